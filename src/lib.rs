@@ -4,3 +4,5 @@
 pub mod account;
 pub mod config;
 pub mod credits;
+pub mod ledger;
+pub mod metrics;

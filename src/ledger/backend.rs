@@ -1,0 +1,87 @@
+//! What a ledger's backend must do: one function, a batch of operations in, an outcome each out.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::account::AccountId;
+
+use super::error::LedgerError;
+use super::key::KeyRecord;
+use super::operation::{Balance, Entry, HoldId, Operation, Outcome};
+use super::report::ReconcileReport;
+
+/// An account as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountView {
+    /// Whose.
+    pub account: AccountId,
+    /// What it has.
+    pub balance: Balance,
+    /// How many entries it has had.
+    pub seq: u64,
+    /// Since when it exists, in milliseconds since 1970.
+    pub created_at_ms: i64,
+}
+
+/// A hold that ended because its time ran out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Which.
+    pub hold: HoldId,
+    /// Its route, for the metric.
+    pub route: Arc<str>,
+}
+
+/// Asks whether a call in this process runs on a hold.
+pub type IsLive<'a> = dyn Fn(&HoldId) -> bool + Send + Sync + 'a;
+
+/// Where operations are decided and made to last. The pipeline owns it, so it needs no lock.
+pub trait Backend: Send + 'static {
+    /// Decides every operation in order, each on what the ones before it left. When it returns,
+    /// each outcome but [`Refusal::Unavailable`](super::Refusal::Unavailable) is as durable as
+    /// the ledger promises; an unavailable one changed nothing, and may be tried again.
+    fn apply(&mut self, batch: &[Operation]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// Does what time asks for: writes what waits to be written, and expires the holds whose
+    /// time has run out, unless `is_live` says that a call in this process still runs on it: such
+    /// a hold is renewed. Returns the holds that expired.
+    fn tick(&mut self, is_live: &IsLive<'_>) -> impl Future<Output = Vec<Expired>> + Send;
+
+    /// How long from now the backend can be left without a [`Backend::tick`].
+    fn tick_after(&self) -> Duration;
+
+    /// Writes whatever waits; the last call. False where that failed.
+    fn close(&mut self) -> impl Future<Output = bool> + Send;
+}
+
+/// What is read beside the pipeline: the past, for people and reports. It sees what is durable.
+#[async_trait]
+pub trait Reader: fmt::Debug + Send + Sync + 'static {
+    /// Entries of an account, newest first, starting below sequence number `before`.
+    async fn entries(
+        &self,
+        account: &AccountId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError>;
+
+    /// Accounts in order of their ids, starting after `after`.
+    async fn accounts(
+        &self,
+        after: Option<&AccountId>,
+        limit: u32,
+    ) -> Result<Vec<AccountView>, LedgerError>;
+
+    /// One account.
+    async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError>;
+
+    /// Every API key, revoked ones too; of one account where one is named.
+    async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError>;
+
+    /// Checks what the ledger must always hold.
+    async fn reconcile(&self) -> Result<ReconcileReport, LedgerError>;
+}

@@ -1,0 +1,28 @@
+//! The ledger's two clocks.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::books::Now;
+
+/// Reads the wall clock for entries, and a clock that never jumps for deadlines: setting the
+/// machine's clock must not expire a live call's hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    pub fn now(&self) -> Now {
+        Now { wall_ms: wall_ms(), ledger_ms: self.started.elapsed().as_millis() as u64 }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn wall_ms() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}

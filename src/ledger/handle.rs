@@ -1,0 +1,163 @@
+//! The handle by which the rest of the gateway uses the ledger.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::account::AccountId;
+use crate::credits::Credits;
+use crate::metrics::Metrics;
+
+use super::backend::{Backend, Reader};
+use super::error::LedgerError;
+use super::hold::{CALL_TTL_MS, Hold, LiveHolds};
+use super::operation::{Balance, HoldId, NewHold, Operation, Origin, Outcome, Posting, Refusal};
+use super::pipeline::{Message, Pipeline, Request};
+use super::report::{FoldReport, ReconcileReport};
+
+/// A ledger in use. Cheap to clone; all clones share one pipeline.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    queue: mpsc::UnboundedSender<Message>,
+    live: Arc<LiveHolds>,
+    reader: Arc<dyn Reader>,
+    metrics: Metrics,
+}
+
+impl Ledger {
+    /// Starts the pipeline of `backend` on the current runtime.
+    pub fn start<B: Backend>(
+        backend: B,
+        reader: impl Reader,
+        metrics: Metrics,
+    ) -> (Self, Pipeline) {
+        let live = Arc::new(LiveHolds::default());
+        let (pipeline, queue) = Pipeline::start(backend, live.clone(), metrics.clone());
+        (Self { queue, live, reader: Arc::new(reader), metrics }, pipeline)
+    }
+
+    /// What is read beside the pipeline: entries, accounts, keys.
+    pub fn read(&self) -> &dyn Reader {
+        &*self.reader
+    }
+
+    /// Asks, and waits for the outcome.
+    pub async fn ask(&self, operation: Operation) -> Outcome {
+        let (reply, outcome) = oneshot::channel();
+        let request = Message::Request(Request { operation, reply: Some(reply) });
+        match self.queue.send(request) {
+            // A stopped pipeline changes nothing any more.
+            Err(_) => Outcome::Refused(Refusal::Unavailable),
+            Ok(()) => outcome.await.unwrap_or(Outcome::Refused(Refusal::Unavailable)),
+        }
+    }
+
+    /// Sets credits aside for a call. Dropping the future at any moment leaves no hold behind.
+    ///
+    /// # Errors
+    /// [`Refusal::Insufficient`] and [`Refusal::Unavailable`].
+    pub async fn hold(
+        &self,
+        id: HoldId,
+        account: AccountId,
+        amount: Credits,
+        route: Arc<str>,
+    ) -> Result<Hold, Refusal> {
+        let guard = Hold::arm(self.clone(), id.clone(), account.clone(), amount, route.clone());
+        let hold =
+            NewHold { id, account, amount, route, origin: Origin::Call, ttl_ms: CALL_TTL_MS };
+        let refusal = match self.ask(Operation::Hold(hold)).await {
+            Outcome::Held { after } => return Ok(guard.granted(after)),
+            Outcome::Refused(refusal) => refusal,
+            _ => Refusal::Unavailable,
+        };
+        self.metrics.holds.with_label_values(&[guard.route(), "refused"]).inc();
+        guard.disarm();
+        Err(refusal)
+    }
+
+    /// What the account has, after everything asked before; `None` where it does not exist.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn balance(&self, account: &AccountId) -> Result<Option<Balance>, Refusal> {
+        match self.ask(Operation::Balance { account: account.clone() }).await {
+            Outcome::Balance(balance) => Ok(balance),
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Makes the account exist, with its sign-up grant the first time.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn open(&self, account: &AccountId, signup: Credits) -> Result<(), Refusal> {
+        match self.ask(Operation::Open { account: account.clone(), signup }).await {
+            Outcome::Opened { new } => {
+                if new && !signup.is_zero() {
+                    let granted = &self.metrics.credits_granted;
+                    granted.with_label_values(&["signup"]).inc_by(signup.as_metric());
+                }
+                Ok(())
+            }
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Moves a balance, once; the entry, and whether it is new.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] where the id was used for something else, [`Refusal::OutOfRange`],
+    /// [`Refusal::Zero`] and [`Refusal::Unavailable`].
+    pub async fn post(&self, posting: Posting) -> Result<(super::Entry, bool), Refusal> {
+        match self.ask(Operation::Post(posting)).await {
+            Outcome::Posted { entry, new } => Ok((entry, new)),
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Checks what the ledger must always hold, on disk and between disk and memory.
+    ///
+    /// # Errors
+    /// Where the ledger cannot be read.
+    pub async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
+        let audit = self.ask(Operation::Audit).await;
+        let mut report = self.reader.reconcile().await?;
+        match audit {
+            Outcome::Audited(differences) => report.differences.extend(differences),
+            Outcome::Refused(refusal) => return Err(refusal.into()),
+            _ => return Err(LedgerError::Stopped),
+        }
+        Ok(report)
+    }
+
+    /// Folds entries older than `before_ms` into opening balances.
+    ///
+    /// # Errors
+    /// Where the ledger cannot write.
+    pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
+        match self.ask(Operation::Fold { before_ms }).await {
+            Outcome::Folded(report) => Ok(report),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            _ => Err(LedgerError::Stopped),
+        }
+    }
+
+    /// Sends the end of a hold. The pipeline tries it until it is done.
+    pub(super) fn settle(&self, operation: Operation) {
+        if self.queue.send(Message::Request(Request { operation, reply: None })).is_err() {
+            tracing::error!("a hold ended after the ledger had stopped; a restart releases it");
+        }
+    }
+
+    pub(super) fn live(&self) -> &LiveHolds {
+        &self.live
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+}

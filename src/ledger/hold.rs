@@ -1,0 +1,144 @@
+//! The guard of a call's hold.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::account::AccountId;
+use crate::credits::Credits;
+
+use super::handle::Ledger;
+use super::operation::{Balance, HoldId, Operation, Origin};
+
+/// How long a call's hold lives without a renewal. A hold whose guard lives is renewed when its
+/// time is up, so this is how long a leaked one would last, not how long a call may take.
+pub(super) const CALL_TTL_MS: u64 = 60_000;
+
+/// Credits set aside for a call. However the call ends, the hold ends once: by
+/// [`Hold::capture`], by [`Hold::release`], or, if it is dropped, by a release.
+#[derive(Debug)]
+#[must_use = "a hold that is dropped is released"]
+pub struct Hold {
+    ledger: Ledger,
+    id: HoldId,
+    account: AccountId,
+    amount: Credits,
+    route: Arc<str>,
+    after: Balance,
+    armed: bool,
+}
+
+impl Hold {
+    /// A guard for a hold that is about to be asked for: from here on it will be ended.
+    pub(super) fn arm(
+        ledger: Ledger,
+        id: HoldId,
+        account: AccountId,
+        amount: Credits,
+        route: Arc<str>,
+    ) -> Self {
+        ledger.live().insert(id.clone());
+        Self { ledger, id, account, amount, route, after: Balance::default(), armed: true }
+    }
+
+    pub(super) fn granted(mut self, after: Balance) -> Self {
+        self.after = after;
+        self
+    }
+
+    /// There is nothing to end: the hold was refused.
+    pub(super) fn disarm(mut self) {
+        self.finish();
+    }
+
+    /// How many credits are set aside.
+    pub fn amount(&self) -> Credits {
+        self.amount
+    }
+
+    /// What they are held for.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// Whose they are.
+    pub fn account(&self) -> &AccountId {
+        &self.account
+    }
+
+    /// What the account has with the hold counted.
+    pub fn after(&self) -> Balance {
+        self.after
+    }
+
+    /// Charges `amount`, at most what is held, and gives the rest back. Waits for nothing: the
+    /// ledger tries until it is done.
+    pub fn capture(mut self, amount: Credits) {
+        let amount = amount.min(self.amount);
+        let metrics = self.ledger.metrics();
+        let route: &str = &self.route;
+        if amount.is_zero() {
+            return drop(self);
+        }
+        metrics.holds.with_label_values(&[route, "captured"]).inc();
+        metrics.credits_captured.with_label_values(&[route]).inc_by(amount.as_metric());
+        if let Some(rest) = self.amount.checked_sub(amount).filter(|rest| !rest.is_zero()) {
+            metrics.credits_released.with_label_values(&[route]).inc_by(rest.as_metric());
+        }
+        self.ledger.settle(Operation::Capture {
+            hold: self.id.clone(),
+            account: Some(self.account.clone()),
+            amount,
+            route: self.route.clone(),
+            origin: Origin::Call,
+        });
+        self.finish();
+    }
+
+    /// Gives all of it back. Waits for nothing: the ledger tries until it is done.
+    pub fn release(self) {
+        drop(self);
+    }
+
+    fn finish(&mut self) {
+        self.armed = false;
+        self.ledger.live().remove(&self.id);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let metrics = self.ledger.metrics();
+        let route: &str = &self.route;
+        metrics.holds.with_label_values(&[route, "released"]).inc();
+        metrics.credits_released.with_label_values(&[route]).inc_by(self.amount.as_metric());
+        self.ledger.settle(Operation::Release {
+            hold: self.id.clone(),
+            account: Some(self.account.clone()),
+            origin: Origin::Call,
+        });
+        self.finish();
+    }
+}
+
+/// The holds whose guards live in this process.
+#[derive(Debug, Default)]
+pub(super) struct LiveHolds {
+    ids: Mutex<HashSet<HoldId>>,
+}
+
+impl LiveHolds {
+    fn insert(&self, id: HoldId) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    fn remove(&self, id: &HoldId) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    pub fn contains(&self, id: &HoldId) -> bool {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+}

@@ -1,0 +1,36 @@
+//! The ledger: who has how many credits, what is set aside, and every line that moved a balance.
+//!
+//! [`Ledger`] is the handle that the rest of the gateway uses: it puts [`Operation`]s on the
+//! queue of a pipeline, which decides them in natural batches on a [`Backend`]. [`Hold`] is the
+//! guard of a call's hold: however the call ends, the hold ends once.
+//!
+//! This is the only place that speaks SQL.
+
+mod backend;
+mod books;
+mod clock;
+mod config;
+mod error;
+mod handle;
+mod hold;
+mod key;
+mod lock;
+mod operation;
+mod pipeline;
+mod report;
+mod sqlite;
+
+pub use backend::{AccountView, Backend, Expired, IsLive, Reader};
+pub(crate) use clock::wall_ms;
+pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
+pub use error::LedgerError;
+pub use handle::Ledger;
+pub use hold::Hold;
+pub use key::{KeyHash, KeyHashError, KeyRecord};
+pub use operation::{
+    Balance, Ending, Entry, EntryKind, HoldId, IdError, NewHold, Operation, OperationId, Origin,
+    Outcome, Posting, Refusal,
+};
+pub use pipeline::Pipeline;
+pub use report::{Difference, FoldReport, ReconcileReport};
+pub use sqlite::{SqliteLedger, SqliteReader, backup};

@@ -1,0 +1,155 @@
+//! Natural batching: one task takes everything that is queued, has it decided as one batch,
+//! answers all, and takes what has queued up meanwhile. A lone request waits for nobody; under
+//! load the batch grows by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+
+use super::backend::Backend;
+use super::hold::LiveHolds;
+use super::operation::{Operation, Outcome, Refusal};
+
+/// The largest batch: enough to make the commit's cost vanish, small enough to answer soon.
+const MAX_BATCH: usize = 1024;
+
+/// How long a stopping pipeline goes on trying to write what calls have settled.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// One operation on its way to the ledger.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub operation: Operation,
+    /// Who waits for the outcome. Without one, the operation is the end of a hold: nobody waits,
+    /// and it is tried until it is done.
+    pub reply: Option<oneshot::Sender<Outcome>>,
+}
+
+/// What goes through the queue.
+#[derive(Debug)]
+pub(super) enum Message {
+    Request(Request),
+    Stop,
+}
+
+/// The task that owns the backend.
+#[derive(Debug)]
+pub struct Pipeline {
+    task: JoinHandle<bool>,
+    queue: mpsc::UnboundedSender<Message>,
+}
+
+impl Pipeline {
+    pub(super) fn start<B: Backend>(
+        backend: B,
+        live: Arc<LiveHolds>,
+        metrics: Metrics,
+    ) -> (Self, mpsc::UnboundedSender<Message>) {
+        let (queue, messages) = mpsc::unbounded_channel();
+        let worker = Worker { backend, live, metrics, unsettled: Vec::new() };
+        let task = tokio::spawn(worker.run(messages));
+        (Self { task, queue: queue.clone() }, queue)
+    }
+
+    /// Decides everything that was asked before, writes it, and closes the ledger. False where
+    /// something could not be written, or the task died.
+    pub async fn stop(self) -> bool {
+        // A closed queue means that the task has ended, which is what is asked for.
+        let _ = self.queue.send(Message::Stop);
+        self.task.await.unwrap_or(false)
+    }
+}
+
+struct Worker<B> {
+    backend: B,
+    live: Arc<LiveHolds>,
+    metrics: Metrics,
+    /// Ends of holds that could not be written yet, oldest first.
+    unsettled: Vec<Operation>,
+}
+
+impl<B: Backend> Worker<B> {
+    async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
+        let mut inbox = Vec::with_capacity(MAX_BATCH);
+        let mut tick_at = Instant::now() + self.backend.tick_after();
+        loop {
+            tokio::select! {
+                biased;
+                taken = messages.recv_many(&mut inbox, MAX_BATCH) => {
+                    let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
+                    if stopping {
+                        messages.close();
+                    }
+                    self.decide(inbox.drain(..)).await;
+                    if stopping && messages.is_empty() {
+                        return self.stop().await;
+                    }
+                    tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
+                }
+                () = tokio::time::sleep_until(tick_at) => {}
+            }
+            if Instant::now() >= tick_at {
+                self.tick().await;
+                tick_at = Instant::now() + self.backend.tick_after();
+            }
+        }
+    }
+
+    async fn tick(&mut self) {
+        if !self.unsettled.is_empty() {
+            self.decide(std::iter::empty()).await;
+        }
+        let live = &self.live;
+        for expired in self.backend.tick(&|hold| live.contains(hold)).await {
+            self.metrics.holds.with_label_values(&[&*expired.route, "expired"]).inc();
+            tracing::warn!(hold = %expired.hold, route = %expired.route, "a hold expired");
+        }
+    }
+
+    async fn decide(&mut self, messages: impl Iterator<Item = Message>) {
+        let mut operations = std::mem::take(&mut self.unsettled);
+        let retried = operations.len();
+        let mut replies = Vec::new();
+        for message in messages {
+            if let Message::Request(Request { operation, reply }) = message {
+                operations.push(operation);
+                replies.push(reply);
+            }
+        }
+        if operations.is_empty() {
+            return;
+        }
+        self.metrics.ledger_batch_size.observe(operations.len() as f64);
+        let outcomes = self.backend.apply(&operations).await;
+        debug_assert_eq!(outcomes.len(), operations.len());
+        let replies = std::iter::repeat_with(|| None).take(retried).chain(replies);
+        for ((operation, outcome), reply) in operations.into_iter().zip(outcomes).zip(replies) {
+            match (reply, outcome) {
+                // Its caller has gone: the guard has sent, or will send, what undoes it.
+                (Some(reply), outcome) => drop(reply.send(outcome)),
+                (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
+                (None, Outcome::Refused(refusal)) => {
+                    tracing::error!(?operation, %refusal, "a hold could not be ended");
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    async fn stop(mut self) -> bool {
+        let limit = Instant::now() + STOP_LIMIT;
+        while !self.unsettled.is_empty() && Instant::now() < limit {
+            tokio::time::sleep(self.backend.tick_after()).await;
+            self.tick().await;
+        }
+        for operation in &self.unsettled {
+            tracing::error!(?operation, "stopped with the end of a hold unwritten");
+        }
+        self.backend.close().await && self.unsettled.is_empty()
+    }
+}

@@ -1,0 +1,43 @@
+//! What an examination or a folding of the ledger found.
+
+use serde::Serialize;
+
+/// Where the ledger contradicts itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Whose; empty where it concerns the ledger as a whole.
+    pub account: String,
+    /// What does not hold.
+    pub what: String,
+}
+
+/// What `reconcile` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReconcileReport {
+    /// Accounts examined.
+    pub accounts: u64,
+    /// Entries examined.
+    pub entries: u64,
+    /// Live holds examined.
+    pub live_holds: u64,
+    /// Accounts in debt: allowed, and worth knowing.
+    pub debts: u64,
+    /// The first hundred contradictions; none where all is well.
+    pub differences: Vec<Difference>,
+}
+
+impl ReconcileReport {
+    /// True where nothing contradicts anything.
+    pub fn is_clean(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+/// What folding old entries into opening balances did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FoldReport {
+    /// Accounts with a new opening balance.
+    pub accounts: u64,
+    /// Entries folded away.
+    pub entries: u64,
+}

@@ -1,0 +1,184 @@
+//! Opening the file, and what is read from it to decide.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Connection as _, Row as _};
+
+use crate::account::AccountId;
+use crate::credits::Credits;
+use crate::ledger::LedgerError;
+use crate::ledger::books::{Account, Books, EndedHold, Known, LiveHold, Lookups, Now};
+use crate::ledger::operation::{Ending, HoldId, Origin};
+
+use super::rows::{Column, entry_from, key_from};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Older versions can corrupt a WAL when several connections checkpoint it.
+const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
+
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5))
+}
+
+/// The writer's connection: every commit is on disk when it returns.
+pub(super) async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let options = options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // Checkpoints cost two more syncs: at 16 MB instead of SQLite's 4 they are rare.
+        .pragma("wal_autocheckpoint", "4000")
+        .pragma("journal_size_limit", "67108864")
+        .pragma("cache_size", "-32768")
+        .pragma("temp_store", "memory");
+    SqliteConnection::connect_with(&options).await
+}
+
+pub(super) async fn check_version(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+    let version: String =
+        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut part = || parts.next().unwrap_or(0);
+    if (part(), part(), part()) < SAFE_SQLITE {
+        return Err(LedgerError::OldSqlite { version });
+    }
+    Ok(())
+}
+
+pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+    MIGRATIONS.run(connection).await.map_err(LedgerError::Migration)
+}
+
+/// Releases the calls' holds that a crash left: nobody is there any more to end them. Holds made
+/// through the API belong to somebody else, and stay.
+pub(super) async fn release_left_calls(
+    connection: &mut SqliteConnection,
+    now: Now,
+) -> Result<(), LedgerError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let left = sqlx::query(
+        "INSERT INTO ended_holds (id, account, amount, origin, ending, ended_at) \
+         SELECT id, account, amount, origin, 'released', ?1 FROM holds WHERE origin = 'call'",
+    )
+    .bind(now.wall_ms)
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
+    sqlx::query("DELETE FROM holds WHERE origin = 'call'").execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    if left > 0 {
+        tracing::warn!(holds = left, "released the holds of calls that a crash cut off");
+    }
+    Ok(())
+}
+
+/// How many batches the file has committed.
+pub(super) async fn commits(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT commits FROM ledger WHERE one = 1").fetch_one(connection).await
+}
+
+/// Every balance and live hold.
+pub(super) async fn books(
+    connection: &mut SqliteConnection,
+    now: Now,
+) -> Result<(Books, i64), LedgerError> {
+    let mut books = Books::default();
+    let accounts = sqlx::query("SELECT id, balance, seq FROM accounts");
+    for row in accounts.fetch_all(&mut *connection).await? {
+        let account = Account {
+            balance: row.signed("balance")?,
+            held: Credits::ZERO,
+            seq: row.count("seq")?,
+        };
+        books.insert_account(row.account("id")?, account);
+    }
+    let holds = sqlx::query("SELECT id, account, amount, route, origin, expires_at FROM holds");
+    for row in holds.fetch_all(&mut *connection).await? {
+        let (id, hold) = live_hold_from(&row, now)?;
+        if !books.insert_hold(id.clone(), hold) {
+            return Err(LedgerError::Corrupt {
+                what: format!("hold {id} does not fit its account"),
+            });
+        }
+    }
+    let commits = commits(connection).await?;
+    Ok((books, commits))
+}
+
+fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx::Error> {
+    let expires_at: i64 = row.try_get("expires_at")?;
+    let left_ms = expires_at.saturating_sub(now.wall_ms);
+    let hold = LiveHold {
+        account: row.account("account")?,
+        amount: row.credits("amount")?,
+        route: row.try_get::<&str, _>("route")?.into(),
+        origin: row.parsed("origin", Origin::parse)?,
+        expires_ms: now.ledger_ms.saturating_add(u64::try_from(left_ms).unwrap_or(0)),
+    };
+    Ok((row.hold("id")?, hold))
+}
+
+/// What the file knows of the ids asked for.
+pub(super) async fn known(
+    connection: &mut SqliteConnection,
+    wanted: &Lookups,
+) -> Result<Known, sqlx::Error> {
+    let mut known = Known::default();
+    if !wanted.operations.is_empty() {
+        let ids = json(wanted.operations.iter().map(|id| id.as_str()));
+        let rows = sqlx::query(
+            "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
+             created_at FROM entries WHERE operation IN (SELECT value FROM json_each(?1)) \
+             UNION ALL \
+             SELECT account, seq, operation, kind, amount, 0, NULL, NULL, 0 \
+             FROM folded_operations WHERE operation IN (SELECT value FROM json_each(?1))",
+        );
+        for row in rows.bind(ids).fetch_all(&mut *connection).await? {
+            let entry = entry_from(&row)?;
+            known.entries.insert(entry.operation.clone(), entry);
+        }
+    }
+    if !wanted.holds.is_empty() {
+        let ids = json(wanted.holds.iter().map(HoldId::as_str));
+        let rows = sqlx::query(
+            "SELECT id, account, amount, origin, ending FROM ended_holds \
+             WHERE id IN (SELECT value FROM json_each(?1))",
+        );
+        for row in rows.bind(ids).fetch_all(&mut *connection).await? {
+            let ended = EndedHold {
+                id: row.hold("id")?,
+                account: row
+                    .try_get::<Option<&str>, _>("account")?
+                    .and_then(|id| id.parse::<AccountId>().ok()),
+                amount: row.credits("amount")?,
+                origin: row.parsed("origin", Origin::parse)?,
+                ending: row.parsed("ending", Ending::parse)?,
+            };
+            known.ended.insert(ended.id.clone(), ended);
+        }
+    }
+    if !wanted.key_hashes.is_empty() || !wanted.key_ids.is_empty() {
+        let hashes = wanted.key_hashes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let rows = sqlx::query(
+            "SELECT * FROM api_keys WHERE id IN (SELECT value FROM json_each(?1)) \
+             OR hash IN (SELECT unhex(value) FROM json_each(?2))",
+        )
+        .bind(json(wanted.key_ids.iter().map(|id| &**id)))
+        .bind(json(hashes.iter().map(String::as_str)));
+        for row in rows.fetch_all(&mut *connection).await? {
+            known.keys.push(key_from(&row)?);
+        }
+    }
+    Ok(known)
+}
+
+fn json<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    // A list of strings always serializes.
+    serde_json::to_string(&ids.collect::<Vec<_>>()).unwrap_or_default()
+}

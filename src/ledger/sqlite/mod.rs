@@ -1,0 +1,351 @@
+//! The embedded ledger: balances in memory, one writer, SQLite for what must last.
+//!
+//! A batch is decided in memory first. In `strict` it counts only once SQLite has committed it
+//! with `synchronous=FULL`; when that fails, memory goes back to what it was and the callers
+//! hear that the ledger is unavailable. In `relaxed` the operations of calls (hold, renew,
+//! capture, release) are answered at once and written within [`FLUSH_EVERY`]; when that fails,
+//! they stay in memory until it works, and no new hold is granted meanwhile. Everything rare
+//! (grants, keys) is on disk before it is answered, in both.
+
+mod batch;
+mod load;
+mod maintain;
+mod read;
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+
+use crate::metrics::Metrics;
+
+use super::backend::{Backend, Expired, IsLive};
+use super::books::{Books, Changes, Known, Lookups, Now};
+use super::clock::Clock;
+use super::hold::CALL_TTL_MS;
+use super::lock::LedgerLock;
+use super::operation::{Operation, Outcome, Refusal};
+use super::{Durability, LedgerError};
+
+pub use maintain::backup;
+pub use read::SqliteReader;
+
+/// How long an acknowledged operation of a call may wait for the disk in `relaxed`. Half of what
+/// is promised, so that the commit itself fits in the other half.
+const FLUSH_EVERY: Duration = Duration::from_millis(25);
+
+/// How often holds are looked over for expiry.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a failing disk is left alone between two attempts.
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// How long the ending of a call's hold is remembered.
+const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
+
+/// The writer.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    path: PathBuf,
+    durability: Durability,
+    /// `None` after a failure, until it can be opened again.
+    connection: Option<SqliteConnection>,
+    /// How many batches the file has committed.
+    commits: i64,
+    books: Books,
+    /// Acknowledged, and not yet written (`relaxed` only).
+    pinned: Changes,
+    clock: Clock,
+    metrics: Metrics,
+    /// Since when something has been waiting in `pinned`.
+    pinned_since: Option<Instant>,
+    last_purge: Option<Instant>,
+    /// Set while the disk refuses: when it may be tried again.
+    failing_until: Option<Instant>,
+    /// Held for life: one writer per file.
+    _lock: LedgerLock,
+}
+
+impl SqliteLedger {
+    /// Opens the ledger at `path`, or makes it, under a lock that is held until it is dropped.
+    /// Holds that calls left behind in a crash are released.
+    pub async fn open(
+        path: &Path,
+        durability: Durability,
+        metrics: Metrics,
+    ) -> Result<Self, LedgerError> {
+        let lock = LedgerLock::take(path)?;
+        let clock = Clock::start();
+        let mut connection = load::connect(path).await?;
+        load::check_version(&mut connection).await?;
+        load::migrate(&mut connection).await?;
+        load::release_left_calls(&mut connection, clock.now()).await?;
+        let (books, commits) = load::books(&mut connection, clock.now()).await?;
+        Ok(Self {
+            path: path.to_owned(),
+            durability,
+            connection: Some(connection),
+            commits,
+            books,
+            pinned: Changes::default(),
+            clock,
+            metrics,
+            pinned_since: None,
+            last_purge: None,
+            failing_until: None,
+            _lock: lock,
+        })
+    }
+
+    /// A reader of the same file; it sees what is committed.
+    pub async fn reader(&self) -> Result<SqliteReader, LedgerError> {
+        SqliteReader::open(&self.path).await
+    }
+
+    /// Decides a run of operations that are acknowledged from memory.
+    fn apply_pinned(&mut self, run: &[Operation], known: &mut Known) -> Vec<Outcome> {
+        let now = self.clock.now();
+        let outcomes = run
+            .iter()
+            .map(|operation| match operation {
+                // What is acknowledged now could not be written soon: grant nothing more.
+                Operation::Hold(_) if self.is_failing() => Outcome::Refused(Refusal::Unavailable),
+                _ => self.books.decide(operation, known, &mut self.pinned, now),
+            })
+            .collect();
+        self.pinned.pin();
+        if !self.pinned.is_empty() {
+            self.pinned_since.get_or_insert_with(Instant::now);
+        }
+        outcomes
+    }
+
+    /// Decides a run of operations that count only once they are on disk.
+    async fn apply_durably(&mut self, run: &[Operation], known: &mut Known) -> Vec<Outcome> {
+        let now = self.clock.now();
+        let mut changes = Changes::default();
+        let outcomes: Vec<Outcome> = run
+            .iter()
+            .map(|operation| self.books.decide(operation, known, &mut changes, now))
+            .collect();
+        if changes.is_empty() || self.commit(&changes, now).await {
+            return outcomes;
+        }
+        self.books.roll_back(&mut changes);
+        vec![Outcome::Refused(Refusal::Unavailable); run.len()]
+    }
+
+    fn is_failing(&self) -> bool {
+        self.failing_until.is_some()
+    }
+
+    /// Writes what waits. True where nothing waits any more.
+    async fn flush(&mut self) -> bool {
+        if self.pinned.is_empty() {
+            return true;
+        }
+        let pinned = std::mem::take(&mut self.pinned);
+        let written = self.commit(&pinned, self.clock.now()).await;
+        if written {
+            self.pinned_since = None;
+        } else {
+            self.pinned = pinned;
+        }
+        written
+    }
+
+    /// Commits `changes`; false where the disk did not take them (and then nothing of them is
+    /// there).
+    async fn commit(&mut self, changes: &Changes, now: Now) -> bool {
+        if self.failing_until.is_some_and(|until| Instant::now() < until) {
+            return false;
+        }
+        let started = Instant::now();
+        let next = self.commits.saturating_add(1);
+        let result = match self.take_connection().await {
+            Ok(mut connection) => {
+                let books = &self.books;
+                let result = batch::write(&mut connection, books, changes, next, now).await;
+                self.connection = Some(connection);
+                result
+            }
+            Err(error) => Err(error),
+        };
+        let written = match result {
+            Ok(()) => true,
+            Err(error) => self.settle_failure(next, &error).await,
+        };
+        if written {
+            self.commits = next;
+            if self.failing_until.take().is_some() {
+                tracing::info!("the ledger can write again");
+            }
+            self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
+        } else {
+            self.failing_until = Some(Instant::now() + RETRY_EVERY);
+        }
+        written
+    }
+
+    /// After a failed commit: was it written after all? The file's own count tells.
+    async fn settle_failure(&mut self, next: i64, error: &sqlx::Error) -> bool {
+        if self.failing_until.is_none() {
+            tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
+        }
+        self.connection = None;
+        match self.connect().await {
+            Ok(connection) => load::commits(connection).await.is_ok_and(|done| done >= next),
+            Err(_) => false,
+        }
+    }
+
+    async fn take_connection(&mut self) -> Result<SqliteConnection, sqlx::Error> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => load::connect(&self.path).await,
+        }
+    }
+
+    async fn connect(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let connection = self.take_connection().await?;
+        Ok(self.connection.insert(connection))
+    }
+
+    /// What the disk knows of the ids that memory does not.
+    async fn look_up(&mut self, wanted: &Lookups) -> Option<Known> {
+        if wanted.is_empty() {
+            return Some(Known::default());
+        }
+        // The disk must know what memory has acknowledged before it is asked.
+        if !self.flush().await {
+            return None;
+        }
+        let found = match self.connect().await {
+            Ok(connection) => load::known(connection, wanted).await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(known) => Some(known),
+            Err(error) => {
+                tracing::error!(%error, "the ledger cannot be read");
+                self.connection = None;
+                None
+            }
+        }
+    }
+
+    /// Forgets the endings of calls' holds that are long past.
+    async fn purge(&mut self, now: Now) {
+        let due = self.last_purge.is_none_or(|last| last.elapsed() > Duration::from_secs(3600));
+        if !due || self.is_failing() {
+            return;
+        }
+        self.last_purge = Some(Instant::now());
+        let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
+        let Ok(connection) = self.connect().await else { return };
+        let purged = sqlx::query("DELETE FROM ended_holds WHERE origin = 'call' AND ended_at < ?1")
+            .bind(before)
+            .execute(connection)
+            .await;
+        if let Err(error) = purged {
+            tracing::warn!(%error, "old endings of holds could not be purged");
+        }
+    }
+}
+
+/// In `relaxed`, operations of calls can be acknowledged from memory; all else waits for the disk.
+fn may_be_pinned(durability: Durability, operation: &Operation) -> bool {
+    durability == Durability::Relaxed
+        && matches!(
+            operation,
+            Operation::Hold(_)
+                | Operation::Renew { .. }
+                | Operation::Capture { .. }
+                | Operation::Release { .. }
+                | Operation::Balance { .. }
+        )
+}
+
+/// Operations that look at the file as a whole, between batches.
+fn concerns_disk(operation: &Operation) -> bool {
+    matches!(operation, Operation::Audit | Operation::Fold { .. })
+}
+
+impl Backend for SqliteLedger {
+    async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
+        let Some(mut known) = self.look_up(&self.books.lookups(batch)).await else {
+            return vec![Outcome::Refused(Refusal::Unavailable); batch.len()];
+        };
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let durability = self.durability;
+        let pinned = |operation: &Operation| may_be_pinned(durability, operation);
+        for run in batch.chunk_by(|a, b| pinned(a) == pinned(b)) {
+            if run.iter().all(pinned) {
+                outcomes.extend(self.apply_pinned(run, &mut known));
+            } else if !self.flush().await {
+                outcomes.resize(outcomes.len() + run.len(), Outcome::Refused(Refusal::Unavailable));
+            } else {
+                for part in run.chunk_by(|a, b| !concerns_disk(a) && !concerns_disk(b)) {
+                    match part {
+                        [Operation::Audit] => outcomes.push(self.audit().await),
+                        [Operation::Fold { before_ms }] => {
+                            outcomes.push(self.fold(*before_ms).await);
+                        }
+                        _ => outcomes.extend(self.apply_durably(part, &mut known).await),
+                    }
+                }
+            }
+        }
+        if self.pinned_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY) {
+            self.flush().await;
+        }
+        outcomes
+    }
+
+    async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
+        let now = self.clock.now();
+        // A failing disk is probed, so that serving resumes without a call having to fail first.
+        if self.is_failing() && self.pinned.is_empty() {
+            self.commit(&Changes::default(), now).await;
+        }
+        let flushed = self.flush().await;
+        let mut expired = Vec::new();
+        if flushed && !self.is_failing() {
+            let mut changes = Changes::default();
+            for hold in self.books.expired(now.ledger_ms) {
+                if is_live(&hold) {
+                    self.books.renew(&hold, CALL_TTL_MS, &mut changes, now);
+                } else if let Some(live) = self.books.expire(&hold, &mut changes, now) {
+                    expired.push(Expired { hold, route: live.route });
+                }
+            }
+            if !changes.is_empty() && !self.commit(&changes, now).await {
+                self.books.roll_back(&mut changes);
+                expired.clear();
+            }
+            self.purge(now).await;
+        }
+        expired
+    }
+
+    fn tick_after(&self) -> Duration {
+        match (self.failing_until, self.pinned_since) {
+            (Some(_), _) => RETRY_EVERY,
+            (None, Some(since)) => FLUSH_EVERY.saturating_sub(since.elapsed()),
+            (None, None) => SWEEP_EVERY,
+        }
+    }
+
+    async fn close(&mut self) -> bool {
+        let flushed = self.flush().await;
+        if let Some(connection) = self.connection.take() {
+            // Closing checkpoints the WAL; a failure there loses nothing.
+            if let Err(error) = connection.close().await {
+                tracing::warn!(%error, "the ledger's file could not be closed cleanly");
+            }
+        }
+        flushed
+    }
+}

@@ -1,0 +1,172 @@
+//! Reads beside the writer: a small pool of read-only connections.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::{Row as _, SqliteConnection};
+
+use crate::account::AccountId;
+use crate::ledger::LedgerError;
+use crate::ledger::backend::{AccountView, Reader};
+use crate::ledger::key::KeyRecord;
+use crate::ledger::operation::{Balance, Entry};
+use crate::ledger::report::{Difference, ReconcileReport};
+
+use super::load;
+use super::rows::{Column, entry_from, key_from};
+
+/// How many contradictions a report lists.
+const LISTED: i64 = 100;
+
+/// Sees what is committed.
+#[derive(Clone, Debug)]
+pub struct SqliteReader {
+    pool: SqlitePool,
+}
+
+impl SqliteReader {
+    /// Opens `path` for reading only.
+    pub async fn open(path: &Path) -> Result<Self, LedgerError> {
+        let options = load::options(path).read_only(true);
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        Ok(Self { pool })
+    }
+}
+
+const ACCOUNTS: &str = "SELECT id, balance, seq, created_at, \
+    (SELECT coalesce(sum(amount), 0) FROM holds WHERE holds.account = accounts.id) AS held \
+    FROM accounts";
+
+fn view(row: &SqliteRow) -> Result<AccountView, sqlx::Error> {
+    Ok(AccountView {
+        account: row.account("id")?,
+        balance: Balance { balance: row.signed("balance")?, held: row.credits("held")? },
+        seq: row.count("seq")?,
+        created_at_ms: row.try_get("created_at")?,
+    })
+}
+
+#[async_trait]
+impl Reader for SqliteReader {
+    async fn entries(
+        &self,
+        account: &AccountId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
+        let rows = sqlx::query(
+            "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
+             created_at FROM entries WHERE account = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
+        )
+        .bind(account.as_str())
+        .bind(before)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<&AccountId>,
+        limit: u32,
+    ) -> Result<Vec<AccountView>, LedgerError> {
+        let sql = select(ACCOUNTS, "WHERE id > ?1 ORDER BY id LIMIT ?2");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(after.map_or("", AccountId::as_str))
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
+    }
+
+    async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
+        let sql = select(ACCOUNTS, "WHERE id = ?1");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(account.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.as_ref().map(view).transpose()?)
+    }
+
+    async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {
+        let rows = match account {
+            Some(account) => {
+                sqlx::query("SELECT * FROM api_keys WHERE account = ?1 ORDER BY created_at, id")
+                    .bind(account.as_str())
+                    .fetch_all(&self.pool)
+                    .await?
+            }
+            None => sqlx::query("SELECT * FROM api_keys").fetch_all(&self.pool).await?,
+        };
+        Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
+    }
+
+    async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
+        // One transaction: every figure is of the same moment.
+        let mut snapshot = self.pool.begin().await?;
+        let report = reconcile(&mut snapshot).await?;
+        snapshot.rollback().await?;
+        Ok(report)
+    }
+}
+
+fn select(columns: &str, rest: &str) -> String {
+    format!("{columns} {rest}")
+}
+
+/// What must hold on disk, each as a query for the rows that break it: `account`, `what`.
+const CHECKS: [&str; 6] = [
+    // An account's balance is the sum of its entries and the newest one's balance_after.
+    "SELECT a.id AS account, 'the balance is ' || a.balance || ', its entries add up to ' || \
+     coalesce(e.total, 0) || ' and the newest of them is number ' || coalesce(e.newest, 0) || \
+     ' of ' || a.seq || ' (micro-credits)' AS what FROM accounts a LEFT JOIN \
+     (SELECT account, sum(amount) AS total, max(seq) AS newest FROM entries GROUP BY account) e \
+     ON e.account = a.id \
+     WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq",
+    // Each entry continues the one before it, without a gap.
+    "SELECT account, 'entry ' || seq || ' does not continue the one before it' AS what FROM \
+     (SELECT account, seq, amount, balance_after, kind, \
+      lag(balance_after, 1, 0) OVER w AS before, lag(seq, 1, 0) OVER w AS previous \
+      FROM entries WINDOW w AS (PARTITION BY account ORDER BY seq)) \
+     WHERE before + amount <> balance_after \
+     OR (seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0))",
+    "SELECT DISTINCT e.account, 'entries of an account that does not exist' AS what \
+     FROM entries e WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = e.account)",
+    // A hold ends exactly once.
+    "SELECT coalesce(account, '') AS account, 'hold ' || id || ' is live and ended' AS what \
+     FROM holds WHERE id IN (SELECT id FROM ended_holds) \
+     OR 'capture:' || id IN (SELECT operation FROM entries)",
+    "SELECT coalesce(h.account, '') AS account, 'hold ' || h.id || ' was released and captured' \
+     AS what FROM ended_holds h WHERE h.ending = 'released' AND EXISTS \
+     (SELECT 1 FROM entries e WHERE e.operation = 'capture:' || h.id)",
+    "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
+     FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
+];
+
+async fn reconcile(connection: &mut SqliteConnection) -> Result<ReconcileReport, LedgerError> {
+    let mut report = ReconcileReport::default();
+    let totals = sqlx::query(
+        "SELECT (SELECT count(*) FROM accounts) AS accounts, \
+         (SELECT count(*) FROM entries) AS entries, (SELECT count(*) FROM holds) AS holds, \
+         (SELECT count(*) FROM accounts WHERE balance < 0) AS debts",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    report.accounts = totals.count("accounts")?;
+    report.entries = totals.count("entries")?;
+    report.live_holds = totals.count("holds")?;
+    report.debts = totals.count("debts")?;
+    for check in CHECKS {
+        let limited = sqlx::query(sqlx::AssertSqlSafe(format!("{check} LIMIT {LISTED}")));
+        for row in limited.fetch_all(&mut *connection).await? {
+            report
+                .differences
+                .push(Difference { account: row.try_get("account")?, what: row.try_get("what")? });
+        }
+    }
+    report.differences.truncate(LISTED as usize);
+    Ok(report)
+}

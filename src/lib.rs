@@ -4,5 +4,7 @@
 pub mod account;
 pub mod config;
 pub mod credits;
+pub mod identify;
 pub mod ledger;
 pub mod metrics;
+pub mod problem;

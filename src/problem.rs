@@ -231,8 +231,14 @@ impl Problem {
         let Offer { required, available, .. } = &offer;
         let detail = if available.is_negative() {
             Text::new(
-                format!("This call costs {required} credits; the account owes {}. Buy credits to go on.", -*available),
-                format!("Cet appel coûte {required} crédits ; le compte en doit {}. Achetez des crédits pour continuer.", -*available),
+                format!(
+                    "This call costs {required} credits; the account owes {}. Buy credits to go on.",
+                    -*available
+                ),
+                format!(
+                    "Cet appel coûte {required} crédits ; le compte en doit {}. Achetez des crédits pour continuer.",
+                    -*available
+                ),
             )
         } else {
             Text::new(
@@ -296,8 +302,12 @@ impl Problem {
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Code::BadRequest,
             Text::new(
-                format!("The request's head is larger than {limit} bytes. Send fewer or shorter headers."),
-                format!("L'en-tête de la requête dépasse {limit} octets. Envoyez des en-têtes moins nombreux ou plus courts."),
+                format!(
+                    "The request's head is larger than {limit} bytes. Send fewer or shorter headers."
+                ),
+                format!(
+                    "L'en-tête de la requête dépasse {limit} octets. Envoyez des en-têtes moins nombreux ou plus courts."
+                ),
             ),
         )
     }

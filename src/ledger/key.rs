@@ -8,8 +8,11 @@ use sha2::{Digest, Sha256};
 
 use crate::account::AccountId;
 
-/// The SHA-256 of an API key: all that is ever stored of one. The keys are 128 and more random
-/// bits, so a plain hash cannot be turned back, and nothing slower is called for.
+/// The SHA-256 of a credential; all that is kept of one. Unsalted and fast is enough: keys carry
+/// more random bits than anyone can search. Reads and displays as 64 hex digits.
+///
+/// Looking one up need not take constant time: what a look-up's time may tell is about the hash
+/// of the guess, and nobody can steer a SHA-256 towards a hash they half know.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash([u8; 32]);
 
@@ -19,9 +22,9 @@ pub struct KeyHash([u8; 32]);
 pub struct KeyHashError;
 
 impl KeyHash {
-    /// Hashes a key as a client sends it.
-    pub fn of(key: &[u8]) -> Self {
-        Self(Sha256::digest(key).into())
+    /// The hash of a credential as it is sent.
+    pub fn of(credential: &str) -> Self {
+        Self(Sha256::digest(credential).into())
     }
 
     /// The hash's bytes.
@@ -76,11 +79,12 @@ pub struct KeyRecord {
     pub name: Arc<str>,
     /// A service key: it may name another account.
     pub service: bool,
-    /// The key's first characters, to tell keys apart in a list; empty for imported ones.
+    /// Enough of the key to recognise it in a list (`fb_Ab3d…x9Yz`); empty for an imported one,
+    /// of which only the hash is known.
     pub hint: Arc<str>,
     /// In milliseconds since 1970.
     pub created_at_ms: i64,
-    /// In milliseconds since 1970; a revoked key identifies nobody.
+    /// In milliseconds since 1970; refused once it is set, even if it lies ahead.
     pub revoked_at_ms: Option<i64>,
 }
 
@@ -90,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_hash_reads_back_and_nothing_else_does() {
-        let hash = KeyHash::of(b"sk-123");
+        let hash = KeyHash::of("sk-123");
         assert_eq!(hash.to_string().parse(), Ok(hash));
         assert_eq!(
             format!("sha256:{hash}").to_uppercase().replace("SHA256", "sha256").parse(),

@@ -1,0 +1,117 @@
+//! Turns the `[auth]` section into what the verifiers need, or into a list of its mistakes.
+
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+
+use super::key_source::KeySource;
+use super::{AuthConfig, JwtConfig};
+use crate::config::{Mistake, Span};
+
+const DEFAULT_LEEWAY: Span = Span::from_secs(30);
+const MAX_LEEWAY: Span = Span::from_secs(600);
+const DEFAULT_REFRESH: Span = Span::from_secs(600);
+const MIN_REFRESH: Span = Span::from_secs(30);
+
+/// One entry that makes sense.
+pub(super) struct CheckedIssuer {
+    /// Where it stands in the config: `auth.jwt[0]`.
+    pub(super) key: String,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) keys: KeySource,
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Vec<String>,
+    pub(super) account_claim: String,
+    pub(super) leeway: Duration,
+}
+
+/// Checks the whole section.
+pub(super) fn checked(config: &AuthConfig) -> Result<Vec<CheckedIssuer>, Vec<Mistake>> {
+    let mut issuers = Vec::new();
+    let mut mistakes = Vec::new();
+    for (index, jwt) in config.jwt.iter().enumerate() {
+        let mut entry = Entry { key: format!("auth.jwt[{index}]"), mistakes: Vec::new() };
+        match entry.check(jwt) {
+            Some(issuer) if entry.mistakes.is_empty() => issuers.push(issuer),
+            _ => mistakes.append(&mut entry.mistakes),
+        }
+    }
+    if config.jwt.is_empty() && !config.api_keys.enabled {
+        mistakes.push(Mistake::new(
+            "auth",
+            "nobody can be identified: there is no [[auth.jwt]] and API keys are not enabled",
+            "add a [[auth.jwt]] entry, or set `enabled = true` under [auth.api_keys]",
+        ));
+    }
+    if mistakes.is_empty() { Ok(issuers) } else { Err(mistakes) }
+}
+
+/// One `[[auth.jwt]]` while it is checked. What cannot go on notes why and is `None`.
+pub(super) struct Entry {
+    key: String,
+    mistakes: Vec<Mistake>,
+}
+
+impl Entry {
+    fn check(&mut self, jwt: &JwtConfig) -> Option<CheckedIssuer> {
+        let algorithms = self.algorithms(&jwt.algorithms).unwrap_or_default();
+        let refresh = jwt.jwks_refresh.unwrap_or(DEFAULT_REFRESH);
+        let leeway = jwt.leeway.unwrap_or(DEFAULT_LEEWAY);
+        if refresh < MIN_REFRESH {
+            self.note("jwks_refresh", "is too often", "set 30s or more");
+        }
+        if leeway > MAX_LEEWAY {
+            self.note("leeway", "is too long", "set 10m or less; clocks differ by seconds");
+        }
+        if jwt.account_claim.is_empty() {
+            self.note("account_claim", "is empty", "remove it to use `sub`");
+        }
+        if jwt.issuer.as_deref() == Some("") {
+            self.note("issuer", "is empty", "set it, or remove it to accept any issuer");
+        }
+        let audience = jwt.audience.as_deref();
+        if audience.is_some_and(|all| all.is_empty() || all.iter().any(String::is_empty)) {
+            self.note("audience", "is empty", "set it, or remove it to accept any audience");
+        }
+        Some(CheckedIssuer {
+            keys: self.keys(jwt, &algorithms, refresh.0)?,
+            key: self.key.clone(),
+            algorithms,
+            issuer: jwt.issuer.clone(),
+            audience: jwt.audience.clone().unwrap_or_default(),
+            account_claim: jwt.account_claim.clone(),
+            leeway: leeway.0,
+        })
+    }
+
+    fn algorithms(&mut self, names: &[String]) -> Option<Vec<Algorithm>> {
+        const KNOWN: &str = "use HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, \
+                             ES256, ES384 or EdDSA, as your issuer signs";
+        if names.is_empty() {
+            return self.refuse("algorithms", "is missing or empty", KNOWN);
+        }
+        let mut algorithms = Vec::new();
+        for name in names {
+            let Ok(algorithm) = name.parse() else {
+                let problem = if name.eq_ignore_ascii_case("none") {
+                    "`none` would accept tokens that anybody can write".to_owned()
+                } else {
+                    format!("`{name}` is not an algorithm known here")
+                };
+                return self.refuse("algorithms", &problem, KNOWN);
+            };
+            algorithms.push(algorithm);
+        }
+        Some(algorithms)
+    }
+
+    pub(super) fn refuse<T>(&mut self, name: &str, problem: &str, hint: &str) -> Option<T> {
+        self.note(name, problem, hint);
+        None
+    }
+
+    fn note(&mut self, name: &str, problem: &str, hint: &str) {
+        let dot = if name.is_empty() { "" } else { "." };
+        self.mistakes.push(Mistake::new(format!("{}{dot}{name}", self.key), problem, hint));
+    }
+}

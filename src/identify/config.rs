@@ -1,0 +1,97 @@
+//! The `[auth]` section: whose tokens and keys are accepted.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::check;
+use crate::config::{Mistake, Secret, Span};
+
+/// `[auth]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct AuthConfig {
+    /// `[[auth.jwt]]`, one entry for each issuer. Two may overlap while keys change. An account
+    /// that two of them name is one account: where their ids could collide, use a claim that
+    /// tells them apart.
+    #[serde(default)]
+    pub jwt: Vec<JwtConfig>,
+    /// `[auth.api_keys]`.
+    #[serde(default)]
+    pub api_keys: ApiKeysConfig,
+}
+
+/// `[auth.api_keys]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct ApiKeysConfig {
+    /// Whether API keys are accepted at all. Default: true.
+    pub enabled: bool,
+}
+
+/// `[[auth.jwt]]`: one issuer's tokens and how to know them. Exactly one of `secret`,
+/// `public_key_file` and `jwks_url` is set.
+#[derive(Clone, Debug, Deserialize)]
+pub struct JwtConfig {
+    /// What its tokens may be signed with, all of one family: HS256, HS384 and HS512; RS256,
+    /// RS384, RS512, PS256, PS384 and PS512; ES256 and ES384; or EdDSA (Ed25519). The token has
+    /// no say in it. Entries with a `jwks_url` may mix the asymmetric families.
+    #[serde(default)]
+    pub algorithms: Vec<String>,
+    /// The shared secret of the HS family: at least 32 bytes.
+    pub secret: Option<Secret>,
+    /// A PEM file with the public key.
+    pub public_key_file: Option<PathBuf>,
+    /// Where the issuer publishes its keys: https, or http on this machine. Redirects are not
+    /// followed.
+    pub jwks_url: Option<String>,
+    /// The claim that holds the account's id; dots lead into nested objects. Default: `sub`.
+    #[serde(default = "default_account_claim")]
+    pub account_claim: String,
+    /// What `iss` must be; not checked when absent.
+    pub issuer: Option<String>,
+    /// What `aud` must name one of; not checked when absent. A text or a list.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub audience: Option<Vec<String>>,
+    /// How far clocks may differ, for `exp` and `nbf`. Default: 30 s; at most 10 min.
+    pub leeway: Option<Span>,
+    /// How often the JWKS is fetched. Default: 10 min; at least 30 s.
+    pub jwks_refresh: Option<Span>,
+}
+
+impl AuthConfig {
+    /// Everything that is wrong with this section; reads the key files, fetches nothing.
+    pub fn check(&self) -> Vec<Mistake> {
+        check::checked(self).err().unwrap_or_default()
+    }
+}
+
+impl Default for ApiKeysConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+fn default_account_claim() -> String {
+    "sub".to_owned()
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<String>>, D::Error> {
+    struct Texts;
+    impl<'de> de::Visitor<'de> for Texts {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a text or a list of texts")
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(vec![text.to_owned()])
+        }
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = seq.next_element()? {
+                texts.push(text);
+            }
+            Ok(texts)
+        }
+    }
+    d.deserialize_any(Texts).map(Some)
+}

@@ -1,0 +1,64 @@
+//! Finds the one credential among a call's headers.
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Unauthenticated;
+use crate::account::AccountId;
+
+/// Every header a credential may come in: the standard one, then Anthropic's, Azure's and
+/// Google's. The proxy forwards none of them unless the upstream asks.
+pub static CREDENTIAL_HEADERS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
+/// Where a service key names the account it acts for; ignored from everyone else.
+pub static ACCOUNT_HEADER: HeaderName = HeaderName::from_static("x-farebox-account");
+
+/// The longest credential in bytes. Tokens with many groups reach a few KiB; beyond this, hashing
+/// and parsing would be work done for a stranger.
+pub(super) const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
+
+/// The call's credential. Sent in several headers it must be the same each time.
+pub(super) fn read(headers: &HeaderMap) -> Result<&str, Unauthenticated> {
+    let mut found = None;
+    for name in &CREDENTIAL_HEADERS {
+        for value in headers.get_all(name) {
+            let credential = read_one(name, value)?;
+            if found.is_some_and(|other| other != credential) {
+                return Err(Unauthenticated::AmbiguousCredentials);
+            }
+            found = Some(credential);
+        }
+    }
+    found.ok_or(Unauthenticated::NoCredentials)
+}
+
+/// The account a service key acts for, when it names one.
+pub(super) fn read_account(headers: &HeaderMap) -> Result<Option<AccountId>, Unauthenticated> {
+    let mut values = headers.get_all(&ACCOUNT_HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Unauthenticated::InvalidAccountHeader);
+    }
+    let account = value.to_str().ok().and_then(|text| text.parse().ok());
+    account.map(Some).ok_or(Unauthenticated::InvalidAccountHeader)
+}
+
+fn read_one<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, Unauthenticated> {
+    let text = value.to_str().map_err(|_| Unauthenticated::Malformed)?;
+    let credential = if *name == AUTHORIZATION { bearer(text) } else { Some(text) };
+    credential
+        .filter(|text| (1..=MAX_CREDENTIAL_BYTES).contains(&text.len()))
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+        .ok_or(Unauthenticated::Malformed)
+}
+
+/// What follows `Bearer `, in any case (RFC 9110, 11.1).
+fn bearer(text: &str) -> Option<&str> {
+    let (scheme, credential) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim_matches(' '))
+}

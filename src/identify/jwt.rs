@@ -1,0 +1,212 @@
+//! Believes a token, or says why not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+
+use super::Unauthenticated;
+use super::check::CheckedIssuer;
+use super::jwks::Jwks;
+use super::key_source::KeySource;
+use super::token::{Date, Token};
+use crate::account::AccountId;
+use crate::config::Mistake;
+
+/// What a good token said.
+#[derive(Clone)]
+pub(super) struct Verified {
+    pub(super) account: AccountId,
+    /// Since the epoch: its `exp` and the issuer's leeway. Not good at this moment any more.
+    pub(super) until: Duration,
+    /// Which entry of the config vouched for it, with which generation of its keys.
+    issuer: usize,
+    generation: u64,
+}
+
+/// Every `[[auth.jwt]]` of the config. Two issuers that name the same account mean the same one.
+pub(super) struct Issuers(Vec<Issuer>);
+
+struct Issuer {
+    algorithms: Vec<Algorithm>,
+    keys: Keys,
+    name: Option<String>,
+    /// Empty: not checked.
+    audience: Vec<String>,
+    account_claim: String,
+    leeway: Duration,
+}
+
+enum Keys {
+    Fixed(DecodingKey),
+    Published(Arc<Jwks>),
+}
+
+impl Issuers {
+    /// Builds the verifiers.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made for a JWKS.
+    pub(super) fn new(checked: Vec<CheckedIssuer>) -> Result<Self, Vec<Mistake>> {
+        let issuers: Result<Vec<_>, _> = checked.into_iter().map(Issuer::new).collect();
+        issuers.map(Self).map_err(|mistake| vec![mistake])
+    }
+
+    /// Fetches every JWKS once.
+    pub(super) async fn load_keys(&self) {
+        join_all(self.jwks().map(|jwks| jwks.refresh())).await;
+    }
+
+    /// Refreshes every JWKS for ever; returns where there is none.
+    pub(super) async fn keep_keys_fresh(&self) {
+        join_all(self.jwks().map(|jwks| jwks.keep_fresh())).await;
+    }
+
+    /// False once a key of the issuer that vouched for it has been withdrawn.
+    pub(super) fn still_trust(&self, verified: &Verified) -> bool {
+        self.0.get(verified.issuer).is_some_and(|i| i.generation() == verified.generation)
+    }
+
+    /// Judges a token at `now` (since the epoch). When no key at hand made its signature, the
+    /// issuers it may come from are asked once for new ones.
+    pub(super) async fn verify(
+        &self,
+        token: &Token<'_>,
+        now: Duration,
+    ) -> Result<Verified, Unauthenticated> {
+        let judged = self.judge(token, now);
+        if !matches!(judged, Err(Unauthenticated::BadSignature | Unauthenticated::KeysUnavailable))
+        {
+            return judged;
+        }
+        let fitting = self.0.iter().filter(|issuer| issuer.fits(token).is_ok());
+        let lacking: Vec<_> = fitting.filter_map(|issuer| issuer.lacks_key_of(token)).collect();
+        if lacking.is_empty() {
+            return judged;
+        }
+        join_all(lacking.into_iter().map(|jwks| jwks.refetch(now))).await;
+        self.judge(token, now)
+    }
+
+    /// Tries each issuer that fits: while keys change, two entries may differ in nothing else.
+    fn judge(&self, token: &Token<'_>, now: Duration) -> Result<Verified, Unauthenticated> {
+        let mut refusal = Unauthenticated::AlgorithmNotAllowed;
+        for (index, issuer) in self.0.iter().enumerate() {
+            match issuer.judge(token, now) {
+                Ok((account, until, generation)) => {
+                    return Ok(Verified { account, until, issuer: index, generation });
+                }
+                Err(other) => refusal = refusal.further(other),
+            }
+        }
+        Err(refusal)
+    }
+
+    fn jwks(&self) -> impl Iterator<Item = &Arc<Jwks>> {
+        self.0.iter().filter_map(|issuer| match &issuer.keys {
+            Keys::Published(jwks) => Some(jwks),
+            Keys::Fixed(_) => None,
+        })
+    }
+}
+
+impl Issuer {
+    fn new(checked: CheckedIssuer) -> Result<Self, Mistake> {
+        let keys = match checked.keys {
+            KeySource::Fixed(key) => Keys::Fixed(key),
+            KeySource::Published { url, refresh } => {
+                Keys::Published(Jwks::new(checked.key, url, refresh)?)
+            }
+        };
+        Ok(Self {
+            keys,
+            algorithms: checked.algorithms,
+            name: checked.issuer,
+            audience: checked.audience,
+            account_claim: checked.account_claim,
+            leeway: checked.leeway,
+        })
+    }
+
+    /// The ladder of checks; the account, when its token ends, and the generation of the keys.
+    fn judge(
+        &self,
+        token: &Token<'_>,
+        now: Duration,
+    ) -> Result<(AccountId, Duration, u64), Unauthenticated> {
+        let algorithm = self.fits(token)?;
+        let generation = self.check_signature(token, algorithm)?;
+        let until = match token.date("exp") {
+            Date::At(exp) => exp.saturating_add(self.leeway),
+            Date::Missing => return Err(Unauthenticated::NoExpiry),
+            Date::Unreadable => return Err(Unauthenticated::Malformed),
+        };
+        if now >= until {
+            return Err(Unauthenticated::Expired);
+        }
+        match token.date("nbf") {
+            Date::At(nbf) if nbf > now.saturating_add(self.leeway) => {
+                return Err(Unauthenticated::NotYetValid);
+            }
+            Date::Unreadable => return Err(Unauthenticated::Malformed),
+            Date::At(_) | Date::Missing => {}
+        }
+        if !self.audience.is_empty() && !token.is_for_any_of(&self.audience) {
+            return Err(Unauthenticated::WrongAudience);
+        }
+        let account = token.account(&self.account_claim);
+        account.map(|account| (account, until, generation)).ok_or(Unauthenticated::NoAccountClaim)
+    }
+
+    /// Whether this issuer could have made the token, before any cryptography: the algorithm
+    /// is one of the config's, which all belong to the kind of key the config holds. That is
+    /// what keeps a public key from being used as an HMAC secret.
+    fn fits(&self, token: &Token<'_>) -> Result<Algorithm, Unauthenticated> {
+        let algorithm = token
+            .algorithm
+            .filter(|algorithm| self.algorithms.contains(algorithm))
+            .ok_or(Unauthenticated::AlgorithmNotAllowed)?;
+        if self.name.is_some() && token.text("iss") != self.name.as_deref() {
+            return Err(Unauthenticated::WrongIssuer);
+        }
+        Ok(algorithm)
+    }
+
+    fn check_signature(
+        &self,
+        token: &Token<'_>,
+        algorithm: Algorithm,
+    ) -> Result<u64, Unauthenticated> {
+        let signed_by = |key: &DecodingKey| {
+            crypto::verify(token.signature, token.message, key, algorithm).unwrap_or(false)
+        };
+        let (signed, generation) = match &self.keys {
+            Keys::Fixed(key) => (signed_by(key), 0),
+            Keys::Published(jwks) => {
+                let keys = jwks.keys().ok_or(Unauthenticated::KeysUnavailable)?;
+                let kid = token.kid.as_deref();
+                (keys.candidates(kid, algorithm).any(signed_by), keys.generation())
+            }
+        };
+        if signed { Ok(generation) } else { Err(Unauthenticated::BadSignature) }
+    }
+
+    fn generation(&self) -> u64 {
+        match &self.keys {
+            Keys::Fixed(_) => 0,
+            Keys::Published(jwks) => jwks.generation(),
+        }
+    }
+
+    /// The JWKS that may have a key for this token by now: it does not hold the token's `kid`,
+    /// or the token names none.
+    fn lacks_key_of(&self, token: &Token<'_>) -> Option<&Arc<Jwks>> {
+        let Keys::Published(jwks) = &self.keys else { return None };
+        let known = match (jwks.keys(), token.kid.as_deref()) {
+            (Some(keys), Some(kid)) => keys.knows(kid),
+            _ => false,
+        };
+        (!known).then_some(jwks)
+    }
+}

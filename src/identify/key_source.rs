@@ -1,0 +1,169 @@
+//! Where an issuer's keys come from, as the config says it: a secret, a file or an address.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use reqwest::Url;
+
+use super::JwtConfig;
+use super::check::Entry;
+use crate::config::Secret;
+
+/// RFC 7518, 3.2: a secret is at least as long as the hash; 32 bytes for HS256.
+const MIN_SECRET_BYTES: usize = 32;
+
+/// An RSA public key of 2048 bits in DER is longer than its modulus.
+const MIN_RSA_DER_BYTES: usize = 256;
+
+/// Where an issuer's keys come from.
+pub(super) enum KeySource {
+    Fixed(DecodingKey),
+    Published { url: Url, refresh: Duration },
+}
+
+impl Entry {
+    /// The one source of keys of this entry.
+    pub(super) fn keys(
+        &mut self,
+        jwt: &JwtConfig,
+        algorithms: &[Algorithm],
+        refresh: Duration,
+    ) -> Option<KeySource> {
+        match (&jwt.secret, &jwt.public_key_file, &jwt.jwks_url) {
+            (Some(secret), None, None) => self.secret(secret, algorithms).map(KeySource::Fixed),
+            (None, Some(file), None) => self.public_key(file, algorithms).map(KeySource::Fixed),
+            (None, None, Some(url)) => {
+                let url = self.jwks_url(url, algorithms)?;
+                Some(KeySource::Published { url, refresh })
+            }
+            (None, None, None) => self.refuse(
+                "",
+                "has no key to check tokens with",
+                "set one of `secret`, `public_key_file` and `jwks_url`",
+            ),
+            _ => self.refuse(
+                "",
+                "has several sources of keys",
+                "keep one of `secret`, `public_key_file` and `jwks_url`; \
+                 keys that overlap are two [[auth.jwt]] entries",
+            ),
+        }
+    }
+
+    fn secret(&mut self, secret: &Secret, algorithms: &[Algorithm]) -> Option<DecodingKey> {
+        let text = secret.expose();
+        if secret.is_empty() {
+            return self.refuse("secret", "is empty", "set the variable that it reads");
+        }
+        if text.trim_start().starts_with("-----BEGIN") {
+            let hint = "put the public key in a file and name it in `public_key_file`";
+            return self.refuse("secret", "holds a PEM key, which is no shared secret", hint);
+        }
+        self.of_family(
+            AlgorithmFamily::Hmac,
+            algorithms,
+            "a `secret` goes with HS256, HS384, HS512",
+        )?;
+        if text.len() < MIN_SECRET_BYTES {
+            let problem = format!("is {} bytes long and could be guessed", text.len());
+            let hint = "use at least 32 random bytes, such as `openssl rand -hex 32`";
+            return self.refuse("secret", &problem, hint);
+        }
+        Some(DecodingKey::from_secret(text.as_bytes()))
+    }
+
+    fn public_key(&mut self, file: &Path, algorithms: &[Algorithm]) -> Option<DecodingKey> {
+        const HINT: &str = "name a PEM file with the issuer's public key (`BEGIN PUBLIC KEY`)";
+        let family = algorithms.first()?.family();
+        if family == AlgorithmFamily::Hmac {
+            let problem = "HS256, HS384 and HS512 need a shared secret, not a public key";
+            return self.refuse(
+                "algorithms",
+                problem,
+                "set `secret`, or use RS256, ES256 or EdDSA",
+            );
+        }
+        self.of_family(
+            family,
+            algorithms,
+            "a key file goes with one family: RS*/PS*, ES* or EdDSA",
+        )?;
+        let pem = match std::fs::read(file) {
+            Ok(pem) => pem,
+            Err(error) => {
+                let problem = format!("{} cannot be read: {error}", file.display());
+                return self.refuse("public_key_file", &problem, HINT);
+            }
+        };
+        if pem.windows(11).any(|text| text == b"PRIVATE KEY") {
+            let hint = "give the gateway the public key only: `openssl pkey -pubout`";
+            return self.refuse("public_key_file", "holds a private key", hint);
+        }
+        let key = match family {
+            AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(&pem),
+            AlgorithmFamily::Ec => DecodingKey::from_ec_pem(&pem),
+            _ => DecodingKey::from_ed_pem(&pem),
+        };
+        let fits = |key: &DecodingKey| algorithms.iter().all(|algorithm| suits(key, *algorithm));
+        key.ok().filter(fits).or_else(|| {
+            let problem = format!("{} holds no key for these algorithms", file.display());
+            self.refuse("public_key_file", &problem, HINT)
+        })
+    }
+
+    fn jwks_url(&mut self, url: &str, algorithms: &[Algorithm]) -> Option<Url> {
+        if algorithms.iter().any(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
+            let problem = "a published key cannot be a shared secret";
+            return self.refuse("algorithms", problem, "use RS256, ES256 or EdDSA with `jwks_url`");
+        }
+        let hint = "write it like https://issuer.example.com/.well-known/jwks.json";
+        let Some(url) = Url::parse(url).ok().filter(Url::has_host) else {
+            return self.refuse("jwks_url", "is not an address", hint);
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return self.refuse("jwks_url", "holds a user name or password", "remove it");
+        }
+        match url.scheme() {
+            "https" => Some(url),
+            "http" if is_loopback(&url) => Some(url),
+            "http" => {
+                let problem = "plain http lets anybody on the way replace the keys";
+                self.refuse("jwks_url", problem, "use https; http is for this machine only")
+            }
+            _ => self.refuse("jwks_url", "is neither https nor http", hint),
+        }
+    }
+
+    fn of_family(
+        &mut self,
+        family: AlgorithmFamily,
+        algorithms: &[Algorithm],
+        hint: &str,
+    ) -> Option<()> {
+        if algorithms.iter().all(|algorithm| algorithm.family() == family) {
+            return Some(());
+        }
+        self.refuse("algorithms", "do not go with this kind of key", hint)
+    }
+}
+
+/// Whether the key can verify this algorithm, and not only one of its family: the right curve,
+/// or enough bits.
+fn suits(key: &DecodingKey, algorithm: Algorithm) -> bool {
+    let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+    match algorithm {
+        // An uncompressed point: 0x04 and two coordinates.
+        Algorithm::ES256 => length == 65,
+        Algorithm::ES384 => length == 97,
+        Algorithm::EdDSA => length == 32,
+        _ => length > MIN_RSA_DER_BYTES,
+    }
+}
+
+/// True for `localhost` and the loopback addresses.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,121 @@
+//! Mistakes in `[auth]` are named before anything starts.
+
+use std::io::Write;
+
+use super::signer::{RSA_PRIVATE, RSA_PUBLIC, Signer};
+use super::*;
+
+/// The keys of the mistakes in one `[[auth.jwt]]`, and their texts together.
+fn mistakes(jwt: &str) -> (Vec<String>, String) {
+    let mistakes = config(&format!("[[jwt]]\n{jwt}")).check();
+    let texts: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+    assert!(mistakes.iter().all(|mistake| !mistake.hint.is_empty()));
+    (mistakes.into_iter().map(|mistake| mistake.key).collect(), texts.join("\n"))
+}
+
+fn pem(contents: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(contents.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn the_default_accepts_keys_and_no_tokens() {
+    assert_eq!(config("").check(), []);
+    assert!(config("").api_keys.enabled);
+    let nobody = config("[api_keys]\nenabled = false").check();
+    assert_eq!(nobody[0].key, "auth");
+}
+
+#[test]
+fn each_mistake_is_found_at_its_key() {
+    let hs = format!("algorithms = ['HS256']\nsecret = '{SECRET}'");
+    let jwks = |url: &str| format!("algorithms = ['RS256']\njwks_url = '{url}'");
+    for (jwt, key, says) in [
+        ("algorithms = ['HS256']".to_owned(), "", "no key"),
+        (format!("{hs}\njwks_url = 'https://x.example'"), "", "several sources"),
+        ("algorithms = ['HS256']\nsecret = ''".to_owned(), ".secret", "empty"),
+        ("algorithms = ['HS256']\nsecret = 'short'".to_owned(), ".secret", "5 bytes"),
+        (
+            "algorithms = ['HS256']\nsecret = '-----BEGIN PUBLIC KEY-----'".to_owned(),
+            ".secret",
+            "PEM",
+        ),
+        (format!("secret = '{SECRET}'"), ".algorithms", "missing"),
+        (format!("algorithms = []\nsecret = '{SECRET}'"), ".algorithms", "missing"),
+        (format!("algorithms = ['HS256', 'NONE']\nsecret = '{SECRET}'"), ".algorithms", "anybody"),
+        (format!("algorithms = ['hs256']\nsecret = '{SECRET}'"), ".algorithms", "`hs256`"),
+        (
+            format!("algorithms = ['HS256', 'RS256']\nsecret = '{SECRET}'"),
+            ".algorithms",
+            "do not go",
+        ),
+        (
+            "algorithms = ['HS256']\njwks_url = 'https://x.example'".to_owned(),
+            ".algorithms",
+            "shared secret",
+        ),
+        (jwks("x.example/jwks.json"), ".jwks_url", "not an address"),
+        (jwks("http://x.example/jwks.json"), ".jwks_url", "plain http"),
+        (jwks("http://127.0.0.1.x.example/"), ".jwks_url", "plain http"),
+        (jwks("ftp://x.example/"), ".jwks_url", "neither"),
+        (jwks("https://user:pass@x.example/"), ".jwks_url", "password"),
+        (
+            "algorithms = ['RS256']\npublic_key_file = '/nowhere.pem'".to_owned(),
+            ".public_key_file",
+            "cannot be read",
+        ),
+        (format!("{hs}\nissuer = ''"), ".issuer", "empty"),
+        (format!("{hs}\naudience = []"), ".audience", "empty"),
+        (format!("{hs}\naudience = ''"), ".audience", "empty"),
+        (format!("{hs}\naccount_claim = ''"), ".account_claim", "empty"),
+        (format!("{hs}\nleeway = '1h'"), ".leeway", "too long"),
+        (format!("{hs}\njwks_refresh = '1s'"), ".jwks_refresh", "too often"),
+    ] {
+        let (keys, texts) = mistakes(&jwt);
+        assert_eq!(keys, [format!("auth.jwt[0]{key}")], "{jwt}");
+        assert!(texts.contains(says), "{texts}");
+        assert!(!texts.contains(SECRET) && !texts.contains("user:pass"));
+    }
+}
+
+#[test]
+fn plain_http_is_for_this_machine() {
+    for url in
+        ["http://127.0.0.1:1/k", "http://[::1]/k", "http://localhost/k", "https://x.example/k"]
+    {
+        let (keys, _) = mistakes(&format!("algorithms = ['RS256', 'ES256']\njwks_url = '{url}'"));
+        assert!(keys.is_empty(), "{url}");
+    }
+}
+
+#[test]
+fn a_key_file_fits_its_algorithms() {
+    use jsonwebtoken::Algorithm::{ES256, ES384};
+    let check = |algorithms: &str, contents: &str| {
+        let file = pem(contents);
+        let path = file.path().display();
+        mistakes(&format!("algorithms = {algorithms}\npublic_key_file = '{path}'")).1
+    };
+    let short = include_str!("../../../tests/keys/rsa-too-short.pub.pem");
+    let (p256, p384) = (Signer::new(ES256).public_pem, Signer::new(ES384).public_pem);
+    assert_eq!(check("['RS256', 'PS512']", RSA_PUBLIC), "");
+    assert_eq!(check("['ES256']", &p256), "");
+    assert!(check("['RS256']", RSA_PRIVATE).contains("private key"));
+    assert!(check("['RS256']", short).contains("no key for"));
+    assert!(check("['ES256']", &p384).contains("no key for"));
+    assert!(check("['ES256', 'ES384']", &p256).contains("no key for"));
+    assert!(check("['EdDSA']", RSA_PUBLIC).contains("no key for"));
+    assert!(check("['RS256']", &p256).contains("no key for"));
+    assert!(check("['RS256']", "").contains("no key for"));
+    assert!(check("['RS256', 'ES256']", RSA_PUBLIC).contains("do not go"));
+    assert!(check("['HS256']", RSA_PUBLIC).contains("shared secret"));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let both = "[[jwt]]\nalgorithms = ['x']\nsecret = ''\n[[jwt]]\nalgorithms = ['HS256']";
+    let keys: Vec<_> = config(both).check().into_iter().map(|mistake| mistake.key).collect();
+    assert_eq!(keys, ["auth.jwt[0].algorithms", "auth.jwt[0].secret", "auth.jwt[1]"]);
+    assert!(Identifier::new(&config(both), Arc::default()).is_err());
+}

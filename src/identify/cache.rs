@@ -31,4 +31,9 @@ impl VerifiedTokens {
     pub(super) fn insert(&self, hash: KeyHash, verified: Verified) {
         self.0.insert(hash, verified);
     }
+
+    /// Forgets it.
+    pub(super) fn remove(&self, hash: &KeyHash) {
+        self.0.remove(hash);
+    }
 }

@@ -68,6 +68,13 @@ impl Identifier {
         self.issuers.load_keys().await;
     }
 
+    /// Forgets the token in these headers, so that it counts as fresh the next time.
+    pub fn forget(&self, headers: &HeaderMap) {
+        if let Ok(credential) = credential::read(headers) {
+            self.verified.remove(&KeyHash::of(credential));
+        }
+    }
+
     /// Keeps the JWKS fresh until `shutdown` turns true or its sender is gone. Returns at once
     /// where no issuer has one.
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {

@@ -1,0 +1,182 @@
+//! What the proxy and Farebox's own routes share: who calls, what it costs, and the hold.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::value::RawValue;
+
+use crate::credits::{Credits, SignedCredits};
+use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
+use crate::ledger::{CreditsConfig, Ledger, Refusal};
+use crate::metrics::Metrics;
+use crate::price::{CanonicalPath, PathRefusal, PriceTable, Quote, QuoteRefusal};
+use crate::problem::{Offer, Problem, Text};
+
+/// What is for sale, as of the last reload.
+#[derive(Debug)]
+pub struct Catalogue {
+    /// What calls cost.
+    pub prices: PriceTable,
+    /// The price table as `GET /credits/prices` shows it.
+    pub prices_json: Arc<RawValue>,
+    /// The packs as `GET /credits/packs` shows them.
+    pub packs_json: Arc<RawValue>,
+}
+
+/// One gateway's counter: the pieces that decide whether a call may pass.
+pub struct Shop {
+    /// Who has how much.
+    pub ledger: Ledger,
+    /// Who calls.
+    pub identifier: Identifier,
+    /// The API keys that identify callers.
+    pub keys: Arc<KeyRing>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is for sale; swapped whole by a reload.
+    pub catalogue: ArcSwap<Catalogue>,
+    /// `[credits]`
+    pub credits: CreditsConfig,
+    /// Where a 402 sends people to buy.
+    pub topup_url: Arc<str>,
+}
+
+impl Shop {
+    /// Who sent these headers. An account seen for the first time gets its sign-up grant.
+    ///
+    /// # Errors
+    /// 401, or 400 and 503 where the caller is not to blame or not readable.
+    pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+        let identity = self
+            .identifier
+            .identify(headers, SystemTime::now())
+            .await
+            .map_err(refuse_caller)?;
+        if identity.fresh {
+            let opened = self.ledger.open(&identity.account, self.credits.signup_grant).await;
+            if opened.is_err() {
+                // Not remembered, so that the next call opens the account.
+                self.identifier.forget(headers);
+                return Err(Problem::ledger_unavailable());
+            }
+        }
+        Ok(identity)
+    }
+
+    /// The 402 for a call, with what is for sale.
+    pub fn insufficient(&self, required: Credits, available: SignedCredits) -> Problem {
+        Problem::insufficient_credits(Offer {
+            required,
+            available,
+            topup_url: self.topup_url.clone(),
+            packs: self.catalogue.load().packs_json.clone(),
+        })
+    }
+
+    /// True where an account should think of buying.
+    pub fn is_low(&self, available: SignedCredits) -> bool {
+        available < self.credits.low_balance.signed()
+    }
+
+    /// The problem for a refused operation of `account` that needed `required` credits.
+    pub fn refuse(&self, refusal: Refusal, required: Credits) -> Problem {
+        match refusal {
+            Refusal::Insufficient { available } => self.insufficient(required, available),
+            other => refuse_operation(other),
+        }
+    }
+
+    /// The price of an endpoint named in a request's body.
+    ///
+    /// # Errors
+    /// 400 for a path that can be read two ways, 404 for one without a price.
+    pub fn quote_endpoint(&self, method: &str, endpoint: &str) -> Result<Quote, Problem> {
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| {
+            Problem::bad_request(Text::new(
+                "`method` is not an HTTP method.",
+                "`method` n'est pas une méthode HTTP.",
+            ))
+        })?;
+        let path = endpoint.split('?').next().unwrap_or_default();
+        let path = CanonicalPath::parse(path.as_bytes()).map_err(refuse_path)?;
+        self.catalogue.load().prices.quote(&method, &path).map_err(refuse_quote)
+    }
+}
+
+/// The problem for a path that is not canonical.
+pub fn refuse_path(refusal: PathRefusal) -> Problem {
+    Problem::bad_request(Text::new(
+        refusal.to_string(),
+        "Le chemin de la requête peut être lu de plusieurs façons. Envoyez-le sous sa forme \
+         simple : sans `//`, ni `.` ou `..`, ni barre oblique encodée.",
+    ))
+}
+
+/// The problem for a path without a price.
+pub fn refuse_quote(_: QuoteRefusal) -> Problem {
+    Problem::no_price_rule()
+}
+
+fn refuse_caller(refusal: Unauthenticated) -> Problem {
+    let french = match refusal {
+        Unauthenticated::NoCredentials => {
+            "Aucun identifiant n'a été envoyé ; envoyez une clé d'API ou un jeton dans \
+             `Authorization: Bearer …`."
+        }
+        Unauthenticated::AmbiguousCredentials => {
+            "Plusieurs identifiants différents ont été envoyés ; n'en envoyez qu'un."
+        }
+        Unauthenticated::UnknownKey | Unauthenticated::Revoked => {
+            "Cette clé d'API n'est pas valable ici ; vérifiez-la ou créez-en une autre."
+        }
+        Unauthenticated::Expired => {
+            "Le jeton a expiré ; reconnectez-vous pour en obtenir un nouveau."
+        }
+        Unauthenticated::InvalidAccountHeader => {
+            "`x-farebox-account` doit être un identifiant de compte : 1 à 255 caractères ASCII \
+             visibles."
+        }
+        Unauthenticated::KeysUnavailable => {
+            "Les jetons ne peuvent pas être vérifiés pour le moment ; réessayez sous peu."
+        }
+        _ => "Les identifiants n'ont pas été acceptés ; reconnectez-vous ou vérifiez-les.",
+    };
+    let detail = Text::new(refusal.to_string(), french);
+    match refusal.status() {
+        StatusCode::BAD_REQUEST => Problem::bad_request(detail),
+        StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable(detail),
+        _ => Problem::unauthenticated(detail),
+    }
+}
+
+/// The problem for an operation that the ledger refused, whatever it cost.
+fn refuse_operation(refusal: Refusal) -> Problem {
+    let text = |fr: &'static str| {
+        let mut en = refusal.to_string();
+        if let Some(first) = en.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        en.push('.');
+        Text::new(en, fr)
+    };
+    match refusal {
+        Refusal::Conflict => {
+            Problem::conflict(text("Cet identifiant a déjà servi avec d'autres paramètres."))
+        }
+        Refusal::Ended => Problem::conflict(text("Cette réservation est déjà terminée.")),
+        Refusal::UnknownHold => Problem::not_found(text("Cette réservation n'existe pas.")),
+        Refusal::UnknownCapture => Problem::not_found(text("Ce débit n'existe pas.")),
+        Refusal::UnknownKey => Problem::not_found(text("Cette clé n'existe pas.")),
+        Refusal::AboveHold { held } => Problem::unprocessable(Text::new(
+            format!("The hold is of {held} credits; a capture cannot be more than its hold."),
+            format!("La réservation est de {held} crédits ; un débit ne peut pas la dépasser."),
+        )),
+        Refusal::Zero => Problem::unprocessable(text("Le montant ne peut pas être nul.")),
+        Refusal::OutOfRange => {
+            Problem::unprocessable(text("Le solde dépasserait ce qui peut être compté."))
+        }
+        Refusal::Insufficient { .. } | Refusal::Unavailable => Problem::ledger_unavailable(),
+    }
+}

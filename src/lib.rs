@@ -2,5 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod api;
 pub mod config;
 pub mod credits;
+pub mod identify;
+pub mod ledger;
+pub mod price;
+pub mod proxy;
+pub mod stripe;

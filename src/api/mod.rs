@@ -1,0 +1,5 @@
+//! Farebox's own routes.
+
+pub mod config;
+
+pub use config::*;

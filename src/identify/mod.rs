@@ -1,0 +1,5 @@
+//! Who calls.
+
+pub mod config;
+
+pub use config::*;

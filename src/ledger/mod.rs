@@ -1,0 +1,5 @@
+//! Where credits are kept.
+
+pub mod config;
+
+pub use config::*;

@@ -2,9 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod api;
 pub mod config;
 pub mod credits;
 pub mod identify;
 pub mod ledger;
 pub mod metrics;
+pub mod price;
 pub mod problem;
+pub mod proxy;
+pub mod stripe;

@@ -9,6 +9,7 @@ use crate::config::{Mistake, Secret, Span};
 
 /// `[auth]`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     /// `[[auth.jwt]]`, one entry for each issuer. Two may overlap while keys change. An account
     /// that two of them name is one account: where their ids could collide, use a claim that
@@ -22,7 +23,7 @@ pub struct AuthConfig {
 
 /// `[auth.api_keys]`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ApiKeysConfig {
     /// Whether API keys are accepted at all. Default: true.
     pub enabled: bool,
@@ -31,6 +32,7 @@ pub struct ApiKeysConfig {
 /// `[[auth.jwt]]`: one issuer's tokens and how to know them. Exactly one of `secret`,
 /// `public_key_file` and `jwks_url` is set.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JwtConfig {
     /// What its tokens may be signed with, all of one family: HS256, HS384 and HS512; RS256,
     /// RS384, RS512, PS256, PS384 and PS512; ES256 and ES384; or EdDSA (Ed25519). The token has

@@ -1,49 +1,179 @@
-//! `[ledger]` and `[credits]` (placeholder until the config loader lands).
+//! `[ledger]` and `[credits]`.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::config::{Mistake, Secret, within};
 use crate::credits::Credits;
 
-/// When an acknowledged hold is on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// Before the call is forwarded.
-    #[default]
-    Strict,
-    /// Within 50 ms.
-    Relaxed,
-}
-
-/// Which ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendKind {
-    /// SQLite.
-    #[default]
-    Embedded,
-    /// Redis.
-    Redis,
-}
-
-/// `[ledger]`
+/// Where credits are kept, and how safely.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
-    /// Which.
+    /// Which implementation.
     pub backend: BackendKind,
-    /// File.
+    /// The file of the embedded ledger; its lock and its log stand beside it.
     pub path: PathBuf,
-    /// Mode.
+    /// The Redis of the `redis` backend.
+    pub redis_url: Option<Secret>,
+    /// The Postgres that it is synced to.
+    pub postgres_url: Option<Secret>,
+    /// Farebox's own schema in there.
+    pub postgres_schema: String,
+    /// A replica for lists and reports.
+    pub postgres_read_url: Option<Secret>,
+    /// What a call waits for before it is forwarded.
     pub durability: Durability,
 }
 
-/// `[credits]`
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// A kind of ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendKind {
+    /// SQLite, in one process, nothing to install.
+    Embedded,
+    /// Redis, synced to Postgres.
+    Redis,
+}
+
+/// What a call waits for before it is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Its hold is on disk.
+    Strict,
+    /// Its hold is in memory; a power cut can lose the last moments.
+    Relaxed,
+}
+
+/// `[credits]`: what holds for every account.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CreditsConfig {
-    /// Low.
+    /// Below this an account is told that it runs low.
     pub low_balance: Credits,
-    /// Sign-up.
+    /// Given once, when an account is first seen.
     pub signup_grant: Credits,
+}
+
+const LOW_BALANCE: Credits = whole(20);
+
+/// The largest gift to every new account: above it, somebody slipped.
+const MAX_SIGNUP_GRANT: Credits = whole(1_000_000);
+
+/// The longest name of a schema, in bytes: Postgres cuts off the rest.
+const MAX_SCHEMA_BYTES: usize = 63;
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self {
+            backend: BackendKind::Embedded,
+            path: "farebox.db".into(),
+            redis_url: None,
+            postgres_url: None,
+            postgres_schema: "farebox".to_owned(),
+            postgres_read_url: None,
+            durability: Durability::Strict,
+        }
+    }
+}
+
+impl Default for CreditsConfig {
+    fn default() -> Self {
+        Self { low_balance: LOW_BALANCE, signup_grant: Credits::ZERO }
+    }
+}
+
+impl LedgerConfig {
+    /// What is wrong with it, without looking at the disk or the network.
+    pub fn check(&self) -> Vec<Mistake> {
+        let mut found = Vec::new();
+        if self.backend == BackendKind::Redis {
+            let message = "the redis ledger comes in a later version";
+            found.push(Mistake::new("ledger.backend", message, "write backend = \"embedded\""));
+        }
+        if self.path.as_os_str().is_empty() {
+            let hint = "name the file of the ledger: path = \"farebox.db\"";
+            found.push(Mistake::new("ledger.path", "`path` is empty", hint));
+        }
+        for (name, url) in [
+            ("redis_url", &self.redis_url),
+            ("postgres_url", &self.postgres_url),
+            ("postgres_read_url", &self.postgres_read_url),
+        ] {
+            if url.as_ref().is_some_and(Secret::is_empty) {
+                let message = format!("`{name}` is empty");
+                let hint = "set its variable, or remove the line";
+                found.push(Mistake::new(format!("ledger.{name}"), message, hint));
+            }
+        }
+        found.extend(check_schema(&self.postgres_schema));
+        found
+    }
+}
+
+impl CreditsConfig {
+    /// What is wrong with it.
+    pub fn check(&self) -> Vec<Mistake> {
+        let grant =
+            within("credits.signup_grant", self.signup_grant, Credits::ZERO..=MAX_SIGNUP_GRANT);
+        grant.into_iter().collect()
+    }
+}
+
+/// For constants: what is too large fails the build.
+const fn whole(credits: u64) -> Credits {
+    match Credits::from_whole(credits) {
+        Some(amount) => amount,
+        None => panic!("too many credits"),
+    }
+}
+
+fn check_schema(name: &str) -> Option<Mistake> {
+    let key = "ledger.postgres_schema";
+    let letters = name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    let starts_well = name.starts_with(|first: char| !first.is_ascii_digit());
+    if !letters || !starts_well || name.len() > MAX_SCHEMA_BYTES {
+        let hint = "small letters, digits and `_`, at most 63 of them: \"farebox\"";
+        return Some(Mistake::new(key, "`postgres_schema` is not the name of a schema", hint));
+    }
+    if name == "public" || name == "information_schema" || name.starts_with("pg_") {
+        let message = format!("the schema `{name}` is not Farebox's own");
+        return Some(Mistake::new(key, message, "give it one to itself: \"farebox\""));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_sense() {
+        assert_eq!(LedgerConfig::default().check(), []);
+        assert_eq!(CreditsConfig::default().check(), []);
+    }
+
+    #[test]
+    fn only_a_schema_of_its_own_is_accepted() {
+        for good in ["farebox", "_x", "f2"] {
+            assert_eq!(check_schema(good), None, "{good}");
+        }
+        for bad in ["", "public", "pg_x", "2f", "a b", "a\"b", "Farebox", &"x".repeat(64)] {
+            assert!(check_schema(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn empty_values_and_what_is_not_built_yet_are_refused() {
+        let config = LedgerConfig {
+            backend: BackendKind::Redis,
+            path: PathBuf::new(),
+            redis_url: Some(Secret::new("")),
+            ..LedgerConfig::default()
+        };
+        let keys: Vec<_> = config.check().into_iter().map(|mistake| mistake.key).collect();
+        assert_eq!(keys, ["ledger.backend", "ledger.path", "ledger.redis_url"]);
+    }
 }

@@ -1,0 +1,53 @@
+//! Around every own route: the request id on the answer, and problems in the client's language.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue};
+
+use crate::ledger::HoldId;
+use crate::problem::{Language, Problem};
+
+/// The id of the request, as it stands in `x-request-id`. The proxy makes it before the router
+/// is called; on the admin listener [`finish`] does.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub Arc<str>);
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A handler fails with a problem; it is written out by [`finish`], which knows the language.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The outermost layer.
+pub(super) async fn finish(mut request: Request, next: Next) -> Response {
+    let id = match request.extensions().get::<RequestId>() {
+        Some(id) => id.clone(),
+        None => {
+            let id = RequestId(HoldId::for_call().as_str().into());
+            request.extensions_mut().insert(id.clone());
+            id
+        }
+    };
+    let language = Language::of(request.headers());
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let rendered = problem.render(&id.0, language);
+        *response.status_mut() = rendered.status;
+        response.headers_mut().extend(rendered.headers);
+        *response.body_mut() = Body::from(rendered.body);
+    }
+    // A request id is a UUID, which is a valid header.
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    response
+}

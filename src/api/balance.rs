@@ -1,0 +1,91 @@
+//! `GET /balance` and `POST /check`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::Json;
+use super::caller::Caller;
+use crate::account::AccountId;
+use crate::credits::{Credits, SignedCredits};
+use crate::problem::Problem;
+use crate::shop::Shop;
+
+/// What an account has. `balance` = `available` + `held`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BalanceBody {
+    #[schema(value_type = String)]
+    account: AccountId,
+    #[schema(value_type = f64)]
+    balance: SignedCredits,
+    #[schema(value_type = f64)]
+    held: Credits,
+    #[schema(value_type = f64)]
+    available: SignedCredits,
+    /// True when `available` is below the operator's `low_balance`.
+    low: bool,
+}
+
+/// What the caller's account has.
+#[utoipa::path(get, path = "/balance", responses(
+    (status = 200, body = BalanceBody), (status = 401), (status = 503)))]
+pub(super) async fn balance(
+    State(shop): State<Arc<Shop>>,
+    Caller(caller): Caller,
+) -> Result<axum::Json<BalanceBody>, Problem> {
+    let balance = shop.ledger.balance(&caller.account).await;
+    let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
+    let available = balance.available();
+    Ok(axum::Json(BalanceBody {
+        account: caller.account,
+        balance: balance.balance,
+        held: balance.held,
+        available,
+        low: shop.is_low(available),
+    }))
+}
+
+/// A call that might be made.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct CheckRequest {
+    /// The path of the call.
+    endpoint: String,
+    /// Its method; POST if absent.
+    method: Option<String>,
+}
+
+/// What a call would cost and leave.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CheckBody {
+    allowed: bool,
+    #[schema(value_type = f64)]
+    cost: Credits,
+    #[schema(value_type = f64)]
+    available: SignedCredits,
+    #[schema(value_type = f64)]
+    remaining: SignedCredits,
+}
+
+/// Whether the caller could pay for a call. Takes nothing.
+#[utoipa::path(post, path = "/check", request_body = CheckRequest, responses(
+    (status = 200, body = CheckBody), (status = 400), (status = 401), (status = 402),
+    (status = 404), (status = 503)))]
+pub(super) async fn check(
+    State(shop): State<Arc<Shop>>,
+    Caller(caller): Caller,
+    Json(request): Json<CheckRequest>,
+) -> Result<axum::Json<CheckBody>, Problem> {
+    let method = request.method.as_deref().unwrap_or("POST");
+    let cost = shop.quote_endpoint(method, &request.endpoint)?.credits;
+    let balance = shop.ledger.balance(&caller.account).await;
+    let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
+    let available = balance.available();
+    match available.checked_sub(cost.signed()) {
+        Some(remaining) if cost.is_zero() || !remaining.is_negative() => {
+            Ok(axum::Json(CheckBody { allowed: true, cost, available, remaining }))
+        }
+        _ => Err(shop.insufficient(cost, available)),
+    }
+}

@@ -1,0 +1,48 @@
+//! JSON bodies, of any content type: what a `curl -d` sends is read too.
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, Request};
+use serde::de::DeserializeOwned;
+
+use crate::problem::{Problem, Text};
+
+/// The largest body an own route reads.
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The largest body of an import.
+const MAX_IMPORT_BYTES: usize = 64 * 1024 * 1024;
+
+/// A JSON body; an empty one reads as `{}`.
+pub(super) struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read(request, MAX_BODY_BYTES).await.map(Self)
+    }
+}
+
+/// A JSON body of many records.
+pub(super) struct LargeJson<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read(request, MAX_IMPORT_BYTES).await.map(Self)
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Problem> {
+    let body = to_bytes(request.into_body(), limit)
+        .await
+        .map_err(|_| Problem::body_too_large(limit))?;
+    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+    serde_json::from_slice(&body).map_err(|error| {
+        Problem::bad_request(Text::new(
+            format!("The body is not the JSON expected here: {error}."),
+            format!("Le corps n'est pas le JSON attendu ici : {error}."),
+        ))
+    })
+}

@@ -1,0 +1,183 @@
+//! Holds for work that does not pass through the proxy: queues, asynchronous jobs.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::Json;
+use super::caller::ServiceCaller;
+use crate::account::AccountId;
+use crate::credits::{Credits, SignedCredits, json_number};
+use crate::ledger::{HoldId, NewHold, Operation, Origin, Outcome};
+use crate::problem::{Problem, Text};
+use crate::shop::Shop;
+
+/// How long a hold lives if the caller does not say: a quarter of an hour.
+const DEFAULT_TTL_SECS: u64 = 15 * 60;
+
+/// The longest a hold may be asked to live: a day.
+const MAX_TTL_SECS: u64 = 24 * 3600;
+
+/// What an API caller's hold is for, in the transactions.
+const API_ROUTE: &str = "api";
+
+/// Credits to set aside: the price of `endpoint`, or `credits`.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct HoldRequest {
+    /// The caller's own id: the same one again is the same hold.
+    id: String,
+    /// The endpoint whose price is held.
+    endpoint: Option<String>,
+    /// The endpoint's method; POST if absent.
+    method: Option<String>,
+    #[schema(value_type = Option<f64>)]
+    credits: Option<Box<serde_json::value::RawValue>>,
+    /// After how many seconds the hold expires by itself; a quarter of an hour if absent, a day
+    /// at most.
+    ttl_seconds: Option<u64>,
+}
+
+/// A hold.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HoldBody {
+    id: String,
+    #[schema(value_type = String)]
+    account: AccountId,
+    #[schema(value_type = f64)]
+    credits: Credits,
+    #[schema(value_type = f64)]
+    available: SignedCredits,
+}
+
+/// Sets credits aside.
+#[utoipa::path(post, path = "/holds", request_body = HoldRequest, responses(
+    (status = 201, body = HoldBody), (status = 400), (status = 401), (status = 402),
+    (status = 403), (status = 404), (status = 409), (status = 503)))]
+pub(super) async fn hold(
+    State(shop): State<Arc<Shop>>,
+    ServiceCaller(caller): ServiceCaller,
+    Json(request): Json<HoldRequest>,
+) -> Result<(StatusCode, axum::Json<HoldBody>), Problem> {
+    let id: HoldId = request.id.parse().map_err(bad_id)?;
+    let (credits, route): (Credits, Arc<str>) = match (&request.endpoint, &request.credits) {
+        (Some(endpoint), None) => {
+            let method = request.method.as_deref().unwrap_or("POST");
+            let quote = shop.quote_endpoint(method, endpoint)?;
+            (quote.credits, quote.route.label().into())
+        }
+        (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
+        _ => {
+            return Err(Problem::bad_request(Text::new(
+                "Send either `endpoint` or `credits`.",
+                "Envoyez soit `endpoint`, soit `credits`.",
+            )));
+        }
+    };
+    let ttl_secs = request.ttl_seconds.unwrap_or(DEFAULT_TTL_SECS);
+    if !(1..=MAX_TTL_SECS).contains(&ttl_secs) {
+        return Err(Problem::bad_request(Text::new(
+            format!("`ttl_seconds` is from 1 to {MAX_TTL_SECS}."),
+            format!("`ttl_seconds` va de 1 à {MAX_TTL_SECS}."),
+        )));
+    }
+    let hold = NewHold {
+        id,
+        account: caller.account.clone(),
+        amount: credits,
+        route,
+        origin: Origin::Api,
+        ttl_ms: ttl_secs * 1000,
+    };
+    match shop.ledger.ask(Operation::Hold(hold)).await {
+        Outcome::Held { after } => {
+            let available = after.available();
+            let body = HoldBody { id: request.id, account: caller.account, credits, available };
+            Ok((StatusCode::CREATED, axum::Json(body)))
+        }
+        Outcome::Refused(refusal) => Err(shop.refuse(refusal, credits)),
+        _ => Err(Problem::ledger_unavailable()),
+    }
+}
+
+/// How a hold ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EndBody {
+    id: String,
+    /// `captured` or `released`.
+    state: &'static str,
+    #[schema(value_type = f64)]
+    available: SignedCredits,
+}
+
+/// How much of a hold to charge.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct CaptureRequest {
+    #[serde(deserialize_with = "json_number")]
+    #[schema(value_type = f64)]
+    credits: Credits,
+}
+
+/// Charges a hold, in part or whole, and gives the rest back.
+#[utoipa::path(post, path = "/holds/{id}/capture", request_body = CaptureRequest, responses(
+    (status = 200, body = EndBody), (status = 400), (status = 401), (status = 403),
+    (status = 404), (status = 409), (status = 422), (status = 503)))]
+pub(super) async fn capture(
+    State(shop): State<Arc<Shop>>,
+    ServiceCaller(_): ServiceCaller,
+    Path(id): Path<String>,
+    Json(request): Json<CaptureRequest>,
+) -> Result<axum::Json<EndBody>, Problem> {
+    let hold = id.parse().map_err(bad_id)?;
+    let capture = Operation::Capture {
+        hold,
+        account: None,
+        amount: request.credits,
+        route: API_ROUTE.into(),
+        origin: Origin::Api,
+    };
+    end(&shop, id, capture).await
+}
+
+/// Gives a hold back.
+#[utoipa::path(post, path = "/holds/{id}/release", responses(
+    (status = 200, body = EndBody), (status = 401), (status = 403), (status = 404),
+    (status = 409), (status = 503)))]
+pub(super) async fn release(
+    State(shop): State<Arc<Shop>>,
+    ServiceCaller(_): ServiceCaller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<EndBody>, Problem> {
+    let hold = id.parse().map_err(bad_id)?;
+    end(&shop, id, Operation::Release { hold, account: None, origin: Origin::Api }).await
+}
+
+async fn end(
+    shop: &Shop,
+    id: String,
+    operation: Operation,
+) -> Result<axum::Json<EndBody>, Problem> {
+    let (state, after) = match shop.ledger.ask(operation).await {
+        Outcome::Captured { after, .. } => ("captured", after),
+        Outcome::Released { after } => ("released", after),
+        Outcome::Refused(refusal) => return Err(shop.refuse(refusal, Credits::ZERO)),
+        _ => return Err(Problem::ledger_unavailable()),
+    };
+    Ok(axum::Json(EndBody { id, state, available: after.available() }))
+}
+
+pub(super) fn bad_id(error: crate::ledger::IdError) -> Problem {
+    Problem::bad_request(Text::new(
+        format!("`id`: {error}."),
+        "`id` : un identifiant fait de 1 à 128 caractères ASCII visibles, sans espace.",
+    ))
+}
+
+fn bad_credits(error: serde_json::Error) -> Problem {
+    Problem::bad_request(Text::new(
+        format!("`credits`: {error}."),
+        format!("`credits` : {error}."),
+    ))
+}

@@ -1,0 +1,28 @@
+//! What calls cost and what is for sale. Public: people read prices before they have an account.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, header};
+
+use crate::shop::Shop;
+
+const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
+
+/// The price table.
+#[utoipa::path(get, path = "/prices", responses(
+    (status = 200, description = "Every route with its price in credits")), security(()))]
+pub(super) async fn prices(State(shop): State<Arc<Shop>>) -> Response {
+    let prices = shop.catalogue.load().prices_json.clone();
+    ([JSON], prices.get().to_owned()).into_response()
+}
+
+/// The packs for sale; `price.amount` is in minor units.
+#[utoipa::path(get, path = "/packs", responses(
+    (status = 200, description = "The packs for sale")), security(()))]
+pub(super) async fn packs(State(shop): State<Arc<Shop>>) -> Response {
+    shop.metrics.pack_views.inc();
+    let packs = shop.catalogue.load().packs_json.clone();
+    ([JSON], packs.get().to_owned()).into_response()
+}

@@ -1,0 +1,21 @@
+//! Farebox's own routes: for customers on the public port ([`public`]), for operators on the
+//! admin listener ([`admin`]), for probes and scrapers ([`health`]). Each is an axum router that
+//! is called in process; none opens a socket by itself.
+
+mod admin;
+mod answer;
+mod balance;
+mod body;
+mod caller;
+mod config;
+mod health;
+mod holds;
+mod listings;
+mod openapi;
+mod router;
+mod transactions;
+
+pub use answer::RequestId;
+pub use config::{ApiConfig, STRIPE_WEBHOOK_PATH};
+pub use health::Readiness;
+pub use router::{admin, health, public};

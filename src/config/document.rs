@@ -1,0 +1,120 @@
+//! The parsed file, and where in it a key stands.
+
+use toml::de::{DeTable, DeValue};
+
+use super::{Located, Mistake};
+
+/// A TOML file that is well formed. Its values are as they were written: variables stand
+/// unexpanded.
+pub(super) struct Document<'t> {
+    text: &'t str,
+    table: DeTable<'t>,
+}
+
+impl<'t> Document<'t> {
+    /// The error is the first place where the text is not TOML: what follows it cannot be
+    /// trusted to mean what it says.
+    pub(super) fn parse(text: &'t str) -> Result<Self, Located> {
+        match DeTable::parse(text) {
+            Ok(table) => Ok(Self { text, table: table.into_inner() }),
+            // Its `Display` quotes the line, which may hold a secret; its message never does.
+            Err(error) => {
+                let offset = error.span().map_or(0, |span| span.start);
+                let message = format!("not valid TOML: {}", error.message());
+                let hint = "strings and variables stand in quotes, a section starts with its name \
+                            in brackets, no key is written twice";
+                Err(Located {
+                    line: Some(line_of(text, offset)),
+                    column: Some(column_of(text, offset)),
+                    mistake: Mistake::new("", message, hint),
+                })
+            }
+        }
+    }
+
+    /// The whole file.
+    pub(super) fn table(&self) -> &DeTable<'t> {
+        &self.table
+    }
+
+    /// Counted from 1.
+    pub(super) fn line_of(&self, offset: usize) -> usize {
+        line_of(self.text, offset)
+    }
+
+    /// Where the key `path`, or its nearest parent in the file, starts.
+    pub(super) fn offset_of(&self, path: &str) -> Option<usize> {
+        let mut steps = path.split('.').flat_map(split_index);
+        let Some(Step::Key(top)) = steps.next() else { return None };
+        let (key, value) = self.table.get_key_value(top)?;
+        let mut offset = key.span().start;
+        let mut value = value.get_ref();
+        for step in steps {
+            let next = match (step, value) {
+                (Step::Key(name), DeValue::Table(table)) => {
+                    table.get_key_value(name).map(|(key, value)| (key.span(), value))
+                }
+                (Step::Index(index), DeValue::Array(array)) => {
+                    array.get(index).map(|value| (value.span(), value))
+                }
+                _ => None,
+            };
+            let Some((span, inner)) = next else { break };
+            offset = span.start;
+            value = inner.get_ref();
+        }
+        Some(offset)
+    }
+}
+
+enum Step<'p> {
+    Key(&'p str),
+    Index(usize),
+}
+
+/// `routes[2]` → `routes`, 2.
+fn split_index(part: &str) -> impl Iterator<Item = Step<'_>> {
+    let mut pieces = part.split('[');
+    let key = pieces.next().map(Step::Key);
+    let indexes = pieces
+        .map_while(|piece| piece.strip_suffix(']').and_then(|n| n.parse().ok()).map(Step::Index));
+    key.into_iter().chain(indexes)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + before(text, offset).matches('\n').count()
+}
+
+fn column_of(text: &str, offset: usize) -> usize {
+    let head = before(text, offset);
+    1 + head.rsplit('\n').next().unwrap_or(head).chars().count()
+}
+
+/// The text before an offset, which an error may put past the end or inside a character.
+fn before(text: &str, offset: usize) -> &str {
+    &text[..text.floor_char_boundary(offset)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_or_else_its_nearest_parent() {
+        let text = "[server]\nlisten = 1\n[[routes]]\n[[routes]]\nhow = [\n 1,\n 2]\n[auth.keys]\n";
+        let document = Document::parse(text).unwrap();
+        let line = |key| document.offset_of(key).map(|offset| document.line_of(offset));
+        assert_eq!(line("server"), Some(1));
+        assert_eq!(line("server.listen"), Some(2));
+        assert_eq!(line("server.listen.deeper[3]"), Some(2));
+        assert_eq!(line("server.absent"), Some(1));
+        assert_eq!(line("routes"), Some(3));
+        assert_eq!(line("routes[0]"), Some(3));
+        assert_eq!(line("routes[1].path"), Some(4));
+        assert_eq!(line("routes[1].how[1]"), Some(7));
+        assert_eq!(line("auth.keys.enabled"), Some(8));
+        for nowhere in ["absent", "", "[0]", "..", "absent.key"] {
+            assert_eq!(line(nowhere), None, "{nowhere}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The elements of an array of tables that could be read.
+
+use super::Mistake;
+
+/// Elements of `[[name]]`, each with its place in the file: a check counts what it was given,
+/// a message must count what the user wrote.
+pub(super) struct List<T> {
+    pub(super) name: &'static str,
+    pub(super) items: Vec<T>,
+    pub(super) places: Vec<usize>,
+}
+
+impl<T> List<T> {
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, items: Vec::new(), places: Vec::new() }
+    }
+
+    /// `mistakes` about `name[n]`, n counted in the file.
+    pub(super) fn in_file_order(&self, mistakes: Vec<Mistake>) -> Vec<Mistake> {
+        let renumber = |mut mistake: Mistake| {
+            if let Some(key) = self.renumbered(&mistake.key) {
+                mistake.key = key;
+            }
+            mistake
+        };
+        mistakes.into_iter().map(renumber).collect()
+    }
+
+    fn renumbered(&self, key: &str) -> Option<String> {
+        let (index, rest) = key.strip_prefix(self.name)?.strip_prefix('[')?.split_once(']')?;
+        let place = self.places.get(index.parse::<usize>().ok()?)?;
+        Some(format!("{}[{place}]{rest}", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_count_as_the_file_does() {
+        let list = List { name: "packs", items: vec!['b', 'd'], places: vec![1, 3] };
+        let key = |key: &str| list.in_file_order(vec![Mistake::new(key, "", "")])[0].key.clone();
+        assert_eq!(key("packs[1].price"), "packs[3].price");
+        assert_eq!(key("packs[0]"), "packs[1]");
+        assert_eq!(key("packs"), "packs");
+        assert_eq!(key("packs[9].price"), "packs[9].price");
+        assert_eq!(key("routes[1].cost"), "routes[1].cost");
+    }
+}

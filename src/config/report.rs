@@ -1,0 +1,68 @@
+//! The mistakes found so far.
+
+use super::document::Document;
+use super::hidden::Hidden;
+use super::{Located, Mistake};
+
+/// Collects the mistakes of one file, and says each thing once.
+pub(super) struct Report<'d> {
+    document: &'d Document<'d>,
+    found: Vec<(Option<usize>, Mistake)>,
+    /// What the messages must not repeat.
+    pub(super) hidden: Hidden,
+}
+
+impl<'d> Report<'d> {
+    pub(super) fn new(document: &'d Document<'d>) -> Self {
+        Self { document, found: Vec::new(), hidden: Hidden::default() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Adds a mistake at the byte `offset`, or else where `key` stands.
+    pub(super) fn add(
+        &mut self,
+        key: &str,
+        offset: Option<usize>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let offset = offset.or_else(|| self.document.offset_of(key));
+        self.found.push((offset, Mistake::new(key, message, hint)));
+    }
+
+    /// True when `key`, a key above it or one below it has a mistake already. What is said about
+    /// it later is likely to be an echo.
+    pub(super) fn covers(&self, key: &str) -> bool {
+        let above = |a: &str, b: &str| {
+            b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.found.iter().any(|(_, known)| above(&known.key, key) || above(key, &known.key))
+    }
+
+    /// Adds what the modules found, except echoes: a value that could not be read was replaced
+    /// by its default before they looked.
+    pub(super) fn add_checked(&mut self, found: Vec<Mistake>) {
+        let fresh: Vec<_> = found.into_iter().filter(|found| !self.covers(&found.key)).collect();
+        for Mistake { key, message, hint } in fresh {
+            self.add(&key, None, message, hint);
+        }
+    }
+
+    /// The mistakes in the order of the file, cleaned of what is hidden.
+    pub(super) fn finish(mut self) -> Vec<Located> {
+        self.found.sort_by_key(|(offset, _)| *offset);
+        let locate = |(offset, mistake): (Option<usize>, Mistake)| Located {
+            line: offset.map(|offset| self.document.line_of(offset)),
+            column: None,
+            mistake: Mistake {
+                message: self.hidden.clean(&mistake.message),
+                hint: self.hidden.clean(&mistake.hint),
+                key: mistake.key,
+            },
+        };
+        self.found.into_iter().map(locate).collect()
+    }
+}

@@ -1,0 +1,64 @@
+//! "Did you mean": the known name nearest to one that is not known.
+
+/// The hint for the unknown `name`: the nearest of `known`, or all of them after `intro`.
+pub(super) fn hint(name: &str, known: &[&str], intro: &str) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let all: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+            format!("{intro} {}", all.join(", "))
+        }
+    }
+}
+
+/// The known name that is at most a third of its letters away.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    if name.len() > 64 {
+        return None;
+    }
+    let name = name.to_lowercase().replace('-', "_");
+    let near = known.iter().map(|known| (distance(&name, known), *known)).min()?;
+    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
+}
+
+/// Letters to add, drop, change or swap with their neighbour to get from `a` to `b` (the
+/// optimal string alignment distance).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let change = usize::from(a[i - 1] != b[j - 1]);
+            let mut best =
+                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + change);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_recognised() {
+        let known = ["listen", "admin", "admin_token", "threads"];
+        for (typed, meant) in [
+            ("lisetn", Some("listen")),
+            ("Listen", Some("listen")),
+            ("admin-token", Some("admin_token")),
+            ("thread", Some("threads")),
+            ("colour", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed, &known), meant, "{typed}");
+        }
+        assert_eq!(hint("colour", &known[..2], "known here:"), "known here: `listen`, `admin`");
+    }
+}

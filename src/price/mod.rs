@@ -1,0 +1,5 @@
+//! What a call costs.
+
+pub mod config;
+
+pub use config::*;

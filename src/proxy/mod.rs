@@ -1,0 +1,5 @@
+//! The Pingora side.
+
+pub mod config;
+
+pub use config::*;

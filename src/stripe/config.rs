@@ -1,0 +1,188 @@
+//! `[stripe]`: what buying credits needs.
+
+use std::fmt;
+
+use reqwest::Url;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::config::{Mistake, Secret};
+
+/// What buying credits needs. Without it packs are shown but not sold.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StripeConfig {
+    /// Stripe's API key; a restricted one will do.
+    pub secret_key: Secret,
+    /// What Stripe signs its events with; several while one is being replaced.
+    #[serde(deserialize_with = "one_or_many")]
+    pub webhook_secret: Vec<Secret>,
+    /// Where Stripe's API is; another one in tests only.
+    #[serde(default = "api_base")]
+    pub api_base: String,
+    /// Where the buyer lands after paying.
+    pub success_url: String,
+    /// Where the buyer lands after changing their mind.
+    pub cancel_url: String,
+    /// What a dispute does to the account.
+    #[serde(default)]
+    pub on_dispute: OnDispute,
+    /// Options that go to Stripe's checkout as they are.
+    #[serde(default)]
+    pub checkout: CheckoutConfig,
+}
+
+/// What a dispute does to the account that bought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDispute {
+    /// The credits that were bought are taken back.
+    #[default]
+    ClawBack,
+    /// The account is frozen until the dispute is over.
+    Freeze,
+}
+
+/// `[stripe.checkout]`: options of Stripe's checkout session.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckoutConfig {
+    /// Stripe computes the tax.
+    pub automatic_tax: bool,
+    /// Stripe writes an invoice.
+    pub invoice_creation: bool,
+    /// Buyers may enter a code.
+    pub allow_promotion_codes: bool,
+    /// The language of the page; `auto` follows the browser.
+    pub locale: String,
+}
+
+impl Default for CheckoutConfig {
+    fn default() -> Self {
+        Self {
+            automatic_tax: false,
+            invoice_creation: false,
+            allow_promotion_codes: false,
+            locale: "auto".to_owned(),
+        }
+    }
+}
+
+fn api_base() -> String {
+    "https://api.stripe.com".to_owned()
+}
+
+impl StripeConfig {
+    /// What is wrong with it, without asking Stripe.
+    pub fn check(&self) -> Vec<Mistake> {
+        let mut found = Vec::new();
+        let mut mistake = |name: &str, message: String, hint: &str| {
+            found.push(Mistake::new(format!("stripe.{name}"), message, hint));
+        };
+        if self.secret_key.is_empty() {
+            let hint = "set STRIPE_SECRET_KEY, or remove [stripe]";
+            mistake("secret_key", "`secret_key` is empty".to_owned(), hint);
+        } else if self.secret_key.expose().starts_with("pk_") {
+            let hint = "use the secret key (sk_…) or a restricted one (rk_…)";
+            mistake("secret_key", "this is Stripe's publishable key".to_owned(), hint);
+        }
+        if self.webhook_secret.is_empty() || self.webhook_secret.iter().any(Secret::is_empty) {
+            let hint = "Stripe shows it (whsec_…) beside the webhook's address";
+            mistake("webhook_secret", "`webhook_secret` is empty".to_owned(), hint);
+        }
+        for (name, url) in [
+            ("api_base", &self.api_base),
+            ("success_url", &self.success_url),
+            ("cancel_url", &self.cancel_url),
+        ] {
+            if !is_web_address(url) {
+                let hint = "write a whole URL: https://…";
+                mistake(name, format!("`{name}` is not the address of a web page"), hint);
+            }
+        }
+        if self.api_base.contains(['?', '#']) {
+            let hint = "write api_base = \"https://api.stripe.com\"";
+            mistake("api_base", "`api_base` has a query or a fragment".to_owned(), hint);
+        }
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let locale = &self.checkout.locale;
+        if !(2..=10).contains(&locale.len()) || !locale.bytes().all(letter) {
+            let hint = "write locale = \"auto\", or a language such as \"fr\" or \"pt-BR\"";
+            mistake("checkout.locale", "`locale` is not a language".to_owned(), hint);
+        }
+        found
+    }
+}
+
+/// http(s), with a host and no password.
+fn is_web_address(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+    })
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Secret>, D::Error> {
+    struct Secrets;
+    impl<'de> de::Visitor<'de> for Secrets {
+        type Value = Vec<Secret>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a list of strings")
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<Secret>, E> {
+            Ok(vec![Secret::new(text)])
+        }
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Secret>, A::Error> {
+            let mut secrets = Vec::new();
+            while let Some(secret) = list.next_element()? {
+                secrets.push(secret);
+            }
+            Ok(secrets)
+        }
+    }
+    deserializer.deserialize_any(Secrets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOUND: &str = r#"
+        secret_key = "sk_test_1"
+        webhook_secret = ["whsec_1", "whsec_2"]
+        success_url = "https://app.example.com/credits?session={CHECKOUT_SESSION_ID}"
+        cancel_url = "https://app.example.com/credits"
+    "#;
+
+    #[test]
+    fn a_sound_section_is_accepted_with_one_secret_or_two() {
+        let two: StripeConfig = toml::from_str(SOUND).unwrap();
+        assert_eq!(two.check(), []);
+        assert_eq!(two.webhook_secret.len(), 2);
+        assert_eq!(two.on_dispute, OnDispute::ClawBack);
+        let one = SOUND.replace(r#"["whsec_1", "whsec_2"]"#, r#""whsec_1""#);
+        assert_eq!(toml::from_str::<StripeConfig>(&one).unwrap().webhook_secret.len(), 1);
+    }
+
+    #[test]
+    fn empty_and_wrong_values_are_refused() {
+        let mut config: StripeConfig = toml::from_str(SOUND).unwrap();
+        config.secret_key = Secret::new("pk_live_1");
+        config.webhook_secret = vec![Secret::new("")];
+        config.api_base = "https://api.stripe.com/?x".to_owned();
+        config.success_url = "/credits".to_owned();
+        config.cancel_url = "javascript:alert(1)".to_owned();
+        config.checkout.locale = "French, please".to_owned();
+        let keys: Vec<_> = config.check().into_iter().map(|mistake| mistake.key).collect();
+        let names = [
+            "secret_key",
+            "webhook_secret",
+            "success_url",
+            "cancel_url",
+            "api_base",
+            "checkout.locale",
+        ];
+        assert_eq!(keys, names.map(|name| format!("stripe.{name}")));
+    }
+}

@@ -1,0 +1,5 @@
+//! Buying credits.
+
+pub mod config;
+
+pub use config::*;

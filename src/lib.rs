@@ -11,4 +11,5 @@ pub mod metrics;
 pub mod price;
 pub mod problem;
 pub mod proxy;
+pub mod shop;
 pub mod stripe;

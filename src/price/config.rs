@@ -1,61 +1,165 @@
-//! Stand-in until the price module lands.
+//! `[[routes]]` and `[[packs]]`, as they stand in gateway.toml.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use crate::config::Mistake;
+use super::money::{Price, UnitAmount};
+use crate::config::Span;
 use crate::credits::Credits;
 
-/// One `[[routes]]`.
+/// One `[[routes]]`: a price rule, and what is done with a call once it is paid.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// The path template.
+    /// Exact, or with `{name}` for one segment and `{*rest}` for the rest; the most exact wins.
     pub path: String,
-    /// The methods it covers.
+    /// The methods it prices; without it, all of them.
     pub methods: Option<Vec<String>>,
-    /// The name of the upstream.
+    /// The name of an `[[upstreams]]`.
     pub upstream: String,
-    /// What a call costs the caller.
+    /// What a call costs the caller. There is no default: free is written as 0.
     pub credits: Credits,
-    /// What a call costs the owner.
-    pub cost: Option<String>,
+    /// What a call costs the operator, for the margin report; in the packs' currency.
+    pub cost: Option<UnitAmount>,
+    /// The answers that are charged for.
+    #[serde(default = "StatusClass::charged_by_default")]
+    pub charge_on: Vec<StatusClass>,
+    /// What happens to the hold when the client leaves before the answer ends.
+    #[serde(default)]
+    pub on_client_abort: OnClientAbort,
+    /// Whether WebSocket upgrades pass, priced per connection.
+    #[serde(default)]
+    pub websocket: bool,
+    /// The longest silence of the upstream on this route, in place of the upstream's own.
+    pub read_timeout: Option<Span>,
 }
 
-/// One `[[packs]]`.
+/// A class of HTTP status codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum StatusClass {
+    /// 200 to 299, and 101.
+    #[serde(rename = "2xx")]
+    Success,
+    /// 300 to 399.
+    #[serde(rename = "3xx")]
+    Redirection,
+    /// 400 to 499.
+    #[serde(rename = "4xx")]
+    ClientError,
+    /// 500 to 599.
+    #[serde(rename = "5xx")]
+    ServerError,
+}
+
+impl StatusClass {
+    /// The class of a final status. 101 ends a call as a 2xx does; the other 1xx settle nothing
+    /// and have no class, and neither has what HTTP does not define.
+    pub const fn of(status: u16) -> Option<Self> {
+        match status {
+            101 | 200..=299 => Some(Self::Success),
+            300..=399 => Some(Self::Redirection),
+            400..=499 => Some(Self::ClientError),
+            500..=599 => Some(Self::ServerError),
+            _ => None,
+        }
+    }
+
+    fn charged_by_default() -> Vec<Self> {
+        vec![Self::Success, Self::Redirection]
+    }
+}
+
+/// What becomes of a hold when its client leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnClientAbort {
+    /// Captured, once the whole request had been sent: leaving at second 29 of 30 is not free.
+    #[default]
+    Charge,
+    /// Given back.
+    Release,
+}
+
+/// One `[[packs]]`: credits for sale.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackConfig {
-    /// Its id.
+    /// Names it in the API, in Stripe's metadata and in metrics.
     pub id: String,
-    /// Its name.
-    pub name: String,
-    /// What it holds.
+    /// What people read; see [`PackConfig::name`].
+    #[serde(default, rename = "name", deserialize_with = "unless_empty")]
+    pub display_name: Option<String>,
+    /// What the buyer gets.
     pub credits: Credits,
-    /// What it sells at.
-    pub price: String,
-    /// Stripe's id of its price.
+    /// What the buyer pays.
+    pub price: Price,
+    /// A price made in Stripe's dashboard, to use in place of one made on the fly. An empty text
+    /// is none, so that `"${STRIPE_PRICE:-}"` can be left unset.
+    #[serde(default, deserialize_with = "unless_empty")]
     pub stripe_price: Option<String>,
-    /// Shown as the best one.
+    /// Marks the pack to recommend, of which there is at most one.
     #[serde(default)]
     pub best_value: bool,
 }
 
-/// Checks the price table.
-pub fn check_routes(routes: &[RouteConfig], upstreams: &[&str]) -> Vec<Mistake> {
-    let unknown = |(index, route): (usize, &RouteConfig)| {
-        let known = upstreams.contains(&route.upstream.as_str());
-        (!known).then(|| {
-            Mistake::new(
-                format!("routes[{index}].upstream"),
-                format!("unknown upstream {:?}", route.upstream),
-                format!("the upstreams are {}", upstreams.join(", ")),
-            )
-        })
-    };
-    routes.iter().enumerate().filter_map(unknown).collect()
+impl PackConfig {
+    /// What people read: its name, or its id where it has none.
+    pub fn name(&self) -> &str {
+        self.display_name.as_deref().unwrap_or(&self.id)
+    }
 }
 
-/// Checks the packs.
-pub fn check_packs(_packs: &[PackConfig], _routes: &[RouteConfig]) -> Vec<Mistake> {
-    Vec::new()
+fn unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.filter(|text: &String| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(toml: &str) -> Result<RouteConfig, toml::de::Error> {
+        toml::from_str(&format!("path = '/a'\nupstream = 'ai'\n{toml}"))
+    }
+
+    #[test]
+    fn a_route_without_credits_is_refused_and_not_free() {
+        let error = route("").unwrap_err().to_string();
+        assert!(error.contains("missing field `credits`"), "{error}");
+        assert!(route("credits = 0").unwrap().credits.is_zero());
+        assert!(route("credits = -5").is_err());
+    }
+
+    #[test]
+    fn a_route_charges_for_answers_and_for_leaving_unless_it_says_otherwise() {
+        use StatusClass::*;
+        let plain = route("credits = 5").unwrap();
+        assert_eq!(plain.charge_on, [Success, Redirection]);
+        assert_eq!(plain.on_client_abort, OnClientAbort::Charge);
+        assert!(!plain.websocket);
+        let all = "credits = 5\nmethods = ['POST']\ncost = '0.0004 EUR'\ncharge_on = ['2xx', '4xx']
+            on_client_abort = 'release'\nwebsocket = true\nread_timeout = '90s'";
+        let all = route(all).unwrap();
+        assert_eq!(all.charge_on, [Success, ClientError]);
+        assert_eq!(all.on_client_abort, OnClientAbort::Release);
+        assert_eq!(all.read_timeout, Some(Span::from_secs(90)));
+        assert!(route("credits = 5\ncharge_on = ['1xx']").is_err());
+    }
+
+    #[test]
+    fn switching_protocols_counts_as_success_and_other_1xx_as_nothing() {
+        assert_eq!(StatusClass::of(101), Some(StatusClass::Success));
+        assert_eq!(StatusClass::of(100), None);
+        assert_eq!(StatusClass::of(103), None);
+        assert_eq!(StatusClass::of(600), None);
+    }
+
+    #[test]
+    fn an_unset_stripe_price_and_name_are_none() {
+        let pack: PackConfig = toml::from_str(
+            "id = 'p'\nname = ''\ncredits = 100\nprice = '19.00 EUR'\nstripe_price = ''",
+        )
+        .unwrap();
+        assert_eq!(pack.stripe_price, None);
+        assert_eq!(pack.name(), "p");
+        assert!(!pack.best_value);
+    }
 }

@@ -1,5 +1,37 @@
-//! What a call costs.
+//! What a call costs. Pure: no I/O, no clock, no proxy.
+//!
+//! A request's path is made canonical once ([`CanonicalPath`]), and the same bytes are priced
+//! and forwarded. The [`PriceTable`] finds the one [`Route`] with the most exact [`Pattern`],
+//! and answers with a [`Quote`] or a refusal; what nobody priced is never free.
+//!
+//! The rules come from `[[routes]]` and `[[packs]]` ([`RouteConfig`], [`PackConfig`]), are
+//! checked as a whole ([`check_routes`], [`check_packs`]), and are shown to callers without what
+//! is the operator's business ([`ListedPrice`], [`ListedPack`]) and to the operator with it
+//! ([`Margin`], [`render_report`]).
+//!
+//! Credits and money are integers ([`crate::credits::Credits`], [`Price`], [`UnitAmount`]).
 
-pub mod config;
+mod check;
+mod config;
+mod currency;
+mod listing;
+mod margin;
+mod money;
+mod path;
+mod pattern;
+mod report;
+mod route;
+mod table;
+mod tree;
 
-pub use config::*;
+pub use check::{check_packs, check_routes};
+pub use config::{OnClientAbort, PackConfig, RouteConfig, StatusClass};
+pub use currency::Currency;
+pub use listing::{ListedPack, ListedPrice, list_packs, list_prices};
+pub use margin::Margin;
+pub use money::{MAX_MINOR, MoneyError, Price, UnitAmount};
+pub use path::{CanonicalPath, MAX_PATH_BYTES, PathRefusal};
+pub use pattern::{Pattern, PatternError, Segment};
+pub use report::render_report;
+pub use route::{Methods, Route};
+pub use table::{PriceTable, Quote, QuoteRefusal};

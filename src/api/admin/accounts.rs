@@ -1,0 +1,203 @@
+//! Accounts, grants and adjustments.
+
+use axum::Json as Answer;
+use axum::extract::{Path, Query, State, rejection::QueryRejection};
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+use crate::account::AccountId;
+use crate::api::body::Json;
+use crate::api::holds::bad_id;
+use crate::api::transactions::{
+    PageQuery, Transaction, TransactionsBody, page, page_query, rfc3339, unreadable,
+};
+use crate::credits::{Credits, SignedCredits, json_number};
+use crate::ledger::{AccountView, Entry, EntryKind, HoldId, Operation, OperationId, Outcome, Posting};
+use crate::problem::{Problem, Text};
+
+/// Credits to give.
+#[derive(Deserialize)]
+pub(crate) struct GrantRequest {
+    #[serde(deserialize_with = "json_number")]
+    credits: Credits,
+    id: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// A correction, up or down.
+#[derive(Deserialize)]
+pub(crate) struct AdjustmentRequest {
+    #[serde(deserialize_with = "json_number")]
+    credits: SignedCredits,
+    id: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// What a grant or adjustment did; the same however often it is repeated.
+#[derive(Serialize)]
+pub(crate) struct PostedBody {
+    id: String,
+    account: AccountId,
+    credits: SignedCredits,
+    balance_after: SignedCredits,
+    reason: Option<String>,
+    created_at: String,
+}
+
+impl PostedBody {
+    fn of(id: String, entry: Entry) -> Self {
+        Self {
+            id,
+            account: entry.account,
+            credits: entry.amount,
+            balance_after: entry.balance_after,
+            reason: entry.reason.as_deref().map(str::to_owned),
+            created_at: rfc3339(entry.created_at_ms),
+        }
+    }
+}
+
+pub(crate) async fn grant(
+    State(admin): State<Admin>,
+    Path(account): Path<String>,
+    Json(request): Json<GrantRequest>,
+) -> Result<Answer<PostedBody>, Problem> {
+    let GrantRequest { credits, id, reason } = request;
+    let (entry, new) = post(&admin, EntryKind::Grant, &account, credits.signed(), &id, reason).await?;
+    if new {
+        let granted = &admin.shop.metrics.credits_granted;
+        granted.with_label_values(&["admin"]).inc_by(credits.as_metric());
+    }
+    Ok(Answer(PostedBody::of(id, entry)))
+}
+
+pub(crate) async fn adjust(
+    State(admin): State<Admin>,
+    Path(account): Path<String>,
+    Json(request): Json<AdjustmentRequest>,
+) -> Result<Answer<PostedBody>, Problem> {
+    let AdjustmentRequest { credits, id, reason } = request;
+    let (entry, _) = post(&admin, EntryKind::Adjustment, &account, credits, &id, reason).await?;
+    Ok(Answer(PostedBody::of(id, entry)))
+}
+
+async fn post(
+    admin: &Admin,
+    kind: EntryKind,
+    account: &str,
+    amount: SignedCredits,
+    id: &str,
+    reason: Option<String>,
+) -> Result<(Entry, bool), Problem> {
+    let posting = Posting {
+        id: OperationId::posting(kind, id).map_err(bad_id)?,
+        account: parse_account(account)?,
+        kind,
+        amount,
+        reason: reason.map(Into::into),
+    };
+    let posted = admin.shop.ledger.post(posting).await;
+    posted.map_err(|refusal| admin.shop.refuse(refusal, Credits::ZERO))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RefundRequest {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+pub(crate) async fn refund(
+    State(admin): State<Admin>,
+    Path(request_id): Path<String>,
+    Json(request): Json<RefundRequest>,
+) -> Result<Answer<Transaction>, Problem> {
+    let hold: HoldId = request_id.parse().map_err(bad_id)?;
+    let refund = Operation::Refund { hold, reason: request.reason.map(Into::into) };
+    match admin.shop.ledger.ask(refund).await {
+        Outcome::Posted { entry, .. } => Ok(Answer(Transaction::of(&entry))),
+        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        _ => Err(Problem::ledger_unavailable()),
+    }
+}
+
+/// An account in a list.
+#[derive(Serialize)]
+pub(crate) struct AccountBody {
+    account: AccountId,
+    balance: SignedCredits,
+    held: Credits,
+    available: SignedCredits,
+    created_at: String,
+}
+
+impl From<AccountView> for AccountBody {
+    fn from(view: AccountView) -> Self {
+        Self {
+            account: view.account,
+            balance: view.balance.balance,
+            held: view.balance.held,
+            available: view.balance.available(),
+            created_at: rfc3339(view.created_at_ms),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct AccountsBody {
+    accounts: Vec<AccountBody>,
+    next_cursor: Option<AccountId>,
+}
+
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Answer<AccountsBody>, Problem> {
+    let query = page_query(query)?;
+    let after = query.cursor.as_deref().map(parse_account).transpose()?;
+    let limit = query.limit();
+    let read = admin.shop.ledger.read();
+    let mut accounts = read.accounts(after.as_ref(), limit + 1).await.map_err(unreadable)?;
+    let more = accounts.len() > limit as usize;
+    accounts.truncate(limit as usize);
+    let next_cursor = accounts.last().filter(|_| more).map(|last| last.account.clone());
+    let accounts = accounts.into_iter().map(Into::into).collect();
+    Ok(Answer(AccountsBody { accounts, next_cursor }))
+}
+
+pub(crate) async fn show(
+    State(admin): State<Admin>,
+    Path(account): Path<String>,
+) -> Result<Answer<AccountBody>, Problem> {
+    let account = parse_account(&account)?;
+    let ledger = &admin.shop.ledger;
+    // The balance from the pipeline: it counts what was just answered, in `relaxed` too.
+    let balance = ledger.balance(&account).await.map_err(|_| Problem::ledger_unavailable())?;
+    let Some(balance) = balance else { return Err(unknown_account()) };
+    let view = ledger.read().account(&account).await.map_err(unreadable)?;
+    let view = view.map(|view| AccountView { balance, ..view });
+    view.map(|view| Answer(view.into())).ok_or_else(unknown_account)
+}
+
+pub(crate) async fn transactions(
+    State(admin): State<Admin>,
+    Path(account): Path<String>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Answer<TransactionsBody>, Problem> {
+    let account = parse_account(&account)?;
+    page(&admin.shop.ledger, &account, page_query(query)?).await.map(Answer)
+}
+
+fn unknown_account() -> Problem {
+    Problem::not_found(Text::new("There is no such account.", "Ce compte n'existe pas."))
+}
+
+pub(super) fn parse_account(text: &str) -> Result<AccountId, Problem> {
+    text.parse().map_err(|error: crate::account::AccountIdError| {
+        Problem::bad_request(Text::new(
+            format!("`account`: {error}."),
+            "`account` : un identifiant de compte fait de 1 à 255 caractères ASCII visibles.",
+        ))
+    })
+}

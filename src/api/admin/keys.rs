@@ -1,0 +1,180 @@
+//! API keys.
+
+use axum::Json as Answer;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+use super::accounts::parse_account;
+use crate::account::AccountId;
+use crate::api::body::{Json, LargeJson};
+use crate::api::transactions::{rfc3339, unreadable};
+use crate::credits::Credits;
+use crate::identify::NewKey;
+use crate::ledger::{KeyHash, KeyRecord, Operation, Outcome, wall_ms};
+use crate::problem::{Problem, Text};
+
+#[derive(Deserialize)]
+pub(crate) struct NewKeyRequest {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    service: bool,
+}
+
+/// A key, the one time it is shown.
+#[derive(Serialize)]
+pub(crate) struct NewKeyBody {
+    id: String,
+    key: String,
+    account: AccountId,
+    name: String,
+    service: bool,
+}
+
+pub(crate) async fn create(
+    State(admin): State<Admin>,
+    Path(account): Path<String>,
+    Json(request): Json<NewKeyRequest>,
+) -> Result<(StatusCode, Answer<NewKeyBody>), Problem> {
+    let account = parse_account(&account)?;
+    let key = NewKey::generate().map_err(|error| {
+        tracing::error!(%error, "no randomness for a key");
+        Problem::ledger_unavailable()
+    })?;
+    let NewKeyRequest { name, service } = request;
+    let record = KeyRecord {
+        id: new_key_id().into(),
+        hash: key.hash,
+        account: account.clone(),
+        name: name.as_str().into(),
+        service,
+        hint: key.hint.into(),
+        created_at_ms: wall_ms(),
+        revoked_at_ms: None,
+    };
+    let id = record.id.to_string();
+    store(&admin, vec![record]).await?;
+    let body = NewKeyBody { id, key: key.key.expose().to_owned(), account, name, service };
+    Ok((StatusCode::CREATED, Answer(body)))
+}
+
+fn new_key_id() -> String {
+    format!("key_{}", uuid::Uuid::now_v7().simple())
+}
+
+/// Stores the keys, and has them identify callers at once.
+async fn store(admin: &Admin, keys: Vec<KeyRecord>) -> Result<usize, Problem> {
+    let new = match admin.shop.ledger.ask(Operation::PutKeys(keys.clone())).await {
+        Outcome::KeysStored { new } => new,
+        Outcome::Refused(refusal) => return Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        _ => return Err(Problem::ledger_unavailable()),
+    };
+    for key in keys {
+        // One that was there before keeps its id and its revocation.
+        let _ = admin.shop.keys.insert(key);
+    }
+    Ok(new)
+}
+
+/// Keys of another gateway, by hash, so that customers keep theirs.
+#[derive(Deserialize)]
+pub(crate) struct ImportRequest {
+    keys: Vec<ImportedKey>,
+}
+
+#[derive(Deserialize)]
+struct ImportedKey {
+    account: AccountId,
+    /// SHA-256 of the key, 64 hexadecimal digits.
+    hash: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    service: bool,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ImportBody {
+    imported: usize,
+    existing: usize,
+}
+
+pub(crate) async fn import(
+    State(admin): State<Admin>,
+    LargeJson(request): LargeJson<ImportRequest>,
+) -> Result<Answer<ImportBody>, Problem> {
+    let total = request.keys.len();
+    let created_at_ms = wall_ms();
+    let keys: Vec<KeyRecord> = (request.keys.into_iter().enumerate())
+        .map(|(index, key)| {
+            let hash: KeyHash = key.hash.parse().map_err(|error| {
+                Problem::bad_request(Text::new(
+                    format!("`keys[{index}].hash`: {error}."),
+                    format!("`keys[{index}].hash` : le SHA-256 de la clé, en 64 chiffres hexadécimaux."),
+                ))
+            })?;
+            Ok(KeyRecord {
+                // The same key imported again is the same record.
+                id: format!("key_{}", &hash.to_string()[..32]).into(),
+                hash,
+                account: key.account,
+                name: key.name.into(),
+                service: key.service,
+                hint: "".into(),
+                created_at_ms,
+                revoked_at_ms: None,
+            })
+        })
+        .collect::<Result<_, Problem>>()?;
+    let imported = store(&admin, keys).await?;
+    Ok(Answer(ImportBody { imported, existing: total.saturating_sub(imported) }))
+}
+
+/// A key in a list; nothing of it is secret.
+#[derive(Serialize)]
+pub(crate) struct KeyBody {
+    id: String,
+    name: String,
+    service: bool,
+    hint: String,
+    created_at: String,
+    revoked_at: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct KeysBody {
+    keys: Vec<KeyBody>,
+}
+
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    Path(account): Path<String>,
+) -> Result<Answer<KeysBody>, Problem> {
+    let account = parse_account(&account)?;
+    let keys = admin.shop.ledger.read().keys(Some(&account)).await.map_err(unreadable)?;
+    let keys = keys.into_iter().map(|key| KeyBody {
+        id: key.id.to_string(),
+        name: key.name.to_string(),
+        service: key.service,
+        hint: key.hint.to_string(),
+        created_at: rfc3339(key.created_at_ms),
+        revoked_at: key.revoked_at_ms.map(rfc3339),
+    });
+    Ok(Answer(KeysBody { keys: keys.collect() }))
+}
+
+pub(crate) async fn revoke(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    match admin.shop.ledger.ask(Operation::RevokeKey { id: id.as_str().into() }).await {
+        Outcome::KeyRevoked => {
+            admin.shop.keys.revoke(&id, wall_ms());
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        _ => Err(Problem::ledger_unavailable()),
+    }
+}

@@ -1,0 +1,46 @@
+//! The ledger as a whole.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::Admin;
+use crate::api::body::Json;
+use crate::api::transactions::unreadable;
+use crate::ledger::{FoldReport, ReconcileReport};
+use crate::problem::{Problem, Text};
+
+#[derive(Serialize)]
+pub(crate) struct ReconcileBody {
+    clean: bool,
+    #[serde(flatten)]
+    report: ReconcileReport,
+}
+
+pub(crate) async fn reconcile(
+    State(admin): State<Admin>,
+) -> Result<Answer<ReconcileBody>, Problem> {
+    let report = admin.shop.ledger.reconcile().await.map_err(unreadable)?;
+    Ok(Answer(ReconcileBody { clean: report.is_clean(), report }))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct FoldRequest {
+    #[serde(with = "time::serde::rfc3339")]
+    before: OffsetDateTime,
+}
+
+pub(crate) async fn fold(
+    State(admin): State<Admin>,
+    Json(request): Json<FoldRequest>,
+) -> Result<Answer<FoldReport>, Problem> {
+    if request.before > OffsetDateTime::now_utc() {
+        return Err(Problem::bad_request(Text::new(
+            "`before` lies in the future; only what is past can be folded.",
+            "`before` est dans le futur ; seul le passé peut être replié.",
+        )));
+    }
+    let before_ms = request.before.unix_timestamp().saturating_mul(1000);
+    admin.shop.ledger.fold(before_ms).await.map(Answer).map_err(unreadable)
+}

@@ -1,0 +1,20 @@
+//! What operators do, behind the admin token.
+
+pub(super) mod accounts;
+pub(super) mod keys;
+pub(super) mod ledger;
+mod token;
+
+use std::sync::Arc;
+
+pub(super) use token::require_token;
+
+use crate::config::Secret;
+use crate::shop::Shop;
+
+/// What the admin routes need.
+#[derive(Clone)]
+pub(super) struct Admin {
+    pub shop: Arc<Shop>,
+    pub token: Secret,
+}

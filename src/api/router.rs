@@ -1,0 +1,83 @@
+//! Which path leads to which handler.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{delete, get, post};
+
+use super::admin::{self as ops, Admin, require_token};
+use super::answer::finish;
+use super::health::{Readiness, healthz, metrics, readyz};
+use super::{balance, holds, listings, openapi, transactions};
+use crate::config::Secret;
+use crate::metrics::Metrics;
+use crate::problem::{Problem, Text};
+use crate::shop::Shop;
+
+/// Farebox's own routes on the public port, under `prefix`.
+pub fn public(shop: Arc<Shop>, prefix: &str) -> Router {
+    let description = Arc::new(openapi::describe(prefix));
+    let own = Router::new()
+        .route("/balance", get(balance::balance))
+        .route("/check", post(balance::check))
+        .route("/prices", get(listings::prices))
+        .route("/packs", get(listings::packs))
+        .route("/transactions", get(transactions::transactions))
+        .route("/holds", post(holds::hold))
+        .route("/holds/{id}/capture", post(holds::capture))
+        .route("/holds/{id}/release", post(holds::release))
+        .with_state(shop)
+        .route("/openapi.json", get(openapi::openapi).with_state(description));
+    wrap(Router::new().nest(prefix, own))
+}
+
+/// The admin listener's routes: what operators do, and health.
+pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
+    let metrics = shop.metrics.clone();
+    let admin = Admin { shop, token };
+    let guarded = Router::new()
+        .route("/accounts", get(ops::accounts::list))
+        .route("/accounts/{account}", get(ops::accounts::show))
+        .route("/accounts/{account}/grants", post(ops::accounts::grant))
+        .route("/accounts/{account}/adjustments", post(ops::accounts::adjust))
+        .route("/accounts/{account}/transactions", get(ops::accounts::transactions))
+        .route("/accounts/{account}/keys", post(ops::keys::create).get(ops::keys::list))
+        .route("/captures/{request_id}/refund", post(ops::accounts::refund))
+        .route("/keys/import", post(ops::keys::import))
+        .route("/keys/{id}", delete(ops::keys::revoke))
+        .route("/reconcile", get(ops::ledger::reconcile))
+        .route("/fold", post(ops::ledger::fold))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(admin.clone(), require_token))
+        .with_state(admin);
+    wrap(Router::new().nest("/admin", guarded).merge(probes(metrics, readiness)))
+}
+
+/// Health and metrics alone, for a listener that probes and scrapers may reach.
+pub fn health(metrics: Metrics, readiness: Readiness) -> Router {
+    wrap(probes(metrics, readiness))
+}
+
+fn probes(recorded: Metrics, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/metrics", get(metrics).with_state(recorded))
+}
+
+fn wrap(router: Router) -> Router {
+    router.fallback(unknown).method_not_allowed_fallback(wrong_method).layer(from_fn(finish))
+}
+
+async fn unknown() -> Problem {
+    Problem::not_found(Text::new(
+        "There is nothing at this path. GET /credits/openapi.json lists what there is.",
+        "Il n'y a rien à ce chemin. GET /credits/openapi.json donne la liste.",
+    ))
+}
+
+async fn wrong_method() -> Problem {
+    Problem::method_not_allowed()
+}

@@ -1,0 +1,136 @@
+//! What is wrong with the rules and the packs, seen as a whole.
+
+use std::collections::{HashMap, HashSet};
+
+use http::Method;
+
+use super::config::{PackConfig, RouteConfig};
+use super::pattern::Segment;
+use super::route::Route;
+use crate::config::Mistake;
+
+/// Every mistake in `[[routes]]`; `upstreams` are the names of the `[[upstreams]]`.
+pub fn check_routes(configs: &[RouteConfig], upstreams: &[&str]) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut routes = Vec::new();
+    for (index, config) in configs.iter().enumerate() {
+        if !upstreams.contains(&config.upstream.as_str()) {
+            mistakes.push(unknown_upstream(index, &config.upstream, upstreams));
+        }
+        match Route::read(index, config) {
+            Ok(route) => routes.push(route),
+            Err(more) => mistakes.extend(more),
+        }
+    }
+    let mut same_paths: HashMap<&[Segment], Vec<&Route>> = HashMap::new();
+    for route in &routes {
+        let earlier = same_paths.entry(route.pattern.segments()).or_default();
+        mistakes.extend(earlier.iter().filter_map(|earlier| conflict(earlier, route)));
+        earlier.push(route);
+    }
+    mistakes
+}
+
+fn unknown_upstream(index: usize, name: &str, upstreams: &[&str]) -> Mistake {
+    let hint = match upstreams {
+        [] => "add an `[[upstreams]]` with this name".to_owned(),
+        known => format!("add an `[[upstreams]]` with this name, or use {}", known.join(", ")),
+    };
+    Mistake::new(
+        format!("routes[{index}].upstream"),
+        format!("no upstream is named `{name}`"),
+        hint,
+    )
+}
+
+/// What two rules for the same paths contradict each other in.
+fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
+    let (index, label) = (later.index, later.label());
+    let other = format!("routes[{}] (`{}`)", earlier.index, earlier.label());
+    if earlier.methods.overlap(&later.methods) {
+        return Some(Mistake::new(
+            format!("routes[{index}].path"),
+            format!("`{label}` is priced by {other} already, for the same method"),
+            "keep one of the two, or give each its own `methods`",
+        ));
+    }
+    let splits_head = |get: &Route, head: &Route| {
+        get.methods.name(&Method::GET) && head.methods.name(&Method::HEAD)
+    };
+    let split = splits_head(earlier, later) || splits_head(later, earlier);
+    (split && earlier.credits != later.credits).then(|| {
+        Mistake::new(
+            format!("routes[{index}].credits"),
+            format!("GET and HEAD of `{label}` differ in price here and in {other}"),
+            "leave HEAD out: it comes with GET, at the same price",
+        )
+    })
+}
+
+/// Every mistake in `[[packs]]`, and in the own costs of `routes`, which are compared with what
+/// the packs sell for.
+pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut ids = HashSet::new();
+    let mut best = None;
+    for (index, pack) in packs.iter().enumerate() {
+        let mut wrong = |name: &str, message: String, hint: &str| {
+            mistakes.push(Mistake::new(format!("packs[{index}].{name}"), message, hint));
+        };
+        if !is_pack_id(&pack.id) {
+            let message = format!("`{}` cannot name a pack", pack.id);
+            wrong("id", message, "use 1 to 64 letters, digits, `-`, `_` and `.`");
+        } else if !ids.insert(&pack.id) {
+            wrong("id", format!("two packs are named `{}`", pack.id), "give each its own id");
+        }
+        if pack.credits.is_zero() {
+            wrong("credits", "a pack without credits sells nothing".into(), "write at least 1");
+        }
+        check_price(pack, &packs[0], &mut wrong);
+        if pack.best_value && best.replace(index).is_some() {
+            let message = "a second pack is marked as the best value".into();
+            wrong("best_value", message, "mark one pack only");
+        }
+    }
+    mistakes.extend(foreign_costs(packs, routes));
+    mistakes
+}
+
+fn check_price(pack: &PackConfig, first: &PackConfig, wrong: &mut dyn FnMut(&str, String, &str)) {
+    let (price, currency) = (pack.price, first.price.currency());
+    if price.minor() == 0 {
+        wrong("price", "a pack cannot be sold for nothing".into(), "grant the credits instead");
+    }
+    if price.currency() != currency {
+        let message = format!("{} is not the currency of the first pack", price.currency());
+        wrong("price", message, &format!("price every pack in {currency}"));
+    }
+    if !price.minor().is_multiple_of(price.currency().charge_step()) {
+        let message = format!("{price} cannot be charged: its last decimals must be 0");
+        wrong("price", message, "round it as Stripe requires for this currency");
+    }
+}
+
+fn is_pack_id(id: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=64).contains(&id.len()) && id.bytes().all(allowed)
+}
+
+/// Own costs that cannot be compared with what a call earns.
+fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {
+    let Some(first) = packs.first() else { return Vec::new() };
+    let currency = first.price.currency();
+    let costs = routes.iter().enumerate().filter_map(|(i, route)| Some((i, route.cost?)));
+    costs
+        .filter(|(_, cost)| cost.currency() != currency)
+        .map(|(index, cost)| {
+            let message = format!("{cost} is not in the currency of the packs");
+            let hint = format!("write what the call costs you in {currency}");
+            Mistake::new(format!("routes[{index}].cost"), message, hint)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! Tests of the checks: each mistake is found, named by its key and explained.
+
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    routes: Vec<RouteConfig>,
+    #[serde(default)]
+    packs: Vec<PackConfig>,
+}
+
+fn mistakes(toml: &str) -> Vec<Mistake> {
+    let file: File = toml::from_str(toml).unwrap();
+    let mut found = check_routes(&file.routes, &["ai", "3d"]);
+    found.extend(check_packs(&file.packs, &file.routes));
+    for mistake in &found {
+        assert!(!mistake.hint.is_empty(), "{mistake}");
+        assert!(!mistake.message.ends_with('.'), "{mistake}");
+    }
+    found
+}
+
+/// The keys of the mistakes in these routes, each a path and more TOML.
+fn in_routes(routes: &[(&str, &str)]) -> Vec<String> {
+    let toml = routes.iter().map(|(path, more)| {
+        format!("[[routes]]\npath = '{path}'\nupstream = 'ai'\ncredits = 5\n{more}\n")
+    });
+    mistakes(&toml.collect::<String>()).into_iter().map(|mistake| mistake.key).collect()
+}
+
+/// The keys of the mistakes in these packs, each an id, a price and more TOML.
+fn in_packs(packs: &[(&str, &str, &str)]) -> Vec<String> {
+    let toml = packs.iter().map(|(id, price, more)| {
+        let credits = if more.contains("credits") { "" } else { "credits = 100" };
+        format!("[[packs]]\nid = '{id}'\nprice = '{price}'\n{credits}\n{more}\n")
+    });
+    mistakes(&toml.collect::<String>()).into_iter().map(|mistake| mistake.key).collect()
+}
+
+#[test]
+fn rules_that_agree_pass() {
+    let none: [String; 0] = [];
+    let rules = [
+        ("/a", "methods = ['GET']"),
+        ("/a", "methods = ['POST', 'PUT']"),
+        ("/a", "methods = ['HEAD']"),
+        ("/a/", ""),
+        ("/a/{x}", "websocket = true"),
+        ("/a/{*rest}", ""),
+    ];
+    assert_eq!(in_routes(&rules), none);
+    assert_eq!(in_packs(&[("p-1", "19.00 EUR", ""), ("p.2", "1 EUR", "best_value = true")]), none);
+    assert_eq!(in_packs(&[]), none);
+}
+
+#[test]
+fn duplicate_routes_are_found_whatever_their_parameters_are_called() {
+    assert_eq!(in_routes(&[("/a", ""), ("/b", ""), ("/a", "")]), ["routes[2].path"]);
+    assert_eq!(in_routes(&[("/a/{x}/b", ""), ("/a/{y}/b", "")]), ["routes[1].path"]);
+    assert_eq!(in_routes(&[("/{*x}", ""), ("/{*y}", "methods = ['PUT']")]), ["routes[1].path"]);
+    let twice = [("/a", "methods = ['GET', 'POST']"), ("/a", "methods = ['POST']")];
+    assert_eq!(in_routes(&twice), ["routes[1].path"]);
+}
+
+#[test]
+fn head_cannot_be_cheaper_than_get() {
+    let rules = |head: u8| {
+        mistakes(&format!(
+            "[[routes]]\npath = '/a'\nupstream = 'ai'\ncredits = {head}\nmethods = ['HEAD']
+             [[routes]]\npath = '/a'\nupstream = 'ai'\ncredits = 5\nmethods = ['GET']"
+        ))
+    };
+    assert_eq!(rules(5), []);
+    assert_eq!(rules(1)[0].key, "routes[1].credits");
+}
+
+#[test]
+fn a_route_that_cannot_work_is_found() {
+    assert_eq!(in_routes(&[("a", "")]), ["routes[0].path"]);
+    assert_eq!(in_routes(&[("/%61", "")]), ["routes[0].path"]);
+    for methods in ["[]", "['post']", "['GTE']", "['CONNECT']", "['trace']", "['GET', 'GET']"] {
+        let more = format!("methods = {methods}");
+        assert_eq!(in_routes(&[("/a", &more)]), ["routes[0].methods"], "{methods}");
+    }
+    assert_eq!(in_routes(&[("/a", "charge_on = []")]), ["routes[0].charge_on"]);
+    assert_eq!(in_routes(&[("/a", "read_timeout = '0s'")]), ["routes[0].read_timeout"]);
+    let websocket = "websocket = true\nmethods = ['POST']";
+    assert_eq!(in_routes(&[("/a", websocket)]), ["routes[0].websocket"]);
+}
+
+#[test]
+fn an_unknown_upstream_is_found_and_the_known_ones_named() {
+    let found = mistakes("[[routes]]\npath = 'a'\nupstream = 'ia'\ncredits = 1");
+    assert_eq!(found[0].key, "routes[0].upstream");
+    assert!(found[0].hint.contains("ai, 3d"), "{}", found[0]);
+    assert_eq!(found[1].key, "routes[0].path", "every mistake is told at once");
+}
+
+#[test]
+fn a_pack_that_cannot_be_sold_is_found() {
+    assert_eq!(in_packs(&[("", "1 EUR", "")]), ["packs[0].id"]);
+    assert_eq!(in_packs(&[("a b", "1 EUR", "")]), ["packs[0].id"]);
+    assert_eq!(in_packs(&[("a", "1 EUR", ""), ("a", "2 EUR", "")]), ["packs[1].id"]);
+    assert_eq!(in_packs(&[("a", "1 EUR", "credits = 0")]), ["packs[0].credits"]);
+    assert_eq!(in_packs(&[("a", "0.00 EUR", "")]), ["packs[0].price"]);
+    assert_eq!(in_packs(&[("a", "1 EUR", ""), ("b", "2 USD", "")]), ["packs[1].price"]);
+    assert_eq!(in_packs(&[("a", "1.005 KWD", "")]), ["packs[0].price"]);
+    assert_eq!(in_packs(&[("a", "1.50 ISK", "")]), ["packs[0].price"]);
+    let best = "best_value = true";
+    assert_eq!(in_packs(&[("a", "1 EUR", best), ("b", "2 EUR", best)]), ["packs[1].best_value"]);
+}
+
+#[test]
+fn own_costs_are_in_the_packs_currency() {
+    let found = mistakes(
+        "[[routes]]\npath = '/a'\nupstream = 'ai'\ncredits = 1\ncost = '0.04 USD'
+         [[packs]]\nid = 'p'\ncredits = 1\nprice = '1 EUR'",
+    );
+    assert_eq!(found[0].key, "routes[0].cost");
+    assert!(found[0].hint.contains("EUR"));
+}

@@ -1,0 +1,97 @@
+//! The price table and the packs as callers see them: no own cost, no margin, no upstream.
+
+use serde::Serialize;
+
+use super::config::PackConfig;
+use super::money::Price;
+use super::route::Route;
+use super::table::PriceTable;
+use crate::credits::Credits;
+
+/// A line of `GET /credits/prices`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListedPrice<'a> {
+    path: &'a str,
+    /// `["*"]` for all of them.
+    methods: Vec<&'a str>,
+    credits: Credits,
+    /// True when the price is for a WebSocket connection, too.
+    websocket: bool,
+}
+
+/// A line of `GET /credits/packs`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListedPack<'a> {
+    id: &'a str,
+    name: &'a str,
+    credits: Credits,
+    price: Price,
+    best_value: bool,
+}
+
+/// The price table as callers see it, in the config's order.
+pub fn list_prices(table: &PriceTable) -> Vec<ListedPrice<'_>> {
+    table.routes().iter().map(|route| ListedPrice::from(&**route)).collect()
+}
+
+/// The packs as callers see them, in the config's order.
+pub fn list_packs(packs: &[PackConfig]) -> Vec<ListedPack<'_>> {
+    packs.iter().map(ListedPack::from).collect()
+}
+
+impl<'a> From<&'a Route> for ListedPrice<'a> {
+    fn from(route: &'a Route) -> Self {
+        Self {
+            path: route.label(),
+            methods: route.methods.names(),
+            credits: route.credits,
+            websocket: route.websocket,
+        }
+    }
+}
+
+impl<'a> From<&'a PackConfig> for ListedPack<'a> {
+    fn from(pack: &'a PackConfig) -> Self {
+        Self {
+            id: &pack.id,
+            name: pack.name(),
+            credits: pack.credits,
+            price: pack.price,
+            best_value: pack.best_value,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::price::RouteConfig;
+
+    #[test]
+    fn callers_see_prices_and_nothing_of_the_operators() {
+        let config: RouteConfig =
+            toml::from_str("path = '/a/{x}'\nupstream = 'ai'\ncredits = '0.25'\ncost = '0.04 EUR'")
+                .unwrap();
+        let table = PriceTable::new(&[config], &["ai"]).unwrap();
+        assert_eq!(
+            serde_json::to_string(&list_prices(&table)).unwrap(),
+            r#"[{"path":"/a/{x}","methods":["*"],"credits":0.25,"websocket":false}]"#
+        );
+    }
+
+    #[test]
+    fn a_pack_is_listed_as_the_contract_says() {
+        let pack: PackConfig = toml::from_str(
+            "id = 'pack-500'\nname = 'Pack 500'\ncredits = 500\nprice = '79.00 EUR'
+             stripe_price = 'price_1'\nbest_value = true",
+        )
+        .unwrap();
+        assert_eq!(
+            serde_json::to_string(&list_packs(&[pack])).unwrap(),
+            concat!(
+                r#"[{"id":"pack-500","name":"Pack 500","credits":500,"#,
+                r#""price":{"amount":7900,"currency":"eur"},"best_value":true}]"#
+            )
+        );
+    }
+}

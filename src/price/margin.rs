@@ -1,0 +1,119 @@
+//! What a call earns, and what is left of it after the operator's own cost.
+
+use super::config::PackConfig;
+use super::money::UnitAmount;
+use super::route::Route;
+use crate::credits::Credits;
+
+/// What one call of a route earns. A part is missing where the config does not tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Margin {
+    /// What the call's credits sold for, in the packs' currency. Missing without packs.
+    pub revenue: Option<UnitAmount>,
+    /// What the call costs the operator.
+    pub cost: Option<UnitAmount>,
+    /// (revenue - cost) / cost in whole percent, halves rounded up; negative for a call sold at
+    /// a loss. Missing where a part is, where the cost is zero, and across currencies.
+    pub percent: Option<i128>,
+}
+
+impl Margin {
+    /// The margin of `route`, with credits sold as `packs` sell them. A credit counts at the
+    /// price of the smallest pack, which is what occasional users pay for it; of two packs of
+    /// that size, the cheaper.
+    pub fn of(route: &Route, packs: &[PackConfig]) -> Self {
+        let smallest = packs.iter().min_by_key(|pack| (pack.credits, pack.price.minor()));
+        let revenue = smallest.and_then(|pack| value_in(pack, route.credits));
+        let percent = match (revenue, route.cost) {
+            (Some(revenue), Some(cost)) => percent(revenue, cost),
+            _ => None,
+        };
+        Self { revenue, cost: route.cost, percent }
+    }
+}
+
+/// What `credits` cost as a part of `pack`, rounded to a billionth. `None` for an empty pack,
+/// and above what can be counted.
+pub(super) fn value_in(pack: &PackConfig, credits: Credits) -> Option<UnitAmount> {
+    let value = pack.price.nanos().checked_mul(u128::from(credits.micros()))?;
+    let nanos = divide_half_up(i128::try_from(value).ok()?, pack.credits.micros().into())?;
+    Some(UnitAmount::from_nanos(u64::try_from(nanos).ok()?, pack.price.currency()))
+}
+
+fn percent(revenue: UnitAmount, cost: UnitAmount) -> Option<i128> {
+    if revenue.currency() != cost.currency() {
+        return None;
+    }
+    let (revenue, cost) = (i128::from(revenue.nanos()), i128::from(cost.nanos()));
+    divide_half_up(revenue.checked_sub(cost)?.checked_mul(100)?, cost)
+}
+
+/// `value / by`, rounded to the nearest integer and halves upwards: the floor of the quotient
+/// and a half. `None` unless `by` is above zero.
+fn divide_half_up(value: i128, by: i128) -> Option<i128> {
+    if by <= 0 {
+        return None;
+    }
+    value.checked_mul(2)?.checked_add(by)?.checked_div_euclid(by.checked_mul(2)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::price::RouteConfig;
+    use proptest::prelude::*;
+
+    fn pack(credits: &str, price: &str) -> PackConfig {
+        toml::from_str(&format!("id = 'p'\ncredits = '{credits}'\nprice = '{price}'")).unwrap()
+    }
+
+    fn margin(credits: &str, cost: &str, packs: &[PackConfig]) -> (String, Option<i128>) {
+        let cost = if cost.is_empty() { String::new() } else { format!("cost = '{cost}'") };
+        let config = format!("path = '/a'\nupstream = 'ai'\ncredits = '{credits}'\n{cost}");
+        let config: RouteConfig = toml::from_str(&config).unwrap();
+        let margin = Margin::of(&Route::read(0, &config).unwrap(), packs);
+        (margin.revenue.map_or("-".into(), |revenue| revenue.to_string()), margin.percent)
+    }
+
+    #[test]
+    fn the_reference_price_table_earns_what_it_says() {
+        let packs = [pack("500", "79 EUR"), pack("100", "19 EUR"), pack("1000", "139 EUR")];
+        for (credits, cost, revenue, percent) in [
+            ("5", "0.04 EUR", "0.95 EUR", 2275),
+            ("10", "0.08 EUR", "1.90 EUR", 2275),
+            ("8", "0.02 EUR", "1.52 EUR", 7500),
+            ("15", "0.03 EUR", "2.85 EUR", 9400),
+        ] {
+            assert_eq!(margin(credits, cost, &packs), (revenue.into(), Some(percent)));
+        }
+    }
+
+    #[test]
+    fn margins_round_half_up_and_may_be_losses() {
+        let packs = [pack("1", "1 EUR")];
+        assert_eq!(margin("1", "8 EUR", &packs).1, Some(-87)); // -87.5
+        assert_eq!(margin("9", "8 EUR", &packs).1, Some(13)); // 12.5
+        assert_eq!(margin("2", "1.50 EUR", &packs).1, Some(33)); // 33.3
+        assert_eq!(margin("0", "1 EUR", &packs), ("0.00 EUR".into(), Some(-100)));
+        assert_eq!(margin("0.0001", "0.0004 EUR", &packs), ("0.0001 EUR".into(), Some(-75)));
+    }
+
+    #[test]
+    fn what_is_not_known_is_missing() {
+        let packs = [pack("3", "1 EUR")];
+        assert_eq!(margin("1", "", &packs), ("0.333333333 EUR".into(), None));
+        assert_eq!(margin("1", "0 EUR", &packs).1, None);
+        assert_eq!(margin("1", "1 USD", &packs).1, None);
+        assert_eq!(margin("1", "1 EUR", &[]), ("-".into(), None));
+        assert_eq!(margin("1", "1 EUR", &[pack("0", "1 EUR")]), ("-".into(), None));
+    }
+
+    proptest! {
+        #[test]
+        fn rounding_is_off_by_half_at_most(value in -1_000_000..1_000_000i128, by in 1..1000i128) {
+            let rounded = divide_half_up(value, by).unwrap();
+            let off = 2 * (rounded * by - value);
+            prop_assert!(-by < off && off <= by);
+        }
+    }
+}

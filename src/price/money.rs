@@ -1,0 +1,196 @@
+//! Money: what a pack sells for, and what one call earns or costs. Integers all the way.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::currency::Currency;
+
+/// The largest [`Price`], in minor units: Stripe's amounts have twelve digits at most.
+pub const MAX_MINOR: u64 = 999_999_999_999;
+
+/// Decimals of a [`UnitAmount`].
+const NANO_DECIMALS: u32 = 9;
+
+/// What is charged for a pack: whole minor units, as Stripe counts them. Read from and shown as
+/// `79.00 EUR`; serializes as `{"amount":7900,"currency":"eur"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Price {
+    #[serde(rename = "amount")]
+    minor: u64,
+    currency: Currency,
+}
+
+/// What one call earns or costs: calls are cheap, so this counts billionths of the currency's
+/// unit where [`Price`] counts cents. Read from and shown as `0.0004 EUR`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct UnitAmount {
+    nanos: u64,
+    currency: Currency,
+}
+
+/// Why a text is not an amount of money.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Not a decimal, one space and a currency.
+    #[error("`{0}` is not an amount of money; write it like \"79.00 EUR\"")]
+    Malformed(String),
+    /// No such currency.
+    #[error("`{0}` is not a currency of ISO 4217, such as EUR or USD")]
+    UnknownCurrency(String),
+    /// More decimals than there are.
+    #[error("`{text}` is too fine; it can have {decimals} decimals")]
+    TooFine {
+        /// What was written.
+        text: String,
+        /// How many decimals it may have.
+        decimals: u32,
+    },
+    /// Above [`MAX_MINOR`], or above 2^64 billionths.
+    #[error("`{0}` is more than can be counted; write a smaller amount")]
+    TooLarge(String),
+}
+
+impl Price {
+    /// From minor units, as Stripe sends them; `None` above [`MAX_MINOR`].
+    pub fn from_minor(minor: u64, currency: Currency) -> Option<Self> {
+        (minor <= MAX_MINOR).then_some(Self { minor, currency })
+    }
+
+    /// The amount in minor units: cents of EUR, whole JPY.
+    pub const fn minor(self) -> u64 {
+        self.minor
+    }
+
+    /// The currency.
+    pub const fn currency(self) -> Currency {
+        self.currency
+    }
+
+    /// The amount in billionths of the currency's unit.
+    pub(super) fn nanos(self) -> u128 {
+        let nanos_per_minor = 10_u64.pow(NANO_DECIMALS - self.currency.decimals());
+        u128::from(self.minor) * u128::from(nanos_per_minor)
+    }
+}
+
+impl UnitAmount {
+    /// From billionths of the currency's unit.
+    pub const fn from_nanos(nanos: u64, currency: Currency) -> Self {
+        Self { nanos, currency }
+    }
+
+    /// The amount in billionths of the currency's unit.
+    pub const fn nanos(self) -> u64 {
+        self.nanos
+    }
+
+    /// The currency.
+    pub const fn currency(self) -> Currency {
+        self.currency
+    }
+}
+
+impl FromStr for Price {
+    type Err = MoneyError;
+
+    fn from_str(text: &str) -> Result<Self, MoneyError> {
+        let (decimal, currency) = split(text)?;
+        let minor = scaled(text, decimal, currency.decimals())?;
+        Self::from_minor(minor, currency).ok_or_else(|| MoneyError::TooLarge(text.to_owned()))
+    }
+}
+
+impl FromStr for UnitAmount {
+    type Err = MoneyError;
+
+    fn from_str(text: &str) -> Result<Self, MoneyError> {
+        let (decimal, currency) = split(text)?;
+        let nanos = scaled(text, decimal, NANO_DECIMALS)?;
+        Ok(Self { nanos, currency })
+    }
+}
+
+/// `79.00 EUR` as `79.00` and the currency.
+fn split(text: &str) -> Result<(&str, Currency), MoneyError> {
+    let malformed = || MoneyError::Malformed(text.to_owned());
+    let (decimal, code) = text.split_once(' ').ok_or_else(malformed)?;
+    Ok((decimal, code.parse()?))
+}
+
+/// A plain decimal as an integer with `decimals` of its digits behind the point.
+fn scaled(text: &str, decimal: &str, decimals: u32) -> Result<u64, MoneyError> {
+    let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return Err(MoneyError::Malformed(text.to_owned()));
+    }
+    let fraction = fraction.trim_end_matches('0');
+    let places = usize::try_from(decimals).unwrap_or(usize::MAX);
+    let Some(missing) = places.checked_sub(fraction.len()) else {
+        return Err(MoneyError::TooFine { text: text.to_owned(), decimals });
+    };
+    let padding = std::iter::repeat_n(b'0', missing);
+    whole
+        .bytes()
+        .chain(fraction.bytes())
+        .chain(padding)
+        .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+        .ok_or_else(|| MoneyError::TooLarge(text.to_owned()))
+}
+
+impl TryFrom<String> for Price {
+    type Error = MoneyError;
+    fn try_from(text: String) -> Result<Self, MoneyError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for UnitAmount {
+    type Error = MoneyError;
+    fn try_from(text: String) -> Result<Self, MoneyError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Price {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimals = self.currency.decimals();
+        write_scaled(f, self.minor, decimals, decimals)?;
+        write!(f, " {}", self.currency)
+    }
+}
+
+/// With the currency's usual decimals, and more where the amount has them.
+impl fmt::Display for UnitAmount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_scaled(f, self.nanos, NANO_DECIMALS, self.currency.decimals())?;
+        write!(f, " {}", self.currency)
+    }
+}
+
+/// Writes `value` / 10^`decimals` with all its decimals, and at least `shown` of them.
+fn write_scaled(
+    f: &mut fmt::Formatter<'_>,
+    mut value: u64,
+    mut decimals: u32,
+    shown: u32,
+) -> fmt::Result {
+    while decimals > shown && value.is_multiple_of(10) {
+        value /= 10;
+        decimals -= 1;
+    }
+    if decimals == 0 {
+        return write!(f, "{value}");
+    }
+    let unit = 10_u64.pow(decimals);
+    let width = usize::try_from(decimals).unwrap_or_default();
+    write!(f, "{}.{:0width$}", value / unit, value % unit)
+}
+
+#[cfg(test)]
+#[path = "money_tests.rs"]
+mod tests;

@@ -1,0 +1,194 @@
+//! The path of a request, made canonical once: what is priced is what is forwarded.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+/// The longest path, in bytes, as sent and as made canonical.
+pub const MAX_PATH_BYTES: usize = 8 * 1024;
+
+/// A path with one spelling. It starts with `/`, has no empty, `.` or `..` segment, and every
+/// byte that RFC 3986 lets stand in a segment (`pchar`) stands plain while every other is
+/// `%XX`, in upper case. Two paths that a percent-decoding upstream reads alike are therefore
+/// the same bytes here, so no spelling of a path buys another price.
+///
+/// RFC 3986 6.2.2.2 decodes unreserved characters only. This goes one step further and decodes
+/// `!$&'()*+,:@=` too, which mean nothing inside a segment: `models/m%3Agenerate` would pass for
+/// another route than `models/m:generate` otherwise.
+///
+/// Case and a trailing slash are kept, and are significant: `/a/` and `/A` are not `/a`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CanonicalPath(Box<str>);
+
+/// Why a path is ambiguous or broken. The message is for the client: 400 `BAD_REQUEST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathRefusal {
+    /// Above [`MAX_PATH_BYTES`].
+    #[error("the path is longer than {MAX_PATH_BYTES} bytes; shorten it")]
+    TooLong,
+    /// Empty, `*`, or an absolute URL.
+    #[error("the path must start with `/`")]
+    NotRooted,
+    /// `//`: some servers merge the slashes, others do not.
+    #[error("the path has an empty segment; send one `/` in place of `//`")]
+    EmptySegment,
+    /// `.` or `..` as a segment, plain or encoded.
+    #[error("the path has a `.` or `..` segment; resolve it before sending")]
+    DotSegment,
+    /// `%2F`: a slash to some servers, a letter to others.
+    #[error("the path has an encoded slash (%2F); send a plain `/`, or leave it out")]
+    EncodedSlash,
+    /// `\` or `%5C`: a slash to some servers.
+    #[error("the path has a backslash, plain or encoded (%5C); use `/`")]
+    Backslash,
+    /// NUL, line breaks and the like, plain or encoded.
+    #[error("the path has a control character, plain or encoded; leave it out")]
+    ControlCharacter,
+    /// A plain space.
+    #[error("the path has a space; send it as %20")]
+    Space,
+    /// `;` or `%3B`: some servers cut the rest of the segment off.
+    #[error("the path has a `;`, plain or encoded (%3B); path parameters are not accepted")]
+    PathParameter,
+    /// `?` or `#`, plain or encoded: a server that decodes first cuts the path there.
+    #[error("the path has a `?` or `#`, plain or encoded (%3F, %23); leave it out")]
+    Delimiter,
+    /// `%` without two hexadecimal digits after it.
+    #[error("the path has a `%` without two hexadecimal digits; send a plain percent sign as %25")]
+    BrokenEscape,
+    /// `%252E` and the like: something else again once decoded twice.
+    #[error("the path is percent-encoded twice; encode it once")]
+    DoubleEncoding,
+    /// Bytes that no UTF-8 text has.
+    #[error("the path is not UTF-8 once decoded; encode it as UTF-8")]
+    NotUtf8,
+}
+
+impl CanonicalPath {
+    /// Reads the path of a request target, without its query, as it came over the wire.
+    ///
+    /// A path of plain bytes is checked in one pass and copied once. Parsing what came out
+    /// gives the same bytes again.
+    ///
+    /// # Errors
+    /// [`PathRefusal`] for every path that two servers could read differently.
+    pub fn parse(raw: &[u8]) -> Result<Self, PathRefusal> {
+        if raw.len() > MAX_PATH_BYTES {
+            return Err(PathRefusal::TooLong);
+        }
+        if raw.first() != Some(&b'/') {
+            return Err(PathRefusal::NotRooted);
+        }
+        let text = match std::str::from_utf8(raw) {
+            Ok(text) if raw.iter().all(|&byte| byte == b'/' || is_pchar(byte)) => text.into(),
+            _ => respell(raw)?,
+        };
+        check_segments(&text)?;
+        Ok(Self(text))
+    }
+
+    /// The path, always ASCII and starting with `/`. Send these bytes upstream.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CanonicalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// RFC 3986 `pchar` without `;` and without the escapes.
+const fn is_pchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=')
+}
+
+/// The slow way: decodes every escape, and encodes again what needs it.
+fn respell(raw: &[u8]) -> Result<Box<str>, PathRefusal> {
+    let mut canonical = String::with_capacity(raw.len());
+    let mut ascii = true;
+    let mut rest = raw.iter();
+    while let Some(&first) = rest.next() {
+        let escaped = first == b'%';
+        let byte = if escaped { unescape(&mut rest)? } else { first };
+        if byte == b'/' && !escaped || is_pchar(byte) {
+            canonical.push(char::from(byte));
+        } else {
+            refuse_ambiguous(byte, escaped)?;
+            ascii &= byte.is_ascii();
+            canonical.push('%');
+            canonical.push(HEX[usize::from(byte >> 4)]);
+            canonical.push(HEX[usize::from(byte & 0xf)]);
+        }
+    }
+    if canonical.len() > MAX_PATH_BYTES {
+        return Err(PathRefusal::TooLong);
+    }
+    if encodes_an_escape(canonical.as_bytes()) {
+        return Err(PathRefusal::DoubleEncoding);
+    }
+    if !ascii {
+        let decoded = percent_decode_str(&canonical).decode_utf8();
+        let decoded = decoded.map_err(|_| PathRefusal::NotUtf8)?;
+        // U+0080 to U+009F are control characters too.
+        if decoded.chars().any(char::is_control) {
+            return Err(PathRefusal::ControlCharacter);
+        }
+    }
+    Ok(canonical.into())
+}
+
+const HEX: [char; 16] =
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+
+/// The byte whose two hexadecimal digits come next.
+fn unescape(rest: &mut std::slice::Iter<'_, u8>) -> Result<u8, PathRefusal> {
+    let mut digit = || {
+        let digit = char::from(*rest.next()?).to_digit(16)?;
+        u8::try_from(digit).ok()
+    };
+    match (digit(), digit()) {
+        (Some(high), Some(low)) => Ok(high << 4 | low),
+        _ => Err(PathRefusal::BrokenEscape),
+    }
+}
+
+fn refuse_ambiguous(byte: u8, escaped: bool) -> Result<(), PathRefusal> {
+    match byte {
+        b'/' => Err(PathRefusal::EncodedSlash),
+        b'\\' => Err(PathRefusal::Backslash),
+        b';' => Err(PathRefusal::PathParameter),
+        b'?' | b'#' => Err(PathRefusal::Delimiter),
+        b' ' if !escaped => Err(PathRefusal::Space),
+        _ if byte.is_ascii_control() => Err(PathRefusal::ControlCharacter),
+        _ => Ok(()),
+    }
+}
+
+/// True when a second decoding would find an escape: `%25` and two hexadecimal digits. It looks
+/// at the canonical text, where the digits stand plain however they were sent.
+fn encodes_an_escape(canonical: &[u8]) -> bool {
+    canonical
+        .windows(5)
+        .any(|w| w.starts_with(b"%25") && w[3].is_ascii_hexdigit() && w[4].is_ascii_hexdigit())
+}
+
+/// No segment is empty but the last, and none is `.` or `..`.
+fn check_segments(path: &str) -> Result<(), PathRefusal> {
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "" if segments.peek().is_some() => return Err(PathRefusal::EmptySegment),
+            "." | ".." => return Err(PathRefusal::DotSegment),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "path_tests.rs"]
+mod tests;

@@ -1,0 +1,217 @@
+//! The `path` of a price rule: literal segments, `{name}` for one, `{*rest}` for what follows.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::path::{CanonicalPath, PathRefusal};
+
+/// A parsed `path` of a rule.
+///
+/// `{name}` stands for one segment that is not empty, `{*rest}`, at the end only, for one or
+/// more. Neither matches nothing: `/a/{x}` and `/a/{*rest}` do not match `/a/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    text: Box<str>,
+    segments: Box<[Segment]>,
+}
+
+/// One segment of a [`Pattern`], from the most exact kind to the least.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// These bytes, in canonical form. Empty only as the last one, after a trailing slash.
+    Literal(Box<str>),
+    /// `{name}`
+    One,
+    /// `{*rest}`
+    Rest,
+}
+
+/// Why a text is not a pattern; [`PatternError::hint`] says what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Not a path from the root.
+    #[error("a path must start with `/`")]
+    NotRooted,
+    /// A brace that does not open or close a whole segment.
+    #[error("`{0}` has braces around a part of a segment")]
+    PartOfASegment(String),
+    /// A parameter with no name or an odd one.
+    #[error("`{0}` has no name, or one with other characters than letters, digits and `_`")]
+    BadName(String),
+    /// The same name twice.
+    #[error("`{0}` uses a name for the second time")]
+    RepeatedName(String),
+    /// Something after `{*rest}`.
+    #[error("`{0}` takes the rest of the path, yet more follows")]
+    RestNotLast(String),
+    /// Literal text that no request can have.
+    #[error("`{segment}` can never match: a request with it is refused, because {why}")]
+    NeverMatches {
+        /// The segment as it was written.
+        segment: String,
+        /// Why a request with it is refused.
+        why: PathRefusal,
+    },
+    /// Literal text that requests have in another spelling.
+    #[error("`{segment}` is not the canonical spelling, so no request would match it")]
+    NotCanonical {
+        /// The segment as it was written.
+        segment: String,
+        /// The segment as requests are compared.
+        canonical: String,
+    },
+}
+
+impl PatternError {
+    /// What to write instead.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NotRooted => "write it like `/jobs/{id}`".to_owned(),
+            Self::PartOfASegment(_) => {
+                "put them around the whole segment, as in `/jobs/{id}`; a literal brace is %7B or \
+                 %7D"
+                .to_owned()
+            }
+            Self::BadName(_) => "write `{id}` for one segment, `{*rest}` for the rest".to_owned(),
+            Self::RepeatedName(_) => "give each parameter a name of its own".to_owned(),
+            Self::RestNotLast(_) => "make it the last segment".to_owned(),
+            Self::NeverMatches { .. } => "leave it out".to_owned(),
+            Self::NotCanonical { canonical, .. } => format!("write `{canonical}`"),
+        }
+    }
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// [`PatternError`] when it is malformed, or when no canonical path could match it.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let path = text.strip_prefix('/').ok_or(PatternError::NotRooted)?;
+        let mut names = HashSet::new();
+        let mut segments = Vec::new();
+        let mut pieces = path.split('/').peekable();
+        while let Some(piece) = pieces.next() {
+            let last = pieces.peek().is_none();
+            let segment = match parameter(piece)? {
+                None => literal(piece, last)?,
+                Some((segment, name)) if names.insert(name) => segment,
+                Some(_) => return Err(PatternError::RepeatedName(piece.to_owned())),
+            };
+            if segment == Segment::Rest && !last {
+                return Err(PatternError::RestNotLast(piece.to_owned()));
+            }
+            segments.push(segment);
+        }
+        Ok(Self { text: text.into(), segments: segments.into() })
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What it is made of, from the root on. Two patterns with the same segments match the same
+    /// paths, whatever their parameters are called.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// True when it matches one path only, its own text.
+    pub fn is_exact(&self) -> bool {
+        self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The segment and its name for `{name}` and `{*rest}`; `None` for literal text.
+fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
+    if !piece.contains(['{', '}']) {
+        return Ok(None);
+    }
+    let inner = piece.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let inner = inner.filter(|inner| !inner.contains(['{', '}']));
+    let inner = inner.ok_or_else(|| PatternError::PartOfASegment(piece.to_owned()))?;
+    let (segment, name) = match inner.strip_prefix('*') {
+        Some(name) => (Segment::Rest, name),
+        None => (Segment::One, inner),
+    };
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(PatternError::BadName(piece.to_owned()));
+    }
+    Ok(Some((segment, name)))
+}
+
+/// Literal text, which must be what [`CanonicalPath`] makes of it: a rule that no request can
+/// reach would leave its path unpriced, or to a wildcard.
+fn literal(piece: &str, last: bool) -> Result<Segment, PatternError> {
+    let never = |why| PatternError::NeverMatches { segment: piece.to_owned(), why };
+    if piece.is_empty() {
+        let segment = Segment::Literal("".into());
+        return if last { Ok(segment) } else { Err(never(PathRefusal::EmptySegment)) };
+    }
+    let path = CanonicalPath::parse(format!("/{piece}").as_bytes()).map_err(never)?;
+    match path.as_str().strip_prefix('/') {
+        Some(canonical) if canonical != piece => Err(PatternError::NotCanonical {
+            segment: piece.to_owned(),
+            canonical: canonical.to_owned(),
+        }),
+        _ => Ok(Segment::Literal(piece.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_read_segment_by_segment() {
+        use Segment::*;
+        let segments = |text: &str| Pattern::parse(text).unwrap().segments().to_vec();
+        assert_eq!(segments("/"), [Literal("".into())]);
+        assert_eq!(segments("/a/{id}"), [Literal("a".into()), One]);
+        assert_eq!(segments("/a/"), [Literal("a".into()), Literal("".into())]);
+        assert_eq!(segments("/{a}/{*b}"), [One, Rest]);
+        assert_eq!(segments("/a%20b"), [Literal("a%20b".into())]);
+        assert_eq!(segments("/{a}/x"), segments("/{b}/x"));
+    }
+
+    #[test]
+    fn a_bad_pattern_is_refused_with_its_reason() {
+        for (text, says) in [
+            ("", "must start with `/`"),
+            ("a/b", "must start with `/`"),
+            ("/a{id}", "part of a segment"),
+            ("/{a}{b}", "part of a segment"),
+            ("/{a", "part of a segment"),
+            ("/{}", "has no name"),
+            ("/{*}", "has no name"),
+            ("/{a-b}", "has no name"),
+            ("/{a}/{a}", "second time"),
+            ("/{*rest}/a", "yet more follows"),
+            ("/a//b", "empty segment"),
+            ("/a/../b", "`..` segment"),
+            ("/a;b", "path parameters are not accepted"),
+            ("/a b", "send it as %20"),
+            ("/a?b=c", "leave it out"),
+            ("/%61", "spelling"),
+            ("/caf\u{e9}", "spelling"),
+        ] {
+            let message = Pattern::parse(text).unwrap_err().to_string();
+            assert!(message.contains(says), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_spelling_that_no_request_has_is_corrected() {
+        let hint = |text: &str| Pattern::parse(text).unwrap_err().hint();
+        assert_eq!(hint("/%61"), "write `a`");
+        assert_eq!(hint("/m%3agenerate"), "write `m:generate`");
+        assert_eq!(hint("/caf\u{e9}"), "write `caf%C3%A9`");
+    }
+}

@@ -1,0 +1,199 @@
+//! A price rule, checked and ready to be asked.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::Method;
+
+use super::config::{OnClientAbort, RouteConfig, StatusClass};
+use super::money::UnitAmount;
+use super::pattern::Pattern;
+use crate::config::Mistake;
+use crate::credits::Credits;
+
+/// A price rule of the table.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its place in the table, from 0: for metrics and whatever else is kept per route in a
+    /// list. It is the place in the config, so it holds until the table is reloaded.
+    pub index: usize,
+    /// The paths it prices.
+    pub pattern: Pattern,
+    /// The methods it prices.
+    pub methods: Methods,
+    /// The name of its upstream.
+    pub upstream: Box<str>,
+    /// What one call costs the caller.
+    pub credits: Credits,
+    /// What one call costs the operator.
+    pub cost: Option<UnitAmount>,
+    /// The classes of answers that are charged for.
+    pub charge_on: Box<[StatusClass]>,
+    /// What a client that leaves pays.
+    pub on_client_abort: OnClientAbort,
+    /// Whether WebSocket upgrades pass.
+    pub websocket: bool,
+    /// The longest silence of the upstream, in place of the upstream's own.
+    pub read_timeout: Option<Duration>,
+}
+
+/// The methods of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Methods {
+    /// Every method but CONNECT and TRACE, which are never forwarded.
+    All,
+    /// These; with GET comes HEAD.
+    Listed(Box<[Method]>),
+}
+
+/// What can be listed. CONNECT would open a tunnel that no price bounds, and TRACE answers with
+/// the upstream's credentials.
+const PRICEABLE: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
+impl Route {
+    /// What names the route in metrics, logs and ledger entries: its pattern as written. Rules
+    /// for different methods of one path share it.
+    pub fn label(&self) -> &str {
+        self.pattern.as_str()
+    }
+
+    /// True when a call that was answered with `status` is paid for.
+    pub fn charges_for(&self, status: u16) -> bool {
+        StatusClass::of(status).is_some_and(|class| self.charge_on.contains(&class))
+    }
+
+    /// Reads the rule at `index` of the config.
+    ///
+    /// # Errors
+    /// Every mistake that can be seen without looking at other rules.
+    pub(super) fn read(index: usize, config: &RouteConfig) -> Result<Self, Vec<Mistake>> {
+        let key = |name: &str| format!("routes[{index}].{name}");
+        let pattern = Pattern::parse(&config.path)
+            .map_err(|error| Mistake::new(key("path"), error.to_string(), error.hint()));
+        let methods = Methods::read(&key("methods"), config.methods.as_deref());
+        let mut mistakes = nonsense(&key, config, methods.as_ref().ok());
+        match (pattern, methods) {
+            (Ok(pattern), Ok(methods)) if mistakes.is_empty() => Ok(Self {
+                index,
+                pattern,
+                methods,
+                upstream: config.upstream.as_str().into(),
+                credits: config.credits,
+                cost: config.cost,
+                charge_on: config.charge_on.clone().into(),
+                on_client_abort: config.on_client_abort,
+                websocket: config.websocket,
+                read_timeout: config.read_timeout.map(|span| span.0),
+            }),
+            (pattern, methods) => {
+                mistakes.extend(pattern.err().into_iter().chain(methods.err()));
+                Err(mistakes)
+            }
+        }
+    }
+}
+
+/// Values that make no sense together.
+fn nonsense(
+    key: &dyn Fn(&str) -> String,
+    config: &RouteConfig,
+    methods: Option<&Methods>,
+) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    if config.charge_on.is_empty() && !config.credits.is_zero() {
+        let hint = "leave it out to charge for 2xx and 3xx, or write `credits = 0`";
+        mistakes.push(Mistake::new(key("charge_on"), "no answer is ever charged for", hint));
+    }
+    if config.websocket && methods.is_some_and(|methods| !methods.accept(&Method::GET)) {
+        let hint = "add \"GET\" to its methods, or leave `websocket` out";
+        mistakes.push(Mistake::new(key("websocket"), "a WebSocket begins with a GET", hint));
+    }
+    if config.read_timeout.is_some_and(|span| span.0.is_zero()) {
+        let hint = "write something like \"120s\", or leave it out";
+        mistakes.push(Mistake::new(key("read_timeout"), "no answer can come in no time", hint));
+    }
+    mistakes
+}
+
+impl Methods {
+    fn read(key: &str, names: Option<&[String]>) -> Result<Self, Mistake> {
+        let Some(names) = names else { return Ok(Self::All) };
+        if names.is_empty() {
+            let hint = "list some, or leave `methods` out to price every method";
+            return Err(Mistake::new(key, "a rule for no method matches nothing", hint));
+        }
+        let mut methods = Vec::with_capacity(names.len());
+        for name in names {
+            let method = priceable(key, name)?;
+            if methods.contains(&method) {
+                let message = format!("`{name}` is listed twice");
+                return Err(Mistake::new(key, message, "list each method once"));
+            }
+            methods.push(method);
+        }
+        Ok(Self::Listed(methods.into()))
+    }
+
+    /// True when a rule with these prices `method`, HEAD included where GET is.
+    pub fn accept(&self, method: &Method) -> bool {
+        self.name(method) || method == Method::HEAD && self.name(&Method::GET)
+    }
+
+    /// True when these name `method` itself.
+    pub(super) fn name(&self, method: &Method) -> bool {
+        match self {
+            Self::All => !matches!(*method, Method::CONNECT | Method::TRACE),
+            Self::Listed(methods) => methods.contains(method),
+        }
+    }
+
+    /// True when both name a method.
+    pub(super) fn overlap(&self, other: &Self) -> bool {
+        PRICEABLE.iter().any(|method| self.name(method) && other.name(method))
+    }
+
+    /// The names as they are listed, `*` for all.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::All => vec!["*"],
+            Self::Listed(methods) => methods.iter().map(Method::as_str).collect(),
+        }
+    }
+}
+
+/// `GET,POST`, or `*` for all.
+impl fmt::Display for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names().join(","))
+    }
+}
+
+fn priceable(key: &str, name: &str) -> Result<Method, Mistake> {
+    let find = |name: &str| PRICEABLE.into_iter().find(|method| method.as_str() == name);
+    if let Some(method) = find(name) {
+        return Ok(method);
+    }
+    let upper = name.to_ascii_uppercase();
+    Err(match upper.as_str() {
+        "CONNECT" | "TRACE" => {
+            Mistake::new(key, format!("{upper} is never forwarded"), "take it off the list")
+        }
+        _ if find(&upper).is_some() => {
+            let message = format!("`{name}` is not a method: methods are case-sensitive");
+            Mistake::new(key, message, format!("write \"{upper}\""))
+        }
+        _ => {
+            let hint = "use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS, or leave `methods` \
+                        out to price every method";
+            Mistake::new(key, format!("`{name}` is not a method that can be priced"), hint)
+        }
+    })
+}

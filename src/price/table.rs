@@ -1,0 +1,115 @@
+//! The price table: which rule a call falls under.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::check::check_routes;
+use super::config::RouteConfig;
+use super::path::CanonicalPath;
+use super::pattern::Pattern;
+use super::route::Route;
+use super::tree::Tree;
+use crate::config::Mistake;
+use crate::credits::Credits;
+
+/// Every price rule. Made once per config, asked on every call.
+///
+/// The most exact pattern wins: segment by segment from the left, a literal beats `{name}`, and
+/// `{name}` beats `{*rest}`. The winner alone decides. When it has no rule for the method, the
+/// call is refused, and not passed down to a less exact pattern: a path with a price of its own
+/// is never served at a wildcard's, by whatever method.
+#[derive(Debug, Default)]
+pub struct PriceTable {
+    routes: Vec<Arc<Route>>,
+    /// The rules of one pattern each, for one method or another.
+    places: Vec<Vec<Arc<Route>>>,
+    /// Patterns without parameters, by their path: one look-up, and nothing beats them.
+    exact: HashMap<Box<str>, usize>,
+    /// All others.
+    tree: Tree,
+}
+
+/// A rule applied to one call.
+#[derive(Clone, Debug)]
+pub struct Quote {
+    /// The rule.
+    pub route: Arc<Route>,
+    /// The most that the call can cost.
+    pub credits: Credits,
+}
+
+/// Why a call has no price: 404 `NO_PRICE_RULE`. It is not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuoteRefusal {
+    /// No pattern matches the path.
+    #[error("no price rule covers this path; case and a trailing `/` count")]
+    NoRule,
+    /// The pattern that prices the path has no rule for the method.
+    #[error("the price rule for this path does not cover this method")]
+    NoRuleForMethod,
+}
+
+impl PriceTable {
+    /// Builds the table from the config's rules; `upstreams` are the names they may use.
+    ///
+    /// # Errors
+    /// What [`check_routes`] finds, if it finds anything.
+    pub fn new(configs: &[RouteConfig], upstreams: &[&str]) -> Result<Self, Vec<Mistake>> {
+        let mistakes = check_routes(configs, upstreams);
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let mut table = Self::default();
+        for (index, config) in configs.iter().enumerate() {
+            let route = Arc::new(Route::read(index, config)?);
+            table.place_of(&route.pattern).push(Arc::clone(&route));
+            table.routes.push(route);
+        }
+        Ok(table)
+    }
+
+    /// The rules that share `pattern`, which starts out without any.
+    fn place_of(&mut self, pattern: &Pattern) -> &mut Vec<Arc<Route>> {
+        let next = self.places.len();
+        let place = if pattern.is_exact() {
+            *self.exact.entry(pattern.as_str().into()).or_insert(next)
+        } else {
+            self.tree.entry(pattern.segments(), next)
+        };
+        if place == next {
+            self.places.push(Vec::new());
+        }
+        &mut self.places[place]
+    }
+
+    /// What a call costs. HEAD costs what GET costs, unless it has a rule of its own (at the
+    /// same price, the config's check sees to that).
+    ///
+    /// # Errors
+    /// [`QuoteRefusal`] when no rule covers the call. It is never free instead.
+    pub fn quote(&self, method: &Method, path: &CanonicalPath) -> Result<Quote, QuoteRefusal> {
+        let path = path.as_str();
+        let place = match self.exact.get(path) {
+            Some(&place) => Some(place),
+            None => self.tree.find(path.strip_prefix('/')),
+        };
+        let rules = place.and_then(|place| self.places.get(place)).ok_or(QuoteRefusal::NoRule)?;
+        let route = rules
+            .iter()
+            .find(|route| route.methods.name(method))
+            .or_else(|| rules.iter().find(|route| route.methods.accept(method)))
+            .ok_or(QuoteRefusal::NoRuleForMethod)?;
+        Ok(Quote { route: Arc::clone(route), credits: route.credits })
+    }
+
+    /// Every rule, each at its [`Route::index`].
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

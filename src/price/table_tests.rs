@@ -1,0 +1,191 @@
+//! Tests of the price table, the last ones against a slow table that is plainly right.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::price::Segment;
+
+fn table(rules: &str) -> PriceTable {
+    PriceTable::new(&configs(rules), &["ai"]).unwrap()
+}
+
+/// One rule a line: `METHODS PATH CREDITS`.
+fn configs(rules: &str) -> Vec<RouteConfig> {
+    let rules = rules.lines().map(str::trim).filter(|line| !line.is_empty());
+    rules.map(|line| config(&line.split(' ').collect::<Vec<_>>())).collect()
+}
+
+fn config(rule: &[&str]) -> RouteConfig {
+    let [methods, path, credits] = rule else { panic!("METHODS PATH CREDITS: {rule:?}") };
+    let methods = match *methods {
+        "*" => String::new(),
+        listed => format!("methods = ['{}']", listed.replace(',', "', '")),
+    };
+    let toml = format!("path = '{path}'\nupstream = 'ai'\ncredits = {credits}\n{methods}");
+    toml::from_str(&toml).unwrap()
+}
+
+/// The credits of a call, or the refusal.
+fn price(table: &PriceTable, method: Method, path: &str) -> Result<u64, QuoteRefusal> {
+    let path = CanonicalPath::parse(path.as_bytes()).unwrap();
+    table.quote(&method, &path).map(|quote| quote.credits.micros() / 1_000_000)
+}
+
+#[test]
+fn the_most_exact_pattern_wins_whatever_the_order() {
+    let mut rules = vec![
+        "* /{*rest} 1",
+        "* /a/{*rest} 2",
+        "* /a/{x} 3",
+        "* /a/{x}/{*rest} 4",
+        "* /a/{x}/c 5",
+        "* /a/b/{*rest} 6",
+        "* /a/b/c 7",
+        "* /a/b 8",
+        "* /a/ 9",
+    ];
+    for _ in 0..rules.len() {
+        rules.rotate_left(1);
+        let table = table(&rules.join("\n"));
+        for (path, credits) in [
+            ("/z", 1),
+            ("/z/y/x/", 1),
+            ("/a", 1),
+            ("/a/", 9),
+            ("/a/b", 8),
+            ("/a/z", 3),
+            ("/a/z/c", 5),
+            ("/a/z/d", 4),
+            ("/a/b/c", 7),
+            ("/a/b/d", 6),
+            ("/a/b/", 2),
+        ] {
+            assert_eq!(price(&table, Method::GET, path), Ok(credits), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_dead_end_falls_back_to_a_less_exact_pattern() {
+    let table = table("* /a/{x}/c 1\n* /a/b/{y}/d 2\n* /{*rest} 3");
+    assert_eq!(price(&table, Method::GET, "/a/b/c"), Ok(1));
+    assert_eq!(price(&table, Method::GET, "/a/b/c/d"), Ok(2));
+    assert_eq!(price(&table, Method::GET, "/a/b/c/e"), Ok(3));
+}
+
+#[test]
+fn a_path_without_a_rule_is_refused_and_never_free() {
+    let table = table("POST /a 5\nPOST /b/{*rest} 5");
+    for path in ["/", "/a/", "/A", "/a/b", "/b", "/b/", "/c"] {
+        assert_eq!(price(&table, Method::POST, path), Err(QuoteRefusal::NoRule), "{path}");
+    }
+    assert_eq!(price(&PriceTable::default(), Method::GET, "/"), Err(QuoteRefusal::NoRule));
+}
+
+#[test]
+fn a_path_with_a_rule_of_its_own_is_never_served_at_a_wildcards_price() {
+    let table = table("POST /a/hd 10\n* /a/{x} 1\nGET /a/{x}/raw 2\n* /{*rest} 0");
+    assert_eq!(price(&table, Method::POST, "/a/hd"), Ok(10));
+    assert_eq!(price(&table, Method::GET, "/a/hd"), Err(QuoteRefusal::NoRuleForMethod));
+    assert_eq!(price(&table, Method::POST, "/a/z/raw"), Err(QuoteRefusal::NoRuleForMethod));
+}
+
+#[test]
+fn head_costs_what_get_costs() {
+    let table = table("GET /a 5\nPOST /a 7\nPOST /b 7\n* /c 9\nHEAD /d 3\nGET,HEAD /e 4");
+    assert_eq!(price(&table, Method::HEAD, "/a"), Ok(5));
+    assert_eq!(price(&table, Method::HEAD, "/b"), Err(QuoteRefusal::NoRuleForMethod));
+    assert_eq!(price(&table, Method::HEAD, "/c"), Ok(9));
+    assert_eq!(price(&table, Method::GET, "/d"), Err(QuoteRefusal::NoRuleForMethod));
+    assert_eq!(price(&table, Method::HEAD, "/e"), Ok(4));
+}
+
+#[test]
+fn a_rule_without_methods_covers_all_that_are_forwarded() {
+    let table = table("* /a 5");
+    let purge = Method::from_bytes(b"PURGE").unwrap();
+    for method in [Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS, purge] {
+        assert_eq!(price(&table, method, "/a"), Ok(5));
+    }
+    for method in [Method::CONNECT, Method::TRACE] {
+        assert_eq!(price(&table, method, "/a"), Err(QuoteRefusal::NoRuleForMethod));
+    }
+}
+
+#[test]
+fn a_route_is_known_by_its_place_and_its_pattern() {
+    let table = table("GET /a/{x} 1\nPOST /a/{y} 2\n* /b 3");
+    for (index, route) in table.routes().iter().enumerate() {
+        assert_eq!(route.index, index);
+    }
+    let path = CanonicalPath::parse(b"/a/7").unwrap();
+    let quote = table.quote(&Method::POST, &path).unwrap();
+    assert_eq!((quote.route.index, quote.route.label()), (1, "/a/{y}"));
+}
+
+#[test]
+fn a_config_with_a_mistake_makes_no_table() {
+    assert!(PriceTable::new(&configs("* /a 1\n* /a 2"), &["ai"]).is_err());
+    assert!(PriceTable::new(&configs("* /a 1"), &["other"]).is_err());
+}
+
+/// Whether a pattern matches, read straight from its definition.
+fn matches(pattern: &[Segment], path: &[&str]) -> bool {
+    match (pattern, path) {
+        ([], []) => true,
+        ([Segment::Rest], [first, ..]) => !first.is_empty(),
+        ([Segment::One, pattern @ ..], [first, path @ ..]) => {
+            !first.is_empty() && matches(pattern, path)
+        }
+        ([Segment::Literal(text), pattern @ ..], [first, path @ ..]) => {
+            **text == **first && matches(pattern, path)
+        }
+        _ => false,
+    }
+}
+
+/// How exact each segment is, smaller is more exact. Every pattern that matches one path has
+/// the same literals where it has any.
+fn exactness(pattern: &[Segment]) -> Vec<u8> {
+    let rank = |segment: &Segment| match segment {
+        Segment::Literal(_) => 0,
+        Segment::One => 1,
+        Segment::Rest => 2,
+    };
+    pattern.iter().map(rank).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    #[test]
+    fn a_more_exact_route_is_never_passed_over(
+        rules in proptest::collection::btree_map(
+            "(/(a|b|\\{x\\})){0,3}(/\\{\\*r\\}|/a|/)".prop_filter("names repeat", |path| {
+                path.matches("{x}").count() < 2
+            }),
+            (1..100u64, proptest::sample::select(vec!["*", "GET", "POST", "GET,POST"])),
+            0..12,
+        ),
+        path in "(/(a|b|c)){1,4}/?",
+        post: bool,
+    ) {
+        let lines: Vec<_> =
+            rules.iter().map(|(path, (credits, methods))| format!("{methods} {path} {credits}")).collect();
+        let table = table(&lines.join("\n"));
+        let segments: Vec<_> = path.split('/').skip(1).collect();
+        let best = table
+            .routes()
+            .iter()
+            .filter(|route| matches(route.pattern.segments(), &segments))
+            .min_by_key(|route| exactness(route.pattern.segments()));
+        let method = if post { Method::POST } else { Method::GET };
+        let expected = match best {
+            None => Err(QuoteRefusal::NoRule),
+            Some(route) if !route.methods.accept(&method) => Err(QuoteRefusal::NoRuleForMethod),
+            Some(route) => Ok(route.index),
+        };
+        let path = CanonicalPath::parse(path.as_bytes()).unwrap();
+        prop_assert_eq!(table.quote(&method, &path).map(|quote| quote.route.index), expected);
+    }
+}

@@ -324,6 +324,14 @@ impl Problem {
         )
     }
 
+    /// 400: the request's body does not have the framing that its head announced.
+    pub fn unreadable_request() -> Self {
+        Self::bad_request(Text::new(
+            "The request could not be read to its end; its body does not match its head.",
+            "La requête n'a pas pu être lue jusqu'au bout ; son corps ne correspond pas à son en-tête.",
+        ))
+    }
+
     /// 409: the id was used for something else, or what it names has ended.
     pub fn conflict(detail: Text) -> Self {
         Self::new(StatusCode::CONFLICT, Code::IdempotencyConflict, detail)

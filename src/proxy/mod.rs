@@ -1,5 +1,28 @@
-//! The Pingora side.
+//! The Pingora side: identify → price → hold → forward → meter → settle, a phase each.
+//!
+//! [`gate`](self) is the `ProxyHttp` implementation; its phases are a few lines that call the
+//! other files. Nothing outside this folder and `gateway.rs` knows Pingora.
 
-pub mod config;
+mod call;
+mod config;
+mod cors;
+mod gate;
+mod headers;
+mod listener;
+mod live;
+mod own;
+mod reply;
+mod settle;
+mod target;
+mod tls;
+mod upstream;
 
-pub use config::*;
+pub use call::CallsInFlight;
+pub use config::{
+    ServerConfig, TlsConfig, UpstreamConfig, UpstreamUrl, UpstreamUrlError, check_upstreams,
+};
+pub use cors::Cors;
+pub use gate::{Gate, GateOptions};
+pub use listener::{Limits, PublicListener};
+pub use live::Live;
+pub use tls::{TlsFiles, TlsFilesError};

@@ -1,0 +1,91 @@
+//! Browsers on other origins (the Fetch standard's CORS protocol).
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+
+/// Which origins may call from a browser. With none, no CORS header is sent at all.
+#[derive(Clone, Debug, Default)]
+pub struct Cors {
+    origins: Vec<HeaderValue>,
+}
+
+/// What a page may read of an answer besides its body.
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("x-credits-cost, x-credits-remaining, x-request-id, retry-after");
+
+/// How long a browser may remember a preflight: two hours, the most that Chromium does.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
+
+const VARY: HeaderValue = HeaderValue::from_static("origin");
+
+/// What an upstream may say of its own, and does not where Farebox speaks.
+const UPSTREAMS_OWN: [header::HeaderName; 6] = [
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::ACCESS_CONTROL_MAX_AGE,
+];
+
+impl Cors {
+    /// `[api] cors_origins`, which were checked before.
+    pub fn new(origins: &[String]) -> Self {
+        let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+        Self { origins: origins.collect() }
+    }
+
+    /// True where Farebox speaks CORS.
+    pub fn is_on(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
+    /// The request's origin, where it is one that may read answers.
+    pub fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(header::ORIGIN)?;
+        self.origins.contains(origin).then(|| origin.clone())
+    }
+
+    /// True for a preflight: a question, never forwarded, never charged.
+    pub fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
+        self.is_on()
+            && *method == Method::OPTIONS
+            && headers.contains_key(header::ORIGIN)
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+    }
+
+    /// The answer to a preflight. An origin that is not allowed gets one without permission.
+    pub fn preflight(&self, request: &HeaderMap) -> Result<ResponseHeader> {
+        let mut head = ResponseHeader::build(204, Some(6))?;
+        head.insert_header(header::VARY, VARY)?;
+        let Some(origin) = self.allowed(request) else { return Ok(head) };
+        head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)?;
+        for (asked, granted) in [
+            (header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_ALLOW_METHODS),
+            (header::ACCESS_CONTROL_REQUEST_HEADERS, header::ACCESS_CONTROL_ALLOW_HEADERS),
+        ] {
+            if let Some(value) = request.get(asked) {
+                head.insert_header(granted, value.clone())?;
+            }
+        }
+        head.insert_header(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE)?;
+        Ok(head)
+    }
+
+    /// Puts Farebox's word on an answer in place of the upstream's.
+    pub fn mark(&self, head: &mut ResponseHeader, origin: Option<&HeaderValue>) -> Result<()> {
+        if !self.is_on() {
+            return Ok(());
+        }
+        for name in &UPSTREAMS_OWN {
+            head.remove_header(name);
+        }
+        head.append_header(header::VARY, VARY)?;
+        if let Some(origin) = origin {
+            head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone())?;
+            head.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,275 @@
+//! The phases of a call: identify → price → hold → forward → meter → settle.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use axum::Router;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use super::call::{Call, CallsInFlight};
+use super::cors::Cors;
+use super::live::Live;
+use super::target::{self, Target};
+use super::upstream::MAX_ATTEMPTS;
+use super::{headers, listener, own, reply, settle};
+use crate::api::STRIPE_WEBHOOK_PATH;
+use crate::problem::{Language, Problem, Text};
+use crate::shop::{Shop, refuse_quote};
+
+/// What a gate needs besides the shop.
+#[derive(Clone, Debug)]
+pub struct GateOptions {
+    /// Where Farebox's own routes are.
+    pub prefix: String,
+    /// Which browsers may call.
+    pub cors: Cors,
+    /// The largest request head.
+    pub max_header_bytes: usize,
+}
+
+/// The gate that every call passes. Pingora calls its methods, one phase each.
+pub struct Gate {
+    pub(super) shop: Arc<Shop>,
+    live: Arc<ArcSwap<Live>>,
+    own: Router,
+    pub(super) options: GateOptions,
+    in_flight: CallsInFlight,
+}
+
+impl Gate {
+    /// A gate before `live`'s upstreams, with `own` routes beside them.
+    pub fn new(
+        shop: Arc<Shop>,
+        live: Arc<ArcSwap<Live>>,
+        own: Router,
+        options: GateOptions,
+        in_flight: CallsInFlight,
+    ) -> Self {
+        Self { shop, live, own, options, in_flight }
+    }
+
+    fn is_own(&self, path: &str) -> bool {
+        let under = |parent: &str| {
+            path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        under(&self.options.prefix) || path == STRIPE_WEBHOOK_PATH
+    }
+
+    /// Identify, price and hold. What it refuses never reaches an upstream.
+    async fn admit(&self, session: &Session, call: &mut Call, target: Target) -> Result<(), Problem> {
+        let head = session.req_header();
+        let identity = self.shop.identify(&head.headers).await?;
+        call.account = Some(identity.account.clone());
+
+        let live = self.live.load_full();
+        let quote = live.catalogue.prices.quote(&head.method, &target.path).map_err(refuse_quote)?;
+        if session.is_upgrade_req() && is_websocket(session) && !quote.route.websocket {
+            return Err(Problem::bad_request(Text::new(
+                "This route does not take WebSocket connections.",
+                "Cette route n'accepte pas les connexions WebSocket.",
+            )));
+        }
+        call.route = Some(quote.route.index);
+        call.live = Some(live);
+        call.path = Some(target.path);
+        call.query = target.query;
+
+        let Some(route) = call.route().filter(|_| !quote.credits.is_zero()) else { return Ok(()) };
+        let label = route.label.clone();
+        let held =
+            self.shop.ledger.hold(call.id.clone(), identity.account, quote.credits, label).await;
+        call.hold = Some(held.map_err(|refusal| self.shop.refuse(refusal, quote.credits))?);
+        Ok(())
+    }
+
+    async fn refuse(&self, session: &mut Session, call: &mut Call, problem: Problem) -> Result<bool> {
+        call.refused = Some(problem.status.as_u16());
+        reply::problem(session, call, &self.options.cors, &problem).await?;
+        Ok(true)
+    }
+}
+
+fn is_websocket(session: &Session) -> bool {
+    headers::text(&session.req_header().headers, &http::header::UPGRADE)
+        .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
+}
+
+#[async_trait]
+impl ProxyHttp for Gate {
+    type CTX = Call;
+
+    fn new_ctx(&self) -> Call {
+        Call::begin(&self.in_flight)
+    }
+
+    /// None of Pingora's modules is used.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, call: &mut Call) -> Result<()> {
+        listener::head_arrived();
+        // A client that pipelines its next request has not gone away.
+        session.set_pipelining_enabled(true);
+        session.set_write_timeout(Some(listener::WRITE_TIMEOUT));
+        session.set_total_drain_timeout(Some(listener::DRAIN_TIMEOUT));
+        call.client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
+        let headers = &session.req_header().headers;
+        call.language = Language::of(headers);
+        call.origin = self.options.cors.allowed(headers);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
+        let target = match target::read(session, self.options.max_header_bytes) {
+            Ok(target) => target,
+            Err(problem) => {
+                // Where the request ends is not certain: nothing more is read from here.
+                session.set_keepalive(None);
+                return self.refuse(session, call, problem).await;
+            }
+        };
+        let head = session.req_header();
+        if self.options.cors.is_preflight(&head.method, &head.headers) {
+            let head = self.options.cors.preflight(&head.headers)?;
+            reply::send(session, call, &self.options.cors, head, Bytes::new()).await?;
+            return Ok(true);
+        }
+        if self.is_own(target.path.as_str()) {
+            let status = own::answer(session, call, &self.own, &self.options.cors, &target).await?;
+            call.refused = Some(status);
+            return Ok(true);
+        }
+        match self.admit(session, call, target).await {
+            Ok(()) => Ok(false),
+            Err(problem) => self.refuse(session, call, problem).await,
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, call: &mut Call) -> Result<Box<HttpPeer>> {
+        let attempt = call.attempts;
+        call.attempts += 1;
+        call.progress.forwarded.get_or_insert_with(Instant::now);
+        let websocket = session.is_upgrade_req();
+        let peer = call.route().and_then(|route| {
+            route.upstream.peer(attempt, route.rule.read_timeout, websocket && route.rule.websocket)
+        });
+        peer.ok_or_else(|| {
+            let error = Error::explain(ErrorType::ConnectError, "no address of the upstream is known");
+            error.into_up()
+        })
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        call: &mut Call,
+    ) -> Result<()> {
+        if let Some(path) = &call.path {
+            let target = [path.as_str(), &call.query].concat();
+            if head.raw_path() != target.as_bytes() || head.uri.authority().is_some() {
+                head.set_raw_path(target.as_bytes())?;
+            }
+        }
+        match call.route() {
+            Some(route) => headers::towards_upstream(session, head, call, &route.upstream),
+            None => Ok(()),
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        call: &mut Call,
+    ) -> Result<()> {
+        call.progress.request_sent |= end;
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        head: &mut ResponseHeader,
+        call: &mut Call,
+    ) -> Result<()> {
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        call.progress.status = Some(head.status.as_u16());
+        headers::towards_client(head, call)?;
+        self.options.cors.mark(head, call.origin.as_ref())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        call: &mut Call,
+    ) -> Result<Option<std::time::Duration>> {
+        if end {
+            call.progress.ended = Some(Instant::now());
+        }
+        Ok(None)
+    }
+
+    /// Only connecting is tried again, at the next address: nothing was sent.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        call: &mut Call,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let addresses = call.route().map_or(0, |route| route.upstream.address_count());
+        error.set_retry(call.attempts < addresses.min(MAX_ATTEMPTS));
+        error
+    }
+
+    /// A request that may have reached an upstream is never sent again.
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        _: &mut Session,
+        error: Box<Error>,
+        _: &mut Call,
+        _: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("upstream {peer}"));
+        error.set_retry(false);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, call: &mut Call) -> FailToProxy {
+        let answered = session.response_written().is_some();
+        let problem = if answered { None } else { settle::problem_of(error) };
+        let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
+        if let Some(problem) = problem {
+            session.set_keepalive(None);
+            // If the client is gone as well there is nobody to tell.
+            let _ = self.refuse(session, call, problem).await;
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Call, error: &Error) -> bool {
+        // Clients leave all the time.
+        error.esource() == &ErrorSource::Downstream
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, call: &mut Call) {
+        listener::call_ended();
+        settle::settle(call, error);
+        let status = session.response_written().map(|head| head.status.as_u16());
+        settle::count(&self.shop.metrics, call, status);
+    }
+}

@@ -1,0 +1,256 @@
+//! The public listener: accepts connections, bounds how long a client may take, and stops
+//! without cutting off a call.
+//!
+//! Pingora's own server sleeps its whole grace period on a stop and then drops what runs, so
+//! the socket is accepted from here and only the connections are handed to Pingora.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pingora_core::apps::{HttpServerApp as _, HttpServerOptions, ServerApp as _};
+use pingora_core::listeners::tls::Acceptor;
+use pingora_core::protocols::l4::stream::Stream as L4Stream;
+use pingora_core::protocols::{ALPN, GetSocketDigest as _, SocketDigest, Ssl as _, Stream};
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::HttpProxy;
+use prometheus::IntGauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::gate::Gate;
+use super::upstream::MAX_ATTEMPTS;
+
+/// How long a client may take to read a part of an answer.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the rest of a refused request's body is read, so that its client sees the answer.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many idle connections to upstreams are kept.
+const UPSTREAM_POOL: usize = 1024;
+
+/// How long accepting rests when the system has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// For a TLS handshake, and for the first request's head, from the connection on.
+    pub header_timeout: Duration,
+    /// From an answer's end to the end of the next request's head.
+    pub keepalive_timeout: Duration,
+}
+
+/// A bound listener.
+pub struct PublicListener {
+    socket: TcpListener,
+    tls: Option<Acceptor>,
+    proxy: Arc<HttpProxy<Gate>>,
+    limits: Limits,
+    connections: IntGauge,
+}
+
+impl PublicListener {
+    /// A listener that hands its connections to `gate`.
+    pub fn new(
+        socket: TcpListener,
+        tls: Option<Acceptor>,
+        gate: Gate,
+        limits: Limits,
+        threads: usize,
+    ) -> Self {
+        let connections = gate.shop.metrics.connections.clone();
+        let conf = ServerConf {
+            threads,
+            upstream_keepalive_pool_size: UPSTREAM_POOL,
+            max_retries: MAX_ATTEMPTS,
+            ..ServerConf::default()
+        };
+        let mut proxy = HttpProxy::new(gate, Arc::new(conf));
+        proxy.handle_init_modules();
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(limits.keepalive_timeout);
+        proxy.server_options = Some(options);
+        Self { socket, tls, proxy: Arc::new(proxy), limits, connections }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves until `stop` turns true; then accepts nothing more, lets idle connections go, and
+    /// returns the ones on which calls still run.
+    pub async fn serve(self, mut stop: watch::Receiver<bool>) -> JoinSet<()> {
+        let Self { socket, tls, proxy, limits, connections } = self;
+        let tls = tls.map(Arc::new);
+        let slots = Arc::new(Semaphore::new(limits.max_connections));
+        let mut open = JoinSet::new();
+        let shutdown = stop.clone();
+        loop {
+            // At the limit nothing is accepted; clients wait in the system's queue.
+            let accepted = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                Some(_) = open.join_next(), if !open.is_empty() => continue,
+                accepted = accept(&socket, &slots) => accepted,
+            };
+            let Some((stream, slot)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let (proxy, tls, shutdown) = (proxy.clone(), tls.clone(), shutdown.clone());
+            let counted = Counted::new(&connections);
+            open.spawn(async move {
+                let _held = (slot, counted);
+                if let Some((stream, is_http2)) = handshake(stream, tls, limits).await {
+                    serve_connection(proxy, stream, is_http2, limits, shutdown).await;
+                }
+            });
+        }
+        drop(socket);
+        proxy.http_cleanup().await;
+        open
+    }
+}
+
+async fn accept(
+    socket: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    // The semaphore is never closed.
+    let slot = slots.clone().acquire_owned().await.ok()?;
+    match socket.accept().await {
+        Ok((stream, _)) => Some((stream, slot)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            None
+        }
+    }
+}
+
+/// Dresses a socket for Pingora, with TLS where there is TLS.
+async fn handshake(
+    stream: TcpStream,
+    tls: Option<Arc<Acceptor>>,
+    limits: Limits,
+) -> Option<(Stream, bool)> {
+    use std::os::fd::AsRawFd as _;
+    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    // Small answers must not wait for more; where it cannot be set they do.
+    let _ = stream.set_nodelay(true);
+    let mut stream = L4Stream::from(stream);
+    stream.set_socket_digest(digest);
+    let Some(tls) = tls else { return Some((Box::new(stream), false)) };
+    let secured = tokio::time::timeout(limits.header_timeout, tls.tls_handshake(stream)).await;
+    match secured {
+        Ok(Ok(stream)) => {
+            let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+            Some((Box::new(stream), is_http2))
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn serve_connection(
+    proxy: Arc<HttpProxy<Gate>>,
+    stream: Stream,
+    is_http2: bool,
+    limits: Limits,
+    shutdown: watch::Receiver<bool>,
+) {
+    if is_http2 {
+        // Pingora itself closes idle HTTP/2 connections.
+        proxy.process_new(stream, &shutdown).await;
+        return;
+    }
+    let head = Arc::new(HeadWatch::new());
+    let serving = CONNECTION.scope(head.clone(), proxy.process_new(stream, &shutdown));
+    tokio::select! {
+        _ = serving => {}
+        () = head.too_slow(limits) => tracing::debug!("closed a connection that sent no request"),
+    }
+}
+
+tokio::task_local! {
+    static CONNECTION: Arc<HeadWatch>;
+}
+
+/// Called when a request's head has been read.
+pub(super) fn head_arrived() {
+    // Not set on HTTP/2, where each stream is a task of its own.
+    let _ = CONNECTION.try_with(|head| head.waiting_since_ms.store(BUSY, Ordering::Relaxed));
+}
+
+/// Called when a call has ended and its connection waits for the next one.
+pub(super) fn call_ended() {
+    let _ = CONNECTION.try_with(|head| {
+        head.waiting_since_ms.store(head.elapsed_ms(), Ordering::Relaxed);
+    });
+}
+
+/// How long a connection has waited for a whole request head.
+#[derive(Debug)]
+struct HeadWatch {
+    opened: Instant,
+    /// In milliseconds since `opened`; [`BUSY`] while a call runs.
+    waiting_since_ms: AtomicU64,
+}
+
+const BUSY: u64 = u64::MAX;
+
+impl HeadWatch {
+    fn new() -> Self {
+        Self { opened: Instant::now(), waiting_since_ms: AtomicU64::new(0) }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.opened.elapsed().as_millis() as u64
+    }
+
+    /// Resolves once the client has taken longer than it may. It runs in the connection's own
+    /// task, so a head cannot arrive at the moment at which this decides.
+    async fn too_slow(&self, limits: Limits) {
+        let shortest = limits.header_timeout.min(limits.keepalive_timeout);
+        loop {
+            let deadline = match self.waiting_since_ms.load(Ordering::Relaxed) {
+                BUSY => Instant::now() + shortest,
+                0 => self.opened + limits.header_timeout,
+                since => self.opened + Duration::from_millis(since) + limits.keepalive_timeout,
+            };
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+}
+
+/// Counts a connection for as long as it is open.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

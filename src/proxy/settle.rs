@@ -1,0 +1,158 @@
+//! How a call ends: its hold, its problem, its figures.
+
+use std::time::Instant;
+
+use pingora_error::{Error, ErrorSource, ErrorType};
+
+use super::call::Call;
+use crate::metrics::Metrics;
+use crate::price::OnClientAbort;
+use crate::problem::Problem;
+
+/// Route labels of answers that no price rule led to.
+const NO_ROUTE: &str = "none";
+
+/// Whether a call is paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Charge,
+    Release,
+}
+
+/// Ends the call's hold, if it has one.
+pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
+    let Some(route) = call.route() else { return };
+    let failure = error.map(Error::esource);
+    let verdict = judge(
+        failure,
+        call.progress.status.map(|status| Answer {
+            is_charged: route.rule.charges_for(status),
+            is_tunnel: status == 101,
+        }),
+        call.progress.request_sent,
+        route.rule.on_client_abort,
+    );
+    let Some(hold) = call.hold.take() else { return };
+    match verdict {
+        Verdict::Charge => {
+            tracing::info!(
+                target: "farebox::usage",
+                account = %hold.account(),
+                route = hold.route(),
+                cost = %hold.amount(),
+                available_after = %hold.after().available(),
+                request_id = %call.id,
+                "credit usage"
+            );
+            let amount = hold.amount();
+            hold.capture(amount);
+        }
+        Verdict::Release => hold.release(),
+    }
+}
+
+/// What the rules need to know of an upstream's answer.
+#[derive(Clone, Copy)]
+struct Answer {
+    is_charged: bool,
+    is_tunnel: bool,
+}
+
+/// The rules of DESIGN.md, "A request's path".
+fn judge(
+    failure: Option<&ErrorSource>,
+    answer: Option<Answer>,
+    request_sent: bool,
+    on_client_abort: OnClientAbort,
+) -> Verdict {
+    if answer.is_some_and(|answer| !answer.is_charged) {
+        return Verdict::Release;
+    }
+    match (failure, answer) {
+        (None, Some(_)) => Verdict::Charge,
+        (None, None) => Verdict::Release,
+        // A tunnel ends when either side has had enough of it.
+        (Some(_), Some(Answer { is_tunnel: true, .. })) => Verdict::Charge,
+        (Some(ErrorSource::Downstream), _) => {
+            if request_sent && on_client_abort == OnClientAbort::Charge {
+                Verdict::Charge
+            } else {
+                Verdict::Release
+            }
+        }
+        (Some(_), _) => Verdict::Release,
+    }
+}
+
+/// What the client is told of an error; `None` where it is gone.
+pub(super) fn problem_of(error: &Error) -> Option<Problem> {
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,
+        WriteError, WriteTimedout,
+    };
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ConnectionClosed | ReadError | WriteError | WriteTimedout) => None,
+        (ErrorSource::Downstream, ReadTimedout) => Some(Problem::request_timeout()),
+        (ErrorSource::Downstream, _) => Some(Problem::unreadable_request()),
+        (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => {
+            Some(Problem::upstream_timeout())
+        }
+        _ => Some(Problem::upstream_failed()),
+    }
+}
+
+/// Counts the call; `status` is what the client was sent.
+pub(super) fn count(metrics: &Metrics, call: &Call, status: Option<u16>) {
+    let status = call.refused.or(status).unwrap_or(499);
+    let now = Instant::now();
+    let Some(route) = call.route() else {
+        metrics.requests.with_label_values(&[NO_ROUTE, &status.to_string()]).inc();
+        return;
+    };
+    if status == 200 {
+        route.answered_200.inc();
+    } else {
+        metrics.requests.with_label_values(&[&*route.label, &status.to_string()]).inc();
+    }
+    let whole = now.saturating_duration_since(call.started);
+    route.request_seconds.observe(whole.as_secs_f64());
+    let before = call.progress.forwarded.unwrap_or(now).saturating_duration_since(call.started);
+    let after = now.saturating_duration_since(call.progress.ended.unwrap_or(now));
+    route.overhead_seconds.observe((before + after).as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAID: Option<Answer> = Some(Answer { is_charged: true, is_tunnel: false });
+    const FREE: Option<Answer> = Some(Answer { is_charged: false, is_tunnel: false });
+    const TUNNEL: Option<Answer> = Some(Answer { is_charged: true, is_tunnel: true });
+    const UP: Option<&ErrorSource> = Some(&ErrorSource::Upstream);
+    const DOWN: Option<&ErrorSource> = Some(&ErrorSource::Downstream);
+    const OURS: Option<&ErrorSource> = Some(&ErrorSource::Internal);
+
+    #[test]
+    fn only_what_was_delivered_or_left_late_is_charged() {
+        use OnClientAbort::{Charge as Pay, Release as Free};
+        use Verdict::{Charge, Release};
+        for (failure, answer, sent, abort, verdict) in [
+            (None, PAID, true, Pay, Charge),
+            (None, FREE, true, Pay, Release),
+            (None, None, true, Pay, Release),
+            (UP, None, true, Pay, Release),
+            (UP, PAID, true, Pay, Release),
+            (UP, TUNNEL, true, Pay, Charge),
+            (DOWN, TUNNEL, true, Free, Charge),
+            (DOWN, None, true, Pay, Charge),
+            (DOWN, None, false, Pay, Release),
+            (DOWN, None, true, Free, Release),
+            (DOWN, PAID, true, Pay, Charge),
+            (DOWN, PAID, true, Free, Release),
+            (DOWN, FREE, true, Pay, Release),
+            (OURS, PAID, true, Pay, Release),
+        ] {
+            assert_eq!(judge(failure, answer, sent, abort), verdict, "{failure:?} sent: {sent}");
+        }
+    }
+}

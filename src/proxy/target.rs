@@ -1,0 +1,99 @@
+//! The head of a request, read one way only: its target, and its framing.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use pingora_proxy::Session;
+
+use crate::price::CanonicalPath;
+use crate::problem::{Problem, Text};
+use crate::shop::refuse_path;
+
+/// A request's target.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The path that is priced and that the upstream sees.
+    pub path: CanonicalPath,
+    /// The query with its `?`, as it was sent; empty where there is none.
+    pub query: String,
+}
+
+/// Reads the head, or refuses what could be read in two ways.
+pub(super) fn read(session: &Session, max_header_bytes: usize) -> Result<Target, Problem> {
+    check_framing(session, max_header_bytes)?;
+    let head = session.req_header();
+    let raw = head.raw_path();
+    let raw = if raw.starts_with(b"/") { raw } else { own_authority(session, raw)? };
+    let (path, query) = match raw.iter().position(|b| *b == b'?') {
+        Some(mark) => raw.split_at(mark),
+        None => (raw, &raw[raw.len()..]),
+    };
+    let path = CanonicalPath::parse(path).map_err(refuse_path)?;
+    let query = str::from_utf8(query).ok().filter(|query| is_plain(query)).ok_or_else(|| {
+        Problem::bad_request(Text::new(
+            "The query string has characters that must be percent-encoded.",
+            "La chaîne de requête contient des caractères à encoder.",
+        ))
+    })?;
+    Ok(Target { path, query: query.to_owned() })
+}
+
+fn is_plain(query: &str) -> bool {
+    query.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+}
+
+/// The path of an absolute-form target (`GET http://host/path`), which must name the host that
+/// the `host` header names.
+fn own_authority<'a>(session: &Session, raw: &'a [u8]) -> Result<&'a [u8], Problem> {
+    let ambiguous = || {
+        Problem::bad_request(Text::new(
+            "The request's target is not a path on this host. Send it as `/path`.",
+            "La cible de la requête n'est pas un chemin de cet hôte. Envoyez-la comme `/chemin`.",
+        ))
+    };
+    let rest = raw
+        .strip_prefix(b"http://")
+        .or_else(|| raw.strip_prefix(b"https://"))
+        .ok_or_else(ambiguous)?;
+    let slash = rest.iter().position(|b| *b == b'/').ok_or_else(ambiguous)?;
+    let (authority, path) = rest.split_at(slash);
+    let host = session.req_header().headers.get(HOST).map(|host| host.as_bytes());
+    let same = host.is_some_and(|host| host.eq_ignore_ascii_case(authority));
+    if same { Ok(path) } else { Err(ambiguous()) }
+}
+
+/// Refuses a head that is too large, and a body with two framings: an upstream must not be able
+/// to see another end of the request than we do.
+fn check_framing(session: &Session, max_header_bytes: usize) -> Result<(), Problem> {
+    let headers = &session.req_header().headers;
+    let Some(http1) = session.as_http1() else {
+        let size: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+        return if size > max_header_bytes {
+            Err(Problem::head_too_large(max_header_bytes))
+        } else {
+            Ok(())
+        };
+    };
+    let raw = http1.get_headers_raw_bytes();
+    if raw.len() > max_header_bytes {
+        return Err(Problem::head_too_large(max_header_bytes));
+    }
+    // Pingora keeps only one of the two; what the client sent is still in the raw bytes.
+    let sent = |name: &str| {
+        raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count()
+    };
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    if chunked && (sent(CONTENT_LENGTH.as_str()) > 0 || sent(TRANSFER_ENCODING.as_str()) > 1) {
+        return Err(Problem::bad_request(Text::new(
+            "The request's body has two framings. Send either `content-length` or one \
+             `transfer-encoding: chunked`.",
+            "Le corps de la requête a deux délimitations. Envoyez soit `content-length`, soit un \
+             seul `transfer-encoding: chunked`.",
+        )));
+    }
+    Ok(())
+}
+
+/// Whether a header line is of this name.
+fn names(line: &[u8], name: &[u8]) -> bool {
+    let field = line.split(|b| *b == b':').next().unwrap_or_default();
+    field.len() < line.len() && field.trim_ascii().eq_ignore_ascii_case(name)
+}

@@ -1,0 +1,135 @@
+//! TLS on the public listener: certificate files that may change while it runs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use pingora_core::listeners::tls::{Acceptor, TlsSettings};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::config::TlsConfig;
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Why a certificate and its key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFilesError {
+    /// A file cannot be read as PEM.
+    #[error("{}: {error}", path.display())]
+    Pem {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: rustls::pki_types::pem::Error,
+    },
+    /// There is no certificate in the file.
+    #[error("{}: no certificate in it", path.display())]
+    Empty {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The key is of no use, or belongs to another certificate.
+    #[error("{}: {error}", path.display())]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: rustls::Error,
+    },
+}
+
+/// The certificate in use, and the files it came from.
+pub struct TlsFiles {
+    config: TlsConfig,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl fmt::Debug for TlsFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsFiles").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl TlsFiles {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Where they are not a certificate and its key.
+    pub fn load(config: &TlsConfig) -> Result<Arc<Self>, TlsFilesError> {
+        let current = ArcSwap::from_pointee(read(config)?);
+        Ok(Arc::new(Self { config: config.clone(), current }))
+    }
+
+    /// Takes up new files whenever they change, for as long as it is polled. Files that cannot
+    /// be used are logged, and the certificate before them stays.
+    pub async fn watch(self: Arc<Self>) {
+        let mut seen = self.modified();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let modified = self.modified();
+            if modified == seen {
+                continue;
+            }
+            match read(&self.config) {
+                Ok(key) => {
+                    self.current.store(Arc::new(key));
+                    seen = modified;
+                    tracing::info!("took up the new TLS certificate");
+                }
+                // Perhaps only one of the two is there yet: look again.
+                Err(error) => tracing::warn!(%error, "the TLS files changed and cannot be used"),
+            }
+        }
+    }
+
+    fn modified(&self) -> [Option<SystemTime>; 2] {
+        [&self.config.cert_file, &self.config.key_file]
+            .map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok())
+    }
+
+    /// Accepts TLS connections, with HTTP/2 for clients that have it.
+    ///
+    /// # Errors
+    /// Only if Pingora refuses empty settings, which it does not.
+    pub fn acceptor(self: &Arc<Self>) -> pingora_error::Result<Acceptor> {
+        let mut settings = TlsSettings::intermediate("", "")?;
+        settings.set_cert_resolver(Arc::new(Resolver(self.clone())));
+        settings.enable_h2();
+        Ok(settings.build())
+    }
+}
+
+#[derive(Debug)]
+struct Resolver(Arc<TlsFiles>);
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.current.load_full())
+    }
+}
+
+fn read(config: &TlsConfig) -> Result<CertifiedKey, TlsFilesError> {
+    let TlsConfig { cert_file, key_file } = config;
+    let pem = |path: &Path| {
+        let path = path.to_owned();
+        move |error| TlsFilesError::Pem { path, error }
+    };
+    let chain = CertificateDer::pem_file_iter(cert_file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(pem(cert_file))?;
+    if chain.is_empty() {
+        return Err(TlsFilesError::Empty { path: cert_file.clone() });
+    }
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(pem(key_file))?;
+    let unusable = |error| TlsFilesError::Key { path: key_file.clone(), error };
+    let key = CertifiedKey::new(chain, any_supported_type(&key).map_err(unusable)?);
+    key.keys_match().map_err(unusable)?;
+    Ok(key)
+}

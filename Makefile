@@ -1,0 +1,70 @@
+# Every target sets up what it needs by itself; `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The order of a target's steps is meant: cheap checks first, the tests last.
+.NOTPARALLEL:
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+SDK_VENV := $(TARGET_DIR)/sdk-venv
+NEXTEST_PROFILE ?= $(if $(CI),ci,default)
+SCRIPTS := $(wildcard scripts/*.sh) .ci/run
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup setup-run setup-test setup-bench
+setup: ## Install all that running, testing and benching need (through apt on Debian and Ubuntu)
+	@scripts/setup.sh
+setup-run setup-test setup-bench: setup-%:
+	@scripts/setup.sh $*
+
+.PHONY: run
+run: setup-run ## Build Farebox and start its demo: no config, no server, a funded account
+	cargo run --release -- demo
+
+.PHONY: test
+test: setup-test fmt-check clippy shellcheck deny docs test-doc test-sdk test-rust ## Every check and every test, as CI runs them
+
+.PHONY: lint
+lint: setup-test fmt-check clippy shellcheck deny ## The checks without the tests
+
+.PHONY: fmt fmt-check clippy shellcheck deny
+fmt: ## Format the Rust code
+	cargo fmt
+fmt-check:
+	cargo fmt --check
+clippy:
+	cargo clippy --locked --all-targets -- -D warnings
+shellcheck:
+	shellcheck $(SCRIPTS)
+deny: ## Licences, sources and advisories of the dependencies
+	scripts/deny.sh
+
+.PHONY: docs
+docs: ## Build the API documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+.PHONY: test-rust test-doc test-sdk
+test-rust: ## The Rust tests alone
+	cargo nextest run --locked --profile $(NEXTEST_PROFILE)
+test-doc:
+	cargo test --locked --doc
+test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against the demo
+	cargo build --locked --bin farebox
+	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
+
+# In a folder of its own, made anew when the pinned versions change.
+$(SDK_VENV)/installed: tests/sdk/requirements.txt
+	python3 -m venv --clear $(SDK_VENV)
+	$(SDK_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+.PHONY: bench
+bench: setup-bench ## Farebox next to a bare Pingora: requests/s, CPU a request, p50, p99
+	scripts/bench.sh
+
+.PHONY: clean
+clean: ## Remove all that was built
+	cargo clean

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Installs what this machine lacks to run, test or bench Farebox, and says what it does.
+#
+#   scripts/setup.sh run      what `make run` needs: a C compiler and cmake
+#   scripts/setup.sh test     that, and what `make test` needs
+#   scripts/setup.sh bench    what running needs, and the load generator
+#   scripts/setup.sh          all of it
+#
+# On Debian and Ubuntu it installs with apt, through sudo unless you are root; elsewhere it lists
+# what to install and exits 1. It touches nothing that is there already. Rust itself is yours to
+# install: which toolchain you use is no script's business.
+set -euo pipefail
+
+# Tools that cargo builds; newer ones may ask for a newer Rust than ours.
+readonly nextest_version=0.9.143 deny_version=0.20.2
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+packages=() # Debian's names of what is missing
+reasons=()
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# need PACKAGE WHY CHECK…: the package is missing if the check fails.
+need() {
+    local package=$1 why=$2
+    shift 2
+    if "$@" >/dev/null 2>&1; then return; fi
+    packages+=("$package")
+    reasons+=("$package: $why")
+}
+
+need_for_run() {
+    need build-essential "compiles the C parts of our dependencies: SQLite, aws-lc, mimalloc" have cc
+    need cmake "Pingora builds its zlib with it" have cmake
+}
+
+need_for_test() {
+    need curl "the curl lines that the demo prints are tested as they stand" have curl
+    need python3 "runs the official OpenAI SDK as a client of the gateway" have python3
+    need python3-venv "gives that SDK a folder of its own" python3 -c 'import ensurepip, venv'
+    need shellcheck "checks the scripts" have shellcheck
+}
+
+need_for_bench() {
+    need wrk "the load generator" have wrk
+    need curl "funds the benched account" have curl
+    need openssl "signs the benched token" have openssl
+    need util-linux "pins each process to its core" have taskset
+}
+
+check_rust() {
+    have cargo || die "Rust is missing: install it with rustup, or from your system if that has 1.94 or newer"
+    if [[ $1 != test ]]; then return; fi
+    local component
+    for component in fmt clippy; do
+        if cargo "$component" --version >/dev/null 2>&1; then continue; fi
+        have rustup || die "cargo $component is missing: install your system's rustfmt and clippy"
+        say "adding cargo $component to the Rust toolchain: \`make test\` runs it"
+        rustup component add "${component/fmt/rustfmt}"
+    done
+}
+
+install_packages() {
+    if ((${#packages[@]} == 0)); then return; fi
+    say "missing here:"
+    printf '  %s\n' "${reasons[@]}"
+    have apt-get || die "no apt-get on this system: install the above with its own package manager, then run this again"
+    local as_root=()
+    if ((EUID != 0)); then
+        have sudo || die "not root, and no sudo: run as root: apt-get install ${packages[*]}"
+        as_root=(sudo)
+    fi
+    say "installing with apt-get: ${packages[*]}"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+install_cargo_tool() { # NAME VERSION WHY
+    if cargo "${1#cargo-}" --version >/dev/null 2>&1; then return; fi
+    say "building $1 $2 (some minutes, once): $3"
+    cargo install --locked --version "$2" "$1"
+}
+
+what=${1:-all}
+case $what in
+    run) need_for_run ;;
+    test) need_for_run; need_for_test ;;
+    bench) need_for_run; need_for_bench ;;
+    all) need_for_run; need_for_test; need_for_bench ;;
+    *) die "unknown argument $what: run, test, bench or nothing" ;;
+esac
+
+install_packages
+case $what in
+    test | all)
+        check_rust test
+        install_cargo_tool cargo-nextest "$nextest_version" "runs the tests, each in a process of its own"
+        install_cargo_tool cargo-deny "$deny_version" "checks licences, sources and advisories of the dependencies"
+        ;;
+    *) check_rust run ;;
+esac
+say "$what: everything is here"

@@ -3,8 +3,11 @@
 
 pub mod account;
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod credits;
+pub mod demo;
+pub mod gateway;
 pub mod identify;
 pub mod ledger;
 pub mod metrics;

@@ -49,11 +49,8 @@ impl Shop {
     /// # Errors
     /// 401, or 400 and 503 where the caller is not to blame or not readable.
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
-        let identity = self
-            .identifier
-            .identify(headers, SystemTime::now())
-            .await
-            .map_err(refuse_caller)?;
+        let identity =
+            self.identifier.identify(headers, SystemTime::now()).await.map_err(refuse_caller)?;
         if identity.fresh {
             let opened = self.ledger.open(&identity.account, self.credits.signup_grant).await;
             if opened.is_err() {
@@ -108,7 +105,7 @@ impl Shop {
 /// The problem for a path that is not canonical.
 pub fn refuse_path(refusal: PathRefusal) -> Problem {
     Problem::bad_request(Text::new(
-        refusal.to_string(),
+        sentence(&refusal),
         "Le chemin de la requête peut être lu de plusieurs façons. Envoyez-le sous sa forme \
          simple : sans `//`, ni `.` ou `..`, ni barre oblique encodée.",
     ))
@@ -151,16 +148,19 @@ fn refuse_caller(refusal: Unauthenticated) -> Problem {
     }
 }
 
+/// An error's text as a sentence: with a capital letter and a full stop.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text.push('.');
+    text
+}
+
 /// The problem for an operation that the ledger refused, whatever it cost.
 fn refuse_operation(refusal: Refusal) -> Problem {
-    let text = |fr: &'static str| {
-        let mut en = refusal.to_string();
-        if let Some(first) = en.get_mut(..1) {
-            first.make_ascii_uppercase();
-        }
-        en.push('.');
-        Text::new(en, fr)
-    };
+    let text = |fr: &'static str| Text::new(sentence(&refusal), fr);
     match refusal {
         Refusal::Conflict => {
             Problem::conflict(text("Cet identifiant a déjà servi avec d'autres paramètres."))

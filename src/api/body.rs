@@ -35,9 +35,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
 }
 
 async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Problem> {
-    let body = to_bytes(request.into_body(), limit)
-        .await
-        .map_err(|_| Problem::body_too_large(limit))?;
+    let body =
+        to_bytes(request.into_body(), limit).await.map_err(|_| Problem::body_too_large(limit))?;
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     serde_json::from_slice(&body).map_err(|error| {
         Problem::bad_request(Text::new(

@@ -176,8 +176,5 @@ pub(super) fn bad_id(error: crate::ledger::IdError) -> Problem {
 }
 
 fn bad_credits(error: serde_json::Error) -> Problem {
-    Problem::bad_request(Text::new(
-        format!("`credits`: {error}."),
-        format!("`credits` : {error}."),
-    ))
+    Problem::bad_request(Text::new(format!("`credits`: {error}."), format!("`credits` : {error}.")))
 }

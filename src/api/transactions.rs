@@ -107,9 +107,11 @@ pub(super) async fn page(
         ledger.read().entries(account, before, limit + 1).await.map_err(unreadable)?;
     let more = entries.len() > limit as usize;
     entries.truncate(limit as usize);
-    let next_cursor =
-        entries.last().filter(|_| more).map(|entry| entry.seq.to_string());
-    Ok(TransactionsBody { transactions: entries.iter().map(Transaction::of).collect(), next_cursor })
+    let next_cursor = entries.last().filter(|_| more).map(|entry| entry.seq.to_string());
+    Ok(TransactionsBody {
+        transactions: entries.iter().map(Transaction::of).collect(),
+        next_cursor,
+    })
 }
 
 /// The ledger could not be read: our failure.
@@ -120,8 +122,12 @@ pub(super) fn unreadable(error: crate::ledger::LedgerError) -> Problem {
 
 fn bad_page(what: &str) -> Problem {
     Problem::bad_request(Text::new(
-        format!("`{what}` is not valid: `limit` is a number up to {MAX_LIMIT}, `cursor` the `next_cursor` of the page before."),
-        format!("`{what}` n'est pas valable : `limit` est un nombre jusqu'à {MAX_LIMIT}, `cursor` le `next_cursor` de la page précédente."),
+        format!(
+            "`{what}` is not valid: `limit` is a number up to {MAX_LIMIT}, `cursor` the `next_cursor` of the page before."
+        ),
+        format!(
+            "`{what}` n'est pas valable : `limit` est un nombre jusqu'à {MAX_LIMIT}, `cursor` le `next_cursor` de la page précédente."
+        ),
     ))
 }
 

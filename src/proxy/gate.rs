@@ -64,13 +64,19 @@ impl Gate {
     }
 
     /// Identify, price and hold. What it refuses never reaches an upstream.
-    async fn admit(&self, session: &Session, call: &mut Call, target: Target) -> Result<(), Problem> {
+    async fn admit(
+        &self,
+        session: &Session,
+        call: &mut Call,
+        target: Target,
+    ) -> Result<(), Problem> {
         let head = session.req_header();
         let identity = self.shop.identify(&head.headers).await?;
         call.account = Some(identity.account.clone());
 
         let live = self.live.load_full();
-        let quote = live.catalogue.prices.quote(&head.method, &target.path).map_err(refuse_quote)?;
+        let quote =
+            live.catalogue.prices.quote(&head.method, &target.path).map_err(refuse_quote)?;
         if session.is_upgrade_req() && is_websocket(session) && !quote.route.websocket {
             return Err(Problem::bad_request(Text::new(
                 "This route does not take WebSocket connections.",
@@ -90,7 +96,12 @@ impl Gate {
         Ok(())
     }
 
-    async fn refuse(&self, session: &mut Session, call: &mut Call, problem: Problem) -> Result<bool> {
+    async fn refuse(
+        &self,
+        session: &mut Session,
+        call: &mut Call,
+        problem: Problem,
+    ) -> Result<bool> {
         call.refused = Some(problem.status.as_u16());
         reply::problem(session, call, &self.options.cors, &problem).await?;
         Ok(true)
@@ -161,7 +172,8 @@ impl ProxyHttp for Gate {
             route.upstream.peer(attempt, route.rule.read_timeout, websocket && route.rule.websocket)
         });
         peer.ok_or_else(|| {
-            let error = Error::explain(ErrorType::ConnectError, "no address of the upstream is known");
+            let error =
+                Error::explain(ErrorType::ConnectError, "no address of the upstream is known");
             error.into_up()
         })
     }
@@ -249,7 +261,12 @@ impl ProxyHttp for Gate {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, call: &mut Call) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        call: &mut Call,
+    ) -> FailToProxy {
         let answered = session.response_written().is_some();
         let problem = if answered { None } else { settle::problem_of(error) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());

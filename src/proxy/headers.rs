@@ -40,7 +40,8 @@ pub(super) fn towards_upstream(
     call: &Call,
     upstream: &Upstream,
 ) -> Result<()> {
-    let theirs: Vec<HeaderName> = head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    let theirs: Vec<HeaderName> =
+        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in &theirs {
         head.remove_header(name);
     }
@@ -74,7 +75,8 @@ pub(super) fn towards_upstream(
 
 /// Our words on the upstream's answer. What the upstream says under our names is dropped.
 pub(super) fn towards_client(head: &mut ResponseHeader, call: &Call) -> Result<()> {
-    let theirs: Vec<HeaderName> = head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    let theirs: Vec<HeaderName> =
+        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in &theirs {
         head.remove_header(name);
     }

@@ -26,3 +26,4 @@ pub use gate::{Gate, GateOptions};
 pub use listener::{Limits, PublicListener};
 pub use live::Live;
 pub use tls::{TlsFiles, TlsFilesError};
+pub use upstream::Upstream;

@@ -91,7 +91,9 @@ pub(super) fn problem_of(error: &Error) -> Option<Problem> {
         WriteError, WriteTimedout,
     };
     match (error.esource(), error.etype()) {
-        (ErrorSource::Downstream, ConnectionClosed | ReadError | WriteError | WriteTimedout) => None,
+        (ErrorSource::Downstream, ConnectionClosed | ReadError | WriteError | WriteTimedout) => {
+            None
+        }
         (ErrorSource::Downstream, ReadTimedout) => Some(Problem::request_timeout()),
         (ErrorSource::Downstream, _) => Some(Problem::unreadable_request()),
         (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => {

@@ -77,9 +77,8 @@ fn check_framing(session: &Session, max_header_bytes: usize) -> Result<(), Probl
         return Err(Problem::head_too_large(max_header_bytes));
     }
     // Pingora keeps only one of the two; what the client sent is still in the raw bytes.
-    let sent = |name: &str| {
-        raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count()
-    };
+    let sent =
+        |name: &str| raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count();
     let chunked = headers.contains_key(TRANSFER_ENCODING);
     if chunked && (sent(CONTENT_LENGTH.as_str()) > 0 || sent(TRANSFER_ENCODING.as_str()) > 1) {
         return Err(Problem::bad_request(Text::new(

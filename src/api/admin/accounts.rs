@@ -12,7 +12,9 @@ use crate::api::transactions::{
     PageQuery, Transaction, TransactionsBody, page, page_query, rfc3339, unreadable,
 };
 use crate::credits::{Credits, SignedCredits, json_number};
-use crate::ledger::{AccountView, Entry, EntryKind, HoldId, Operation, OperationId, Outcome, Posting};
+use crate::ledger::{
+    AccountView, Entry, EntryKind, HoldId, Operation, OperationId, Outcome, Posting,
+};
 use crate::problem::{Problem, Text};
 
 /// Credits to give.
@@ -65,7 +67,8 @@ pub(crate) async fn grant(
     Json(request): Json<GrantRequest>,
 ) -> Result<Answer<PostedBody>, Problem> {
     let GrantRequest { credits, id, reason } = request;
-    let (entry, new) = post(&admin, EntryKind::Grant, &account, credits.signed(), &id, reason).await?;
+    let (entry, new) =
+        post(&admin, EntryKind::Grant, &account, credits.signed(), &id, reason).await?;
     if new {
         let granted = &admin.shop.metrics.credits_granted;
         granted.with_label_values(&["admin"]).inc_by(credits.as_metric());

@@ -112,7 +112,9 @@ pub(crate) async fn import(
             let hash: KeyHash = key.hash.parse().map_err(|error| {
                 Problem::bad_request(Text::new(
                     format!("`keys[{index}].hash`: {error}."),
-                    format!("`keys[{index}].hash` : le SHA-256 de la clé, en 64 chiffres hexadécimaux."),
+                    format!(
+                        "`keys[{index}].hash` : le SHA-256 de la clé, en 64 chiffres hexadécimaux."
+                    ),
                 ))
             })?;
             Ok(KeyRecord {

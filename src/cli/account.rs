@@ -1,0 +1,169 @@
+//! `farebox account`
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::admin_client::{AdminClient, segment};
+use super::{CliError, ConfigFile, block_on};
+use crate::account::AccountId;
+use crate::credits::SignedCredits;
+
+/// Looks at accounts, and corrects them.
+#[derive(Debug, Args)]
+pub(super) struct Account {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Every account with what it has.
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// One account.
+    Show {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Whose.
+        account: AccountId,
+    },
+    /// The lines that moved an account's balance, newest first.
+    Transactions {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Whose.
+        account: AccountId,
+        /// How many at most.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Move a balance, up or down.
+    Adjust {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Whose.
+        account: AccountId,
+        /// By how much, such as 5 or -0.25.
+        #[arg(allow_hyphen_values = true)]
+        credits: SignedCredits,
+        /// Under which id: the same id again is no second adjustment. A new one if absent.
+        #[arg(long)]
+        id: Option<String>,
+        /// Why, for people who read the ledger.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Give a call's charge back.
+    Refund {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The call's request id, as in its `x-request-id`.
+        request_id: String,
+        /// Why, for people who read the ledger.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+impl Account {
+    pub fn run(self) -> Result<(), CliError> {
+        block_on(async {
+            match self.command {
+                Command::List { config } => list(&config).await,
+                Command::Show { config, account } => {
+                    let path = format!("/admin/accounts/{}", segment(account.as_str()));
+                    print_account(&one(&config, Method::GET, &path, None).await?);
+                    Ok(())
+                }
+                Command::Transactions { config, account, limit } => {
+                    let path = format!(
+                        "/admin/accounts/{}/transactions?limit={limit}",
+                        segment(account.as_str())
+                    );
+                    print_transactions(&one(&config, Method::GET, &path, None).await?);
+                    Ok(())
+                }
+                Command::Adjust { config, account, credits, id, reason } => {
+                    let id = id.unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
+                    let path = format!("/admin/accounts/{}/adjustments", segment(account.as_str()));
+                    let body =
+                        json!({ "credits": credits.to_string(), "id": id, "reason": reason });
+                    let answer = one(&config, Method::POST, &path, Some(&body)).await?;
+                    println!(
+                        "{account} was adjusted by {credits} credits under id {id}; its balance \
+                         after that: {}",
+                        answer["balance_after"]
+                    );
+                    Ok(())
+                }
+                Command::Refund { config, request_id, reason } => {
+                    let path = format!("/admin/captures/{}/refund", segment(&request_id));
+                    let body = json!({ "reason": reason });
+                    let answer = one(&config, Method::POST, &path, Some(&body)).await?;
+                    println!("refunded {} credits", answer["amount"]);
+                    Ok(())
+                }
+            }
+        })
+    }
+}
+
+async fn one(
+    config: &ConfigFile,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, CliError> {
+    let admin = AdminClient::connect(config).await?;
+    let answer = admin.ask(method, path, body).await;
+    admin.close().await?;
+    answer
+}
+
+async fn list(config: &ConfigFile) -> Result<(), CliError> {
+    let admin = AdminClient::connect(config).await?;
+    let mut cursor = Value::Null;
+    let done = loop {
+        let after = cursor.as_str().map(|after| format!("&cursor={}", segment(after)));
+        let path = format!("/admin/accounts?limit=200{}", after.unwrap_or_default());
+        let page = match admin.ask(Method::GET, &path, None).await {
+            Ok(page) => page,
+            Err(error) => break Err(error),
+        };
+        page["accounts"].as_array().into_iter().flatten().for_each(print_account);
+        cursor = page["next_cursor"].clone();
+        if cursor.is_null() {
+            break Ok(());
+        }
+    };
+    admin.close().await?;
+    done
+}
+
+fn print_account(account: &Value) {
+    println!(
+        "{}  balance {}, held {}, available {}",
+        account["account"].as_str().unwrap_or_default(),
+        account["balance"],
+        account["held"],
+        account["available"]
+    );
+}
+
+fn print_transactions(page: &Value) {
+    for line in page["transactions"].as_array().into_iter().flatten() {
+        let text = |key: &str| line[key].as_str().unwrap_or("-").to_owned();
+        println!(
+            "{}  {:13} {:>12}  balance {:>12}  {}  {}",
+            text("created_at"),
+            text("kind"),
+            line["amount"].to_string(),
+            line["balance_after"].to_string(),
+            text("route"),
+            text("id")
+        );
+    }
+}

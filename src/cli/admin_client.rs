@@ -1,0 +1,140 @@
+//! Account commands speak to the running gateway's admin listener; where none runs, they open
+//! the ledger themselves, under the same lock, and ask the same admin routes in process.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use http::{Method, Request, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::{CliError, ConfigFile};
+use crate::api::{self, Readiness};
+use crate::config::{Secret, Sections};
+use crate::gateway::{open_ledger, open_shop};
+use crate::identify::AuthConfig;
+use crate::ledger::{CreditsConfig, LedgerError, Pipeline};
+use crate::metrics::Metrics;
+
+/// How long a running gateway may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The largest answer that is read in process.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// What stays as it is in a path's segment (RFC 3986, 2.3).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The admin routes, wherever they are.
+pub(super) enum AdminClient {
+    /// A gateway has the ledger.
+    Running { client: reqwest::Client, address: SocketAddr, token: Secret },
+    /// This process has it.
+    Here { router: Router, token: Secret, pipeline: Pipeline },
+}
+
+/// One segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+impl AdminClient {
+    /// Opens the ledger of the config, or finds the gateway that has it.
+    pub async fn connect(file: &ConfigFile) -> Result<Self, CliError> {
+        let config = file.load(Sections::LEDGER)?.ledger;
+        let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
+        match open_ledger(&config.path, config.durability, metrics.clone()).await {
+            Ok((ledger, pipeline)) => {
+                let (auth, credits) = (AuthConfig::default(), CreditsConfig::default());
+                let shop = open_shop(ledger, metrics, &auth, credits, "").await?;
+                let token = Secret::new(uuid::Uuid::new_v4().to_string());
+                let router = api::admin(shop, token.clone(), Readiness::default());
+                Ok(Self::Here { router, token, pipeline })
+            }
+            Err(LedgerError::Locked { .. }) => Self::reach(file),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn reach(file: &ConfigFile) -> Result<Self, CliError> {
+        let server = file.load(Sections::SERVER)?.server;
+        let server = server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
+        let mut address = server.admin;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build();
+        let client = client.map_err(|error| CliError::Failed(error.to_string()))?;
+        Ok(Self::Running { client, address, token: server.admin_token })
+    }
+
+    /// Asks, and reads the answer.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, CliError> {
+        let (status, answer) = match self {
+            Self::Running { client, address, token } => {
+                let no_answer = |error| CliError::NoAnswer { address: *address, error };
+                let url = format!("http://{address}{path}");
+                let mut request = client.request(method, url).bearer_auth(token.expose());
+                if let Some(body) = body {
+                    request = request.body(body.to_string());
+                }
+                let response = request.send().await.map_err(no_answer)?;
+                (response.status(), response.bytes().await.map_err(no_answer)?)
+            }
+            Self::Here { router, token, .. } => {
+                let failed = |error: axum::Error| CliError::Failed(error.to_string());
+                let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+                let request = Request::builder()
+                    .method(method)
+                    .uri(path)
+                    .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()))
+                    .body(body)
+                    .map_err(|error| CliError::Failed(error.to_string()))?;
+                let response = match router.clone().oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+                let status = response.status();
+                (status, to_bytes(response.into_body(), MAX_ANSWER_BYTES).await.map_err(failed)?)
+            }
+        };
+        read(status, &answer)
+    }
+
+    /// Writes what waits, where this process has the ledger.
+    pub async fn close(self) -> Result<(), CliError> {
+        match self {
+            Self::Running { .. } => Ok(()),
+            Self::Here { router, pipeline, .. } => {
+                drop(router);
+                if pipeline.stop().await {
+                    Ok(())
+                } else {
+                    Err(CliError::Failed("the ledger could not be written to its end".to_owned()))
+                }
+            }
+        }
+    }
+}
+
+fn read(status: StatusCode, answer: &[u8]) -> Result<Value, CliError> {
+    let value = if answer.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(answer)
+            .map_err(|error| CliError::Failed(format!("an answer that is no JSON: {error}")))?
+    };
+    if status.is_success() {
+        return Ok(value);
+    }
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    Err(CliError::Refused { code: text("code"), detail: text("detail") })
+}

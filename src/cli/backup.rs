@@ -1,0 +1,30 @@
+//! `farebox backup`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{CliError, ConfigFile, block_on};
+use crate::config::Sections;
+use crate::ledger::backup;
+
+/// Copies the embedded ledger to FILE, while a gateway has it in use or not. The copy is one
+/// moment of it, whole.
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Where to; must not exist.
+    file: PathBuf,
+}
+
+impl Backup {
+    pub fn run(self) -> Result<(), CliError> {
+        let config = self.config.load(Sections::LEDGER)?;
+        block_on(async {
+            backup(&config.ledger.path, &self.file).await?;
+            println!("{} is a copy of {}", self.file.display(), config.ledger.path.display());
+            Ok(())
+        })
+    }
+}

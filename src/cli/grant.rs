@@ -1,0 +1,48 @@
+//! `farebox grant`
+
+use clap::Args;
+use http::Method;
+use serde_json::json;
+
+use super::admin_client::{AdminClient, segment};
+use super::{CliError, ConfigFile, block_on};
+use crate::account::AccountId;
+use crate::credits::Credits;
+
+/// Adds credits to an account.
+#[derive(Debug, Args)]
+pub(super) struct Grant {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Whose; the account comes to exist with its first grant.
+    account: AccountId,
+    /// How many credits, such as 100 or 0.25.
+    credits: Credits,
+    /// Under which id: the same id again is no second grant. A new one if absent.
+    #[arg(long)]
+    id: Option<String>,
+    /// Why, for people who read the ledger.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl Grant {
+    pub fn run(self) -> Result<(), CliError> {
+        let Self { config, account, credits, id, reason } = self;
+        let id = id.unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
+        block_on(async {
+            let admin = AdminClient::connect(&config).await?;
+            let path = format!("/admin/accounts/{}/grants", segment(account.as_str()));
+            // Amounts as text: no float touches them on the way.
+            let body = json!({ "credits": credits.to_string(), "id": id, "reason": reason });
+            let answer = admin.ask(Method::POST, &path, Some(&body)).await;
+            admin.close().await?;
+            let answer = answer?;
+            println!(
+                "{account} was granted {credits} credits under id {id}; its balance after that: {}",
+                answer["balance_after"]
+            );
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! `farebox key`
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::admin_client::{AdminClient, segment};
+use super::{CliError, ConfigFile, block_on};
+use crate::account::AccountId;
+
+/// Makes, lists, revokes and imports API keys.
+#[derive(Debug, Args)]
+pub(super) struct Key {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a key. It is shown this once.
+    Create {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Whose credits it spends.
+        account: AccountId,
+        /// What you call it.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// A service key, for a trusted backend: it may act for every account.
+        #[arg(long)]
+        service: bool,
+    },
+    /// The keys of an account.
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Whose.
+        account: AccountId,
+    },
+    /// Revoke a key, at once.
+    Revoke {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The key's id, as `list` shows it.
+        id: String,
+    },
+    /// Bring keys over from another gateway, so that customers keep theirs.
+    Import {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// A CSV file with the columns account and hash (the SHA-256 of the key in hexadecimal),
+        /// and optionally name; the first line names them.
+        file: PathBuf,
+    },
+}
+
+impl Key {
+    pub fn run(self) -> Result<(), CliError> {
+        block_on(async {
+            match self.command {
+                Command::Create { config, account, name, service } => {
+                    let path = format!("/admin/accounts/{}/keys", segment(account.as_str()));
+                    let body = json!({ "name": name, "service": service });
+                    let key = ask(&config, Method::POST, &path, Some(&body)).await?;
+                    println!("id:  {}", key["id"].as_str().unwrap_or_default());
+                    println!("key: {}", key["key"].as_str().unwrap_or_default());
+                    eprintln!("This is the only time the key is shown.");
+                }
+                Command::List { config, account } => {
+                    let path = format!("/admin/accounts/{}/keys", segment(account.as_str()));
+                    print_keys(&ask(&config, Method::GET, &path, None).await?);
+                }
+                Command::Revoke { config, id } => {
+                    let path = format!("/admin/keys/{}", segment(&id));
+                    ask(&config, Method::DELETE, &path, None).await?;
+                    println!("{id} is revoked");
+                }
+                Command::Import { config, file } => {
+                    let keys = read_keys(&file)?;
+                    let body = json!({ "keys": keys });
+                    let answer =
+                        ask(&config, Method::POST, "/admin/keys/import", Some(&body)).await?;
+                    println!(
+                        "imported {} keys; {} were there already",
+                        answer["imported"], answer["existing"]
+                    );
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+async fn ask(
+    config: &ConfigFile,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, CliError> {
+    let admin = AdminClient::connect(config).await?;
+    let answer = admin.ask(method, path, body).await;
+    admin.close().await?;
+    answer
+}
+
+fn print_keys(page: &Value) {
+    for key in page["keys"].as_array().into_iter().flatten() {
+        let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+        let service = if key["service"] == true { "  service" } else { "" };
+        let revoked = match key["revoked_at"].as_str() {
+            Some(at) => format!("  revoked {at}"),
+            None => String::new(),
+        };
+        println!(
+            "{}  {}  {}  {}{service}{revoked}",
+            text("id"),
+            text("hint"),
+            text("created_at"),
+            text("name")
+        );
+    }
+}
+
+fn read_keys(file: &Path) -> Result<Vec<Value>, CliError> {
+    let rows = super::import::read_csv(file, &["account", "hash"])?;
+    let key = |row: super::import::Row| {
+        json!({
+            "account": row.get("account"),
+            "hash": row.get("hash"),
+            "name": row.get("name"),
+        })
+    };
+    Ok(rows.into_iter().map(key).collect())
+}

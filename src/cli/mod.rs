@@ -1,0 +1,185 @@
+//! The command line: one file per command.
+
+mod account;
+mod admin_client;
+mod backup;
+mod check;
+mod demo;
+mod fold;
+mod grant;
+mod healthcheck;
+mod import;
+mod key;
+mod logging;
+mod migrate;
+mod packs;
+mod prices;
+mod reconcile;
+mod run;
+mod serve;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use logging::LogFormat;
+
+use crate::config::{self, Config, Mistakes, Sections, process_env};
+use crate::gateway::StartError;
+use crate::ledger::LedgerError;
+
+/// Takes prepaid credits before it forwards a call to an AI backend.
+#[derive(Debug, Parser)]
+#[command(name = "farebox", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: forward priced calls to the upstreams of the config.
+    Serve(serve::Serve),
+    /// Try it out: a ledger, an upstream and a funded account, with no file and no server.
+    Demo(demo::Demo),
+    /// Say what is wrong with a config, line by line.
+    Check(check::Check),
+    /// Bring the ledger's schema up to date. `serve` does so by itself.
+    Migrate(migrate::Migrate),
+    /// Bring accounts over from an earlier system.
+    Import(import::Import),
+    /// Give credits to an account.
+    Grant(grant::Grant),
+    /// Look at accounts, and correct them.
+    Account(account::Account),
+    /// Make, list, revoke and import API keys.
+    Key(key::Key),
+    /// Print the price table with your own cost and margin.
+    Prices(prices::Prices),
+    /// Print the packs for sale.
+    Packs(packs::Packs),
+    /// Check what the ledger must always hold.
+    Reconcile(reconcile::Reconcile),
+    /// Copy the ledger, in use or not.
+    Backup(backup::Backup),
+    /// Fold old ledger entries into opening balances.
+    Fold(fold::Fold),
+    /// Ask a running gateway whether it lives, for container health checks.
+    Healthcheck(healthcheck::Healthcheck),
+}
+
+/// The config that every command takes.
+#[derive(Clone, Debug, Args)]
+struct ConfigFile {
+    /// The config file.
+    #[arg(long = "config", short, value_name = "FILE", default_value = "gateway.toml")]
+    path: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self, sections: Sections) -> Result<Config, CliError> {
+        Ok(config::load(&self.path, sections, &process_env)?)
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The config has mistakes: exit code 2.
+    #[error("{0}")]
+    Config(#[from] Mistakes),
+    /// The gateway could not start.
+    #[error(transparent)]
+    Start(StartError),
+    /// The ledger could not be opened or read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A file could not be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The gateway has the ledger, and does not answer.
+    #[error(
+        "a gateway has the ledger in use, and its admin listener at http://{address} does not \
+         answer: {error}; nothing was changed"
+    )]
+    NoAnswer {
+        /// Where it should listen.
+        address: std::net::SocketAddr,
+        /// What happened.
+        error: reqwest::Error,
+    },
+    /// The gateway refused.
+    #[error("{detail} ({code})")]
+    Refused {
+        /// Its stable code.
+        code: String,
+        /// What it said.
+        detail: String,
+    },
+    /// Anything else, in a sentence.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl CliError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Start(StartError::Config(_)) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Reads the command line and runs its command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.log_format);
+    let done = match cli.command {
+        Command::Serve(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Migrate(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::Grant(command) => command.run(),
+        Command::Account(command) => command.run(),
+        Command::Key(command) => command.run(),
+        Command::Prices(command) => command.run(),
+        Command::Packs(command) => command.run(),
+        Command::Reconcile(command) => command.run(),
+        Command::Backup(command) => command.run(),
+        Command::Fold(command) => command.run(),
+        Command::Healthcheck(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// Runs a short command's future on a small runtime.
+fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| CliError::Failed(format!("no runtime: {error}")))?.block_on(work)
+}

@@ -1,0 +1,53 @@
+//! `farebox serve`
+
+use clap::Args;
+
+use super::run::{Asked, Signals, runtime};
+use super::{CliError, ConfigFile};
+use crate::config::Sections;
+use crate::gateway::Gateway;
+
+/// Serves until SIGTERM or SIGINT; SIGHUP takes up new prices, packs and upstreams.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Serve {
+    pub fn run(self) -> Result<(), CliError> {
+        let config = self.config.load(Sections::ALL)?;
+        let threads = config.server.as_ref().map_or(0, |server| server.threads);
+        runtime(threads)?.block_on(async {
+            let mut signals = Signals::listen()?;
+            let gateway = Gateway::start(&config).await?;
+            drop(config);
+            let addresses = gateway.addresses();
+            tracing::info!(public = %addresses.public, admin = %addresses.admin, "serving");
+            println!("listening on {}", addresses.public);
+            while let Asked::Reload = signals.next().await {
+                self.reload(&gateway).await;
+            }
+            tracing::info!("stopping");
+            if gateway.stop().await {
+                Ok(())
+            } else {
+                Err(CliError::Failed("stopped before everything was settled".to_owned()))
+            }
+        })
+    }
+
+    /// A file with a mistake changes nothing and says so.
+    async fn reload(&self, gateway: &Gateway) {
+        let sections = Sections::ROUTES | Sections::PACKS | Sections::UPSTREAMS | Sections::API;
+        match self.config.load(sections) {
+            Ok(config) => match gateway.reload(&config).await {
+                Ok(()) => tracing::info!("took up the new prices, packs and upstreams"),
+                Err(error) => {
+                    tracing::error!(%error, "the config was not taken up; the old one stays")
+                }
+            },
+            Err(error) => tracing::error!(%error, "the config was not taken up; the old one stays"),
+        }
+    }
+}

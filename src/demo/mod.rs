@@ -1,0 +1,106 @@
+//! `farebox demo`: everything with no file and no server. A ledger that lasts as long as the
+//! demo, an upstream that speaks OpenAI's API without a model behind it, and a funded account.
+
+mod upstream;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::account::AccountId;
+use crate::config::{self, Config, Mistakes, Secret, Sections};
+use crate::credits::Credits;
+use crate::identify::NewKey;
+use crate::ledger::{
+    EntryKind, KeyRecord, Ledger, Operation, OperationId, Outcome, Posting, Refusal, wall_ms,
+};
+
+pub use upstream::serve as serve_upstream;
+
+/// The demo's config; it is worth reading.
+const CONFIG: &str = include_str!("demo.toml");
+
+/// What the demo account starts with: ten calls of five credits.
+const FUNDS: Credits = match Credits::from_whole(50) {
+    Some(funds) => funds,
+    None => Credits::ZERO,
+};
+
+/// The demo's config, with its upstream at `upstream` and its ledger in `folder`.
+///
+/// # Errors
+/// Only if the embedded file has a mistake, which a test rules out.
+pub fn config(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    upstream: SocketAddr,
+    folder: &Path,
+    token: &Secret,
+) -> Result<Config, Mistakes> {
+    let env = |name: &str| match name {
+        "LISTEN" => Some(listen.to_string()),
+        "ADMIN" => Some(admin.to_string()),
+        "UPSTREAM" => Some(upstream.to_string()),
+        "ADMIN_TOKEN" => Some(token.expose().to_owned()),
+        _ => None,
+    };
+    config::parse(CONFIG, &folder.join("demo.toml"), Sections::ALL, &env)
+}
+
+/// The demo's account, with its credits and a key.
+#[derive(Debug)]
+pub struct DemoAccount {
+    /// Its id.
+    pub account: AccountId,
+    /// What it starts with.
+    pub funds: Credits,
+    /// Its key.
+    pub key: Secret,
+    /// How the key is stored.
+    pub record: KeyRecord,
+}
+
+/// Funds the demo account and makes its key.
+///
+/// # Errors
+/// Where the ledger cannot write.
+pub async fn fund(ledger: &Ledger) -> Result<DemoAccount, Refusal> {
+    let account: AccountId = "demo".parse().map_err(|_| Refusal::Unavailable)?;
+    let grant = Posting {
+        id: OperationId::posting(EntryKind::Grant, "demo").map_err(|_| Refusal::Unavailable)?,
+        account: account.clone(),
+        kind: EntryKind::Grant,
+        amount: FUNDS.signed(),
+        reason: Some("demo".into()),
+    };
+    ledger.post(grant).await?;
+    let key = NewKey::generate().map_err(|_| Refusal::Unavailable)?;
+    let record = KeyRecord {
+        id: "key_demo".into(),
+        hash: key.hash,
+        account: account.clone(),
+        name: "demo".into(),
+        service: false,
+        hint: key.hint.into(),
+        created_at_ms: wall_ms(),
+        revoked_at_ms: None,
+    };
+    match ledger.ask(Operation::PutKeys(vec![record.clone()])).await {
+        Outcome::Refused(refusal) => Err(refusal),
+        _ => Ok(DemoAccount { account, funds: FUNDS, key: key.key, record }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_s_config_has_no_mistake() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let token = Secret::new("sixteen bytes or more");
+        let config = config(address, address, address, Path::new("/tmp"), &token);
+        if let Err(mistakes) = config {
+            panic!("{mistakes}");
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The composition root: reads the config, opens the ledger, starts the services, stops them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use crate::api::{self, Readiness};
+use crate::config::{Config, Mistake};
+use crate::identify::{AuthConfig, Identifier, KeyRing};
+use crate::ledger::{
+    CreditsConfig, Durability, KeyRecord, Ledger, LedgerError, Pipeline, SqliteLedger,
+};
+use crate::metrics::Metrics;
+use crate::price::{PackConfig, PriceTable, RouteConfig, list_packs, list_prices};
+use crate::proxy::{
+    CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, ServerConfig, TlsFiles,
+    TlsFilesError, Upstream, UpstreamConfig,
+};
+use crate::shop::{Catalogue, Shop};
+
+/// How long calls that were cut off at the end of a stop are given to notice.
+const CUT_OFF: Duration = Duration::from_secs(1);
+
+/// How often a stop looks whether it is done.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Why a gateway cannot start, or cannot take up a new config.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something in the config shows only now.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<Mistake>),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}; choose another address under [server]")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The certificate files cannot be used.
+    #[error("[server.tls] {0}")]
+    Tls(#[from] TlsFilesError),
+    /// A metric could not be declared, or Pingora refused its settings.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<prometheus::Error> for StartError {
+    fn from(error: prometheus::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+/// Where a running gateway listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Priced routes and Farebox's own.
+    pub public: SocketAddr,
+    /// For operators.
+    pub admin: SocketAddr,
+    /// For probes and scrapers, where there is a listener for them.
+    pub health: Option<SocketAddr>,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shop: Arc<Shop>,
+    live: Arc<ArcSwap<Live>>,
+    readiness: Readiness,
+    in_flight: CallsInFlight,
+    pipeline: Pipeline,
+    addresses: Addresses,
+    drain_delay: Duration,
+    shutdown_timeout: Duration,
+    stop: watch::Sender<bool>,
+    public: JoinHandle<JoinSet<()>>,
+    /// Ends when the gateway has stopped.
+    background: JoinSet<()>,
+    /// Turns true when even the private listeners may go.
+    closing: watch::Sender<bool>,
+}
+
+impl Gateway {
+    /// Opens the ledger and starts every listener, on the current runtime.
+    ///
+    /// # Errors
+    /// Nothing runs then.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let server = config.server.as_ref().ok_or_else(|| {
+            StartError::Internal("a gateway needs the [server] section".to_owned())
+        })?;
+        let metrics = Metrics::new()?;
+        let tls = server.tls.as_ref().map(TlsFiles::load).transpose()?;
+        // Sockets first: a port that is taken must not touch the ledger.
+        let public_socket = bind(server.listen).await?;
+        let admin_socket = bind(server.admin).await?;
+        let health_socket = match server.health {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let (ledger, pipeline) =
+            open_ledger(&config.ledger.path, config.ledger.durability, metrics.clone()).await?;
+        let shop = open_shop(
+            ledger,
+            metrics.clone(),
+            &config.auth,
+            config.credits.clone(),
+            &config.api.prefix,
+        )
+        .await?;
+        shop.identifier.load_keys().await;
+        let live = go_live(config, &metrics).await?;
+        shop.catalogue.store(live.catalogue.clone());
+
+        let (stop, stopping) = watch::channel(false);
+        let (closing, closed) = watch::channel(false);
+        let readiness = Readiness::default();
+        let live = Arc::new(ArcSwap::from_pointee(live));
+        let in_flight = CallsInFlight::new(metrics.calls_in_flight.clone());
+        let gate = Gate::new(
+            shop.clone(),
+            live.clone(),
+            api::public(shop.clone(), &config.api.prefix),
+            GateOptions {
+                prefix: config.api.prefix.clone(),
+                cors: Cors::new(&config.api.cors_origins),
+                max_header_bytes: server.max_header_bytes,
+            },
+            in_flight.clone(),
+        );
+        let acceptor = tls.as_ref().map(TlsFiles::acceptor).transpose();
+        let acceptor = acceptor.map_err(|error| StartError::Internal(error.to_string()))?;
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        let listener = PublicListener::new(public_socket, acceptor, gate, limits(server), threads);
+        let address = |socket: &TcpListener, asked| {
+            socket.local_addr().map_err(|error| StartError::Bind { address: asked, error })
+        };
+        let addresses = Addresses {
+            public: listener
+                .address()
+                .map_err(|error| StartError::Bind { address: server.listen, error })?,
+            admin: address(&admin_socket, server.admin)?,
+            health: match (&health_socket, server.health) {
+                (Some(socket), Some(asked)) => Some(address(socket, asked)?),
+                _ => None,
+            },
+        };
+
+        let mut background = JoinSet::new();
+        let admin = api::admin(shop.clone(), server.admin_token.clone(), readiness.clone());
+        background.spawn(serve_private(admin_socket, admin, closed.clone()));
+        if let Some(socket) = health_socket {
+            let health = api::health(metrics, readiness.clone());
+            background.spawn(serve_private(socket, health, closed.clone()));
+        }
+        background.spawn(refresh_keys(shop.clone(), stopping.clone()));
+        background.spawn(until(closed, examine(shop.ledger.clone())));
+        if let Some(tls) = tls {
+            background.spawn(until(stopping.clone(), tls.watch()));
+        }
+        let public = tokio::spawn(listener.serve(stopping));
+        readiness.set(true);
+        Ok(Self {
+            shop,
+            live,
+            readiness,
+            in_flight,
+            pipeline,
+            addresses,
+            drain_delay: server.drain_delay.0,
+            shutdown_timeout: server.shutdown_timeout.0,
+            stop,
+            public,
+            background,
+            closing,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The ledger in use, for the demo and for tests.
+    pub fn ledger(&self) -> &Ledger {
+        &self.shop.ledger
+    }
+
+    /// Has a key that the ledger stores identify callers.
+    pub fn add_key(&self, key: KeyRecord) {
+        // The ledger refused one that contradicts another.
+        let _ = self.shop.keys.insert(key);
+    }
+
+    /// Takes up the prices, packs and upstreams of another config, all or nothing. Calls that
+    /// run go on under the old ones.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub async fn reload(&self, config: &Config) -> Result<(), StartError> {
+        let live = go_live(config, &self.shop.metrics).await?;
+        self.shop.catalogue.store(live.catalogue.clone());
+        self.live.store(Arc::new(live));
+        Ok(())
+    }
+
+    /// Stops: not ready any more, still accepting for `drain_delay`, then finishing what runs
+    /// within `shutdown_timeout`, then settling everything. False where something could not be
+    /// settled.
+    pub async fn stop(mut self) -> bool {
+        self.readiness.set(false);
+        tokio::time::sleep(self.drain_delay).await;
+        // The listener keeps a receiver, so this is heard.
+        let _ = self.stop.send(true);
+        if let Ok(open) = self.public.await {
+            finish_calls(open, &self.in_flight, self.shutdown_timeout).await;
+        }
+        let settled = self.pipeline.stop().await;
+        let _ = self.closing.send(true);
+        self.background.shutdown().await;
+        settled
+    }
+}
+
+/// Waits until no call runs, and cuts off what runs too long. A call that is cut off gives its
+/// hold back.
+async fn finish_calls(mut open: JoinSet<()>, in_flight: &CallsInFlight, limit: Duration) {
+    let idle_by = async |deadline: Instant| {
+        while in_flight.count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    idle_by(Instant::now() + limit).await;
+    let cut_off = in_flight.count();
+    if cut_off > 0 {
+        tracing::warn!(calls = cut_off, "cut off the calls that ran longer than shutdown_timeout");
+    }
+    open.shutdown().await;
+    idle_by(Instant::now() + CUT_OFF).await;
+}
+
+/// Opens the embedded ledger and starts its pipeline.
+///
+/// # Errors
+/// Where it is in use by another process, or cannot be read.
+pub async fn open_ledger(
+    path: &Path,
+    durability: Durability,
+    metrics: Metrics,
+) -> Result<(Ledger, Pipeline), LedgerError> {
+    let backend = SqliteLedger::open(path, durability, metrics.clone()).await?;
+    let reader = backend.reader().await?;
+    Ok(Ledger::start(backend, reader, metrics))
+}
+
+/// Opens a shop on a ledger, with nothing for sale yet.
+///
+/// # Errors
+/// Where the keys cannot be read, or the auth config makes no sense.
+pub async fn open_shop(
+    ledger: Ledger,
+    metrics: Metrics,
+    auth: &AuthConfig,
+    credits: CreditsConfig,
+    prefix: &str,
+) -> Result<Arc<Shop>, StartError> {
+    let keys = Arc::new(KeyRing::default());
+    for key in ledger.read().keys(None).await? {
+        if keys.insert(key).is_err() {
+            return Err(LedgerError::Corrupt { what: "two API keys share an id".to_owned() }.into());
+        }
+    }
+    let identifier = Identifier::new(auth, keys.clone()).map_err(StartError::Config)?;
+    Ok(Arc::new(Shop {
+        ledger,
+        identifier,
+        keys,
+        metrics,
+        catalogue: ArcSwap::from_pointee(catalogue(&[], &[], &[])?),
+        credits,
+        topup_url: format!("{prefix}/account").into(),
+    }))
+}
+
+fn catalogue(
+    routes: &[RouteConfig],
+    packs: &[PackConfig],
+    upstreams: &[&str],
+) -> Result<Catalogue, StartError> {
+    let prices = PriceTable::new(routes, upstreams).map_err(StartError::Config)?;
+    let json = |error: serde_json::Error| StartError::Internal(error.to_string());
+    let prices_json = serde_json::value::to_raw_value(&list_prices(&prices)).map_err(json)?;
+    let packs_json = serde_json::value::to_raw_value(&list_packs(packs)).map_err(json)?;
+    Ok(Catalogue { prices, prices_json: prices_json.into(), packs_json: packs_json.into() })
+}
+
+async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError> {
+    let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let catalogue = catalogue(&config.routes, &config.packs, &names)?;
+    let open = |upstream: &UpstreamConfig| {
+        Upstream::new(upstream).ok_or_else(|| {
+            StartError::Internal(format!(
+                "the headers of upstream {:?} are not valid",
+                upstream.name
+            ))
+        })
+    };
+    let upstreams = config.upstreams.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    for upstream in &upstreams {
+        upstream.resolve().await;
+    }
+    Live::new(Arc::new(catalogue), &upstreams, metrics)
+        .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))
+}
+
+fn limits(server: &ServerConfig) -> Limits {
+    Limits {
+        max_connections: server.max_connections,
+        header_timeout: server.header_timeout.0,
+        keepalive_timeout: server.keepalive_timeout.0,
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Bind { address, error })
+}
+
+async fn serve_private(socket: TcpListener, router: Router, closed: watch::Receiver<bool>) {
+    let closing = async move {
+        let mut closed = closed;
+        // A sender that is gone closes as well.
+        let _ = closed.wait_for(|closed| *closed).await;
+    };
+    if let Err(error) = axum::serve(socket, router).with_graceful_shutdown(closing).await {
+        tracing::error!(%error, "a private listener failed");
+    }
+}
+
+async fn refresh_keys(shop: Arc<Shop>, stopping: watch::Receiver<bool>) {
+    shop.identifier.run(stopping).await;
+}
+
+/// Looks the ledger over once after a start, and says what does not hold.
+async fn examine(ledger: Ledger) {
+    match ledger.reconcile().await {
+        Ok(report) if report.is_clean() => {
+            tracing::debug!(accounts = report.accounts, entries = report.entries, "reconciled");
+        }
+        Ok(report) => {
+            for difference in &report.differences {
+                tracing::error!(
+                    account = difference.account,
+                    what = difference.what,
+                    "the ledger does not reconcile"
+                );
+            }
+        }
+        Err(error) => tracing::error!(%error, "the ledger could not be reconciled"),
+    }
+}
+
+/// Runs `work` until it ends or `stop` turns true.
+async fn until(mut stop: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}

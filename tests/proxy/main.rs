@@ -1,0 +1,7 @@
+//! What happens to a call: forwarded, metered, settled.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod first;

@@ -1,0 +1,258 @@
+//! The harness of the tests that drive a whole gateway: a ledger of its own in a folder of its
+//! own, ports chosen by the system, and a real upstream on a socket that logs what it sees.
+#![allow(dead_code)]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use farebox::config::{self, Config, Sections};
+use farebox::gateway::Gateway;
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+/// The shared secret of the tests' tokens.
+pub const JWT_SECRET: &str = "a secret of the tests, longer than 32 bytes";
+
+/// The admin token of the tests.
+pub const ADMIN_TOKEN: &str = "the-admin-token-of-the-tests";
+
+/// What an upstream has seen of one request.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: Method,
+    pub target: String,
+    pub headers: HeaderMap,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// A real HTTP server that logs every request head it is sent.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub address: SocketAddr,
+    log: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Upstream {
+    /// Serves `router` until the runtime ends.
+    pub async fn start(router: Router) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let router = router.layer(from_fn_with_state(log.clone(), record));
+        tokio::spawn(async move { axum::serve(socket, router).await.unwrap() });
+        Self { address, log }
+    }
+
+    /// Answers every request with 200 and a small JSON body.
+    pub async fn canned() -> Self {
+        Self::start(Router::new().fallback(async || axum::Json(json!({ "ok": true })))).await
+    }
+
+    /// What it has seen so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+async fn record(
+    State(log): State<Arc<Mutex<Vec<Seen>>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    log.lock().unwrap().push(Seen {
+        method: request.method().clone(),
+        target: request.uri().to_string(),
+        headers: request.headers().clone(),
+    });
+    next.run(request).await
+}
+
+/// A gateway in this process.
+pub struct TestGateway {
+    pub gateway: Gateway,
+    pub folder: TempDir,
+    pub client: reqwest::Client,
+}
+
+/// A config: ports chosen by the system, HS256 tokens, one upstream named `ai`, one route
+/// `POST /api/ai/generate` of 5 credits, then `more` (TOML tables).
+pub fn config_text(upstream: SocketAddr, more: &str) -> String {
+    config_with(upstream, "", "", more)
+}
+
+/// The same with lines of one's own in `[server]` and `[ledger]`.
+pub fn config_with(upstream: SocketAddr, server: &str, ledger: &str, more: &str) -> String {
+    format!(
+        r#"
+[server]
+listen = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+admin_token = "{ADMIN_TOKEN}"
+{server}
+
+[ledger]
+path = "ledger.db"
+{ledger}
+
+[[auth.jwt]]
+algorithms = ["HS256"]
+secret = "{JWT_SECRET}"
+
+[[upstreams]]
+name = "ai"
+url = "http://{upstream}"
+
+[[routes]]
+path = "/api/ai/generate"
+methods = ["POST"]
+upstream = "ai"
+credits = 5
+
+{more}
+"#
+    )
+}
+
+/// Reads a config as if it stood in `folder`.
+pub fn parse(text: &str, folder: &Path) -> Config {
+    config::parse(text, &folder.join("gateway.toml"), Sections::ALL, &|_| None)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+impl TestGateway {
+    /// Starts on a config's text, in a new folder.
+    pub async fn start(text: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), text).await
+    }
+
+    /// Starts on a config's text, in a folder that may hold a ledger already.
+    pub async fn start_in(folder: TempDir, text: &str) -> Self {
+        let config = parse(text, folder.path());
+        let gateway = Gateway::start(&config).await.unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { gateway, folder, client }
+    }
+
+    /// In front of `upstream`, with the config of [`config_text`].
+    pub async fn before(upstream: &Upstream, more: &str) -> Self {
+        Self::start(&config_text(upstream.address, more)).await
+    }
+
+    pub fn public(&self) -> SocketAddr {
+        self.gateway.addresses().public
+    }
+
+    /// A path on the public listener.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.public())
+    }
+
+    /// A path on the admin listener.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.gateway.addresses().admin)
+    }
+
+    pub fn ledger_path(&self) -> PathBuf {
+        self.folder.path().join("ledger.db")
+    }
+
+    /// Asks the admin listener, and expects success.
+    pub async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let mut request =
+            self.client.request(method, self.admin_url(path)).bearer_auth(ADMIN_TOKEN);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{status} {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Gives whole credits to an account.
+    pub async fn grant(&self, account: &str, credits: u64) {
+        let id = uuid::Uuid::new_v4().to_string();
+        let body = json!({ "credits": credits, "id": id, "reason": "test" });
+        self.admin(Method::POST, &format!("/admin/accounts/{account}/grants"), Some(body)).await;
+    }
+
+    /// Makes an API key.
+    pub async fn key(&self, account: &str, service: bool) -> String {
+        let body = json!({ "name": "test", "service": service });
+        let path = format!("/admin/accounts/{account}/keys");
+        let key = self.admin(Method::POST, &path, Some(body)).await;
+        key["key"].as_str().unwrap().to_owned()
+    }
+
+    /// `POST path` by `account`, with a small JSON body.
+    pub async fn post(&self, account: &str, path: &str) -> reqwest::Response {
+        let request = self.client.post(self.url(path)).bearer_auth(token(account));
+        request.body(r#"{"prompt":"hello"}"#).send().await.unwrap()
+    }
+
+    /// What `GET /credits/balance` says to `account`.
+    pub async fn balance(&self, account: &str) -> Value {
+        let request = self.client.get(self.url("/credits/balance")).bearer_auth(token(account));
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Waits until nothing of `account` is held, and returns its balance in whole credits.
+    pub async fn settled_balance(&self, account: &str) -> i64 {
+        let mut last = Value::Null;
+        let settled = eventually(async || {
+            last = self.balance(account).await;
+            last["held"] == 0
+        });
+        assert!(settled.await, "still held: {last}");
+        last["balance"].as_i64().unwrap_or_else(|| panic!("no whole credits: {last}"))
+    }
+
+    /// Expects that everything the ledger must hold, holds.
+    pub async fn assert_reconciled(&self) {
+        let report = self.admin(Method::GET, "/admin/reconcile", None).await;
+        assert_eq!(report["clean"], true, "{report}");
+    }
+
+    /// Stops it, and expects that everything was settled.
+    pub async fn stop(self) -> TempDir {
+        assert!(self.gateway.stop().await);
+        self.folder
+    }
+}
+
+/// A token of `account`, good for an hour.
+pub fn token(account: &str) -> String {
+    let exp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+        + 3600;
+    let claims = json!({ "sub": account, "exp": exp });
+    let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
+/// Waits until `condition` holds; false after ten seconds.
+pub async fn eventually(mut condition: impl AsyncFnMut() -> bool) -> bool {
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        if condition().await {
+            return true;
+        }
+        if Instant::now() > limit {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

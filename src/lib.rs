@@ -1,4 +1,25 @@
-//! Farebox takes the fare before the ride.
+//! Farebox takes the fare before the ride: a reverse proxy, built on Pingora, that stands in
+//! front of AI endpoints. It knows who calls, what the call costs, and whether that account has
+//! the credits; it takes them first, forwards, and gives back what was not used.
+//!
+//! # A tour
+//! A call passes six steps, and each has its place:
+//!
+//! | step | what happens | where |
+//! |---|---|---|
+//! | identify | headers become an [account](account) | [`identify`] |
+//! | price | the canonical path and the method become a quote | [`price`] |
+//! | hold | the quote's [credits] are set aside, on disk in `strict` | [`ledger`] |
+//! | forward | the request goes upstream with our headers | [`proxy`] |
+//! | meter | the answer streams back, never buffered whole | [`proxy`] |
+//! | settle | the hold is captured or released, once, however the call ends | [`proxy`], [`ledger`] |
+//!
+//! [`gateway`] puts the pieces together and takes them apart again; [`cli`] has a file for each
+//! command; [`api`] is Farebox's own routes; [`shop`] is what the proxy and those routes share;
+//! [`problem`] is every error a client can see; [`config`] reads gateway.toml, of which each
+//! module owns its part; [`metrics`] declares every metric; [`demo`] is `farebox demo`.
+//!
+//! Imports run one way: from the command line down to the credits. ARCHITECTURE.md has the map.
 #![forbid(unsafe_code)]
 
 pub mod account;

@@ -143,7 +143,11 @@ impl<B: Backend> Worker<B> {
 
     async fn stop(mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        while !self.unsettled.is_empty() && Instant::now() < limit {
+        // What waits is either here or, acknowledged already, with the backend.
+        while !self.unsettled.is_empty() || !self.backend.close().await {
+            if Instant::now() >= limit {
+                break;
+            }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
         }

@@ -133,10 +133,14 @@ impl<B: Backend> Worker<B> {
                 // Its caller has gone: the guard has sent, or will send, what undoes it.
                 (Some(reply), outcome) => drop(reply.send(outcome)),
                 (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
-                (None, Outcome::Refused(refusal)) => {
-                    tracing::error!(?operation, %refusal, "a hold could not be ended");
+                (None, outcome) => {
+                    if let Outcome::Refused(refusal) = outcome {
+                        tracing::error!(?operation, %refusal, "a hold could not be ended");
+                    }
+                    if let Some(hold) = operation.ends() {
+                        self.live.remove(hold);
+                    }
                 }
-                (None, _) => {}
             }
         }
     }

@@ -4,12 +4,13 @@
 use std::pin::pin;
 use std::process::Command;
 
-use farebox::ledger::{Backend as _, Operation, Outcome, Refusal};
+use farebox::ledger::{Backend as _, Operation, Origin, Outcome, Refusal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sqlx::Executor as _;
 
 use crate::house::{
-    House, account, api_capture, api_hold, credits, eventually, grant, on_every_ledger, poll_once,
+    HOUR_MS, House, account, api_hold, api_release, call_capture, credits, eventually, grant,
+    hold_of, on_every_ledger, poll_once,
 };
 
 on_every_ledger!("current_thread":
@@ -199,7 +200,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
     for landed in [true, false] {
         let house = House::new(house.kind);
         let ledger = house.open_with("10").await;
-        ledger.ask(api_hold("job", "5")).await;
+        ledger.ask(hold_of(Origin::Call, "job", "5", HOUR_MS)).await;
         ledger.reconciles().await;
         let mut disk = house.sql().await;
         disk.execute("SELECT * FROM entries").await.unwrap();
@@ -209,7 +210,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
         let away = house.dir().with_file_name("away");
         std::fs::rename(house.dir(), &away).unwrap();
         fill_disk();
-        let charged = ledger.ask(api_capture("job", "4")).await;
+        let charged = ledger.ask(call_capture("job", "4")).await;
         if house.kind.is_strict() {
             assert_eq!(charged, unavailable());
         } else {
@@ -218,7 +219,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
         eventually("nothing is granted", async || {
             let refused = ledger.ask(api_hold("next", "1")).await == unavailable();
             if !refused {
-                ledger.ask(crate::house::api_release("next")).await;
+                ledger.ask(api_release("next")).await;
             }
             refused
         })
@@ -235,7 +236,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
             matches!(ledger.ask(api_hold("after", "1")).await, Outcome::Held { .. })
         })
         .await;
-        let again = ledger.ask(api_capture("job", "4")).await;
+        let again = ledger.ask(call_capture("job", "4")).await;
         assert!(matches!(again, Outcome::Captured { late: false, .. }), "{again:?}");
         assert!(ledger.post(grant("gift", "alice", "1")).await.unwrap().1);
         assert_eq!(ledger.has("alice").await, ("5".into(), "1".into()), "landed: {landed}");

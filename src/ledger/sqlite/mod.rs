@@ -26,7 +26,7 @@ use super::books::{Books, Changes, Known, Lookups, Now};
 use super::clock::Clock;
 use super::hold::CALL_TTL_MS;
 use super::lock::LedgerLock;
-use super::operation::{Operation, Outcome, Refusal};
+use super::operation::{Operation, Origin, Outcome, Refusal};
 use super::{Durability, LedgerError};
 
 use batch::WriteError;
@@ -239,13 +239,10 @@ impl SqliteLedger {
         // Closed only after the next one is open: the last to close takes the shared memory's
         // file away, and a full disk has no room for another.
         let _broken = self.connection.take();
-        if !unknown {
-            return false;
-        }
         match self.count_commits().await {
-            Ok(done) => done >= next,
+            Ok(done) => unknown && done >= next,
             Err(_) => {
-                self.in_doubt = true;
+                self.in_doubt = unknown;
                 false
             }
         }
@@ -354,16 +351,14 @@ impl SqliteLedger {
 }
 
 /// In `relaxed`, operations of calls can be acknowledged from memory; all else waits for the disk.
+/// A hold made through the API as well: it outlives a crash, and is captured by its id alone, so
+/// one that was lost would lose a debit much later.
 fn may_be_pinned(durability: Durability, operation: &Operation) -> bool {
     durability == Durability::Relaxed
-        && matches!(
-            operation,
-            Operation::Hold(_)
-                | Operation::Renew { .. }
-                | Operation::Capture { .. }
-                | Operation::Release { .. }
-                | Operation::Balance { .. }
-        )
+        && match operation {
+            Operation::Renew { .. } | Operation::Balance { .. } => true,
+            other => other.origin() == Some(Origin::Call),
+        }
 }
 
 /// Operations that look at the file as a whole, between batches.

@@ -43,6 +43,8 @@ on_every_ledger!("current_thread":
     a_hold_never_expires_while_its_capture_waits_in_the_queue,
     the_hold_of_a_leaked_call_expires,
     folding_keeps_balances_ids_and_refunds,
+    folding_keeps_what_is_newer,
+    reconcile_finds_what_is_wrong,
     a_backup_of_a_live_ledger_opens_and_reconciles,
     the_lock_refuses_a_second_opener,
     the_lock_refuses_a_second_opener_by_another_name,
@@ -694,6 +696,82 @@ async fn folding_keeps_balances_ids_and_refunds(house: House) {
     ledger.stop().await;
     let ledger = house.open().await;
     assert_eq!(ledger.has("alice").await, text(("7", "0")));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn folding_keeps_what_is_newer(house: House) {
+    let ledger = house.open_with("10").await;
+    ledger.ask(api_hold("old", "1")).await;
+    ledger.ask(api_capture("old", "1")).await;
+    let last_old = ledger.entries("alice").await.last().unwrap().created_at_ms;
+    let mut n = 0;
+    eventually("the clock moved on", async || {
+        n += 1;
+        let posting = grant(&format!("new-{n}"), "alice", "1");
+        ledger.post(posting).await.unwrap().0.created_at_ms > last_old
+    })
+    .await;
+    let before = ledger.entries("alice").await;
+    let newer = before.iter().filter(|entry| entry.created_at_ms > last_old).count();
+    let folded = ledger.fold(last_old + 1).await.unwrap();
+    assert_eq!((folded.accounts, folded.entries), (1, (before.len() - newer) as u64));
+    let after = ledger.entries("alice").await;
+    assert_eq!(after[1..], before[before.len() - newer..]);
+    assert_eq!(after[0].kind, EntryKind::Opening);
+    assert_eq!(after[0].balance_after, before[before.len() - newer - 1].balance_after);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn reconcile_finds_what_is_wrong(house: House) {
+    let ledger = house.open_with("10").await;
+    for operation in [api_hold("charged", "2"), api_capture("charged", "2"), api_hold("live", "1")]
+    {
+        ledger.ask(operation).await;
+    }
+    ledger.post(grant("second", "alice", "3")).await.unwrap();
+    ledger.reconciles().await;
+    let changed = "DROP TRIGGER entries_are_never_updated; UPDATE entries ";
+    let deleted = "DROP TRIGGER entries_are_never_deleted; DELETE FROM entries ";
+    for (harm, found) in [
+        ("UPDATE accounts SET balance = balance + 1".to_owned(), "the balance is"),
+        ("UPDATE accounts SET seq = seq + 1".to_owned(), "the newest of them"),
+        (format!("{changed} SET amount = amount + 1 WHERE seq = 2"), "does not continue"),
+        (format!("{changed} SET balance_after = 0 WHERE seq = 3"), "does not continue"),
+        (format!("{deleted} WHERE seq = 1"), "does not continue"),
+        (format!("{deleted} WHERE seq = 2"), "does not continue"),
+        (format!("{deleted} WHERE seq = 3"), "the newest of them"),
+        ("DELETE FROM accounts".to_owned(), "does not exist"),
+        (
+            "INSERT INTO ended_holds SELECT id, account, amount, origin, 'expired', 1 FROM holds"
+                .to_owned(),
+            "live and ended",
+        ),
+        (
+            "INSERT INTO holds VALUES ('charged', 'alice', 1, '/', 'api', 1)".to_owned(),
+            "live and ended",
+        ),
+        (
+            "INSERT INTO ended_holds VALUES ('charged', 'alice', 1, 'api', 'released', 1)"
+                .to_owned(),
+            "released and captured",
+        ),
+    ] {
+        let harmed = house.crashed();
+        let mut sql = harmed.sql().await;
+        sql.execute(sqlx::AssertSqlSafe(harm.clone())).await.unwrap();
+        let reader = farebox::ledger::SqliteReader::open(&harmed.path()).await.unwrap();
+        let report = farebox::ledger::Reader::reconcile(&reader).await.unwrap();
+        let differences = report.differences;
+        assert!(differences.iter().any(|d| d.what.contains(found)), "{harm}: {differences:#?}");
+    }
+    // What fits together on disk, and is not what the running ledger knows.
+    let mut sql = house.sql().await;
+    sql.execute("UPDATE holds SET amount = amount + 1").await.unwrap();
+    let differences = ledger.reconcile().await.unwrap().differences;
+    assert!(differences.iter().any(|d| d.what.contains("memory has")), "{differences:#?}");
+    sql.execute("UPDATE holds SET amount = amount - 1").await.unwrap();
     ledger.reconciles().await;
     ledger.stop().await;
 }

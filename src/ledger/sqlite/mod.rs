@@ -109,10 +109,10 @@ impl SqliteLedger {
         SqliteReader::open(&self.path).await
     }
 
-    /// Decides a run of operations that are acknowledged from memory.
-    fn apply_pinned(&mut self, run: &[Operation], known: &mut Known) -> Vec<Outcome> {
+    /// Decides operations that are acknowledged from memory.
+    fn apply_pinned(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let now = self.clock.now();
-        let outcomes = run
+        let outcomes = batch
             .iter()
             .map(|operation| match operation {
                 // What is acknowledged now could not be written soon: grant nothing more.
@@ -128,12 +128,11 @@ impl SqliteLedger {
     }
 
     /// Decides operations that count only once they are on disk, between others that look at
-    /// the file as a whole. From the first failure on, all are unavailable: `known` counts on
-    /// what was to be written.
-    async fn apply_unpinned(&mut self, run: &[Operation], known: &mut Known) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(run.len());
+    /// the file as a whole. Stops at the first failure: `known` counts on what was to be written.
+    async fn apply_unpinned(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
         if self.flush().await {
-            for part in run.chunk_by(|a, b| !concerns_disk(a) && !concerns_disk(b)) {
+            for part in batch.chunk_by(|a, b| !concerns_disk(a) && !concerns_disk(b)) {
                 match part {
                     [Operation::Audit] => outcomes.push(self.audit().await),
                     [Operation::Fold { before_ms }] => outcomes.push(self.fold(*before_ms).await),
@@ -375,23 +374,13 @@ impl Backend for SqliteLedger {
         let Some(mut known) = self.look_up(&self.books.lookups(batch)).await else {
             return vec![unavailable; batch.len()];
         };
-        let mut outcomes = Vec::with_capacity(batch.len());
+        // One operation that must wait for the disk, and the whole batch does: it is one commit.
         let durability = self.durability;
-        let pinned = |operation: &Operation| may_be_pinned(durability, operation);
-        let (mut decided, mut failed) = (0, false);
-        for run in batch.chunk_by(|a, b| pinned(a) == pinned(b)) {
-            if self.in_doubt {
-                break;
-            }
-            if run.iter().all(pinned) {
-                outcomes.extend(self.apply_pinned(run, &mut known));
-            } else if !failed {
-                outcomes.extend(self.apply_unpinned(run, &mut known).await);
-            }
-            decided += run.len();
-            failed |= outcomes.len() < decided;
-            outcomes.resize(decided, unavailable.clone());
-        }
+        let mut outcomes = if batch.iter().all(|o| may_be_pinned(durability, o)) {
+            self.apply_pinned(batch, &mut known)
+        } else {
+            self.apply_unpinned(batch, &mut known).await
+        };
         outcomes.resize(batch.len(), unavailable);
         if self.pinned_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY) {
             self.flush().await;

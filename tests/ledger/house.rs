@@ -13,7 +13,8 @@ use farebox::account::AccountId;
 use farebox::credits::Credits;
 use farebox::ledger::{
     Backend, Balance, Durability, Entry, EntryKind, Expired, HoldId, IsLive, Ledger, LedgerError,
-    NewHold, Operation, OperationId, Origin, Outcome, Pipeline, Posting, Reader, SqliteLedger,
+    NewHold, Operation, OperationId, Origin, Outcome, Pipeline, Posting, Reader, Refusal,
+    SqliteLedger,
 };
 use farebox::metrics::Metrics;
 use sqlx::Connection as _;
@@ -221,10 +222,7 @@ impl Running {
     }
 
     /// A call's hold on alice's credits.
-    pub async fn call(
-        &self,
-        amount: &str,
-    ) -> Result<farebox::ledger::Hold, farebox::ledger::Refusal> {
+    pub async fn call(&self, amount: &str) -> Result<farebox::ledger::Hold, Refusal> {
         self.hold(HoldId::for_call(), account("alice"), credits(amount), "/x".into()).await
     }
 
@@ -268,6 +266,18 @@ pub fn posting(kind: EntryKind, id: &str, who: &str, amount: &str) -> Posting {
 
 pub fn grant(id: &str, who: &str, amount: &str) -> Posting {
     posting(EntryKind::Grant, id, who, amount)
+}
+
+pub fn text(pair: (&str, &str)) -> (String, String) {
+    (pair.0.into(), pair.1.into())
+}
+
+pub fn conflict() -> Outcome {
+    Outcome::Refused(Refusal::Conflict)
+}
+
+pub fn ended() -> Outcome {
+    Outcome::Refused(Refusal::Ended)
 }
 
 pub const HOUR_MS: u64 = 3_600_000;

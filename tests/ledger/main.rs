@@ -9,4 +9,7 @@ mod crash;
 mod faults;
 mod house;
 mod last_credit;
+mod lifetimes;
 mod model;
+mod plain;
+mod upkeep;

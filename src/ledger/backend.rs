@@ -54,7 +54,8 @@ pub trait Backend: Send + 'static {
     /// How long from now the backend can be left without a [`Backend::tick`].
     fn tick_after(&self) -> Duration;
 
-    /// Writes whatever waits; the last call. False where that failed.
+    /// Writes whatever waits, and lets go of the ledger. False where that failed; then it may be
+    /// called again, after another [`Backend::tick`].
     fn close(&mut self) -> impl Future<Output = bool> + Send;
 }
 

@@ -98,6 +98,7 @@ pub(super) struct Changes {
 enum Undo {
     Account(AccountId, Option<Account>),
     Hold(HoldId, Option<LiveHold>),
+    Overtaken(HoldId),
 }
 
 impl Changes {
@@ -126,7 +127,13 @@ pub(super) struct Books {
     holds: HashMap<HoldId, LiveHold>,
     /// No hold expires before this, in milliseconds of the ledger's clock.
     next_expiry_ms: u64,
+    /// Calls' holds that were released before they came, and when: so that the hold is refused
+    /// without asking the disk about every new call. Few: it takes a release to overtake its hold.
+    overtaken: HashMap<HoldId, u64>,
 }
+
+/// How long a release waits for the hold that it overtook: as long as a hold nobody renews lives.
+const OVERTAKEN_KEPT_MS: u64 = super::hold::CALL_TTL_MS;
 
 impl Books {
     pub fn insert_account(&mut self, id: AccountId, account: Account) {
@@ -154,6 +161,11 @@ impl Books {
 
     pub fn holds(&self) -> impl Iterator<Item = (&HoldId, &LiveHold)> {
         self.holds.iter()
+    }
+
+    /// Forgets the releases whose holds will not come any more.
+    pub fn forget_overtaken(&mut self, now_ms: u64) {
+        self.overtaken.retain(|_, at_ms| now_ms.saturating_sub(*at_ms) < OVERTAKEN_KEPT_MS);
     }
 
     /// The holds whose time has run out.
@@ -223,6 +235,7 @@ impl Books {
                     self.holds.insert(id, hold);
                 }
                 Undo::Hold(id, None) => drop(self.holds.remove(&id)),
+                Undo::Overtaken(id) => drop(self.overtaken.remove(&id)),
             }
         }
     }
@@ -308,10 +321,13 @@ impl Desk<'_> {
     fn hold(&mut self, hold: &NewHold) -> Result<Outcome, Refusal> {
         // Idempotency before business rules.
         if let Some(live) = self.books.holds.get(&hold.id) {
-            let same = live.account == hold.account && live.amount == hold.amount;
+            let same = live.account == hold.account
+                && live.amount == hold.amount
+                && live.origin == hold.origin;
             return if same { Ok(self.held(&hold.account)) } else { Err(Refusal::Conflict) };
         }
         if self.known.ended.contains_key(&hold.id)
+            || self.books.overtaken.contains_key(&hold.id)
             || self.known.entries.contains_key(&OperationId::capture(&hold.id))
         {
             return Err(Refusal::Ended);
@@ -453,6 +469,8 @@ impl Desk<'_> {
             // The release overtook its hold: leave a tombstone, so that the hold is refused.
             (Origin::Call, Some(account)) => {
                 self.bury(id, Some(account.clone()), Credits::ZERO, origin, ending);
+                self.books.overtaken.insert(id.clone(), self.now.ledger_ms);
+                self.changes.undo.push(Undo::Overtaken(id.clone()));
                 Ok(Outcome::Released { after: self.balance(account) })
             }
             _ => Err(Refusal::UnknownHold),

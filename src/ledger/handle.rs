@@ -146,7 +146,7 @@ impl Ledger {
         }
     }
 
-    /// Sends the end of a hold. The pipeline tries it until it is done.
+    /// Sends the end of a call's hold. The pipeline tries it until it is done.
     pub(super) fn settle(&self, operation: Operation) {
         if self.queue.send(Message::Request(Request { operation, reply: None })).is_err() {
             tracing::error!("a hold ended after the ledger had stopped; a restart releases it");

@@ -47,7 +47,8 @@ impl Hold {
 
     /// There is nothing to end: the hold was refused.
     pub(super) fn disarm(mut self) {
-        self.finish();
+        self.armed = false;
+        self.ledger.live().remove(&self.id);
     }
 
     /// How many credits are set aside.
@@ -91,17 +92,12 @@ impl Hold {
             route: self.route.clone(),
             origin: Origin::Call,
         });
-        self.finish();
+        self.armed = false;
     }
 
     /// Gives all of it back. Waits for nothing: the ledger tries until it is done.
     pub fn release(self) {
         drop(self);
-    }
-
-    fn finish(&mut self) {
-        self.armed = false;
-        self.ledger.live().remove(&self.id);
     }
 }
 
@@ -119,11 +115,11 @@ impl Drop for Hold {
             account: Some(self.account.clone()),
             origin: Origin::Call,
         });
-        self.finish();
     }
 }
 
-/// The holds whose guards live in this process.
+/// The holds that calls in this process have, or have settled and the ledger not yet: while a
+/// capture waits in the queue or for the disk, its hold must not expire.
 #[derive(Debug, Default)]
 pub(super) struct LiveHolds {
     ids: Mutex<HashSet<HoldId>>,
@@ -134,7 +130,7 @@ impl LiveHolds {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
-    fn remove(&self, id: &HoldId) {
+    pub fn remove(&self, id: &HoldId) {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 

@@ -24,7 +24,9 @@ pub(super) fn lock_path(path: &Path) -> PathBuf {
 impl LedgerLock {
     /// Takes the lock, or says at once that another process has it.
     pub fn take(path: &Path) -> Result<Self, LedgerError> {
-        let lock = lock_path(path);
+        // Under its real name: a second path to the same file, such as a link, is the same ledger.
+        let real = std::fs::canonicalize(path);
+        let lock = lock_path(real.as_deref().unwrap_or(path));
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

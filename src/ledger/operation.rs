@@ -270,6 +270,26 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// The hold that it ends, if it ends one.
+    pub(super) fn ends(&self) -> Option<&HoldId> {
+        match self {
+            Self::Capture { hold, .. } | Self::Release { hold, .. } => Some(hold),
+            _ => None,
+        }
+    }
+
+    /// Who ends the hold that it makes or ends, if it does.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Hold(NewHold { origin, .. })
+            | Self::Capture { origin, .. }
+            | Self::Release { origin, .. } => Some(*origin),
+            _ => None,
+        }
+    }
+}
+
 /// What an account has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {

@@ -133,17 +133,25 @@ impl<B: Backend> Worker<B> {
                 // Its caller has gone: the guard has sent, or will send, what undoes it.
                 (Some(reply), outcome) => drop(reply.send(outcome)),
                 (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
-                (None, Outcome::Refused(refusal)) => {
-                    tracing::error!(?operation, %refusal, "a hold could not be ended");
+                (None, outcome) => {
+                    if let Outcome::Refused(refusal) = outcome {
+                        tracing::error!(?operation, %refusal, "a hold could not be ended");
+                    }
+                    if let Some(hold) = operation.ends() {
+                        self.live.remove(hold);
+                    }
                 }
-                (None, _) => {}
             }
         }
     }
 
     async fn stop(mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        while !self.unsettled.is_empty() && Instant::now() < limit {
+        // What waits is either here or, acknowledged already, with the backend.
+        while !self.unsettled.is_empty() || !self.backend.close().await {
+            if Instant::now() >= limit {
+                break;
+            }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
         }

@@ -84,6 +84,20 @@ fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// Why changes were not written, as far as can be told.
+pub(super) enum WriteError {
+    /// They were not.
+    Unwritten(sqlx::Error),
+    /// The commit itself failed, so they may have been.
+    Unknown(sqlx::Error),
+}
+
+impl From<sqlx::Error> for WriteError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unwritten(error)
+    }
+}
+
 /// Writes `changes` in one transaction, and counts it as commit number `commit`.
 pub(super) async fn write(
     connection: &mut SqliteConnection,
@@ -91,7 +105,7 @@ pub(super) async fn write(
     changes: &Changes,
     commit: i64,
     now: Now,
-) -> Result<(), sqlx::Error> {
+) -> Result<(), WriteError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     for (sql, rows) in statements(books, changes, now) {
         transaction.execute(sqlx::query(sql).bind(rows)).await?;
@@ -99,7 +113,7 @@ pub(super) async fn write(
     write_keys(&mut transaction, changes, now).await?;
     let counted = sqlx::query("UPDATE ledger SET commits = ?1 WHERE one = 1").bind(commit);
     transaction.execute(counted).await?;
-    transaction.commit().await
+    transaction.commit().await.map_err(WriteError::Unknown)
 }
 
 fn statements(books: &Books, changes: &Changes, now: Now) -> Vec<(&'static str, String)> {

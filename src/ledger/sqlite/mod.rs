@@ -26,9 +26,10 @@ use super::books::{Books, Changes, Known, Lookups, Now};
 use super::clock::Clock;
 use super::hold::CALL_TTL_MS;
 use super::lock::LedgerLock;
-use super::operation::{Operation, Outcome, Refusal};
+use super::operation::{Operation, Origin, Outcome, Refusal};
 use super::{Durability, LedgerError};
 
+use batch::WriteError;
 pub use maintain::backup;
 pub use read::SqliteReader;
 
@@ -64,6 +65,9 @@ pub struct SqliteLedger {
     last_purge: Option<Instant>,
     /// Set while the disk refuses: when it may be tried again.
     failing_until: Option<Instant>,
+    /// Set after a commit that failed while the file could not be read: it may have been written
+    /// all the same. Until that is known, nothing is decided.
+    in_doubt: bool,
     /// Held for life: one writer per file.
     _lock: LedgerLock,
 }
@@ -95,6 +99,7 @@ impl SqliteLedger {
             pinned_since: None,
             last_purge: None,
             failing_until: None,
+            in_doubt: false,
             _lock: lock,
         })
     }
@@ -104,10 +109,10 @@ impl SqliteLedger {
         SqliteReader::open(&self.path).await
     }
 
-    /// Decides a run of operations that are acknowledged from memory.
-    fn apply_pinned(&mut self, run: &[Operation], known: &mut Known) -> Vec<Outcome> {
+    /// Decides operations that are acknowledged from memory.
+    fn apply_pinned(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let now = self.clock.now();
-        let outcomes = run
+        let outcomes = batch
             .iter()
             .map(|operation| match operation {
                 // What is acknowledged now could not be written soon: grant nothing more.
@@ -122,8 +127,32 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides a run of operations that count only once they are on disk.
-    async fn apply_durably(&mut self, run: &[Operation], known: &mut Known) -> Vec<Outcome> {
+    /// Decides operations that count only once they are on disk, between others that look at
+    /// the file as a whole. Stops at the first failure: `known` counts on what was to be written.
+    async fn apply_unpinned(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        if self.flush().await {
+            for part in batch.chunk_by(|a, b| !concerns_disk(a) && !concerns_disk(b)) {
+                match part {
+                    [Operation::Audit] => outcomes.push(self.audit().await),
+                    [Operation::Fold { before_ms }] => outcomes.push(self.fold(*before_ms).await),
+                    _ => match self.apply_durably(part, known).await {
+                        Some(decided) => outcomes.extend(decided),
+                        None => break,
+                    },
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Decides a run of operations that count only once they are on disk; `None` where it did
+    /// not take them.
+    async fn apply_durably(
+        &mut self,
+        run: &[Operation],
+        known: &mut Known,
+    ) -> Option<Vec<Outcome>> {
         let now = self.clock.now();
         let mut changes = Changes::default();
         let outcomes: Vec<Outcome> = run
@@ -131,10 +160,15 @@ impl SqliteLedger {
             .map(|operation| self.books.decide(operation, known, &mut changes, now))
             .collect();
         if changes.is_empty() || self.commit(&changes, now).await {
-            return outcomes;
+            return Some(outcomes);
         }
         self.books.roll_back(&mut changes);
-        vec![Outcome::Refused(Refusal::Unavailable); run.len()]
+        None
+    }
+
+    /// True while a failing disk is left alone.
+    fn is_resting(&self) -> bool {
+        self.failing_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn is_failing(&self) -> bool {
@@ -145,6 +179,9 @@ impl SqliteLedger {
     async fn flush(&mut self) -> bool {
         if self.pinned.is_empty() {
             return true;
+        }
+        if self.in_doubt {
+            return false;
         }
         let pinned = std::mem::take(&mut self.pinned);
         let written = self.commit(&pinned, self.clock.now()).await;
@@ -159,7 +196,7 @@ impl SqliteLedger {
     /// Commits `changes`; false where the disk did not take them (and then nothing of them is
     /// there).
     async fn commit(&mut self, changes: &Changes, now: Now) -> bool {
-        if self.failing_until.is_some_and(|until| Instant::now() < until) {
+        if self.is_resting() {
             return false;
         }
         let started = Instant::now();
@@ -171,11 +208,11 @@ impl SqliteLedger {
                 self.connection = Some(connection);
                 result
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         let written = match result {
             Ok(()) => true,
-            Err(error) => self.settle_failure(next, &error).await,
+            Err(error) => self.settle_failure(next, error).await,
         };
         if written {
             self.commits = next;
@@ -190,15 +227,72 @@ impl SqliteLedger {
     }
 
     /// After a failed commit: was it written after all? The file's own count tells.
-    async fn settle_failure(&mut self, next: i64, error: &sqlx::Error) -> bool {
+    async fn settle_failure(&mut self, next: i64, error: WriteError) -> bool {
+        let (error, unknown) = match error {
+            WriteError::Unwritten(error) => (error, false),
+            WriteError::Unknown(error) => (error, true),
+        };
         if self.failing_until.is_none() {
             tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
         }
-        self.connection = None;
-        match self.connect().await {
-            Ok(connection) => load::commits(connection).await.is_ok_and(|done| done >= next),
-            Err(_) => false,
+        // Closed only after the next one is open: the last to close takes the shared memory's
+        // file away, and a full disk has no room for another.
+        let _broken = self.connection.take();
+        match self.count_commits().await {
+            Ok(done) => unknown && done >= next,
+            Err(_) => {
+                self.in_doubt = unknown;
+                false
+            }
         }
+    }
+
+    /// Finds out whether the commit in doubt was written. False while that cannot be known.
+    async fn settle_doubt(&mut self) -> bool {
+        if !self.in_doubt {
+            return true;
+        }
+        if self.is_resting() {
+            return false;
+        }
+        match self.reread().await {
+            Ok(()) => self.in_doubt = false,
+            Err(error) => {
+                tracing::error!(%error, "the ledger cannot be read");
+                self.connection = None;
+                self.failing_until = Some(Instant::now() + RETRY_EVERY);
+            }
+        }
+        !self.in_doubt
+    }
+
+    /// Brings memory up to the file, where the file has one commit more than memory counted.
+    async fn reread(&mut self) -> Result<(), LedgerError> {
+        let done = self.count_commits().await?;
+        if done > self.commits {
+            if self.pinned.is_empty() {
+                // Its callers heard that nothing changed, and memory went back with them; what
+                // they ask again is found to be done.
+                let now = self.clock.now();
+                self.books = load::books(self.connect().await?, now).await?.0;
+            } else {
+                self.pinned = Changes::default();
+                self.pinned_since = None;
+            }
+            self.commits = done;
+        }
+        Ok(())
+    }
+
+    async fn count_commits(&mut self) -> Result<i64, sqlx::Error> {
+        let counted = match self.connect().await {
+            Ok(connection) => load::commits(connection).await,
+            Err(error) => Err(error),
+        };
+        if counted.is_err() {
+            self.connection = None;
+        }
+        counted
     }
 
     async fn take_connection(&mut self) -> Result<SqliteConnection, sqlx::Error> {
@@ -256,16 +350,14 @@ impl SqliteLedger {
 }
 
 /// In `relaxed`, operations of calls can be acknowledged from memory; all else waits for the disk.
+/// A hold made through the API as well: it outlives a crash, and is captured by its id alone, so
+/// one that was lost would lose a debit much later.
 fn may_be_pinned(durability: Durability, operation: &Operation) -> bool {
     durability == Durability::Relaxed
-        && matches!(
-            operation,
-            Operation::Hold(_)
-                | Operation::Renew { .. }
-                | Operation::Capture { .. }
-                | Operation::Release { .. }
-                | Operation::Balance { .. }
-        )
+        && match operation {
+            Operation::Renew { .. } | Operation::Balance { .. } => true,
+            other => other.origin() == Some(Origin::Call),
+        }
 }
 
 /// Operations that look at the file as a whole, between batches.
@@ -275,29 +367,21 @@ fn concerns_disk(operation: &Operation) -> bool {
 
 impl Backend for SqliteLedger {
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
-        let Some(mut known) = self.look_up(&self.books.lookups(batch)).await else {
-            return vec![Outcome::Refused(Refusal::Unavailable); batch.len()];
-        };
-        let mut outcomes = Vec::with_capacity(batch.len());
-        let durability = self.durability;
-        let pinned = |operation: &Operation| may_be_pinned(durability, operation);
-        for run in batch.chunk_by(|a, b| pinned(a) == pinned(b)) {
-            if run.iter().all(pinned) {
-                outcomes.extend(self.apply_pinned(run, &mut known));
-            } else if !self.flush().await {
-                outcomes.resize(outcomes.len() + run.len(), Outcome::Refused(Refusal::Unavailable));
-            } else {
-                for part in run.chunk_by(|a, b| !concerns_disk(a) && !concerns_disk(b)) {
-                    match part {
-                        [Operation::Audit] => outcomes.push(self.audit().await),
-                        [Operation::Fold { before_ms }] => {
-                            outcomes.push(self.fold(*before_ms).await);
-                        }
-                        _ => outcomes.extend(self.apply_durably(part, &mut known).await),
-                    }
-                }
-            }
+        let unavailable = Outcome::Refused(Refusal::Unavailable);
+        if !self.settle_doubt().await {
+            return vec![unavailable; batch.len()];
         }
+        let Some(mut known) = self.look_up(&self.books.lookups(batch)).await else {
+            return vec![unavailable; batch.len()];
+        };
+        // One operation that must wait for the disk, and the whole batch does: it is one commit.
+        let durability = self.durability;
+        let mut outcomes = if batch.iter().all(|o| may_be_pinned(durability, o)) {
+            self.apply_pinned(batch, &mut known)
+        } else {
+            self.apply_unpinned(batch, &mut known).await
+        };
+        outcomes.resize(batch.len(), unavailable);
         if self.pinned_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY) {
             self.flush().await;
         }
@@ -305,7 +389,11 @@ impl Backend for SqliteLedger {
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
+        if !self.settle_doubt().await {
+            return Vec::new();
+        }
         let now = self.clock.now();
+        self.books.forget_overtaken(now.ledger_ms);
         // A failing disk is probed, so that serving resumes without a call having to fail first.
         if self.is_failing() && self.pinned.is_empty() {
             self.commit(&Changes::default(), now).await;
@@ -339,13 +427,15 @@ impl Backend for SqliteLedger {
     }
 
     async fn close(&mut self) -> bool {
-        let flushed = self.flush().await;
+        if !self.settle_doubt().await || !self.flush().await {
+            return false;
+        }
         if let Some(connection) = self.connection.take() {
             // Closing checkpoints the WAL; a failure there loses nothing.
             if let Err(error) = connection.close().await {
                 tracing::warn!(%error, "the ledger's file could not be closed cleanly");
             }
         }
-        flushed
+        true
     }
 }

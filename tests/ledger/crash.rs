@@ -1,0 +1,245 @@
+//! kill -9 of a process that hammers a ledger. It tells of each operation only after the ledger
+//! had acknowledged it; what it told of is then looked for in the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use farebox::ledger::{HoldId, Ledger, NewHold, Operation, Origin, Outcome, SqliteLedger};
+use farebox::metrics::Metrics;
+use sqlx::Executor as _;
+
+use crate::house::{HOUR_MS, House, Kind, account, credits, grant, hold_id, on_every_ledger, seed};
+
+on_every_ledger!("current_thread": a_kill_loses_nothing_but_what_was_not_promised);
+
+/// Set in the process that will be killed: the directory of its ledger.
+const VICTIM: &str = "FAREBOX_TEST_VICTIM";
+
+/// Kills a test.
+const ROUNDS: usize = 5;
+
+/// What `relaxed` may lose.
+const PROMISE: Duration = Duration::from_millis(50);
+
+/// What a machine busy with other tests may add before the promised write runs.
+const BUSY: Duration = Duration::from_millis(450);
+
+/// One line of what the victim said.
+#[derive(Clone, Debug)]
+struct Told {
+    /// `hold`, `capture` or `grant`.
+    what: String,
+    id: String,
+    /// Since 1970.
+    asked_us: u64,
+    answered_us: u64,
+}
+
+impl Told {
+    fn read(line: &str) -> Option<Self> {
+        // A line cut off by the kill has no end mark.
+        let line = line.strip_prefix("told ")?.strip_suffix(" .")?;
+        let mut words = line.split(' ');
+        let mut next = || words.next();
+        Some(Self {
+            what: next()?.into(),
+            id: next()?.into(),
+            asked_us: next()?.parse().ok()?,
+            answered_us: next()?.parse().ok()?,
+        })
+    }
+}
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
+}
+
+async fn a_kill_loses_nothing_but_what_was_not_promised(house: House) {
+    if let Some(dir) = std::env::var_os(VICTIM) {
+        return hammer(dir.into(), house.kind).await;
+    }
+    let seed = seed();
+    let mut worst = Duration::ZERO;
+    let mut told = 0;
+    let mut seen = Seen::default();
+    for round in 0..ROUNDS {
+        // Any spread of moments will do.
+        let mixed = seed.rotate_left(round as u32 * 11).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (lines, killed_us) = run_and_kill(&house, 20 + mixed % 400);
+        assert!(!lines.is_empty(), "the victim got to work");
+        told += lines.len();
+        let on_disk = OnDisk::read(&house).await;
+        let lost: Vec<_> = lines.iter().filter(|line| !on_disk.has(line)).collect();
+        for line in &lost {
+            assert!(!house.kind.is_strict(), "acknowledged, and not on disk: {line:?}");
+            assert_ne!(line.what, "grant", "grants are never lost: {line:?}");
+            let age = Duration::from_micros(killed_us.saturating_sub(line.answered_us));
+            worst = worst.max(age);
+            assert!(age < PROMISE + BUSY, "lost {age:?} after its acknowledgement: {line:?}");
+        }
+        // Only the end is missing: what was asked after a lost operation is lost too, or durable
+        // of its own (a grant waits for all that came before it, so nothing was lost by then).
+        if let Some(first) = lost.iter().map(|line| line.answered_us).min() {
+            for line in lines.iter().filter(|line| line.asked_us > first) {
+                assert!(!on_disk.has(line), "{line:?} outlived what was acknowledged before it");
+            }
+        }
+        seen.grows_into(&on_disk);
+        // A start puts it in order: no hold is left, and everything adds up.
+        let ledger = house.open().await;
+        ledger.reconciles().await;
+        let (balance, held) = ledger.has("alice").await;
+        assert_eq!(held, "0", "the holds of killed calls are released");
+        let total: i64 = on_disk.entries.values().sum();
+        assert_eq!(credits(&balance).micros() as i64, total);
+        ledger.stop().await;
+        seen = Seen(OnDisk::read(&house).await.entries);
+    }
+    println!("{told} operations told of in {ROUNDS} rounds; the oldest lost was {worst:?} old");
+}
+
+/// What an earlier round left: it never changes again.
+#[derive(Default)]
+struct Seen(BTreeMap<String, i64>);
+
+impl Seen {
+    fn grows_into(&self, now: &OnDisk) {
+        for (operation, amount) in &self.0 {
+            assert_eq!(now.entries.get(operation), Some(amount), "{operation} was on disk");
+        }
+    }
+}
+
+struct OnDisk {
+    entries: BTreeMap<String, i64>,
+    /// Live or ended.
+    holds: BTreeSet<String>,
+}
+
+impl OnDisk {
+    async fn read(house: &House) -> Self {
+        let mut sql = house.sql().await;
+        let entries: Vec<(String, i64)> = sqlx::query_as("SELECT operation, amount FROM entries")
+            .fetch_all(&mut sql)
+            .await
+            .unwrap();
+        let holds: Vec<String> =
+            sqlx::query_scalar("SELECT id FROM holds UNION ALL SELECT id FROM ended_holds")
+                .fetch_all(&mut sql)
+                .await
+                .unwrap();
+        let total = holds.len();
+        let holds: BTreeSet<_> = holds.into_iter().collect();
+        assert_eq!(holds.len(), total, "no hold is both live and ended");
+        sql.execute("SELECT 1").await.unwrap();
+        Self { entries: entries.into_iter().collect(), holds }
+    }
+
+    fn has(&self, line: &Told) -> bool {
+        let captured = self.entries.contains_key(&format!("capture:{}", line.id));
+        match line.what.as_str() {
+            "hold" => captured || self.holds.contains(&line.id),
+            "capture" => captured,
+            "grant" => self.entries.contains_key(&format!("grant:{}", line.id)),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// Starts a victim, lets it work for a while after its first word, kills it, and returns what it
+/// told, and when it was killed.
+fn run_and_kill(house: &House, work_ms: u64) -> (Vec<Told>, u64) {
+    let test =
+        format!("crash::{}::a_kill_loses_nothing_but_what_was_not_promised", house.kind.module());
+    std::fs::create_dir_all(house.dir()).unwrap();
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args([&test, "--exact", "--nocapture"])
+        .env(VICTIM, house.dir())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(victim.stdout.take().unwrap());
+    let mut told = Vec::new();
+    let mut line = String::new();
+    while told.is_empty() && said.read_line(&mut line).unwrap() > 0 {
+        told.extend(Told::read(line.trim_end()));
+        line.clear();
+    }
+    let listener = std::thread::spawn(move || {
+        told.extend(said.lines().map_while(Result::ok).filter_map(|line| Told::read(&line)));
+        told
+    });
+    let until = Instant::now() + Duration::from_millis(work_ms);
+    std::thread::sleep(until - Instant::now());
+    victim.kill().unwrap();
+    let killed_us = now_us();
+    victim.wait().unwrap();
+    (listener.join().unwrap(), killed_us)
+}
+
+/// The victim: calls, one after the other in several tasks, and grants between them, for ever.
+async fn hammer(dir: PathBuf, kind: Kind) {
+    let metrics = Metrics::new().unwrap();
+    let path = dir.join("ledger.db");
+    let backend = SqliteLedger::open(&path, kind.durability(), metrics.clone()).await.unwrap();
+    let reader = backend.reader().await.unwrap();
+    let (ledger, _pipeline) = Ledger::start(backend, reader, metrics);
+    let start = HoldId::for_call();
+    ledger.post(grant(&format!("start-{start}"), "alice", "1000000")).await.unwrap();
+    let mut tasks = Vec::new();
+    for task in 0..8 {
+        let ledger = ledger.clone();
+        tasks.push(tokio::spawn(async move {
+            for round in 0.. {
+                call(&ledger).await;
+                // Seldom: a grant brings all before it to disk, and that must not hide a loss.
+                if round % 400 == 50 * task {
+                    let id = HoldId::for_call();
+                    let asked_us = now_us();
+                    ledger.post(grant(id.as_str(), "alice", "10")).await.unwrap();
+                    tell("grant", id.as_str(), asked_us);
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+async fn call(ledger: &Ledger) {
+    let id = HoldId::for_call();
+    let asked_us = now_us();
+    let alice = account("alice");
+    let hold = Operation::Hold(NewHold {
+        id: id.clone(),
+        account: alice.clone(),
+        amount: credits("0.5"),
+        route: "/x".into(),
+        origin: Origin::Call,
+        ttl_ms: HOUR_MS,
+    });
+    let held = ledger.ask(hold).await;
+    assert!(matches!(held, Outcome::Held { .. }), "{held:?}");
+    tell("hold", id.as_str(), asked_us);
+    let asked_us = now_us();
+    let capture = Operation::Capture {
+        hold: hold_id(id.as_str()),
+        account: Some(alice),
+        amount: credits("0.25"),
+        route: "/x".into(),
+        origin: Origin::Call,
+    };
+    let captured = ledger.ask(capture).await;
+    assert!(matches!(captured, Outcome::Captured { late: false, .. }), "{captured:?}");
+    tell("capture", id.as_str(), asked_us);
+}
+
+fn tell(what: &str, id: &str, asked_us: u64) {
+    let line = format!("told {what} {id} {asked_us} {} .\n", now_us());
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+}

@@ -1,0 +1,266 @@
+//! The disk fails, for real: a process of its own sets itself a file size limit, so that every
+//! write that makes a file longer fails as it does on a full disk.
+
+use std::pin::pin;
+use std::process::Command;
+
+use farebox::ledger::{Backend as _, Operation, Origin, Outcome, Refusal};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sqlx::Executor as _;
+
+use crate::house::{
+    HOUR_MS, House, account, api_hold, api_release, call_capture, credits, eventually, grant,
+    hold_of, on_every_ledger, poll_once,
+};
+
+on_every_ledger!("current_thread":
+    a_full_disk_refuses_holds_and_loses_nothing,
+    a_grant_that_was_not_written_is_never_answered_as_done,
+    a_stop_waits_for_the_disk,
+    a_commit_in_doubt_is_settled_by_the_file,
+);
+
+/// Set in the process that runs a test by itself.
+const ALONE: &str = "FAREBOX_TEST_ALONE";
+
+/// True in a process of its own. Otherwise runs the test in one, with the signal for too large
+/// a file ignored so that the write fails instead, and passes its failure on.
+fn alone(house: &House, test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let run = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg(format!("faults::{}::{test}", house.kind.module()))
+        .args(["--exact", "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = [run.stdout, run.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+/// From here on no file of this process grows.
+fn fill_disk() {
+    limit(Some(1));
+}
+
+/// From here on writing works again.
+fn free_disk() {
+    limit(None);
+}
+
+fn limit(current: Option<u64>) {
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    setrlimit(Resource::Fsize, Rlimit { current: current.or(maximum), maximum }).unwrap();
+}
+
+fn unavailable() -> Outcome {
+    Outcome::Refused(Refusal::Unavailable)
+}
+
+async fn a_full_disk_refuses_holds_and_loses_nothing(house: House) {
+    if !alone(&house, "a_full_disk_refuses_holds_and_loses_nothing") {
+        return;
+    }
+    let ledger = house.open_with("100").await;
+    let (charged, released) = (ledger.call("10").await.unwrap(), ledger.call("20").await.unwrap());
+    let longer = ledger.call("30").await.unwrap();
+    ledger.reconciles().await;
+
+    fill_disk();
+    charged.capture(credits("4"));
+    released.release();
+    // `relaxed` learns of the disk a moment later, and keeps what it granted until then.
+    let mut granted = Vec::new();
+    eventually("holds are refused", async || match ledger.call("1").await {
+        Ok(hold) => {
+            granted.push(hold);
+            false
+        }
+        Err(refusal) => refusal == Refusal::Unavailable,
+    })
+    .await;
+    if house.kind.is_strict() {
+        assert!(granted.is_empty(), "no hold is granted that is not on disk");
+        assert_eq!(ledger.read().entries(&account("alice"), None, 9).await.unwrap().len(), 1);
+    }
+    let more = granted.len();
+    granted.into_iter().for_each(|hold| hold.capture(credits("1")));
+    for _ in 0..3 {
+        assert_eq!(ledger.call("1").await.unwrap_err(), Refusal::Unavailable);
+        let grant = ledger.post(grant("more", "alice", "5")).await;
+        assert_eq!(grant.unwrap_err(), Refusal::Unavailable);
+    }
+    longer.capture(credits("30"));
+
+    free_disk();
+    // What calls settled meanwhile is written with nobody asking for it.
+    let left = (format!("{}", 100 - 34 - more), "0".to_owned());
+    eventually("all is settled", async || {
+        let mut sql = house.sql().await;
+        let settled = "SELECT count(*) = 0 FROM holds";
+        sqlx::query_scalar(settled).fetch_one(&mut sql).await.unwrap()
+    })
+    .await;
+    assert_eq!(ledger.has("alice").await, left);
+    ledger.call("1").await.unwrap().release();
+    assert!(ledger.post(grant("more", "alice", "5")).await.unwrap().1);
+    ledger.reconciles().await;
+    ledger.stop().await;
+    let ledger = house.open().await;
+    assert_eq!(ledger.has("alice").await, (format!("{}", 105 - 34 - more), "0".to_owned()));
+    assert_eq!(ledger.entries("alice").await.len(), 4 + more);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_grant_that_was_not_written_is_never_answered_as_done(house: House) {
+    if !alone(&house, "a_grant_that_was_not_written_is_never_answered_as_done") {
+        return;
+    }
+    let mut backend = house.backend().await;
+    let reader = backend.reader().await;
+    backend.ask(Operation::Post(grant("first", "alice", "5"))).await;
+    let gift = Operation::Post(grant("gift", "alice", "5"));
+    fill_disk();
+    let batch =
+        [gift.clone(), Operation::Audit, gift.clone(), Operation::Audit, api_hold("h", "7")];
+    let outcomes = backend.apply(&batch).await;
+    assert_eq!(outcomes[0], unavailable());
+    assert_eq!(outcomes[2], unavailable(), "it is not there, so it is not there already");
+    assert_eq!(outcomes[4], unavailable());
+    let balance = backend.ask(Operation::Balance { account: account("alice") }).await;
+    let Outcome::Balance(Some(balance)) = balance else { panic!("{balance:?}") };
+    assert_eq!(balance.available().to_string(), "5", "memory is as it was");
+    free_disk();
+    eventually_ticks(&mut backend).await;
+    let given = backend.ask(gift.clone()).await;
+    assert!(matches!(given, Outcome::Posted { new: true, .. }), "{given:?}");
+    let given = backend.ask(gift).await;
+    assert!(matches!(given, Outcome::Posted { new: false, .. }), "{given:?}");
+    assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
+    assert!(reader.reconcile().await.unwrap().is_clean());
+    assert_eq!(reader.entries(&account("alice"), None, 10).await.unwrap().len(), 2);
+    assert!(backend.close().await);
+}
+
+/// Ticks until the backend can write again.
+async fn eventually_ticks(backend: &mut crate::house::AnyBackend) {
+    for round in 0.. {
+        backend.tick(&|_| false).await;
+        let probe =
+            Operation::Open { account: account(&format!("probe-{round}")), signup: credits("0") };
+        if backend.ask(probe).await == (Outcome::Opened { new: true }) {
+            return;
+        }
+        assert!(round < 100, "it never wrote again");
+        tokio::time::sleep(backend.tick_after()).await;
+    }
+}
+
+async fn a_stop_waits_for_the_disk(house: House) {
+    if !alone(&house, "a_stop_waits_for_the_disk") {
+        return;
+    }
+    let ledger = house.open_with("100").await;
+    let calls = [ledger.call("10").await.unwrap(), ledger.call("20").await.unwrap()];
+    ledger.reconciles().await;
+    fill_disk();
+    calls.into_iter().for_each(|call| call.capture(credits("10")));
+    eventually("holds are refused", async || {
+        let held = ledger.call("1").await.map(drop);
+        held == Err(Refusal::Unavailable)
+    })
+    .await;
+    let (handle, pipeline) = ledger.apart();
+    let mut stop = pin!(pipeline.stop());
+    assert!(!poll_once(stop.as_mut()).await);
+    eventually("it is stopping", async || {
+        handle.balance(&account("alice")).await == Err(Refusal::Unavailable)
+    })
+    .await;
+    free_disk();
+    assert!(stop.await, "everything was written");
+    let ledger = house.open().await;
+    assert_eq!(ledger.has("alice").await, ("80".into(), "0".into()));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// The disk says that a commit failed, and it cannot be read whether that is so. What the ledger
+/// then finds in the file is the truth, and nothing is done twice or lost.
+async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
+    if !alone(&house, "a_commit_in_doubt_is_settled_by_the_file") {
+        return;
+    }
+    for landed in [true, false] {
+        let house = House::new(house.kind);
+        let ledger = house.open_with("10").await;
+        ledger.ask(hold_of(Origin::Call, "job", "5", HOUR_MS)).await;
+        ledger.reconciles().await;
+        let mut disk = house.sql().await;
+        disk.execute("SELECT * FROM entries").await.unwrap();
+        let call = ledger.call("2").await.unwrap();
+        ledger.reconciles().await;
+
+        let away = house.dir().with_file_name("away");
+        std::fs::rename(house.dir(), &away).unwrap();
+        fill_disk();
+        let charged = ledger.ask(call_capture("job", "4")).await;
+        if house.kind.is_strict() {
+            assert_eq!(charged, unavailable());
+        } else {
+            assert!(matches!(charged, Outcome::Captured { late: false, .. }), "{charged:?}");
+        }
+        eventually("nothing is granted", async || {
+            let refused = ledger.ask(api_hold("next", "1")).await == unavailable();
+            if !refused {
+                ledger.ask(api_release("next")).await;
+            }
+            refused
+        })
+        .await;
+        // Settled while the doubt lasts.
+        call.capture(credits("2"));
+        free_disk();
+        if landed {
+            land_the_capture(&mut disk).await;
+        }
+        std::fs::rename(&away, house.dir()).unwrap();
+
+        eventually("holds are granted", async || {
+            matches!(ledger.ask(api_hold("after", "1")).await, Outcome::Held { .. })
+        })
+        .await;
+        let again = ledger.ask(call_capture("job", "4")).await;
+        assert!(matches!(again, Outcome::Captured { late: false, .. }), "{again:?}");
+        assert!(ledger.post(grant("gift", "alice", "1")).await.unwrap().1);
+        assert_eq!(ledger.has("alice").await, ("5".into(), "1".into()), "landed: {landed}");
+        ledger.reconciles().await;
+        assert_eq!(ledger.entries("alice").await.len(), 4);
+        ledger.stop().await;
+        let ledger = house.open().await;
+        assert_eq!(ledger.has("alice").await, ("5".into(), "1".into()));
+        ledger.reconciles().await;
+        ledger.stop().await;
+    }
+}
+
+/// Writes what the ledger's failed commit would have written.
+async fn land_the_capture(disk: &mut sqlx::sqlite::SqliteConnection) {
+    disk.execute(
+        "BEGIN IMMEDIATE; \
+         DELETE FROM holds WHERE id = 'job'; \
+         INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, \
+         created_at) VALUES ('alice', 2, 'capture:job', 'capture', -4000000, 6000000, '/jobs', 1); \
+         UPDATE accounts SET balance = 6000000, seq = 2 WHERE id = 'alice'; \
+         UPDATE ledger SET commits = commits + 1; \
+         COMMIT",
+    )
+    .await
+    .unwrap();
+}

@@ -1,0 +1,15 @@
+//! The ledger, tried on every backend: what it promises, a model beside it, a failing disk,
+//! kill -9, and a thousand callers for the last credit.
+//!
+//! `FAREBOX_SEED=<number>` repeats a run with the randomness of one that failed.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod contract;
+mod crash;
+mod faults;
+mod house;
+mod last_credit;
+mod lifetimes;
+mod model;
+mod plain;
+mod upkeep;

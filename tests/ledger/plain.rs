@@ -1,0 +1,367 @@
+//! What LEDGER.md says, as plainly as it can be written: no batches, no disk, no undoing. It
+//! shares no code with the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use farebox::account::AccountId;
+use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
+use farebox::ledger::{
+    Balance, Entry, EntryKind, NewHold, Operation, Origin, Outcome, Posting, Reader, Refusal,
+};
+
+/// What the model knows of a hold's id.
+#[derive(Clone, Debug)]
+pub struct Fate {
+    account: AccountId,
+    amount: i64,
+    origin: Origin,
+    state: State,
+    /// In which batch it ended.
+    ended_in: usize,
+    /// It was released before it came, since the last start.
+    overtaken: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Live,
+    Captured,
+    Released,
+    Expired,
+}
+
+/// A line of the ledger, as the model sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    account: AccountId,
+    seq: u64,
+    operation: String,
+    kind: EntryKind,
+    amount: i64,
+    after: i64,
+}
+
+impl Line {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            account: entry.account.clone(),
+            seq: entry.seq,
+            operation: entry.operation.as_str().to_owned(),
+            kind: entry.kind,
+            amount: entry.amount.micros(),
+            after: entry.balance_after.micros(),
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Model {
+    pub accounts: BTreeMap<AccountId, Vec<Line>>,
+    /// Every id that took effect, folded away or not.
+    done: BTreeMap<String, Line>,
+    folded: BTreeSet<String>,
+    holds: BTreeMap<String, Fate>,
+    pub batch: usize,
+}
+
+/// What the model expects; a posting without the entry's time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    Outcome(Outcome),
+    Posted(Line, bool),
+}
+
+impl Model {
+    fn total(&self, who: &AccountId) -> i64 {
+        self.accounts.get(who).and_then(|lines| lines.last()).map_or(0, |line| line.after)
+    }
+
+    fn held(&self, who: &AccountId) -> i64 {
+        let live = self.holds.values().filter(|h| h.state == State::Live && h.account == *who);
+        live.map(|hold| hold.amount).sum()
+    }
+
+    pub fn after(&self, who: &AccountId) -> Balance {
+        Balance {
+            balance: SignedCredits::from_micros(self.total(who)).unwrap(),
+            held: Credits::from_micros(self.held(who) as u64).unwrap(),
+        }
+    }
+
+    fn line(
+        &mut self,
+        who: &AccountId,
+        operation: String,
+        kind: EntryKind,
+        amount: i64,
+    ) -> Result<Line, Refusal> {
+        let after = self.total(who) + amount;
+        if after.unsigned_abs() > MAX_MICROS {
+            return Err(Refusal::OutOfRange);
+        }
+        let lines = self.accounts.entry(who.clone()).or_default();
+        let seq = lines.last().map_or(0, |line| line.seq) + 1;
+        let line =
+            Line { account: who.clone(), seq, operation: operation.clone(), kind, amount, after };
+        lines.push(line.clone());
+        self.done.insert(operation, line.clone());
+        Ok(line)
+    }
+
+    /// A call's id is made for it: it is never that of a hold that came before and has ended.
+    /// (Within a batch, and after a release that overtook it, it may come again.)
+    pub fn can_come(&self, operation: &Operation, in_batch: bool) -> bool {
+        let Operation::Hold(NewHold { id, origin: Origin::Call, .. }) = operation else {
+            return true;
+        };
+        self.holds.get(id.as_str()).is_none_or(|fate| {
+            let now = in_batch && fate.ended_in == self.batch;
+            fate.state == State::Live || fate.overtaken || now
+        })
+    }
+
+    pub fn decide(&mut self, operation: &Operation) -> Expected {
+        let posted = |result: Result<(Line, bool), Refusal>| match result {
+            Ok((line, new)) => Expected::Posted(line, new),
+            Err(refusal) => Expected::Outcome(Outcome::Refused(refusal)),
+        };
+        let outcome = match operation {
+            Operation::Open { account, signup } => {
+                let new = !self.accounts.contains_key(account);
+                if new {
+                    self.accounts.insert(account.clone(), Vec::new());
+                    if !signup.is_zero() {
+                        let amount = signup.micros() as i64;
+                        let id = format!("signup:{account}");
+                        self.line(account, id, EntryKind::Grant, amount).unwrap();
+                    }
+                }
+                Ok(Outcome::Opened { new })
+            }
+            Operation::Post(posting) => return posted(self.post(posting)),
+            Operation::Refund { hold, .. } => return posted(self.refund(hold.as_str())),
+            Operation::Hold(hold) => self.hold(hold),
+            Operation::Renew { hold, .. } => match self.holds.get(hold.as_str()) {
+                Some(Fate { state: State::Live, .. }) => Ok(Outcome::Renewed),
+                _ => Err(Refusal::UnknownHold),
+            },
+            Operation::Capture { hold, account, amount, origin, .. } => {
+                self.capture(hold.as_str(), account.as_ref(), amount.micros() as i64, *origin)
+            }
+            Operation::Release { hold, account, origin } => {
+                self.release(hold.as_str(), account.as_ref(), *origin)
+            }
+            Operation::Balance { account } => {
+                let known = self.accounts.contains_key(account);
+                Ok(Outcome::Balance(known.then(|| self.after(account))))
+            }
+            other => unreachable!("{other:?} is not generated"),
+        };
+        Expected::Outcome(outcome.unwrap_or_else(Outcome::Refused))
+    }
+
+    fn post(&mut self, posting: &Posting) -> Result<(Line, bool), Refusal> {
+        let amount = posting.amount.micros();
+        if let Some(line) = self.done.get(posting.id.as_str()) {
+            let same = (&line.account, line.amount) == (&posting.account, amount);
+            return if same { Ok((line.clone(), false)) } else { Err(Refusal::Conflict) };
+        }
+        if amount == 0 {
+            return Err(Refusal::Zero);
+        }
+        let id = posting.id.as_str().to_owned();
+        Ok((self.line(&posting.account, id, posting.kind, amount)?, true))
+    }
+
+    fn refund(&mut self, hold: &str) -> Result<(Line, bool), Refusal> {
+        let id = format!("refund:{hold}");
+        if let Some(line) = self.done.get(&id) {
+            return Ok((line.clone(), false));
+        }
+        let capture = self.done.get(&format!("capture:{hold}")).cloned();
+        let capture = capture.ok_or(Refusal::UnknownCapture)?;
+        Ok((self.line(&capture.account, id, EntryKind::Refund, -capture.amount)?, true))
+    }
+
+    fn hold(&mut self, hold: &NewHold) -> Result<Outcome, Refusal> {
+        let amount = hold.amount.micros() as i64;
+        if let Some(fate) = self.holds.get(hold.id.as_str()) {
+            let same =
+                (&fate.account, fate.amount, fate.origin) == (&hold.account, amount, hold.origin);
+            return match fate.state {
+                State::Live if same => Ok(Outcome::Held { after: self.after(&hold.account) }),
+                State::Live => Err(Refusal::Conflict),
+                _ => Err(Refusal::Ended),
+            };
+        }
+        if amount == 0 {
+            return Err(Refusal::Zero);
+        }
+        let available = self.total(&hold.account) - self.held(&hold.account);
+        if amount > available {
+            let available = SignedCredits::from_micros(available)
+                .unwrap_or_else(|| SignedCredits::from_micros(self.total(&hold.account)).unwrap());
+            return Err(Refusal::Insufficient { available });
+        }
+        self.fate(hold.id.as_str(), &hold.account, amount, hold.origin, State::Live);
+        Ok(Outcome::Held { after: self.after(&hold.account) })
+    }
+
+    fn fate(&mut self, id: &str, who: &AccountId, amount: i64, origin: Origin, state: State) {
+        let ended_in = self.batch;
+        let account = who.clone();
+        let fate = Fate { account, amount, origin, state, ended_in, overtaken: false };
+        self.holds.insert(id.to_owned(), fate);
+    }
+
+    pub fn end(&mut self, id: &str, state: State) {
+        let fate = self.holds.get_mut(id).unwrap();
+        fate.state = state;
+        fate.ended_in = self.batch;
+    }
+
+    fn capture(
+        &mut self,
+        id: &str,
+        who: Option<&AccountId>,
+        amount: i64,
+        origin: Origin,
+    ) -> Result<Outcome, Refusal> {
+        let operation = format!("capture:{id}");
+        let fate = self.holds.get(id).cloned();
+        let owner = match &fate {
+            Some(fate) => match fate.state {
+                State::Captured => {
+                    let line = &self.done[&operation];
+                    let same = line.amount == -amount && who.is_none_or(|who| *who == line.account);
+                    let after = self.after(&line.account);
+                    let again = Outcome::Captured { after, late: false };
+                    return if same { Ok(again) } else { Err(Refusal::Conflict) };
+                }
+                State::Released => return Err(Refusal::Ended),
+                _ if fate.origin != origin => return Err(Refusal::UnknownHold),
+                State::Live if who.is_some_and(|who| *who != fate.account) => {
+                    return Err(Refusal::UnknownHold);
+                }
+                _ if amount > fate.amount => {
+                    let held = Credits::from_micros(fate.amount as u64).unwrap();
+                    return Err(Refusal::AboveHold { held });
+                }
+                _ if who.is_some_and(|who| *who != fate.account) => {
+                    return Err(Refusal::UnknownHold);
+                }
+                _ => fate.account.clone(),
+            },
+            None if origin == Origin::Call => who.cloned().ok_or(Refusal::UnknownHold)?,
+            None => return Err(Refusal::UnknownHold),
+        };
+        let late = fate.as_ref().is_none_or(|fate| fate.state != State::Live);
+        if amount == 0 {
+            if !late {
+                self.end(id, State::Released);
+            }
+            return Ok(Outcome::Released { after: self.after(&owner) });
+        }
+        self.line(&owner, operation, EntryKind::Capture, -amount)?;
+        match fate {
+            Some(_) => self.end(id, State::Captured),
+            None => self.fate(id, &owner, amount, origin, State::Captured),
+        }
+        Ok(Outcome::Captured { after: self.after(&owner), late })
+    }
+
+    fn release(
+        &mut self,
+        id: &str,
+        who: Option<&AccountId>,
+        origin: Origin,
+    ) -> Result<Outcome, Refusal> {
+        let Some(fate) = self.holds.get(id).cloned() else {
+            let who = who.filter(|_| origin == Origin::Call).ok_or(Refusal::UnknownHold)?;
+            self.fate(id, who, 0, origin, State::Released);
+            self.holds.get_mut(id).unwrap().overtaken = true;
+            return Ok(Outcome::Released { after: self.after(who) });
+        };
+        match fate.state {
+            State::Captured => return Err(Refusal::Ended),
+            State::Live => {
+                if fate.origin != origin || who.is_some_and(|who| *who != fate.account) {
+                    return Err(Refusal::UnknownHold);
+                }
+                self.end(id, State::Released);
+            }
+            State::Released | State::Expired => {}
+        }
+        Ok(Outcome::Released { after: self.after(&fate.account) })
+    }
+
+    pub fn start(&mut self) {
+        for fate in self.holds.values_mut() {
+            fate.overtaken = false;
+            if fate.state == State::Live && fate.origin == Origin::Call {
+                fate.state = State::Released;
+            }
+        }
+        self.batch += 1;
+    }
+
+    /// Folds everything; how many accounts and entries that concerns.
+    pub fn fold(&mut self) -> (u64, u64) {
+        let (mut accounts, mut entries) = (0, 0);
+        for (who, lines) in &mut self.accounts {
+            let Some(last) = lines.last().cloned() else { continue };
+            if lines.len() == 1 && last.kind == EntryKind::Opening {
+                continue;
+            }
+            accounts += 1;
+            entries += lines.len() as u64;
+            self.folded.extend(lines.drain(..).map(|line| line.operation));
+            lines.push(Line {
+                kind: EntryKind::Opening,
+                operation: format!("opening:{who}:{}", last.seq),
+                amount: last.after,
+                ..last
+            });
+        }
+        (accounts, entries)
+    }
+
+    pub fn agrees(&self, operation: &Operation, expected: &Expected, outcome: &Outcome) {
+        let same = match (expected, outcome) {
+            (Expected::Posted(line, new), Outcome::Posted { entry, new: really }) => {
+                let mut got = Line::of(entry);
+                if self.folded.contains(&line.operation) {
+                    got.after = line.after; // Gone with its entry.
+                }
+                *line == got && new == really
+            }
+            (Expected::Outcome(expected), outcome) => expected == outcome,
+            _ => false,
+        };
+        assert!(same, "{operation:?}\n  gave     {outcome:?}\n  expected {expected:?}");
+    }
+
+    /// What readers see, against the model.
+    pub async fn agrees_with(&self, reader: &dyn Reader) {
+        let report = reader.reconcile().await.unwrap();
+        assert!(report.is_clean(), "{report:#?}");
+        let live = self.holds.values().filter(|hold| hold.state == State::Live).count() as u64;
+        assert_eq!((report.accounts, report.live_holds), (self.accounts.len() as u64, live));
+        for (who, lines) in &self.accounts {
+            let entries = reader.entries(who, None, 10_000).await.unwrap();
+            let stored: Vec<_> = entries.iter().rev().map(Line::of).collect();
+            assert_eq!(&stored, lines);
+            let mut sum = 0;
+            for line in &stored {
+                sum += line.amount;
+                assert_eq!(sum, line.after, "{line:?}");
+            }
+            let view = reader.account(who).await.unwrap().unwrap();
+            assert_eq!(view.balance, self.after(who));
+            assert_eq!(view.balance.balance.micros(), sum);
+        }
+        let kept: i64 = self.done.values().map(|line| line.amount).sum();
+        let balances: i64 = self.accounts.keys().map(|who| self.total(who)).sum();
+        assert_eq!(kept, balances, "every id took effect once");
+    }
+}

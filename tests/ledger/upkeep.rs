@@ -1,0 +1,246 @@
+//! The file and its upkeep: immutable entries, folding, reconciling, backup, the lock.
+
+use farebox::ledger::{
+    EntryKind, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, backup,
+};
+use sqlx::Executor as _;
+
+use crate::house::{
+    House, account, api_capture, api_hold, credits, ended, eventually, grant, hold_id,
+    on_every_ledger, posting, text,
+};
+
+on_every_ledger!("current_thread":
+    the_database_itself_refuses_to_change_an_entry,
+    folding_keeps_balances_ids_and_refunds,
+    folding_keeps_what_is_newer,
+    reconcile_finds_what_is_wrong,
+    a_backup_of_a_live_ledger_opens_and_reconciles,
+    the_lock_refuses_a_second_opener,
+    the_lock_refuses_a_second_opener_by_another_name,
+    any_text_survives_the_disk,
+);
+
+async fn the_database_itself_refuses_to_change_an_entry(house: House) {
+    let ledger = house.open_with("10").await;
+    let mut sql = house.sql().await;
+    for change in [
+        "UPDATE entries SET amount = 1",
+        "UPDATE entries SET balance_after = 1 WHERE seq = 1",
+        "DELETE FROM entries",
+        "DELETE FROM entries WHERE account = 'alice'",
+    ] {
+        let refused = sql.execute(change).await.map(drop);
+        let error = refused.expect_err(change).to_string();
+        assert!(error.contains("immutable"), "{change}: {error}");
+    }
+    assert_eq!(ledger.entries("alice").await.len(), 1);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn folding_keeps_balances_ids_and_refunds(house: House) {
+    let ledger = house.open_with("10").await;
+    for (job, amount) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        ledger.ask(api_hold(job, amount)).await;
+        ledger.ask(api_capture(job, amount)).await;
+    }
+    ledger.post(grant("of-bob", "bob", "1")).await.unwrap();
+    let nothing = ledger.fold(0).await.unwrap();
+    assert_eq!((nothing.accounts, nothing.entries), (0, 0), "nothing is that old");
+    let folded = ledger.fold(i64::MAX).await.unwrap();
+    assert_eq!((folded.accounts, folded.entries), (2, 5));
+    let again = ledger.fold(i64::MAX).await.unwrap();
+    assert_eq!((again.accounts, again.entries), (0, 0), "an opening is not folded again");
+    let entries = ledger.entries("alice").await;
+    assert_eq!(entries.len(), 1);
+    assert_eq!((entries[0].kind, entries[0].seq), (EntryKind::Opening, 4));
+    assert_eq!(entries[0].balance_after.to_string(), "4");
+    ledger.reconciles().await;
+    let refund = ledger.ask(Operation::Refund { hold: hold_id("c"), reason: None }).await;
+    assert!(matches!(refund, Outcome::Posted { new: true, .. }), "{refund:?}");
+    assert_eq!(ledger.has("alice").await, text(("7", "0")));
+    assert_eq!(ledger.ask(api_hold("a", "1")).await, ended());
+    assert_eq!(ledger.fold(i64::MAX).await.unwrap().entries, 2);
+    assert_eq!(ledger.entries("alice").await[0].seq, 5);
+    let mut sql = house.sql().await;
+    assert!(sql.execute("DELETE FROM entries").await.is_err(), "still immutable");
+    ledger.reconciles().await;
+    ledger.stop().await;
+    let ledger = house.open().await;
+    assert_eq!(ledger.has("alice").await, text(("7", "0")));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn folding_keeps_what_is_newer(house: House) {
+    let ledger = house.open_with("10").await;
+    ledger.ask(api_hold("old", "1")).await;
+    ledger.ask(api_capture("old", "1")).await;
+    let last_old = ledger.entries("alice").await.last().unwrap().created_at_ms;
+    let mut n = 0;
+    eventually("the clock moved on", async || {
+        n += 1;
+        let posting = grant(&format!("new-{n}"), "alice", "1");
+        ledger.post(posting).await.unwrap().0.created_at_ms > last_old
+    })
+    .await;
+    let before = ledger.entries("alice").await;
+    let newer = before.iter().filter(|entry| entry.created_at_ms > last_old).count();
+    let folded = ledger.fold(last_old + 1).await.unwrap();
+    assert_eq!((folded.accounts, folded.entries), (1, (before.len() - newer) as u64));
+    let after = ledger.entries("alice").await;
+    assert_eq!(after[1..], before[before.len() - newer..]);
+    assert_eq!(after[0].kind, EntryKind::Opening);
+    assert_eq!(after[0].balance_after, before[before.len() - newer - 1].balance_after);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn reconcile_finds_what_is_wrong(house: House) {
+    let ledger = house.open_with("10").await;
+    for operation in [api_hold("charged", "2"), api_capture("charged", "2"), api_hold("live", "1")]
+    {
+        ledger.ask(operation).await;
+    }
+    ledger.post(grant("second", "alice", "3")).await.unwrap();
+    ledger.reconciles().await;
+    let changed = "DROP TRIGGER entries_are_never_updated; UPDATE entries ";
+    let deleted = "DROP TRIGGER entries_are_never_deleted; DELETE FROM entries ";
+    for (harm, found) in [
+        ("UPDATE accounts SET balance = balance + 1".to_owned(), "the balance is"),
+        ("UPDATE accounts SET seq = seq + 1".to_owned(), "the newest of them"),
+        (format!("{changed} SET amount = amount + 1 WHERE seq = 2"), "does not continue"),
+        (format!("{changed} SET balance_after = 0 WHERE seq = 3"), "does not continue"),
+        (format!("{deleted} WHERE seq = 1"), "does not continue"),
+        (format!("{deleted} WHERE seq = 2"), "does not continue"),
+        (format!("{deleted} WHERE seq = 3"), "the newest of them"),
+        ("DELETE FROM accounts".to_owned(), "does not exist"),
+        (
+            "INSERT INTO ended_holds SELECT id, account, amount, origin, 'expired', 1 FROM holds"
+                .to_owned(),
+            "live and ended",
+        ),
+        (
+            "INSERT INTO holds VALUES ('charged', 'alice', 1, '/', 'api', 1)".to_owned(),
+            "live and ended",
+        ),
+        (
+            "INSERT INTO ended_holds VALUES ('charged', 'alice', 1, 'api', 'released', 1)"
+                .to_owned(),
+            "released and captured",
+        ),
+    ] {
+        let harmed = house.crashed();
+        let mut sql = harmed.sql().await;
+        sql.execute(sqlx::AssertSqlSafe(harm.clone())).await.unwrap();
+        let reader = farebox::ledger::SqliteReader::open(&harmed.path()).await.unwrap();
+        let report = farebox::ledger::Reader::reconcile(&reader).await.unwrap();
+        let differences = report.differences;
+        assert!(differences.iter().any(|d| d.what.contains(found)), "{harm}: {differences:#?}");
+    }
+    // What fits together on disk, and is not what the running ledger knows.
+    let mut sql = house.sql().await;
+    sql.execute("UPDATE holds SET amount = amount + 1").await.unwrap();
+    let differences = ledger.reconcile().await.unwrap().differences;
+    assert!(differences.iter().any(|d| d.what.contains("memory has")), "{differences:#?}");
+    sql.execute("UPDATE holds SET amount = amount - 1").await.unwrap();
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_backup_of_a_live_ledger_opens_and_reconciles(house: House) {
+    let ledger = house.open_with("1000").await;
+    ledger.reconciles().await;
+    let copy = House::new(house.kind);
+    std::fs::create_dir_all(copy.dir()).unwrap();
+    let calls = async {
+        for _ in 0..100 {
+            ledger.call("1").await.unwrap().capture(credits("1"));
+        }
+    };
+    let (source, target) = (house.path(), copy.path());
+    let ((), backed_up) = tokio::join!(calls, backup(&source, &target));
+    backed_up.unwrap();
+    let again = backup(&house.path(), &target).await;
+    assert!(matches!(again, Err(LedgerError::Exists { .. })), "{again:?}");
+    assert_eq!(ledger.has("alice").await, text(("900", "0")));
+    let restored = copy.open().await;
+    restored.reconciles().await;
+    let entries = restored.entries("alice").await;
+    let (balance, held) = restored.has("alice").await;
+    assert_eq!(entries.last().unwrap().balance_after.to_string(), balance);
+    assert_eq!(held, "0", "calls do not outlive their gateway");
+    let first = ledger.entries("alice").await;
+    assert_eq!(entries, first[..entries.len()], "one moment of the ledger, whole");
+    restored.stop().await;
+    ledger.stop().await;
+}
+
+async fn the_lock_refuses_a_second_opener(house: House) {
+    let ledger = house.open_with("10").await;
+    for _ in 0..2 {
+        let second = house.embedded().await;
+        assert!(matches!(second, Err(LedgerError::Locked { .. })), "{second:?}");
+    }
+    // Nothing was touched: a live call's hold above all.
+    let call = ledger.call("4").await.unwrap();
+    assert!(house.embedded().await.is_err());
+    assert_eq!(ledger.has("alice").await, text(("10", "4")));
+    ledger.reconciles().await;
+    drop(call);
+    ledger.stop().await;
+    house.open().await.stop().await;
+}
+
+async fn the_lock_refuses_a_second_opener_by_another_name(house: House) {
+    let ledger = house.open_with("10").await;
+    let other = House::new(house.kind);
+    std::fs::create_dir_all(other.dir()).unwrap();
+    std::os::unix::fs::symlink(house.path(), other.path()).unwrap();
+    let second = other.embedded().await;
+    assert!(matches!(second, Err(LedgerError::Locked { .. })), "{second:?}");
+    ledger.stop().await;
+    let ledger = other.open().await;
+    assert_eq!(ledger.has("alice").await, text(("10", "0")));
+    ledger.stop().await;
+}
+
+async fn any_text_survives_the_disk(house: House) {
+    let ledger = house.open().await;
+    let whose = r#"a"b\c:%'{}[],/<é>"#.replace('é', "e");
+    let reason = "\"quoted\" \\ back\tslash\n\u{1}\u{7f}é 漢字 \u{1F600} \u{2028} 'x'; --";
+    for (id, who) in [("123", whose.as_str()), ("null", "123"), ("1e3", "null")] {
+        let posting = farebox::ledger::Posting {
+            reason: Some(reason.into()),
+            ..posting(EntryKind::Adjustment, id, who, "1.5")
+        };
+        assert!(ledger.post(posting.clone()).await.unwrap().1);
+        assert!(!ledger.post(posting).await.unwrap().1, "{id} is found again");
+        let hold = NewHold {
+            id: hold_id(&format!(r#"{id}"\"#)),
+            account: account(who),
+            amount: credits("1"),
+            route: reason.into(),
+            origin: Origin::Api,
+            ttl_ms: u64::MAX,
+        };
+        let held = ledger.ask(Operation::Hold(hold.clone())).await;
+        assert!(matches!(held, Outcome::Held { .. }), "{held:?}");
+    }
+    ledger.reconciles().await;
+    ledger.stop().await;
+    let ledger = house.open().await;
+    for (id, who) in [("123", whose.as_str()), ("null", "123"), ("1e3", "null")] {
+        assert_eq!(ledger.has(who).await, text(("1.5", "1")));
+        let capture = api_capture(&format!(r#"{id}"\"#), "1");
+        assert!(matches!(ledger.ask(capture).await, Outcome::Captured { late: false, .. }));
+        let entries = ledger.read().entries(&account(who), None, 10).await;
+        let entries = entries.unwrap();
+        let adjustment = entries.last().unwrap();
+        assert_eq!(adjustment.reason.as_deref(), Some(reason));
+        assert_eq!(adjustment.operation, OperationId::posting(EntryKind::Adjustment, id).unwrap());
+    }
+    ledger.reconciles().await;
+    ledger.stop().await;
+}

@@ -32,15 +32,21 @@ BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END;
 CREATE TRIGGER entries_are_never_deleted BEFORE DELETE ON entries
 BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END;
 
--- Live holds only: a capture leaves an entry, every other ending a row in ended_holds.
-CREATE TABLE holds (
+-- Live holds made through the API: they outlive the process, and each ends by its own id.
+CREATE TABLE api_holds (
     id         TEXT PRIMARY KEY,
     account    TEXT    NOT NULL,
     amount     INTEGER NOT NULL CHECK (amount > 0),
     route      TEXT    NOT NULL,
-    origin     TEXT    NOT NULL CHECK (origin IN ('call', 'api')),
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Holds of calls, all that one commit granted in one row of JSON:
+-- [[id, account, amount, route, expires_at], …]. The row goes when the last of them has ended.
+CREATE TABLE call_holds (
+    written_by INTEGER PRIMARY KEY,
+    holds      TEXT NOT NULL
+) STRICT;
 
 CREATE TABLE ended_holds (
     id       TEXT PRIMARY KEY,
@@ -61,6 +67,17 @@ CREATE TABLE folded_operations (
     kind      TEXT    NOT NULL,
     amount    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Every live hold. A capture leaves an entry (or, once that is folded, its id), every other ending a
+-- row in ended_holds.
+CREATE VIEW holds (id, account, amount, route, origin, expires_at, written_by) AS
+    SELECT id, account, amount, route, 'api', expires_at, 0 FROM api_holds
+    UNION ALL
+    SELECT h.value->>0, h.value->>1, h.value->>2, h.value->>3, 'call', h.value->>4, c.written_by
+    FROM call_holds c, json_each(c.holds) h
+    WHERE NOT EXISTS (SELECT 1 FROM entries WHERE operation = 'capture:' || (h.value->>0))
+    AND NOT EXISTS (SELECT 1 FROM folded_operations WHERE operation = 'capture:' || (h.value->>0))
+    AND NOT EXISTS (SELECT 1 FROM ended_holds WHERE id = h.value->>0);
 
 CREATE TABLE api_keys (
     id         TEXT PRIMARY KEY,

@@ -1,9 +1,13 @@
 //! Log lines, on standard error.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::ValueEnum;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::UtcTime;
 
 /// How log lines are written.
@@ -16,6 +20,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// How long a line about an ordinary call may wait for others, so that they are written together:
+/// a write a line would cost every call some microseconds.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+
+/// How much may wait.
+const FLUSH_AT_BYTES: usize = 64 * 1024;
+
+static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
+
 /// Starts logging: at `info`, and at `warn` what Pingora says; RUST_LOG says otherwise.
 pub(super) fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
@@ -23,11 +36,81 @@ pub(super) fn start(format: LogFormat) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(UtcTime::rfc_3339())
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(&LINES);
     // A second start, in tests, changes nothing.
-    let _ = match format {
+    let started = match format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
+    if started.is_ok() {
+        // Without the thread lines wait until the buffer is full or something is wrong.
+        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(|| {
+            loop {
+                std::thread::sleep(FLUSH_EVERY);
+                LINES.flush();
+            }
+        });
+    }
+}
+
+/// Writes what waits; the last thing a command does.
+pub(super) fn finish() {
+    LINES.flush();
+}
+
+/// Lines on their way to standard error.
+struct Lines {
+    waiting: Mutex<Vec<u8>>,
+}
+
+impl Lines {
+    fn add(&self, line: &[u8], at_once: bool) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extend_from_slice(line);
+        if at_once || waiting.len() >= FLUSH_AT_BYTES {
+            write_out(&mut waiting);
+        }
+    }
+
+    fn flush(&self) {
+        write_out(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn write_out(waiting: &mut Vec<u8>) {
+    if !waiting.is_empty() {
+        // Where standard error is gone there is nobody to tell.
+        let _ = io::stderr().write_all(waiting);
+        waiting.clear();
+    }
+}
+
+/// One event's lines; the formatter writes an event in one piece.
+struct Line {
+    at_once: bool,
+}
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        LINES.add(line, self.at_once);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for &'static Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { at_once: true }
+    }
+
+    /// What each call says can wait; everything else is written at once.
+    fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line {
+        Line { at_once: *about.level() < Level::INFO || about.target() != "farebox::usage" }
+    }
 }

@@ -169,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Fold(command) => command.run(),
         Command::Healthcheck(command) => command.run(),
     };
+    logging::finish();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

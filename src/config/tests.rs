@@ -90,7 +90,7 @@ credits = 1
         "gateway.toml:17: `authorization` wants a string, not a whole number",
         "gateway.toml:18: `url`: this URL has a path or a query",
         "gateway.toml:19: `connect_timeout`: `5` is not a length of time",
-        "gateway.toml:23: unknown upstream \"ia\"",
+        "gateway.toml:23: no upstream is named `ia`",
         "gateway.toml:24: `credits`: credits have at most six decimals",
         "gateway.toml:26: missing key `path`",
         "gateway.toml:26: missing key `upstream`",
@@ -98,7 +98,7 @@ credits = 1
         "gateway.toml:27: `methods[1]` wants a string, not a whole number",
         "gateway.toml:28: `methods[2]` wants a string, not a whole number",
         "gateway.toml:29: unknown key `colour`",
-        "gateway.toml:33: unknown upstream \"nowhere\"",
+        "gateway.toml:33: no upstream is named `nowhere`",
     ];
     assert_eq!(mistakes(text), expected);
     let shown = read(text, Sections::ALL).unwrap_err();

@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn the_demo_s_config_has_no_mistake() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let token = Secret::new("sixteen bytes or more");
-        let config = config(address, address, address, Path::new("/tmp"), &token);
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let token = Secret::new("sixteen-bytes-or-more");
+        let config = config(address(8080), address(9090), address(3000), Path::new(""), &token);
         if let Err(mistakes) = config {
             panic!("{mistakes}");
         }

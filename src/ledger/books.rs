@@ -38,6 +38,8 @@ pub(super) struct LiveHold {
     pub origin: Origin,
     /// On the ledger's clock, in milliseconds.
     pub expires_ms: u64,
+    /// The number of the commit that writes it.
+    pub commit: i64,
 }
 
 /// A hold that ended without a charge, kept so that its id takes effect once.
@@ -82,8 +84,10 @@ impl Lookups {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub holds_added: HashMap<HoldId, LiveHold>,
-    /// Holds that are live on disk and no longer so.
+    /// The API's holds that are live on disk and no longer so.
     pub holds_gone: Vec<HoldId>,
+    /// How many calls' holds, of those that each commit wrote, have ended.
+    pub calls_gone: HashMap<i64, usize>,
     pub holds_renewed: HashMap<HoldId, u64>,
     pub ended: Vec<EndedHold>,
     pub entries: Vec<Entry>,
@@ -106,6 +110,7 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         self.holds_added.is_empty()
             && self.holds_gone.is_empty()
+            && self.calls_gone.is_empty()
             && self.holds_renewed.is_empty()
             && self.ended.is_empty()
             && self.entries.is_empty()
@@ -288,13 +293,15 @@ impl Books {
     }
 }
 
-/// The two clocks of a batch.
+/// When a batch is decided: by the two clocks, and in the order of commits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     /// For entries: milliseconds since 1970, as people's clocks show it.
     pub wall_ms: i64,
     /// For deadlines: the ledger's own clock, which never jumps.
     pub ledger_ms: u64,
+    /// The number of the commit that will write what is decided now.
+    pub commit: i64,
 }
 
 /// One operation at work on the books.
@@ -348,6 +355,7 @@ impl Desk<'_> {
             route: hold.route.clone(),
             origin: hold.origin,
             expires_ms: self.now.ledger_ms.saturating_add(hold.ttl_ms),
+            commit: self.now.commit,
         };
         self.changes.holds_added.insert(hold.id.clone(), live.clone());
         self.set_hold(&hold.id, Some(live));
@@ -361,9 +369,13 @@ impl Desk<'_> {
     fn renew(&mut self, id: &HoldId, ttl_ms: u64) -> Result<Outcome, Refusal> {
         let mut hold = self.books.holds.get(id).cloned().ok_or(Refusal::UnknownHold)?;
         hold.expires_ms = self.now.ledger_ms.saturating_add(ttl_ms);
-        match self.changes.holds_added.get_mut(id) {
-            Some(added) => added.expires_ms = hold.expires_ms,
-            None => drop(self.changes.holds_renewed.insert(id.clone(), hold.expires_ms)),
+        match (self.changes.holds_added.get_mut(id), hold.origin) {
+            (Some(added), _) => added.expires_ms = hold.expires_ms,
+            (None, Origin::Api) => {
+                self.changes.holds_renewed.insert(id.clone(), hold.expires_ms);
+            }
+            // It does not outlive the process, so the disk need not know.
+            (None, Origin::Call) => {}
         }
         self.set_hold(id, Some(hold));
         Ok(Outcome::Renewed)
@@ -583,9 +595,15 @@ impl Desk<'_> {
         }
         self.set_hold(id, None);
         // A hold that came and went before it reached the disk leaves no row there.
-        if self.changes.holds_added.remove(id).is_none() {
-            self.changes.holds_renewed.remove(id);
-            self.changes.holds_gone.push(id.clone());
+        if self.changes.holds_added.remove(id).is_some() {
+            return;
+        }
+        match live.origin {
+            Origin::Call => *self.changes.calls_gone.entry(live.commit).or_default() += 1,
+            Origin::Api => {
+                self.changes.holds_renewed.remove(id);
+                self.changes.holds_gone.push(id.clone());
+            }
         }
     }
 

@@ -16,8 +16,9 @@ impl Clock {
         Self { started: Instant::now() }
     }
 
-    pub fn now(&self) -> Now {
-        Now { wall_ms: wall_ms(), ledger_ms: self.started.elapsed().as_millis() as u64 }
+    /// The moment at which what `commit` will write is decided.
+    pub fn now(&self, commit: i64) -> Now {
+        Now { wall_ms: wall_ms(), ledger_ms: self.started.elapsed().as_millis() as u64, commit }
     }
 }
 

@@ -293,7 +293,7 @@ async fn a_capture_is_refunded_once(house: House) {
 fn key(id: &str, secret: &str, who: &str) -> KeyRecord {
     KeyRecord {
         id: id.into(),
-        hash: KeyHash::of(secret.as_bytes()),
+        hash: KeyHash::of(secret),
         account: account(who),
         name: "of alice's \"shop\"".into(),
         service: true,

@@ -254,7 +254,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
 async fn land_the_capture(disk: &mut sqlx::sqlite::SqliteConnection) {
     disk.execute(
         "BEGIN IMMEDIATE; \
-         DELETE FROM holds WHERE id = 'job'; \
+         DELETE FROM api_holds WHERE id = 'job'; \
          INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, \
          created_at) VALUES ('alice', 2, 'capture:job', 'capture', -4000000, 6000000, '/jobs', 1); \
          UPDATE accounts SET balance = 6000000, seq = 2 WHERE id = 'alice'; \

@@ -122,7 +122,7 @@ async fn reconcile_finds_what_is_wrong(house: House) {
             "live and ended",
         ),
         (
-            "INSERT INTO holds VALUES ('charged', 'alice', 1, '/', 'api', 1)".to_owned(),
+            "INSERT INTO api_holds VALUES ('charged', 'alice', 1, '/', 1)".to_owned(),
             "live and ended",
         ),
         (
@@ -141,10 +141,10 @@ async fn reconcile_finds_what_is_wrong(house: House) {
     }
     // What fits together on disk, and is not what the running ledger knows.
     let mut sql = house.sql().await;
-    sql.execute("UPDATE holds SET amount = amount + 1").await.unwrap();
+    sql.execute("UPDATE api_holds SET amount = amount + 1").await.unwrap();
     let differences = ledger.reconcile().await.unwrap().differences;
     assert!(differences.iter().any(|d| d.what.contains("memory has")), "{differences:#?}");
-    sql.execute("UPDATE holds SET amount = amount - 1").await.unwrap();
+    sql.execute("UPDATE api_holds SET amount = amount - 1").await.unwrap();
     ledger.reconciles().await;
     ledger.stop().await;
 }

@@ -7,7 +7,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Connection as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use crate::account::AccountId;
 use crate::credits::Credits;
@@ -23,7 +23,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5))
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(1))
+        .disable_statement_logging()
 }
 
 /// The writer's connection: every commit is on disk when it returns.
@@ -64,13 +67,14 @@ pub(super) async fn release_left_calls(
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let left = sqlx::query(
         "INSERT INTO ended_holds (id, account, amount, origin, ending, ended_at) \
-         SELECT id, account, amount, origin, 'released', ?1 FROM holds WHERE origin = 'call'",
+         SELECT id, account, amount, origin, 'released', ?1 FROM holds WHERE origin = 'call' \
+         ON CONFLICT DO NOTHING",
     )
     .bind(now.wall_ms)
     .execute(&mut *transaction)
     .await?
     .rows_affected();
-    sqlx::query("DELETE FROM holds WHERE origin = 'call'").execute(&mut *transaction).await?;
+    sqlx::query("DELETE FROM call_holds").execute(&mut *transaction).await?;
     transaction.commit().await?;
     if left > 0 {
         tracing::warn!(holds = left, "released the holds of calls that a crash cut off");
@@ -98,7 +102,7 @@ pub(super) async fn books(
         };
         books.insert_account(row.account("id")?, account);
     }
-    let holds = sqlx::query("SELECT id, account, amount, route, origin, expires_at FROM holds");
+    let holds = sqlx::query("SELECT * FROM holds");
     for row in holds.fetch_all(&mut *connection).await? {
         let (id, hold) = live_hold_from(&row, now)?;
         if !books.insert_hold(id.clone(), hold) {
@@ -120,6 +124,7 @@ fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx:
         route: row.try_get::<&str, _>("route")?.into(),
         origin: row.parsed("origin", Origin::parse)?,
         expires_ms: now.ledger_ms.saturating_add(u64::try_from(left_ms).unwrap_or(0)),
+        commit: row.try_get("written_by")?,
     };
     Ok((row.hold("id")?, hold))
 }

@@ -14,7 +14,7 @@ use super::{SqliteLedger, load};
 impl SqliteLedger {
     /// Compares memory with the file: at rest they are the same.
     pub(super) async fn audit(&mut self) -> Outcome {
-        let now = self.clock.now();
+        let now = self.now();
         let stored = match self.connect().await {
             Ok(connection) => load::books(connection, now).await,
             Err(error) => Err(error.into()),

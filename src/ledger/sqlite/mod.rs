@@ -8,6 +8,8 @@
 //! (grants, keys) is on disk before it is answered, in both.
 
 mod batch;
+mod call_holds;
+mod json_rows;
 mod load;
 mod maintain;
 mod read;
@@ -21,6 +23,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::metrics::Metrics;
 
+use self::batch::Batch;
+use self::call_holds::CallHolds;
 use super::backend::{Backend, Expired, IsLive};
 use super::books::{Books, Changes, Known, Lookups, Now};
 use super::clock::Clock;
@@ -29,7 +33,6 @@ use super::lock::LedgerLock;
 use super::operation::{Operation, Origin, Outcome, Refusal};
 use super::{Durability, LedgerError};
 
-use batch::WriteError;
 pub use maintain::backup;
 pub use read::SqliteReader;
 
@@ -56,6 +59,7 @@ pub struct SqliteLedger {
     /// How many batches the file has committed.
     commits: i64,
     books: Books,
+    call_holds: CallHolds,
     /// Acknowledged, and not yet written (`relaxed` only).
     pinned: Changes,
     clock: Clock,
@@ -85,14 +89,15 @@ impl SqliteLedger {
         let mut connection = load::connect(path).await?;
         load::check_version(&mut connection).await?;
         load::migrate(&mut connection).await?;
-        load::release_left_calls(&mut connection, clock.now()).await?;
-        let (books, commits) = load::books(&mut connection, clock.now()).await?;
+        load::release_left_calls(&mut connection, clock.now(0)).await?;
+        let (books, commits) = load::books(&mut connection, clock.now(0)).await?;
         Ok(Self {
             path: path.to_owned(),
             durability,
             connection: Some(connection),
             commits,
             books,
+            call_holds: CallHolds::default(),
             pinned: Changes::default(),
             clock,
             metrics,
@@ -111,7 +116,7 @@ impl SqliteLedger {
 
     /// Decides operations that are acknowledged from memory.
     fn apply_pinned(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
-        let now = self.clock.now();
+        let now = self.now();
         let outcomes = batch
             .iter()
             .map(|operation| match operation {
@@ -153,7 +158,7 @@ impl SqliteLedger {
         run: &[Operation],
         known: &mut Known,
     ) -> Option<Vec<Outcome>> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut changes = Changes::default();
         let outcomes: Vec<Outcome> = run
             .iter()
@@ -164,6 +169,10 @@ impl SqliteLedger {
         }
         self.books.roll_back(&mut changes);
         None
+    }
+
+    fn now(&self) -> Now {
+        self.clock.now(self.commits.saturating_add(1))
     }
 
     /// True while a failing disk is left alone.
@@ -184,7 +193,7 @@ impl SqliteLedger {
             return false;
         }
         let pinned = std::mem::take(&mut self.pinned);
-        let written = self.commit(&pinned, self.clock.now()).await;
+        let written = self.commit(&pinned, self.now()).await;
         if written {
             self.pinned_since = None;
         } else {
@@ -203,12 +212,13 @@ impl SqliteLedger {
         let next = self.commits.saturating_add(1);
         let result = match self.take_connection().await {
             Ok(mut connection) => {
-                let books = &self.books;
-                let result = batch::write(&mut connection, books, changes, next, now).await;
+                let (books, calls) = (&self.books, &self.call_holds);
+                let batch = Batch::new(books, calls, changes, Now { commit: next, ..now });
+                let result = batch.write(&mut connection).await;
                 self.connection = Some(connection);
                 result
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         };
         let written = match result {
             Ok(()) => true,
@@ -216,6 +226,7 @@ impl SqliteLedger {
         };
         if written {
             self.commits = next;
+            self.call_holds.count(next, changes);
             if self.failing_until.take().is_some() {
                 tracing::info!("the ledger can write again");
             }
@@ -227,11 +238,7 @@ impl SqliteLedger {
     }
 
     /// After a failed commit: was it written after all? The file's own count tells.
-    async fn settle_failure(&mut self, next: i64, error: WriteError) -> bool {
-        let (error, unknown) = match error {
-            WriteError::Unwritten(error) => (error, false),
-            WriteError::Unknown(error) => (error, true),
-        };
+    async fn settle_failure(&mut self, next: i64, error: sqlx::Error) -> bool {
         if self.failing_until.is_none() {
             tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
         }
@@ -239,9 +246,9 @@ impl SqliteLedger {
         // file away, and a full disk has no room for another.
         let _broken = self.connection.take();
         match self.count_commits().await {
-            Ok(done) => unknown && done >= next,
+            Ok(done) => done >= next,
             Err(_) => {
-                self.in_doubt = unknown;
+                self.in_doubt = true;
                 false
             }
         }
@@ -273,10 +280,12 @@ impl SqliteLedger {
             if self.pinned.is_empty() {
                 // Its callers heard that nothing changed, and memory went back with them; what
                 // they ask again is found to be done.
-                let now = self.clock.now();
+                let now = self.now();
                 self.books = load::books(self.connect().await?, now).await?.0;
+                self.call_holds = CallHolds::of(&self.books);
             } else {
-                self.pinned = Changes::default();
+                let pinned = std::mem::take(&mut self.pinned);
+                self.call_holds.count(done, &pinned);
                 self.pinned_since = None;
             }
             self.commits = done;
@@ -339,10 +348,14 @@ impl SqliteLedger {
         self.last_purge = Some(Instant::now());
         let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
         let Ok(connection) = self.connect().await else { return };
-        let purged = sqlx::query("DELETE FROM ended_holds WHERE origin = 'call' AND ended_at < ?1")
-            .bind(before)
-            .execute(connection)
-            .await;
+        // One whose row in call_holds still stands is needed to tell that it has ended.
+        let purged = sqlx::query(
+            "DELETE FROM ended_holds WHERE origin = 'call' AND ended_at < ?1 AND id NOT IN \
+             (SELECT h.value->>0 FROM call_holds c, json_each(c.holds) h)",
+        )
+        .bind(before)
+        .execute(connection)
+        .await;
         if let Err(error) = purged {
             tracing::warn!(%error, "old endings of holds could not be purged");
         }
@@ -392,7 +405,7 @@ impl Backend for SqliteLedger {
         if !self.settle_doubt().await {
             return Vec::new();
         }
-        let now = self.clock.now();
+        let now = self.now();
         self.books.forget_overtaken(now.ledger_ms);
         // A failing disk is probed, so that serving resumes without a call having to fail first.
         if self.is_failing() && self.pinned.is_empty() {

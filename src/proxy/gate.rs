@@ -113,6 +113,11 @@ fn is_websocket(session: &Session) -> bool {
         .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
 }
 
+/// True for a status that ends a call; 101 is one.
+fn is_final(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+}
+
 #[async_trait]
 impl ProxyHttp for Gate {
     type CTX = Call;
@@ -213,7 +218,8 @@ impl ProxyHttp for Gate {
         head: &mut ResponseHeader,
         call: &mut Call,
     ) -> Result<()> {
-        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        if !is_final(head.status) {
+            headers::drop_ours(head);
             return Ok(());
         }
         call.progress.status = Some(head.status.as_u16());
@@ -267,7 +273,8 @@ impl ProxyHttp for Gate {
         error: &Error,
         call: &mut Call,
     ) -> FailToProxy {
-        let answered = session.response_written().is_some();
+        // After a mere 100 or 103 the client still waits for an answer.
+        let answered = session.response_written().is_some_and(|head| is_final(head.status));
         let problem = if answered { None } else { settle::problem_of(error) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
         if let Some(problem) = problem {
@@ -286,7 +293,8 @@ impl ProxyHttp for Gate {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, call: &mut Call) {
         listener::call_ended();
         settle::settle(call, error);
-        let status = session.response_written().map(|head| head.status.as_u16());
+        let written = session.response_written().map(|head| head.status);
+        let status = written.filter(|status| is_final(*status)).map(|status| status.as_u16());
         settle::count(&self.shop.metrics, call, status);
     }
 }

@@ -75,11 +75,7 @@ pub(super) fn towards_upstream(
 
 /// Our words on the upstream's answer. What the upstream says under our names is dropped.
 pub(super) fn towards_client(head: &mut ResponseHeader, call: &Call) -> Result<()> {
-    let theirs: Vec<HeaderName> =
-        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
-    for name in &theirs {
-        head.remove_header(name);
-    }
+    drop_ours(head);
     head.insert_header(X_REQUEST_ID, call.id.as_str())?;
     let charged = call.route().is_some_and(|route| route.rule.charges_for(head.status.as_u16()));
     if let Some(hold) = call.hold.as_ref().filter(|_| charged) {
@@ -87,6 +83,15 @@ pub(super) fn towards_client(head: &mut ResponseHeader, call: &Call) -> Result<(
         head.insert_header(X_CREDITS_REMAINING, hold.after().available().to_string())?;
     }
     Ok(())
+}
+
+/// Drops what the upstream says under our names.
+pub(super) fn drop_ours(head: &mut ResponseHeader) {
+    let theirs: Vec<HeaderName> =
+        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    for name in &theirs {
+        head.remove_header(name);
+    }
 }
 
 /// A header of the request, if it is one line of text.

@@ -214,10 +214,15 @@ impl ProxyHttp for Gate {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         call: &mut Call,
     ) -> Result<()> {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+            let error =
+                Error::explain(ErrorType::InvalidHTTPHeader, "101 for a request without upgrade");
+            return Err(error.into_up());
+        }
         if !is_final(head.status) {
             headers::drop_ours(head);
             return Ok(());

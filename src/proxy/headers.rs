@@ -14,23 +14,45 @@ const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 
 /// Headers by which a client could have its call read as another one, or claim to be somebody.
+/// Some frameworks take path and method from the last seven of them, whatever was priced.
 const DROPPED: [&str; 9] = [
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
     "x-real-ip",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
 ];
+
+/// The same, by their beginnings.
+const DROPPED_PREFIXES: [&str; 3] = ["x-farebox-", "x-credits-", "x-forwarded-"];
 
 /// Names that only Farebox speaks under.
 const OWN_PREFIXES: [&str; 2] = ["x-farebox-", "x-credits-"];
 
 fn is_ours(name: &HeaderName) -> bool {
     OWN_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
+/// Whether a client's header goes no further.
+fn is_dropped(name: &HeaderName, upstream: &Upstream) -> bool {
+    let is_spoofed = |name: &str| {
+        DROPPED.contains(&name) || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let is_credential = |name: &str| CREDENTIAL_HEADERS.iter().any(|header| header == name);
+    let name = name.as_str();
+    if !name.contains('_') {
+        return is_spoofed(name) || !upstream.forward_authorization && is_credential(name);
+    }
+    // CGI, WSGI and PHP read `x_farebox_account` as they read `x-farebox-account`.
+    let dashed = name.replace('_', "-");
+    is_spoofed(&dashed)
+        || is_credential(&dashed)
+        || X_REQUEST_ID == *dashed
+        || upstream.headers.iter().any(|(header, _)| header == &*dashed)
 }
 
 /// The head that goes upstream: the client's, with our word on who calls.
@@ -40,19 +62,11 @@ pub(super) fn towards_upstream(
     call: &Call,
     upstream: &Upstream,
 ) -> Result<()> {
-    let theirs: Vec<HeaderName> =
-        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
-    for name in &theirs {
-        head.remove_header(name);
-    }
     let host = head.headers.get(header::HOST).cloned();
-    for name in DROPPED {
+    let dropped: Vec<HeaderName> =
+        head.headers.keys().filter(|name| is_dropped(name, upstream)).cloned().collect();
+    for name in &dropped {
         head.remove_header(name);
-    }
-    if !upstream.forward_authorization {
-        for name in &CREDENTIAL_HEADERS {
-            head.remove_header(name);
-        }
     }
     head.insert_header(header::HOST, upstream.authority.clone())?;
     for (name, value) in &upstream.headers {

@@ -6,4 +6,8 @@ mod support;
 
 mod aborts;
 mod first;
+mod framing;
+mod headers;
+mod paths;
 mod settlement;
+mod websocket;

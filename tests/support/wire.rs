@@ -48,6 +48,11 @@ impl Wire {
         self.stream.shutdown().await.unwrap();
     }
 
+    /// The same, where the other end may have hung up.
+    pub async fn finish_quietly(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
     /// Receives more; false at the end or after an error.
     async fn more(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
@@ -100,6 +105,12 @@ impl Wire {
     pub async fn rest(&mut self) -> String {
         while self.more().await {}
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+    }
+
+    /// A whole answer as one text, its head first.
+    pub async fn rest_of_one(&mut self) -> String {
+        let (head, body) = self.message().await.unwrap();
+        head + &body
     }
 
     /// A whole message whose body, if it has one, has a `content-length`.

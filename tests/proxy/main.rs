@@ -5,9 +5,15 @@
 mod support;
 
 mod aborts;
+mod cors;
 mod first;
 mod framing;
 mod headers;
+mod limits;
+mod once;
 mod paths;
 mod settlement;
+mod stop;
+mod streaming;
+mod tls;
 mod websocket;

@@ -124,7 +124,7 @@ async fn the_upstream_sees_the_canonical_bytes_and_the_query_as_it_was_sent() {
 async fn a_query_with_what_must_be_encoded_is_refused() {
     let upstream = RawUpstream::answering(OK).await;
     let gateway = raw(&upstream, "").await;
-    for query in [&b"<"[..], b">", b"\"", b"\xff", b"\x01", b"\xc3\xa9"] {
+    for query in [&b"<"[..], b">", b"\"", b"\xff", b"\xc3\xa9"] {
         let mut client = Wire::connect(gateway.public()).await;
         let head = request("", "alice", "", "");
         client.send([b"GET /x/y?q=", query, head.as_bytes()].concat()).await;

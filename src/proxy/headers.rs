@@ -1,6 +1,6 @@
 //! Headers towards the upstream and towards the client.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -32,6 +32,15 @@ const DROPPED_PREFIXES: [&str; 3] = ["x-farebox-", "x-credits-", "x-forwarded-"]
 
 /// Names that only Farebox speaks under.
 const OWN_PREFIXES: [&str; 2] = ["x-farebox-", "x-credits-"];
+
+/// What an upstream says of its own connection.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 fn is_ours(name: &HeaderName) -> bool {
     OWN_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
@@ -90,6 +99,9 @@ pub(super) fn towards_upstream(
 /// Our words on the upstream's answer. What the upstream says under our names is dropped.
 pub(super) fn towards_client(head: &mut ResponseHeader, call: &Call) -> Result<()> {
     drop_ours(head);
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        drop_hop_by_hop(head);
+    }
     head.insert_header(X_REQUEST_ID, call.id.as_str())?;
     let charged = call.route().is_some_and(|route| route.rule.charges_for(head.status.as_u16()));
     if let Some(hold) = call.hold.as_ref().filter(|_| charged) {
@@ -104,6 +116,20 @@ pub(super) fn drop_ours(head: &mut ResponseHeader) {
     let theirs: Vec<HeaderName> =
         head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in &theirs {
+        head.remove_header(name);
+    }
+}
+
+/// Drops what the upstream says of its own connection (RFC 9110, 7.6.1). The framing stays: it
+/// is Pingora that frames the answer anew.
+fn drop_hop_by_hop(head: &mut ResponseHeader) {
+    let nominated = head.headers.get_all(header::CONNECTION).iter();
+    let nominated: Vec<HeaderName> = nominated
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
+        .collect();
+    for name in nominated.iter().chain(&HOP_BY_HOP) {
         head.remove_header(name);
     }
 }

@@ -143,6 +143,7 @@ impl Gateway {
                 prefix: config.api.prefix.clone(),
                 cors: Cors::new(&config.api.cors_origins),
                 max_header_bytes: server.max_header_bytes,
+                own_body_timeout: server.header_timeout.0,
             },
             in_flight.clone(),
         );

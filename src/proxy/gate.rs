@@ -1,7 +1,7 @@
 //! The phases of a call: identify → price → hold → forward → meter → settle.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -33,6 +33,8 @@ pub struct GateOptions {
     pub cors: Cors,
     /// The largest request head.
     pub max_header_bytes: usize,
+    /// How long the body of a call to an own route may take.
+    pub own_body_timeout: Duration,
 }
 
 /// The gate that every call passes. Pingora calls its methods, one phase each.
@@ -158,7 +160,8 @@ impl ProxyHttp for Gate {
             return Ok(true);
         }
         if self.is_own(target.path.as_str()) {
-            let status = own::answer(session, call, &self.own, &self.options.cors, &target).await?;
+            let (cors, time) = (&self.options.cors, self.options.own_body_timeout);
+            let status = own::answer(session, call, &self.own, cors, &target, time).await?;
             call.refused = Some(status);
             return Ok(true);
         }
@@ -238,7 +241,7 @@ impl ProxyHttp for Gate {
         _: &mut Option<Bytes>,
         end: bool,
         call: &mut Call,
-    ) -> Result<Option<std::time::Duration>> {
+    ) -> Result<Option<Duration>> {
         if end {
             call.progress.ended = Some(Instant::now());
         }

@@ -1,6 +1,7 @@
 //! What a client cannot say, what an upstream cannot say, and what Farebox says to both.
 
 use super::settlement::{raw, route};
+use crate::support::h2::{http2, read, send};
 use crate::support::wire::{RawUpstream, Wire, header, post, request, status};
 use crate::support::{TestGateway, config_text, token};
 
@@ -211,4 +212,50 @@ async fn every_answer_has_a_request_id_of_its_own() {
     let answer = gateway.client.get(gateway.url("/x/y")).send().await.unwrap();
     assert_eq!(answer.status(), 401);
     assert!(answer.headers().contains_key("x-request-id"));
+}
+
+/// What Node.js and others say of their own connection.
+const TALKATIVE: &str = "HTTP/1.1 200 OK\r\nconnection: keep-alive, x-hop\r\n\
+                         keep-alive: timeout=5\r\nproxy-connection: keep-alive\r\nx-hop: 1\r\n\
+                         upgrade: h2c\r\nx-kept: 2\r\ncontent-length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn headers_of_the_upstream_s_connection_stay_on_it() {
+    let upstream = RawUpstream::answering(TALKATIVE).await;
+    let gateway = raw(&upstream, "").await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("GET /x/y", "alice", "", "")).await;
+    let (head, body) = client.message().await.unwrap();
+    assert_eq!((status(&head), &*body), (200, "ok"));
+    for name in ["keep-alive", "proxy-connection", "x-hop", "upgrade"] {
+        assert_eq!(header(&head, name), None, "{head}");
+    }
+    assert_eq!(header(&head, "x-kept"), Some("2"));
+
+    let (gateway, certificate) = super::tls::gateway(upstream.address, "", "").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let (answer, _) = send(&mut client, "GET", "/x/y", "alice", true);
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.headers()["x-kept"], "2");
+    for name in ["connection", "keep-alive", "proxy-connection", "x-hop", "upgrade"] {
+        assert!(!answer.headers().contains_key(name), "{answer:?}");
+    }
+    assert_eq!(read(&mut answer.into_body()).await.unwrap(), b"ok");
+}
+
+#[tokio::test]
+async fn a_service_key_alone_may_name_another_account() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gateway = raw(&upstream, "").await;
+    gateway.grant("bob", 100).await;
+    for (service, payer) in [(true, "bob"), (false, "alice")] {
+        let key = gateway.key("alice", service).await;
+        let request = gateway.client.get(gateway.url("/x/y")).bearer_auth(key);
+        let answer = request.header("x-farebox-account", "bob").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let seen = upstream.seen().concat();
+        let last = &seen[seen.rfind("GET ").unwrap()..];
+        assert_eq!(header(last, "x-farebox-account"), Some(payer));
+        assert_eq!(gateway.settled_balance(payer).await, 95);
+    }
 }

@@ -164,3 +164,23 @@ async fn an_own_route_reads_no_endless_body() {
     assert_eq!(answer.status(), 413);
     assert!(eventually(async || gateway.balance("alice").await["held"] == 0).await);
 }
+
+#[tokio::test]
+async fn a_body_for_an_own_route_must_come_in_time_even_drip_by_drip() {
+    let (gateway, _upstream) = limited("header_timeout = \"300ms\"").await;
+    // Whoever sends it: its credentials are looked at once it is there.
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send("POST /credits/check HTTP/1.1\r\nhost: shop\r\ncontent-length: 900\r\n\r\n").await;
+    let started = Instant::now();
+    for _ in 0..200 {
+        if client.try_send("x").await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if started.elapsed() > Duration::from_millis(1000) {
+            break;
+        }
+    }
+    assert_eq!(status(&client.head().await.expect("an answer")), 408);
+    assert!(started.elapsed() < Duration::from_secs(3));
+}

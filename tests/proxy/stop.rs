@@ -227,3 +227,28 @@ async fn a_reload_that_fails_changes_nothing() {
     let prices = prices.bearer_auth(crate::support::token("alice")).send().await.unwrap();
     assert!(!prices.text().await.unwrap().contains("\"/z\""));
 }
+
+#[tokio::test]
+async fn reloads_under_load_lose_no_call() {
+    let upstream = Upstream::canned().await;
+    let gateway = TestGateway::before(&upstream, &route("")).await;
+    gateway.grant("alice", 10_000).await;
+    let config = parse(&config_text(upstream.address, &route("")), gateway.folder.path());
+    let calls = async {
+        for _ in 0..20 {
+            let calls = (0..20).map(|_| gateway.post("alice", "/x/y"));
+            for answer in futures_util::future::join_all(calls).await {
+                assert_eq!(answer.status(), 200);
+            }
+        }
+    };
+    let reloads = async {
+        for _ in 0..100 {
+            gateway.gateway.reload(&config).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(calls, reloads);
+    assert_eq!(gateway.settled_balance("alice").await, 10_000 - 400 * 5);
+    gateway.assert_reconciled().await;
+}

@@ -15,12 +15,14 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
+type Log = Arc<Mutex<Vec<u8>>>;
+
 /// One end of a connection.
 pub struct Wire {
     stream: Box<dyn Io>,
     unread: Vec<u8>,
     /// Everything that was ever received.
-    log: Arc<Mutex<Vec<u8>>>,
+    log: Log,
 }
 
 impl Wire {
@@ -151,7 +153,7 @@ pub fn post(path: &str, account: &str, body: &str) -> String {
 #[derive(Clone)]
 pub struct RawUpstream {
     pub address: SocketAddr,
-    logs: Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>>,
+    logs: Arc<Mutex<Vec<Log>>>,
 }
 
 impl RawUpstream {
@@ -190,8 +192,7 @@ impl RawUpstream {
 
     /// Everything it was sent, connection by connection.
     pub fn seen(&self) -> Vec<String> {
-        let text =
-            |log: &Arc<Mutex<Vec<u8>>>| String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        let text = |log: &Log| String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
         self.logs.lock().unwrap().iter().map(text).collect()
     }
 }

@@ -29,6 +29,9 @@ use crate::shop::{Catalogue, Shop};
 /// How long calls that were cut off at the end of a stop are given to notice.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
+/// How long connections without a call are given to send what is left of an answer.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
 /// How often a stop looks whether it is done.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -85,6 +88,8 @@ pub struct Gateway {
     drain_delay: Duration,
     shutdown_timeout: Duration,
     stop: watch::Sender<bool>,
+    /// Turns true when the calls that still run are ended.
+    cut_off: watch::Sender<bool>,
     public: JoinHandle<JoinSet<()>>,
     /// Ends when the gateway has stopped.
     background: JoinSet<()>,
@@ -125,6 +130,7 @@ impl Gateway {
         shop.catalogue.store(live.catalogue.clone());
 
         let (stop, stopping) = watch::channel(false);
+        let (cut_off, cut) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
         let readiness = Readiness::default();
         let live = Arc::new(ArcSwap::from_pointee(live));
@@ -137,6 +143,7 @@ impl Gateway {
                 prefix: config.api.prefix.clone(),
                 cors: Cors::new(&config.api.cors_origins),
                 max_header_bytes: server.max_header_bytes,
+                own_body_timeout: server.header_timeout.0,
             },
             in_flight.clone(),
         );
@@ -170,7 +177,7 @@ impl Gateway {
         if let Some(tls) = tls {
             background.spawn(until(stopping.clone(), tls.watch()));
         }
-        let public = tokio::spawn(listener.serve(stopping));
+        let public = tokio::spawn(listener.serve(stopping, cut));
         readiness.set(true);
         Ok(Self {
             shop,
@@ -182,6 +189,7 @@ impl Gateway {
             drain_delay: server.drain_delay.0,
             shutdown_timeout: server.shutdown_timeout.0,
             stop,
+            cut_off,
             public,
             background,
             closing,
@@ -225,7 +233,7 @@ impl Gateway {
         // The listener keeps a receiver, so this is heard.
         let _ = self.stop.send(true);
         if let Ok(open) = self.public.await {
-            finish_calls(open, &self.in_flight, self.shutdown_timeout).await;
+            finish_calls(open, &self.in_flight, self.shutdown_timeout, &self.cut_off).await;
         }
         let settled = self.pipeline.stop().await;
         let _ = self.closing.send(true);
@@ -236,17 +244,29 @@ impl Gateway {
 
 /// Waits until no call runs, and cuts off what runs too long. A call that is cut off gives its
 /// hold back.
-async fn finish_calls(mut open: JoinSet<()>, in_flight: &CallsInFlight, limit: Duration) {
+async fn finish_calls(
+    mut open: JoinSet<()>,
+    in_flight: &CallsInFlight,
+    limit: Duration,
+    cut_off: &watch::Sender<bool>,
+) {
     let idle_by = async |deadline: Instant| {
         while in_flight.count() > 0 && Instant::now() < deadline {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
     idle_by(Instant::now() + limit).await;
-    let cut_off = in_flight.count();
-    if cut_off > 0 {
-        tracing::warn!(calls = cut_off, "cut off the calls that ran longer than shutdown_timeout");
+    let running = in_flight.count();
+    if running > 0 {
+        tracing::warn!(calls = running, "cut off the calls that ran longer than shutdown_timeout");
+    } else {
+        // The end of the last answers may still be with their connections, which close by
+        // themselves now.
+        let closed = async { while open.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_BYTES, closed).await;
     }
+    // The public listener may be gone, and hears nothing then.
+    let _ = cut_off.send(true);
     open.shutdown().await;
     idle_by(Instant::now() + CUT_OFF).await;
 }

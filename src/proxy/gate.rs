@@ -1,7 +1,7 @@
 //! The phases of a call: identify → price → hold → forward → meter → settle.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -33,6 +33,8 @@ pub struct GateOptions {
     pub cors: Cors,
     /// The largest request head.
     pub max_header_bytes: usize,
+    /// How long the body of a call to an own route may take.
+    pub own_body_timeout: Duration,
 }
 
 /// The gate that every call passes. Pingora calls its methods, one phase each.
@@ -113,6 +115,11 @@ fn is_websocket(session: &Session) -> bool {
         .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
 }
 
+/// True for a status that ends a call; 101 is one.
+fn is_final(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+}
+
 #[async_trait]
 impl ProxyHttp for Gate {
     type CTX = Call;
@@ -153,7 +160,8 @@ impl ProxyHttp for Gate {
             return Ok(true);
         }
         if self.is_own(target.path.as_str()) {
-            let status = own::answer(session, call, &self.own, &self.options.cors, &target).await?;
+            let (cors, time) = (&self.options.cors, self.options.own_body_timeout);
+            let status = own::answer(session, call, &self.own, cors, &target, time).await?;
             call.refused = Some(status);
             return Ok(true);
         }
@@ -209,11 +217,17 @@ impl ProxyHttp for Gate {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         call: &mut Call,
     ) -> Result<()> {
-        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+            let error =
+                Error::explain(ErrorType::InvalidHTTPHeader, "101 for a request without upgrade");
+            return Err(error.into_up());
+        }
+        if !is_final(head.status) {
+            headers::drop_ours(head);
             return Ok(());
         }
         call.progress.status = Some(head.status.as_u16());
@@ -227,7 +241,7 @@ impl ProxyHttp for Gate {
         _: &mut Option<Bytes>,
         end: bool,
         call: &mut Call,
-    ) -> Result<Option<std::time::Duration>> {
+    ) -> Result<Option<Duration>> {
         if end {
             call.progress.ended = Some(Instant::now());
         }
@@ -267,7 +281,8 @@ impl ProxyHttp for Gate {
         error: &Error,
         call: &mut Call,
     ) -> FailToProxy {
-        let answered = session.response_written().is_some();
+        // After a mere 100 or 103 the client still waits for an answer.
+        let answered = session.response_written().is_some_and(|head| is_final(head.status));
         let problem = if answered { None } else { settle::problem_of(error) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
         if let Some(problem) = problem {
@@ -286,7 +301,8 @@ impl ProxyHttp for Gate {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, call: &mut Call) {
         listener::call_ended();
         settle::settle(call, error);
-        let status = session.response_written().map(|head| head.status.as_u16());
+        let written = session.response_written().map(|head| head.status);
+        let status = written.filter(|status| is_final(*status)).map(|status| status.as_u16());
         settle::count(&self.shop.metrics, call, status);
     }
 }

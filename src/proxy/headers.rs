@@ -1,6 +1,6 @@
 //! Headers towards the upstream and towards the client.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -14,23 +14,54 @@ const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 
 /// Headers by which a client could have its call read as another one, or claim to be somebody.
+/// Some frameworks take path and method from the last seven of them, whatever was priced.
 const DROPPED: [&str; 9] = [
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
     "x-real-ip",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
 ];
+
+/// The same, by their beginnings.
+const DROPPED_PREFIXES: [&str; 3] = ["x-farebox-", "x-credits-", "x-forwarded-"];
 
 /// Names that only Farebox speaks under.
 const OWN_PREFIXES: [&str; 2] = ["x-farebox-", "x-credits-"];
 
+/// What an upstream says of its own connection.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
 fn is_ours(name: &HeaderName) -> bool {
     OWN_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
+/// Whether a client's header goes no further.
+fn is_dropped(name: &HeaderName, upstream: &Upstream) -> bool {
+    let is_spoofed = |name: &str| {
+        DROPPED.contains(&name) || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let is_credential = |name: &str| CREDENTIAL_HEADERS.iter().any(|header| header == name);
+    let name = name.as_str();
+    if !name.contains('_') {
+        return is_spoofed(name) || !upstream.forward_authorization && is_credential(name);
+    }
+    // CGI, WSGI and PHP read `x_farebox_account` as they read `x-farebox-account`.
+    let dashed = name.replace('_', "-");
+    is_spoofed(&dashed)
+        || is_credential(&dashed)
+        || X_REQUEST_ID == *dashed
+        || upstream.headers.iter().any(|(header, _)| header == &*dashed)
 }
 
 /// The head that goes upstream: the client's, with our word on who calls.
@@ -40,19 +71,11 @@ pub(super) fn towards_upstream(
     call: &Call,
     upstream: &Upstream,
 ) -> Result<()> {
-    let theirs: Vec<HeaderName> =
-        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
-    for name in &theirs {
-        head.remove_header(name);
-    }
     let host = head.headers.get(header::HOST).cloned();
-    for name in DROPPED {
+    let dropped: Vec<HeaderName> =
+        head.headers.keys().filter(|name| is_dropped(name, upstream)).cloned().collect();
+    for name in &dropped {
         head.remove_header(name);
-    }
-    if !upstream.forward_authorization {
-        for name in &CREDENTIAL_HEADERS {
-            head.remove_header(name);
-        }
     }
     head.insert_header(header::HOST, upstream.authority.clone())?;
     for (name, value) in &upstream.headers {
@@ -75,10 +98,9 @@ pub(super) fn towards_upstream(
 
 /// Our words on the upstream's answer. What the upstream says under our names is dropped.
 pub(super) fn towards_client(head: &mut ResponseHeader, call: &Call) -> Result<()> {
-    let theirs: Vec<HeaderName> =
-        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
-    for name in &theirs {
-        head.remove_header(name);
+    drop_ours(head);
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        drop_hop_by_hop(head);
     }
     head.insert_header(X_REQUEST_ID, call.id.as_str())?;
     let charged = call.route().is_some_and(|route| route.rule.charges_for(head.status.as_u16()));
@@ -87,6 +109,29 @@ pub(super) fn towards_client(head: &mut ResponseHeader, call: &Call) -> Result<(
         head.insert_header(X_CREDITS_REMAINING, hold.after().available().to_string())?;
     }
     Ok(())
+}
+
+/// Drops what the upstream says under our names.
+pub(super) fn drop_ours(head: &mut ResponseHeader) {
+    let theirs: Vec<HeaderName> =
+        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    for name in &theirs {
+        head.remove_header(name);
+    }
+}
+
+/// Drops what the upstream says of its own connection (RFC 9110, 7.6.1). The framing stays: it
+/// is Pingora that frames the answer anew.
+fn drop_hop_by_hop(head: &mut ResponseHeader) {
+    let nominated = head.headers.get_all(header::CONNECTION).iter();
+    let nominated: Vec<HeaderName> = nominated
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
+        .collect();
+    for name in nominated.iter().chain(&HOP_BY_HOP) {
+        head.remove_header(name);
+    }
 }
 
 /// A header of the request, if it is one line of text.

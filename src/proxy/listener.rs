@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use pingora_core::apps::{HttpServerApp as _, HttpServerOptions, ServerApp as _};
+use async_trait::async_trait;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
 use pingora_core::listeners::tls::Acceptor;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{ALPN, GetSocketDigest as _, SocketDigest, Ssl as _, Stream};
 use pingora_core::server::configuration::ServerConf;
@@ -89,8 +92,13 @@ impl PublicListener {
     }
 
     /// Serves until `stop` turns true; then accepts nothing more, lets idle connections go, and
-    /// returns the ones on which calls still run.
-    pub async fn serve(self, mut stop: watch::Receiver<bool>) -> JoinSet<()> {
+    /// returns the ones on which calls still run. Aborting these ends their calls, but HTTP/2's,
+    /// which are tasks of their own: they end when `cut_off` turns true.
+    pub async fn serve(
+        self,
+        mut stop: watch::Receiver<bool>,
+        cut_off: watch::Receiver<bool>,
+    ) -> JoinSet<()> {
         let Self { socket, tls, proxy, limits, connections } = self;
         let tls = tls.map(Arc::new);
         let slots = Arc::new(Semaphore::new(limits.max_connections));
@@ -109,11 +117,16 @@ impl PublicListener {
                 continue;
             };
             let (proxy, tls, shutdown) = (proxy.clone(), tls.clone(), shutdown.clone());
+            let cut_off = cut_off.clone();
             let counted = Counted::new(&connections);
             open.spawn(async move {
                 let _held = (slot, counted);
                 if let Some((stream, is_http2)) = handshake(stream, tls, limits).await {
-                    serve_connection(proxy, stream, is_http2, limits, shutdown).await;
+                    if is_http2 {
+                        serve_http2(proxy, stream, limits, shutdown, cut_off).await;
+                    } else {
+                        serve_http1(proxy, stream, limits, shutdown).await;
+                    }
                 }
             });
         }
@@ -165,23 +178,68 @@ async fn handshake(
     }
 }
 
-async fn serve_connection(
+async fn serve_http1(
     proxy: Arc<HttpProxy<Gate>>,
     stream: Stream,
-    is_http2: bool,
     limits: Limits,
     shutdown: watch::Receiver<bool>,
 ) {
-    if is_http2 {
-        // Pingora itself closes idle HTTP/2 connections.
-        proxy.process_new(stream, &shutdown).await;
-        return;
-    }
     let head = Arc::new(HeadWatch::new());
     let serving = CONNECTION.scope(head.clone(), proxy.process_new(stream, &shutdown));
     tokio::select! {
         _ = serving => {}
         () = head.too_slow(limits) => tracing::debug!("closed a connection that sent no request"),
+    }
+}
+
+async fn serve_http2(
+    proxy: Arc<HttpProxy<Gate>>,
+    stream: Stream,
+    limits: Limits,
+    shutdown: watch::Receiver<bool>,
+    cut_off: watch::Receiver<bool>,
+) {
+    let connection = Arc::new(Http2Connection { proxy, head: HeadWatch::new(), cut_off });
+    tokio::select! {
+        _ = connection.process_new(stream, &shutdown) => {}
+        () = connection.head.too_slow(limits) => {
+            tracing::debug!("closed an HTTP/2 connection that sent no request");
+        }
+    }
+}
+
+/// What Pingora does not do for an HTTP/2 connection: bound the time to its first request,
+/// preface included (Pingora closes it when it is idle later), and end its calls.
+struct Http2Connection {
+    proxy: Arc<HttpProxy<Gate>>,
+    head: HeadWatch,
+    cut_off: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl HttpServerApp for Http2Connection {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Option<ReusedHttpStream> {
+        self.head.set(BUSY);
+        let mut cut_off = self.cut_off.clone();
+        tokio::select! {
+            // First, or a call whose connection was cut as well would pass for one whose client
+            // has left.
+            biased;
+            _ = cut_off.wait_for(|cut_off| *cut_off) => None,
+            reused = self.proxy.process_new_http(session, shutdown) => reused,
+        }
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.proxy.server_options()
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
     }
 }
 
@@ -192,21 +250,19 @@ tokio::task_local! {
 /// Called when a request's head has been read.
 pub(super) fn head_arrived() {
     // Not set on HTTP/2, where each stream is a task of its own.
-    let _ = CONNECTION.try_with(|head| head.waiting_since_ms.store(BUSY, Ordering::Relaxed));
+    let _ = CONNECTION.try_with(|head| head.set(BUSY));
 }
 
 /// Called when a call has ended and its connection waits for the next one.
 pub(super) fn call_ended() {
-    let _ = CONNECTION.try_with(|head| {
-        head.waiting_since_ms.store(head.elapsed_ms(), Ordering::Relaxed);
-    });
+    let _ = CONNECTION.try_with(|head| head.set(head.elapsed_ms().max(1)));
 }
 
 /// How long a connection has waited for a whole request head.
 #[derive(Debug)]
 struct HeadWatch {
     opened: Instant,
-    /// In milliseconds since `opened`; [`BUSY`] while a call runs.
+    /// In milliseconds since `opened`: 0 before the first call, [`BUSY`] while one runs.
     waiting_since_ms: AtomicU64,
 }
 
@@ -215,6 +271,10 @@ const BUSY: u64 = u64::MAX;
 impl HeadWatch {
     fn new() -> Self {
         Self { opened: Instant::now(), waiting_since_ms: AtomicU64::new(0) }
+    }
+
+    fn set(&self, waiting_since_ms: u64) {
+        self.waiting_since_ms.store(waiting_since_ms, Ordering::Relaxed);
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -231,10 +291,12 @@ impl HeadWatch {
                 0 => self.opened + limits.header_timeout,
                 since => self.opened + Duration::from_millis(since) + limits.keepalive_timeout,
             };
-            if deadline <= Instant::now() {
+            let now = Instant::now();
+            if deadline <= now {
                 return;
             }
-            tokio::time::sleep_until(deadline).await;
+            // A call that ends meanwhile may bring a nearer deadline.
+            tokio::time::sleep_until(deadline.min(now + shortest)).await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Farebox's own routes: the axum router, called in process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
@@ -25,19 +26,26 @@ const MAX_BODY_BYTES: usize = 512 * 1024;
 /// Headers of one connection; Pingora frames the answer itself.
 const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODING];
 
-/// Answers a call of an own route; its status.
+/// Answers a call of an own route, whose body must come within `time`; its status.
 pub(super) async fn answer(
     session: &mut Session,
     call: &Call,
     router: &Router,
     cors: &Cors,
     target: &Target,
+    time: Duration,
 ) -> Result<u16> {
-    let Some(body) = read_body(session).await? else {
-        session.set_keepalive(None);
-        let problem = Problem::body_too_large(MAX_BODY_BYTES);
-        reply::problem(session, call, cors, &problem).await?;
-        return Ok(problem.status.as_u16());
+    let body = match tokio::time::timeout(time, read_body(session)).await {
+        Ok(body) => body?.ok_or_else(|| Problem::body_too_large(MAX_BODY_BYTES)),
+        Err(_) => Err(Problem::request_timeout()),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(problem) => {
+            session.set_keepalive(None);
+            reply::problem(session, call, cors, &problem).await?;
+            return Ok(problem.status.as_u16());
+        }
     };
     let request = request(session, call, target, body)?;
     let is_head = session.req_header().method == http::Method::HEAD;

@@ -28,6 +28,7 @@ pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
         call.progress.status.map(|status| Answer {
             is_charged: route.rule.charges_for(status),
             is_tunnel: status == 101,
+            is_whole: call.progress.ended.is_some(),
         }),
         call.progress.request_sent,
         route.rule.on_client_abort,
@@ -56,6 +57,8 @@ pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
 struct Answer {
     is_charged: bool,
     is_tunnel: bool,
+    /// Its body ended.
+    is_whole: bool,
 }
 
 /// The rules of DESIGN.md, "A request's path".
@@ -73,8 +76,12 @@ fn judge(
         (None, None) => Verdict::Release,
         // A tunnel ends when either side has had enough of it.
         (Some(_), Some(Answer { is_tunnel: true, .. })) => Verdict::Charge,
-        (Some(ErrorSource::Downstream), _) => {
-            if request_sent && on_client_abort == OnClientAbort::Charge {
+        // An upstream need not wait for the end of a request, so a client could take the whole
+        // answer and leave with the last byte of its request unsent.
+        (Some(_), Some(Answer { is_whole: true, .. })) => Verdict::Charge,
+        (Some(ErrorSource::Downstream), answer) => {
+            let is_late = request_sent || answer.is_some();
+            if is_late && on_client_abort == OnClientAbort::Charge {
                 Verdict::Charge
             } else {
                 Verdict::Release
@@ -127,9 +134,11 @@ pub(super) fn count(metrics: &Metrics, call: &Call, status: Option<u16>) {
 mod tests {
     use super::*;
 
-    const PAID: Option<Answer> = Some(Answer { is_charged: true, is_tunnel: false });
-    const FREE: Option<Answer> = Some(Answer { is_charged: false, is_tunnel: false });
-    const TUNNEL: Option<Answer> = Some(Answer { is_charged: true, is_tunnel: true });
+    const ANSWER: Answer = Answer { is_charged: true, is_tunnel: false, is_whole: false };
+    const PAID: Option<Answer> = Some(ANSWER);
+    const WHOLE: Option<Answer> = Some(Answer { is_whole: true, ..ANSWER });
+    const FREE: Option<Answer> = Some(Answer { is_charged: false, is_whole: true, ..ANSWER });
+    const TUNNEL: Option<Answer> = Some(Answer { is_tunnel: true, ..ANSWER });
     const UP: Option<&ErrorSource> = Some(&ErrorSource::Upstream);
     const DOWN: Option<&ErrorSource> = Some(&ErrorSource::Downstream);
     const OURS: Option<&ErrorSource> = Some(&ErrorSource::Internal);
@@ -151,6 +160,11 @@ mod tests {
             (DOWN, None, true, Free, Release),
             (DOWN, PAID, true, Pay, Charge),
             (DOWN, PAID, true, Free, Release),
+            (DOWN, PAID, false, Pay, Charge),
+            (DOWN, PAID, false, Free, Release),
+            (DOWN, WHOLE, false, Pay, Charge),
+            (DOWN, WHOLE, false, Free, Charge),
+            (UP, WHOLE, true, Free, Charge),
             (DOWN, FREE, true, Pay, Release),
             (OURS, PAID, true, Pay, Release),
         ] {

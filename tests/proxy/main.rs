@@ -4,4 +4,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aborts;
+mod cors;
 mod first;
+mod framing;
+mod headers;
+mod limits;
+mod once;
+mod paths;
+mod settlement;
+mod stop;
+mod streaming;
+mod tls;
+mod websocket;

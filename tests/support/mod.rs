@@ -2,6 +2,9 @@
 //! own, ports chosen by the system, and a real upstream on a socket that logs what it sees.
 #![allow(dead_code)]
 
+pub mod h2;
+pub mod wire;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

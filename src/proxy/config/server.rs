@@ -25,7 +25,8 @@ pub struct ServerConfig {
     pub drain_delay: Span,
     /// After that: how long the calls in flight are given.
     pub shutdown_timeout: Span,
-    /// How long a request head may take, from its first byte to its last.
+    /// How long a request head may take, from its first byte to its last; and then the body of a
+    /// call to Farebox's own routes, which are short.
     pub header_timeout: Span,
     /// How long an idle client connection is kept.
     pub keepalive_timeout: Span,

@@ -1,0 +1,156 @@
+//! Clients that leave.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::settlement::raw;
+use crate::support::eventually;
+use crate::support::wire::{RawUpstream, Wire, header, post, request, status};
+
+/// An upstream that tells when it has the request's head, and then waits for its client to leave.
+async fn waiting() -> (RawUpstream, Arc<Notify>) {
+    let arrived = Arc::new(Notify::new());
+    let notify = arrived.clone();
+    let upstream = RawUpstream::start(move |mut wire| {
+        let arrived = notify.clone();
+        async move {
+            wire.head().await;
+            arrived.notify_one();
+            wire.rest().await;
+        }
+    })
+    .await;
+    (upstream, arrived)
+}
+
+#[tokio::test]
+async fn leaving_after_the_whole_request_was_sent_is_charged_unless_the_route_says_otherwise() {
+    for (option, balance) in
+        [("", 95), ("on_client_abort = \"charge\"", 95), ("on_client_abort = \"release\"", 100)]
+    {
+        let (upstream, arrived) = waiting().await;
+        let gateway = raw(&upstream, option).await;
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(post("/x/y", "alice", "{}")).await;
+        assert!(eventually(async || upstream.seen().concat().ends_with("{}")).await);
+        arrived.notified().await;
+        drop(client);
+        assert_eq!(gateway.settled_balance("alice").await, balance, "{option}");
+    }
+}
+
+#[tokio::test]
+async fn leaving_without_a_body_to_send_is_charged() {
+    let (upstream, arrived) = waiting().await;
+    let gateway = raw(&upstream, "").await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("GET /x/y", "alice", "", "")).await;
+    arrived.notified().await;
+    drop(client);
+    assert_eq!(gateway.settled_balance("alice").await, 95);
+}
+
+#[tokio::test]
+async fn leaving_before_the_whole_request_was_sent_is_free() {
+    let (upstream, arrived) = waiting().await;
+    let gateway = raw(&upstream, "").await;
+    for (framing, part) in [
+        ("content-length: 100\r\n", "a part of it"),
+        ("transfer-encoding: chunked\r\n", "4\r\npart\r\n"),
+        ("transfer-encoding: chunked\r\n", "4\r\npart\r\nnonsense\r\n"),
+    ] {
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request("POST /x/y", "alice", framing, part)).await;
+        arrived.notified().await;
+        drop(client);
+        assert_eq!(gateway.settled_balance("alice").await, 100, "{part}");
+    }
+}
+
+#[tokio::test]
+async fn leaving_in_the_middle_of_a_stream_follows_the_route() {
+    for (option, balance) in [("", 95), ("on_client_abort = \"release\"", 100)] {
+        let upstream = RawUpstream::start(|mut wire| async move {
+            wire.message().await;
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
+            wire.rest().await;
+        })
+        .await;
+        let gateway = raw(&upstream, option).await;
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(post("/x/y", "alice", "{}")).await;
+        client.up_to("first").await.unwrap();
+        drop(client);
+        assert_eq!(gateway.settled_balance("alice").await, balance, "{option}");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_charged_though_the_client_kept_a_byte_of_its_request_back() {
+    // An upstream that does not wait for the body; a client that takes the answer and leaves.
+    for option in ["", "on_client_abort = \"release\""] {
+        let upstream = RawUpstream::start(|mut wire| async move {
+            wire.head().await;
+            wire.send("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nall of!").await;
+            wire.rest().await;
+        })
+        .await;
+        let gateway = raw(&upstream, option).await;
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request("GET /x/y", "alice", "content-length: 1\r\n", "")).await;
+        assert_eq!(client.message().await.unwrap().1, "all of!");
+        drop(client);
+        assert_eq!(gateway.settled_balance("alice").await, 95, "{option}");
+    }
+}
+
+#[tokio::test]
+async fn most_of_an_answer_is_charged_though_the_client_kept_a_byte_of_its_request_back() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nmost\r\n").await;
+        wire.rest().await;
+    })
+    .await;
+    let gateway = raw(&upstream, "").await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("POST /x/y", "alice", "content-length: 1\r\n", "")).await;
+    client.up_to("most").await.unwrap();
+    drop(client);
+    assert_eq!(gateway.settled_balance("alice").await, 95);
+}
+
+#[tokio::test]
+async fn a_pipelined_request_is_not_taken_for_a_client_that_left() {
+    let go = Arc::new(Notify::new());
+    let signal = go.clone();
+    let upstream = RawUpstream::start(move |mut wire| {
+        let go = signal.clone();
+        async move {
+            while let Some((head, _)) = wire.message().await {
+                go.notified().await;
+                let path = head.split(' ').nth(1).unwrap();
+                let length = path.len();
+                wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{path}"))
+                    .await;
+            }
+        }
+    })
+    .await;
+    let gateway = raw(&upstream, "").await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(post("/x/first", "alice", "{}")).await;
+    assert!(eventually(async || upstream.seen().concat().ends_with("{}")).await);
+    client.send(post("/x/second", "alice", "{}")).await;
+    client.send(request("GET /credits/balance", "alice", "", "")).await;
+    go.notify_one();
+    let (head, body) = client.message().await.unwrap();
+    assert_eq!((status(&head), body.as_str()), (200, "/x/first"));
+    assert_eq!(header(&head, "x-credits-remaining"), Some("95"));
+    go.notify_one();
+    let (head, body) = client.message().await.unwrap();
+    assert_eq!((status(&head), body.as_str()), (200, "/x/second"));
+    assert_eq!(status(&client.message().await.unwrap().0), 200);
+    assert_eq!(gateway.settled_balance("alice").await, 90);
+}

@@ -1,0 +1,186 @@
+//! Clients that are slow, large or many.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::settlement::route;
+use crate::support::h2::connect;
+use crate::support::wire::{RawUpstream, Wire, post, request, status};
+use crate::support::{TestGateway, config_with, eventually, token};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+async fn limited(server: &str) -> (TestGateway, RawUpstream) {
+    let upstream = RawUpstream::answering(OK).await;
+    let text = config_with(upstream.address, server, "", &route(""));
+    let gateway = TestGateway::start(&text).await;
+    (gateway, upstream)
+}
+
+/// Sends `bytes` one by one, 20 ms apart, until the other end hangs up; how long that took.
+async fn drip(client: &mut Wire, bytes: &str) -> Duration {
+    let started = Instant::now();
+    for byte in bytes.as_bytes() {
+        if client.try_send([*byte]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.rest().await;
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn a_head_must_come_in_time_even_drip_by_drip() {
+    let (gateway, upstream) = limited("header_timeout = \"300ms\"").await;
+    let head = request("GET /x/y", "alice", &"x: y\r\n".repeat(100), "");
+    for sent in ["", "GET /x/y HTTP/1.1\r\nhost:"] {
+        let mut client = Wire::connect(gateway.public()).await;
+        let started = Instant::now();
+        client.send(sent).await;
+        client.rest().await;
+        assert!(started.elapsed() >= Duration::from_millis(250), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    }
+    let mut client = Wire::connect(gateway.public()).await;
+    let took = drip(&mut client, &head).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(upstream.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_next_head_must_come_in_time_too() {
+    let (gateway, _upstream) = limited("keepalive_timeout = \"400ms\"").await;
+    gateway.grant("alice", 100).await;
+    let head = request("GET /x/y", "alice", &"x: y\r\n".repeat(100), "");
+    for sent in ["", &*head] {
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(post("/x/y", "alice", "{}")).await;
+        assert_eq!(status(&client.message().await.unwrap().0), 200);
+        let took = drip(&mut client, sent).await;
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_as_long_as_the_config_says() {
+    let (gateway, _upstream) =
+        limited("header_timeout = \"200ms\"\nkeepalive_timeout = \"10s\"").await;
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    for _ in 0..2 {
+        client.send(post("/x/y", "alice", "{}")).await;
+        assert_eq!(status(&client.message().await.unwrap().0), 200);
+        // Longer than a first head may take.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_may_take_longer_than_a_head() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.message().await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        wire.send(OK).await;
+    })
+    .await;
+    let server = "header_timeout = \"100ms\"\nkeepalive_timeout = \"200ms\"";
+    let text = config_with(upstream.address, server, "", &route(""));
+    let gateway = TestGateway::start(&text).await;
+    gateway.grant("alice", 100).await;
+    assert_eq!(gateway.post("alice", "/x/y").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_a_431() {
+    let (gateway, upstream) = limited("max_header_bytes = 2048").await;
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("GET /x/y", "alice", &format!("x: {}\r\n", "y".repeat(1000)), "")).await;
+    assert_eq!(status(&client.message().await.unwrap().0), 200);
+    for more in [format!("x: {}\r\n", "y".repeat(2048)), "x: y\r\n".repeat(500)] {
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request("GET /x/y", "alice", &more, "")).await;
+        let answer = client.rest().await;
+        // More headers than are counted are unreadable.
+        assert!(matches!(status(&answer), 431 | 400), "{answer}");
+    }
+    assert_eq!(upstream.seen().concat().matches("GET ").count(), 1);
+}
+
+#[tokio::test]
+async fn the_next_connection_waits_at_the_limit_and_is_served_when_one_is_free() {
+    let (gateway, _upstream) = limited("max_connections = 2").await;
+    let address = gateway.public();
+    let mut first = serve(address).await;
+    let second = serve(address).await;
+    let mut third = Wire::connect(address).await;
+    third.send(request("GET /credits/balance", "alice", "", "")).await;
+    let waited = tokio::time::timeout(Duration::from_millis(300), third.head()).await;
+    assert!(waited.is_err(), "the third is not served yet");
+    // Those that are in go on.
+    first.send(request("GET /credits/balance", "alice", "", "")).await;
+    assert_eq!(status(&first.message().await.unwrap().0), 200);
+    drop(second);
+    assert_eq!(status(&third.message().await.unwrap().0), 200);
+}
+
+async fn serve(address: SocketAddr) -> Wire {
+    let mut client = Wire::connect(address).await;
+    client.send(request("GET /credits/balance", "alice", "", "")).await;
+    assert_eq!(status(&client.message().await.unwrap().0), 200);
+    client
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_nothing_gives_its_place_back() {
+    let upstream = RawUpstream::answering(OK).await;
+    let server = "header_timeout = \"200ms\"\nmax_connections = 1";
+    // Slow to shake hands.
+    let (gateway, certificate) = super::tls::gateway(upstream.address, server, "").await;
+    let mut silent = Wire::connect(gateway.public()).await;
+    let stream = connect(gateway.public(), &certificate, &["h2"]).await.unwrap();
+    assert_eq!(silent.rest().await, "");
+    // Shakes hands, and never sends HTTP/2's preface.
+    let mut silent = Wire::over(stream);
+    let next = connect(gateway.public(), &certificate, &["http/1.1"]);
+    let next = tokio::time::timeout(Duration::from_secs(5), next).await;
+    assert!(next.is_ok(), "the place of a silent HTTP/2 connection was given away");
+    silent.rest().await;
+    drop(next);
+    // Sends the preface, and no request.
+    let stream = connect(gateway.public(), &certificate, &["h2"]).await.unwrap();
+    let (_client, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let ended = tokio::time::timeout(Duration::from_secs(5), connection).await;
+    assert!(ended.is_ok(), "an HTTP/2 connection without a request was closed");
+}
+
+#[tokio::test]
+async fn an_own_route_reads_no_endless_body() {
+    let (gateway, _upstream) = limited("").await;
+    let request = gateway.client.post(gateway.url("/credits/check")).bearer_auth(token("alice"));
+    let answer = request.body("x".repeat(600 * 1024)).send().await.unwrap();
+    assert_eq!(answer.status(), 413);
+    assert!(eventually(async || gateway.balance("alice").await["held"] == 0).await);
+}
+
+#[tokio::test]
+async fn a_body_for_an_own_route_must_come_in_time_even_drip_by_drip() {
+    let (gateway, _upstream) = limited("header_timeout = \"300ms\"").await;
+    // Whoever sends it: its credentials are looked at once it is there.
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send("POST /credits/check HTTP/1.1\r\nhost: shop\r\ncontent-length: 900\r\n\r\n").await;
+    let started = Instant::now();
+    for _ in 0..200 {
+        if client.try_send("x").await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if started.elapsed() > Duration::from_millis(1000) {
+            break;
+        }
+    }
+    assert_eq!(status(&client.head().await.expect("an answer")), 408);
+    assert!(started.elapsed() < Duration::from_secs(3));
+}

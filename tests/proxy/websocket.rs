@@ -1,0 +1,140 @@
+//! WebSocket connections: on the routes that say so, and nowhere else.
+
+use super::settlement::route;
+use crate::support::wire::{RawUpstream, Wire, header, request, status};
+use crate::support::{TestGateway, config_text};
+
+const UPGRADE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Accepts upgrades and echoes what comes then; answers everything else with 200.
+async fn echo() -> RawUpstream {
+    RawUpstream::start(|mut wire| async move {
+        while let Some((head, _)) = wire.message().await {
+            if header(&head, "upgrade") != Some("websocket") {
+                wire.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nplain").await;
+                continue;
+            }
+            wire.send(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n\
+                 upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzhZRbK+xOo=\r\n\r\n",
+            )
+            .await;
+            while let Some(frame) = wire.exactly(4).await {
+                if wire.try_send(frame).await.is_err() {
+                    return;
+                }
+            }
+            return;
+        }
+    })
+    .await
+}
+
+async fn gateway(upstream: &RawUpstream) -> TestGateway {
+    let more = format!(
+        "[[routes]]\npath = \"/ws\"\nmethods = [\"GET\"]\nupstream = \"ai\"\ncredits = 7\n\
+         websocket = true\n{}",
+        route("")
+    );
+    let gateway = TestGateway::start(&config_text(upstream.address, &more)).await;
+    gateway.grant("alice", 100).await;
+    gateway
+}
+
+#[tokio::test]
+async fn a_websocket_passes_both_ways_and_is_priced_once() {
+    let upstream = echo().await;
+    let gateway = gateway(&upstream).await;
+    for closes_first in ["client", "upstream"] {
+        let before = gateway.settled_balance("alice").await;
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request("GET /ws", "alice", UPGRADE, "")).await;
+        let head = client.head().await.unwrap();
+        assert_eq!(status(&head), 101);
+        assert_eq!(header(&head, "upgrade"), Some("websocket"));
+        assert_eq!(header(&head, "x-credits-cost"), Some("7"));
+        for frame in ["one!", "two!", "GET ", "\0\0\0\0"] {
+            client.send(frame).await;
+            assert_eq!(client.exactly(4).await.unwrap(), frame.as_bytes());
+        }
+        let held = gateway.balance("alice").await;
+        assert_eq!(held["held"], 7, "while it is open: {held}");
+        if closes_first == "client" {
+            drop(client);
+        } else {
+            client.finish().await;
+            client.rest().await;
+        }
+        assert_eq!(gateway.settled_balance("alice").await, before - 7);
+    }
+    let seen = upstream.seen().concat();
+    assert_eq!(header(&seen, "x-farebox-account"), Some("alice"));
+    assert_eq!(header(&seen, "authorization"), None);
+}
+
+#[tokio::test]
+async fn an_upgrade_on_another_route_is_refused_and_free() {
+    let upstream = echo().await;
+    let gateway = gateway(&upstream).await;
+    for upgrade in ["websocket", "WebSocket"] {
+        let mut client = Wire::connect(gateway.public()).await;
+        let lines = UPGRADE.replace("websocket\r\nsec", &format!("{upgrade}\r\nsec"));
+        client.send(request("GET /x/y", "alice", &lines, "")).await;
+        assert_eq!(status(&client.head().await.unwrap()), 400);
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+}
+
+#[tokio::test]
+async fn no_other_protocol_is_switched_to_anywhere() {
+    let upstream = echo().await;
+    let gateway = gateway(&upstream).await;
+    for path in ["/ws", "/x/y"] {
+        for upgrade in ["h2c", "websocket, h2c", "h2c, websocket", "tls/1.0", "anything"] {
+            let mut client = Wire::connect(gateway.public()).await;
+            let lines = format!("connection: upgrade\r\nupgrade: {upgrade}\r\n");
+            client.send(request(&format!("GET {path}"), "alice", &lines, "")).await;
+            let (head, body) = client.message().await.unwrap();
+            assert_eq!((status(&head), &*body), (200, "plain"), "{path} {upgrade}");
+        }
+    }
+    assert!(!upstream.seen().concat().to_ascii_lowercase().contains("upgrade"));
+}
+
+#[tokio::test]
+async fn a_plain_get_works_on_a_websocket_route() {
+    let upstream = echo().await;
+    let gateway = gateway(&upstream).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    for balance in [93, 86] {
+        client.send(request("GET /ws", "alice", "", "")).await;
+        assert_eq!(client.message().await.unwrap().1, "plain");
+        assert_eq!(gateway.settled_balance("alice").await, balance);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_the_upgrade_is_heard_and_free() {
+    let refusal = "HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno";
+    let upstream = RawUpstream::answering(refusal).await;
+    let gateway = gateway(&upstream).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("GET /ws", "alice", UPGRADE, "")).await;
+    let (head, body) = client.message().await.unwrap();
+    assert_eq!((status(&head), &*body), (403, "no"));
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+}
+
+#[tokio::test]
+async fn an_upstream_that_switches_unasked_is_a_502_and_free() {
+    let unasked = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+                   upgrade: websocket\r\n\r\nanything";
+    let upstream = RawUpstream::answering(unasked).await;
+    let gateway = gateway(&upstream).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("GET /x/y", "alice", "", "")).await;
+    assert_eq!(status(&client.head().await.unwrap()), 502);
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+}

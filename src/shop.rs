@@ -174,6 +174,9 @@ fn refuse_operation(refusal: Refusal) -> Problem {
             format!("La réservation est de {held} crédits ; un débit ne peut pas la dépasser."),
         )),
         Refusal::Zero => Problem::unprocessable(text("Le montant ne peut pas être nul.")),
+        Refusal::WrongWay => {
+            Problem::unprocessable(text("Cette écriture ne peut pas aller dans ce sens."))
+        }
         Refusal::OutOfRange => {
             Problem::unprocessable(text("Le solde dépasserait ce qui peut être compté."))
         }

@@ -504,6 +504,9 @@ impl Desk<'_> {
         if posting.amount == SignedCredits::ZERO {
             return Err(Refusal::Zero);
         }
+        if !posting.kind.may_post(posting.amount) {
+            return Err(Refusal::WrongWay);
+        }
         let Posting { id, account, kind, amount, reason } = posting;
         let entry = self.enter(account, id.clone(), *kind, *amount, None, reason.clone())?;
         Ok(Outcome::Posted { entry, new: true })

@@ -113,6 +113,17 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// Whether a [`Posting`] of this kind may move a balance by `amount`. Captures and refunds come
+    /// from holds, openings from folding.
+    pub fn may_post(self, amount: SignedCredits) -> bool {
+        match self {
+            Self::Grant | Self::Reinstatement => !amount.is_negative(),
+            Self::Clawback => amount <= SignedCredits::ZERO,
+            Self::Adjustment => true,
+            Self::Capture | Self::Refund | Self::Opening => false,
+        }
+    }
+
     /// Every kind.
     pub const ALL: [Self; 7] = [
         Self::Grant,
@@ -437,6 +448,9 @@ pub enum Refusal {
     /// A hold of nothing, or a posting that moves nothing.
     #[error("the amount cannot be zero")]
     Zero,
+    /// A grant that takes, a clawback that gives, or an entry that only a hold can make.
+    #[error("an entry of this kind cannot move a balance this way")]
+    WrongWay,
     /// The balance would leave the range that can be counted.
     #[error("the balance would pass what can be counted (2^53 micro-credits)")]
     OutOfRange,

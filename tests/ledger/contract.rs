@@ -14,6 +14,7 @@ use crate::house::{
 on_every_ledger!("current_thread":
     a_call_is_held_and_charged_and_a_restart_changes_nothing,
     available_never_falls_below_zero_through_a_hold,
+    no_posting_moves_a_balance_the_wrong_way,
     a_debt_refuses_holds_until_it_is_paid,
     an_id_takes_effect_once_however_late,
     an_id_with_other_parameters_is_a_conflict,
@@ -66,6 +67,23 @@ async fn available_never_falls_below_zero_through_a_hold(house: House) {
     assert_eq!(stranger.await.unwrap_err(), nothing_left);
     drop((held, last));
     ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn no_posting_moves_a_balance_the_wrong_way(house: House) {
+    let ledger = house.open_with("10").await;
+    for (kind, amount) in [
+        (EntryKind::Grant, "-1"),
+        (EntryKind::Reinstatement, "-1"),
+        (EntryKind::Clawback, "1"),
+        (EntryKind::Capture, "-1"),
+        (EntryKind::Refund, "1"),
+        (EntryKind::Opening, "1"),
+    ] {
+        let refused = ledger.post(posting(kind, "wrong", "alice", amount)).await.unwrap_err();
+        assert_eq!(refused, Refusal::WrongWay, "{kind:?}");
+    }
+    assert_eq!(ledger.has("alice").await, text(("10", "0")));
     ledger.stop().await;
 }
 

@@ -169,6 +169,15 @@ impl Model {
         if amount == 0 {
             return Err(Refusal::Zero);
         }
+        let gives = posting.amount.micros() > 0;
+        let right_way = match posting.kind {
+            EntryKind::Grant | EntryKind::Reinstatement => gives,
+            EntryKind::Clawback => !gives,
+            kind => kind == EntryKind::Adjustment,
+        };
+        if !right_way {
+            return Err(Refusal::WrongWay);
+        }
         let id = posting.id.as_str().to_owned();
         Ok((self.line(&posting.account, id, posting.kind, amount)?, true))
     }

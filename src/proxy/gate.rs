@@ -306,7 +306,6 @@ impl ProxyHttp for Gate {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, call: &mut Call) {
-        listener::call_ended();
         settle::settle(call, error);
         let written = session.response_written().map(|head| head.status);
         let status = written.filter(|status| is_final(*status)).map(|status| status.as_u16());

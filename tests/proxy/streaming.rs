@@ -97,7 +97,7 @@ impl Process {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let process = Self { child, public, admin, folder: folder };
+        let process = Self { child, public, admin, folder };
         assert!(eventually(async || TcpStream::connect(process.public).await.is_ok()).await);
         process
     }

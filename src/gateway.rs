@@ -350,6 +350,7 @@ fn limits(server: &ServerConfig) -> Limits {
         max_connections: server.max_connections,
         header_timeout: server.header_timeout.0,
         keepalive_timeout: server.keepalive_timeout.0,
+        max_header_bytes: server.max_header_bytes,
     }
 }
 

@@ -105,6 +105,10 @@ impl Gate {
         problem: Problem,
     ) -> Result<bool> {
         call.refused = Some(problem.status.as_u16());
+        // The rest of its body is read, so that the client is not cut off before it has heard
+        // why, and may go on. One that waits to be told to send it may never do so.
+        let waits = session.req_header().headers.contains_key(http::header::EXPECT);
+        session.set_close_on_response_before_downstream_finish(waits);
         reply::problem(session, call, &self.options.cors, &problem).await?;
         Ok(true)
     }
@@ -287,8 +291,11 @@ impl ProxyHttp for Gate {
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
         if let Some(problem) = problem {
             session.set_keepalive(None);
+            // The client may still send its body for a while.
+            settle::settle(call, Some(error));
             // If the client is gone as well there is nobody to tell.
             let _ = self.refuse(session, call, problem).await;
+            let _ = session.as_downstream_mut().drain_request_body().await;
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
@@ -299,7 +306,6 @@ impl ProxyHttp for Gate {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, call: &mut Call) {
-        listener::call_ended();
         settle::settle(call, error);
         let written = session.response_written().map(|head| head.status);
         let status = written.filter(|status| is_final(*status)).map(|status| status.as_u16());

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::bounded::Bounded;
 use super::gate::Gate;
 use super::upstream::MAX_ATTEMPTS;
 
@@ -48,6 +49,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// From an answer's end to the end of the next request's head.
     pub keepalive_timeout: Duration,
+    /// For a request's head.
+    pub max_header_bytes: usize,
 }
 
 /// A bound listener.
@@ -122,11 +125,7 @@ impl PublicListener {
             open.spawn(async move {
                 let _held = (slot, counted);
                 if let Some((stream, is_http2)) = handshake(stream, tls, limits).await {
-                    if is_http2 {
-                        serve_http2(proxy, stream, limits, shutdown, cut_off).await;
-                    } else {
-                        serve_http1(proxy, stream, limits, shutdown).await;
-                    }
+                    serve_connection(proxy, stream, is_http2, limits, shutdown, cut_off).await;
                 }
             });
         }
@@ -178,51 +177,51 @@ async fn handshake(
     }
 }
 
-async fn serve_http1(
+async fn serve_connection(
     proxy: Arc<HttpProxy<Gate>>,
     stream: Stream,
+    is_http2: bool,
     limits: Limits,
     shutdown: watch::Receiver<bool>,
+    cut_off: watch::Receiver<bool>,
 ) {
     let head = Arc::new(HeadWatch::new());
-    let serving = CONNECTION.scope(head.clone(), proxy.process_new(stream, &shutdown));
+    let connection = Arc::new(Connection { proxy, head: head.clone(), is_http2, cut_off });
+    let stream = if is_http2 {
+        // HTTP/2 has its own limit.
+        stream
+    } else {
+        Box::new(Bounded::new(stream, head.clone(), limits.max_header_bytes))
+    };
+    let serving = CONNECTION.scope(head.clone(), connection.process_new(stream, &shutdown));
     tokio::select! {
         _ = serving => {}
         () = head.too_slow(limits) => tracing::debug!("closed a connection that sent no request"),
     }
 }
 
-async fn serve_http2(
+/// What Pingora does not do for a connection: bound the time to a whole request head (for HTTP/2,
+/// to its first request, preface included; Pingora closes it when it is idle later), and end
+/// HTTP/2's calls.
+struct Connection {
     proxy: Arc<HttpProxy<Gate>>,
-    stream: Stream,
-    limits: Limits,
-    shutdown: watch::Receiver<bool>,
-    cut_off: watch::Receiver<bool>,
-) {
-    let connection = Arc::new(Http2Connection { proxy, head: HeadWatch::new(), cut_off });
-    tokio::select! {
-        _ = connection.process_new(stream, &shutdown) => {}
-        () = connection.head.too_slow(limits) => {
-            tracing::debug!("closed an HTTP/2 connection that sent no request");
-        }
-    }
-}
-
-/// What Pingora does not do for an HTTP/2 connection: bound the time to its first request,
-/// preface included (Pingora closes it when it is idle later), and end its calls.
-struct Http2Connection {
-    proxy: Arc<HttpProxy<Gate>>,
-    head: HeadWatch,
+    head: Arc<HeadWatch>,
+    is_http2: bool,
     cut_off: watch::Receiver<bool>,
 }
 
 #[async_trait]
-impl HttpServerApp for Http2Connection {
+impl HttpServerApp for Connection {
+    /// Serves one request: on HTTP/1 it is still to be read, on HTTP/2 its head is there.
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,
         shutdown: &watch::Receiver<bool>,
     ) -> Option<ReusedHttpStream> {
+        if !self.is_http2 {
+            self.head.awaits_next();
+            return self.proxy.process_new_http(session, shutdown).await;
+        }
         self.head.set(BUSY);
         let mut cut_off = self.cut_off.clone();
         tokio::select! {
@@ -253,28 +252,46 @@ pub(super) fn head_arrived() {
     let _ = CONNECTION.try_with(|head| head.set(BUSY));
 }
 
-/// Called when a call has ended and its connection waits for the next one.
-pub(super) fn call_ended() {
-    let _ = CONNECTION.try_with(|head| head.set(head.elapsed_ms().max(1)));
-}
-
 /// How long a connection has waited for a whole request head.
 #[derive(Debug)]
-struct HeadWatch {
+pub(super) struct HeadWatch {
     opened: Instant,
-    /// In milliseconds since `opened`: 0 before the first call, [`BUSY`] while one runs.
+    /// In milliseconds since `opened`: 0 before the first head, [`BUSY`] from the end of a head
+    /// until the call is over and what is left of its body has been read.
     waiting_since_ms: AtomicU64,
+    /// How much was read since then.
+    bytes: AtomicUsize,
 }
 
 const BUSY: u64 = u64::MAX;
 
 impl HeadWatch {
     fn new() -> Self {
-        Self { opened: Instant::now(), waiting_since_ms: AtomicU64::new(0) }
+        Self {
+            opened: Instant::now(),
+            waiting_since_ms: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+        }
     }
 
     fn set(&self, waiting_since_ms: u64) {
         self.waiting_since_ms.store(waiting_since_ms, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// The next head is awaited from now on; the first one is from the beginning.
+    fn awaits_next(&self) {
+        if self.waiting_since_ms.load(Ordering::Relaxed) == BUSY {
+            self.set(self.elapsed_ms().max(1));
+        }
+    }
+
+    /// Counts what was read; how long the head is by now, 0 while a call runs.
+    pub fn grew(&self, bytes: usize) -> usize {
+        if self.waiting_since_ms.load(Ordering::Relaxed) == BUSY {
+            return 0;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 
     fn elapsed_ms(&self) -> u64 {

@@ -3,6 +3,7 @@
 //! [`gate`](self) is the `ProxyHttp` implementation; its phases are a few lines that call the
 //! other files. Nothing outside this folder and `gateway.rs` knows Pingora.
 
+mod bounded;
 mod call;
 mod config;
 mod cors;

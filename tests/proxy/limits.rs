@@ -184,3 +184,30 @@ async fn a_body_for_an_own_route_must_come_in_time_even_drip_by_drip() {
     assert_eq!(status(&client.head().await.expect("an answer")), 408);
     assert!(started.elapsed() < Duration::from_secs(3));
 }
+
+#[tokio::test]
+async fn an_endless_head_is_cut_off_near_the_limit() {
+    let (gateway, upstream) = limited("max_header_bytes = 4096").await;
+    for endless in ["x", "x: y\r\n"] {
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send("GET /x/y HTTP/1.1\r\nhost: shop\r\nx: ").await;
+        let mut sent = 0;
+        let part = endless.repeat(1024 / endless.len());
+        while sent < 900 << 10 && client.try_send(&part).await.is_ok() {
+            sent += part.len();
+            // What was sent has been read before the next part.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(sent < 256 << 10, "took {sent} bytes of {endless:?}");
+    }
+    // A body that comes with its head is no head.
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(post("/x/y", "alice", &"x".repeat(1 << 20))).await;
+    assert_eq!(status(&client.message().await.unwrap().0), 200);
+    for _ in 0..20 {
+        client.send(post("/x/y", "poor", &"x".repeat(3000))).await;
+        assert_eq!(status(&client.message().await.unwrap().0), 402);
+    }
+    assert_eq!(upstream.seen().len(), 1);
+}

@@ -8,7 +8,7 @@ use axum::routing::any;
 use http::{Method, StatusCode};
 
 use crate::support::wire::{RawUpstream, Wire, header, post, request, status};
-use crate::support::{TestGateway, Upstream, config_text, token};
+use crate::support::{TestGateway, Upstream, config_text, eventually, token};
 
 /// Every method under `/x/`, 5 credits; with more keys.
 pub fn route(more: &str) -> String {
@@ -357,4 +357,101 @@ async fn hundreds_of_failures_of_every_kind_leave_nothing_held() {
     assert!(count("released") > 0.0);
     gateway.assert_reconciled().await;
     assert!(tokio::time::timeout(Duration::from_secs(5), gateway.stop()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refused_request_s_body_is_not_taken_for_the_next_request() {
+    let upstream = RawUpstream::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let gateway = raw(&upstream, "").await;
+    let smuggled = request("GET /x/smuggled", "alice", "", "");
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(post("/x/y", "poor", &smuggled)).await;
+    client.send(post("/nothing", "alice", &smuggled)).await;
+    client.send(post("/x/last", "alice", "{}")).await;
+    for code in [402, 404, 200] {
+        assert_eq!(status(&client.message().await.unwrap().0), code);
+    }
+    let seen = upstream.seen().concat();
+    assert!(seen.starts_with("POST /x/last ") && !seen.contains("smuggled"), "{seen}");
+    assert_eq!(gateway.settled_balance("alice").await, 95);
+}
+
+#[tokio::test]
+async fn an_early_refusal_by_the_upstream_is_heard_and_free() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 413 Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nno!").await;
+        wire.finish().await;
+        wire.rest().await;
+    })
+    .await;
+    let gateway = raw(&upstream, "").await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(post("/x/y", "alice", &"x".repeat(200_000))).await;
+    let (head, body) = client.message().await.unwrap();
+    assert_eq!((status(&head), &*body), (413, "no!"));
+    drop(client);
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+}
+
+#[tokio::test]
+async fn an_upstream_without_an_address_is_a_502_and_free() {
+    let upstream = Upstream::canned().await;
+    let text = config_text(upstream.address, "");
+    let text = text.replace(&upstream.address.to_string(), "nowhere.invalid:80");
+    let gateway = TestGateway::start(&text).await;
+    gateway.grant("alice", 100).await;
+    assert_eq!(gateway.post("alice", "/api/ai/generate").await.status(), 502);
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+}
+
+/// The record of FIELD.md: a charge lands before an upstream that then fails.
+#[tokio::test]
+async fn nothing_is_charged_before_the_upstream_has_answered() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.message().await;
+        wire.rest().await;
+    })
+    .await;
+    let gateway = raw(&upstream, "on_client_abort = \"release\"").await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(post("/x/y", "alice", "{}")).await;
+    assert!(eventually(async || upstream.seen().concat().ends_with("{}")).await);
+    let balance = gateway.balance("alice").await;
+    assert_eq!(
+        (&balance["balance"], &balance["held"], &balance["available"]),
+        (&100.into(), &5.into(), &95.into())
+    );
+    drop(client);
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+}
+
+/// Many clients stop at the first error of a write, and never read the answer then.
+#[tokio::test]
+async fn a_client_that_is_refused_in_the_middle_of_its_upload_hears_why() {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = socket.local_addr().unwrap();
+    drop(socket);
+    let gateway = TestGateway::start(&config_text(nobody, &route(""))).await;
+    gateway.grant("alice", 100).await;
+    let long = "x".repeat(8 << 20);
+    for (path, account, code, stays) in [
+        ("/x/y", "poor", 402, true),
+        ("/nothing", "alice", 404, true),
+        ("/x/y", "alice", 502, false),
+    ] {
+        let mut client = Wire::connect(gateway.public()).await;
+        let whole = post(path, account, &long);
+        let (head, rest) = whole.split_at(whole.len() - (7 << 20));
+        client.send(head).await;
+        // The answer comes before the request has ended, which goes on nevertheless.
+        let (answer, _) = client.message().await.unwrap();
+        assert_eq!(status(&answer), code);
+        assert!(client.try_send(rest).await.is_ok(), "{path} {code}");
+        if stays {
+            client.send(request("GET /credits/balance", "alice", "", "")).await;
+            assert_eq!(status(&client.message().await.unwrap().0), 200);
+        }
+    }
+    assert_eq!(gateway.settled_balance("alice").await, 100);
 }

@@ -78,7 +78,7 @@ struct Process {
     child: Child,
     public: SocketAddr,
     admin: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Process {
@@ -97,9 +97,14 @@ impl Process {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let process = Self { child, public, admin, _folder: folder };
+        let process = Self { child, public, admin, folder };
         assert!(eventually(async || TcpStream::connect(process.public).await.is_ok()).await);
         process
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// The most memory it ever had, in KiB.
@@ -187,4 +192,60 @@ async fn a_large_upload_and_download_run_in_constant_memory() {
     }
     let grown = process.peak_kib() - before;
     assert!(grown < 16 * 1024, "grew by {grown} KiB for {length} bytes each way");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn sigterm_finishes_what_runs_and_exits_0_and_sighup_reloads_all_or_nothing() {
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let signal = go.clone();
+    let upstream = RawUpstream::start(move |mut wire| {
+        let go = signal.clone();
+        async move {
+            wire.message().await;
+            go.notified().await;
+            wire.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let mut process = Process::start(upstream.address).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let grant = format!("http://{}/admin/accounts/alice/grants", process.admin);
+    let grant = client.post(grant).bearer_auth(crate::support::ADMIN_TOKEN);
+    let grant = grant.body(r#"{"credits":100,"id":"g","reason":"test"}"#).send().await.unwrap();
+    assert!(grant.status().is_success());
+    let priced = async |path: &str| {
+        let url = format!("http://{}/credits/check", process.public);
+        let request = client.post(url).bearer_auth(crate::support::token("alice"));
+        let answer = request.body(serde_json::json!({ "endpoint": path }).to_string());
+        answer.send().await.unwrap().status() == 200
+    };
+
+    let config = process.folder.path().join("gateway.toml");
+    let first = std::fs::read_to_string(&config).unwrap();
+    let new = "[[routes]]\npath = \"/new\"\nupstream = \"ai\"\ncredits = 1\n";
+    std::fs::write(&config, format!("{first}{new}bogus = 1\n")).unwrap();
+    process.signal("-HUP");
+    // A mistake changes nothing; once it is mended, the new route is there.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!priced("/new").await && priced("/api/ai/generate").await);
+    std::fs::write(&config, format!("{first}{new}")).unwrap();
+    process.signal("-HUP");
+    assert!(eventually(async || priced("/new").await).await);
+
+    let mut running = Wire::connect(process.public).await;
+    running.send(post("/api/ai/generate", "alice", "{}")).await;
+    assert!(eventually(async || upstream.seen().concat().ends_with("{}")).await);
+    process.signal("-TERM");
+    let refused = async || TcpStream::connect(process.public).await.is_err();
+    assert!(eventually(refused).await);
+    go.notify_one();
+    assert_eq!(running.message().await.unwrap().1, "ok");
+    let mut exit = None;
+    let exited = eventually(async || {
+        exit = process.child.try_wait().unwrap();
+        exit.is_some()
+    });
+    assert!(exited.await);
+    assert_eq!(exit.unwrap().code(), Some(0));
 }

@@ -30,7 +30,20 @@ const DROPPED: [&str; 9] = [
 const OWN_PREFIXES: [&str; 2] = ["x-farebox-", "x-credits-"];
 
 fn is_ours(name: &HeaderName) -> bool {
-    OWN_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+    OWN_PREFIXES.iter().any(|prefix| starts_like(name.as_str(), prefix))
+}
+
+/// A spelling with underscores of a header that is dropped.
+fn is_dropped_in_disguise(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.contains('_') && DROPPED.iter().any(|d| d.len() == name.len() && starts_like(name, d))
+}
+
+/// Whether an upstream may read `name` as something that starts with `prefix`: CGI, WSGI, Rack
+/// and PHP do not tell `_` from `-` (RFC 3875, 4.1.18).
+fn starts_like(name: &str, prefix: &str) -> bool {
+    let like = |(n, p): (u8, u8)| n == p || (n == b'_' && p == b'-');
+    name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(like)
 }
 
 /// The head that goes upstream: the client's, with our word on who calls.
@@ -40,8 +53,10 @@ pub(super) fn towards_upstream(
     call: &Call,
     upstream: &Upstream,
 ) -> Result<()> {
-    let theirs: Vec<HeaderName> =
-        head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    let theirs: Vec<HeaderName> = (head.headers.keys())
+        .filter(|name| is_ours(name) || is_dropped_in_disguise(name))
+        .cloned()
+        .collect();
     for name in &theirs {
         head.remove_header(name);
     }

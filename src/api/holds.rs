@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use http::StatusCode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,6 +13,7 @@ use super::caller::ServiceCaller;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{HoldId, NewHold, Operation, Origin, Outcome};
+use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
 
@@ -62,6 +64,14 @@ pub(super) async fn hold(
     Json(request): Json<HoldRequest>,
 ) -> Result<(StatusCode, axum::Json<HoldBody>), Problem> {
     let id: HoldId = request.id.parse().map_err(bad_id)?;
+    if !fits_in_a_path(&request.id) {
+        return Err(Problem::bad_request(Text::new(
+            "`id` will stand in the path that ends the hold: choose one that is not `.` or `..`, \
+             without `/`, `\\`, `;`, `?`, `#` and `%`.",
+            "`id` figurera dans le chemin qui termine la réservation : choisissez-en un autre que \
+             `.` et `..`, sans `/`, `\\`, `;`, `?`, `#` ni `%`.",
+        )));
+    }
     let (credits, route): (Credits, Arc<str>) = match (&request.endpoint, &request.credits) {
         (Some(endpoint), None) => {
             let method = request.method.as_deref().unwrap_or("POST");
@@ -100,6 +110,13 @@ pub(super) async fn hold(
         Outcome::Refused(refusal) => Err(shop.refuse(refusal, credits)),
         _ => Err(Problem::ledger_unavailable()),
     }
+}
+
+/// Whether `/holds/{id}/capture` can be asked for: a path that could be read two ways is refused,
+/// and a hold that nobody can end would keep its credits until it expires.
+fn fits_in_a_path(id: &str) -> bool {
+    let path = format!("/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
+    CanonicalPath::parse(path.as_bytes()).is_ok()
 }
 
 /// How a hold ended.

@@ -1,11 +1,13 @@
 //! The lines that moved a balance, newest first, a page at a time.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::Iso8601;
+use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Caller;
@@ -131,10 +133,15 @@ fn bad_page(what: &str) -> Problem {
     ))
 }
 
+/// RFC 3339 with always three decimals, so that texts sort like the moments they name.
+const MILLISECONDS: EncodedConfig = Config::DEFAULT
+    .set_time_precision(TimePrecision::Second { decimal_digits: NonZero::new(3) })
+    .encode();
+
 /// A moment as RFC 3339, in UTC, to the millisecond.
 pub(super) fn rfc3339(at_ms: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_ms) * 1_000_000)
         .ok()
-        .and_then(|at| at.format(&Rfc3339).ok())
+        .and_then(|at| at.format(&Iso8601::<MILLISECONDS>).ok())
         .unwrap_or_default()
 }

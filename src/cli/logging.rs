@@ -7,8 +7,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::UtcTime;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -29,19 +32,20 @@ const FLUSH_AT_BYTES: usize = 64 * 1024;
 
 static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 
-/// Starts logging: at `info`, and at `warn` what Pingora says; RUST_LOG says otherwise.
+/// Starts logging: at `info`, and at `warn` what Pingora says; RUST_LOG says otherwise. Never below
+/// `debug`: at `trace` Pingora prints the heads it forwards, with the upstream's credentials.
 pub(super) fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=warn"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_timer(UtcTime::rfc_3339())
         .with_ansi(io::stderr().is_terminal())
         .with_writer(&LINES);
+    let subscriber = tracing_subscriber::registry().with(filter).with(LevelFilter::DEBUG);
     // A second start, in tests, changes nothing.
     let started = match format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+        LogFormat::Text => subscriber.with(lines).try_init(),
+        LogFormat::Json => subscriber.with(lines.json().flatten_event(true)).try_init(),
     };
     if started.is_ok() {
         // Without the thread lines wait until the buffer is full or something is wrong.

@@ -76,7 +76,7 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 struct ConfigFile {
     /// The config file.
-    #[arg(long = "config", short, value_name = "FILE", default_value = "gateway.toml")]
+    #[arg(long = "config", short = 'c', value_name = "FILE", default_value = "gateway.toml")]
     path: PathBuf,
 }
 

@@ -14,9 +14,15 @@ pub(super) struct LedgerLock {
     _file: File,
 }
 
-/// Where the lock of the ledger at `path` is.
+/// Where the lock of the ledger at `path` is: beside the file itself, so that a symbolic link to
+/// it is under the same lock.
 pub(super) fn lock_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    let file = std::fs::canonicalize(path).unwrap_or_else(|_| match std::fs::read_link(path) {
+        // The link is there, and its ledger is still to be made.
+        Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
+        Err(_) => path.to_owned(),
+    });
+    let mut name = file.into_os_string();
     name.push(".lock");
     name.into()
 }
@@ -24,9 +30,7 @@ pub(super) fn lock_path(path: &Path) -> PathBuf {
 impl LedgerLock {
     /// Takes the lock, or says at once that another process has it.
     pub fn take(path: &Path) -> Result<Self, LedgerError> {
-        // Under its real name: a second path to the same file, such as a link, is the same ledger.
-        let real = std::fs::canonicalize(path);
-        let lock = lock_path(real.as_deref().unwrap_or(path));
+        let lock = lock_path(path);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

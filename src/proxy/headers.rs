@@ -1,5 +1,7 @@
 //! Headers towards the upstream and towards the client.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -42,26 +44,29 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// A header's name as an upstream may read it: CGI, WSGI, Rack and PHP do not tell `_` from `-`
+/// (RFC 3875, 4.1.18).
+fn as_read(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
+}
+
 fn is_ours(name: &HeaderName) -> bool {
-    OWN_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+    let name = as_read(name);
+    OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether a client's header goes no further.
-fn is_dropped(name: &HeaderName, upstream: &Upstream) -> bool {
-    let is_spoofed = |name: &str| {
-        DROPPED.contains(&name) || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-    };
-    let is_credential = |name: &str| CREDENTIAL_HEADERS.iter().any(|header| header == name);
-    let name = name.as_str();
-    if !name.contains('_') {
-        return is_spoofed(name) || !upstream.forward_authorization && is_credential(name);
-    }
-    // CGI, WSGI and PHP read `x_farebox_account` as they read `x-farebox-account`.
-    let dashed = name.replace('_', "-");
-    is_spoofed(&dashed)
-        || is_credential(&dashed)
-        || X_REQUEST_ID == *dashed
-        || upstream.headers.iter().any(|(header, _)| header == &*dashed)
+fn is_dropped(sent: &HeaderName, upstream: &Upstream) -> bool {
+    let name = as_read(sent);
+    let is_disguised = *name != *sent.as_str();
+    let is_credential = || CREDENTIAL_HEADERS.iter().any(|header| header == &*name);
+    DROPPED.contains(&&*name)
+        || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || (is_disguised || !upstream.forward_authorization) && is_credential()
+        || is_disguised
+            && (X_REQUEST_ID == *name
+                || upstream.headers.iter().any(|(header, _)| header == &*name))
 }
 
 /// The head that goes upstream: the client's, with our word on who calls.

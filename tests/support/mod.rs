@@ -16,6 +16,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use farebox::config::{self, Config, Sections};
 use farebox::gateway::Gateway;
+use futures_util::StreamExt as _;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -59,9 +60,15 @@ impl Upstream {
         Self { address, log }
     }
 
-    /// Answers every request with 200 and a small JSON body.
+    /// Reads every request to its end, and answers it with 200 and a small JSON body.
     pub async fn canned() -> Self {
-        Self::start(Router::new().fallback(async || axum::Json(json!({ "ok": true })))).await
+        let answer = async |request: Request| {
+            // Hyper closes a connection whose request it answered before the body had arrived.
+            let mut body = request.into_body().into_data_stream();
+            while body.next().await.is_some() {}
+            axum::Json(json!({ "ok": true }))
+        };
+        Self::start(Router::new().fallback(answer)).await
     }
 
     /// What it has seen so far.

@@ -91,6 +91,7 @@ impl SqliteLedger {
         load::migrate(&mut connection).await?;
         load::release_left_calls(&mut connection, clock.now(0)).await?;
         let (books, commits) = load::books(&mut connection, clock.now(0)).await?;
+        metrics.ledger_up.set(1);
         Ok(Self {
             path: path.to_owned(),
             durability,
@@ -180,6 +181,12 @@ impl SqliteLedger {
         self.failing_until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// How old the oldest acknowledged, unwritten operation is; 0 in `strict`, always.
+    fn record_lag(&self) {
+        let lag = self.pinned_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        self.metrics.ledger_sync_lag_seconds.set(lag);
+    }
+
     fn is_failing(&self) -> bool {
         self.failing_until.is_some()
     }
@@ -229,10 +236,12 @@ impl SqliteLedger {
             self.call_holds.count(next, changes);
             if self.failing_until.take().is_some() {
                 tracing::info!("the ledger can write again");
+                self.metrics.ledger_up.set(1);
             }
             self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
         } else {
             self.failing_until = Some(Instant::now() + RETRY_EVERY);
+            self.metrics.ledger_up.set(0);
         }
         written
     }
@@ -398,6 +407,7 @@ impl Backend for SqliteLedger {
         if self.pinned_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY) {
             self.flush().await;
         }
+        self.record_lag();
         outcomes
     }
 
@@ -428,6 +438,7 @@ impl Backend for SqliteLedger {
             }
             self.purge(now).await;
         }
+        self.record_lag();
         expired
     }
 

@@ -1,0 +1,370 @@
+//! The command line, by the real binary.
+
+use std::path::Path;
+
+use crate::process::{command, fails, ok, run};
+
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml");
+const SECRETS: [(&str, &str); 2] = [
+    ("FAREBOX_ADMIN_TOKEN", "an-admin-token-of-this-test"),
+    ("JWT_SECRET", "a-jwt-secret-of-this-test-of-32-bytes"),
+];
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn every_command_has_help_and_takes_a_config() {
+    let folder = folder();
+    for words in [
+        &["serve"][..],
+        &["demo"],
+        &["check"],
+        &["migrate"],
+        &["import"],
+        &["grant"],
+        &["account"],
+        &["key"],
+        &["prices"],
+        &["packs"],
+        &["reconcile"],
+        &["healthcheck"],
+        &["backup"],
+        &["fold"],
+        &["account", "list"],
+        &["account", "show"],
+        &["account", "transactions"],
+        &["account", "adjust"],
+        &["account", "refund"],
+        &["key", "create"],
+        &["key", "list"],
+        &["key", "revoke"],
+        &["key", "import"],
+    ] {
+        let help = ok(folder.path(), &[words, &["--help"]].concat());
+        assert!(help.contains("Usage: farebox"), "{words:?}: {help}");
+        if !matches!(words, ["demo"] | ["account"] | ["key"]) {
+            assert!(help.contains("--config"), "{words:?}: {help}");
+        }
+        let parent = ok(folder.path(), &[&words[..words.len() - 1], &["--help"]].concat());
+        assert!(parent.contains(words[words.len() - 1]), "{words:?}");
+    }
+    assert!(ok(folder.path(), &["--version"]).starts_with("farebox "));
+    fails(folder.path(), &["nonsense"], 2);
+    fails(folder.path(), &[], 2);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn the_shipped_config_is_good() {
+    let folder = folder();
+    let arguments = ["check", "--config", SHIPPED];
+    let output = command(folder.path(), &arguments, &SECRETS).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let all = text(&output.stdout) + &text(&output.stderr);
+    for (_, secret) in SECRETS {
+        assert!(!all.contains(secret), "{all}");
+    }
+
+    let output = command(folder.path(), &arguments, &SECRETS[..1]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("JWT_SECRET") && errors.contains("gateway.toml:"), "{errors}");
+    assert!(!errors.contains(SECRETS[0].1), "{errors}");
+}
+
+#[test]
+fn serving_without_a_variable_is_refused() {
+    let folder = folder();
+    let errors = fails(folder.path(), &["serve", "--config", SHIPPED], 2);
+    assert!(errors.contains("FAREBOX_ADMIN_TOKEN") && errors.contains("JWT_SECRET"), "{errors}");
+    fails(folder.path(), &["serve", "--config", "nowhere.toml"], 2);
+    fails(folder.path(), &["serve"], 2);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no ledger was made");
+}
+
+#[test]
+fn five_mistakes_are_five_lines() {
+    let folder = folder();
+    let lines = [
+        "[server]",                                // 1
+        "listen = \"127.0.0.1:0\"",                // 2
+        "admin = \"127.0.0.1:0\"",                 // 3
+        "admin_token = \"a-very-secret-token-0\"", // 4
+        "threds = 2",                              // 5: unknown key
+        "[[auth.jwt]]",                            // 6
+        "algorithms = [\"HS256\"]",                // 7
+        "secret = \"${NOT_SET_ANYWHERE}\"",        // 8: missing variable
+        "[[upstreams]]",                           // 9
+        "name = \"ai\"",                           // 10
+        "url = \"http://127.0.0.1:1\"",            // 11
+        "[[routes]]",                              // 12
+        "path = \"/a\"",                           // 13
+        "upstream = \"nobody\"",                   // 14: unknown upstream
+        "credits = 5",                             // 15
+        "[[routes]]",                              // 16
+        "path = \"/b\"",                           // 17
+        "upstream = \"ai\"",                       // 18
+        "credits = -5",                            // 19: negative price
+        "[[routes]]",                              // 20
+        "path = \"/c\"",                           // 21
+        "upstream = \"ai\"",                       // 22
+        "credits = 5",                             // 23
+        "[[routes]]",                              // 24
+        "path = \"/c\"",                           // 25: duplicate route
+        "upstream = \"ai\"",                       // 26
+        "credits = 6",                             // 27
+    ];
+    std::fs::write(folder.path().join("five.toml"), lines.join("\n")).unwrap();
+    for command in ["check", "serve"] {
+        let errors = fails(folder.path(), &[command, "--config", "five.toml"], 2);
+        for (line, what) in
+            [(5, "threds"), (8, "NOT_SET_ANYWHERE"), (14, "nobody"), (19, "negative"), (25, "/c")]
+        {
+            let place = format!("five.toml:{line}");
+            let at = errors.find(&place).unwrap_or_else(|| panic!("no {place}:\n{errors}"));
+            let mistake: String = errors[at..].lines().take(3).collect::<Vec<_>>().join("\n");
+            assert!(mistake.contains(what), "{place} {what}:\n{errors}");
+        }
+        assert_eq!(errors.matches("five.toml:").count(), 5, "{errors}");
+        assert!(
+            errors.matches("hint").count() >= 5 || errors.matches("help").count() >= 5,
+            "{errors}"
+        );
+        assert!(errors.contains("threads"), "it guesses what was meant:\n{errors}");
+        assert!(!errors.contains("a-very-secret-token"), "{errors}");
+    }
+}
+
+#[test]
+fn prices_and_margins_need_no_variable() {
+    let folder = folder();
+    let table = ok(folder.path(), &["prices", "--config", SHIPPED]);
+    for (path, words) in [
+        ("/api/ai/generate ", ["5", "0.95 EUR", "0.04 EUR", "2275 %"]),
+        ("/api/ai/generate/hd ", ["10", "1.90 EUR", "0.08 EUR", "2275 %"]),
+        ("/api/3d/render-highres ", ["8", "1.52 EUR", "0.02 EUR", "7500 %"]),
+        ("/api/ar/convert-2d-to-3d ", ["15", "2.85 EUR", "0.03 EUR", "9400 %"]),
+    ] {
+        let line = table.lines().find(|line| line.starts_with(path));
+        let line = line.unwrap_or_else(|| panic!("no {path}:\n{table}"));
+        for word in words {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+    }
+    let packs = ok(folder.path(), &["packs", "--config", SHIPPED]);
+    for words in
+        [["pack-100", "100", "19"], ["pack-500", "500", "79"], ["pack-1000", "1000", "139"]]
+    {
+        let line = packs.lines().find(|line| words.iter().all(|word| line.contains(word)));
+        assert!(line.is_some(), "{words:?}:\n{packs}");
+    }
+    assert!(
+        packs.lines().any(|line| line.contains("pack-500") && line.contains("best")),
+        "{packs}"
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A config of which only `[ledger]` can be used.
+fn ledger_only(folder: &Path) {
+    let text = "[server]\nadmin_token = \"${NOT_SET}\"\n[ledger]\npath = \"ledger.db\"\n\
+                [[auth.jwt]]\nalgorithms = [\"HS256\"]\nsecret = \"${NOT_SET_EITHER}\"\n";
+    std::fs::write(folder.join("gateway.toml"), text).unwrap();
+}
+
+#[test]
+fn account_commands_need_the_ledger_section_alone() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    ok(at, &["migrate"]);
+    assert!(at.join("ledger.db").exists());
+    let granted = ok(at, &["grant", "alice", "100", "--id", "gift-7", "--reason", "a gift"]);
+    assert!(granted.contains("100"), "{granted}");
+    ok(at, &["grant", "alice", "100", "--id", "gift-7", "--reason", "a gift"]);
+    let errors = fails(at, &["grant", "alice", "101", "--id", "gift-7"], 1);
+    assert!(errors.contains("IDEMPOTENCY_CONFLICT"), "{errors}");
+    ok(at, &["grant", "a/b?c#ü".trim_end_matches('ü'), "0.25"]);
+    for bad in ["-5", "1e3", "NaN", "0.0000001", ""] {
+        let output = run(at, &["grant", "alice", bad, "--id", "odd"]);
+        assert!(!output.status.success(), "{bad}");
+    }
+    assert!(!run(at, &["grant", "ü", "5"]).status.success());
+    assert!(!run(at, &["grant", "a b", "5"]).status.success());
+    ok(at, &["account", "adjust", "alice", "-30.5", "--id", "fix-1", "--reason", "oops"]);
+    ok(at, &["account", "adjust", "alice", "-30.5", "--id", "fix-1", "--reason", "oops"]);
+    let shown = ok(at, &["account", "show", "alice"]);
+    assert!(shown.contains("alice") && shown.contains("69.5"), "{shown}");
+    let lines = ok(at, &["account", "transactions", "alice"]);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    let list = ok(at, &["account", "list"]);
+    assert!(list.contains("alice") && list.contains("a/b?c#"), "{list}");
+    fails(at, &["account", "show", "nobody"], 1);
+    fails(at, &["account", "refund", "nothing"], 1);
+    assert!(ok(at, &["reconcile"]).contains("clean"));
+}
+
+#[test]
+fn accounts_and_keys_are_imported_once() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    let rows = "account,credits,id\nalice,100.5,old-1\nbob,7,old-2\n\"a,b\",1,old-3\n";
+    std::fs::write(at.join("old.csv"), rows).unwrap();
+    for _ in 0..2 {
+        ok(at, &["import", "--csv", "old.csv"]);
+        let list = ok(at, &["account", "list"]);
+        assert!(list.contains("100.5") && list.contains("a,b"), "{list}");
+        assert_eq!(list.lines().count(), 3, "{list}");
+    }
+    // A row that cannot be taken says where it stands; what came before it is there, once.
+    std::fs::write(at.join("bad.csv"), "account,credits,id\ncarol,5,old-4\ndave,-5,old-5\n")
+        .unwrap();
+    let errors = fails(at, &["import", "--csv", "bad.csv"], 1);
+    assert!(errors.contains("bad.csv:3"), "{errors}");
+    std::fs::write(at.join("bad.csv"), "account,credits,id\ncarol,5,old-4\ndave,5,old-5\n")
+        .unwrap();
+    ok(at, &["import", "--csv", "bad.csv"]);
+    assert!(ok(at, &["account", "show", "carol"]).contains("balance 5,"));
+    std::fs::write(at.join("columns.csv"), "account,id\nx,y\n").unwrap();
+    assert!(fails(at, &["import", "--csv", "columns.csv"], 1).contains("credits"));
+    fails(at, &["import", "--csv", "nowhere.csv"], 1);
+
+    let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    std::fs::write(at.join("keys.csv"), format!("account,hash,name\nalice,{hash},phone\n"))
+        .unwrap();
+    for _ in 0..2 {
+        ok(at, &["key", "import", "keys.csv"]);
+    }
+    assert_eq!(ok(at, &["key", "list", "alice"]).lines().count(), 1);
+    std::fs::write(at.join("keys.csv"), "account,hash\nalice,abc\n").unwrap();
+    fails(at, &["key", "import", "keys.csv"], 1);
+    assert!(ok(at, &["reconcile"]).contains("clean"));
+}
+
+#[test]
+fn a_key_is_made_listed_and_revoked() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    let made = ok(at, &["key", "create", "alice", "--name", "phone"]);
+    let word = |text: &str, start: &str| {
+        let found = text.split_whitespace().find(|word| word.starts_with(start));
+        found.unwrap_or_else(|| panic!("{start}: {text}")).to_owned()
+    };
+    let (id, key) = (word(&made, "key_"), word(&made, "fb_"));
+    ok(at, &["key", "create", "alice", "--service"]);
+    let list = ok(at, &["key", "list", "alice"]);
+    assert!(list.contains(&id) && list.contains("phone") && list.contains("service"), "{list}");
+    assert!(!list.contains(&key), "{list}");
+    ok(at, &["key", "revoke", &id]);
+    assert!(ok(at, &["key", "list", "alice"]).contains("revoked"));
+    fails(at, &["key", "revoke", "key_unknown"], 1);
+    // Only its hash is kept.
+    for file in std::fs::read_dir(at).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(key.len()).any(|window| window == key.as_bytes()));
+    }
+}
+
+#[test]
+fn a_backup_is_a_ledger_and_folding_keeps_the_balance() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    for n in 0..20 {
+        ok(at, &["grant", "alice", "1", "--id", &format!("g-{n}")]);
+        if n == 9 {
+            ok(at, &["backup", "copy.db"]);
+        }
+    }
+    let errors = fails(at, &["backup", "copy.db"], 1);
+    assert!(errors.contains("copy.db"), "it exists, and stays: {errors}");
+    let config = "[ledger]\npath = \"copy.db\"\n";
+    std::fs::write(at.join("copy.toml"), config).unwrap();
+    assert!(ok(at, &["account", "show", "alice", "-c", "copy.toml"]).contains("balance 10,"));
+    assert!(ok(at, &["reconcile", "-c", "copy.toml"]).contains("clean"));
+
+    assert!(ok(at, &["fold", "--before", "2020-01-01"]).contains("folded 0 "));
+    assert!(!run(at, &["fold", "--before", "2999-01-01"]).status.success());
+    assert!(!run(at, &["fold", "--before", "yesterday"]).status.success());
+    assert_eq!(ok(at, &["account", "transactions", "alice"]).lines().count(), 20);
+    assert!(ok(at, &["account", "show", "alice"]).contains("balance 20,"));
+    assert!(ok(at, &["reconcile"]).contains("clean"));
+}
+
+#[test]
+fn a_file_that_is_no_ledger_is_left_alone() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    let not_ours = "this is no SQLite file, and it is longer than the header of one. ".repeat(40);
+    std::fs::write(at.join("ledger.db"), &not_ours).unwrap();
+    fails(at, &["grant", "alice", "5"], 1);
+    fails(at, &["reconcile"], 1);
+    assert_eq!(std::fs::read_to_string(at.join("ledger.db")).unwrap(), not_ours);
+}
+
+#[test]
+fn a_mistake_in_a_secret_does_not_print_it() {
+    let folder = folder();
+    let at = folder.path();
+    let good = "[server]\nadmin_token = \"a-good-token-of-24-bytes\"\n[[auth.jwt]]\n\
+                algorithms = [\"HS256\"]\nsecret = \"a-good-secret-of-more-than-32-bytes\"\n\
+                [[upstreams]]\nname = \"ai\"\nurl = \"http://127.0.0.1:1\"\n\
+                headers = { authorization = \"Bearer sk-good\" }\n";
+    for (right, wrong) in [
+        ("\"a-good-token-of-24-bytes\"", "\"S3CRET\""),
+        ("\"a-good-token-of-24-bytes\"", "\"S3CRET-and-no-end"),
+        ("\"a-good-token-of-24-bytes\"", "[\"S3CRET-in-a-list\"]"),
+        ("\"a-good-token-of-24-bytes\"", "S3CRET-without-quotes"),
+        (
+            "\"a-good-token-of-24-bytes\"",
+            "\"S3CRET-twice-sixteen\"\nadmin_token = \"S3CRET-again-sixteen\"",
+        ),
+        ("admin_token = \"a-good-token-of-24-bytes\"", "admin_tokn = \"S3CRET-S3CRET-S3CRET\""),
+        ("\"a-good-secret-of-more-than-32-bytes\"", "\"S3CRET\""),
+        ("\"a-good-secret-of-more-than-32-bytes\"", "\"S3CRET ${NOT_SET}\""),
+        ("\"a-good-secret-of-more-than-32-bytes\"", "\"S3CRET \\q with a wrong escape\""),
+        ("\"a-good-secret-of-more-than-32-bytes\"", "{ S3CRET = \"S3CRET\" }"),
+        ("\"Bearer sk-good\"", "\"Bearer S3CRET\\n\""),
+        ("\"Bearer sk-good\"", "[\"S3CRET\"]"),
+        ("http://127.0.0.1:1", "http://user:S3CRET@127.0.0.1:1"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1/?key=S3CRET"),
+    ] {
+        assert!(good.contains(right), "{right}");
+        std::fs::write(at.join("gateway.toml"), good.replace(right, wrong)).unwrap();
+        for command in ["check", "serve"] {
+            let errors = fails(at, &[command], 2);
+            assert!(errors.contains("gateway.toml:"), "{errors}");
+            assert!(!errors.contains("S3CRET"), "{wrong}:\n{errors}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn reconcile_says_where_a_ledger_breaks() {
+    use sqlx::{Connection as _, Executor as _};
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    ok(at, &["grant", "alice", "100"]);
+    ok(at, &["grant", "bob", "100"]);
+    let file = format!("sqlite://{}", at.join("ledger.db").display());
+    let mut intruder = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    for forged in ["UPDATE entries SET amount = 1", "DELETE FROM entries"] {
+        assert!(intruder.execute(forged).await.is_err(), "{forged}");
+    }
+    intruder.execute("UPDATE accounts SET balance = 1 WHERE id = 'alice'").await.unwrap();
+    intruder.close().await.unwrap();
+    let output = run(at, &["reconcile"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(said.contains("alice") && !said.contains("bob") && !said.contains("clean"), "{said}");
+}

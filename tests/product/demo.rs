@@ -1,0 +1,58 @@
+//! `farebox demo`: what it prints works when pasted.
+
+use std::process::Command;
+
+use crate::process::{Process, command, free_port};
+
+/// Runs a line as a shell would.
+fn paste(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_demo_s_lines_work_when_pasted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (public, admin) = (free_port(), free_port());
+    let (listen, admin) = (format!("127.0.0.1:{public}"), format!("127.0.0.1:{admin}"));
+    let arguments = ["demo", "--listen", &listen, "--admin", &admin];
+    let temporary = [("TMPDIR", folder.path().to_str().unwrap())];
+    let command = command(folder.path(), &arguments, &temporary);
+    let mut demo = Process::start(command, listen.parse().unwrap(), admin.parse().unwrap());
+    demo.wait_until(|demo| demo.stdout().contains("gift-1"));
+    let said = demo.stdout();
+    assert!(said.contains("fb_"), "{said}");
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("no curl here: nothing is pasted");
+        return;
+    }
+    let lines: Vec<&str> = (said.lines().map(str::trim))
+        .filter(|line| line.starts_with("curl ") || line.starts_with("for "))
+        .collect();
+    let answers: Vec<String> = lines.iter().map(|line| paste(line)).collect();
+    let answer = |needle: &str| {
+        let found = lines.iter().position(|line| line.contains(needle));
+        &answers[found.unwrap_or_else(|| panic!("no line with {needle}: {said}"))]
+    };
+
+    let paid = answer("chat/completions").to_lowercase();
+    for header in ["http/1.1 200", "x-credits-cost: 5", "x-credits-remaining: 45", "x-request-id:"]
+    {
+        assert!(paid.contains(header), "{header}: {paid}");
+    }
+    assert!(paid.contains("\"object\":\"chat.completion\""), "{paid}");
+    let streamed = answer("\"stream\":true");
+    assert!(streamed.starts_with("data: ") && streamed.trim_end().ends_with("data: [DONE]"));
+    let balance: serde_json::Value = serde_json::from_str(answer("/credits/balance")).unwrap();
+    assert_eq!(balance["balance"], 40, "{balance}");
+    let lines: serde_json::Value = serde_json::from_str(answer("/credits/transactions")).unwrap();
+    assert_eq!(lines["transactions"].as_array().unwrap().len(), 3, "{lines}");
+    let codes: Vec<&str> = answer("for i in").lines().collect();
+    assert_eq!(codes.iter().filter(|code| **code == "200").count(), 8, "{codes:?}");
+    assert_eq!(codes.last(), Some(&"402"), "after enough calls");
+    assert!(answers.iter().any(|a| a.contains("INSUFFICIENT_CREDITS") && a.contains("pack-500")));
+    assert!(answer("/grants").contains("20"), "{}", answer("/grants"));
+    assert_eq!(demo.terminate().code(), Some(0));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all of it is gone");
+}

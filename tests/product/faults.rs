@@ -1,0 +1,194 @@
+//! A disk that refuses, a ledger that somebody else has locked, and a rush on the last credits.
+
+use std::process::Command;
+
+use http::Method;
+use serde_json::Value;
+use sqlx::{Connection as _, Executor as _};
+
+use crate::http::Answer;
+use crate::process::{Process, config_on_ports};
+use crate::support::{TestGateway, Upstream, config_with, eventually, token};
+
+/// Lets a process write no byte beyond `limit` in any file, as if its disk were full.
+fn limit_files(process: &Process, limit: &str) {
+    let pid = process.pid().to_string();
+    let fsize = format!("--fsize={limit}:unlimited");
+    let output = Command::new("prlimit").args(["--pid", &pid, &fsize]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn metric(process: &Process, name: &str) -> f64 {
+    let text = process.client.get(format!("http://{}/metrics", process.admin)).send();
+    let text = text.await.unwrap().text().await.unwrap();
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+    line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+async fn a_full_disk_is_503(durability: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::canned().await;
+    let text = config_on_ports(upstream.address, "");
+    let text = text.replace("[ledger]", &format!("[ledger]\ndurability = \"{durability}\""));
+    let mut gateway = Process::serve(folder.path(), &text);
+    gateway.grant("alice", 100, "gift").await;
+    gateway.grant("poor", 1, "gift-poor").await;
+    gateway.post("alice", "/api/ai/generate").await.expect(200);
+    let settled = eventually(async || gateway.account("alice").await["held"] == 0);
+    assert!(settled.await);
+    // Entries are read beside the writer: wait until what `relaxed` acknowledged is there.
+    assert!(eventually(async || gateway.transactions("alice").await.len() == 2).await);
+
+    limit_files(&gateway, "1");
+    let before = upstream.seen().len();
+    // In `relaxed` the calls of the next moments may be taken at their word; then it is noticed.
+    let noticed =
+        eventually(async || gateway.post("alice", "/api/ai/generate").await.status == 503);
+    assert!(noticed.await, "{}", gateway.stderr());
+    let free = upstream.seen().len() - before;
+    assert!(durability == "relaxed" || free == 0, "{free} calls passed");
+    let passed = upstream.seen().len();
+    // Who has too few credits anyway may be told so; nobody is told so who has enough.
+    let poor = gateway.post("poor", "/api/ai/generate").await;
+    assert!(poor.status == 503 || poor.json()["available"] == 1, "{}", poor.text);
+    for account in ["alice", "nobody"] {
+        let answer = gateway.post(account, "/api/ai/generate").await;
+        let problem = answer.problem(503, "LEDGER_UNAVAILABLE");
+        assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
+        assert_eq!(problem["error"]["type"], "api_error");
+    }
+    let path = "/admin/accounts/alice/grants";
+    let grant = gateway.admin(Method::POST, path, r#"{"credits":5,"id":"later"}"#).await;
+    grant.problem(503, "LEDGER_UNAVAILABLE");
+    assert_eq!(upstream.seen().len(), passed, "nobody passed for free");
+    assert_eq!(metric(&gateway, "farebox_ledger_up").await, 0.0);
+    let healthz = gateway.client.get(format!("http://{}/healthz", gateway.admin)).send().await;
+    assert_eq!(healthz.unwrap().status(), 200, "the process lives");
+
+    limit_files(&gateway, "unlimited");
+    let serves = eventually(async || {
+        let answer = gateway.post("alice", "/api/ai/generate").await;
+        assert!(answer.status == 200 || answer.status == 503, "{}", answer.text);
+        answer.status == 200
+    });
+    assert!(serves.await, "it serves again by itself: {}", gateway.stderr());
+    assert_eq!(metric(&gateway, "farebox_ledger_up").await, 1.0);
+    gateway.admin(Method::POST, path, r#"{"credits":5,"id":"later"}"#).await.expect(200);
+    let served = upstream.seen().len();
+    let agreed = eventually(async || {
+        gateway.account("alice").await["held"] == 0
+            && gateway.transactions("alice").await.len() == 2 + served
+    });
+    assert!(agreed.await, "{:?} {served}", gateway.transactions("alice").await);
+    assert_eq!(gateway.account("alice").await["balance"], 105 - 5 * served as i64);
+    gateway.assert_reconciled().await;
+    assert!(gateway.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_503_and_heals_by_itself_strict() {
+    a_full_disk_is_503("strict").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_503_and_heals_by_itself_relaxed() {
+    a_full_disk_is_503("relaxed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_while_calls_run_loses_none_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (release, released) = tokio::sync::watch::channel(false);
+    let slow = axum::Router::new().fallback(move || {
+        let mut released = released.clone();
+        async move {
+            released.wait_for(|released| *released).await.unwrap();
+            "late"
+        }
+    });
+    let upstream = Upstream::start(slow).await;
+    let mut gateway = Process::serve(folder.path(), &config_on_ports(upstream.address, ""));
+    gateway.grant("alice", 100, "gift").await;
+    let calls = futures_util::future::join_all((0..8).map(|_| {
+        let request = gateway.client.post(gateway.url("/api/ai/generate"));
+        tokio::spawn(Answer::of(request.bearer_auth(token("alice"))))
+    }));
+    let calls = tokio::spawn(calls);
+    assert!(eventually(async || upstream.seen().len() == 8).await);
+    limit_files(&gateway, "1");
+    release.send(true).unwrap();
+    for call in calls.await.unwrap() {
+        call.unwrap().expect(200);
+    }
+    limit_files(&gateway, "unlimited");
+    let settled = eventually(async || gateway.transactions("alice").await.len() == 9);
+    assert!(settled.await, "{}", gateway.stderr());
+    assert_eq!(gateway.account("alice").await["balance"], 60);
+    assert_eq!(gateway.account("alice").await["held"], 0);
+    gateway.assert_reconciled().await;
+    assert!(gateway.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_somebody_locks_is_503_and_heals_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::canned().await;
+    let mut gateway = Process::serve(folder.path(), &config_on_ports(upstream.address, ""));
+    gateway.grant("alice", 100, "gift").await;
+    let file = format!("sqlite://{}", folder.path().join("ledger.db").display());
+    let mut intruder = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    intruder.execute("BEGIN IMMEDIATE").await.unwrap();
+    gateway.post("alice", "/api/ai/generate").await.problem(503, "LEDGER_UNAVAILABLE");
+    assert_eq!(upstream.seen().len(), 0);
+    intruder.execute("ROLLBACK").await.unwrap();
+    let serves = eventually(async || gateway.post("alice", "/api/ai/generate").await.status == 200);
+    assert!(serves.await, "{}", gateway.stderr());
+    let settled = eventually(async || gateway.account("alice").await["balance"] == 95);
+    assert!(settled.await);
+    gateway.assert_reconciled().await;
+    assert!(gateway.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_credit_is_spent_once_by_a_thousand_clients() {
+    for (durability, enough_for) in [("strict", 1), ("strict", 10), ("relaxed", 137)] {
+        let upstream = Upstream::canned().await;
+        let ledger = format!("durability = \"{durability}\"");
+        let text = config_with(upstream.address, "", &ledger, "");
+        let gateway = TestGateway::start(&text).await;
+        // Four credits more than whole calls: they pay for nothing.
+        gateway.grant("alice", enough_for as u64 * 5 + 4).await;
+        let bearer = token("alice");
+        let calls = (0..1000).map(|_| {
+            let request = gateway.client.post(gateway.url("/api/ai/generate"));
+            tokio::spawn(Answer::of(request.bearer_auth(&bearer)))
+        });
+        let calls: Vec<_> = calls.collect();
+        let mut paid = std::collections::HashSet::new();
+        for call in calls {
+            let answer = call.await.unwrap();
+            if answer.status == 200 {
+                paid.insert(answer.header("x-request-id").to_owned());
+            } else {
+                answer.problem(402, "INSUFFICIENT_CREDITS");
+            }
+        }
+        assert_eq!(paid.len(), enough_for, "{durability}");
+        let seen: std::collections::HashSet<_> = upstream
+            .seen()
+            .iter()
+            .map(|seen| seen.header("x-request-id").unwrap().to_owned())
+            .collect();
+        assert_eq!(upstream.seen().len(), enough_for);
+        assert_eq!(seen, paid);
+        assert_eq!(gateway.settled_balance("alice").await, 4);
+        let charged = eventually(async || {
+            let lines: Vec<Value> = crate::http::transactions(&gateway, "alice").await;
+            let charged = lines.iter().filter_map(|line| line["request_id"].as_str());
+            charged.map(str::to_owned).collect::<std::collections::HashSet<_>>() == paid
+        });
+        assert!(charged.await);
+        gateway.assert_reconciled().await;
+        gateway.stop().await;
+    }
+}

@@ -1,0 +1,122 @@
+//! Short words for the requests that these tests make.
+
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::Value;
+
+use crate::support::{ADMIN_TOKEN, TestGateway};
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub async fn of(request: reqwest::RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        Self { status, headers, text: response.text().await.unwrap() }
+    }
+
+    /// The body as JSON; null where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Expects a status, and returns the JSON.
+    #[track_caller]
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        self.json()
+    }
+
+    /// Expects a problem of this status and code, of RFC 9457's shape, and returns it.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        assert_eq!(self.header("cache-control"), "no-store");
+        let body = self.json();
+        assert_eq!(body["status"], status, "{body}");
+        assert_eq!(body["code"], code, "{body}");
+        let slug = code.to_lowercase().replace('_', "-");
+        assert_eq!(body["type"], format!("https://farebox.dev/problems/{slug}"), "{body}");
+        for key in ["title", "detail", "request_id"] {
+            assert!(body[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {body}");
+        }
+        assert_eq!(body["request_id"], self.header("x-request-id"), "{body}");
+        assert_eq!(body["error"]["message"], body["detail"], "{body}");
+        assert_eq!(body["error"]["code"], code, "{body}");
+        assert!(body["error"]["type"].is_string(), "{body}");
+        body
+    }
+}
+
+/// Asks the public listener, with any credential as a bearer.
+pub async fn ask(
+    gateway: &TestGateway,
+    method: Method,
+    path: &str,
+    credential: &str,
+    body: &str,
+) -> Answer {
+    let request = gateway.client.request(method, gateway.url(path)).bearer_auth(credential);
+    Answer::of(request.body(body.to_owned())).await
+}
+
+pub async fn get(gateway: &TestGateway, path: &str, credential: &str) -> Answer {
+    ask(gateway, Method::GET, path, credential, "").await
+}
+
+pub async fn post(gateway: &TestGateway, path: &str, credential: &str, body: &str) -> Answer {
+    ask(gateway, Method::POST, path, credential, body).await
+}
+
+/// A service key in the name of `account`.
+pub async fn post_as(
+    gateway: &TestGateway,
+    path: &str,
+    key: &str,
+    account: &str,
+    body: &str,
+) -> Answer {
+    let request = gateway.client.post(gateway.url(path)).bearer_auth(key);
+    Answer::of(request.header("x-farebox-account", account).body(body.to_owned())).await
+}
+
+/// Asks the admin listener, whatever it answers.
+pub async fn admin(gateway: &TestGateway, method: Method, path: &str, body: &str) -> Answer {
+    let request = gateway.client.request(method, gateway.admin_url(path)).bearer_auth(ADMIN_TOKEN);
+    Answer::of(request.body(body.to_owned())).await
+}
+
+/// All pages of a list, by its `next_cursor`.
+pub async fn pages(mut page: impl AsyncFnMut(Option<String>) -> Value, list: &str) -> Vec<Value> {
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let answer = page(cursor).await;
+        all.extend(answer[list].as_array().unwrap().iter().cloned());
+        assert!(all.len() < 100_000, "the cursor never ends");
+        match answer["next_cursor"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => return all,
+        }
+    }
+}
+
+/// Every transaction of an account, newest first, by the admin listener.
+pub async fn transactions(gateway: &TestGateway, account: &str) -> Vec<Value> {
+    let page = async |cursor: Option<String>| {
+        let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        let path = format!("/admin/accounts/{account}/transactions?limit=100{cursor}");
+        admin(gateway, Method::GET, &path, "").await.expect(200)
+    };
+    pages(page, "transactions").await
+}

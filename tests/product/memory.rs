@@ -1,0 +1,90 @@
+//! Memory over many requests.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::process::{Process, config_on_ports};
+use crate::support::token;
+
+const CLIENTS: usize = 16;
+
+/// An upstream that answers anything with the same bytes, so that the gateway gets the cores.
+async fn canned() -> std::net::SocketAddr {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = socket.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 8192];
+                // Heads here are one segment, and no request has a body.
+                while let Ok(1..) = socket.read(&mut buffer).await {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    if socket.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// `calls` calls over [`CLIENTS`] connections, each with another token in turn; how many were 200.
+async fn load(gateway: &Process, calls: usize) -> usize {
+    let client = async |number: usize| {
+        let mut socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+        let mut buffer = vec![0; 8192];
+        let account = format!("account-{number}");
+        let bearer = token(&account);
+        let request = format!(
+            "POST /api/ai/generate HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {bearer}\r\n\
+             content-length: 0\r\n\r\n"
+        );
+        let mut good = 0;
+        for _ in 0..calls / CLIENTS {
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut length = 0;
+            // Every answer ends with the two bytes of its body, or is a problem in JSON.
+            while !buffer[..length].ends_with(b"\r\n\r\nok") && !buffer[..length].ends_with(b"}}") {
+                let read = socket.read(&mut buffer[length..]).await.unwrap();
+                assert!(read > 0, "closed");
+                length += read;
+            }
+            good += usize::from(buffer.starts_with(b"HTTP/1.1 200"));
+        }
+        good
+    };
+    futures_util::future::join_all((0..CLIENTS).map(client)).await.into_iter().sum()
+}
+
+/// How much the ledger's files have grown; SQLite caches pages of them.
+fn ledger_kib(folder: &std::path::Path) -> u64 {
+    let size = |name: &str| std::fs::metadata(folder.join(name)).map_or(0, |file| file.len());
+    (size("ledger.db") + size("ledger.db-wal")) / 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_flat_over_many_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = canned().await;
+    let mut gateway = Process::serve(folder.path(), &config_on_ports(upstream, ""));
+    for number in 0..CLIENTS {
+        gateway.grant(&format!("account-{number}"), 5_000, &format!("gift-{number}")).await;
+    }
+    // Warm-up: pools, allocator, caches.
+    assert_eq!(load(&gateway, 4_000).await, 4_000);
+    let (warm, small) = (gateway.resident_kib(), ledger_kib(folder.path()));
+    // Paid calls make the ledger grow, and with it the part of it that SQLite keeps in memory.
+    assert_eq!(load(&gateway, 12_000).await, 12_000);
+    let (paid, grown) = (gateway.resident_kib(), ledger_kib(folder.path()) - small);
+    // All is spent: refused calls write nothing, so nothing may grow.
+    assert_eq!(load(&gateway, 12_000).await, 0);
+    let refused = gateway.resident_kib();
+    eprintln!("resident: {warm} KiB, paid {paid} KiB, refused {refused} KiB; ledger +{grown} KiB");
+    assert!(paid < warm + grown + 2048, "{warm} KiB → {paid} KiB, the ledger grew {grown} KiB");
+    assert!(refused < paid + 1024, "{paid} KiB → {refused} KiB");
+    tokio::time::timeout(Duration::from_secs(10), gateway.assert_reconciled()).await.unwrap();
+    assert!(gateway.terminate().success());
+}

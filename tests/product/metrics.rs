@@ -1,0 +1,133 @@
+//! What is counted, by DESIGN.md's names and labels.
+
+use std::collections::HashMap;
+
+use axum::Router;
+use http::{Method, StatusCode};
+
+use crate::http::{Answer, admin, get, post};
+use crate::support::{TestGateway, Upstream, config_text, eventually, token};
+
+/// `/metrics` by series, with the labels in the order of their names.
+async fn scrape(gateway: &TestGateway) -> HashMap<String, f64> {
+    let text = gateway.client.get(gateway.admin_url("/metrics")).send().await.unwrap();
+    let text = text.text().await.unwrap();
+    let series = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.to_owned(), value.parse().unwrap())
+    };
+    text.lines().filter(|line| !line.starts_with('#')).map(series).collect()
+}
+
+#[tokio::test]
+async fn what_happened_is_counted() {
+    let router = Router::new()
+        .route("/broken", axum::routing::any(async || StatusCode::INTERNAL_SERVER_ERROR))
+        .fallback(async || "fine");
+    let upstream = Upstream::start(router).await;
+    let more = r#"
+[credits]
+signup_grant = 3
+
+[[routes]]
+path = "/broken"
+upstream = "ai"
+credits = 2
+
+[[routes]]
+path = "/users/{id}/free"
+upstream = "ai"
+credits = 0
+"#;
+    let gateway = TestGateway::start(&config_text(upstream.address, more)).await;
+    gateway.grant("zoe-the-account", 100).await;
+    let zoe = token("zoe-the-account");
+    for _ in 0..3 {
+        post(&gateway, "/api/ai/generate", &zoe, "").await.expect(200);
+    }
+    for _ in 0..2 {
+        post(&gateway, "/broken", &zoe, "").await.expect(500);
+    }
+    get(&gateway, "/users/zoe-the-account/free", &zoe).await.expect(200);
+    // A newcomer: three credits to sign up, which do not pay for a call of five.
+    post(&gateway, "/api/ai/generate", &token("newcomer"), "").await.expect(402);
+    post(&gateway, "/nothing", &zoe, "").await.expect(404);
+    Answer::of(gateway.client.post(gateway.url("/api/ai/generate"))).await.expect(401);
+    get(&gateway, "/credits/packs", "").await.expect(200);
+    get(&gateway, "/credits/packs", "").await.expect(200);
+    let grant = r#"{"credits":100,"id":"again"}"#;
+    for _ in 0..2 {
+        let path = "/admin/accounts/zoe-the-account/grants";
+        admin(&gateway, Method::POST, path, grant).await.expect(200);
+    }
+    assert_eq!(gateway.settled_balance("zoe-the-account").await, 185);
+
+    // A call is counted once it has ended, which its client may learn earlier.
+    let ended = eventually(async || {
+        let seen = scrape(&gateway).await;
+        seen.get("farebox_requests_total{code=\"500\",route=\"/broken\"}") == Some(&2.0)
+            && seen.get("farebox_calls_in_flight") == Some(&0.0)
+    });
+    assert!(ended.await);
+    let seen = scrape(&gateway).await;
+    let generate = "/api/ai/generate";
+    for (series, value) in [
+        (format!("farebox_requests_total{{code=\"200\",route=\"{generate}\"}}"), 3.0),
+        (format!("farebox_requests_total{{code=\"402\",route=\"{generate}\"}}"), 1.0),
+        ("farebox_requests_total{code=\"200\",route=\"/users/{id}/free\"}".to_owned(), 1.0),
+        (format!("farebox_request_seconds_count{{route=\"{generate}\"}}"), 4.0),
+        (format!("farebox_overhead_seconds_count{{route=\"{generate}\"}}"), 4.0),
+        (format!("farebox_holds_total{{outcome=\"captured\",route=\"{generate}\"}}"), 3.0),
+        (format!("farebox_holds_total{{outcome=\"refused\",route=\"{generate}\"}}"), 1.0),
+        ("farebox_holds_total{outcome=\"released\",route=\"/broken\"}".to_owned(), 2.0),
+        (format!("farebox_credits_captured_total{{route=\"{generate}\"}}"), 15.0),
+        ("farebox_credits_released_total{route=\"/broken\"}".to_owned(), 4.0),
+        ("farebox_credits_granted_total{source=\"admin\"}".to_owned(), 200.0),
+        ("farebox_credits_granted_total{source=\"signup\"}".to_owned(), 3.0),
+        ("farebox_pack_views_total".to_owned(), 2.0),
+        ("farebox_ledger_up".to_owned(), 1.0),
+        ("farebox_ledger_sync_lag_seconds".to_owned(), 0.0),
+    ] {
+        assert_eq!(seen.get(&series), Some(&value), "{series}: {seen:#?}");
+    }
+    assert!(seen["farebox_ledger_batch_size_count"] > 0.0);
+    assert!(seen["farebox_ledger_commit_seconds_count"] > 0.0);
+    for series in seen.keys() {
+        assert!(series.starts_with("farebox_"), "{series}");
+        for account in ["zoe", "newcomer", "backend", "account="] {
+            assert!(!series.contains(account), "{series}");
+        }
+    }
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn paths_that_strangers_choose_make_no_series() {
+    let upstream = Upstream::canned().await;
+    let gateway = TestGateway::before(&upstream, "").await;
+    let before = scrape(&gateway).await.len();
+    for n in 0..50 {
+        post(&gateway, &format!("/nothing/{n}"), &token("zoe"), "").await.expect(404);
+        get(&gateway, &format!("/credits/nothing/{n}"), &token("zoe")).await.expect(404);
+        post(&gateway, &format!("/anonymous/{n}"), "x", "").await.expect(401);
+    }
+    let after = scrape(&gateway).await.len();
+    assert!(after <= before + 5, "{before} → {after}");
+}
+
+#[tokio::test]
+async fn what_relaxed_has_not_written_yet_is_its_lag() {
+    let upstream = Upstream::canned().await;
+    let text = config_text(upstream.address, "");
+    let text = text.replace("[ledger]", "[ledger]\ndurability = \"relaxed\"");
+    let gateway = TestGateway::start(&text).await;
+    gateway.grant("alice", 100).await;
+    post(&gateway, "/api/ai/generate", &token("alice"), "").await.expect(200);
+    assert_eq!(gateway.settled_balance("alice").await, 95);
+    let written = eventually(async || {
+        scrape(&gateway).await["farebox_ledger_sync_lag_seconds"] == 0.0
+            && crate::http::transactions(&gateway, "alice").await.len() == 2
+    });
+    assert!(written.await, "nothing waits for longer than it may");
+    assert_eq!(scrape(&gateway).await["farebox_ledger_up"], 1.0);
+}

@@ -1,0 +1,247 @@
+//! The real binary: short commands, and a gateway in a process of its own.
+#![allow(dead_code)]
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::Value;
+
+use crate::http::Answer;
+use crate::support::{ADMIN_TOKEN, config_text, token};
+
+/// `farebox` with these arguments, in `folder`, with no variable set but PATH and `env`.
+pub fn command(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farebox"));
+    command.args(arguments).current_dir(folder).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.envs(env.iter().copied()).stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub fn run(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments, &[]).output().unwrap()
+}
+
+/// What it said on standard output; it must have succeeded.
+#[track_caller]
+pub fn ok(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it said on standard error; it must have ended with `code`.
+#[track_caller]
+pub fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
+    let output = run(folder, arguments);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{errors}");
+    errors
+}
+
+/// A port that nobody has, below those that the system hands out for connections.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % 200) as u16 * 60;
+    loop {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// The config of [`config_text`] with ports that a command can find.
+pub fn config_on_ports(upstream: SocketAddr, more: &str) -> String {
+    let mut text = config_text(upstream, more);
+    for _ in 0..2 {
+        text = text.replacen("127.0.0.1:0\"", &format!("127.0.0.1:{}\"", free_port()), 1);
+    }
+    text
+}
+
+/// The address of `key` in a config.
+pub fn address_of(text: &str, key: &str) -> SocketAddr {
+    let line = text.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
+    line.split('"').nth(1).unwrap().parse().unwrap()
+}
+
+/// A running process; killed when it is dropped.
+pub struct Process {
+    child: Child,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    out: Arc<Mutex<String>>,
+    err: Arc<Mutex<String>>,
+    pub client: reqwest::Client,
+}
+
+fn collect(pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let into = text.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut text = into.lock().unwrap();
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+    text
+}
+
+impl Process {
+    /// `farebox serve` on `gateway.toml` in `folder`, which is written with `text` first.
+    pub fn serve(folder: &Path, text: &str) -> Self {
+        Self::serve_with(folder, text, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn serve_with(folder: &Path, text: &str, more: &[&str]) -> Self {
+        std::fs::write(folder.join("gateway.toml"), text).unwrap();
+        let arguments = [&["serve"], more].concat();
+        let command = command(folder, &arguments, &[]);
+        Self::start(command, address_of(text, "listen"), address_of(text, "admin"))
+    }
+
+    /// A command that prints `listening on` once it serves.
+    pub fn start(mut command: Command, public: SocketAddr, admin: SocketAddr) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = collect(child.stdout.take().unwrap());
+        let err = collect(child.stderr.take().unwrap());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut process = Self { child, public, admin, out, err, client };
+        process.wait_until(|process| process.stdout().contains("listening on"));
+        process
+    }
+
+    /// Waits for something to come true; fails with what the process said.
+    #[track_caller]
+    pub fn wait_until(&mut self, condition: impl Fn(&Self) -> bool) {
+        let limit = Instant::now() + Duration::from_secs(20);
+        while !condition(self) {
+            let ended = self.child.try_wait().unwrap();
+            let late = Instant::now() > limit;
+            assert!(ended.is_none() && !late, "{ended:?}\n{}{}", self.stdout(), self.stderr());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn stdout(&self) -> String {
+        self.out.lock().unwrap().clone()
+    }
+
+    pub fn stderr(&self) -> String {
+        self.err.lock().unwrap().clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits for its end by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let limit = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < limit, "it does not end\n{}", self.stderr());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits, after its end, until all that it wrote has been read.
+    pub fn wait_for_logs(&self) {
+        let limit = Instant::now() + Duration::from_secs(10);
+        // The reading threads let go of the texts at the end of their pipes.
+        while Arc::strong_count(&self.err) > 1 || Arc::strong_count(&self.out) > 1 {
+            assert!(Instant::now() < limit, "the pipes do not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.public)
+    }
+
+    /// `POST path` by `account`.
+    pub async fn post(&self, account: &str, path: &str) -> Answer {
+        let request = self.client.post(self.url(path)).bearer_auth(token(account));
+        Answer::of(request.body("{}")).await
+    }
+
+    /// Asks the admin listener.
+    pub async fn admin(&self, method: Method, path: &str, body: &str) -> Answer {
+        let url = format!("http://{}{path}", self.admin);
+        let request = self.client.request(method, url).bearer_auth(ADMIN_TOKEN);
+        Answer::of(request.body(body.to_owned())).await
+    }
+
+    /// Gives credits under an id.
+    pub async fn grant(&self, account: &str, credits: u64, id: &str) -> Value {
+        let body = format!(r#"{{"credits":{credits},"id":"{id}"}}"#);
+        let path = format!("/admin/accounts/{account}/grants");
+        self.admin(Method::POST, &path, &body).await.expect(200)
+    }
+
+    /// The account as the admin listener shows it.
+    pub async fn account(&self, account: &str) -> Value {
+        self.admin(Method::GET, &format!("/admin/accounts/{account}"), "").await.expect(200)
+    }
+
+    /// Every transaction of an account, newest first.
+    pub async fn transactions(&self, account: &str) -> Vec<Value> {
+        let page = async |cursor: Option<String>| {
+            let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+            let path = format!("/admin/accounts/{account}/transactions?limit=200{cursor}");
+            self.admin(Method::GET, &path, "").await.expect(200)
+        };
+        crate::http::pages(page, "transactions").await
+    }
+
+    pub async fn assert_reconciled(&self) {
+        let report = self.admin(Method::GET, "/admin/reconcile", "").await.expect(200);
+        assert_eq!(report["clean"], true, "{report}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

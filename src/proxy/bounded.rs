@@ -25,8 +25,8 @@ use super::listener::HeadWatch;
 /// What may be read with a head in one go: the beginning of its body, or the next request.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// What is gathered before it is sent. Pingora flushes where an answer's part must go out; without
-/// a buffer it would send an answer's head and body by themselves, at some 8 µs a call.
+/// What is gathered before it is sent. Without a buffer an answer's head and body go out by
+/// themselves, at some 8 µs a call; Pingora flushes at an answer's end, and what is streamed.
 const WRITE_BUFFER: usize = 4096;
 
 /// A stream that fails once a head has become too long.
@@ -52,6 +52,12 @@ impl AsyncRead for Bounded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Who reads waits for what comes next: an answer that pauses must not wait in here.
+        if !self.stream.buffer().is_empty()
+            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            flushed?;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if self.head.grew(buf.filled().len() - before) > self.most {

@@ -1,9 +1,9 @@
 # Farebox in a small image that runs as nobody in particular:
 #   docker build -t farebox .
-#   docker run -p 8080:8080 -v "$PWD/gateway.toml:/etc/farebox/gateway.toml:ro" -v farebox:/var/lib/farebox \
+#   docker run -p 8080:8080 -v "$PWD/gateway.toml:/var/lib/farebox/gateway.toml:ro" -v farebox:/var/lib/farebox \
 #       -e FAREBOX_ADMIN_TOKEN -e JWT_SECRET … farebox
-# In the container the gateway must listen on 0.0.0.0 to be reached; the ledger's path is relative to
-# /var/lib/farebox, which must be a volume: it holds the credits.
+# In the container the gateway must listen on 0.0.0.0 to be reached. The ledger stands beside the
+# config, in a volume: it holds the credits.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential ca-certificates cmake \
@@ -26,6 +26,6 @@ WORKDIR /var/lib/farebox
 VOLUME /var/lib/farebox
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["farebox", "healthcheck", "--config", "/etc/farebox/gateway.toml"]
+    CMD ["farebox", "healthcheck", "--config", "/var/lib/farebox/gateway.toml"]
 ENTRYPOINT ["farebox"]
-CMD ["serve", "--config", "/etc/farebox/gateway.toml"]
+CMD ["serve", "--config", "/var/lib/farebox/gateway.toml"]

@@ -52,7 +52,8 @@ impl Shop {
         let identity =
             self.identifier.identify(headers, SystemTime::now()).await.map_err(refuse_caller)?;
         if identity.fresh {
-            let opened = self.ledger.open(&identity.account, self.credits.signup_grant).await;
+            let opened = self.ledger.open(&identity.account, self.credits.signup_grant);
+            let opened = Box::pin(opened).await;
             if opened.is_err() {
                 // Not remembered, so that the next call opens the account.
                 self.identifier.forget(headers);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::UtcTime;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -32,8 +31,9 @@ const FLUSH_AT_BYTES: usize = 64 * 1024;
 
 static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 
-/// Starts logging: at `info`, and at `warn` what Pingora says; RUST_LOG says otherwise. Never below
-/// `debug`: at `trace` Pingora prints the heads it forwards, with the upstream's credentials.
+/// Starts logging: at `info`, and at `warn` what Pingora says; RUST_LOG says otherwise. What Pingora
+/// says at `trace`, the heads it forwards with the upstream's credentials, is not built in at all
+/// (Cargo.toml).
 pub(super) fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=warn"));
@@ -41,7 +41,7 @@ pub(super) fn start(format: LogFormat) {
         .with_timer(UtcTime::rfc_3339())
         .with_ansi(io::stderr().is_terminal())
         .with_writer(&LINES);
-    let subscriber = tracing_subscriber::registry().with(filter).with(LevelFilter::DEBUG);
+    let subscriber = tracing_subscriber::registry().with(filter);
     // A second start, in tests, changes nothing.
     let started = match format {
         LogFormat::Text => subscriber.with(lines).try_init(),

@@ -18,6 +18,10 @@ use super::operation::{Operation, Outcome, Refusal};
 /// The largest batch: enough to make the commit's cost vanish, small enough to answer soon.
 const MAX_BATCH: usize = 1024;
 
+/// How often a batch lets others in before it is decided; each time the runtime has served whoever
+/// was ready.
+const MAX_ROUNDS: usize = 16;
+
 /// How long a stopping pipeline goes on trying to write what calls have settled.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -65,6 +69,23 @@ impl Pipeline {
     }
 }
 
+/// Lets everybody who is ready to ask do so before the batch is decided: a commit costs the same for
+/// one as for many. Where nobody is ready this takes no time, so a lone request waits for nobody.
+async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec<Message>) {
+    for _ in 0..MAX_ROUNDS {
+        let before = inbox.len();
+        tokio::task::yield_now().await;
+        while inbox.len() < MAX_BATCH
+            && let Ok(message) = messages.try_recv()
+        {
+            inbox.push(message);
+        }
+        if inbox.len() == before {
+            return;
+        }
+    }
+}
+
 struct Worker<B> {
     backend: B,
     live: Arc<LiveHolds>,
@@ -81,6 +102,7 @@ impl<B: Backend> Worker<B> {
             tokio::select! {
                 biased;
                 taken = messages.recv_many(&mut inbox, MAX_BATCH) => {
+                    gather(&mut messages, &mut inbox).await;
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
                     if stopping {
                         messages.close();

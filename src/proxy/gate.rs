@@ -148,13 +148,14 @@ impl ProxyHttp for Gate {
         Ok(())
     }
 
+    /// Its future is made for every call, so the branches that most calls do not take are boxed.
     async fn request_filter(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
         let target = match target::read(session, self.options.max_header_bytes) {
             Ok(target) => target,
             Err(problem) => {
                 // Where the request ends is not certain: nothing more is read from here.
                 session.set_keepalive(None);
-                return self.refuse(session, call, problem).await;
+                return Box::pin(self.refuse(session, call, problem)).await;
             }
         };
         let head = session.req_header();
@@ -165,13 +166,14 @@ impl ProxyHttp for Gate {
         }
         if self.is_own(target.path.as_str()) {
             let (cors, time) = (&self.options.cors, self.options.own_body_timeout);
-            let status = own::answer(session, call, &self.own, cors, &target, time).await?;
+            let answered = own::answer(session, call, &self.own, cors, &target, time);
+            let status = Box::pin(answered).await?;
             call.refused = Some(status);
             return Ok(true);
         }
         match self.admit(session, call, target).await {
             Ok(()) => Ok(false),
-            Err(problem) => self.refuse(session, call, problem).await,
+            Err(problem) => Box::pin(self.refuse(session, call, problem)).await,
         }
     }
 

@@ -35,8 +35,11 @@ static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 /// says at `trace`, the heads it forwards with the upstream's credentials, is not built in at all
 /// (Cargo.toml).
 pub(super) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=warn"));
+    // What is not built in is not asked for: the filter would complain beside the log.
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).map(|asked| asked.replace("trace", "debug"));
+    let filter = asked.ok().and_then(|asked| EnvFilter::try_new(asked).ok());
+    let filter =
+        filter.unwrap_or_else(|| EnvFilter::new("info,pingora_core=warn,pingora_proxy=warn"));
     let lines = tracing_subscriber::fmt::layer()
         .with_timer(UtcTime::rfc_3339())
         .with_ansi(io::stderr().is_terminal())

@@ -38,3 +38,4 @@ mod metrics;
 mod offline;
 mod own;
 mod problems;
+mod upstream_tls;

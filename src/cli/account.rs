@@ -75,7 +75,7 @@ impl Account {
                 Command::List { config } => list(&config).await,
                 Command::Show { config, account } => {
                     let path = format!("/admin/accounts/{}", segment(account.as_str()));
-                    print_account(&one(&config, Method::GET, &path, None).await?);
+                    print_account(&AdminClient::ask_once(&config, Method::GET, &path, None).await?);
                     Ok(())
                 }
                 Command::Transactions { config, account, limit } => {
@@ -83,7 +83,9 @@ impl Account {
                         "/admin/accounts/{}/transactions?limit={limit}",
                         segment(account.as_str())
                     );
-                    print_transactions(&one(&config, Method::GET, &path, None).await?);
+                    print_transactions(
+                        &AdminClient::ask_once(&config, Method::GET, &path, None).await?,
+                    );
                     Ok(())
                 }
                 Command::Adjust { config, account, credits, id, reason } => {
@@ -91,7 +93,8 @@ impl Account {
                     let path = format!("/admin/accounts/{}/adjustments", segment(account.as_str()));
                     let body =
                         json!({ "credits": credits.to_string(), "id": id, "reason": reason });
-                    let answer = one(&config, Method::POST, &path, Some(&body)).await?;
+                    let answer =
+                        AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
                     println!(
                         "{account} was adjusted by {credits} credits under id {id}; its balance \
                          after that: {}",
@@ -102,25 +105,14 @@ impl Account {
                 Command::Refund { config, request_id, reason } => {
                     let path = format!("/admin/captures/{}/refund", segment(&request_id));
                     let body = json!({ "reason": reason });
-                    let answer = one(&config, Method::POST, &path, Some(&body)).await?;
+                    let answer =
+                        AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
                     println!("refunded {} credits", answer["amount"]);
                     Ok(())
                 }
             }
         })
     }
-}
-
-async fn one(
-    config: &ConfigFile,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-) -> Result<Value, CliError> {
-    let admin = AdminClient::connect(config).await?;
-    let answer = admin.ask(method, path, body).await;
-    admin.close().await?;
-    answer
 }
 
 async fn list(config: &ConfigFile) -> Result<(), CliError> {

@@ -71,6 +71,19 @@ impl AdminClient {
         Ok(Self::Running { client, address, token: server.admin_token })
     }
 
+    /// Connects, asks one thing, and closes.
+    pub async fn ask_once(
+        file: &ConfigFile,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, CliError> {
+        let admin = Self::connect(file).await?;
+        let answer = admin.ask(method, path, body).await;
+        admin.close().await?;
+        answer
+    }
+
     /// Asks, and reads the answer.
     pub async fn ask(
         &self,

@@ -21,11 +21,10 @@ pub(super) struct Fold {
 impl Fold {
     pub fn run(self) -> Result<(), CliError> {
         block_on(async {
-            let admin = AdminClient::connect(&self.config).await?;
             let body = json!({ "before": format!("{}T00:00:00Z", self.before) });
-            let report = admin.ask(Method::POST, "/admin/fold", Some(&body)).await;
-            admin.close().await?;
-            let report = report?;
+            let report =
+                AdminClient::ask_once(&self.config, Method::POST, "/admin/fold", Some(&body))
+                    .await?;
             println!("folded {} entries of {} accounts", report["entries"], report["accounts"]);
             Ok(())
         })

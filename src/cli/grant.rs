@@ -31,13 +31,10 @@ impl Grant {
         let Self { config, account, credits, id, reason } = self;
         let id = id.unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
         block_on(async {
-            let admin = AdminClient::connect(&config).await?;
             let path = format!("/admin/accounts/{}/grants", segment(account.as_str()));
             // Amounts as text: no float touches them on the way.
             let body = json!({ "credits": credits.to_string(), "id": id, "reason": reason });
-            let answer = admin.ask(Method::POST, &path, Some(&body)).await;
-            admin.close().await?;
-            let answer = answer?;
+            let answer = AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
             println!(
                 "{account} was granted {credits} credits under id {id}; its balance after that: {}",
                 answer["balance_after"]

@@ -63,25 +63,31 @@ impl Key {
                 Command::Create { config, account, name, service } => {
                     let path = format!("/admin/accounts/{}/keys", segment(account.as_str()));
                     let body = json!({ "name": name, "service": service });
-                    let key = ask(&config, Method::POST, &path, Some(&body)).await?;
+                    let key =
+                        AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
                     println!("id:  {}", key["id"].as_str().unwrap_or_default());
                     println!("key: {}", key["key"].as_str().unwrap_or_default());
                     eprintln!("This is the only time the key is shown.");
                 }
                 Command::List { config, account } => {
                     let path = format!("/admin/accounts/{}/keys", segment(account.as_str()));
-                    print_keys(&ask(&config, Method::GET, &path, None).await?);
+                    print_keys(&AdminClient::ask_once(&config, Method::GET, &path, None).await?);
                 }
                 Command::Revoke { config, id } => {
                     let path = format!("/admin/keys/{}", segment(&id));
-                    ask(&config, Method::DELETE, &path, None).await?;
+                    AdminClient::ask_once(&config, Method::DELETE, &path, None).await?;
                     println!("{id} is revoked");
                 }
                 Command::Import { config, file } => {
                     let keys = read_keys(&file)?;
                     let body = json!({ "keys": keys });
-                    let answer =
-                        ask(&config, Method::POST, "/admin/keys/import", Some(&body)).await?;
+                    let answer = AdminClient::ask_once(
+                        &config,
+                        Method::POST,
+                        "/admin/keys/import",
+                        Some(&body),
+                    )
+                    .await?;
                     println!(
                         "imported {} keys; {} were there already",
                         answer["imported"], answer["existing"]
@@ -91,18 +97,6 @@ impl Key {
             Ok(())
         })
     }
-}
-
-async fn ask(
-    config: &ConfigFile,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-) -> Result<Value, CliError> {
-    let admin = AdminClient::connect(config).await?;
-    let answer = admin.ask(method, path, body).await;
-    admin.close().await?;
-    answer
 }
 
 fn print_keys(page: &Value) {

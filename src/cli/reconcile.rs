@@ -16,10 +16,8 @@ pub(super) struct Reconcile {
 impl Reconcile {
     pub fn run(self) -> Result<(), CliError> {
         block_on(async {
-            let admin = AdminClient::connect(&self.config).await?;
-            let report = admin.ask(Method::GET, "/admin/reconcile", None).await;
-            admin.close().await?;
-            let report = report?;
+            let report =
+                AdminClient::ask_once(&self.config, Method::GET, "/admin/reconcile", None).await?;
             println!(
                 "{} accounts ({} in debt), {} entries, {} live holds",
                 report["accounts"], report["debts"], report["entries"], report["live_holds"]

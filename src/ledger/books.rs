@@ -1,5 +1,5 @@
-//! The balances in memory, and the rules by which an operation changes them: the heart of the
-//! embedded ledger. Pure: time and what the disk knows are passed in, and what must reach the
+//! The balances in memory, and what a batch changes of them: the heart of the embedded ledger. The
+//! rules by which an operation is decided are in `desk.rs`. Pure: time and what the disk knows are passed in, and what must reach the
 //! disk comes out as [`Changes`].
 
 use std::collections::{HashMap, HashSet};
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
+use super::desk::Desk;
 use super::key::{KeyHash, KeyRecord};
 use super::operation::{
-    Balance, Ending, Entry, EntryKind, HoldId, NewHold, Operation, OperationId, Origin, Outcome,
-    Posting, Refusal,
+    Balance, Ending, Entry, HoldId, Operation, OperationId, Origin, Outcome, Refusal,
 };
 
 /// What memory keeps of an account.
@@ -24,7 +24,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    fn balance(&self) -> Balance {
+    pub(super) fn balance(&self) -> Balance {
         Balance { balance: self.balance, held: self.held }
     }
 }
@@ -95,11 +95,11 @@ pub(super) struct Changes {
     pub touched: HashSet<AccountId>,
     pub keys_added: Vec<KeyRecord>,
     pub keys_revoked: Vec<Arc<str>>,
-    undo: Vec<Undo>,
+    pub(super) undo: Vec<Undo>,
 }
 
 #[derive(Debug)]
-enum Undo {
+pub(super) enum Undo {
     Account(AccountId, Option<Account>),
     Hold(HoldId, Option<LiveHold>),
     Overtaken(HoldId),
@@ -128,13 +128,13 @@ impl Changes {
 /// Every balance and every live hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Books {
-    accounts: HashMap<AccountId, Account>,
-    holds: HashMap<HoldId, LiveHold>,
+    pub(super) accounts: HashMap<AccountId, Account>,
+    pub(super) holds: HashMap<HoldId, LiveHold>,
     /// No hold expires before this, in milliseconds of the ledger's clock.
-    next_expiry_ms: u64,
+    pub(super) next_expiry_ms: u64,
     /// Calls' holds that were released before they came, and when: so that the hold is refused
     /// without asking the disk about every new call. Few: it takes a release to overtake its hold.
-    overtaken: HashMap<HoldId, u64>,
+    pub(super) overtaken: HashMap<HoldId, u64>,
 }
 
 /// How long a release waits for the hold that it overtook: as long as a hold nobody renews lives.
@@ -302,353 +302,4 @@ pub(super) struct Now {
     pub ledger_ms: u64,
     /// The number of the commit that will write what is decided now.
     pub commit: i64,
-}
-
-/// One operation at work on the books.
-struct Desk<'a> {
-    books: &'a mut Books,
-    known: &'a mut Known,
-    changes: &'a mut Changes,
-    now: Now,
-}
-
-impl Desk<'_> {
-    fn open(&mut self, id: &AccountId, signup: Credits) -> Result<Outcome, Refusal> {
-        let new = !self.books.accounts.contains_key(id);
-        if new {
-            self.set_account(id, Account::default());
-            if !signup.is_zero() {
-                let operation = OperationId::signup(id);
-                self.enter(id, operation, EntryKind::Grant, signup.signed(), None, None)?;
-            }
-        }
-        Ok(Outcome::Opened { new })
-    }
-
-    fn hold(&mut self, hold: &NewHold) -> Result<Outcome, Refusal> {
-        // Idempotency before business rules.
-        if let Some(live) = self.books.holds.get(&hold.id) {
-            let same = live.account == hold.account
-                && live.amount == hold.amount
-                && live.origin == hold.origin;
-            return if same { Ok(self.held(&hold.account)) } else { Err(Refusal::Conflict) };
-        }
-        if self.known.ended.contains_key(&hold.id)
-            || self.books.overtaken.contains_key(&hold.id)
-            || self.known.entries.contains_key(&OperationId::capture(&hold.id))
-        {
-            return Err(Refusal::Ended);
-        }
-        if hold.amount.is_zero() {
-            return Err(Refusal::Zero);
-        }
-        let account = self.books.accounts.get(&hold.account).copied().unwrap_or_default();
-        let available = account.balance().available();
-        if hold.amount.signed() > available {
-            return Err(Refusal::Insufficient { available });
-        }
-        let held = account.held.checked_add(hold.amount).ok_or(Refusal::OutOfRange)?;
-        self.set_account(&hold.account, Account { held, ..account });
-        let live = LiveHold {
-            account: hold.account.clone(),
-            amount: hold.amount,
-            route: hold.route.clone(),
-            origin: hold.origin,
-            expires_ms: self.now.ledger_ms.saturating_add(hold.ttl_ms),
-            commit: self.now.commit,
-        };
-        self.changes.holds_added.insert(hold.id.clone(), live.clone());
-        self.set_hold(&hold.id, Some(live));
-        Ok(self.held(&hold.account))
-    }
-
-    fn held(&self, account: &AccountId) -> Outcome {
-        Outcome::Held { after: self.balance(account) }
-    }
-
-    fn renew(&mut self, id: &HoldId, ttl_ms: u64) -> Result<Outcome, Refusal> {
-        let mut hold = self.books.holds.get(id).cloned().ok_or(Refusal::UnknownHold)?;
-        hold.expires_ms = self.now.ledger_ms.saturating_add(ttl_ms);
-        match (self.changes.holds_added.get_mut(id), hold.origin) {
-            (Some(added), _) => added.expires_ms = hold.expires_ms,
-            (None, Origin::Api) => {
-                self.changes.holds_renewed.insert(id.clone(), hold.expires_ms);
-            }
-            // It does not outlive the process, so the disk need not know.
-            (None, Origin::Call) => {}
-        }
-        self.set_hold(id, Some(hold));
-        Ok(Outcome::Renewed)
-    }
-
-    fn capture(
-        &mut self,
-        id: &HoldId,
-        account: Option<&AccountId>,
-        amount: Credits,
-        route: &Arc<str>,
-        origin: Origin,
-    ) -> Result<Outcome, Refusal> {
-        let operation = OperationId::capture(id);
-        if let Some(entry) = self.known.entries.get(&operation) {
-            let same = entry.amount == -amount.signed()
-                && account.is_none_or(|account| *account == entry.account);
-            let after = self.balance(&entry.account);
-            let again = Outcome::Captured { after, late: false };
-            return if same { Ok(again) } else { Err(Refusal::Conflict) };
-        }
-        if let Some(live) = self.books.holds.get(id).cloned() {
-            if live.origin != origin || account.is_some_and(|account| *account != live.account) {
-                return Err(Refusal::UnknownHold);
-            }
-            if amount > live.amount {
-                return Err(Refusal::AboveHold { held: live.amount });
-            }
-            if amount.is_zero() {
-                return self.end(id, account, origin, Ending::Released);
-            }
-            self.enter(
-                &live.account,
-                operation,
-                EntryKind::Capture,
-                -amount.signed(),
-                Some(live.route.clone()),
-                None,
-            )?;
-            self.lift_hold(id, &live);
-            let after = self.balance(&live.account);
-            return Ok(Outcome::Captured { after, late: false });
-        }
-        self.capture_late(id, operation, account, amount, route, origin)
-    }
-
-    /// A capture without a live hold: after its expiry, or (from a call) of a hold that a crash
-    /// of the disk took. The work was done, so it counts, and may make a debt.
-    fn capture_late(
-        &mut self,
-        id: &HoldId,
-        operation: OperationId,
-        account: Option<&AccountId>,
-        amount: Credits,
-        route: &Arc<str>,
-        origin: Origin,
-    ) -> Result<Outcome, Refusal> {
-        let ended = self.known.ended.get(id);
-        let owner = match (ended, account) {
-            (Some(ended), _) if ended.ending == Ending::Released => return Err(Refusal::Ended),
-            (Some(ended), _) if ended.origin != origin => return Err(Refusal::UnknownHold),
-            (Some(ended), _) if amount > ended.amount => {
-                return Err(Refusal::AboveHold { held: ended.amount });
-            }
-            (Some(ended), None) => ended.account.clone(),
-            (Some(ended), Some(account)) if ended.account.as_ref() != Some(account) => None,
-            (Some(_), Some(account)) => Some(account.clone()),
-            (None, Some(account)) if origin == Origin::Call => Some(account.clone()),
-            (None, _) => None,
-        };
-        let owner = owner.ok_or(Refusal::UnknownHold)?;
-        if amount.is_zero() {
-            return Ok(Outcome::Released { after: self.balance(&owner) });
-        }
-        let route = Some(route.clone());
-        self.enter(&owner, operation, EntryKind::Capture, -amount.signed(), route, None)?;
-        Ok(Outcome::Captured { after: self.balance(&owner), late: true })
-    }
-
-    fn end(
-        &mut self,
-        id: &HoldId,
-        account: Option<&AccountId>,
-        origin: Origin,
-        ending: Ending,
-    ) -> Result<Outcome, Refusal> {
-        if let Some(live) = self.books.holds.get(id).cloned() {
-            if live.origin != origin || account.is_some_and(|account| *account != live.account) {
-                return Err(Refusal::UnknownHold);
-            }
-            self.lift_hold(id, &live);
-            self.bury(id, Some(live.account.clone()), live.amount, origin, ending);
-            return Ok(Outcome::Released { after: self.balance(&live.account) });
-        }
-        if self.known.entries.contains_key(&OperationId::capture(id)) {
-            return Err(Refusal::Ended);
-        }
-        if let Some(ended) = self.known.ended.get(id) {
-            let after = ended.account.as_ref().map(|a| self.balance(a)).unwrap_or_default();
-            return Ok(Outcome::Released { after });
-        }
-        match (origin, account) {
-            // The release overtook its hold: leave a tombstone, so that the hold is refused.
-            (Origin::Call, Some(account)) => {
-                self.bury(id, Some(account.clone()), Credits::ZERO, origin, ending);
-                self.books.overtaken.insert(id.clone(), self.now.ledger_ms);
-                self.changes.undo.push(Undo::Overtaken(id.clone()));
-                Ok(Outcome::Released { after: self.balance(account) })
-            }
-            _ => Err(Refusal::UnknownHold),
-        }
-    }
-
-    fn post(&mut self, posting: &Posting) -> Result<Outcome, Refusal> {
-        if let Some(entry) = self.known.entries.get(&posting.id) {
-            let same = entry.account == posting.account
-                && entry.kind == posting.kind
-                && entry.amount == posting.amount;
-            let entry = entry.clone();
-            return if same {
-                Ok(Outcome::Posted { entry, new: false })
-            } else {
-                Err(Refusal::Conflict)
-            };
-        }
-        if posting.amount == SignedCredits::ZERO {
-            return Err(Refusal::Zero);
-        }
-        if !posting.kind.may_post(posting.amount) {
-            return Err(Refusal::WrongWay);
-        }
-        let Posting { id, account, kind, amount, reason } = posting;
-        let entry = self.enter(account, id.clone(), *kind, *amount, None, reason.clone())?;
-        Ok(Outcome::Posted { entry, new: true })
-    }
-
-    fn refund(&mut self, hold: &HoldId, reason: Option<Arc<str>>) -> Result<Outcome, Refusal> {
-        let operation = OperationId::refund(hold);
-        if let Some(entry) = self.known.entries.get(&operation) {
-            return Ok(Outcome::Posted { entry: entry.clone(), new: false });
-        }
-        let capture = self.known.entries.get(&OperationId::capture(hold));
-        let capture = capture.cloned().ok_or(Refusal::UnknownCapture)?;
-        let entry = self.enter(
-            &capture.account,
-            operation,
-            EntryKind::Refund,
-            -capture.amount,
-            capture.route,
-            reason,
-        )?;
-        Ok(Outcome::Posted { entry, new: true })
-    }
-
-    fn put_keys(&mut self, keys: &[KeyRecord]) -> Result<Outcome, Refusal> {
-        let mut fresh: Vec<&KeyRecord> = Vec::new();
-        for key in keys {
-            let there = self.known.keys.iter().chain(fresh.iter().copied());
-            match there.into_iter().find(|k| k.hash == key.hash || k.id == key.id) {
-                Some(k) if k.hash == key.hash && k.account == key.account => {}
-                Some(_) => return Err(Refusal::Conflict),
-                None => fresh.push(key),
-            }
-        }
-        for key in &fresh {
-            self.open(&key.account, Credits::ZERO)?;
-            self.changes.keys_added.push((*key).clone());
-            self.known.keys.push((*key).clone());
-        }
-        Ok(Outcome::KeysStored { new: fresh.len() })
-    }
-
-    fn revoke_key(&mut self, id: &Arc<str>) -> Result<Outcome, Refusal> {
-        let key = self.known.keys.iter_mut().find(|key| key.id == *id);
-        let key = key.ok_or(Refusal::UnknownKey)?;
-        if key.revoked_at_ms.is_none() {
-            key.revoked_at_ms = Some(self.now.wall_ms);
-            self.changes.keys_revoked.push(id.clone());
-        }
-        Ok(Outcome::KeyRevoked)
-    }
-
-    /// Writes one line and moves the balance with it; the account comes to exist with it.
-    fn enter(
-        &mut self,
-        id: &AccountId,
-        operation: OperationId,
-        kind: EntryKind,
-        amount: SignedCredits,
-        route: Option<Arc<str>>,
-        reason: Option<Arc<str>>,
-    ) -> Result<Entry, Refusal> {
-        let account = self.books.accounts.get(id).copied().unwrap_or_default();
-        let balance = account.balance.checked_add(amount).ok_or(Refusal::OutOfRange)?;
-        let seq = account.seq.checked_add(1).ok_or(Refusal::OutOfRange)?;
-        let entry = Entry {
-            account: id.clone(),
-            seq,
-            operation: operation.clone(),
-            kind,
-            amount,
-            balance_after: balance,
-            route,
-            reason,
-            created_at_ms: self.now.wall_ms,
-        };
-        self.set_account(id, Account { balance, seq, ..account });
-        self.known.entries.insert(operation, entry.clone());
-        self.changes.entries.push(entry.clone());
-        Ok(entry)
-    }
-
-    /// Takes a hold out of the books and gives its credits back to the account.
-    fn lift_hold(&mut self, id: &HoldId, live: &LiveHold) {
-        if let Some(account) = self.books.accounts.get(&live.account).copied() {
-            debug_assert!(account.held >= live.amount, "an account holds what its holds add up to");
-            let held = account.held.checked_sub(live.amount).unwrap_or_default();
-            self.remember_account(&live.account);
-            self.books.accounts.insert(live.account.clone(), Account { held, ..account });
-        }
-        self.set_hold(id, None);
-        // A hold that came and went before it reached the disk leaves no row there.
-        if self.changes.holds_added.remove(id).is_some() {
-            return;
-        }
-        match live.origin {
-            Origin::Call => *self.changes.calls_gone.entry(live.commit).or_default() += 1,
-            Origin::Api => {
-                self.changes.holds_renewed.remove(id);
-                self.changes.holds_gone.push(id.clone());
-            }
-        }
-    }
-
-    fn bury(
-        &mut self,
-        id: &HoldId,
-        account: Option<AccountId>,
-        amount: Credits,
-        origin: Origin,
-        ending: Ending,
-    ) {
-        let ended = EndedHold { id: id.clone(), account, amount, origin, ending };
-        self.known.ended.insert(id.clone(), ended.clone());
-        self.changes.ended.push(ended);
-    }
-
-    fn balance(&self, account: &AccountId) -> Balance {
-        self.books.account(account).map(Account::balance).unwrap_or_default()
-    }
-
-    fn set_account(&mut self, id: &AccountId, account: Account) {
-        self.remember_account(id);
-        let before = self.books.accounts.insert(id.clone(), account);
-        // A hold moves only `held`, which the disk derives from the holds themselves.
-        if before.is_none_or(|b| (b.balance, b.seq) != (account.balance, account.seq)) {
-            self.changes.touched.insert(id.clone());
-        }
-    }
-
-    fn remember_account(&mut self, id: &AccountId) {
-        let before = self.books.accounts.get(id).copied();
-        self.changes.undo.push(Undo::Account(id.clone(), before));
-    }
-
-    fn set_hold(&mut self, id: &HoldId, hold: Option<LiveHold>) {
-        let before = match hold {
-            Some(hold) => {
-                self.books.next_expiry_ms = self.books.next_expiry_ms.min(hold.expires_ms);
-                self.books.holds.insert(id.clone(), hold)
-            }
-            None => self.books.holds.remove(id),
-        };
-        self.changes.undo.push(Undo::Hold(id.clone(), before));
-    }
 }

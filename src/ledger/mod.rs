@@ -10,6 +10,7 @@ mod backend;
 mod books;
 mod clock;
 mod config;
+mod desk;
 mod error;
 mod handle;
 mod hold;

@@ -12,12 +12,14 @@ use tokio_rustls::TlsAcceptor;
 use crate::process::{Process, address_of, command, config_on_ports};
 use crate::support::eventually;
 
-/// An upstream with a certificate for `localhost`, which logs the names that clients ask for and
-/// the `host` headers they send.
+/// The names that clients asked for, and the `host` headers they sent.
+type Log = Arc<Mutex<Vec<(Option<String>, String)>>>;
+
+/// An upstream with a certificate for `localhost`.
 struct TlsUpstream {
     address: SocketAddr,
     certificate: String,
-    seen: Arc<Mutex<Vec<(Option<String>, String)>>>,
+    seen: Log,
 }
 
 impl TlsUpstream {
@@ -41,11 +43,7 @@ impl TlsUpstream {
 }
 
 /// Answers each request's head with 200, without looking at more of it than its host.
-async fn serve(
-    socket: TcpListener,
-    acceptor: TlsAcceptor,
-    seen: Arc<Mutex<Vec<(Option<String>, String)>>>,
-) {
+async fn serve(socket: TcpListener, acceptor: TlsAcceptor, seen: Log) {
     loop {
         let (stream, _) = socket.accept().await.unwrap();
         let (acceptor, seen) = (acceptor.clone(), seen.clone());

@@ -7,7 +7,7 @@
 //!
 //! | step | what happens | where |
 //! |---|---|---|
-//! | identify | headers become an [account](account) | [`identify`] |
+//! | identify | headers become an [account] | [`identify`] |
 //! | price | the canonical path and the method become a quote | [`price`] |
 //! | hold | the quote's [credits] are set aside, on disk in `strict` | [`ledger`] |
 //! | forward | the request goes upstream with our headers | [`proxy`] |

@@ -12,13 +12,13 @@ use crate::ledger::HoldId;
 use crate::problem::{Language, Problem};
 
 /// The id of the request, as it stands in `x-request-id`. The proxy makes it before the router
-/// is called; on the admin listener [`finish`] does.
+/// is called; on the admin listener `finish` does.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A handler fails with a problem; it is written out by [`finish`], which knows the language.
+/// A handler fails with a problem; it is written out by `finish`, which knows the language.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();

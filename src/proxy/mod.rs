@@ -1,6 +1,6 @@
 //! The Pingora side: identify → price → hold → forward → meter → settle, a phase each.
 //!
-//! [`gate`](self) is the `ProxyHttp` implementation; its phases are a few lines that call the
+//! `gate.rs` is the `ProxyHttp` implementation; its phases are a few lines that call the
 //! other files. Nothing outside this folder and `gateway.rs` knows Pingora.
 
 mod bounded;

@@ -16,7 +16,7 @@ impl Check {
     pub fn run(self) -> Result<(), CliError> {
         let config = self.config.load(Sections::ALL)?;
         println!(
-            "{} is good: {} upstreams, {} priced routes, {} packs",
+            "{} is good (upstreams: {}, priced routes: {}, packs: {})",
             self.config.path().display(),
             config.upstreams.len(),
             config.routes.len(),

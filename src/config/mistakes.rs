@@ -17,7 +17,7 @@ pub struct Located {
 }
 
 /// Why a config was refused: every mistake found, in the order of the file. Displays as one
-/// paragraph a mistake, `gateway.toml:41: unknown upstream "ia"` and its hint.
+/// paragraph a mistake, `gateway.toml:41: no upstream is named …` and its hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
     file: PathBuf,

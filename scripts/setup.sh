@@ -50,6 +50,7 @@ need_for_test() {
 need_for_cluster() {
     need redis-server "a private one decides over each test's holds" have_any redis-server valkey-server
     need postgresql "a private one remembers each test's ledger" have_postgres
+    need faketime "moves the clock of one process" have faketime
 }
 
 need_for_bench() {

@@ -7,4 +7,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod check;
+mod cluster;
+mod load;
+mod upstream;
+
+mod clock;
+mod field;
+mod interleavings;
+mod keys;
+mod kills;
+mod last_credit;
+mod lines;
+mod outages;
+mod redis_loss;
+mod rolling;
 mod servers;
+mod torture;

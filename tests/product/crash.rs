@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -14,32 +14,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 use crate::process::{Process, command, config_on_ports, ok};
+use crate::support::random::{Random, seed};
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
 
 const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 const CLIENTS: usize = 16;
 const GRANT: u64 = 1_000_000;
-
-/// xorshift64*: a small generator, so that a seed says all.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
-    }
-}
-
-/// The seed of this run: FAREBOX_SEED, or the clock.
-fn seed() -> u64 {
-    let set = std::env::var("FAREBOX_SEED").ok().and_then(|seed| seed.parse().ok());
-    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = set.unwrap_or_else(|| clock().as_nanos() as u64 | 1);
-    eprintln!("FAREBOX_SEED={seed}");
-    seed
-}
 
 /// A call that the upstream answered with 200.
 #[derive(Clone, Debug)]

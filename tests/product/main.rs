@@ -23,8 +23,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod http;
-mod process;
+use support::{http, process};
 
 mod admin;
 mod auth;

@@ -2,18 +2,18 @@
 #![allow(dead_code)]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::Value;
 
-use crate::http::Answer;
-use crate::support::{ADMIN_TOKEN, config_text, token};
+use super::http::Answer;
+pub use super::servers::free_port;
+use super::{ADMIN_TOKEN, config_text, token};
 
 /// `farebox` with these arguments, in `folder`, with no variable set but PATH and `env`.
 pub fn command(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Command {
@@ -46,18 +46,6 @@ pub fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{errors}");
     errors
-}
-
-/// A port that nobody has, below those that the system hands out for connections.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % 200) as u16 * 60;
-    loop {
-        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// The config of [`config_text`] with ports that a command can find.
@@ -106,9 +94,18 @@ impl Process {
 
     /// The same with more arguments.
     pub fn serve_with(folder: &Path, text: &str, more: &[&str]) -> Self {
-        std::fs::write(folder.join("gateway.toml"), text).unwrap();
         let arguments = [&["serve"], more].concat();
-        let command = command(folder, &arguments, &[]);
+        Self::serve_command(folder, text, &arguments, &[])
+    }
+
+    /// The same with variables.
+    pub fn serve_in(folder: &Path, text: &str, env: &[(&str, &str)]) -> Self {
+        Self::serve_command(folder, text, &["serve"], env)
+    }
+
+    fn serve_command(folder: &Path, text: &str, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        std::fs::write(folder.join("gateway.toml"), text).unwrap();
+        let command = command(folder, arguments, env);
         Self::start(command, address_of(text, "listen"), address_of(text, "admin"))
     }
 
@@ -230,7 +227,7 @@ impl Process {
             let path = format!("/admin/accounts/{account}/transactions?limit=200{cursor}");
             self.admin(Method::GET, &path, "").await.expect(200)
         };
-        crate::http::pages(page, "transactions").await
+        super::http::pages(page, "transactions").await
     }
 
     pub async fn assert_reconciled(&self) {

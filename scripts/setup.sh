@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh run      what `make run` needs: a C compiler and cmake
 #   scripts/setup.sh test     that, and what `make test` needs
-#   scripts/setup.sh bench    what running needs, and the load generator
+#   scripts/setup.sh cluster  what running needs, a Redis and a Postgres
+#   scripts/setup.sh bench    that, the load generator, and nginx with Lua, which is compared
 #   scripts/setup.sh          all of it
 #
 # On Debian and Ubuntu it installs with apt, through sudo unless you are root; elsewhere it lists
@@ -29,7 +30,7 @@ have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgre
 need() {
     local package=$1 why=$2
     shift 2
-    if "$@" >/dev/null 2>&1; then return; fi
+    if "$@" >/dev/null 2>&1 || [[ " ${packages[*]} " == *" $package "* ]]; then return; fi
     packages+=("$package")
     reasons+=("$package: $why")
 }
@@ -40,24 +41,29 @@ need_for_run() {
 }
 
 need_for_test() {
-    need curl "the curl lines that the demo prints are tested as they stand" have curl
     need python3 "runs the official OpenAI SDK as a client of the gateway" have python3
     need python3-venv "gives that SDK a folder of its own" python3 -c 'import ensurepip, venv'
     need shellcheck "checks the scripts" have shellcheck
+    need faketime "moves the clock of one process" have faketime
     need_for_cluster
 }
 
+# The servers are private ones: on free ports, in temporary folders.
 need_for_cluster() {
-    need redis-server "a private one decides over each test's holds" have_any redis-server valkey-server
-    need postgresql "a private one remembers each test's ledger" have_postgres
-    need faketime "moves the clock of one process" have faketime
+    need redis-server "decides in the ledger for many gateways" have_any redis-server valkey-server
+    need postgresql "remembers in the ledger for many gateways" have_postgres
+    need curl "asks the gateways, as the lines that are printed do" have curl
 }
 
 need_for_bench() {
     need wrk "the load generator" have wrk
-    need curl "funds the benched account" have curl
     need openssl "signs the benched token" have openssl
     need util-linux "pins each process to its core" have taskset
+    need_for_cluster
+    # What Farebox on Redis is compared with.
+    need nginx "the peer: a proxy" have nginx
+    need libnginx-mod-http-lua "the peer's Lua" dpkg -s libnginx-mod-http-lua
+    need lua-nginx-redis "the peer's Redis client" dpkg -s lua-nginx-redis
 }
 
 check_rust() {
@@ -111,9 +117,10 @@ what=${1:-all}
 case $what in
     run) need_for_run ;;
     test) need_for_run; need_for_test ;;
+    cluster) need_for_run; need_for_cluster ;;
     bench) need_for_run; need_for_bench ;;
     all) need_for_run; need_for_test; need_for_bench ;;
-    *) die "unknown argument $what: run, test, bench or nothing" ;;
+    *) die "unknown argument $what: run, test, cluster, bench or nothing" ;;
 esac
 
 install_packages

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, PRICE};
+use crate::cluster::{Cluster, Member, PRICE};
 use crate::load::{Call, End, account_of, gateway_of};
+use crate::support::http::Answer;
 use crate::support::process::Process;
+use crate::support::token;
 use crate::upstream::Served;
 
 /// How long the ledger may take to come to rest: to sync, and to settle what it was told.
@@ -111,6 +113,7 @@ impl Cluster {
         }
         let in_flight_at_kills = self.join(&served, &captures, calls, excuse)?;
         self.nothing_is_held(&served).await?;
+        self.postgres_adds_up()?;
         self.reconciles().await?;
         Ok(Checked { calls: calls.len(), entries, in_flight_at_kills })
     }
@@ -192,15 +195,31 @@ impl Cluster {
         Ok(())
     }
 
-    /// Every gateway shows the same balance.
+    /// Every gateway shows the same balance: to the operator, and to the account, out of Redis.
     async fn everybody_says(&self, account: &str, balance: i64) -> Result<(), String> {
-        for member in &self.members {
-            let shown = member.process.account(account).await;
-            if shown["balance"] != balance {
-                return Err(format!("{account}: the entries say {balance}, a gateway {shown}"));
+        for Member { process, .. } in &self.members {
+            let own = process.client.get(process.url("/credits/balance"));
+            let own = Answer::of(own.bearer_auth(token(account))).await;
+            for shown in [own.json(), process.account(account).await] {
+                if shown["balance"] != balance {
+                    return Err(format!("{account}: the entries say {balance}, a gateway {shown}"));
+                }
             }
         }
         Ok(())
+    }
+
+    /// Postgres by itself: balances are sums, and no number of a sequence is missing.
+    fn postgres_adds_up(&self) -> Result<(), String> {
+        const WRONG: &str = "SELECT id, balance, seq, sum, last, count FROM farebox.accounts \
+             LEFT JOIN (SELECT account, sum(amount), max(seq) AS last, count(*) \
+             FROM farebox.entries GROUP BY account) AS e ON account = id \
+             WHERE balance <> coalesce(sum, 0) OR seq <> coalesce(last, 0) \
+             OR coalesce(last, 0) <> coalesce(count, 0)";
+        match self.postgres.try_sql(&self.database, WRONG)? {
+            wrong if wrong.is_empty() => Ok(()),
+            wrong => Err(format!("account|balance|seq|sum|last|count:\n{wrong}")),
+        }
     }
 
     /// What the product itself says of its ledger.

@@ -21,6 +21,9 @@ packages=() # Debian's names of what is missing
 reasons=()
 
 have() { command -v "$1" >/dev/null 2>&1; }
+have_any() { have "$1" || have "$2"; }
+# Debian keeps the server's programs off the PATH, in a folder of each version.
+have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 
 # need PACKAGE WHY CHECK…: the package is missing if the check fails.
 need() {
@@ -41,6 +44,12 @@ need_for_test() {
     need python3 "runs the official OpenAI SDK as a client of the gateway" have python3
     need python3-venv "gives that SDK a folder of its own" python3 -c 'import ensurepip, venv'
     need shellcheck "checks the scripts" have shellcheck
+    need_for_cluster
+}
+
+need_for_cluster() {
+    need redis-server "a private one decides over each test's holds" have_any redis-server valkey-server
+    need postgresql "a private one remembers each test's ledger" have_postgres
 }
 
 need_for_bench() {
@@ -74,8 +83,21 @@ install_packages() {
     fi
     say "installing with apt-get: ${packages[*]}"
     "${as_root[@]}" apt-get update -qq
+    keep_services_stopped
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+# Packages with a service start it: Redis, Postgres or nginx would listen on this machine from then
+# on, and nobody asked for that. policy-rc.d is Debian's way to say no; ours goes after the install.
+keep_services_stopped() {
+    local policy=/usr/sbin/policy-rc.d
+    if [[ -e $policy ]]; then return; fi
+    say "services of these packages are not started now (what runs already goes on)"
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+    # shellcheck disable=SC2064 # as it is now
+    trap "${as_root[*]} rm -f $policy" EXIT
 }
 
 install_cargo_tool() { # NAME VERSION WHY

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod h2;
+pub mod servers;
 pub mod wire;
 
 use std::net::SocketAddr;

@@ -1,5 +1,6 @@
 //! Account commands speak to the running gateway's admin listener; where none runs, they open
-//! the ledger themselves, under the same lock, and ask the same admin routes in process.
+//! the ledger themselves, under the same lock, and ask the same admin routes in process. On the
+//! cluster ledger they always do: it is shared.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -44,9 +45,11 @@ pub(super) fn segment(text: &str) -> String {
 impl AdminClient {
     /// Opens the ledger of the config, or finds the gateway that has it.
     pub async fn connect(file: &ConfigFile) -> Result<Self, CliError> {
-        let config = file.load(Sections::LEDGER)?.ledger;
+        let mut config = file.load(Sections::LEDGER)?.ledger;
+        // A gateway of this name may be serving; this process is another one.
+        config.gateway_name = None;
         let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
-        match open_ledger(&config.path, config.durability, metrics.clone()).await {
+        match open_ledger(&config, metrics.clone()).await {
             Ok((ledger, pipeline)) => {
                 let (auth, credits) = (AuthConfig::default(), CreditsConfig::default());
                 let shop = open_shop(ledger, metrics, &auth, credits, "").await?;

@@ -4,7 +4,7 @@
 //! queue of a pipeline, which decides them in natural batches on a [`Backend`]. [`Hold`] is the
 //! guard of a call's hold: however the call ends, the hold ends once.
 //!
-//! This is the only place that speaks SQL.
+//! This is the only place that speaks SQL or Redis.
 
 mod backend;
 mod books;
@@ -18,10 +18,14 @@ mod key;
 mod lock;
 mod operation;
 mod pipeline;
+mod postgres;
+mod record;
+mod redis;
 mod report;
+mod rows;
 mod sqlite;
 
-pub use backend::{AccountView, Backend, Expired, IsLive, Reader};
+pub use backend::{AccountView, Backend, Expired, IsLive, KeyChanges, Reader};
 pub(crate) use clock::wall_ms;
 pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use error::LedgerError;
@@ -33,5 +37,6 @@ pub use operation::{
     Outcome, Posting, Refusal,
 };
 pub use pipeline::Pipeline;
+pub use redis::{ClusterLedger, ClusterReader, migrate_cluster};
 pub use report::{Difference, FoldReport, ReconcileReport};
 pub use sqlite::{SqliteLedger, SqliteReader, backup};

@@ -424,6 +424,9 @@ pub enum Refusal {
         /// What the account has.
         available: SignedCredits,
     },
+    /// A dispute stands, and the account waits for its end.
+    #[error("the account is frozen while a dispute stands")]
+    Frozen,
     /// The id was used before, for something else.
     #[error("this id was used before, with other parameters")]
     Conflict,

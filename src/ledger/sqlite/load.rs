@@ -15,7 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, Books, EndedHold, Known, LiveHold, Lookups, Now};
 use crate::ledger::operation::{Ending, HoldId, Origin};
 
-use super::rows::{Column, entry_from, key_from};
+use crate::ledger::rows::{Column, entry_from, key_from};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

@@ -14,7 +14,7 @@ use crate::ledger::operation::{Balance, Entry};
 use crate::ledger::report::{Difference, ReconcileReport};
 
 use super::load;
-use super::rows::{Column, entry_from, key_from};
+use crate::ledger::rows::{Column, entry_from, key_from};
 
 /// How many contradictions a report lists.
 const LISTED: i64 = 100;

@@ -110,13 +110,18 @@ fn origin_of(letter: &str) -> Option<Origin> {
     [Origin::Call, Origin::Api].into_iter().find(|origin| letter_of(*origin) == letter)
 }
 
-/// A route in one line.
+/// A route in one line. Postgres has no room for a NUL, so it is shown as what cannot be shown.
 pub(super) fn escape(route: &str) -> Cow<'_, str> {
-    if route.contains(['\\', '\n']) {
-        route.replace('\\', "\\\\").replace('\n', "\\n").into()
+    if route.contains(['\\', '\n', '\0']) {
+        storable(route).replace('\\', "\\\\").replace('\n', "\\n").into()
     } else {
         route.into()
     }
+}
+
+/// A text as Postgres can store it.
+pub(super) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// A route as it was.
@@ -143,7 +148,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_route_reads_back_from_one_line(route in ".*", more in "[\\\\n\n ]*") {
-            let route = route + &more;
+            let route = storable(&(route + &more));
             let line = escape(&route);
             prop_assert!(!line.contains('\n'));
             prop_assert_eq!(&*unescape(&line), route);

@@ -12,6 +12,7 @@ use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, Books, Changes, Known, Lookups, Now};
 use crate::ledger::operation::{Entry, Operation, OperationId, Outcome};
+use crate::ledger::record::storable;
 use crate::ledger::report::FoldReport;
 use crate::ledger::rows::{Column as _, entry_from, key_from};
 
@@ -200,9 +201,9 @@ impl Store {
             .bind(&*key.id)
             .bind(key.hash.as_bytes().as_slice())
             .bind(key.account.as_str())
-            .bind(&*key.name)
+            .bind(storable(&key.name))
             .bind(key.service)
-            .bind(&*key.hint)
+            .bind(storable(&key.hint))
             .bind(key.created_at_ms)
             .bind(key.revoked_at_ms)
             .bind(changed)
@@ -308,7 +309,7 @@ fn columns(entries: &[Entry]) -> Result<EntryColumns, LedgerError> {
         columns.amounts.push(entry.amount.micros());
         columns.balances.push(entry.balance_after.micros());
         columns.routes.push(entry.route.as_deref().map(str::to_owned));
-        columns.reasons.push(entry.reason.as_deref().map(str::to_owned));
+        columns.reasons.push(entry.reason.as_deref().map(storable));
         columns.times.push(entry.created_at_ms);
     }
     Ok(columns)

@@ -112,6 +112,13 @@ impl ClusterLedger {
         Ok(ledger)
     }
 
+    /// Ends what calls of this gateway have left, and makes everything durable.
+    async fn write_everything(&self) -> Result<(), LedgerError> {
+        self.shared.release_calls_of(self.shared.incarnation).await?;
+        self.settle_owed().await;
+        self.shared.drain().await
+    }
+
     async fn wait_until_open(&mut self) {
         let limit = Instant::now() + OPEN_LIMIT;
         loop {
@@ -337,8 +344,7 @@ impl Backend for ClusterLedger {
         if self.closed {
             return true;
         }
-        self.settle_owed().await;
-        let written = match self.shared.drain().await {
+        let written = match self.write_everything().await {
             Ok(()) => self.shared.ring().is_empty(),
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet");

@@ -11,6 +11,9 @@ use crate::ledger::record::{escape, letter_of};
 const DECIDE: &str = include_str!("decide.lua");
 const KEEP: &str = include_str!("keep.lua");
 
+/// A hundred years: longer than anybody waits, and short enough to be added to the time of day.
+const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
+
 /// One life of Redis's data, by number and nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::ledger) struct Epoch {
@@ -144,7 +147,7 @@ impl Lines {
         made: u64,
         route: &str,
     ) {
-        let (origin, route) = (letter_of(origin), escape(route));
+        let (origin, route, ttl) = (letter_of(origin), escape(route), ttl.min(MAX_TTL_MS));
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "{kind} {id} {account} {amount} {origin} {ttl} {made} {route}");
     }

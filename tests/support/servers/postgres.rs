@@ -65,6 +65,20 @@ impl Postgres {
         name
     }
 
+    /// Copies a database as it is now, in use or not, and returns the copy's name.
+    pub fn copy_of(&self, database: &str) -> String {
+        let copy = self.database();
+        let dump = Command::new(program("pg_dump")).arg(self.url(database)).output().unwrap();
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        let file = self.folder.path().join(format!("{copy}.sql"));
+        std::fs::write(&file, dump.stdout).unwrap();
+        let mut psql = Command::new(program("psql"));
+        psql.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-d", &self.url(&copy)]);
+        let loaded = psql.arg("-f").arg(&file).output().unwrap();
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        copy
+    }
+
     /// The address of a database.
     pub fn url(&self, database: &str) -> String {
         Self::url_at(self.address(), database)

@@ -128,14 +128,14 @@ async fn a_hold_is_renewed_under_a_live_call_and_expires_under_a_dead_one() {
     let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
     cluster.grant("erin", 100, "gift-erin").await;
     cluster.grant("frank", 100, "gift-frank").await;
-    let call = |gateway: usize, account: &str, delay: Duration| {
-        let gateway = cluster.gateway(gateway);
+    let call = |number: usize, account: &str| {
+        let gateway = cluster.gateway(number);
         let request = gateway.client.post(gateway.url(ROUTE)).bearer_auth(token(account));
-        let delay = delay.as_millis() as u64;
-        tokio::spawn(request.header("x-client", 0).header("x-delay-ms", delay).send())
+        let delay = MINUTE_AND_MORE.as_millis() as u64;
+        tokio::spawn(request.header("x-client", number).header("x-delay-ms", delay).send())
     };
-    let long = call(1, "erin", MINUTE_AND_MORE);
-    let dead = call(0, "frank", MINUTE_AND_MORE);
+    let long = call(1, "erin");
+    let dead = call(0, "frank");
     assert!(eventually(async || cluster.upstream.count() == 2).await);
     cluster.kill_gateway(0);
     assert!(dead.await.unwrap().is_err());

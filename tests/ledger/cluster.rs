@@ -54,10 +54,8 @@ async fn busy(house: &House) -> (Running, farebox::ledger::Hold) {
 /// Nothing of [`busy`] is lost, and all of it can be ended.
 async fn goes_on(ledger: Running, live: farebox::ledger::Hold) {
     serves_again(&ledger).await;
-    eventually("nothing else is held", async || {
-        ledger.has("alice").await == text(("8", "4"))
-    })
-    .await;
+    eventually("nothing else is held", async || ledger.has("alice").await == text(("8", "4")))
+        .await;
     live.capture(credits("1"));
     let charged = ledger.ask(api_capture("job", "3")).await;
     assert!(matches!(charged, Outcome::Captured { late: false, .. }), "{charged:?}");
@@ -171,7 +169,10 @@ async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House)
     let reader = ledger.reader();
     assert!(ledger.close().await);
     let view = reader.account(&account("alice")).await.unwrap().unwrap();
-    assert_eq!((view.balance.balance.to_string().as_str(), view.balance.held), ("7", Credits::ZERO));
+    assert_eq!(
+        (view.balance.balance.to_string().as_str(), view.balance.held),
+        ("7", Credits::ZERO)
+    );
     assert!(reader.reconcile().await.unwrap().is_clean());
 }
 
@@ -380,9 +381,10 @@ async fn several_gateways_may_migrate_at_once() {
     .await
     .unwrap();
     assert_eq!(elsewhere, 0, "nothing is made outside of its schema");
-    let months: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'entries_2%'")
-        .fetch_one(&mut sql)
-        .await
-        .unwrap();
+    let months: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'entries_2%'")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
     assert_eq!(months, 3);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::ledger::operation::{HoldId, Operation, Origin};
+use crate::ledger::operation::{Operation, Origin};
 use crate::ledger::{LedgerError, wall_ms};
 
 use super::script::tag;
@@ -31,6 +31,9 @@ impl Shared {
             tokio::time::sleep(EVERY).await;
             let done = async {
                 self.look_at_redis().await?;
+                if self.must_bring.load(Ordering::Relaxed) {
+                    self.bring_held().await?;
+                }
                 self.expire_calls_of_the_gone().await?;
                 if rarely.elapsed() >= RARELY {
                     self.store.make_partitions().await?;
@@ -84,7 +87,8 @@ impl Shared {
                 continue;
             }
             tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
-            self.lapse(calls.into_iter().map(|(id, _)| id));
+            // Whatever their deadlines say, with the next sweep.
+            self.lapsed().extend(calls.into_iter().map(|call| (call.id, call.route)));
         }
         Ok(())
     }
@@ -96,9 +100,9 @@ impl Shared {
         if !calls.is_empty() {
             tracing::warn!(holds = calls.len(), "releases the holds of calls that a crash cut off");
         }
-        self.owe(calls.into_iter().map(|(hold, account)| Operation::Release {
-            hold,
-            account: Some(account),
+        self.owe(calls.into_iter().map(|call| Operation::Release {
+            hold: call.id,
+            account: Some(call.account),
             origin: Origin::Call,
         }));
         Ok(())
@@ -137,11 +141,6 @@ impl Shared {
                 return Ok(());
             }
         }
-    }
-
-    /// These holds expire whatever their deadline says, the next time a batch is decided.
-    fn lapse(&self, holds: impl Iterator<Item = HoldId>) {
-        self.lapsed().extend(holds);
     }
 }
 

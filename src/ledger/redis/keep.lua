@@ -55,15 +55,18 @@ function keep.deliver(account, number, amount, frozen)
     return 1
 end
 
--- Holds whose time has run out: id, for how long (ms), record, …
-function keep.due(limit)
-    local ids = call('ZRANGEBYSCORE', KEYS[3], '-inf', format('%.0f', now), 'WITHSCORES', 'LIMIT', '0', limit)
+-- Holds whose time has run out, at most `limit`: id, record, … Those of calls are their own gateway's
+-- business (it renews what runs) until they are overdue by `grace` ms.
+function keep.due(owner, grace, limit)
+    local ids = call('ZRANGEBYSCORE', KEYS[3], '-inf', format('%.0f', now), 'WITHSCORES', 'LIMIT', '0', '10000')
     local found = {}
     for i = 1, #ids, 2 do
-        local record = call('GET', P .. 'o:' .. ids[i])
-        found[#found + 1] = ids[i]
-        found[#found + 1] = now - tonumber(ids[i + 1])
-        found[#found + 1] = record or ''
+        local record = call('GET', P .. 'o:' .. ids[i]) or ''
+        local origin, whose = match(record, '^L (%a) %d+ %S+ (%S+)')
+        if origin ~= 'c' or whose == owner or now - tonumber(ids[i + 1]) > tonumber(grace) then
+            found[#found + 1], found[#found + 2] = ids[i], record
+            if #found >= 2 * tonumber(limit) then break end
+        end
     end
     return found
 end
@@ -90,8 +93,9 @@ function keep.durable(seq)
     local newest, durable = tonumber(meta[1]), tonumber(meta[2])
     if tonumber(seq) > durable then
         durable = tonumber(seq)
-        call('HSET', KEYS[1], 'durable', seq)
+        -- First what frees memory: without any, nothing else can be written.
         call('XTRIM', KEYS[2], 'MINID', match(EPOCH, '^%d+') .. '-' .. seq)
+        call('HSET', KEYS[1], 'durable', seq)
     end
     return { newest, durable }
 end

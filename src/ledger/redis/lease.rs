@@ -95,7 +95,8 @@ impl Shared {
         let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
         if !checkpoint.recovering {
             self.follow(checkpoint);
-            self.bring_all().await?;
+            self.must_bring.store(true, Ordering::Relaxed);
+            self.bring_held().await?;
         }
         Ok(())
     }
@@ -153,12 +154,13 @@ impl Shared {
     }
 
     /// Brings every account with a live hold, so that its deadline is watched.
-    async fn bring_all(&self) -> Result<(), LedgerError> {
+    pub async fn bring_held(&self) -> Result<(), LedgerError> {
         let scripts = self.open_scripts()?;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         for some in self.store.accounts_with_holds().await?.chunks(500) {
             self.bring_accounts(&scripts, some, &nonce).await?;
         }
+        self.must_bring.store(false, Ordering::Relaxed);
         Ok(())
     }
 }

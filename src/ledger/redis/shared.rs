@@ -42,13 +42,15 @@ pub(super) struct Shared {
     lease_until_ms: AtomicU64,
     /// Another Redis may take this one's place without our knowing.
     pub can_fail_over: AtomicBool,
+    /// Set until the accounts with live holds are back in Redis after a recovery.
+    pub must_bring: AtomicBool,
     /// Another gateway has taken this one's place: it serves nothing any more.
     pub replaced: AtomicBool,
     /// Ends of holds that this gateway owes: of calls that were told nothing came of their hold, or
     /// out of a ring that nobody took over.
     owed: Mutex<Vec<Operation>>,
-    /// Holds of calls whose gateway is gone for good.
-    lapsed: Mutex<Vec<HoldId>>,
+    /// Holds of calls whose gateway is gone for good, with their routes.
+    lapsed: Mutex<Vec<(HoldId, Arc<str>)>>,
     /// Wakes the task that watches the epoch.
     pub look: Notify,
 }
@@ -75,6 +77,7 @@ impl Shared {
             ring: Mutex::default(),
             started: Instant::now(),
             lease_until_ms: AtomicU64::new(0),
+            must_bring: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             owed: Mutex::default(),
             lapsed: Mutex::default(),
@@ -90,6 +93,11 @@ impl Shared {
     /// The same where there must be one.
     pub fn open_scripts(&self) -> Result<Arc<Scripts>, LedgerError> {
         self.scripts().ok_or(LedgerError::Slow { what: "the next epoch of Redis" })
+    }
+
+    /// Says at once what would otherwise be found out by waiting.
+    pub fn need_postgres(&self) -> Result<(), LedgerError> {
+        if self.store.is_up() { Ok(()) } else { Err(LedgerError::Slow { what: "Postgres" }) }
     }
 
     /// Serves this epoch from here on.
@@ -120,7 +128,7 @@ impl Shared {
     }
 
     /// Holds that expire with the next sweep.
-    pub fn lapsed(&self) -> MutexGuard<'_, Vec<HoldId>> {
+    pub fn lapsed(&self) -> MutexGuard<'_, Vec<(HoldId, Arc<str>)>> {
         self.lapsed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

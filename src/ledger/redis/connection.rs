@@ -27,6 +27,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(1);
 /// How long making a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
+/// After how long without an answer a connection is given up.
+const SILENCE_LIMIT: Duration = Duration::from_secs(3);
+
 /// How often a lost connection is tried again.
 const RECONNECT_EVERY_MS: u32 = 100;
 
@@ -80,6 +83,8 @@ impl Redis {
                     connection.internal_command_timeout = CONNECT_LIMIT;
                     connection.max_command_attempts = 1;
                     connection.tcp.nodelay = Some(true);
+                    connection.unresponsive.max_timeout = Some(SILENCE_LIMIT);
+                    connection.unresponsive.interval = SILENCE_LIMIT / 3;
                 })
                 .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_EVERY_MS))
                 .build()

@@ -251,6 +251,17 @@ pub(in crate::ledger) struct Recovery {
 }
 
 impl Recovery {
+    /// True where a gateway has not checked in: it may be gone, stopped, or cut off from here.
+    pub async fn someone_is_silent(&mut self) -> Result<bool, LedgerError> {
+        let row = self
+            .store
+            .query("SELECT count(*) AS silent FROM {s}.gateways WHERE checked_in < $1")
+            .bind(self.checkpoint.epoch)
+            .fetch_one(&mut *self.transaction)
+            .await?;
+        Ok(row.count("silent")? > 0)
+    }
+
     /// Writes what survived in the stream and what the gateways remember, batch by batch in order.
     /// How many batches that were, and how many in between nobody has.
     pub async fn replay(

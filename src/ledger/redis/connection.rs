@@ -59,6 +59,8 @@ pub(super) struct Info {
     pub eviction: String,
     pub used_memory: i64,
     pub replicas: i64,
+    /// Changes whenever it becomes a master.
+    pub reign: String,
 }
 
 /// What stops a script.
@@ -180,7 +182,12 @@ impl Redis {
             debug_assert_eq!(sha, script.sha);
         }
         limited(self.side.unlink::<(), _>(scripts.keys[1].clone())).await?;
-        let meta = [("epoch", scripts.epoch.name()), ("seq", "0".into()), ("durable", "0".into())];
+        let meta = [
+            ("epoch", scripts.epoch.name()),
+            ("reign", self.info().await?.reign),
+            ("seq", "0".into()),
+            ("durable", "0".into()),
+        ];
         Ok(limited(self.side.hset(&scripts.keys[0], meta.to_vec())).await?)
     }
 
@@ -193,6 +200,7 @@ impl Redis {
                 match name {
                     "maxmemory_policy" => info.eviction = value.to_owned(),
                     "used_memory" => info.used_memory = value.parse().unwrap_or(0),
+                    "master_replid" => info.reign = value.to_owned(),
                     "connected_slaves" => info.replicas = value.parse().unwrap_or(0),
                     _ => {}
                 }

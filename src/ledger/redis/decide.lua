@@ -23,8 +23,12 @@ local FROZEN, CAPPED, EXPIRED = 15, 16, 17
 local call, match, format = redis.call, string.match, string.format
 local owner, heard, cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'durable')
-if meta[1] ~= EPOCH then return redis.error_reply('EPOCH ' .. tostring(meta[1])) end
+local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'durable', 'reign')
+-- A master that was a replica for a while keeps its scripts, and not its data: its replication id tells.
+local reign = match(call('INFO', 'replication'), 'master_replid:(%x+)')
+if meta[1] ~= EPOCH or meta[4] ~= reign then
+    return redis.error_reply('EPOCH ' .. tostring(meta[1]))
+end
 local seq, durable = tonumber(meta[2]), tonumber(meta[3])
 if heard > durable then
     durable = heard

@@ -54,10 +54,8 @@ async fn busy(house: &House) -> (Running, farebox::ledger::Hold) {
 /// Nothing of [`busy`] is lost, and all of it can be ended.
 async fn goes_on(ledger: Running, live: farebox::ledger::Hold) {
     serves_again(&ledger).await;
-    eventually("nothing else is held", async || {
-        ledger.has("alice").await == text(("8", "4"))
-    })
-    .await;
+    eventually("nothing else is held", async || ledger.has("alice").await == text(("8", "4")))
+        .await;
     live.capture(credits("1"));
     let charged = ledger.ask(api_capture("job", "3")).await;
     assert!(matches!(charged, Outcome::Captured { late: false, .. }), "{charged:?}");
@@ -171,7 +169,10 @@ async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House)
     let reader = ledger.reader();
     assert!(ledger.close().await);
     let view = reader.account(&account("alice")).await.unwrap().unwrap();
-    assert_eq!((view.balance.balance.to_string().as_str(), view.balance.held), ("7", Credits::ZERO));
+    assert_eq!(
+        (view.balance.balance.to_string().as_str(), view.balance.held),
+        ("7", Credits::ZERO)
+    );
     assert!(reader.reconcile().await.unwrap().is_clean());
 }
 
@@ -292,17 +293,14 @@ async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
 /// A ledger whose line to Postgres can be cut.
 async fn with_a_line(kind: Kind) -> (House, CutProxy) {
     let mut house = House::new(kind);
-    let (url, line);
-    {
+    let (port, url) = {
         let cluster = house.cluster();
         let postgres = cluster.postgres.lock().unwrap();
-        let direct = postgres.port();
-        url = postgres.url(&cluster.database);
-        drop(postgres);
-        line = CutProxy::before(([127, 0, 0, 1], direct).into()).await;
-        house.cluster_mut().postgres_url =
-            Some(url.replace(&format!(":{direct}/"), &format!(":{}/", line.address().port())));
-    }
+        (postgres.port(), postgres.url(&cluster.database))
+    };
+    let line = CutProxy::before(([127, 0, 0, 1], port).into()).await;
+    let through = format!(":{}/", line.address().port());
+    house.cluster_mut().postgres_url = Some(url.replace(&format!(":{port}/"), &through));
     (house, line)
 }
 
@@ -380,9 +378,10 @@ async fn several_gateways_may_migrate_at_once() {
     .await
     .unwrap();
     assert_eq!(elsewhere, 0, "nothing is made outside of its schema");
-    let months: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'entries_2%'")
-        .fetch_one(&mut sql)
-        .await
-        .unwrap();
+    let months: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'entries_2%'")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
     assert_eq!(months, 3);
 }

@@ -197,9 +197,7 @@ impl House {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         match &self.cluster {
             None => sqlx::raw_sql(sql).execute(&mut self.sql().await).await.map(drop),
-            Some(cluster) => {
-                sqlx::raw_sql(sql).execute(&mut cluster.sql().await).await.map(drop)
-            }
+            Some(cluster) => sqlx::raw_sql(sql).execute(&mut cluster.sql().await).await.map(drop),
         }
     }
 

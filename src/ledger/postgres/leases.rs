@@ -1,8 +1,9 @@
 //! Who serves this ledger, and the way from one epoch to the next.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Postgres, Row as _, Transaction};
 
 use crate::account::AccountId;
@@ -26,6 +27,14 @@ pub(in crate::ledger) struct Joined {
     pub incarnation: i64,
     /// The start of the same gateway before, which has ended or is replaced herewith.
     pub replaced: Option<i64>,
+}
+
+/// A live hold of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ledger) struct CallHold {
+    pub id: HoldId,
+    pub account: AccountId,
+    pub route: Arc<str>,
 }
 
 impl Store {
@@ -78,13 +87,22 @@ impl Store {
         .await
     }
 
-    /// Gives the place up.
+    /// Gives the place up. It stays empty while there are holds of its calls: who comes next, or the
+    /// others after a while, ends them.
     pub async fn leave(&self, incarnation: i64) -> Result<(), LedgerError> {
         self.transact(async |on| {
-            self.query("DELETE FROM {s}.gateways WHERE incarnation = $1")
+            self.query("UPDATE {s}.gateways SET lease_until = now() WHERE incarnation = $1")
                 .bind(incarnation)
-                .execute(on)
+                .execute(&mut *on)
                 .await?;
+            self.query(
+                "DELETE FROM {s}.gateways WHERE incarnation = $1 AND NOT EXISTS \
+                 (SELECT 1 FROM {s}.holds \
+                 WHERE owner = $1 AND state = 'live' AND origin = 'call')",
+            )
+            .bind(incarnation)
+            .execute(on)
+            .await?;
             Ok(())
         })
         .await
@@ -184,20 +202,21 @@ impl Store {
     }
 
     /// The live holds of the calls of one gateway.
-    pub async fn calls_of(
-        &self,
-        incarnation: i64,
-    ) -> Result<Vec<(HoldId, AccountId)>, LedgerError> {
+    pub async fn calls_of(&self, incarnation: i64) -> Result<Vec<CallHold>, LedgerError> {
         self.transact(async |on| {
             let rows = self
                 .query(
-                    "SELECT id, account FROM {s}.holds \
+                    "SELECT id, account, route FROM {s}.holds \
                      WHERE owner = $1 AND state = 'live' AND origin = 'call'",
                 )
                 .bind(incarnation)
                 .fetch_all(on)
                 .await?;
-            rows.iter().map(|row| Ok((row.hold("id")?, row.account("account")?))).collect()
+            let hold = |row: &PgRow| {
+                let (id, account) = (row.hold("id")?, row.account("account")?);
+                Ok(CallHold { id, account, route: row.text("route")?.into() })
+            };
+            rows.iter().map(hold).collect()
         })
         .await
     }
@@ -232,6 +251,17 @@ pub(in crate::ledger) struct Recovery {
 }
 
 impl Recovery {
+    /// True where a gateway has not checked in: it may be gone, stopped, or cut off from here.
+    pub async fn someone_is_silent(&mut self) -> Result<bool, LedgerError> {
+        let row = self
+            .store
+            .query("SELECT count(*) AS silent FROM {s}.gateways WHERE checked_in < $1")
+            .bind(self.checkpoint.epoch)
+            .fetch_one(&mut *self.transaction)
+            .await?;
+        Ok(row.count("silent")? > 0)
+    }
+
     /// Writes what survived in the stream and what the gateways remember, batch by batch in order.
     /// How many batches that were, and how many in between nobody has.
     pub async fn replay(

@@ -340,31 +340,9 @@ impl<'a> Work<'a> {
     }
 }
 
-/// What a sweep sees of a hold: its record in Redis.
-#[derive(Debug, Default)]
-pub(super) struct SweptHold {
-    owner: i64,
-    is_call: bool,
-    pub route: Arc<str>,
-}
-
-impl SweptHold {
-    /// Reads `L origin amount account owner route`.
-    pub fn parse(record: &str) -> Self {
-        let mut words = record.splitn(6, ' ');
-        let origin = words.by_ref().nth(1);
-        let owner = words.by_ref().nth(2).and_then(|owner| owner.parse().ok());
-        Self {
-            owner: owner.unwrap_or(0),
-            is_call: origin == Some("c"),
-            route: words.next().map_or_else(|| "".into(), unescape),
-        }
-    }
-
-    /// True where nobody else may be running a call on it.
-    pub fn is_for(&self, incarnation: i64) -> bool {
-        !self.is_call || self.owner == incarnation
-    }
+/// The route of a hold, out of its record in Redis: `L origin amount account owner route`.
+pub(super) fn route_of(record: &str) -> Arc<str> {
+    record.splitn(6, ' ').nth(5).map_or_else(|| "".into(), unescape)
 }
 
 #[cfg(test)]
@@ -372,12 +350,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_read_with_a_route_of_several_words() {
-        let hold = SweptHold::parse("L c 5 alice 7 /a b");
-        assert_eq!((hold.owner, hold.is_call, &*hold.route), (7, true, "/a b"));
-        assert!(hold.is_for(7) && !hold.is_for(8));
-        assert!(SweptHold::parse("L a 5 alice 7 ").is_for(8));
-        assert!(SweptHold::parse("").is_for(8));
+    fn a_route_of_several_words_is_read_from_a_record() {
+        assert_eq!(&*route_of("L c 5 alice 7 /a b"), "/a b");
+        assert_eq!(&*route_of("L a 5 alice 7 "), "");
+        assert_eq!(&*route_of(""), "");
     }
 
     #[test]

@@ -50,9 +50,7 @@ impl Needs {
 impl Shared {
     /// Brings all of it. Something that came in between makes the batch ask again, no more.
     pub async fn bring(&self, scripts: &Scripts, needs: Needs) -> Result<(), LedgerError> {
-        if !self.store.is_up() {
-            return Err(LedgerError::Slow { what: "Postgres" });
-        }
+        self.need_postgres()?;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         let mut accounts = needs.accounts;
         if !needs.holds.is_empty() {

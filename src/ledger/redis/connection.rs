@@ -27,6 +27,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(1);
 /// How long making a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
+/// After how long without an answer a connection is given up.
+const SILENCE_LIMIT: Duration = Duration::from_secs(3);
+
 /// How often a lost connection is tried again.
 const RECONNECT_EVERY_MS: u32 = 100;
 
@@ -56,6 +59,8 @@ pub(super) struct Info {
     pub eviction: String,
     pub used_memory: i64,
     pub replicas: i64,
+    /// Changes whenever it becomes a master.
+    pub reign: String,
 }
 
 /// What stops a script.
@@ -80,6 +85,8 @@ impl Redis {
                     connection.internal_command_timeout = CONNECT_LIMIT;
                     connection.max_command_attempts = 1;
                     connection.tcp.nodelay = Some(true);
+                    connection.unresponsive.max_timeout = Some(SILENCE_LIMIT);
+                    connection.unresponsive.interval = SILENCE_LIMIT / 3;
                 })
                 .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_EVERY_MS))
                 .build()
@@ -128,7 +135,7 @@ impl Redis {
         let epoch = scripts.epoch.number;
         let (start, end) = (format!("{epoch}-{from}"), format!("{epoch}-{}", u64::MAX));
         let found: Vec<(String, Vec<String>)> =
-            self.side.xrange(&scripts.keys[1], start, end, Some(limit)).await?;
+            limited(self.side.xrange(&scripts.keys[1], start, end, Some(limit))).await?;
         let batch = |(id, mut fields): (String, Vec<String>)| {
             let seq = id.split_once('-').and_then(|(_, seq)| seq.parse().ok())?;
             Some(NumberedBatch { seq, text: fields.pop()? })
@@ -139,7 +146,7 @@ impl Redis {
 
     /// How many batches wait in the stream.
     pub async fn stream_length(&self, scripts: &Scripts) -> Result<i64, LedgerError> {
-        Ok(self.side.xlen(&scripts.keys[1]).await?)
+        Ok(limited(self.side.xlen(&scripts.keys[1])).await?)
     }
 
     /// Keys that begin so, some at a time; with the cursor for the next time, `0` at the end.
@@ -149,44 +156,51 @@ impl Redis {
         pattern: &str,
     ) -> Result<(String, Vec<String>), LedgerError> {
         let args = [cursor, "MATCH", pattern, "COUNT", "500"].map(str::to_owned).to_vec();
-        Ok(self.side.custom(CustomCommand::new_static("SCAN", None, false), args).await?)
+        let scan = CustomCommand::new_static("SCAN", None, false);
+        Ok(limited(self.side.custom(scan, args)).await?)
     }
 
     /// The values of keys.
     pub async fn values(&self, keys: Vec<String>) -> Result<Vec<Option<String>>, LedgerError> {
-        Ok(self.side.mget(keys).await?)
+        Ok(limited(self.side.mget(keys)).await?)
     }
 
     /// Removes keys, their memory in the background.
     pub async fn remove(&self, keys: Vec<String>) -> Result<(), LedgerError> {
-        Ok(self.side.unlink(keys).await?)
+        Ok(limited(self.side.unlink(keys)).await?)
     }
 
     /// No script of any epoch is of use any more.
     pub async fn fence(&self, scripts: &Scripts) -> Result<(), LedgerError> {
-        Ok(self.side.hset(&scripts.keys[0], ("epoch", "closed")).await?)
+        Ok(limited(self.side.hset(&scripts.keys[0], ("epoch", "closed"))).await?)
     }
 
     /// Begins an epoch here.
     pub async fn begin(&self, scripts: &Scripts) -> Result<(), LedgerError> {
         for script in [&scripts.decide, &scripts.keep] {
-            let sha: String = self.side.script_load(script.text.clone()).await?;
+            let sha: String = limited(self.side.script_load(script.text.clone())).await?;
             debug_assert_eq!(sha, script.sha);
         }
-        self.side.unlink::<(), _>(scripts.keys[1].clone()).await?;
-        let meta = [("epoch", scripts.epoch.name()), ("seq", "0".into()), ("durable", "0".into())];
-        Ok(self.side.hset(&scripts.keys[0], meta.to_vec()).await?)
+        limited(self.side.unlink::<(), _>(scripts.keys[1].clone())).await?;
+        let meta = [
+            ("epoch", scripts.epoch.name()),
+            ("reign", self.info().await?.reign),
+            ("seq", "0".into()),
+            ("durable", "0".into()),
+        ];
+        Ok(limited(self.side.hset(&scripts.keys[0], meta.to_vec())).await?)
     }
 
     /// What it says of itself.
     pub async fn info(&self) -> Result<Info, LedgerError> {
         let mut info = Info::default();
         for kind in [InfoKind::Memory, InfoKind::Replication] {
-            let text: String = self.side.info(Some(kind)).await?;
+            let text: String = limited(self.side.info(Some(kind))).await?;
             for (name, value) in text.lines().filter_map(|line| line.trim().split_once(':')) {
                 match name {
                     "maxmemory_policy" => info.eviction = value.to_owned(),
                     "used_memory" => info.used_memory = value.parse().unwrap_or(0),
+                    "master_replid" => info.reign = value.to_owned(),
                     "connected_slaves" => info.replicas = value.parse().unwrap_or(0),
                     _ => {}
                 }
@@ -194,6 +208,12 @@ impl Redis {
         }
         Ok(info)
     }
+}
+
+/// An answer in time, or none: fred's own limit does not count while it looks for a connection.
+async fn limited<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let timeout = |_| Error::new(ErrorKind::Timeout, "no answer in time");
+    tokio::time::timeout(COMMAND_LIMIT, asked).await.map_err(timeout)?
 }
 
 /// fred's own task, which would outlive its client.
@@ -218,7 +238,8 @@ async fn evaluate(
     args: Vec<Value>,
 ) -> Result<Value, Stopped> {
     let keys = scripts.keys.to_vec();
-    client.evalsha(Str::from(script.sha.as_str()), keys, args).await.map_err(|error: Error| {
+    let sha = Str::from(script.sha.as_str());
+    limited(client.evalsha(sha, keys, args)).await.map_err(|error: Error| {
         let said = error.details();
         if said.starts_with("NOSCRIPT") || said.starts_with("EPOCH") {
             Stopped::Epoch

@@ -23,13 +23,18 @@ local FROZEN, CAPPED, EXPIRED = 15, 16, 17
 local call, match, format = redis.call, string.match, string.format
 local owner, heard, cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'durable')
-if meta[1] ~= EPOCH then return redis.error_reply('EPOCH ' .. tostring(meta[1])) end
+local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'durable', 'reign')
+-- A master that was a replica for a while keeps its scripts, and not its data: its replication id tells.
+local reign = match(call('INFO', 'replication'), 'master_replid:(%x+)')
+if meta[1] ~= EPOCH or meta[4] ~= reign then
+    return redis.error_reply('EPOCH ' .. tostring(meta[1]))
+end
 local seq, durable = tonumber(meta[2]), tonumber(meta[3])
 if heard > durable then
     durable = heard
-    call('HSET', KEYS[1], 'durable', format('%.0f', durable))
+    -- First what frees memory: without any, nothing else can be written.
     call('XTRIM', KEYS[2], 'MINID', match(EPOCH, '^%d+') .. '-' .. format('%.0f', durable))
+    call('HSET', KEYS[1], 'durable', format('%.0f', durable))
 end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -250,7 +255,8 @@ function decide.R(id, _, _, origin) return release(id, nil, origin) end
 
 function decide.X(id)
     local r = record_of(id)
-    if not r or r.state ~= 'L' then return UNKNOWN end
+    if not r then need = MISSING; return end
+    if r.state ~= 'L' then return UNKNOWN end
     local a = account_of(r.account)
     if not a then need = COLD; return end
     end_hold(id, r, a, 'E', 'e')

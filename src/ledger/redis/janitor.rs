@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::ledger::operation::{HoldId, Operation, Origin};
+use crate::ledger::operation::{Operation, Origin};
 use crate::ledger::{LedgerError, wall_ms};
 
 use super::script::tag;
@@ -20,6 +20,9 @@ const RARELY: Duration = Duration::from_secs(3600);
 /// For how long nothing must have touched an account before it leaves Redis.
 const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// For how long Redis must not have heard of a gateway that Postgres has not heard of either.
+const SILENT_MS: i64 = 10_000;
+
 /// How long the ending of a call's hold is remembered.
 const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
 
@@ -31,6 +34,9 @@ impl Shared {
             tokio::time::sleep(EVERY).await;
             let done = async {
                 self.look_at_redis().await?;
+                if self.must_bring.load(Ordering::Relaxed) {
+                    self.bring_held().await?;
+                }
                 self.expire_calls_of_the_gone().await?;
                 if rarely.elapsed() >= RARELY {
                     self.store.make_partitions().await?;
@@ -74,7 +80,7 @@ impl Shared {
     /// expire, so that a capture that comes all the same counts, late.
     async fn expire_calls_of_the_gone(&self) -> Result<(), LedgerError> {
         for incarnation in self.store.gone().await? {
-            if incarnation == self.incarnation {
+            if incarnation == self.incarnation || self.is_heard_of(incarnation).await? {
                 continue;
             }
             self.drain().await?;
@@ -84,9 +90,18 @@ impl Shared {
                 continue;
             }
             tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
-            self.lapse(calls.into_iter().map(|(id, _)| id));
+            // Whatever their deadlines say, with the next sweep.
+            self.lapsed().extend(calls.into_iter().map(|call| (call.id, call.route)));
         }
         Ok(())
+    }
+
+    /// True where a gateway without a lease speaks to Redis all the same: it has lost Postgres alone.
+    async fn is_heard_of(&self, incarnation: i64) -> Result<bool, LedgerError> {
+        let scripts = self.open_scripts()?;
+        let args = texts(["silence", &incarnation.to_string()]);
+        let silence = self.keep(&scripts, args).await?.as_i64().unwrap_or(-1);
+        Ok((0..SILENT_MS).contains(&silence))
     }
 
     /// Gives back the holds of the calls that an earlier start of this gateway left.
@@ -96,9 +111,9 @@ impl Shared {
         if !calls.is_empty() {
             tracing::warn!(holds = calls.len(), "releases the holds of calls that a crash cut off");
         }
-        self.owe(calls.into_iter().map(|(hold, account)| Operation::Release {
-            hold,
-            account: Some(account),
+        self.owe(calls.into_iter().map(|call| Operation::Release {
+            hold: call.id,
+            account: Some(call.account),
             origin: Origin::Call,
         }));
         Ok(())
@@ -137,11 +152,6 @@ impl Shared {
                 return Ok(());
             }
         }
-    }
-
-    /// These holds expire whatever their deadline says, the next time a batch is decided.
-    fn lapse(&self, holds: impl Iterator<Item = HoldId>) {
-        self.lapsed().extend(holds);
     }
 }
 

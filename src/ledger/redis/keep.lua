@@ -1,8 +1,10 @@
 -- What keeps Redis's picture of the ledger right, beside the batches: accounts come and go, and what
 -- Postgres decided is heard. In front of this text stand EPOCH and P, as for the batches.
 local call, match, format = redis.call, string.match, string.format
-local epoch = call('HGET', KEYS[1], 'epoch')
-if epoch ~= EPOCH then return redis.error_reply('EPOCH ' .. tostring(epoch)) end
+local meta = call('HMGET', KEYS[1], 'epoch', 'reign')
+if meta[1] ~= EPOCH or meta[2] ~= match(call('INFO', 'replication'), 'master_replid:(%x+)') then
+    return redis.error_reply('EPOCH ' .. tostring(meta[1]))
+end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -55,15 +57,18 @@ function keep.deliver(account, number, amount, frozen)
     return 1
 end
 
--- Holds whose time has run out: id, for how long (ms), record, …
-function keep.due(limit)
-    local ids = call('ZRANGEBYSCORE', KEYS[3], '-inf', format('%.0f', now), 'WITHSCORES', 'LIMIT', '0', limit)
+-- Holds whose time has run out, at most `limit`: id, record, … Those of calls are their own gateway's
+-- business (it renews what runs) until they are overdue by `grace` ms.
+function keep.due(owner, grace, limit)
+    local ids = call('ZRANGEBYSCORE', KEYS[3], '-inf', format('%.0f', now), 'WITHSCORES', 'LIMIT', '0', '10000')
     local found = {}
     for i = 1, #ids, 2 do
-        local record = call('GET', P .. 'o:' .. ids[i])
-        found[#found + 1] = ids[i]
-        found[#found + 1] = now - tonumber(ids[i + 1])
-        found[#found + 1] = record or ''
+        local record = call('GET', P .. 'o:' .. ids[i]) or ''
+        local origin, whose = match(record, '^L (%a) %d+ %S+ (%S+)')
+        if origin ~= 'c' or whose == owner or now - tonumber(ids[i + 1]) > tonumber(grace) then
+            found[#found + 1], found[#found + 2] = ids[i], record
+            if #found >= 2 * tonumber(limit) then break end
+        end
     end
     return found
 end
@@ -84,14 +89,23 @@ function keep.retire(idle, ...)
     return went
 end
 
--- Batches up to this one are in Postgres. The newest batch, and up to which they are.
-function keep.durable(seq)
+-- For how long (ms) a gateway has not been heard of here; -1 where it never was.
+function keep.silence(owner)
+    local heard = call('HGET', P .. 'alive', owner)
+    return heard and now - tonumber(heard) or -1
+end
+
+-- Batches up to this one are in Postgres; a gateway says so, which therefore lives. The newest batch,
+-- and up to which they are.
+function keep.durable(seq, owner)
+    -- First what frees memory: without any, nothing else can be written.
+    call('XTRIM', KEYS[2], 'MINID', match(EPOCH, '^%d+') .. '-' .. seq)
+    call('HSET', P .. 'alive', owner, format('%.0f', now))
     local meta = call('HMGET', KEYS[1], 'seq', 'durable')
     local newest, durable = tonumber(meta[1]), tonumber(meta[2])
     if tonumber(seq) > durable then
         durable = tonumber(seq)
         call('HSET', KEYS[1], 'durable', seq)
-        call('XTRIM', KEYS[2], 'MINID', match(EPOCH, '^%d+') .. '-' .. seq)
     end
     return { newest, durable }
 end

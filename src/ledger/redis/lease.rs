@@ -10,7 +10,7 @@ use crate::ledger::postgres::{Checkpoint, NumberedBatch, digest};
 use crate::ledger::record::{Batch, Decided};
 
 use super::script::{Epoch, Scripts};
-use super::shared::Shared;
+use super::shared::{RECOVERY_TAKES, Shared};
 
 /// How often the lease is renewed: two may fail in a row.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -95,7 +95,8 @@ impl Shared {
         let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
         if !checkpoint.recovering {
             self.follow(checkpoint);
-            self.bring_all().await?;
+            self.must_bring.store(true, Ordering::Relaxed);
+            self.bring_held().await?;
         }
         Ok(())
     }
@@ -107,6 +108,10 @@ impl Shared {
         let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
         // Whoever has not heard yet is stopped by Redis itself, if it still has the old script.
         self.redis.fence(&ending).await?;
+        if epoch > 0 && recovery.someone_is_silent().await? {
+            // It may have an answer of Redis in its hands; by then that is too old.
+            tokio::time::sleep(RECOVERY_TAKES).await;
+        }
         let survived = self.surviving(&ending, &recovery.checkpoint).await?;
         let (replayed, missing) = recovery.replay(survived).await?;
         if missing > 0 {
@@ -153,12 +158,13 @@ impl Shared {
     }
 
     /// Brings every account with a live hold, so that its deadline is watched.
-    async fn bring_all(&self) -> Result<(), LedgerError> {
+    pub async fn bring_held(&self) -> Result<(), LedgerError> {
         let scripts = self.open_scripts()?;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         for some in self.store.accounts_with_holds().await?.chunks(500) {
             self.bring_accounts(&scripts, some, &nonce).await?;
         }
+        self.must_bring.store(false, Ordering::Relaxed);
         Ok(())
     }
 }

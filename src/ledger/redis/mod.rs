@@ -27,10 +27,10 @@ use tokio::task::JoinSet;
 use crate::config::Secret;
 use crate::metrics::Metrics;
 
-use self::batch::{Answer, Asked, Code, Place, Reply, SweptHold, Work};
+use self::batch::{Answer, Asked, Code, Place, Reply, Work, route_of};
 use self::connection::{Redis, Stopped};
 use self::script::Scripts;
-use self::shared::{Shared, texts};
+use self::shared::{Sent, Shared, texts};
 use super::LedgerError;
 use super::backend::{Backend, Expired, IsLive};
 use super::config::LedgerConfig;
@@ -54,9 +54,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long after its deadline a call's hold is left to its own gateway, which renews it while the
 /// call runs.
-const GRACE_MS: i64 = 60_000;
+const GRACE_MS: &str = "60000";
 
-/// How many holds a sweep looks at.
+/// How many holds a sweep ends.
 const SWEPT: &str = "500";
 
 /// One gateway's way into the cluster ledger.
@@ -94,7 +94,10 @@ impl ClusterLedger {
         let cap = config.unsynced_cap.micros();
         let shared = Shared::new(store, redis, config.durability, joined.incarnation, cap, metrics);
         match shared.look_at_redis().await {
-            Err(error @ LedgerError::Disagrees { .. }) => return Err(error),
+            Err(error @ LedgerError::Disagrees { .. }) => {
+                shared.store.leave(joined.incarnation).await?;
+                return Err(error);
+            }
             Err(error) => tracing::error!(%error, "Redis does not answer"),
             Ok(()) => {}
         }
@@ -110,13 +113,6 @@ impl ClusterLedger {
         ledger.tasks.spawn(ledger.shared.clone().run_syncer());
         ledger.tasks.spawn(ledger.shared.clone().run_janitor());
         Ok(ledger)
-    }
-
-    /// Ends what calls of this gateway have left, and makes everything durable.
-    async fn write_everything(&self) -> Result<(), LedgerError> {
-        self.shared.release_calls_of(self.shared.incarnation).await?;
-        self.settle_owed().await;
-        self.shared.drain().await
     }
 
     async fn wait_until_open(&mut self) {
@@ -172,9 +168,10 @@ impl ClusterLedger {
     /// Has a batch decided and made as durable as is promised.
     async fn ask(&self, asked: &[Asked<'_>]) -> Vec<Answer> {
         let mut work = Work::new(asked);
+        let sent = self.shared.sending();
         if let Some(scripts) = self.shared.scripts() {
             self.decide(&scripts, &mut work).await;
-            if !self.seal(&scripts, &work).await {
+            if !self.seal(&scripts, &work, sent).await {
                 work.take_back();
             }
         }
@@ -212,8 +209,8 @@ impl ClusterLedger {
     }
 
     /// Whether the answers may be given: with a lease, and in Postgres where that is promised.
-    async fn seal(&self, scripts: &Scripts, work: &Work<'_>) -> bool {
-        if !self.shared.may_answer() || !self.shared.ring().is_open(scripts.epoch.number) {
+    async fn seal(&self, scripts: &Scripts, work: &Work<'_>, sent: Sent) -> bool {
+        if !self.shared.may_answer(sent) || !self.shared.ring().is_open(scripts.epoch.number) {
             return false;
         }
         if !work.must_be_durable(self.shared.durability) || work.seq <= self.shared.ring().durable()
@@ -230,12 +227,13 @@ impl ClusterLedger {
         if let Err(error) = &sealed {
             tracing::warn!(%error, "what Redis decided is not in Postgres yet");
         }
-        sealed.is_ok() && self.shared.may_answer()
+        sealed.is_ok() && self.shared.may_answer(sent)
     }
 
     /// Decides in Postgres, and lets Redis hear of it. What Redis decided before is there first.
     async fn apply_rare(&self, operations: &[Operation]) -> Vec<Outcome> {
         let decided = async {
+            self.shared.need_postgres()?;
             self.shared.drain().await?;
             self.shared.store.decide(operations, self.shared.clock.now(0)).await
         };
@@ -281,21 +279,21 @@ impl ClusterLedger {
     /// Renews or expires the holds whose time is up.
     async fn sweep(&self, is_live: &IsLive<'_>) -> Result<Vec<Expired>, LedgerError> {
         let Some(scripts) = self.shared.scripts() else { return Ok(Vec::new()) };
-        let due = self.shared.keep(&scripts, texts(["due", SWEPT])).await?;
-        let due: Vec<(String, i64, String)> = due.convert()?;
-        let lapsed: Vec<_> = std::mem::take(&mut *self.shared.lapsed());
+        let owner = self.shared.incarnation.to_string();
+        let due = self.shared.keep(&scripts, texts(["due", &owner, GRACE_MS, SWEPT])).await?;
+        let due: Vec<(String, String)> = due.convert()?;
         let mut renewed = Vec::new();
         let mut expiring: Vec<(HoldId, Arc<str>, bool)> = Vec::new();
-        for (id, overdue_ms, record) in due {
+        for (id, record) in due {
             let Ok(id) = id.parse::<HoldId>() else { continue };
-            let hold = SweptHold::parse(&record);
             if is_live(&id) {
                 renewed.push(Operation::Renew { hold: id, ttl_ms: CALL_TTL_MS });
-            } else if hold.is_for(self.shared.incarnation) || overdue_ms > GRACE_MS {
-                expiring.push((id, hold.route, false));
+            } else {
+                expiring.push((id, route_of(&record), false));
             }
         }
-        expiring.extend(lapsed.into_iter().map(|id| (id, "".into(), true)));
+        let lapsed = std::mem::take(&mut *self.shared.lapsed());
+        expiring.extend(lapsed.into_iter().map(|(id, route)| (id, route, true)));
         let mut asked: Vec<_> = renewed.iter().map(Asked::Operation).collect();
         asked.extend(expiring.iter().map(|(id, _, sure)| Asked::Expire(id, *sure)));
         let answers = self.ask(&asked).await;
@@ -344,7 +342,8 @@ impl Backend for ClusterLedger {
         if self.closed {
             return true;
         }
-        let written = match self.write_everything().await {
+        self.settle_owed().await;
+        let written = match self.shared.drain().await {
             Ok(()) => self.shared.ring().is_empty(),
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet");

@@ -45,6 +45,8 @@ pub struct Plan {
     pub durability: Durability,
     pub gateways: usize,
     pub persistence: Persistence,
+    /// Its randomness, if not of a seed of its own.
+    pub random: Option<Random>,
     /// More variables for every gateway, and for Postgres.
     pub gateway_env: Vec<(String, String)>,
     pub postgres_env: Vec<(String, String)>,
@@ -56,6 +58,7 @@ impl Plan {
             durability,
             gateways,
             persistence: Persistence::None,
+            random: None,
             gateway_env: Vec::new(),
             postgres_env: Vec::new(),
         }
@@ -170,7 +173,7 @@ impl Cluster {
 
     /// Around a Redis that runs already.
     pub async fn around(plan: &Plan, redis: Redis) -> Self {
-        let random = Random(seed());
+        let random = plan.random.clone().unwrap_or_else(|| Random(seed()));
         let postgres = Postgres::start_with(Disk::Relaxed, &plan.postgres_env);
         let database = postgres.database();
         let upstream = Upstream::start().await;

@@ -1,5 +1,5 @@
-//! Faults at random, two at a time now and then, for as long as one likes:
-//! `make torture MINUTES=n`. In a plain test run it is short.
+//! Faults at random, one after the other, for as long as one likes: `make torture MINUTES=n`. In a
+//! plain test run it is short.
 
 use std::time::{Duration, Instant};
 
@@ -89,8 +89,8 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     let mut random = random;
     let persistence = random.one_of(&[Persistence::None, Persistence::Aof]);
     let gateways = 2 + random.below(2) as usize;
-    let mut cluster = Cluster::of(&Plan { persistence, ..Plan::new(durability, gateways) }).await;
-    cluster.random = random;
+    let plan = Plan { persistence, random: Some(random), ..Plan::new(durability, gateways) };
+    let mut cluster = Cluster::of(&plan).await;
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
     let end = Instant::now() + time;

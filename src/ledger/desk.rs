@@ -302,8 +302,7 @@ impl Desk<'_> {
         if let Some(account) = self.books.accounts.get(&live.account).copied() {
             debug_assert!(account.held >= live.amount, "an account holds what its holds add up to");
             let held = account.held.checked_sub(live.amount).unwrap_or_default();
-            self.remember_account(&live.account);
-            self.books.accounts.insert(live.account.clone(), Account { held, ..account });
+            self.put_account(&live.account, Account { held, ..account });
         }
         self.set_hold(id, None);
         // A hold that came and went before it reached the disk leaves no row there.
@@ -337,17 +336,18 @@ impl Desk<'_> {
     }
 
     fn set_account(&mut self, id: &AccountId, account: Account) {
-        self.remember_account(id);
-        let before = self.books.accounts.insert(id.clone(), account);
+        let before = self.put_account(id, account);
         // A hold moves only `held`, which the disk derives from the holds themselves.
         if before.is_none_or(|b| (b.balance, b.seq) != (account.balance, account.seq)) {
             self.changes.touched.insert(id.clone());
         }
     }
 
-    fn remember_account(&mut self, id: &AccountId) {
-        let before = self.books.accounts.get(id).copied();
+    /// Puts it down so that it can be taken back; what was there before.
+    fn put_account(&mut self, id: &AccountId, account: Account) -> Option<Account> {
+        let before = self.books.accounts.insert(id.clone(), account);
         self.changes.undo.push(Undo::Account(id.clone(), before));
+        before
     }
 
     fn set_hold(&mut self, id: &HoldId, hold: Option<LiveHold>) {

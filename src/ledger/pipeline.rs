@@ -2,6 +2,7 @@
 //! answers all, and takes what has queued up meanwhile. A lone request waits for nobody; under
 //! load the batch grows by itself.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ impl<B: Backend> Worker<B> {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
         let mut inbox = Vec::with_capacity(MAX_BATCH);
         let mut tick_at = Instant::now() + self.backend.tick_after();
+        // Kept from one batch to the next: setting a timer to an earlier time wakes the runtime.
+        let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
             tokio::select! {
                 biased;
@@ -118,11 +121,14 @@ impl<B: Backend> Worker<B> {
                     }
                     tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
                 }
-                () = tokio::time::sleep_until(tick_at) => {}
+                () = &mut timer => {}
             }
             if Instant::now() >= tick_at {
                 self.tick().await;
                 tick_at = Instant::now() + self.backend.tick_after();
+            }
+            if tick_at < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(tick_at);
             }
         }
     }

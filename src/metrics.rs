@@ -1,8 +1,8 @@
 //! Every metric, declared once. Credit metrics count whole credits; no account is ever a label.
 
 use prometheus::{
-    CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 /// Handles to every metric of one gateway. Cheap to clone; all clones count together.
@@ -31,12 +31,18 @@ pub struct Metrics {
     pub ledger_sync_lag_seconds: Gauge,
     /// `farebox_ledger_up`: 0 while the ledger cannot write.
     pub ledger_up: IntGauge,
+    /// `farebox_ready`: what `/readyz` says.
+    pub ready: IntGauge,
     /// `farebox_calls_in_flight`
     pub calls_in_flight: IntGauge,
     /// `farebox_connections`
     pub connections: IntGauge,
     /// `farebox_pack_views_total`
     pub pack_views: IntCounter,
+    /// `farebox_route_cost_minor{route,currency}`: the operator's own cost of one call.
+    pub route_cost_minor: GaugeVec,
+    /// `farebox_credit_price_minor{currency}`: what one credit sells for.
+    pub credit_price_minor: GaugeVec,
 }
 
 const ROUTES_SECONDS: [f64; 14] =
@@ -67,6 +73,10 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str| {
             let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let amount = |name: &str, help: &str, labels: &[&str]| {
+            let metric = GaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
         let single = |name: &str, help: &str, buckets: &[f64]| {
@@ -124,9 +134,20 @@ impl Metrics {
             )?,
             ledger_sync_lag_seconds: sync_lag,
             ledger_up: gauge("farebox_ledger_up", "1 while the ledger can write")?,
+            ready: gauge("farebox_ready", "1 while the gateway wants new calls")?,
             calls_in_flight: gauge("farebox_calls_in_flight", "Calls being served")?,
             connections: gauge("farebox_connections", "Open connections on the public listener")?,
             pack_views,
+            route_cost_minor: amount(
+                "farebox_route_cost_minor",
+                "What one call costs the operator, in minor units of the currency",
+                &["route", "currency"],
+            )?,
+            credit_price_minor: amount(
+                "farebox_credit_price_minor",
+                "What one credit sells for in the smallest pack, in minor units of the currency",
+                &["currency"],
+            )?,
             registry,
         })
     }

@@ -7,9 +7,11 @@
 #   scripts/setup.sh          all of it
 #
 # On Debian and Ubuntu it installs with apt, through sudo unless you are root; elsewhere it lists
-# what to install and exits 1. It touches nothing that is there already. Rust itself is yours to
+# what to install and exits 1. promtool is unpacked into target/ and not installed, because its
+# package would also start a Prometheus. It touches nothing that is there already. Rust itself is yours to
 # install: which toolchain you use is no script's business.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Tools that cargo builds; newer ones may ask for a newer Rust than ours.
 readonly nextest_version=0.9.143 deny_version=0.20.2
@@ -62,20 +64,45 @@ check_rust() {
     done
 }
 
+as_root() { # COMMAND…
+    if ((EUID == 0)); then "$@"; return; fi
+    have sudo || die "not root, and no sudo: run as root: $*"
+    sudo "$@"
+}
+
 install_packages() {
     if ((${#packages[@]} == 0)); then return; fi
     say "missing here:"
     printf '  %s\n' "${reasons[@]}"
     have apt-get || die "no apt-get on this system: install the above with its own package manager, then run this again"
-    local as_root=()
-    if ((EUID != 0)); then
-        have sudo || die "not root, and no sudo: run as root: apt-get install ${packages[*]}"
-        as_root=(sudo)
-    fi
     say "installing with apt-get: ${packages[*]}"
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+# The program alone, out of Debian's package, whose installation would start a service.
+unpack_promtool() {
+    local promtool=${CARGO_TARGET_DIR:-target}/tools/promtool
+    if "$promtool" --version >/dev/null 2>&1; then return; fi
+    mkdir -p "${promtool%/*}"
+    if have promtool; then
+        ln -sf "$(command -v promtool)" "$promtool"
+        return
+    fi
+    have apt-get || die "promtool is missing: install Prometheus' tools: they test the rules and alerts"
+    say "unpacking promtool from the package prometheus, which stays uninstalled: it tests the rules and alerts"
+    local folder
+    folder=$(mktemp -d)
+    # As root, apt would otherwise download as a user that cannot write here, and say so.
+    local download=(apt-get download -qq -o APT::Sandbox::User=root prometheus)
+    (cd "$folder" && "${download[@]}" 2>/dev/null) || {
+        as_root apt-get update -qq
+        (cd "$folder" && "${download[@]}")
+    }
+    dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$promtool"
+    chmod +x "$promtool"
+    rm -r "$folder"
 }
 
 install_cargo_tool() { # NAME VERSION WHY
@@ -97,6 +124,7 @@ install_packages
 case $what in
     test | all)
         check_rust test
+        unpack_promtool
         install_cargo_tool cargo-nextest "$nextest_version" "runs the tests, each in a process of its own"
         install_cargo_tool cargo-deny "$deny_version" "checks licences, sources and advisories of the dependencies"
         ;;

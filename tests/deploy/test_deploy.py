@@ -142,6 +142,11 @@ class Monitoring(unittest.TestCase):
                 self.assertIn(alert["labels"]["severity"], ("page", "ticket"))
                 self.assertIn(alert["annotations"]["runbook"], pages)
 
+    def test_every_page_of_the_runbook_that_another_names_is_there(self):
+        anchors = headings(RUNBOOK)
+        for anchor in re.findall(r"\]\(#([^)]+)\)", RUNBOOK.read_text()):
+            self.assertIn(anchor, anchors)
+
     def test_every_alert_is_shown_to_fire(self):
         tests = (PROMETHEUS / "alerts_test.yml").read_text()
         for alert in rules("alerts.yml"):

@@ -45,6 +45,9 @@ pub struct Metrics {
     pub credit_price_minor: GaugeVec,
 }
 
+const OUTCOMES: [&str; 4] = ["captured", "released", "expired", "refused"];
+const SOURCES: [&str; 4] = ["admin", "signup", "stripe", "import"];
+
 const ROUTES_SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 const SHORT_SECONDS: [f64; 12] =
@@ -84,6 +87,10 @@ impl Metrics {
             let metric = Histogram::with_opts(options)?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
+        let credits_granted = sum("farebox_credits_granted_total", "Credits added", &["source"])?;
+        for source in SOURCES {
+            credits_granted.with_label_values(&[source]);
+        }
         let sync_lag = Gauge::new(
             "farebox_ledger_sync_lag_seconds",
             "Age of the oldest operation that was acknowledged and is not yet durable",
@@ -121,7 +128,7 @@ impl Metrics {
                 "Credits set aside and given back",
                 &["route"],
             )?,
-            credits_granted: sum("farebox_credits_granted_total", "Credits added", &["source"])?,
+            credits_granted,
             ledger_batch_size: single(
                 "farebox_ledger_batch_size",
                 "Operations decided together",
@@ -150,6 +157,16 @@ impl Metrics {
             )?,
             registry,
         })
+    }
+
+    /// Has the counters of a route's credits begin at 0. A counter that appears with its first
+    /// event hides it: Prometheus sees no increase.
+    pub fn begin_route(&self, route: &str) {
+        for outcome in OUTCOMES {
+            self.holds.with_label_values(&[route, outcome]);
+        }
+        self.credits_captured.with_label_values(&[route]);
+        self.credits_released.with_label_values(&[route]);
     }
 
     /// The metrics as Prometheus scrapes them.

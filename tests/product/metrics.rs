@@ -103,6 +103,23 @@ credits = 0
 }
 
 #[tokio::test]
+async fn counters_of_credits_begin_at_zero_so_that_the_first_event_is_an_increase() {
+    let upstream = Upstream::canned().await;
+    let gateway = TestGateway::before(&upstream, "").await;
+    let seen = scrape(&gateway).await;
+    let route = "route=\"/api/ai/generate\"";
+    for series in [
+        format!("farebox_holds_total{{outcome=\"expired\",{route}}}"),
+        format!("farebox_holds_total{{outcome=\"captured\",{route}}}"),
+        format!("farebox_credits_captured_total{{{route}}}"),
+        format!("farebox_credits_released_total{{{route}}}"),
+        "farebox_credits_granted_total{source=\"stripe\"}".to_owned(),
+    ] {
+        assert_eq!(seen.get(&series), Some(&0.0), "{series}: {seen:#?}");
+    }
+}
+
+#[tokio::test]
 async fn paths_that_strangers_choose_make_no_series() {
     let upstream = Upstream::canned().await;
     let gateway = TestGateway::before(&upstream, "").await;

@@ -75,7 +75,7 @@ def dashboard_queries():
     queries = [
         target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])
     ]
-    return queries + [note["expr"] for note in dashboard()["annotations"]["list"]]
+    return queries + [note["target"]["expr"] for note in dashboard()["annotations"]["list"]]
 
 
 def headings(path):

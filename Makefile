@@ -51,7 +51,7 @@ docs: ## Build the API documentation, warnings denied
 .PHONY: test-rules test-deploy
 test-rules: ## Prometheus' rules and alerts, against what gateways would show
 	cd deploy/prometheus && $(abspath $(PROMTOOL)) check config prometheus.yml
-	cd deploy/prometheus && $(abspath $(PROMTOOL)) test rules rules_test.yml alerts_test.yml
+	cd deploy/prometheus && $(abspath $(PROMTOOL)) test rules *_test.yml
 test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runbook, against the code
 	cargo build --locked --bin farebox
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox PROMTOOL=$(PROMTOOL) $(DEPLOY_VENV)/bin/python tests/deploy/test_deploy.py

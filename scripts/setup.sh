@@ -64,20 +64,19 @@ check_rust() {
     done
 }
 
-as_root() { # COMMAND…
-    if ((EUID == 0)); then "$@"; return; fi
-    have sudo || die "not root, and no sudo: run as root: $*"
-    sudo "$@"
-}
-
 install_packages() {
     if ((${#packages[@]} == 0)); then return; fi
     say "missing here:"
     printf '  %s\n' "${reasons[@]}"
     have apt-get || die "no apt-get on this system: install the above with its own package manager, then run this again"
+    local as_root=()
+    if ((EUID != 0)); then
+        have sudo || die "not root, and no sudo: run as root: apt-get install ${packages[*]}"
+        as_root=(sudo)
+    fi
     say "installing with apt-get: ${packages[*]}"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive \
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 }
 
@@ -95,11 +94,8 @@ unpack_promtool() {
     local folder
     folder=$(mktemp -d)
     # As root, apt would otherwise download as a user that cannot write here, and say so.
-    local download=(apt-get download -qq -o APT::Sandbox::User=root prometheus)
-    (cd "$folder" && "${download[@]}" 2>/dev/null) || {
-        as_root apt-get update -qq
-        (cd "$folder" && "${download[@]}")
-    }
+    (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root prometheus) ||
+        die "the package prometheus cannot be had: run apt-get update as root, then this again"
     dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$promtool"
     chmod +x "$promtool"
     rm -r "$folder"

@@ -7,8 +7,7 @@
 #   scripts/setup.sh          all of it
 #
 # On Debian and Ubuntu it installs with apt, through sudo unless you are root; elsewhere it lists
-# what to install and exits 1. promtool is unpacked into target/ and not installed, because its
-# package would also start a Prometheus. It touches nothing that is there already. Rust itself is yours to
+# what to install and exits 1. It touches nothing that is there already. Rust itself is yours to
 # install: which toolchain you use is no script's business.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -80,7 +79,13 @@ install_packages() {
         apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 }
 
-# The program alone, out of Debian's package, whose installation would start a service.
+install_cargo_tool() { # NAME VERSION WHY
+    if cargo "${1#cargo-}" --version >/dev/null 2>&1; then return; fi
+    say "building $1 $2 (some minutes, once): $3"
+    cargo install --locked --version "$2" "$1"
+}
+
+# The program alone, out of Debian's package: installing that would also start a Prometheus.
 unpack_promtool() {
     local promtool=${CARGO_TARGET_DIR:-target}/tools/promtool
     if "$promtool" --version >/dev/null 2>&1; then return; fi
@@ -99,12 +104,6 @@ unpack_promtool() {
     dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$promtool"
     chmod +x "$promtool"
     rm -r "$folder"
-}
-
-install_cargo_tool() { # NAME VERSION WHY
-    if cargo "${1#cargo-}" --version >/dev/null 2>&1; then return; fi
-    say "building $1 $2 (some minutes, once): $3"
-    cargo install --locked --version "$2" "$1"
 }
 
 what=${1:-all}

@@ -31,6 +31,10 @@ pub struct Metrics {
     pub ledger_sync_lag_seconds: Gauge,
     /// `farebox_ledger_up`: 0 while the ledger cannot write.
     pub ledger_up: IntGauge,
+    /// `farebox_route_cost_minor{route,currency}`: the operator's own cost of one call.
+    pub route_cost_minor: GaugeVec,
+    /// `farebox_credit_price_minor{currency}`: what one credit sells for.
+    pub credit_price_minor: GaugeVec,
     /// `farebox_ready`: what `/readyz` says.
     pub ready: IntGauge,
     /// `farebox_calls_in_flight`
@@ -39,10 +43,6 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// `farebox_pack_views_total`
     pub pack_views: IntCounter,
-    /// `farebox_route_cost_minor{route,currency}`: the operator's own cost of one call.
-    pub route_cost_minor: GaugeVec,
-    /// `farebox_credit_price_minor{currency}`: what one credit sells for.
-    pub credit_price_minor: GaugeVec,
 }
 
 const OUTCOMES: [&str; 4] = ["captured", "released", "expired", "refused"];
@@ -141,10 +141,6 @@ impl Metrics {
             )?,
             ledger_sync_lag_seconds: sync_lag,
             ledger_up: gauge("farebox_ledger_up", "1 while the ledger can write")?,
-            ready: gauge("farebox_ready", "1 while the gateway wants new calls")?,
-            calls_in_flight: gauge("farebox_calls_in_flight", "Calls being served")?,
-            connections: gauge("farebox_connections", "Open connections on the public listener")?,
-            pack_views,
             route_cost_minor: amount(
                 "farebox_route_cost_minor",
                 "What one call costs the operator, in minor units of the currency",
@@ -155,6 +151,10 @@ impl Metrics {
                 "What one credit sells for in the smallest pack, in minor units of the currency",
                 &["currency"],
             )?,
+            ready: gauge("farebox_ready", "1 while the gateway wants new calls")?,
+            calls_in_flight: gauge("farebox_calls_in_flight", "Calls being served")?,
+            connections: gauge("farebox_connections", "Open connections on the public listener")?,
+            pack_views,
             registry,
         })
     }

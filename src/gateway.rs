@@ -19,7 +19,7 @@ use crate::ledger::{
     CreditsConfig, Durability, KeyRecord, Ledger, LedgerError, Pipeline, SqliteLedger,
 };
 use crate::metrics::Metrics;
-use crate::price::{PackConfig, PriceTable, RouteConfig, list_packs, list_prices};
+use crate::price::{PackConfig, PriceTable, RouteConfig, credit_price, list_packs, list_prices};
 use crate::proxy::{
     CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, ServerConfig, TlsFiles,
     TlsFilesError, Upstream, UpstreamConfig,
@@ -132,7 +132,7 @@ impl Gateway {
         let (stop, stopping) = watch::channel(false);
         let (cut_off, cut) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
-        let readiness = Readiness::default();
+        let readiness = Readiness::new(&metrics);
         let live = Arc::new(ArcSwap::from_pointee(live));
         let in_flight = CallsInFlight::new(metrics.calls_in_flight.clone());
         let gate = Gate::new(
@@ -341,8 +341,29 @@ async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError>
     for upstream in &upstreams {
         upstream.resolve().await;
     }
-    Live::new(Arc::new(catalogue), &upstreams, metrics)
-        .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))
+    let live = Live::new(Arc::new(catalogue), &upstreams, metrics)
+        .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))?;
+    show_margins(&live.catalogue.prices, &config.packs, metrics);
+    Ok(live)
+}
+
+/// Shows what calls cost the operator and what their credits sell for, and no more what they did
+/// before. Rules for different methods of one path share its label: the dearest is shown.
+fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
+    metrics.route_cost_minor.reset();
+    for route in prices.routes() {
+        if let Some(cost) = route.cost {
+            let labels = [route.label(), &cost.currency().code().to_ascii_lowercase()];
+            let shown = metrics.route_cost_minor.with_label_values(&labels);
+            shown.set(shown.get().max(cost.as_minor_metric()));
+        }
+    }
+    metrics.credit_price_minor.reset();
+    if let Some(price) = credit_price(packs) {
+        let currency = price.currency().code().to_ascii_lowercase();
+        let shown = metrics.credit_price_minor.with_label_values(&[&currency]);
+        shown.set(price.as_minor_metric());
+    }
 }
 
 fn limits(server: &ServerConfig) -> Limits {

@@ -51,7 +51,8 @@ impl AdminClient {
                 let (auth, credits) = (AuthConfig::default(), CreditsConfig::default());
                 let shop = open_shop(ledger, metrics, &auth, credits, "").await?;
                 let token = Secret::new(uuid::Uuid::new_v4().to_string());
-                let router = api::admin(shop, token.clone(), Readiness::default());
+                let readiness = Readiness::new(&shop.metrics);
+                let router = api::admin(shop, token.clone(), readiness);
                 Ok(Self::Here { router, token, pipeline })
             }
             Err(LedgerError::Locked { .. }) => Self::reach(file),

@@ -6,7 +6,7 @@ use axum::Router;
 use http::{Method, StatusCode};
 
 use crate::http::{Answer, admin, get, post};
-use crate::support::{TestGateway, Upstream, config_text, eventually, token};
+use crate::support::{TestGateway, Upstream, config_text, eventually, parse, token};
 
 /// `/metrics` by series, with the labels in the order of their names.
 async fn scrape(gateway: &TestGateway) -> HashMap<String, f64> {
@@ -85,6 +85,7 @@ credits = 0
         ("farebox_credits_granted_total{source=\"admin\"}".to_owned(), 200.0),
         ("farebox_credits_granted_total{source=\"signup\"}".to_owned(), 3.0),
         ("farebox_pack_views_total".to_owned(), 2.0),
+        ("farebox_ready".to_owned(), 1.0),
         ("farebox_ledger_up".to_owned(), 1.0),
         ("farebox_ledger_sync_lag_seconds".to_owned(), 0.0),
     ] {
@@ -99,6 +100,23 @@ credits = 0
         }
     }
     gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn counters_of_credits_begin_at_zero_so_that_the_first_event_is_an_increase() {
+    let upstream = Upstream::canned().await;
+    let gateway = TestGateway::before(&upstream, "").await;
+    let seen = scrape(&gateway).await;
+    let route = "route=\"/api/ai/generate\"";
+    for series in [
+        format!("farebox_holds_total{{outcome=\"expired\",{route}}}"),
+        format!("farebox_holds_total{{outcome=\"captured\",{route}}}"),
+        format!("farebox_credits_captured_total{{{route}}}"),
+        format!("farebox_credits_released_total{{{route}}}"),
+        "farebox_credits_granted_total{source=\"stripe\"}".to_owned(),
+    ] {
+        assert_eq!(seen.get(&series), Some(&0.0), "{series}: {seen:#?}");
+    }
 }
 
 #[tokio::test]
@@ -130,4 +148,46 @@ async fn what_relaxed_has_not_written_yet_is_its_lag() {
     });
     assert!(written.await, "nothing waits for longer than it may");
     assert_eq!(scrape(&gateway).await["farebox_ledger_up"], 1.0);
+}
+
+#[tokio::test]
+async fn what_calls_cost_and_credits_sell_for_is_shown_as_of_the_last_reload() {
+    let upstream = Upstream::canned().await;
+    let route = |method: &str, cost: &str| {
+        format!(
+            "[[routes]]\npath = \"/draw\"\nmethods = [\"{method}\"]\nupstream = \"ai\"\n\
+             credits = 5\n{cost}\n\n"
+        )
+    };
+    let pack = |credits: u32, price: &str| {
+        format!("[[packs]]\nid = \"p{credits}\"\ncredits = {credits}\nprice = \"{price}\"\n\n")
+    };
+    let config = |parts: &[String]| config_text(upstream.address, &parts.concat());
+    let before = config(&[
+        route("GET", "cost = \"0.0004 EUR\""),
+        route("POST", "cost = \"0.04 EUR\""),
+        route("PUT", ""),
+        pack(500, "79.00 EUR"),
+        pack(100, "19.00 EUR"),
+    ]);
+    let gateway = TestGateway::start(&before).await;
+    let seen = scrape(&gateway).await;
+    let cost = |currency: &str| {
+        format!("farebox_route_cost_minor{{currency=\"{currency}\",route=\"/draw\"}}")
+    };
+    let price = |currency: &str| format!("farebox_credit_price_minor{{currency=\"{currency}\"}}");
+    assert_eq!(seen.get(&cost("eur")), Some(&4.0), "the dearest method: {seen:#?}");
+    assert_eq!(seen.get(&price("eur")), Some(&19.0), "the smallest pack: {seen:#?}");
+    let told = seen.keys().filter(|series| series.starts_with("farebox_route_cost_minor")).count();
+    assert_eq!(told, 1, "a route that tells no cost has none: {seen:#?}");
+
+    let after = config(&[route("POST", "cost = \"0.5 JPY\""), pack(200, "300 JPY")]);
+    let after = parse(&after, gateway.folder.path());
+    gateway.gateway.reload(&after).await.unwrap();
+    let seen = scrape(&gateway).await;
+    assert_eq!(seen.get(&cost("jpy")), Some(&0.5), "{seen:#?}");
+    assert_eq!(seen.get(&price("jpy")), Some(&1.5), "{seen:#?}");
+    for gone in [cost("eur"), price("eur")] {
+        assert_eq!(seen.get(&gone), None, "{seen:#?}");
+    }
 }

@@ -11,7 +11,9 @@ use crate::metrics::Metrics;
 use super::backend::{Backend, Reader};
 use super::error::LedgerError;
 use super::hold::{CALL_TTL_MS, Hold, LiveHolds};
-use super::operation::{Balance, HoldId, NewHold, Operation, Origin, Outcome, Posting, Refusal};
+use super::operation::{
+    Balance, CallId, HoldId, NewHold, Operation, Origin, Outcome, Posting, Refusal,
+};
 use super::pipeline::{Message, Pipeline, Request};
 use super::report::{FoldReport, ReconcileReport};
 
@@ -58,11 +60,12 @@ impl Ledger {
     /// [`Refusal::Insufficient`] and [`Refusal::Unavailable`].
     pub async fn hold(
         &self,
-        id: HoldId,
+        id: CallId,
         account: AccountId,
         amount: Credits,
         route: Arc<str>,
     ) -> Result<Hold, Refusal> {
+        let id = HoldId::from(id);
         let guard = Hold::arm(self.clone(), id.clone(), account.clone(), amount, route.clone());
         let hold =
             NewHold { id, account, amount, route, origin: Origin::Call, ttl_ms: CALL_TTL_MS };

@@ -37,6 +37,40 @@ impl HoldId {
     }
 }
 
+/// The right to make one call's hold: it is used up by [`Ledger::hold`](super::Ledger::hold), so
+/// that no two holds of calls can share an id. What is decided of a call's hold counts on that.
+///
+/// ```compile_fail,E0382
+/// use farebox::{account::AccountId, credits::Credits, ledger::{CallId, Ledger}};
+///
+/// async fn twice(ledger: Ledger, alice: AccountId, amount: Credits) {
+///     let id = CallId::new();
+///     let _first = ledger.hold(id, alice.clone(), amount, "/x".into()).await;
+///     let _second = ledger.hold(id, alice, amount, "/x".into()).await; // used up
+/// }
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub struct CallId(HoldId);
+
+impl CallId {
+    /// A new id.
+    #[expect(clippy::new_without_default, reason = "a default that differs each time surprises")]
+    pub fn new() -> Self {
+        Self(HoldId::for_call())
+    }
+
+    /// The id that its hold will have.
+    pub fn hold_id(&self) -> &HoldId {
+        &self.0
+    }
+}
+
+impl From<CallId> for HoldId {
+    fn from(id: CallId) -> Self {
+        id.0
+    }
+}
+
 impl FromStr for HoldId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {

@@ -8,7 +8,7 @@ use prometheus::IntGauge;
 
 use super::live::{Live, PricedRoute};
 use crate::account::AccountId;
-use crate::ledger::{Hold, HoldId};
+use crate::ledger::{CallId, Hold, HoldId};
 use crate::price::CanonicalPath;
 use crate::problem::Language;
 
@@ -18,6 +18,8 @@ use crate::problem::Language;
 pub struct Call {
     /// The request id, and the id of the hold.
     pub id: HoldId,
+    /// The right to that hold, until it is asked for.
+    pub unheld: Option<CallId>,
     pub started: Instant,
     pub language: Language,
     /// The config that this call runs on, whatever a reload brings meanwhile.
@@ -56,8 +58,10 @@ pub struct Progress {
 
 impl Call {
     pub fn begin(in_flight: &CallsInFlight) -> Self {
+        let unheld = CallId::new();
         Self {
-            id: HoldId::for_call(),
+            id: unheld.hold_id().clone(),
+            unheld: Some(unheld),
             started: Instant::now(),
             language: Language::English,
             live: None,

@@ -92,8 +92,9 @@ impl Gate {
 
         let Some(route) = call.route().filter(|_| !quote.credits.is_zero()) else { return Ok(()) };
         let label = route.label.clone();
-        let held =
-            self.shop.ledger.hold(call.id.clone(), identity.account, quote.credits, label).await;
+        // A call is admitted once.
+        let id = call.unheld.take().ok_or_else(Problem::ledger_unavailable)?;
+        let held = self.shop.ledger.hold(id, identity.account, quote.credits, label).await;
         call.hold = Some(held.map_err(|refusal| self.shop.refuse(refusal, quote.credits))?);
         Ok(())
     }

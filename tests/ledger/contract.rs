@@ -2,7 +2,7 @@
 
 use farebox::credits::{Credits, SignedCredits};
 use farebox::ledger::{
-    Backend as _, EntryKind, HoldId, KeyHash, KeyRecord, Operation, Origin, Outcome, Refusal,
+    Backend as _, CallId, EntryKind, KeyHash, KeyRecord, Operation, Origin, Outcome, Refusal,
 };
 
 use crate::house::{
@@ -63,7 +63,7 @@ async fn available_never_falls_below_zero_through_a_hold(house: House) {
     let last = ledger.call("0.000001").await.unwrap();
     let nothing_left = Refusal::Insufficient { available: SignedCredits::ZERO };
     assert_eq!(ledger.call("0.000001").await.unwrap_err(), nothing_left);
-    let stranger = ledger.hold(HoldId::for_call(), account("eve"), credits("1"), "/x".into());
+    let stranger = ledger.hold(CallId::new(), account("eve"), credits("1"), "/x".into());
     assert_eq!(stranger.await.unwrap_err(), nothing_left);
     drop((held, last));
     ledger.reconciles().await;
@@ -272,15 +272,16 @@ async fn a_release_before_its_hold_leaves_a_tombstone(house: House) {
 
 async fn an_api_hold_is_never_taken_for_a_calls(house: House) {
     let ledger = house.open_with("10").await;
-    let call = hold_id("0199-call");
+    let call = CallId::new();
+    let request_id = call.hold_id().to_string();
     let guard = ledger.hold(call, account("alice"), credits("4"), "/x".into()).await.unwrap();
     // The backend that owns a service key saw the call's request id, and uses it for a job.
-    assert_eq!(ledger.ask(api_hold("0199-call", "4")).await, conflict());
+    assert_eq!(ledger.ask(api_hold(&request_id, "4")).await, conflict());
     let unknown = Outcome::Refused(Refusal::UnknownHold);
-    assert_eq!(ledger.ask(api_capture("0199-call", "1")).await, unknown);
-    assert_eq!(ledger.ask(api_release("0199-call")).await, unknown);
+    assert_eq!(ledger.ask(api_capture(&request_id, "1")).await, unknown);
+    assert_eq!(ledger.ask(api_release(&request_id)).await, unknown);
     guard.capture(credits("4"));
-    assert_eq!(ledger.ask(api_hold("0199-call", "4")).await, ended());
+    assert_eq!(ledger.ask(api_hold(&request_id, "4")).await, ended());
     assert_eq!(ledger.has("alice").await, text(("6", "0")));
     ledger.reconciles().await;
     ledger.stop().await;

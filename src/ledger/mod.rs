@@ -30,7 +30,7 @@ pub use hold::Hold;
 pub use key::{KeyHash, KeyHashError, KeyRecord};
 pub use operation::{
     Balance, CallId, Ending, Entry, EntryKind, HoldId, IdError, NewHold, Operation, OperationId,
-    Origin, Outcome, Posting, Refusal,
+    Origin, Outcome, Posting, Refusal, Settled,
 };
 pub use pipeline::Pipeline;
 pub use report::{Difference, FoldReport, ReconcileReport};

@@ -398,6 +398,17 @@ impl Ending {
     }
 }
 
+/// What the end of a hold came to, for whoever counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// What the hold was for.
+    pub route: Arc<str>,
+    /// How much was charged.
+    pub captured: Credits,
+    /// How much was given back.
+    pub released: Credits,
+}
+
 /// What a ledger answers to one [`Operation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -419,11 +430,15 @@ pub enum Outcome {
         after: Balance,
         /// The hold had expired or was not known: the charge counts all the same.
         late: bool,
+        /// `None` where this was done before.
+        settled: Option<Settled>,
     },
     /// The hold is given back, or was already.
     Released {
         /// What the account has now.
         after: Balance,
+        /// `None` where this was done before.
+        settled: Option<Settled>,
     },
     /// The balance moved, or had already, by the same operation.
     Posted {

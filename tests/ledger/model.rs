@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::house::{AnyBackend, HOUR_MS, House, Kind, Running, account, hold_id, poll_once, seed};
-use crate::plain::{Expected, Model, State};
+use crate::plain::{Expected, Model, ROUTE, State};
 
 /// Sequences a test.
 const CASES: u32 = 96;
@@ -122,7 +122,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(EntryKind::Clawback),
         1 => Just(EntryKind::Reinstatement),
     ];
-    let route = || Arc::<str>::from("/r");
+    let route = || Arc::<str>::from(ROUTE);
     // Whose it is: mostly left out by the API, mostly right from calls.
     let owner = || prop_oneof![Just(None), who().prop_map(Some)];
     prop_oneof![

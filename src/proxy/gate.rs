@@ -290,7 +290,8 @@ impl ProxyHttp for Gate {
     ) -> FailToProxy {
         // After a mere 100 or 103 the client still waits for an answer.
         let answered = session.response_written().is_some_and(|head| is_final(head.status));
-        let problem = if answered { None } else { settle::problem_of(error) };
+        let problem =
+            if answered { None } else { settle::problem_of(error, call.progress.request_sent) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
         if let Some(problem) = problem {
             session.set_keepalive(None);

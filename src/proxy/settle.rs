@@ -91,8 +91,9 @@ fn judge(
     }
 }
 
-/// What the client is told of an error; `None` where it is gone.
-pub(super) fn problem_of(error: &Error) -> Option<Problem> {
+/// What the client is told of an error; `None` where it is gone. An upstream that waits for the
+/// rest of a request (`request_sent` is false) is not the one that was silent.
+pub(super) fn problem_of(error: &Error, request_sent: bool) -> Option<Problem> {
     use ErrorType::{
         ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,
         WriteError, WriteTimedout,
@@ -103,6 +104,7 @@ pub(super) fn problem_of(error: &Error) -> Option<Problem> {
         }
         (ErrorSource::Downstream, ReadTimedout) => Some(Problem::request_timeout()),
         (ErrorSource::Downstream, _) => Some(Problem::unreadable_request()),
+        (_, ReadTimedout) if !request_sent => Some(Problem::request_timeout()),
         (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => {
             Some(Problem::upstream_timeout())
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::IntGauge;
+use prometheus::{IntCounterVec, IntGauge};
 
 use super::live::{Live, PricedRoute};
 use crate::account::AccountId;
@@ -40,6 +40,10 @@ pub struct Call {
     pub progress: Progress,
     /// How often a connection to the upstream was tried.
     pub attempts: usize,
+    /// Whether it stands in the figures.
+    pub is_counted: bool,
+    /// `farebox_requests_total`
+    pub requests: IntCounterVec,
     _in_flight: InFlight,
 }
 
@@ -57,7 +61,7 @@ pub struct Progress {
 }
 
 impl Call {
-    pub fn begin(in_flight: &CallsInFlight) -> Self {
+    pub fn begin(in_flight: &CallsInFlight, requests: &IntCounterVec) -> Self {
         let unheld = CallId::new();
         Self {
             id: unheld.hold_id().clone(),
@@ -75,6 +79,8 @@ impl Call {
             origin: None,
             progress: Progress::default(),
             attempts: 0,
+            is_counted: false,
+            requests: requests.clone(),
             _in_flight: in_flight.enter(),
         }
     }

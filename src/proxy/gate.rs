@@ -130,7 +130,7 @@ impl ProxyHttp for Gate {
     type CTX = Call;
 
     fn new_ctx(&self) -> Call {
-        Call::begin(&self.in_flight)
+        Call::begin(&self.in_flight, &self.shop.metrics.requests)
     }
 
     /// None of Pingora's modules is used.
@@ -313,6 +313,6 @@ impl ProxyHttp for Gate {
         settle::settle(call, error);
         let written = session.response_written().map(|head| head.status);
         let status = written.filter(|status| is_final(*status)).map(|status| status.as_u16());
-        settle::count(&self.shop.metrics, call, status);
+        settle::count(call, status.unwrap_or(settle::CLIENT_LEFT));
     }
 }

@@ -85,6 +85,16 @@ impl SqliteLedger {
         metrics: Metrics,
     ) -> Result<Self, LedgerError> {
         let lock = LedgerLock::take(path)?;
+        let opened = Self::open_locked(path, lock, durability, metrics).await;
+        opened.map_err(|error| error.on_opening(path))
+    }
+
+    async fn open_locked(
+        path: &Path,
+        lock: LedgerLock,
+        durability: Durability,
+        metrics: Metrics,
+    ) -> Result<Self, LedgerError> {
         let clock = Clock::start();
         let mut connection = load::connect(path).await?;
         load::check_version(&mut connection).await?;

@@ -38,4 +38,5 @@ mod metrics;
 mod offline;
 mod own;
 mod problems;
+mod time;
 mod upstream_tls;

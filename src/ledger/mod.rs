@@ -33,5 +33,5 @@ pub use operation::{
     Origin, Outcome, Posting, Refusal, Settled,
 };
 pub use pipeline::Pipeline;
-pub use report::{Difference, FoldReport, ReconcileReport};
+pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};
 pub use sqlite::{SqliteLedger, SqliteReader, backup};

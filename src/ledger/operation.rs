@@ -8,7 +8,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
 use super::key::KeyRecord;
-use super::report::{Difference, FoldReport};
+use super::report::{Difference, FoldCursor, FoldReport};
 
 /// The id of a hold. For a proxied call it is the call's request id, made here and never
 /// repeated; for a hold made through the API it is the caller's own.
@@ -303,10 +303,13 @@ pub enum Operation {
     },
     /// Compares what is in memory with what is on disk.
     Audit,
-    /// Folds the entries older than a moment into one opening balance an account.
+    /// Folds the entries older than a moment into one opening balance an account: a slice of
+    /// them, so that nobody waits long.
     Fold {
         /// In milliseconds since 1970.
         before_ms: i64,
+        /// Where the last slice ended; `None` for the first.
+        from: Option<FoldCursor>,
     },
     /// Reads a balance, after everything that was asked before it.
     Balance {
@@ -456,8 +459,13 @@ pub enum Outcome {
     KeyRevoked,
     /// Where memory and disk differ; nowhere, if all is well.
     Audited(Vec<Difference>),
-    /// The old entries are folded.
-    Folded(FoldReport),
+    /// A slice of the old entries is folded.
+    Folded {
+        /// What this slice came to.
+        report: FoldReport,
+        /// Where the next one starts; `None` if this was the last.
+        next: Option<FoldCursor>,
+    },
     /// What the account has; `None` where it does not exist.
     Balance(Option<Balance>),
     /// Nothing changed.

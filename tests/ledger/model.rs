@@ -195,8 +195,9 @@ async fn by_batch(house: House, steps: Vec<Step>) {
                 reader = backend.reader().await;
             }
             Step::Fold => {
-                let folded = backend.ask(Operation::Fold { before_ms: i64::MAX }).await;
-                let Outcome::Folded(report) = folded else { panic!("{folded:?}") };
+                let fold = Operation::Fold { before_ms: i64::MAX, from: None };
+                let folded = backend.ask(fold).await;
+                let Outcome::Folded { report, next: None } = folded else { panic!("{folded:?}") };
                 assert_eq!((report.accounts, report.entries), model.fold());
             }
         }

@@ -16,7 +16,7 @@ use super::SqliteLedger;
 use super::json_rows::Rows;
 use super::rows::Column as _;
 
-/// How many entries are looked at in one transaction: some ten milliseconds' work.
+/// How many entries are looked at in one transaction: tens of milliseconds of work.
 const SLICE: usize = 2000;
 
 impl SqliteLedger {

@@ -206,6 +206,11 @@ impl Gateway {
         &self.shop.ledger
     }
 
+    /// What is counted, for tests.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shop.metrics
+    }
+
     /// Has a key that the ledger stores identify callers.
     pub fn add_key(&self, key: KeyRecord) {
         // The ledger refused one that contradicts another.

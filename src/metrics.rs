@@ -9,7 +9,8 @@ use prometheus::{
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// `farebox_requests_total{route,code}`
+    /// `farebox_requests_total{route,code}`; 499 for a client that left before an answer, 503 also
+    /// for a call that a stop cut off before one.
     pub requests: IntCounterVec,
     /// `farebox_request_seconds{route}`: the whole call.
     pub request_seconds: HistogramVec,

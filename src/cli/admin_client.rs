@@ -31,7 +31,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The admin routes, wherever they are.
 pub(super) enum AdminClient {
     /// A gateway has the ledger.
-    Running { client: reqwest::Client, address: SocketAddr, token: Secret },
+    Running { client: reqwest::Client, address: SocketAddr, token: Secret, limit: Duration },
     /// This process has it.
     Here { router: Router, token: Secret, pipeline: Pipeline },
 }
@@ -67,9 +67,17 @@ impl AdminClient {
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build();
+        let client = reqwest::Client::builder().no_proxy().build();
         let client = client.map_err(|error| CliError::Failed(error.to_string()))?;
-        Ok(Self::Running { client, address, token: server.admin_token })
+        Ok(Self::Running { client, address, token: server.admin_token, limit: ANSWER_LIMIT })
+    }
+
+    /// Has a running gateway answer within `longer`, for what takes its time.
+    pub fn within(mut self, longer: Duration) -> Self {
+        if let Self::Running { limit, .. } = &mut self {
+            *limit = longer;
+        }
+        self
     }
 
     /// Connects, asks one thing, and closes.
@@ -93,10 +101,11 @@ impl AdminClient {
         body: Option<&Value>,
     ) -> Result<Value, CliError> {
         let (status, answer) = match self {
-            Self::Running { client, address, token } => {
+            Self::Running { client, address, token, limit } => {
                 let no_answer = |error| CliError::NoAnswer { address: *address, error };
                 let url = format!("http://{address}{path}");
-                let mut request = client.request(method, url).bearer_auth(token.expose());
+                let mut request =
+                    client.request(method, url).bearer_auth(token.expose()).timeout(*limit);
                 if let Some(body) = body {
                     request = request.body(body.to_string());
                 }

@@ -10,7 +10,7 @@ use super::books::{Account, Books, Changes, EndedHold, Known, LiveHold, Now, Und
 use super::key::KeyRecord;
 use super::operation::{
     Balance, Ending, Entry, EntryKind, HoldId, NewHold, OperationId, Origin, Outcome, Posting,
-    Refusal,
+    Refusal, Settled,
 };
 
 /// One operation at work on the books.
@@ -103,7 +103,7 @@ impl Desk<'_> {
             let same = entry.amount == -amount.signed()
                 && account.is_none_or(|account| *account == entry.account);
             let after = self.balance(&entry.account);
-            let again = Outcome::Captured { after, late: false };
+            let again = Outcome::Captured { after, late: false, settled: None };
             return if same { Ok(again) } else { Err(Refusal::Conflict) };
         }
         if let Some(live) = self.books.holds.get(id).cloned() {
@@ -126,7 +126,9 @@ impl Desk<'_> {
             )?;
             self.lift_hold(id, &live);
             let after = self.balance(&live.account);
-            return Ok(Outcome::Captured { after, late: false });
+            let released = live.amount.checked_sub(amount).unwrap_or_default();
+            let settled = Some(Settled { route: live.route, captured: amount, released });
+            return Ok(Outcome::Captured { after, late: false, settled });
         }
         self.capture_late(id, operation, account, amount, route, origin)
     }
@@ -144,7 +146,9 @@ impl Desk<'_> {
     ) -> Result<Outcome, Refusal> {
         let ended = self.known.ended.get(id);
         let owner = match (ended, account) {
-            (Some(ended), _) if ended.ending == Ending::Released => return Err(Refusal::Ended),
+            (Some(ended), _) if ended.ending == Ending::Released && !amount.is_zero() => {
+                return Err(Refusal::Ended);
+            }
             (Some(ended), _) if ended.origin != origin => return Err(Refusal::UnknownHold),
             (Some(ended), _) if amount > ended.amount => {
                 return Err(Refusal::AboveHold { held: ended.amount });
@@ -157,11 +161,13 @@ impl Desk<'_> {
         };
         let owner = owner.ok_or(Refusal::UnknownHold)?;
         if amount.is_zero() {
-            return Ok(Outcome::Released { after: self.balance(&owner) });
+            return Ok(Outcome::Released { after: self.balance(&owner), settled: None });
         }
-        let route = Some(route.clone());
-        self.enter(&owner, operation, EntryKind::Capture, -amount.signed(), route, None)?;
-        Ok(Outcome::Captured { after: self.balance(&owner), late: true })
+        let kind = EntryKind::Capture;
+        self.enter(&owner, operation, kind, -amount.signed(), Some(route.clone()), None)?;
+        let settled = Settled { route: route.clone(), captured: amount, released: Credits::ZERO };
+        let after = self.balance(&owner);
+        Ok(Outcome::Captured { after, late: true, settled: Some(settled) })
     }
 
     pub fn end(
@@ -177,14 +183,17 @@ impl Desk<'_> {
             }
             self.lift_hold(id, &live);
             self.bury(id, Some(live.account.clone()), live.amount, origin, ending);
-            return Ok(Outcome::Released { after: self.balance(&live.account) });
+            let after = self.balance(&live.account);
+            let (captured, released) = (Credits::ZERO, live.amount);
+            let settled = Some(Settled { route: live.route, captured, released });
+            return Ok(Outcome::Released { after, settled });
         }
         if self.known.entries.contains_key(&OperationId::capture(id)) {
             return Err(Refusal::Ended);
         }
         if let Some(ended) = self.known.ended.get(id) {
             let after = ended.account.as_ref().map(|a| self.balance(a)).unwrap_or_default();
-            return Ok(Outcome::Released { after });
+            return Ok(Outcome::Released { after, settled: None });
         }
         match (origin, account) {
             // The release overtook its hold: leave a tombstone, so that the hold is refused.
@@ -192,7 +201,7 @@ impl Desk<'_> {
                 self.bury(id, Some(account.clone()), Credits::ZERO, origin, ending);
                 self.books.overtaken.insert(id.clone(), self.now.ledger_ms);
                 self.changes.undo.push(Undo::Overtaken(id.clone()));
-                Ok(Outcome::Released { after: self.balance(account) })
+                Ok(Outcome::Released { after: self.balance(account), settled: None })
             }
             _ => Err(Refusal::UnknownHold),
         }

@@ -29,9 +29,9 @@ pub use handle::Ledger;
 pub use hold::Hold;
 pub use key::{KeyHash, KeyHashError, KeyRecord};
 pub use operation::{
-    Balance, Ending, Entry, EntryKind, HoldId, IdError, NewHold, Operation, OperationId, Origin,
-    Outcome, Posting, Refusal,
+    Balance, CallId, Ending, Entry, EntryKind, HoldId, IdError, NewHold, Operation, OperationId,
+    Origin, Outcome, Posting, Refusal, Settled,
 };
 pub use pipeline::Pipeline;
-pub use report::{Difference, FoldReport, ReconcileReport};
+pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};
 pub use sqlite::{SqliteLedger, SqliteReader, backup};

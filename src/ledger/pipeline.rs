@@ -194,3 +194,54 @@ impl<B: Backend> Worker<B> {
         self.backend.close().await && self.unsettled.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::AccountId;
+
+    fn question() -> Message {
+        let account: AccountId = "alice".parse().unwrap();
+        Message::Request(Request { operation: Operation::Balance { account }, reply: None })
+    }
+
+    /// Callers that are ready again as soon as they have asked; each is served for `each` a round.
+    /// Returns how many asked before the batch was decided.
+    async fn gathered(callers: usize, each: Duration) -> usize {
+        let (queue, mut messages) = mpsc::unbounded_channel();
+        for _ in 0..callers {
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                while queue.send(question()).is_ok() {
+                    // This thread is busy; nobody else runs meanwhile.
+                    std::thread::sleep(each);
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        let mut inbox = vec![question()];
+        gather(&mut messages, &mut inbox).await;
+        inbox.len() - 1
+    }
+
+    #[tokio::test]
+    async fn a_lone_request_waits_for_nobody() {
+        assert_eq!(gathered(0, Duration::ZERO).await, 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_ready_asks_before_the_batch_is_decided() {
+        assert!(gathered(8, Duration::ZERO).await >= 8);
+    }
+
+    /// One round of these takes 8 ms. Another would keep those waiting who have asked already.
+    #[tokio::test]
+    async fn a_batch_is_not_gathered_beyond_its_limit() {
+        assert_eq!(gathered(8, Duration::from_millis(1)).await, 8);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_never_larger_than_what_is_committed_in_one_go() {
+        assert!(gathered(3 * MAX_BATCH, Duration::ZERO).await < MAX_BATCH);
+    }
+}

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use farebox::account::AccountId;
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend, Balance, Durability, Entry, EntryKind, Expired, HoldId, IsLive, Ledger, LedgerError,
-    NewHold, Operation, OperationId, Origin, Outcome, Pipeline, Posting, Reader, Refusal,
-    SqliteLedger,
+    Backend, Balance, CallId, Durability, Entry, EntryKind, Expired, HoldId, IsLive, Ledger,
+    LedgerError, NewHold, Operation, OperationId, Origin, Outcome, Pipeline, Posting, Reader,
+    Refusal, SqliteLedger,
 };
 use farebox::metrics::Metrics;
 use sqlx::Connection as _;
@@ -223,7 +223,7 @@ impl Running {
 
     /// A call's hold on alice's credits.
     pub async fn call(&self, amount: &str) -> Result<farebox::ledger::Hold, Refusal> {
-        self.hold(HoldId::for_call(), account("alice"), credits(amount), "/x".into()).await
+        self.hold(CallId::new(), account("alice"), credits(amount), "/x".into()).await
     }
 
     /// An account's entries, oldest first, with all that was asked before.

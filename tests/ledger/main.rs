@@ -12,4 +12,5 @@ mod last_credit;
 mod lifetimes;
 mod model;
 mod plain;
+mod promptness;
 mod upkeep;

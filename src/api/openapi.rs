@@ -8,13 +8,13 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi, Server};
 use utoipa::{Modify, OpenApi as _};
 
-use super::{balance, holds, listings, transactions};
+use super::{balance, buy, holds, listings, transactions};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Farebox", description = "Prepaid credits for AI endpoints."),
     paths(
-        balance::balance, balance::check, listings::prices, listings::packs,
+        balance::balance, balance::check, listings::prices, listings::packs, buy::buy,
         transactions::transactions, holds::hold, holds::capture, holds::release
     ),
     modifiers(&Credentials),

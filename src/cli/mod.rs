@@ -17,6 +17,7 @@ mod prices;
 mod reconcile;
 mod run;
 mod serve;
+mod stripe;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,8 +61,10 @@ enum Command {
     Key(key::Key),
     /// Print the price table with your own cost and margin.
     Prices(prices::Prices),
-    /// Print the packs for sale.
+    /// Print the packs for sale, or make them at Stripe.
     Packs(packs::Packs),
+    /// Compare with Stripe, and look at its events.
+    Stripe(stripe::Stripe),
     /// Check what the ledger must always hold.
     Reconcile(reconcile::Reconcile),
     /// Copy the ledger, in use or not.
@@ -164,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Key(command) => command.run(),
         Command::Prices(command) => command.run(),
         Command::Packs(command) => command.run(),
+        Command::Stripe(command) => command.run(),
         Command::Reconcile(command) => command.run(),
         Command::Backup(command) => command.run(),
         Command::Fold(command) => command.run(),

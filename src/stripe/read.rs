@@ -200,3 +200,120 @@ pub(super) fn of_dispute(dispute: &Dispute, stage: Stage) -> Facts {
 fn names<const N: usize>(ids: [Option<&Arc<str>>; N]) -> BTreeSet<Arc<str>> {
     ids.into_iter().flatten().cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const LEDGER: &str = "ledger-1";
+
+    fn facts_of(kind: &str, object: &Value) -> Facts {
+        match try_read(kind, object) {
+            Ok(Reading::Facts { facts, .. }) => facts,
+            other => panic!("{kind}: {other:?}"),
+        }
+    }
+
+    fn try_read(kind: &str, object: &Value) -> Result<Reading, serde_json::Error> {
+        let event = json!({ "id": "evt_1", "type": kind, "data": { "object": object } });
+        read(&serde_json::from_str(&event.to_string()).unwrap(), LEDGER)
+    }
+
+    fn session() -> Value {
+        json!({
+            "id": "cs_1", "payment_status": "paid", "payment_intent": "pi_1",
+            "amount_total": 7900, "amount_subtotal": 7900, "currency": "eur",
+            "metadata": {
+                "farebox": LEDGER, "account": "alice", "pack": "pack-500", "credits": "500",
+            },
+        })
+    }
+
+    fn with(mut object: Value, key: &str, value: Value) -> Value {
+        object[key] = value;
+        object
+    }
+
+    #[test]
+    fn a_session_counts_once_it_is_paid() {
+        let kind = "checkout.session.completed";
+        let paid = facts_of(kind, &session());
+        assert_eq!(paid.progress, Progress::Paid);
+        assert_eq!(paid.sale.unwrap().credits, "500".parse().unwrap());
+        let unpaid = with(session(), "payment_status", json!("unpaid"));
+        let unpaid = facts_of(kind, &unpaid);
+        assert_eq!((unpaid.progress, unpaid.paid), (Progress::Pending, None));
+        let free = with(session(), "payment_status", json!("no_payment_required"));
+        assert_eq!(facts_of(kind, &free).progress, Progress::Pending, "it has a price");
+        let free = with(free, "amount_total", json!(0));
+        assert_eq!(facts_of(kind, &free).progress, Progress::Paid, "a promotion code");
+    }
+
+    #[test]
+    fn sessions_that_another_one_made_have_no_sale() {
+        let kind = "checkout.session.completed";
+        for metadata in [
+            Value::Null,
+            json!({}),
+            json!({ "farebox": "ledger-2", "account": "a", "pack": "p", "credits": "5" }),
+            json!({ "farebox": LEDGER, "account": "a b", "pack": "p", "credits": "5" }),
+            json!({ "farebox": LEDGER, "account": "a", "pack": "p", "credits": "-5" }),
+        ] {
+            let facts = facts_of(kind, &with(session(), "metadata", metadata.clone()));
+            assert_eq!(facts.sale, None, "{metadata}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_read_whether_or_not_it_is_expanded() {
+        let expanded = with(session(), "payment_intent", json!({ "id": "pi_1", "object": "x" }));
+        assert_eq!(facts_of("checkout.session.completed", &expanded), {
+            facts_of("checkout.session.completed", &session())
+        });
+    }
+
+    #[test]
+    fn the_refunds_of_a_charge_are_those_of_their_own_events() {
+        let refund = json!({ "id": "re_1", "amount": 100, "currency": "eur", "charge": "ch_1" });
+        let charge = json!({
+            "id": "ch_1", "payment_intent": "pi_1", "amount_refunded": 100,
+            "refunds": { "data": [refund] },
+        });
+        let by_charge = facts_of("charge.refunded", &charge);
+        let by_itself = facts_of("refund.created", &refund);
+        assert_eq!(by_charge.refunds, by_itself.refunds);
+        let failed = with(refund, "status", json!("failed"));
+        assert!(facts_of("refund.failed", &failed).refunds["re_1"].failed);
+    }
+
+    #[test]
+    fn a_dispute_is_as_far_as_its_event_or_its_status() {
+        for (kind, status, stage) in [
+            ("created", "warning_needs_response", Stage::Inquiry),
+            ("created", "needs_response", Stage::Standing),
+            ("created", "a_status_of_tomorrow", Stage::Standing),
+            ("funds_withdrawn", "warning_needs_response", Stage::Standing),
+            ("closed", "lost", Stage::Lost),
+            ("closed", "won", Stage::Won),
+            ("closed", "warning_closed", Stage::Inquiry),
+            ("funds_reinstated", "under_review", Stage::Won),
+        ] {
+            let dispute = json!({
+                "id": "dp_1", "amount": 7900, "currency": "eur", "charge": "ch_1", "status": status,
+            });
+            let facts = facts_of(&format!("charge.dispute.{kind}"), &dispute);
+            assert_eq!(facts.disputes["dp_1"].stage, stage, "{kind} {status}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error_and_what_is_not_needed_is_passed_over() {
+        let negative = json!({ "id": "re_1", "amount": -100, "currency": "eur" });
+        assert!(try_read("refund.created", &negative).is_err());
+        assert!(try_read("refund.created", &json!({ "id": "re_1" })).is_err());
+        let nameless = json!({ "id": "", "amount": 1, "currency": "eur" });
+        assert!(try_read("refund.created", &nameless).is_err());
+        assert_eq!(try_read("customer.created", &json!("anything")).unwrap(), Reading::Ignored);
+    }
+}

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_no_signature_is_refused() {
-        for header in ["", "t=1", "v1=00", "t=,v1=", "t=1,v1=zz", "garbage", "t=1 v1=00", "t,v1"] {
+        for header in ["", "t=1", "v1=00", "t=1,v1=zz", "garbage", "t=1 v1=00", "t,v1"] {
             assert_eq!(check(header, 1), Err(SignatureError::Missing), "{header}");
         }
         assert_eq!(verify(BODY, None, &secrets(&["s"]), NOW), Err(SignatureError::Missing));

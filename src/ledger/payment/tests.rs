@@ -61,7 +61,7 @@ fn charge(refunded: u64) -> Facts {
 fn dispute(id: &str, amount: u64, stage: Stage) -> Facts {
     let dispute = Dispute { money: euros(amount), stage, thawed: false };
     let disputes = [(Arc::from(id), dispute)].into();
-    Facts { names: names(&["ch_1", id]), disputes, ..Facts::default() }
+    Facts { names: names(&["pi_1", "ch_1", id]), disputes, ..Facts::default() }
 }
 
 /// Books with what a disk would know of them.

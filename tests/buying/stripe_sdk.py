@@ -98,7 +98,8 @@ NO_PARAMETERS = {
 
 def members(shape):
     """The members of a TypedDict, with their types."""
-    hints = typing_extensions.get_type_hints(shape, localns={"StripeContext": StripeContext, **vars(stripe)})
+    names = {"StripeContext": StripeContext, **vars(typing)}
+    hints = typing_extensions.get_type_hints(shape, localns=names)
     return {name: kind for name, kind in hints.items() if name not in NO_PARAMETERS}
 
 
@@ -144,8 +145,9 @@ def of_shape(shape, value, name):
 
 def leaf(kinds, text):
     words = [w for one in kinds if typing.get_origin(one) is typing.Literal for w in typing.get_args(one)]
-    # The SDK writes `Literal[…] | str`, to let words pass that it does not know yet.
-    if words:
+    # The SDK writes `Literal[…] | str`, to let words pass that it does not know yet; and
+    # `Literal[''] | str` where an empty text takes a value away.
+    if set(words) - {""}:
         return text in words or (int in kinds and text.lstrip("-").isdigit())
     if bool in kinds and text in ("true", "false"):
         return True
@@ -174,6 +176,7 @@ def specimen(rule):
         "metadata": {"a": "b"},
         "range": {"gte": "1", "lt": "2"},
         "event": "checkout.session.completed",
+        "version": stripe.api_version,
     }
     return plain.get(rule, "a")
 

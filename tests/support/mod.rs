@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod h2;
+pub mod random;
 pub mod stripe;
 pub mod wire;
 

@@ -128,6 +128,7 @@ fn leaf(name: &str, kind: &str, given: &Value) -> Result<(), Reply> {
         "integer" | "range" => text.parse::<i64>().is_ok(),
         "limit" => text.parse::<u8>().is_ok_and(|limit| (1..=100).contains(&limit)),
         "event" => EVENTS.contains(&text),
+        "version" => text.len() >= 10 && text.starts_with("20") && text.as_bytes()[4] == b'-',
         _ if kind.starts_with("text:") => {
             text.chars().count() <= kind["text:".len()..].parse().unwrap()
         }

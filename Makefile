@@ -47,10 +47,13 @@ deny: ## Licences, sources and advisories of the dependencies
 docs: ## Build the API documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-.PHONY: test-rust test-doc test-sdk stripe-venv
+.PHONY: test-rust test-orders test-doc test-sdk stripe-venv
 test-rust: stripe-venv ## The Rust tests alone
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python \
 		cargo nextest run --locked --profile $(NEXTEST_PROFILE)
+test-orders: stripe-venv ## Stripe's events in many random orders with crashes between: half an hour
+	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
+		cargo nextest run --locked --profile long --test buying -E 'test(crashes)'
 test-doc:
 	cargo test --locked --doc
 test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against the demo

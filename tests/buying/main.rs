@@ -23,4 +23,15 @@ mod support;
 mod sdk;
 mod shop;
 
+mod buy;
+mod disputes;
+mod faults;
 mod local_stripe;
+mod lost;
+mod orders;
+mod packs;
+mod refunds;
+mod sales;
+mod sandbox;
+mod signatures;
+mod webhooks;

@@ -180,6 +180,15 @@ impl Shop {
         lines.iter().rev().map(short).collect()
     }
 
+    /// The same; none for an account that is not there.
+    pub async fn kinds_or_none(&self, account: &str) -> Vec<(String, f64)> {
+        let path = format!("/admin/accounts/{account}");
+        if self.gateway.admin(Method::GET, &path, "").await.status == 404 {
+            return Vec::new();
+        }
+        self.kinds(account).await
+    }
+
     /// The lines that Stripe caused must be these, once it has quieted down.
     #[track_caller]
     pub fn expect_lines(

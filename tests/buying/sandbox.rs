@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::http::Answer;
 use crate::process::{Process, command, free_port};
+use crate::shop::ends;
 use crate::support::eventually;
 
 /// A demo of its own, and the key that it prints.
@@ -129,21 +130,8 @@ fn beside_a_live_key_the_demo_refuses_to_start() {
     for key in ["sk_live_theRealOne", "rk_live_theRealOne"] {
         let env = [("STRIPE_SECRET_KEY", key), ("TMPDIR", folder.path().to_str().unwrap())];
         let arguments = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        let mut child = command(folder.path(), &arguments, &env)
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let limit = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        let mut ended = child.try_wait().unwrap();
-        while ended.is_none() && std::time::Instant::now() < limit {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            ended = child.try_wait().unwrap();
-        }
-        let _ = child.kill();
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(ended.and_then(|ended| ended.code()), Some(2), "{said}");
+        let (code, said) = ends(command(folder.path(), &arguments, &env));
+        assert_eq!(code, Some(2), "{said}");
         assert!(said.contains("live") && !said.contains(key), "{said}");
     }
 }

@@ -1,5 +1,8 @@
 //! A seller: `farebox serve` in a process of its own, an upstream, and a Stripe account.
 
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -89,6 +92,11 @@ impl Shop {
     /// kill -9, and a new start.
     pub fn crash(&mut self) {
         self.gateway.kill();
+        self.restart();
+    }
+
+    /// A new start, after the end.
+    pub fn restart(&mut self) {
         self.gateway = serve(&self.folder, &self.text);
     }
 
@@ -238,6 +246,21 @@ impl Shop {
             assert!(!said.contains(secret), "a secret was logged: {said}");
         }
     }
+}
+
+/// How a command ends that must not go on, and what it says; one that goes on is killed.
+pub fn ends(mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let limit = Instant::now() + Duration::from_secs(20);
+    let mut ended = child.try_wait().unwrap();
+    while ended.is_none() && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(10));
+        ended = child.try_wait().unwrap();
+    }
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (ended.and_then(|ended| ended.code()), said)
 }
 
 fn serve(folder: &TempDir, text: &str) -> Process {

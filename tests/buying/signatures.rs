@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use crate::http::Answer;
-use crate::process::{command, run};
+use crate::process::command;
 use crate::sdk::Sdk;
-use crate::shop::{Shop, WEBHOOK_SECRET, config};
+use crate::shop::{Shop, WEBHOOK_SECRET, config, ends};
 use crate::support::Upstream;
 use crate::support::stripe::event::VERSION;
 use crate::support::stripe::{Stripe, books, signature};
@@ -181,18 +181,16 @@ async fn an_empty_secret_refuses_to_start() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("gateway.toml"), config(&upstream, &stripe, line))
             .unwrap();
-        let output = run(folder.path(), &["serve"]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
+        let (code, said) = ends(command(folder.path(), &["serve"], &[]));
+        assert_eq!(code, Some(2), "{line}: {said}");
         assert!(said.contains("webhook_secret") || said.contains("NO_SUCH_SECRET"), "{said}");
         assert!(!said.contains("whsec_1"), "{said}");
     }
     let folder = tempfile::tempdir().unwrap();
     let text = config(&upstream, &stripe, r#"webhook_secret = "${THE_SECRET}""#);
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
-    let env = [("THE_SECRET", "")];
-    let output = command(folder.path(), &["serve"], &env).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let (code, said) = ends(command(folder.path(), &["serve"], &[("THE_SECRET", "")]));
+    assert_eq!(code, Some(2), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::process::ok;
 use crate::shop::{PRICE, Shop};
 use crate::support::eventually;
 use crate::support::stripe::Stripe;
@@ -131,19 +132,43 @@ async fn what_was_bought_is_granted_though_the_pack_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ledger_that_never_saw_the_account_grants_what_was_paid() {
+async fn an_account_that_was_never_seen_gets_what_was_paid() {
+    let mut shop = Shop::open().await;
+    ok(shop.folder.path(), &["backup", "before.db"]);
+    let session = shop.buy("alice", "pack-500").await;
+    // The disk is lost, and the ledger is the copy of yesterday: neither buyer nor sale is in it.
+    shop.gateway.kill();
+    for left in ["ledger.db-wal", "ledger.db-shm"] {
+        let _ = std::fs::remove_file(shop.folder.path().join(left));
+    }
+    std::fs::rename(shop.folder.path().join("before.db"), shop.folder.path().join("ledger.db"))
+        .unwrap();
+    shop.restart();
+    shop.deliver_all(&shop.stripe.pay(&session)).await;
+    shop.expect_lines("alice", &[("grant", 500.0)]).await;
+    let (_, refunded) = shop.stripe.refund(&session, PRICE);
+    shop.deliver_all(&refunded).await;
+    shop.expect_lines("alice", &[("grant", 500.0), ("clawback", -500.0)]).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_of_another_farebox_on_the_same_stripe_account_is_granted_there_alone() {
     let stripe = Stripe::start().await;
-    let sold = Shop::open_at(stripe.clone(), "").await;
-    let session = sold.buy("alice", "pack-500").await;
-    // The disk is lost, and the ledger begins anew.
-    let new = Shop::open_at(stripe, "").await;
-    new.deliver_all(&new.stripe.pay(&session)).await;
-    new.expect_lines("alice", &[("grant", 500.0)]).await;
-    let (_, refunded) = new.stripe.refund(&session, PRICE);
-    new.deliver_all(&refunded).await;
-    new.expect_lines("alice", &[("grant", 500.0), ("clawback", -500.0)]).await;
-    new.close().await;
-    sold.close().await;
+    let ours = Shop::open_at(stripe.clone(), "").await;
+    let theirs = Shop::open_at(stripe, "").await;
+    let session = theirs.buy("alice", "pack-500").await;
+    let mut events = theirs.stripe.pay(&session);
+    events.extend(theirs.stripe.refund(&session, PRICE / 2).1);
+    // Stripe sends every event to every endpoint of the account.
+    for shop in [&ours, &theirs] {
+        shop.deliver_all(&events).await;
+    }
+    theirs.expect_lines("alice", &[("grant", 500.0), ("clawback", -250.0)]).await;
+    ours.bought("bob").await;
+    assert_eq!(ours.balance("alice").await, 0);
+    ours.close().await;
+    theirs.close().await;
 }
 
 /// A sale by another program with the same Stripe account.

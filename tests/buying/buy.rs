@@ -337,3 +337,26 @@ async fn without_stripe_packs_are_shown_and_not_sold() {
     assert!(answer.status.as_u16() >= 400, "{}", answer.text);
     shop.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_routes_of_buying_are_described_and_their_problems_are_told_in_french() {
+    let shop = Shop::open().await;
+    let url = shop.gateway.url("/credits/openapi.json");
+    let described = Answer::of(shop.gateway.client.get(url)).await.expect(200);
+    for path in ["/credits/buy", "/webhooks/stripe"] {
+        assert!(described["paths"][path]["post"].is_object(), "{path}: {}", described["paths"]);
+    }
+    shop.stripe.fail("/", Fault::Status(500));
+    for body in [r#"{"pack":"pack-7"}"#, r#"{"pack":"pack-500"}"#] {
+        let ask = async |language: &str| {
+            let request = shop.gateway.client.post(shop.gateway.url("/credits/buy"));
+            let request = request.bearer_auth(token("alice")).header("accept-language", language);
+            Answer::of(request.body(body)).await.json()["detail"].as_str().unwrap().to_owned()
+        };
+        let (english, french) = (ask("en").await, ask("fr").await);
+        assert_ne!(english, french);
+        let letters = ["\u{e9}", "\u{e8}", "\u{ea}", "\u{e0}", " le ", " la ", " les "];
+        assert!(letters.iter().any(|word| french.contains(word)), "{french}");
+    }
+    shop.close().await;
+}

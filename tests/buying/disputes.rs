@@ -1,5 +1,6 @@
 //! What banks take back, return or only ask about; and accounts that wait for them, frozen.
 
+use crate::http::Answer;
 use crate::shop::{PRICE, Shop};
 use crate::support::eventually;
 
@@ -72,6 +73,13 @@ async fn a_disputing_account_is_frozen_and_thaws_when_it_is_won() {
     shop.deliver_all(&opened).await;
     shop.call("alice").await.problem(403, "ACCOUNT_FROZEN");
     assert_eq!(shop.upstream.seen().len(), seen, "nothing passed while it was frozen");
+    // Nor may a backend set its credits aside for work of its own.
+    let key = r#"{"name":"backend","service":true}"#;
+    let made = shop.gateway.admin(http::Method::POST, "/admin/accounts/backend/keys", key).await;
+    let hold = shop.gateway.client.post(shop.gateway.url("/credits/holds"));
+    let hold = hold.bearer_auth(made.json()["key"].as_str().unwrap());
+    let hold = hold.header("x-farebox-account", "alice").body(r#"{"credits":5,"id":"job-1"}"#);
+    Answer::of(hold).await.problem(403, "ACCOUNT_FROZEN");
     // It can see what it has.
     let request = shop.gateway.client.get(shop.gateway.url("/credits/balance"));
     let balance = request.bearer_auth(crate::support::token("alice")).send().await.unwrap();
@@ -122,4 +130,29 @@ async fn an_account_thaws_when_the_last_of_its_disputes_is_won() {
     let thawed = eventually(async || shop.call("alice").await.status == 200);
     assert!(thawed.await, "{}", shop.call("alice").await.text);
     shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refunded_and_disputed_is_taken_back_once() {
+    for refunded_first in [true, false] {
+        let shop = Shop::open().await;
+        shop.gateway.grant("alice", 300, "gift").await;
+        let session = shop.bought("alice").await;
+        // The seller gives it back while the bank takes it too: the credits were one purchase.
+        let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
+        let (_, refunded) = shop.stripe.refund(&session, PRICE);
+        if refunded_first {
+            shop.deliver_all(&refunded).await;
+            shop.deliver_all(&opened).await;
+        } else {
+            shop.deliver_all(&opened).await;
+            shop.deliver_all(&refunded).await;
+        }
+        shop.bought("bob").await;
+        shop.expect_balance("alice", 300).await;
+        shop.deliver_all(&shop.stripe.win(&dispute)).await;
+        shop.bought("bob").await;
+        shop.expect_balance("alice", 300).await;
+        shop.close().await;
+    }
 }

@@ -250,6 +250,18 @@ impl Problem {
         Self { offer: Some(Box::new(offer)), ..problem }
     }
 
+    /// 403: a dispute stands; nothing was sent upstream.
+    pub fn account_frozen() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            Code::AccountFrozen,
+            Text::new(
+                "A payment of this account is disputed; it cannot spend credits until the dispute is over. Contact the seller.",
+                "Un paiement de ce compte est contesté ; il ne peut pas dépenser de crédits avant la fin du litige. Contactez le vendeur.",
+            ),
+        )
+    }
+
     /// 404: a path without a price is never free.
     pub fn no_price_rule() -> Self {
         Self::new(

@@ -166,6 +166,8 @@ fn refuse_operation(refusal: Refusal) -> Problem {
         Refusal::Conflict => {
             Problem::conflict(text("Cet identifiant a déjà servi avec d'autres paramètres."))
         }
+        Refusal::Frozen => Problem::account_frozen(),
+        Refusal::UnknownEvent => Problem::not_found(text("Cet événement n'existe pas.")),
         Refusal::Ended => Problem::conflict(text("Cette réservation est déjà terminée.")),
         Refusal::UnknownHold => Problem::not_found(text("Cette réservation n'existe pas.")),
         Refusal::UnknownCapture => Problem::not_found(text("Ce débit n'existe pas.")),

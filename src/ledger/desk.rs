@@ -51,11 +51,14 @@ impl Desk<'_> {
         if hold.amount.is_zero() {
             return Err(Refusal::Zero);
         }
-        let account = self.books.accounts.get(&hold.account).copied().unwrap_or_default();
-        let available = account.balance().available();
+        if self.books.is_frozen(&hold.account) {
+            return Err(Refusal::Frozen);
+        }
+        let available = self.balance(&hold.account).available();
         if hold.amount.signed() > available {
             return Err(Refusal::Insufficient { available });
         }
+        let account = self.books.accounts.get(&hold.account).copied().unwrap_or_default();
         let held = account.held.checked_add(hold.amount).ok_or(Refusal::OutOfRange)?;
         self.set_account(&hold.account, Account { held, ..account });
         let live = LiveHold {
@@ -268,7 +271,7 @@ impl Desk<'_> {
     }
 
     /// Writes one line and moves the balance with it; the account comes to exist with it.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         id: &AccountId,
         operation: OperationId,
@@ -333,7 +336,7 @@ impl Desk<'_> {
     }
 
     fn balance(&self, account: &AccountId) -> Balance {
-        self.books.account(account).map(Account::balance).unwrap_or_default()
+        self.books.balance(account).unwrap_or_default()
     }
 
     fn set_account(&mut self, id: &AccountId, account: Account) {

@@ -7,6 +7,7 @@ SHELL := bash
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SDK_VENV := $(TARGET_DIR)/sdk-venv
+STRIPE_VENV := $(TARGET_DIR)/stripe-venv
 NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 
@@ -46,19 +47,27 @@ deny: ## Licences, sources and advisories of the dependencies
 docs: ## Build the API documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-.PHONY: test-rust test-doc test-sdk
-test-rust: ## The Rust tests alone
-	cargo nextest run --locked --profile $(NEXTEST_PROFILE)
+.PHONY: test-rust test-orders test-doc test-sdk stripe-venv
+test-rust: stripe-venv ## The Rust tests alone
+	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python \
+		cargo nextest run --locked --profile $(NEXTEST_PROFILE)
+test-orders: stripe-venv ## Stripe's events in many random orders with crashes between: half an hour
+	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
+		cargo nextest run --locked --profile long --test buying -E 'test(crashes)'
 test-doc:
 	cargo test --locked --doc
 test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against the demo
 	cargo build --locked --bin farebox
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
 
-# In a folder of its own, made anew when the pinned versions change.
+stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests
+
+# Each in a folder of its own, made anew when the pinned versions change.
 $(SDK_VENV)/installed: tests/sdk/requirements.txt
-	python3 -m venv --clear $(SDK_VENV)
-	$(SDK_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+$(STRIPE_VENV)/installed: tests/buying/requirements.txt
+$(SDK_VENV)/installed $(STRIPE_VENV)/installed:
+	python3 -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 .PHONY: bench

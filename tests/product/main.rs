@@ -2,7 +2,7 @@
 //! over HTTP and through the real binary.
 //!
 //! The failures that users of other gateways report, and the tests that show that they do not
-//! happen here. `proxy` and `ledger` are the test binaries beside this one.
+//! happen here. `proxy`, `ledger` and `buying` are the test binaries beside this one.
 //!
 //! | failure | shown by |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | each replica counts for itself | one process has the embedded ledger: `offline::a_ledger_in_use_is_not_touched`, `offline::a_ledger_has_one_writer_by_whatever_name` |
 //! | an aborted stream is free, or charged in full | `proxy` |
 //! | a client's retry is charged twice | a later issue; the README says that a retry is a new call. Grants: `admin::a_grant_takes_effect_once`; holds: `holds::the_same_hold_again_is_one_hold` |
-//! | a duplicate webhook mints credits; refunds and disputes | the Stripe issue |
+//! | a duplicate webhook mints credits; refunds and disputes | `buying` |
 //! | a negative price or usage mints credits | `admin::amounts_that_make_no_sense_change_nothing`, `holds::a_capture_above_its_hold_is_refused`, `cli::five_mistakes_are_five_lines` (a negative price) |
 //! | Redis and Postgres drift apart | the Redis issue; memory and file: every `assert_reconciled` |
 //! | spend updates deadlock or exhaust connections | one writer: `faults::the_last_credit_is_spent_once_by_a_thousand_clients`; `ledger` |

@@ -130,7 +130,7 @@ impl Sales {
         let reading = serde_json::from_str::<Envelope<'_>>(payload)
             .and_then(|envelope| read(&envelope, &self.ledger_id));
         let failure = match reading {
-            Ok(Reading::Facts { facts, because }) => {
+            Ok(Some(Reading { facts, because })) => {
                 match self.take(Some(id.clone()), facts, because).await {
                     Ok(settled) if settled.is_ours() => return Ok(EventState::Applied),
                     Ok(_) => return Ok(EventState::Foreign),
@@ -138,7 +138,7 @@ impl Sales {
                     Err(refusal) => refusal.to_string(),
                 }
             }
-            Ok(Reading::Ignored) => return self.end(id, EventState::Ignored, None).await,
+            Ok(None) => return self.end(id, EventState::Ignored, None).await,
             Err(error) => error.to_string(),
         };
         tracing::error!(event = &**id, error = failure, "an event could not be taken up");

@@ -31,24 +31,27 @@ pub(super) fn label(kind: &str) -> &'static str {
     EVENTS.into_iter().find(|known| *known == kind).unwrap_or("other")
 }
 
-/// What was read.
+/// What an event says about a payment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// Facts about a payment, and what they are from, in words for the ledger's entries.
-    Facts { facts: Facts, because: Arc<str> },
-    /// Nothing about credits.
-    Ignored,
+pub(super) struct Reading {
+    pub facts: Facts,
+    /// What they are from, in words for the ledger's entries.
+    pub because: Arc<str>,
 }
 
 /// The longest id that is believed to be one.
 const MAX_ID_BYTES: usize = 255;
 
-/// What an event says. Sessions of another ledger are nobody's: they have no sale.
+/// What an event says; `None` where that is nothing about credits. Sessions of another ledger are
+/// nobody's: they have no sale.
 ///
 /// # Errors
 /// Where an event of a kind that matters does not have what is needed, or has what cannot be, such
 /// as a refund of a negative amount.
-pub(super) fn read(event: &Envelope<'_>, ledger_id: &str) -> Result<Reading, serde_json::Error> {
+pub(super) fn read(
+    event: &Envelope<'_>,
+    ledger_id: &str,
+) -> Result<Option<Reading>, serde_json::Error> {
     let object = event.data.object;
     let (facts, about) = match &*event.kind {
         "checkout.session.completed"
@@ -81,12 +84,12 @@ pub(super) fn read(event: &Envelope<'_>, ledger_id: &str) -> Result<Reading, ser
             };
             (of_dispute(&dispute, stage), dispute.id)
         }
-        _ => return Ok(Reading::Ignored),
+        _ => return Ok(None),
     };
     if facts.names.iter().any(|name| name.is_empty() || name.len() > MAX_ID_BYTES) {
         return Err(serde::de::Error::custom("an id that is empty or too long"));
     }
-    Ok(Reading::Facts { facts, because: format!("{} {about}", event.kind).into() })
+    Ok(Some(Reading { facts, because: format!("{} {about}", event.kind).into() }))
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(object: &'a RawValue) -> Result<T, serde_json::Error> {
@@ -210,12 +213,12 @@ mod tests {
 
     fn facts_of(kind: &str, object: &Value) -> Facts {
         match try_read(kind, object) {
-            Ok(Reading::Facts { facts, .. }) => facts,
+            Ok(Some(Reading { facts, .. })) => facts,
             other => panic!("{kind}: {other:?}"),
         }
     }
 
-    fn try_read(kind: &str, object: &Value) -> Result<Reading, serde_json::Error> {
+    fn try_read(kind: &str, object: &Value) -> Result<Option<Reading>, serde_json::Error> {
         let event = json!({ "id": "evt_1", "type": kind, "data": { "object": object } });
         read(&serde_json::from_str(&event.to_string()).unwrap(), LEDGER)
     }
@@ -314,6 +317,6 @@ mod tests {
         assert!(try_read("refund.created", &json!({ "id": "re_1" })).is_err());
         let nameless = json!({ "id": "", "amount": 1, "currency": "eur" });
         assert!(try_read("refund.created", &nameless).is_err());
-        assert_eq!(try_read("customer.created", &json!("anything")).unwrap(), Reading::Ignored);
+        assert_eq!(try_read("customer.created", &json!("anything")).unwrap(), None);
     }
 }

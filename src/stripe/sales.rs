@@ -34,7 +34,7 @@ pub enum SalesError {
 #[derive(Debug)]
 pub(super) enum Checkout {
     /// Stripe's page.
-    Stripe(Client),
+    Stripe(Box<Client>),
     /// A page of our own, below this address.
     Sandbox { base_url: String },
 }
@@ -68,7 +68,7 @@ impl Sales {
             }
             Checkout::Sandbox { base_url: format!("{own_url}/sandbox/checkout") }
         } else {
-            Checkout::Stripe(Client::new(&config)?)
+            Checkout::Stripe(Box::new(Client::new(&config)?))
         };
         let ledger_id = ledger.read().ledger_id().await?.into();
         let sales = Self { config, checkout, ledger, metrics, ledger_id };

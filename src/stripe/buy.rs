@@ -31,6 +31,14 @@ pub enum BuyError {
     /// Stripe did not do it.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// Stripe would charge another price than the one that is shown.
+    #[error(
+        "the `stripe_price` of {pack} asks another amount than its `price`: run `farebox packs sync`"
+    )]
+    OtherPrice {
+        /// The pack's id.
+        pack: String,
+    },
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -95,14 +103,9 @@ impl Sales {
             }
             answer => answer?,
         };
-        let price = pack.price.minor();
-        if session.amount_subtotal.is_some_and(|subtotal| subtotal != price) {
-            tracing::warn!(
-                pack = pack.id,
-                price,
-                asked = session.amount_subtotal,
-                "Stripe asks another price than gateway.toml: run `farebox packs sync`"
-            );
+        // A `stripe_price` may have been made for another amount; nobody is charged that.
+        if session.amount_subtotal.is_some_and(|subtotal| subtotal != pack.price.minor()) {
+            return Err(BuyError::OtherPrice { pack: pack.id.clone() });
         }
         let no_page = || ApiError::Unreadable("a session without a page".to_owned());
         Ok(Bought { url: session.url.ok_or_else(no_page)?, session: session.id })

@@ -83,6 +83,9 @@ impl Client {
     /// # Errors
     /// Where the key cannot be sent in a header, or the address is none.
     pub fn new(config: &StripeConfig) -> Result<Self, ApiError> {
+        // async-stripe takes the process's default, and two kinds are linked in. Whoever came first
+        // has set one that does as well.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let base = format!("{}/", config.api_base.trim_end_matches('/'));
         let client = ::stripe::ClientBuilder::new(config.secret_key.expose())
             .url(base)

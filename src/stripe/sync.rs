@@ -9,11 +9,11 @@ use stripe_misc::webhook_endpoint::{
     UpdateWebhookEndpoint, UpdateWebhookEndpointEnabledEvents,
 };
 use stripe_product::price::{CreatePrice, ListPrice, RetrievePrice, UpdatePrice};
-use stripe_product::product::{CreateProduct, UpdateProduct};
+use stripe_product::product::{CreateProduct, RetrieveProduct, UpdateProduct};
 
 use super::buy::currency;
 use super::client::{ApiError, Client, PAGE};
-use super::objects::{Identified, List, Price, WebhookEndpoint};
+use super::objects::{Identified, List, Price, Product, WebhookEndpoint};
 use super::read::{EVENTS, metadata_key};
 use super::sales::idempotency_key;
 use crate::config::Secret;
@@ -27,7 +27,7 @@ pub struct SyncReport {
     /// What to write as its `stripe_price`.
     pub price: String,
     /// What was done.
-    pub done: &'static str,
+    pub done: String,
 }
 
 /// Has a product and a price for every pack.
@@ -40,37 +40,41 @@ pub async fn sync_packs(
 ) -> Result<Vec<SyncReport>, ApiError> {
     let mut reports = Vec::with_capacity(packs.len());
     for pack in packs {
-        let (price, done) = sync_pack(client, pack).await?;
-        reports.push(SyncReport { pack: pack.id.clone(), price, done });
+        reports.push(sync_pack(client, pack).await?);
     }
     Ok(reports)
 }
 
-async fn sync_pack(client: &Client, pack: &PackConfig) -> Result<(String, &'static str), ApiError> {
+async fn sync_pack(client: &Client, pack: &PackConfig) -> Result<SyncReport, ApiError> {
+    let report =
+        |price: String, done: String| Ok(SyncReport { pack: pack.id.clone(), price, done });
     let key = lookup_key(pack);
     let Some(price) = find_price(client, pack, &key).await? else {
         let product = CreateProduct::new(pack.name()).metadata(pack_metadata(pack));
         let product: Identified =
             client.post(&product, &idempotency_key(&["product", &key, pack.name()])).await?;
         let price = create_price(client, pack, &key, &product.id, "").await?;
-        return Ok((price, "made"));
+        return report(price, "made".to_owned());
     };
     if let Some(product) = &price.product {
-        let update = UpdateProduct::new(&**product).name(pack.name());
-        let _: Identified = client.post(&update, &fresh_key()).await?;
+        let named: Product = client.get(&RetrieveProduct::new(&**product)).await?;
+        if named.name != pack.name() {
+            let update = UpdateProduct::new(&**product).name(pack.name());
+            let _: Identified = client.post(&update, &fresh_key()).await?;
+        }
         if !asks_for(&price, pack) {
             // A price at Stripe never changes: a new one takes the old one's key. Sessions that are
             // open go on with the old one.
             let new = create_price(client, pack, &key, product, &price.id).await?;
-            return Ok((new, "made a new price"));
+            return report(new, format!("made anew, because {} asks another amount", price.id));
         }
     }
     if price.lookup_key.as_deref() == Some(key.as_str()) {
-        return Ok((price.id.to_string(), "up to date"));
+        return report(price.id.to_string(), "up to date".to_owned());
     }
     let update = UpdatePrice::new(&*price.id).lookup_key(&key).transfer_lookup_key(true);
     let _: Identified = client.post(&update, &fresh_key()).await?;
-    Ok((price.id.to_string(), "adopted"))
+    report(price.id.to_string(), "adopted".to_owned())
 }
 
 /// The price that the config names, or the one that an earlier sync made.

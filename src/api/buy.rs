@@ -70,6 +70,10 @@ pub(super) async fn buy(
 fn refuse(error: BuyError) -> Problem {
     match error {
         BuyError::Api(error) => refuse_api(&error),
+        error @ BuyError::OtherPrice { .. } => {
+            tracing::error!(%error, "a pack cannot be sold");
+            Problem::payments_failed()
+        }
         BuyError::Ledger(error) => super::transactions::unreadable(error),
         BuyError::Refused(_) => Problem::ledger_unavailable(),
     }

@@ -16,7 +16,6 @@ use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
-use crate::stripe::Sales;
 
 /// Farebox's own routes on the public port, under `prefix`.
 pub fn public(shop: Arc<Shop>, prefix: &str) -> Router {
@@ -32,7 +31,7 @@ pub fn public(shop: Arc<Shop>, prefix: &str) -> Router {
         .route("/holds", post(holds::hold))
         .route("/holds/{id}/capture", post(holds::capture))
         .route("/holds/{id}/release", post(holds::release))
-        .with_state(shop)
+        .with_state(shop.clone())
         .route("/openapi.json", get(openapi::openapi).with_state(description));
     let mut router = Router::new();
     if let Some(sales) = sales {
@@ -40,19 +39,20 @@ pub fn public(shop: Arc<Shop>, prefix: &str) -> Router {
         let webhook = post(webhook::stripe).layer(limit).with_state(sales.clone());
         router = router.route(STRIPE_WEBHOOK_PATH, webhook);
         if sales.is_sandbox() {
-            router = router.nest(&format!("{prefix}/sandbox/checkout"), sandbox_page(sales));
+            let page = sandbox_page(shop.clone());
+            router = router.nest(&format!("{prefix}/sandbox/checkout"), page);
         }
     }
     wrap(router.nest(prefix, own))
 }
 
 /// The demo's checkout page.
-fn sandbox_page(sales: Arc<Sales>) -> Router {
+fn sandbox_page(shop: Arc<Shop>) -> Router {
     Router::new()
         .route("/{session}", get(sandbox::show))
         .route("/{session}/pay", post(sandbox::pay))
         .route("/{session}/cancel", post(sandbox::cancel))
-        .with_state(sales)
+        .with_state(shop)
 }
 
 /// The admin listener's routes: what operators do, and health.

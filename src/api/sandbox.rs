@@ -7,8 +7,9 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::{HeaderName, header};
 
 use crate::ledger::{Money, Progress, wall_ms};
-use crate::price::Price;
+use crate::price::{PackConfig, Price};
 use crate::problem::{Problem, Text};
+use crate::shop::Shop;
 use crate::stripe::{ReceiveError, Sales, SandboxPage};
 
 /// Nothing is loaded from anywhere, and the form goes nowhere else.
@@ -22,29 +23,32 @@ const HEADERS: [(HeaderName, &str); 3] = [
 ];
 
 pub(super) async fn show(
-    State(sales): State<Arc<Sales>>,
+    State(shop): State<Arc<Shop>>,
     Path(session): Path<String>,
 ) -> Result<Response, Problem> {
-    let page = find(&sales, &session).await?;
-    Ok((HEADERS, Html(render(&page))).into_response())
+    let (_, page) = find(&shop, &session).await?;
+    let catalogue = shop.catalogue.load();
+    let pack = catalogue.packs.iter().find(|pack| *pack.id == *page.sale.pack);
+    let name = pack.map_or(&*page.sale.pack, PackConfig::name);
+    Ok((HEADERS, Html(render(&page, name))).into_response())
 }
 
 pub(super) async fn pay(
-    State(sales): State<Arc<Sales>>,
+    State(shop): State<Arc<Shop>>,
     Path(session): Path<String>,
 ) -> Result<Redirect, Problem> {
-    end(&sales, &session, true).await
+    end(&shop, &session, true).await
 }
 
 pub(super) async fn cancel(
-    State(sales): State<Arc<Sales>>,
+    State(shop): State<Arc<Shop>>,
     Path(session): Path<String>,
 ) -> Result<Redirect, Problem> {
-    end(&sales, &session, false).await
+    end(&shop, &session, false).await
 }
 
-async fn end(sales: &Sales, session: &str, paid: bool) -> Result<Redirect, Problem> {
-    let page = find(sales, session).await?;
+async fn end(shop: &Shop, session: &str, paid: bool) -> Result<Redirect, Problem> {
+    let (sales, page) = find(shop, session).await?;
     let done = sales.sandbox_end(&page, paid, wall_ms() / 1000).await;
     done.map_err(|error: ReceiveError| {
         tracing::error!(%error, "the sandbox's event was not taken in");
@@ -53,19 +57,21 @@ async fn end(sales: &Sales, session: &str, paid: bool) -> Result<Redirect, Probl
     Ok(Redirect::to(&format!("../{session}")))
 }
 
-async fn find(sales: &Sales, session: &str) -> Result<SandboxPage, Problem> {
-    let page = sales.sandbox_page(session).await.map_err(super::transactions::unreadable)?;
-    page.ok_or_else(|| {
+async fn find<'a>(shop: &'a Shop, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {
+    let unknown = || {
         Problem::not_found(Text::new(
             "There is no such checkout session.",
             "Cette session de paiement n'existe pas.",
         ))
-    })
+    };
+    let sales = shop.sales.as_deref().ok_or_else(unknown)?;
+    let page = sales.sandbox_page(session).await.map_err(super::transactions::unreadable)?;
+    Ok((sales, page.ok_or_else(unknown)?))
 }
 
-fn render(page: &SandboxPage) -> String {
+fn render(page: &SandboxPage, name: &str) -> String {
     let SandboxPage { sale, progress } = page;
-    let (pack, account) = (escape(&sale.pack), escape(sale.account.as_str()));
+    let (pack, account) = (escape(name), escape(sale.account.as_str()));
     let (credits, price) = (sale.credits, escape(&shown(&sale.price)));
     let state = match progress {
         Progress::Paid => format!(
@@ -129,7 +135,8 @@ mod tests {
             credits: "500".parse().unwrap(),
             price: Money { amount: 7900, currency: "eur".into() },
         };
-        let page = render(&SandboxPage { sale, progress: Progress::Open });
+        let page =
+            render(&SandboxPage { sale, progress: Progress::Open }, "<script>alert(2)</script>");
         assert!(!page.contains("<script>") && !page.contains("<b>alice"), "{page}");
         assert!(page.contains("Pay 79.00 EUR"), "{page}");
     }

@@ -14,7 +14,12 @@ use crate::stripe::{ReceiveError, Sales};
 /// The largest event that is taken in. Stripe's are far smaller.
 pub(super) const MAX_EVENT_BYTES: usize = 512 * 1024;
 
-/// 200 once the event is kept; anything else has Stripe send it again.
+/// Stripe's events, by their signature alone. 200 once the event is kept; anything else has Stripe
+/// send it again.
+#[utoipa::path(post, path = "/webhooks/stripe",
+    params(("stripe-signature" = String, Header, description = "Stripe's signature of the body")),
+    request_body(content = String, content_type = "application/json"),
+    responses((status = 200), (status = 400), (status = 413), (status = 503)), security(()))]
 pub(super) async fn stripe(
     State(sales): State<Arc<Sales>>,
     headers: HeaderMap,

@@ -29,6 +29,7 @@ pub use logging::LogFormat;
 use crate::config::{self, Config, Mistakes, Sections, process_env};
 use crate::gateway::StartError;
 use crate::ledger::LedgerError;
+use crate::stripe::SalesError;
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
 #[derive(Debug, Parser)]
@@ -146,7 +147,10 @@ impl From<StartError> for CliError {
 impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Start(StartError::Config(_)) => ExitCode::from(2),
+            Self::Config(_)
+            | Self::Start(
+                StartError::Config(_) | StartError::Sales(SalesError::SandboxBesideLiveKey),
+            ) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

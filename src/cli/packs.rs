@@ -24,10 +24,11 @@ enum Command {
     Sync {
         #[command(flatten)]
         config: ConfigFile,
-        /// Where Stripe reaches this gateway, such as https://api.example.com: the webhook is made
-        /// there. Without it, the webhook is left alone.
+        /// Where Stripe reaches this gateway's webhook, such as
+        /// https://api.example.com/webhooks/stripe: it is made, or sent the events that it lacks.
+        /// Without this, the webhook is left alone.
         #[arg(long, value_name = "URL")]
-        public_url: Option<Url>,
+        webhook_url: Option<Url>,
     },
 }
 
@@ -35,8 +36,8 @@ impl Packs {
     pub fn run(self) -> Result<(), CliError> {
         match self.command {
             None => list(&self.config),
-            Some(Command::Sync { config, public_url }) => {
-                block_on(sync(&config, public_url.as_ref()))
+            Some(Command::Sync { config, webhook_url }) => {
+                block_on(sync(&config, webhook_url.as_ref()))
             }
         }
     }
@@ -55,7 +56,12 @@ fn list(file: &ConfigFile) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn sync(file: &ConfigFile, public_url: Option<&Url>) -> Result<(), CliError> {
+async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliError> {
+    if let Some(url) = webhook_url.filter(|url| !url.path().ends_with(STRIPE_WEBHOOK_PATH)) {
+        return Err(CliError::Failed(format!(
+            "{url} is not where events are taken in: it ends with {STRIPE_WEBHOOK_PATH}"
+        )));
+    }
     let config = load(file)?;
     let stripe = config.stripe.ok_or_else(|| {
         CliError::Failed(format!("{} has no [stripe] section", file.path().display()))
@@ -65,15 +71,14 @@ async fn sync(file: &ConfigFile, public_url: Option<&Url>) -> Result<(), CliErro
     for report in sync_packs(&client, &config.packs).await.map_err(refused)? {
         println!("{}: {}; stripe_price = {:?}", report.pack, report.done, report.price);
     }
-    let Some(public_url) = public_url else {
+    let Some(url) = webhook_url else {
         println!(
-            "the webhook was left alone; name the gateway's address to make it:\n  \
-             farebox packs sync --public-url https://api.example.com"
+            "the webhook was left alone; say where it is to make it:\n  \
+             farebox packs sync --webhook-url https://api.example.com{STRIPE_WEBHOOK_PATH}"
         );
         return Ok(());
     };
-    let url = format!("{}{STRIPE_WEBHOOK_PATH}", public_url.as_str().trim_end_matches('/'));
-    let webhook = sync_webhook(&client, &url).await.map_err(refused)?;
+    let webhook = sync_webhook(&client, url.as_str()).await.map_err(refused)?;
     println!("webhook {} at {url}: {}", webhook.id, webhook.done);
     match webhook.secret {
         Some(secret) => println!(

@@ -31,6 +31,14 @@ pub enum BuyError {
     /// Stripe did not do it.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// Stripe would charge another price than the one that is shown.
+    #[error(
+        "the `stripe_price` of {pack} asks another amount than its `price`: run `farebox packs sync`"
+    )]
+    OtherPrice {
+        /// The pack's id.
+        pack: String,
+    },
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -84,25 +92,20 @@ impl Sales {
         pack: &PackConfig,
         key: &str,
     ) -> Result<Bought, BuyError> {
-        let customer = self.customer(client, account, None).await?;
+        let customer = self.customer(client, account, key, None).await?;
         let session = match self.ask_for_session(client, account, pack, key, &customer).await {
             // A customer that was deleted, or is of the other mode (test, live).
             Err(ApiError::Refused { status: 400 | 404, param: Some(param), .. })
                 if param == "customer" =>
             {
-                let customer = self.customer(client, account, Some(customer)).await?;
+                let customer = self.customer(client, account, key, Some(customer)).await?;
                 self.ask_for_session(client, account, pack, key, &customer).await?
             }
             answer => answer?,
         };
-        let price = pack.price.minor();
-        if session.amount_subtotal.is_some_and(|subtotal| subtotal != price) {
-            tracing::warn!(
-                pack = pack.id,
-                price,
-                asked = session.amount_subtotal,
-                "Stripe asks another price than gateway.toml: run `farebox packs sync`"
-            );
+        // A `stripe_price` may have been made for another amount; nobody is charged that.
+        if session.amount_subtotal.is_some_and(|subtotal| subtotal != pack.price.minor()) {
+            return Err(BuyError::OtherPrice { pack: pack.id.clone() });
         }
         let no_page = || ApiError::Unreadable("a session without a page".to_owned());
         Ok(Bought { url: session.url.ok_or_else(no_page)?, session: session.id })
@@ -168,11 +171,13 @@ impl Sales {
         session
     }
 
-    /// The account's customer at Stripe: the one that is kept, or a new one.
+    /// The account's customer at Stripe: the one that is kept, or a new one. Two first purchases at
+    /// once make two, of which one is kept.
     async fn customer(
         &self,
         client: &Client,
         account: &AccountId,
+        key: &str,
         gone: Option<Arc<str>>,
     ) -> Result<Arc<str>, BuyError> {
         let kept = self.ledger.read().customer(account).await?;
@@ -184,10 +189,9 @@ impl Sales {
             (metadata_key::ACCOUNT.to_owned(), account.to_string()),
         ]);
         let request = CreateCustomer::new().metadata(metadata);
-        // Two first purchases at once make one customer.
-        let parts =
-            ["customer", &*self.ledger_id, account.as_str(), gone.as_deref().unwrap_or_default()];
-        let made: Identified = client.post(&request, &idempotency_key(&parts)).await?;
+        // Stripe repeats a failure to the same key, so a key that outlives the purchase will not do.
+        let key = idempotency_key(&["customer", key, gone.as_deref().unwrap_or_default()]);
+        let made: Identified = client.post(&request, &key).await?;
         let keep = Operation::KeepCustomer {
             account: account.clone(),
             customer: made.id,

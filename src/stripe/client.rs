@@ -83,6 +83,9 @@ impl Client {
     /// # Errors
     /// Where the key cannot be sent in a header, or the address is none.
     pub fn new(config: &StripeConfig) -> Result<Self, ApiError> {
+        // async-stripe takes the process's default, and two kinds are linked in. Whoever came first
+        // has set one that does as well.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let base = format!("{}/", config.api_base.trim_end_matches('/'));
         let client = ::stripe::ClientBuilder::new(config.secret_key.expose())
             .url(base)
@@ -100,7 +103,8 @@ impl Client {
         self.send(request.build(), RequestStrategy::Once).await
     }
 
-    /// Asks for something to be done, once however often it is asked under this key.
+    /// Asks for something to be done, once however often it is asked under this key. Where the
+    /// connection breaks it is asked a second time: the first may have been heard.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         request: &impl StripeRequest,
@@ -108,7 +112,11 @@ impl Client {
     ) -> Result<T, ApiError> {
         let key =
             IdempotencyKey::new(key).map_err(|error| ApiError::Unreadable(error.to_string()))?;
-        self.send(request.build(), RequestStrategy::Idempotent(key)).await
+        let once = RequestStrategy::Idempotent(key);
+        match self.send(request.build(), once.clone()).await {
+            Err(ApiError::Unreachable(_)) => self.send(request.build(), once).await,
+            answer => answer,
+        }
     }
 
     /// Every item of a list, a page at a time. `page` makes the request for what comes after an id.

@@ -92,14 +92,15 @@ impl StripeConfig {
         let mut mistake = |name: &str, message: String, hint: &str| {
             found.push(Mistake::new(format!("stripe.{name}"), message, hint));
         };
-        if self.secret_key.is_empty() {
+        if self.secret_key.expose().trim().is_empty() {
             let hint = "set STRIPE_SECRET_KEY, or remove [stripe]";
             mistake("secret_key", "`secret_key` is empty".to_owned(), hint);
         } else if self.secret_key.expose().starts_with("pk_") {
             let hint = "use the secret key (sk_…) or a restricted one (rk_…)";
             mistake("secret_key", "this is Stripe's publishable key".to_owned(), hint);
         }
-        if self.webhook_secret.is_empty() || self.webhook_secret.iter().any(Secret::is_empty) {
+        let blank = |secret: &Secret| secret.expose().trim().is_empty();
+        if self.webhook_secret.is_empty() || self.webhook_secret.iter().any(blank) {
             let hint = "Stripe shows it (whsec_…) beside the webhook's address";
             mistake("webhook_secret", "`webhook_secret` is empty".to_owned(), hint);
         }

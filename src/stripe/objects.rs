@@ -111,6 +111,12 @@ pub(super) struct Price {
     pub product: Option<Arc<str>>,
 }
 
+/// A product, for its name.
+#[derive(Debug, Deserialize)]
+pub(super) struct Product {
+    pub name: String,
+}
+
 /// A webhook endpoint; its secret comes with the answer that made it, and never again.
 #[derive(Deserialize)]
 pub(super) struct WebhookEndpoint {

@@ -3,19 +3,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use stripe_client_core::StripeRequest as _;
 use stripe_misc::webhook_endpoint::{
     CreateWebhookEndpoint, CreateWebhookEndpointEnabledEvents, ListWebhookEndpoint,
     UpdateWebhookEndpoint, UpdateWebhookEndpointEnabledEvents,
 };
-use stripe_product::price::{CreatePrice, ListPrice, RetrievePrice, UpdatePrice};
-use stripe_product::product::{CreateProduct, UpdateProduct};
+use stripe_product::price::{
+    CreatePrice, CreatePriceProductData, ListPrice, RetrievePrice, UpdatePrice,
+};
+use stripe_product::product::{RetrieveProduct, UpdateProduct};
 
 use super::buy::currency;
 use super::client::{ApiError, Client, PAGE};
-use super::objects::{Identified, List, Price, WebhookEndpoint};
+use super::objects::{Identified, List, Price, Product, WebhookEndpoint};
 use super::read::{EVENTS, metadata_key};
-use super::sales::idempotency_key;
 use crate::config::Secret;
 use crate::price::PackConfig;
 
@@ -27,7 +27,7 @@ pub struct SyncReport {
     /// What to write as its `stripe_price`.
     pub price: String,
     /// What was done.
-    pub done: &'static str,
+    pub done: String,
 }
 
 /// Has a product and a price for every pack.
@@ -40,37 +40,41 @@ pub async fn sync_packs(
 ) -> Result<Vec<SyncReport>, ApiError> {
     let mut reports = Vec::with_capacity(packs.len());
     for pack in packs {
-        let (price, done) = sync_pack(client, pack).await?;
-        reports.push(SyncReport { pack: pack.id.clone(), price, done });
+        reports.push(sync_pack(client, pack).await?);
     }
     Ok(reports)
 }
 
-async fn sync_pack(client: &Client, pack: &PackConfig) -> Result<(String, &'static str), ApiError> {
+async fn sync_pack(client: &Client, pack: &PackConfig) -> Result<SyncReport, ApiError> {
+    let report =
+        |price: String, done: String| Ok(SyncReport { pack: pack.id.clone(), price, done });
     let key = lookup_key(pack);
     let Some(price) = find_price(client, pack, &key).await? else {
-        let product = CreateProduct::new(pack.name()).metadata(pack_metadata(pack));
-        let product: Identified =
-            client.post(&product, &idempotency_key(&["product", &key, pack.name()])).await?;
-        let price = create_price(client, pack, &key, &product.id, "").await?;
-        return Ok((price, "made"));
+        // Both in one request: neither is ever there without the other.
+        let mut product = CreatePriceProductData::new(pack.name());
+        product.metadata = Some(pack_metadata(pack));
+        let price = create_price(client, new_price(pack, &key).product_data(product)).await?;
+        return report(price, "made".to_owned());
     };
     if let Some(product) = &price.product {
-        let update = UpdateProduct::new(&**product).name(pack.name());
-        let _: Identified = client.post(&update, &fresh_key()).await?;
+        let named: Product = client.get(&RetrieveProduct::new(&**product)).await?;
+        if named.name != pack.name() {
+            let update = UpdateProduct::new(&**product).name(pack.name());
+            let _: Identified = client.post(&update, &fresh_key()).await?;
+        }
         if !asks_for(&price, pack) {
             // A price at Stripe never changes: a new one takes the old one's key. Sessions that are
             // open go on with the old one.
-            let new = create_price(client, pack, &key, product, &price.id).await?;
-            return Ok((new, "made a new price"));
+            let new = create_price(client, new_price(pack, &key).product(&**product)).await?;
+            return report(new, format!("made anew, because {} asks another amount", price.id));
         }
     }
     if price.lookup_key.as_deref() == Some(key.as_str()) {
-        return Ok((price.id.to_string(), "up to date"));
+        return report(price.id.to_string(), "up to date".to_owned());
     }
     let update = UpdatePrice::new(&*price.id).lookup_key(&key).transfer_lookup_key(true);
     let _: Identified = client.post(&update, &fresh_key()).await?;
-    Ok((price.id.to_string(), "adopted"))
+    report(price.id.to_string(), "adopted".to_owned())
 }
 
 /// The price that the config names, or the one that an earlier sync made.
@@ -87,24 +91,16 @@ async fn find_price(
     Ok(found.data.into_iter().next())
 }
 
-async fn create_price(
-    client: &Client,
-    pack: &PackConfig,
-    key: &str,
-    product: &str,
-    instead_of: &str,
-) -> Result<String, ApiError> {
-    let amount = i64::try_from(pack.price.minor()).unwrap_or(i64::MAX);
-    let price = CreatePrice::new(currency(pack))
-        .product(product)
-        .unit_amount(amount)
+fn new_price(pack: &PackConfig, key: &str) -> CreatePrice {
+    CreatePrice::new(currency(pack))
+        .unit_amount(i64::try_from(pack.price.minor()).unwrap_or(i64::MAX))
         .lookup_key(key)
         .transfer_lookup_key(true)
-        .metadata(pack_metadata(pack));
-    // What it replaces is part of the key: going back to an old price is a new act.
-    let form = price.build().body.unwrap_or_default();
-    let made: Identified =
-        client.post(&price, &idempotency_key(&["price", instead_of, &form])).await?;
+        .metadata(pack_metadata(pack))
+}
+
+async fn create_price(client: &Client, price: CreatePrice) -> Result<String, ApiError> {
+    let made: Identified = client.post(&price, &fresh_key()).await?;
     Ok(made.id.to_string())
 }
 
@@ -121,7 +117,8 @@ fn pack_metadata(pack: &PackConfig) -> HashMap<String, String> {
     HashMap::from([(metadata_key::PACK.to_owned(), pack.id.clone())])
 }
 
-/// For what may be repeated without harm.
+/// A key for one act. Stripe repeats a failure to the same key, and what this makes is found again
+/// by its lookup key or address, so that the next run needs none of the last one's.
 fn fresh_key() -> String {
     format!("farebox-{}", uuid::Uuid::new_v4())
 }
@@ -171,8 +168,8 @@ pub async fn sync_webhook(client: &Client, url: &str) -> Result<SyncedWebhook, A
     }
     let mut update = UpdateWebhookEndpoint::new(&*endpoint.id).disabled(false);
     if !complete {
-        let events = sent.into_iter().chain(EVENTS).collect::<BTreeSet<_>>();
-        let events = events.into_iter().map(|event| match event.parse() {
+        let others = sent.into_iter().filter(|event| !EVENTS.contains(event));
+        let events = EVENTS.into_iter().chain(others).map(|event| match event.parse() {
             Ok(event) => event,
             Err(never) => match never {},
         });

@@ -9,6 +9,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SDK_VENV := $(TARGET_DIR)/sdk-venv
 DEPLOY_VENV := $(TARGET_DIR)/deploy-venv
 PROMTOOL := $(TARGET_DIR)/tools/promtool
+STRIPE_VENV := $(TARGET_DIR)/buying-venv
 NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 
@@ -56,14 +57,20 @@ test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runb
 	cargo build --locked --bin farebox
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox PROMTOOL=$(PROMTOOL) $(DEPLOY_VENV)/bin/python tests/deploy/test_deploy.py
 
-.PHONY: test-rust test-doc test-sdk
-test-rust: ## The Rust tests alone
-	cargo nextest run --locked --profile $(NEXTEST_PROFILE)
+.PHONY: test-rust test-orders test-doc test-sdk stripe-venv
+test-rust: stripe-venv ## The Rust tests alone
+	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python \
+		cargo nextest run --locked --profile $(NEXTEST_PROFILE)
+test-orders: stripe-venv ## Stripe's events in many random orders with crashes between: half an hour
+	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
+		cargo nextest run --locked --profile long --test buying -E 'test(crashes)'
 test-doc:
 	cargo test --locked --doc
 test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against the demo
 	cargo build --locked --bin farebox
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
+
+stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests
 
 # Each in a folder of its own, made anew when the pinned versions change.
 $(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt

@@ -25,6 +25,7 @@ use crate::proxy::{
     TlsFilesError, Upstream, UpstreamConfig,
 };
 use crate::shop::{Catalogue, Shop};
+use crate::stripe::{Sales, SalesError, StripeConfig};
 
 /// How long calls that were cut off at the end of a stop are given to notice.
 const CUT_OFF: Duration = Duration::from_secs(1);
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The certificate files cannot be used.
     #[error("[server.tls] {0}")]
     Tls(#[from] TlsFilesError),
+    /// Packs cannot be sold.
+    #[error(transparent)]
+    Sales(#[from] SalesError),
     /// A metric could not be declared, or Pingora refused its settings.
     #[error("{0}")]
     Internal(String),
@@ -117,12 +121,18 @@ impl Gateway {
         };
         let (ledger, pipeline) =
             open_ledger(&config.ledger.path, config.ledger.durability, metrics.clone()).await?;
+        let own_url = public_socket.local_addr().map_or_else(
+            |_| config.api.prefix.clone(),
+            |address| format!("http://{address}{}", config.api.prefix),
+        );
+        let sales = open_sales(config.stripe.clone(), &ledger, &metrics, &own_url).await?;
         let shop = open_shop(
             ledger,
             metrics.clone(),
             &config.auth,
             config.credits.clone(),
             &config.api.prefix,
+            sales,
         )
         .await?;
         shop.identifier.load_keys().await;
@@ -174,6 +184,9 @@ impl Gateway {
         }
         background.spawn(refresh_keys(shop.clone(), stopping.clone()));
         background.spawn(until(closed, examine(shop.ledger.clone())));
+        if let Some(sales) = shop.sales.clone() {
+            background.spawn(until(stopping.clone(), async move { sales.run().await }));
+        }
         if let Some(tls) = tls {
             background.spawn(until(stopping.clone(), tls.watch()));
         }
@@ -290,7 +303,23 @@ pub async fn open_ledger(
     Ok(Ledger::start(backend, reader, metrics))
 }
 
-/// Opens a shop on a ledger, with nothing for sale yet.
+/// Opens the sales of a ledger, where the config has `[stripe]`. `own_url` is where Farebox's own
+/// routes are reached.
+///
+/// # Errors
+/// Where `[stripe]` cannot be used.
+pub async fn open_sales(
+    config: Option<StripeConfig>,
+    ledger: &Ledger,
+    metrics: &Metrics,
+    own_url: &str,
+) -> Result<Option<Arc<Sales>>, SalesError> {
+    let Some(config) = config else { return Ok(None) };
+    let sales = Sales::open(config, ledger.clone(), metrics.clone(), own_url).await?;
+    Ok(Some(Arc::new(sales)))
+}
+
+/// Opens a shop on a ledger, with nothing on its shelves yet.
 ///
 /// # Errors
 /// Where the keys cannot be read, or the auth config makes no sense.
@@ -300,6 +329,7 @@ pub async fn open_shop(
     auth: &AuthConfig,
     credits: CreditsConfig,
     prefix: &str,
+    sales: Option<Arc<Sales>>,
 ) -> Result<Arc<Shop>, StartError> {
     let keys = Arc::new(KeyRing::default());
     for key in ledger.read().keys(None).await? {
@@ -315,6 +345,7 @@ pub async fn open_shop(
         metrics,
         catalogue: ArcSwap::from_pointee(catalogue(&[], &[], &[])?),
         credits,
+        sales,
         topup_url: format!("{prefix}/account").into(),
     }))
 }
@@ -328,7 +359,8 @@ fn catalogue(
     let json = |error: serde_json::Error| StartError::Internal(error.to_string());
     let prices_json = serde_json::value::to_raw_value(&list_prices(&prices)).map_err(json)?;
     let packs_json = serde_json::value::to_raw_value(&list_packs(packs)).map_err(json)?;
-    Ok(Catalogue { prices, prices_json: prices_json.into(), packs_json: packs_json.into() })
+    let (prices_json, packs_json) = (prices_json.into(), packs_json.into());
+    Ok(Catalogue { prices, prices_json, packs: packs.to_vec(), packs_json })
 }
 
 async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError> {

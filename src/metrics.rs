@@ -44,6 +44,17 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// `farebox_pack_views_total`
     pub pack_views: IntCounter,
+    /// `farebox_checkouts_total{pack}`: buyers sent to pay.
+    pub checkouts: IntCounterVec,
+    /// `farebox_purchases_total{pack}`: packs paid for.
+    pub purchases: IntCounterVec,
+    /// `farebox_buyers`: distinct accounts that ever bought.
+    pub buyers: IntGauge,
+    /// `farebox_revenue_minor_total{currency}`: what was paid, in minor units.
+    pub revenue_minor: IntCounterVec,
+    /// `farebox_stripe_webhooks_total{type,outcome}`: applied, foreign, ignored, failed, received
+    /// (kept, not yet taken up), duplicate, unsigned, unreadable, unavailable.
+    pub stripe_webhooks: IntCounterVec,
 }
 
 const OUTCOMES: [&str; 4] = ["captured", "released", "expired", "refused"];
@@ -156,6 +167,19 @@ impl Metrics {
             calls_in_flight: gauge("farebox_calls_in_flight", "Calls being served")?,
             connections: gauge("farebox_connections", "Open connections on the public listener")?,
             pack_views,
+            checkouts: count("farebox_checkouts_total", "Buyers sent to pay", &["pack"])?,
+            purchases: count("farebox_purchases_total", "Packs paid for", &["pack"])?,
+            buyers: gauge("farebox_buyers", "Distinct accounts that ever bought")?,
+            revenue_minor: count(
+                "farebox_revenue_minor_total",
+                "What was paid, in minor units of the currency",
+                &["currency"],
+            )?,
+            stripe_webhooks: count(
+                "farebox_stripe_webhooks_total",
+                "Events from Stripe by what became of them",
+                &["type", "outcome"],
+            )?,
             registry,
         })
     }

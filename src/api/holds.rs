@@ -12,7 +12,7 @@ use super::body::Json;
 use super::caller::ServiceCaller;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits, json_number};
-use crate::ledger::{HoldId, NewHold, Operation, Origin, Outcome, Settled};
+use crate::ledger::{HoldEnd, HoldId, NewHold, Operation, Origin, Outcome};
 use crate::metrics::Metrics;
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
@@ -194,7 +194,7 @@ async fn end(
 }
 
 /// Counts the end of a hold. One that is captured late has ended before, when it expired.
-fn count(metrics: &Metrics, settled: &Settled, outcome: &str, late: bool) {
+fn count(metrics: &Metrics, settled: &HoldEnd, outcome: &str, late: bool) {
     let route = &*settled.route;
     if !late {
         metrics.holds.with_label_values(&[route, outcome]).inc();

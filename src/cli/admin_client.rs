@@ -13,14 +13,17 @@ use tower::ServiceExt as _;
 
 use super::{CliError, ConfigFile};
 use crate::api::{self, Readiness};
-use crate::config::{Secret, Sections};
-use crate::gateway::{open_ledger, open_shop};
+use crate::config::{Config, Secret, Sections};
+use crate::gateway::{StartError, open_ledger, open_sales, open_shop};
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerError, Pipeline};
 use crate::metrics::Metrics;
 
 /// How long a running gateway may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long it may take where it asks Stripe for page after page.
+const STRIPE_LIMIT: Duration = Duration::from_secs(1800);
 
 /// The largest answer that is read in process.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -44,12 +47,24 @@ pub(super) fn segment(text: &str) -> String {
 impl AdminClient {
     /// Opens the ledger of the config, or finds the gateway that has it.
     pub async fn connect(file: &ConfigFile) -> Result<Self, CliError> {
-        let config = file.load(Sections::LEDGER)?.ledger;
+        Self::connect_with(file, Sections::LEDGER).await
+    }
+
+    /// The same for a command that speaks to Stripe.
+    pub async fn connect_to_stripe(file: &ConfigFile) -> Result<Self, CliError> {
+        let client = Self::connect_with(file, Sections::LEDGER | Sections::STRIPE).await?;
+        Ok(client.within(STRIPE_LIMIT))
+    }
+
+    async fn connect_with(file: &ConfigFile, sections: Sections) -> Result<Self, CliError> {
+        let Config { ledger: config, stripe, .. } = file.load(sections)?;
         let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
         match open_ledger(&config.path, config.durability, metrics.clone()).await {
             Ok((ledger, pipeline)) => {
                 let (auth, credits) = (AuthConfig::default(), CreditsConfig::default());
-                let shop = open_shop(ledger, metrics, &auth, credits, "").await?;
+                let sales = open_sales(stripe, &ledger, &metrics, "").await;
+                let sales = sales.map_err(StartError::from)?;
+                let shop = open_shop(ledger, metrics, &auth, credits, "", sales).await?;
                 let token = Secret::new(uuid::Uuid::new_v4().to_string());
                 let readiness = Readiness::new(&shop.metrics);
                 let router = api::admin(shop, token.clone(), readiness);

@@ -9,8 +9,8 @@ use crate::credits::{Credits, SignedCredits};
 use super::books::{Account, Books, Changes, EndedHold, Known, LiveHold, Now, Undo};
 use super::key::KeyRecord;
 use super::operation::{
-    Balance, Ending, Entry, EntryKind, HoldId, NewHold, OperationId, Origin, Outcome, Posting,
-    Refusal, Settled,
+    Balance, Ending, Entry, EntryKind, HoldEnd, HoldId, NewHold, OperationId, Origin, Outcome,
+    Posting, Refusal,
 };
 
 /// One operation at work on the books.
@@ -51,11 +51,14 @@ impl Desk<'_> {
         if hold.amount.is_zero() {
             return Err(Refusal::Zero);
         }
-        let account = self.books.accounts.get(&hold.account).copied().unwrap_or_default();
-        let available = account.balance().available();
+        if self.books.is_frozen(&hold.account) {
+            return Err(Refusal::Frozen);
+        }
+        let available = self.balance(&hold.account).available();
         if hold.amount.signed() > available {
             return Err(Refusal::Insufficient { available });
         }
+        let account = self.books.accounts.get(&hold.account).copied().unwrap_or_default();
         let held = account.held.checked_add(hold.amount).ok_or(Refusal::OutOfRange)?;
         self.set_account(&hold.account, Account { held, ..account });
         let live = LiveHold {
@@ -127,7 +130,7 @@ impl Desk<'_> {
             self.lift_hold(id, &live);
             let after = self.balance(&live.account);
             let released = live.amount.checked_sub(amount).unwrap_or_default();
-            let settled = Some(Settled { route: live.route, captured: amount, released });
+            let settled = Some(HoldEnd { route: live.route, captured: amount, released });
             return Ok(Outcome::Captured { after, late: false, settled });
         }
         self.capture_late(id, operation, account, amount, route, origin)
@@ -165,7 +168,7 @@ impl Desk<'_> {
         }
         let kind = EntryKind::Capture;
         self.enter(&owner, operation, kind, -amount.signed(), Some(route.clone()), None)?;
-        let settled = Settled { route: route.clone(), captured: amount, released: Credits::ZERO };
+        let settled = HoldEnd { route: route.clone(), captured: amount, released: Credits::ZERO };
         let after = self.balance(&owner);
         Ok(Outcome::Captured { after, late: true, settled: Some(settled) })
     }
@@ -185,7 +188,7 @@ impl Desk<'_> {
             self.bury(id, Some(live.account.clone()), live.amount, origin, ending);
             let after = self.balance(&live.account);
             let (captured, released) = (Credits::ZERO, live.amount);
-            let settled = Some(Settled { route: live.route, captured, released });
+            let settled = Some(HoldEnd { route: live.route, captured, released });
             return Ok(Outcome::Released { after, settled });
         }
         if self.known.entries.contains_key(&OperationId::capture(id)) {
@@ -277,7 +280,7 @@ impl Desk<'_> {
     }
 
     /// Writes one line and moves the balance with it; the account comes to exist with it.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         id: &AccountId,
         operation: OperationId,
@@ -341,7 +344,7 @@ impl Desk<'_> {
     }
 
     fn balance(&self, account: &AccountId) -> Balance {
-        self.books.account(account).map(Account::balance).unwrap_or_default()
+        self.books.balance(account).unwrap_or_default()
     }
 
     fn set_account(&mut self, id: &AccountId, account: Account) {

@@ -14,12 +14,15 @@ mod desk;
 mod error;
 mod handle;
 mod hold;
+mod inbox;
 mod key;
 mod lock;
 mod operation;
+mod payment;
 mod pipeline;
 mod report;
 mod sqlite;
+mod till;
 
 pub use backend::{AccountView, Backend, Expired, IsLive, Reader};
 pub(crate) use clock::wall_ms;
@@ -27,10 +30,14 @@ pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use error::LedgerError;
 pub use handle::Ledger;
 pub use hold::Hold;
+pub use inbox::{EventState, StripeEvent};
 pub use key::{KeyHash, KeyHashError, KeyRecord};
 pub use operation::{
-    Balance, CallId, Ending, Entry, EntryKind, HoldId, IdError, NewHold, Operation, OperationId,
-    Origin, Outcome, Posting, Refusal, Settled,
+    Balance, CallId, Ending, Entry, EntryKind, HoldEnd, HoldId, IdError, NewEvent, NewHold,
+    Operation, OperationId, Origin, Outcome, Posting, Refusal, TakeFacts,
+};
+pub use payment::{
+    Dispute, Due, Facts, Money, OnDispute, Payment, Progress, Refund, Sale, Settled, Stage,
 };
 pub use pipeline::Pipeline;
 pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};

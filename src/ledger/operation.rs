@@ -7,7 +7,9 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
+use super::inbox::EventState;
 use super::key::KeyRecord;
+use super::payment::{Facts, OnDispute, Settled};
 use super::report::{Difference, FoldCursor, FoldReport};
 
 /// The id of a hold. For a proxied call it is the call's request id, made here and never
@@ -108,6 +110,15 @@ impl OperationId {
     /// The sign-up grant of an account: there is one.
     pub fn signup(account: &AccountId) -> Self {
         Self(format!("signup:{account}").into())
+    }
+
+    /// What a payment moves, by its checkout session: its grant, or the `nth` time that something
+    /// of it is taken back or given back. Nobody else can choose such an id.
+    pub(super) fn payment(session: &str, nth: Option<u32>) -> Self {
+        match nth {
+            None => Self(format!("stripe:{session}").into()),
+            Some(nth) => Self(format!("stripe:{session}:{nth}").into()),
+        }
     }
 
     /// An id read back from the ledger.
@@ -243,6 +254,30 @@ pub struct Posting {
     pub reason: Option<Arc<str>>,
 }
 
+/// An event of Stripe's to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Stripe's id of it; once only.
+    pub id: Arc<str>,
+    /// Stripe's name of its kind.
+    pub kind: Arc<str>,
+    /// The JSON, as it was signed.
+    pub payload: Arc<str>,
+}
+
+/// Facts about a payment to be taken up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeFacts {
+    /// The event that they are from, which this ends.
+    pub event: Option<Arc<str>>,
+    /// The facts.
+    pub facts: Facts,
+    /// What a dispute does to the account.
+    pub on_dispute: OnDispute,
+    /// Why credits are taken back or given back, for people who read the ledger.
+    pub because: Arc<str>,
+}
+
 /// One thing asked of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -301,6 +336,33 @@ pub enum Operation {
         /// The key's id.
         id: Arc<str>,
     },
+    /// Keeps an event, so that it can be acknowledged.
+    KeepEvent(NewEvent),
+    /// Says what became of an event that moves nothing.
+    EndEvent {
+        /// Which.
+        id: Arc<str>,
+        /// What became of it.
+        state: EventState,
+        /// Why, where it failed.
+        note: Option<Arc<str>>,
+    },
+    /// Takes up facts about a payment, with all the credits that they move.
+    TakeFacts(Box<TakeFacts>),
+    /// Remembers an account's customer at Stripe.
+    KeepCustomer {
+        /// Whose.
+        account: AccountId,
+        /// Stripe's id.
+        customer: Arc<str>,
+        /// The one that is known to be gone; any other that is kept already stays.
+        instead_of: Option<Arc<str>>,
+    },
+    /// Lifts whatever freezes an account.
+    Thaw {
+        /// Whose.
+        account: AccountId,
+    },
     /// Compares what is in memory with what is on disk.
     Audit,
     /// Folds the entries older than a moment into one opening balance an account: a slice of
@@ -345,6 +407,8 @@ pub struct Balance {
     pub balance: SignedCredits,
     /// What its live holds set aside.
     pub held: Credits,
+    /// True while a dispute keeps it from spending.
+    pub frozen: bool,
 }
 
 impl Balance {
@@ -403,7 +467,7 @@ impl Ending {
 
 /// What the end of a hold came to, for whoever counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
+pub struct HoldEnd {
     /// What the hold was for.
     pub route: Arc<str>,
     /// How much was charged.
@@ -434,14 +498,14 @@ pub enum Outcome {
         /// The hold had expired or was not known: the charge counts all the same.
         late: bool,
         /// `None` where this was done before.
-        settled: Option<Settled>,
+        settled: Option<HoldEnd>,
     },
     /// The hold is given back, or was already.
     Released {
         /// What the account has now.
         after: Balance,
         /// `None` where this was done before.
-        settled: Option<Settled>,
+        settled: Option<HoldEnd>,
     },
     /// The balance moved, or had already, by the same operation.
     Posted {
@@ -457,6 +521,24 @@ pub enum Outcome {
     },
     /// The key is revoked, now or before.
     KeyRevoked,
+    /// The event is kept, now or before.
+    EventKept {
+        /// What became of it so far.
+        state: EventState,
+        /// False where it was kept before.
+        new: bool,
+    },
+    /// What became of the event is remembered.
+    EventEnded,
+    /// The facts are taken up.
+    Settled(Box<Settled>),
+    /// The account's customer at Stripe, this one or one that was kept before.
+    CustomerKept(Arc<str>),
+    /// Nothing freezes the account any more.
+    Thawed {
+        /// How many disputes did.
+        disputes: usize,
+    },
     /// Where memory and disk differ; nowhere, if all is well.
     Audited(Vec<Difference>),
     /// A slice of the old entries is folded.
@@ -481,6 +563,9 @@ pub enum Refusal {
         /// What the account has.
         available: SignedCredits,
     },
+    /// A dispute stands, and the account waits for its end.
+    #[error("the account is frozen while a dispute stands")]
+    Frozen,
     /// The id was used before, for something else.
     #[error("this id was used before, with other parameters")]
     Conflict,
@@ -493,6 +578,9 @@ pub enum Refusal {
     /// No such capture to refund.
     #[error("there is no such capture")]
     UnknownCapture,
+    /// Nobody knows such an event.
+    #[error("there is no such event")]
+    UnknownEvent,
     /// Nobody knows such a key.
     #[error("there is no such key")]
     UnknownKey,

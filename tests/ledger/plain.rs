@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use farebox::account::AccountId;
 use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
 use farebox::ledger::{
-    Balance, Entry, EntryKind, NewHold, Operation, Origin, Outcome, Posting, Reader, Refusal,
-    Settled,
+    Balance, Entry, EntryKind, HoldEnd, NewHold, Operation, Origin, Outcome, Posting, Reader,
+    Refusal,
 };
 
 /// What the model knows of a hold's id.
@@ -58,10 +58,10 @@ impl Line {
 /// What every hold of the model's operations is for.
 pub const ROUTE: &str = "/r";
 
-fn settled(captured: i64, released: i64) -> Option<Settled> {
+fn settled(captured: i64, released: i64) -> Option<HoldEnd> {
     let credits = |micros: i64| Credits::from_micros(micros as u64).unwrap();
     let (captured, released) = (credits(captured), credits(released));
-    Some(Settled { route: ROUTE.into(), captured, released })
+    Some(HoldEnd { route: ROUTE.into(), captured, released })
 }
 
 #[derive(Default)]
@@ -95,6 +95,7 @@ impl Model {
         Balance {
             balance: SignedCredits::from_micros(self.total(who)).unwrap(),
             held: Credits::from_micros(self.held(who) as u64).unwrap(),
+            frozen: false,
         }
     }
 

@@ -2,7 +2,8 @@
 //! over HTTP and through the real binary.
 //!
 //! The failures that users of other gateways report, and the tests that show that they do not
-//! happen here, each under its test binary: `product` (this one), `proxy`, `ledger`. The
+//! happen here, each under its test binary: `product` (this one), `proxy`, `ledger`,
+//! `buying`. The
 //! ledger's run once for each kind of ledger.
 //!
 //! | failure | shown by |
@@ -14,7 +15,7 @@
 //! | each replica counts for itself | one process has the embedded ledger: `product offline::a_ledger_in_use_is_not_touched` and `a_ledger_has_one_writer_by_whatever_name` |
 //! | an aborted stream is free, or charged in full | the route says which: `proxy aborts::leaving_in_the_middle_of_a_stream_follows_the_route`, `leaving_before_the_whole_request_was_sent_is_free` and `leaving_after_the_whole_request_was_sent_is_charged_unless_the_route_says_otherwise` |
 //! | a client's retry is charged twice | a later issue; the README says that a retry is a new call. Grants: `product admin::a_grant_takes_effect_once`; holds: `product holds::the_same_hold_again_is_one_hold` |
-//! | a duplicate webhook mints credits; refunds and disputes | the Stripe issue |
+//! | a duplicate webhook mints credits; refunds and disputes | `buying`: `webhooks`, `refunds`, `disputes`, `orders` |
 //! | a negative price or usage mints credits | `product admin::amounts_that_make_no_sense_change_nothing`, `product holds::a_capture_above_its_hold_is_refused`, `product cli::five_mistakes_are_five_lines` (a negative price), `ledger contract::no_posting_moves_a_balance_the_wrong_way` |
 //! | Redis and Postgres drift apart; a cache wipe erases debits | the Redis issue; memory and file: every `assert_reconciled`, `ledger upkeep::reconcile_finds_what_is_wrong` |
 //! | spend updates deadlock or exhaust connections | one writer: `product faults::the_last_credit_is_spent_once_by_a_thousand_clients` and `a_ledger_that_somebody_locks_is_503_and_heals_by_itself` |

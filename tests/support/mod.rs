@@ -3,6 +3,8 @@
 #![allow(dead_code)]
 
 pub mod h2;
+pub mod random;
+pub mod stripe;
 pub mod wire;
 
 use std::net::SocketAddr;

@@ -154,6 +154,8 @@ pub(crate) struct AccountBody {
     balance: SignedCredits,
     held: Credits,
     available: SignedCredits,
+    /// True while a dispute keeps it from spending.
+    frozen: bool,
     created_at: String,
 }
 
@@ -164,6 +166,7 @@ impl From<AccountView> for AccountBody {
             balance: view.balance.balance,
             held: view.balance.held,
             available: view.balance.available(),
+            frozen: view.balance.frozen,
             created_at: rfc3339(view.created_at_ms),
         }
     }

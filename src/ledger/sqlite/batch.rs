@@ -8,8 +8,9 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::account::AccountId;
-use crate::ledger::books::{Books, Changes, Now};
+use crate::ledger::books::{Books, Changes, KeptCustomer, Now};
 use crate::ledger::operation::Origin;
+use crate::ledger::payment::Payment;
 
 use super::call_holds::CallHolds;
 use super::json_rows::Rows;
@@ -54,6 +55,32 @@ const ADD_KEYS: &str = "INSERT INTO api_keys (id, hash, account, name, service, 
 const REVOKE_KEYS: &str = "UPDATE api_keys SET revoked_at = gone.value->>1 FROM jsonb_each(?) AS gone \
      WHERE api_keys.id = gone.value->>0 AND revoked_at IS NULL;";
 
+const KEEP_EVENTS: &str = "INSERT INTO stripe_events (id, kind, payload, state, note, received_at) \
+     SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?) \
+     WHERE true ON CONFLICT (id) DO UPDATE SET state = excluded.state, note = excluded.note;";
+
+const DROP_PAYMENTS: &str =
+    "DELETE FROM payments WHERE id IN (SELECT value->>0 FROM json_each(?));";
+
+const KEEP_PAYMENTS: &str = "INSERT INTO payments (id, account, paid, document, created_at) \
+     SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each(?) WHERE true \
+     ON CONFLICT (id) DO UPDATE SET account = excluded.account, paid = excluded.paid, \
+     document = excluded.document;";
+
+const NAME_PAYMENTS: &str = "INSERT INTO payment_names (name, payment) \
+     SELECT value->>0, value->>1 FROM json_each(?) WHERE true \
+     ON CONFLICT (name) DO UPDATE SET payment = excluded.payment;";
+
+const KEEP_CUSTOMERS: &str = "INSERT INTO stripe_customers (account, customer) \
+     SELECT value->>0, value->>1 FROM json_each(?) WHERE true \
+     ON CONFLICT (account) DO UPDATE SET customer = excluded.customer;";
+
+const FREEZE: &str = "INSERT INTO freezes (dispute, account) \
+     SELECT value->>0, value->>1 FROM json_each(?) WHERE true \
+     ON CONFLICT (dispute) DO UPDATE SET account = excluded.account;";
+
+const THAW: &str = "DELETE FROM freezes WHERE dispute IN (SELECT value->>0 FROM json_each(?));";
+
 /// The transaction that writes one batch, and counts itself.
 pub(super) struct Batch {
     script: String,
@@ -69,6 +96,7 @@ impl Batch {
         batch.add_holds(calls, changes, now);
         batch.add_entries(books, changes, now);
         batch.add_keys(changes, now);
+        batch.add_payments(changes);
         batch.script.push_str("UPDATE ledger SET commits = commits + 1 WHERE one = 1; COMMIT");
         batch
     }
@@ -177,6 +205,55 @@ impl Batch {
         self.push(MOVE_BALANCES, balances);
     }
 
+    fn add_payments(&mut self, changes: &Changes) {
+        let mut events = Rows::default();
+        for event in changes.events.values() {
+            events
+                .row()
+                .text(&event.id)
+                .text(&event.kind)
+                .text(&event.payload)
+                .text(event.state.as_str())
+                .optional(event.note.as_deref())
+                .int(event.received_at_ms)
+                .end();
+        }
+        self.push(KEEP_EVENTS, events);
+        let mut gone = Rows::default();
+        changes.payments_gone.iter().for_each(|id| gone.row().text(id).end());
+        self.push(DROP_PAYMENTS, gone);
+        let (mut payments, mut names) = (Rows::default(), Rows::default());
+        for payment in changes.payments.values() {
+            payments
+                .row()
+                .text(&payment.id)
+                .optional(payment.account().map(AccountId::as_str))
+                .int(payment.is_paid().into())
+                .text(&document(payment))
+                .int(payment.created_at_ms)
+                .end();
+            for name in &payment.facts.names {
+                names.row().text(name).text(&payment.id).end();
+            }
+        }
+        self.push(KEEP_PAYMENTS, payments);
+        self.push(NAME_PAYMENTS, names);
+        let mut customers = Rows::default();
+        for KeptCustomer { account, customer } in &changes.customers {
+            customers.row().text(account.as_str()).text(customer).end();
+        }
+        self.push(KEEP_CUSTOMERS, customers);
+        let (mut frozen, mut thawed) = (Rows::default(), Rows::default());
+        for (dispute, account) in &changes.freezes {
+            match account {
+                Some(account) => frozen.row().text(dispute).text(account.as_str()).end(),
+                None => thawed.row().text(dispute).end(),
+            }
+        }
+        self.push(FREEZE, frozen);
+        self.push(THAW, thawed);
+    }
+
     fn add_keys(&mut self, changes: &Changes, now: Now) {
         let mut added = Rows::default();
         for key in &changes.keys_added {
@@ -199,4 +276,9 @@ impl Batch {
         changes.keys_revoked.iter().for_each(|id| revoked.row().text(id).int(now.wall_ms).end());
         self.push(REVOKE_KEYS, revoked);
     }
+}
+
+/// Texts and numbers under keys that are texts: this always serializes.
+fn document(payment: &Payment) -> String {
+    serde_json::to_string(payment).unwrap_or_default()
 }

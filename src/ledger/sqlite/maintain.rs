@@ -49,6 +49,9 @@ impl SqliteLedger {
         for id in on_disk.into_keys() {
             differ(id.as_str(), "the account is on disk and not in memory".into());
         }
+        if self.books.freezes != stored.freezes {
+            differ("", "other accounts are frozen in memory than on disk".into());
+        }
         let count = |books: &super::Books| books.holds().count();
         if count(&self.books) != count(&stored) {
             let what =

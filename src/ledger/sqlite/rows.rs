@@ -5,8 +5,10 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
+use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::{KeyHash, KeyRecord};
 use crate::ledger::operation::{Entry, EntryKind, HoldId, OperationId};
+use crate::ledger::payment::Payment;
 
 /// Reads one column as the type it stands for.
 pub(super) trait Column {
@@ -73,4 +75,19 @@ pub(super) fn key_from(row: &SqliteRow) -> Result<KeyRecord, sqlx::Error> {
         created_at_ms: row.try_get("created_at")?,
         revoked_at_ms: row.try_get("revoked_at")?,
     })
+}
+
+pub(super) fn event_from(row: &SqliteRow) -> Result<StripeEvent, sqlx::Error> {
+    Ok(StripeEvent {
+        id: row.try_get::<&str, _>("id")?.into(),
+        kind: row.try_get::<&str, _>("kind")?.into(),
+        payload: row.try_get::<&str, _>("payload")?.into(),
+        state: row.parsed("state", EventState::parse)?,
+        note: row.try_get::<Option<&str>, _>("note")?.map(Into::into),
+        received_at_ms: row.try_get("received_at")?,
+    })
+}
+
+pub(super) fn payment_from(row: &SqliteRow) -> Result<Payment, sqlx::Error> {
+    row.parsed("document", |document| serde_json::from_str(document).ok())
 }

@@ -22,6 +22,9 @@ packages=() # Debian's names of what is missing
 reasons=()
 
 have() { command -v "$1" >/dev/null 2>&1; }
+have_any() { have "$1" || have "$2"; }
+# Debian keeps the server's programs off the PATH, in a folder of each version.
+have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 
 # need PACKAGE WHY CHECK…: the package is missing if the check fails.
 need() {
@@ -45,6 +48,12 @@ need_for_test() {
     need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
     need libfaketime "moves the clock under a running gateway" ls /usr/lib/*/faketime/libfaketimeMT.so.1
     need e2fsprogs "makes the ledger's files immutable" have chattr
+    need_for_cluster
+}
+
+need_for_cluster() {
+    need redis-server "a private one decides over each test's holds" have_any redis-server valkey-server
+    need postgresql "a private one remembers each test's ledger" have_postgres
 }
 
 need_for_bench() {
@@ -78,8 +87,21 @@ install_packages() {
     fi
     say "installing with apt-get: ${packages[*]}"
     "${as_root[@]}" apt-get update -qq
+    keep_services_stopped
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+# Packages with a service start it: Redis, Postgres or nginx would listen on this machine from then
+# on, and nobody asked for that. policy-rc.d is Debian's way to say no; ours goes after the install.
+keep_services_stopped() {
+    local policy=/usr/sbin/policy-rc.d
+    if [[ -e $policy ]]; then return; fi
+    say "services of these packages are not started now (what runs already goes on)"
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+    # shellcheck disable=SC2064 # as it is now
+    trap "${as_root[*]} rm -f $policy" EXIT
 }
 
 install_cargo_tool() { # NAME VERSION WHY

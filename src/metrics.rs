@@ -30,6 +30,15 @@ pub struct Metrics {
     pub ledger_commit_seconds: Histogram,
     /// `farebox_ledger_sync_lag_seconds`: how old the oldest acknowledged, unwritten operation is.
     pub ledger_sync_lag_seconds: Gauge,
+    /// `farebox_ledger_epoch`: which life of Redis's data this is; 0 in the embedded ledger.
+    pub ledger_epoch: IntGauge,
+    /// `farebox_ledger_recoveries_total`: how often this gateway brought the ledger back after Redis
+    /// had lost data.
+    pub ledger_recoveries: IntCounter,
+    /// `farebox_ledger_outbox_batches`: batches in Redis that wait for Postgres.
+    pub ledger_outbox: IntGauge,
+    /// `farebox_ledger_redis_memory_bytes`
+    pub ledger_redis_memory: IntGauge,
     /// `farebox_ledger_up`: 0 while the ledger cannot write.
     pub ledger_up: IntGauge,
     /// `farebox_route_cost_minor{route,currency}`: the operator's own cost of one call.
@@ -111,6 +120,11 @@ impl Metrics {
         let pack_views =
             IntCounter::new("farebox_pack_views_total", "Times the list of packs was asked for")?;
         registry.register(Box::new(pack_views.clone()))?;
+        let recoveries = IntCounter::new(
+            "farebox_ledger_recoveries_total",
+            "Times this gateway brought the ledger back after Redis had lost data",
+        )?;
+        registry.register(Box::new(recoveries.clone()))?;
         Ok(Self {
             requests: count(
                 "farebox_requests_total",
@@ -152,6 +166,16 @@ impl Metrics {
                 &SHORT_SECONDS,
             )?,
             ledger_sync_lag_seconds: sync_lag,
+            ledger_epoch: gauge("farebox_ledger_epoch", "Which life of Redis's data this is")?,
+            ledger_recoveries: recoveries,
+            ledger_outbox: gauge(
+                "farebox_ledger_outbox_batches",
+                "Batches in Redis that wait for Postgres",
+            )?,
+            ledger_redis_memory: gauge(
+                "farebox_ledger_redis_memory_bytes",
+                "Memory that Redis says it uses",
+            )?,
             ledger_up: gauge("farebox_ledger_up", "1 while the ledger can write")?,
             route_cost_minor: amount(
                 "farebox_route_cost_minor",

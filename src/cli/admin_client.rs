@@ -1,5 +1,6 @@
 //! Account commands speak to the running gateway's admin listener; where none runs, they open
-//! the ledger themselves, under the same lock, and ask the same admin routes in process.
+//! the ledger themselves, under the same lock, and ask the same admin routes in process. On the
+//! cluster ledger they always do: it is shared.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -57,9 +58,11 @@ impl AdminClient {
     }
 
     async fn connect_with(file: &ConfigFile, sections: Sections) -> Result<Self, CliError> {
-        let Config { ledger: config, stripe, .. } = file.load(sections)?;
+        let Config { ledger: mut config, stripe, .. } = file.load(sections)?;
+        // A gateway of this name may be serving; this process is another one.
+        config.gateway_name = None;
         let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
-        match open_ledger(&config.path, config.durability, metrics.clone()).await {
+        match open_ledger(&config, metrics.clone()).await {
             Ok((ledger, pipeline)) => {
                 let (auth, credits) = (AuthConfig::default(), CreditsConfig::default());
                 let sales = open_sales(stripe, &ledger, &metrics, "").await;

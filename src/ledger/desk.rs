@@ -130,8 +130,8 @@ impl Desk<'_> {
             self.lift_hold(id, &live);
             let after = self.balance(&live.account);
             let released = live.amount.checked_sub(amount).unwrap_or_default();
-            let settled = Some(HoldEnd { route: live.route, captured: amount, released });
-            return Ok(Outcome::Captured { after, late: false, settled });
+            let end = HoldEnd { route: live.route, captured: amount, released };
+            return Ok(Outcome::Captured { after, late: false, settled: told(origin, end) });
         }
         self.capture_late(id, operation, account, amount, route, origin)
     }
@@ -168,9 +168,9 @@ impl Desk<'_> {
         }
         let kind = EntryKind::Capture;
         self.enter(&owner, operation, kind, -amount.signed(), Some(route.clone()), None)?;
-        let settled = HoldEnd { route: route.clone(), captured: amount, released: Credits::ZERO };
+        let end = HoldEnd { route: route.clone(), captured: amount, released: Credits::ZERO };
         let after = self.balance(&owner);
-        Ok(Outcome::Captured { after, late: true, settled: Some(settled) })
+        Ok(Outcome::Captured { after, late: true, settled: told(origin, end) })
     }
 
     pub fn end(
@@ -188,8 +188,8 @@ impl Desk<'_> {
             self.bury(id, Some(live.account.clone()), live.amount, origin, ending);
             let after = self.balance(&live.account);
             let (captured, released) = (Credits::ZERO, live.amount);
-            let settled = Some(HoldEnd { route: live.route, captured, released });
-            return Ok(Outcome::Released { after, settled });
+            let end = HoldEnd { route: live.route, captured, released };
+            return Ok(Outcome::Released { after, settled: told(origin, end) });
         }
         if self.known.entries.contains_key(&OperationId::capture(id)) {
             return Err(Refusal::Ended);
@@ -372,4 +372,9 @@ impl Desk<'_> {
         };
         self.changes.undo.push(Undo::Hold(id.clone(), before));
     }
+}
+
+/// What became of a hold, for whoever has no guard that knows it.
+fn told(origin: Origin, end: HoldEnd) -> Option<HoldEnd> {
+    (origin == Origin::Api).then_some(end)
 }

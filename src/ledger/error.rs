@@ -73,6 +73,23 @@ pub enum LedgerError {
         /// What does not fit.
         what: String,
     },
+    /// Redis failed.
+    #[error("the ledger's Redis failed: {0}")]
+    Redis(#[from] fred::error::Error),
+    /// A store answers too slowly.
+    #[error("{what} does not answer in time")]
+    Slow {
+        /// Which.
+        what: &'static str,
+    },
+    /// This gateway is set up otherwise than the ledger that it would share.
+    #[error("this ledger cannot be shared: {what}; {hint}")]
+    Disagrees {
+        /// In what.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The pipeline has stopped.
     #[error("the ledger is stopping")]
     Stopped,
@@ -100,6 +117,22 @@ impl LedgerError {
                 Self::ReadOnly { path: path.to_owned(), what: cause.to_string() }
             }
             _ => self,
+        }
+    }
+
+    /// True where a store could not be reached or does not answer, rather than said no.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Slow { .. } | Self::Redis(_) => true,
+            Self::Database(error) => match error {
+                sqlx::Error::Database(said) => {
+                    // It is starting or stopping, or has no connection left.
+                    said.code().is_some_and(|code| code.starts_with("57P") || code == "53300")
+                }
+                sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } => false,
+                _ => true,
+            },
+            _ => false,
         }
     }
 }

@@ -497,14 +497,14 @@ pub enum Outcome {
         after: Balance,
         /// The hold had expired or was not known: the charge counts all the same.
         late: bool,
-        /// `None` where this was done before.
+        /// `None` where this was done before, and for a call's hold, whose guard knows it.
         settled: Option<HoldEnd>,
     },
     /// The hold is given back, or was already.
     Released {
         /// What the account has now.
         after: Balance,
-        /// `None` where this was done before.
+        /// `None` where this was done before, and for a call's hold, whose guard knows it.
         settled: Option<HoldEnd>,
     },
     /// The balance moved, or had already, by the same operation.

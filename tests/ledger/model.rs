@@ -22,6 +22,9 @@ use crate::plain::{Expected, Model, ROUTE, State};
 /// Sequences a test.
 const CASES: u32 = 96;
 
+/// The same where each has a Redis of its own.
+const CLUSTER_CASES: u32 = 32;
+
 #[test]
 fn batches_agree_with_the_model_embedded_strict() {
     check(Kind::EmbeddedStrict, by_batch);
@@ -42,17 +45,39 @@ fn the_pipeline_agrees_with_the_model_embedded_relaxed() {
     check(Kind::EmbeddedRelaxed, by_pipeline);
 }
 
+#[test]
+fn batches_agree_with_the_model_cluster_strict() {
+    check(Kind::ClusterStrict, by_batch);
+}
+
+#[test]
+fn batches_agree_with_the_model_cluster_relaxed() {
+    check(Kind::ClusterRelaxed, by_batch);
+}
+
+#[test]
+fn the_pipeline_agrees_with_the_model_cluster_strict() {
+    check(Kind::ClusterStrict, by_pipeline);
+}
+
+#[test]
+fn the_pipeline_agrees_with_the_model_cluster_relaxed() {
+    check(Kind::ClusterRelaxed, by_pipeline);
+}
+
 fn check(kind: Kind, run: impl AsyncFn(House, Vec<Step>)) {
     let seed = seed();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {
-        cases: CASES,
+        cases: if kind.is_embedded() { CASES } else { CLUSTER_CASES },
         failure_persistence: None,
         max_shrink_time: 30_000,
         ..Config::default()
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    // Its servers are those of every case.
+    let _house = House::new(kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let result = TestRunner::new_with_rng(config, rng).run(&vec(step(), 1..25), |steps| {
         runtime.block_on(run(House::new(kind), steps));

@@ -7,35 +7,40 @@ use sqlx::Executor as _;
 
 use crate::house::{
     House, account, api_capture, api_hold, credits, ended, eventually, grant, hold_id,
-    on_every_ledger, posting, text,
+    on_embedded_ledgers, on_every_ledger, posting, text,
 };
 
 on_every_ledger!("current_thread":
     the_database_itself_refuses_to_change_an_entry,
     folding_keeps_balances_ids_and_refunds,
     folding_keeps_what_is_newer,
-    folding_stops_at_what_is_newer_and_leaves_no_gap,
-    folding_goes_in_slices_each_of_them_whole,
-    folding_lets_others_in_between_its_slices,
-    old_endings_are_forgotten_a_slice_at_a_time,
-    reconcile_finds_what_is_wrong,
-    a_backup_of_a_live_ledger_opens_and_reconciles,
-    the_lock_refuses_a_second_opener,
-    the_lock_refuses_a_second_opener_by_another_name,
     any_text_survives_the_disk,
 );
 
+mod file {
+    use super::*;
+
+    on_embedded_ledgers!("current_thread":
+        folding_stops_at_what_is_newer_and_leaves_no_gap,
+        folding_goes_in_slices_each_of_them_whole,
+        folding_lets_others_in_between_its_slices,
+        old_endings_are_forgotten_a_slice_at_a_time,
+        reconcile_finds_what_is_wrong,
+        a_backup_of_a_live_ledger_opens_and_reconciles,
+        the_lock_refuses_a_second_opener,
+        the_lock_refuses_a_second_opener_by_another_name,
+    );
+}
+
 async fn the_database_itself_refuses_to_change_an_entry(house: House) {
     let ledger = house.open_with("10").await;
-    let mut sql = house.sql().await;
     for change in [
         "UPDATE entries SET amount = 1",
         "UPDATE entries SET balance_after = 1 WHERE seq = 1",
         "DELETE FROM entries",
         "DELETE FROM entries WHERE account = 'alice'",
     ] {
-        let refused = sql.execute(change).await.map(drop);
-        let error = refused.expect_err(change).to_string();
+        let error = house.execute(change).await.expect_err(change).to_string();
         assert!(error.contains("immutable"), "{change}: {error}");
     }
     assert_eq!(ledger.entries("alice").await.len(), 1);
@@ -67,8 +72,7 @@ async fn folding_keeps_balances_ids_and_refunds(house: House) {
     assert_eq!(ledger.ask(api_hold("a", "1")).await, ended());
     assert_eq!(ledger.fold(i64::MAX).await.unwrap().entries, 2);
     assert_eq!(ledger.entries("alice").await[0].seq, 5);
-    let mut sql = house.sql().await;
-    assert!(sql.execute("DELETE FROM entries").await.is_err(), "still immutable");
+    assert!(house.execute("DELETE FROM entries").await.is_err(), "still immutable");
     ledger.reconciles().await;
     ledger.stop().await;
     let ledger = house.open().await;

@@ -14,7 +14,7 @@ use crate::ledger::report::{FoldCursor, FoldReport};
 
 use super::SqliteLedger;
 use super::json_rows::Rows;
-use super::rows::Column as _;
+use crate::ledger::rows::Column as _;
 
 /// How many entries are looked at in one transaction: tens of milliseconds of work.
 const SLICE: usize = 2000;

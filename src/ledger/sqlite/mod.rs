@@ -14,7 +14,6 @@ mod json_rows;
 mod load;
 mod maintain;
 mod read;
-mod rows;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend as _, CallId, ClusterLedger, Durability, HoldId, KeyHash, KeyRecord, LedgerError,
-    Operation, Origin, Outcome, Reader as _, Refusal, migrate_cluster,
+    Backend as _, CallId, ClusterLedger, Durability, KeyHash, KeyRecord, LedgerError, Operation,
+    Origin, Outcome, Reader as _, Refusal, migrate_cluster,
 };
 
 use crate::cluster_house::SCHEMA;

@@ -10,6 +10,7 @@
 # what to install and exits 1. It touches nothing that is there already. Rust itself is yours to
 # install: which toolchain you use is no script's business.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Tools that cargo builds; newer ones may ask for a newer Rust than ours.
 readonly nextest_version=0.9.143 deny_version=0.20.2
@@ -41,9 +42,12 @@ need_for_run() {
 
 need_for_test() {
     need curl "the curl lines that the demo prints are tested as they stand" have curl
-    need python3 "runs the official OpenAI SDK as a client of the gateway" have python3
-    need python3-venv "gives that SDK a folder of its own" python3 -c 'import ensurepip, venv'
+    need python3 "runs the official OpenAI and Stripe SDKs beside the gateway" have python3
+    need python3-venv "gives each SDK a folder of its own" python3 -c 'import ensurepip, venv'
     need shellcheck "checks the scripts" have shellcheck
+    need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
+    need libfaketime "moves the clock under a running gateway" ls /usr/lib/*/faketime/libfaketimeMT.so.1
+    need e2fsprogs "makes the ledger's files immutable" have chattr
     need_for_cluster
 }
 
@@ -106,6 +110,27 @@ install_cargo_tool() { # NAME VERSION WHY
     cargo install --locked --version "$2" "$1"
 }
 
+# The program alone, out of Debian's package: installing that would also start a Prometheus.
+unpack_promtool() {
+    local promtool=${CARGO_TARGET_DIR:-target}/tools/promtool
+    if "$promtool" --version >/dev/null 2>&1; then return; fi
+    mkdir -p "${promtool%/*}"
+    if have promtool; then
+        ln -sf "$(command -v promtool)" "$promtool"
+        return
+    fi
+    have apt-get || die "promtool is missing: install Prometheus' tools: they test the rules and alerts"
+    say "unpacking promtool from the package prometheus, which stays uninstalled: it tests the rules and alerts"
+    local folder
+    folder=$(mktemp -d)
+    # As root, apt would otherwise download as a user that cannot write here, and say so.
+    (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root prometheus) ||
+        die "the package prometheus cannot be had: run apt-get update as root, then this again"
+    dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$promtool"
+    chmod +x "$promtool"
+    rm -r "$folder"
+}
+
 what=${1:-all}
 case $what in
     run) need_for_run ;;
@@ -119,6 +144,7 @@ install_packages
 case $what in
     test | all)
         check_rust test
+        unpack_promtool
         install_cargo_tool cargo-nextest "$nextest_version" "runs the tests, each in a process of its own"
         install_cargo_tool cargo-deny "$deny_version" "checks licences, sources and advisories of the dependencies"
         ;;

@@ -3,7 +3,9 @@
 #![allow(dead_code)]
 
 pub mod h2;
+pub mod random;
 pub mod servers;
+pub mod stripe;
 pub mod wire;
 
 use std::net::SocketAddr;

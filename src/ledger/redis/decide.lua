@@ -11,14 +11,15 @@
 --
 -- Answers the newest batch, the durable one, the batch for the stream ('' where nothing changed), three
 -- numbers for each operation that was decided, and what must be brought here before the rest can be:
--- 'a', account, 'i', id, …
+-- 'a', account, 'i', id, …; and of each of the API's holds that an operation ended: the operation's place,
+-- what was captured, what was given back, and the route.
 local MAX = 9007199254740992 -- 2^53: what a number can count
 local FRESH, OLD = 60000, 86400000 -- a call's id: needs no look-up; is refused
 local ENDED_KEPT, TOMBSTONE_KEPT = '120000', '90000000'
 
 local HELD, RENEWED, CAPTURED, LATE, RELEASED, BALANCE, NOBODY = 1, 2, 3, 4, 5, 6, 7
 local INSUFFICIENT, CONFLICT, ENDED, UNKNOWN, ABOVE, ZERO, RANGE = 8, 9, 10, 11, 12, 13, 14
-local FROZEN, CAPPED, EXPIRED = 15, 16, 17
+local FROZEN, CAPPED, EXPIRED, FROZENBALANCE = 15, 16, 17, 18
 
 local call, match, format = redis.call, string.match, string.format
 local owner, heard, cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -137,6 +138,14 @@ end
 local COLD, MISSING = {}, {}
 local need
 
+-- What became of holds that were made through the API, for whoever counts them.
+local ends, at = {}, 0
+local function ended_now(origin, captured, released, route)
+    if origin ~= 'a' then return end
+    ends[#ends + 1], ends[#ends + 2] = format('%d', at - 1), captured
+    ends[#ends + 1], ends[#ends + 2] = released, route
+end
+
 local function end_hold(id, r, a, state, letter)
     lift(id, r, a)
     set(id, state, r.origin, r.amount, r.account, '')
@@ -225,13 +234,21 @@ local function capture(id, account, amount, origin, route)
     if not a then need = COLD; return end
     if r.state == 'C' then return CAPTURED, a.b, a.h end
     if amount == '0' then
-        if r.state == 'L' then end_hold(id, r, a, 'R', 'r') end
+        if r.state == 'L' then
+            ended_now(origin, '0', r.amount, match(r.rest, '^%S+ (.*)$'))
+            end_hold(id, r, a, 'R', 'r')
+        end
         return RELEASED, a.b, a.h
     end
     local live = r.state == 'L'
     if live then route = match(r.rest, '^%S+ (.*)$') end
     if not charge(id, a, amount, origin, live and '0' or '1', route) then return RANGE end
-    if live then lift(id, r, a) end
+    if live then
+        ended_now(origin, amount, format('%.0f', tonumber(r.amount) - tonumber(amount)), route)
+        lift(id, r, a)
+    else
+        ended_now(origin, amount, '0', route)
+    end
     set(id, 'C', origin, amount, whose, '')
     return live and CAPTURED or LATE, a.b, a.h
 end
@@ -253,6 +270,7 @@ local function release(id, account, origin)
     local a = account_of(r.state == 'N' and account or r.account)
     if not a then need = COLD; return end
     if r.state == 'L' then
+        ended_now(origin, '0', r.amount, match(r.rest, '^%S+ (.*)$'))
         end_hold(id, r, a, 'R', 'r')
     elseif r.state == 'N' then
         -- It overtook its hold: a tombstone, so that the hold is refused.
@@ -283,7 +301,7 @@ function decide.b(_, account)
     local a = account_of(account)
     if not a then need = COLD; return end
     if not a.exists then return NOBODY end
-    return BALANCE, a.b, a.h
+    return a.frozen and FROZENBALANCE or BALANCE, a.b, a.h
 end
 
 -- In order, up to the first that cannot be decided: what follows may depend on it.
@@ -291,6 +309,7 @@ local answers, needs = {}, {}
 local decided = 0
 for i = 1, n do
     local o = asked[i]
+    at = i
     local code, b, h = decide[o[1]](o[2], o[3], o[4], o[5], o[6], o[7], o[8])
     if need then break end
     decided = i
@@ -368,4 +387,4 @@ for id in pairs(gone) do
 end
 if #ended > 0 then call('ZREM', KEYS[3], unpack(ended)) end
 
-return { seq, durable, log, answers, needs }
+return { seq, durable, log, answers, needs, ends }

@@ -3,14 +3,14 @@
 #
 #   scripts/setup.sh run      what `make run` needs: a C compiler and cmake
 #   scripts/setup.sh test     that, and what `make test` needs
-#   scripts/setup.sh cluster  what running needs, a Redis and a Postgres
-#   scripts/setup.sh bench    that, the load generator, and nginx with Lua, which is compared
+#   scripts/setup.sh bench    what running needs, and the load generator
 #   scripts/setup.sh          all of it
 #
 # On Debian and Ubuntu it installs with apt, through sudo unless you are root; elsewhere it lists
 # what to install and exits 1. It touches nothing that is there already. Rust itself is yours to
 # install: which toolchain you use is no script's business.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Tools that cargo builds; newer ones may ask for a newer Rust than ours.
 readonly nextest_version=0.9.143 deny_version=0.20.2
@@ -30,7 +30,7 @@ have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgre
 need() {
     local package=$1 why=$2
     shift 2
-    if "$@" >/dev/null 2>&1 || [[ " ${packages[*]} " == *" $package "* ]]; then return; fi
+    if "$@" >/dev/null 2>&1; then return; fi
     packages+=("$package")
     reasons+=("$package: $why")
 }
@@ -41,29 +41,25 @@ need_for_run() {
 }
 
 need_for_test() {
-    need python3 "runs the official OpenAI SDK as a client of the gateway" have python3
-    need python3-venv "gives that SDK a folder of its own" python3 -c 'import ensurepip, venv'
+    need python3 "runs the official OpenAI and Stripe SDKs beside the gateway" have python3
+    need python3-venv "gives each SDK a folder of its own" python3 -c 'import ensurepip, venv'
     need shellcheck "checks the scripts" have shellcheck
-    need faketime "moves the clock of one process" have faketime
+    need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
+    need libfaketime "moves the clock under a running gateway" ls /usr/lib/*/faketime/libfaketimeMT.so.1
+    need e2fsprogs "makes the ledger's files immutable" have chattr
     need_for_cluster
 }
 
-# The servers are private ones: on free ports, in temporary folders.
 need_for_cluster() {
-    need redis-server "decides in the ledger for many gateways" have_any redis-server valkey-server
-    need postgresql "remembers in the ledger for many gateways" have_postgres
-    need curl "asks the gateways, as the lines that are printed do" have curl
+    need redis-server "a private one decides over each test's holds" have_any redis-server valkey-server
+    need postgresql "a private one remembers each test's ledger" have_postgres
 }
 
 need_for_bench() {
     need wrk "the load generator" have wrk
+    need curl "funds the benched account" have curl
     need openssl "signs the benched token" have openssl
     need util-linux "pins each process to its core" have taskset
-    need_for_cluster
-    # What Farebox on Redis is compared with.
-    need nginx "the peer: a proxy" have nginx
-    need libnginx-mod-http-lua "the peer's Lua" dpkg -s libnginx-mod-http-lua
-    need lua-nginx-redis "the peer's Redis client" dpkg -s lua-nginx-redis
 }
 
 check_rust() {
@@ -113,20 +109,41 @@ install_cargo_tool() { # NAME VERSION WHY
     cargo install --locked --version "$2" "$1"
 }
 
+# The program alone, out of Debian's package: installing that would also start a Prometheus.
+unpack_promtool() {
+    local promtool=${CARGO_TARGET_DIR:-target}/tools/promtool
+    if "$promtool" --version >/dev/null 2>&1; then return; fi
+    mkdir -p "${promtool%/*}"
+    if have promtool; then
+        ln -sf "$(command -v promtool)" "$promtool"
+        return
+    fi
+    have apt-get || die "promtool is missing: install Prometheus' tools: they test the rules and alerts"
+    say "unpacking promtool from the package prometheus, which stays uninstalled: it tests the rules and alerts"
+    local folder
+    folder=$(mktemp -d)
+    # As root, apt would otherwise download as a user that cannot write here, and say so.
+    (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root prometheus) ||
+        die "the package prometheus cannot be had: run apt-get update as root, then this again"
+    dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$promtool"
+    chmod +x "$promtool"
+    rm -r "$folder"
+}
+
 what=${1:-all}
 case $what in
     run) need_for_run ;;
     test) need_for_run; need_for_test ;;
-    cluster) need_for_run; need_for_cluster ;;
     bench) need_for_run; need_for_bench ;;
     all) need_for_run; need_for_test; need_for_bench ;;
-    *) die "unknown argument $what: run, test, cluster, bench or nothing" ;;
+    *) die "unknown argument $what: run, test, bench or nothing" ;;
 esac
 
 install_packages
 case $what in
     test | all)
         check_rust test
+        unpack_promtool
         install_cargo_tool cargo-nextest "$nextest_version" "runs the tests, each in a process of its own"
         install_cargo_tool cargo-deny "$deny_version" "checks licences, sources and advisories of the dependencies"
         ;;

@@ -19,12 +19,13 @@ use crate::ledger::{
     Pipeline, SqliteLedger,
 };
 use crate::metrics::Metrics;
-use crate::price::{PackConfig, PriceTable, RouteConfig, list_packs, list_prices};
+use crate::price::{PackConfig, PriceTable, RouteConfig, credit_price, list_packs, list_prices};
 use crate::proxy::{
     CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, ServerConfig, TlsFiles,
     TlsFilesError, Upstream, UpstreamConfig,
 };
 use crate::shop::{Catalogue, Shop};
+use crate::stripe::{Sales, SalesError, StripeConfig};
 
 /// How long calls that were cut off at the end of a stop are given to notice.
 const CUT_OFF: Duration = Duration::from_secs(1);
@@ -58,6 +59,9 @@ pub enum StartError {
     /// The certificate files cannot be used.
     #[error("[server.tls] {0}")]
     Tls(#[from] TlsFilesError),
+    /// Packs cannot be sold.
+    #[error(transparent)]
+    Sales(#[from] SalesError),
     /// A metric could not be declared, or Pingora refused its settings.
     #[error("{0}")]
     Internal(String),
@@ -119,12 +123,18 @@ impl Gateway {
             None => None,
         };
         let (ledger, pipeline) = open_ledger(&config.ledger, metrics.clone()).await?;
+        let own_url = public_socket.local_addr().map_or_else(
+            |_| config.api.prefix.clone(),
+            |address| format!("http://{address}{}", config.api.prefix),
+        );
+        let sales = open_sales(config.stripe.clone(), &ledger, &metrics, &own_url).await?;
         let shop = open_shop(
             ledger,
             metrics.clone(),
             &config.auth,
             config.credits.clone(),
             &config.api.prefix,
+            sales,
         )
         .await?;
         shop.identifier.load_keys().await;
@@ -134,7 +144,7 @@ impl Gateway {
         let (stop, stopping) = watch::channel(false);
         let (cut_off, cut) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
-        let readiness = Readiness::default();
+        let readiness = Readiness::new(&metrics);
         let live = Arc::new(ArcSwap::from_pointee(live));
         let in_flight = CallsInFlight::new(metrics.calls_in_flight.clone());
         let gate = Gate::new(
@@ -177,6 +187,9 @@ impl Gateway {
         background.spawn(refresh_keys(shop.clone(), stopping.clone()));
         background.spawn(until(stopping.clone(), follow_keys(shop.clone())));
         background.spawn(until(closed, examine(shop.ledger.clone())));
+        if let Some(sales) = shop.sales.clone() {
+            background.spawn(until(stopping.clone(), async move { sales.run().await }));
+        }
         if let Some(tls) = tls {
             background.spawn(until(stopping.clone(), tls.watch()));
         }
@@ -207,6 +220,11 @@ impl Gateway {
     /// The ledger in use, for the demo and for tests.
     pub fn ledger(&self) -> &Ledger {
         &self.shop.ledger
+    }
+
+    /// What is counted, for tests.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shop.metrics
     }
 
     /// Has a key that the ledger stores identify callers.
@@ -297,7 +315,23 @@ pub async fn open_ledger(
     }
 }
 
-/// Opens a shop on a ledger, with nothing for sale yet.
+/// Opens the sales of a ledger, where the config has `[stripe]`. `own_url` is where Farebox's own
+/// routes are reached.
+///
+/// # Errors
+/// Where `[stripe]` cannot be used.
+pub async fn open_sales(
+    config: Option<StripeConfig>,
+    ledger: &Ledger,
+    metrics: &Metrics,
+    own_url: &str,
+) -> Result<Option<Arc<Sales>>, SalesError> {
+    let Some(config) = config else { return Ok(None) };
+    let sales = Sales::open(config, ledger.clone(), metrics.clone(), own_url).await?;
+    Ok(Some(Arc::new(sales)))
+}
+
+/// Opens a shop on a ledger, with nothing on its shelves yet.
 ///
 /// # Errors
 /// Where the keys cannot be read, or the auth config makes no sense.
@@ -307,6 +341,7 @@ pub async fn open_shop(
     auth: &AuthConfig,
     credits: CreditsConfig,
     prefix: &str,
+    sales: Option<Arc<Sales>>,
 ) -> Result<Arc<Shop>, StartError> {
     let keys = Arc::new(KeyRing::default());
     for key in ledger.read().keys(None).await? {
@@ -322,6 +357,7 @@ pub async fn open_shop(
         metrics,
         catalogue: ArcSwap::from_pointee(catalogue(&[], &[], &[])?),
         credits,
+        sales,
         topup_url: format!("{prefix}/account").into(),
     }))
 }
@@ -335,7 +371,8 @@ fn catalogue(
     let json = |error: serde_json::Error| StartError::Internal(error.to_string());
     let prices_json = serde_json::value::to_raw_value(&list_prices(&prices)).map_err(json)?;
     let packs_json = serde_json::value::to_raw_value(&list_packs(packs)).map_err(json)?;
-    Ok(Catalogue { prices, prices_json: prices_json.into(), packs_json: packs_json.into() })
+    let (prices_json, packs_json) = (prices_json.into(), packs_json.into());
+    Ok(Catalogue { prices, prices_json, packs: packs.to_vec(), packs_json })
 }
 
 async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError> {
@@ -353,8 +390,29 @@ async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError>
     for upstream in &upstreams {
         upstream.resolve().await;
     }
-    Live::new(Arc::new(catalogue), &upstreams, metrics)
-        .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))
+    let live = Live::new(Arc::new(catalogue), &upstreams, metrics)
+        .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))?;
+    show_margins(&live.catalogue.prices, &config.packs, metrics);
+    Ok(live)
+}
+
+/// Shows what calls cost the operator and what their credits sell for, and no more what they did
+/// before. Rules for different methods of one path share its label: the dearest is shown.
+fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
+    metrics.route_cost_minor.reset();
+    for route in prices.routes() {
+        if let Some(cost) = route.cost {
+            let labels = [route.label(), &cost.currency().code().to_ascii_lowercase()];
+            let shown = metrics.route_cost_minor.with_label_values(&labels);
+            shown.set(shown.get().max(cost.as_minor_metric()));
+        }
+    }
+    metrics.credit_price_minor.reset();
+    if let Some(price) = credit_price(packs) {
+        let currency = price.currency().code().to_ascii_lowercase();
+        let shown = metrics.credit_price_minor.with_label_values(&[&currency]);
+        shown.set(price.as_minor_metric());
+    }
 }
 
 fn limits(server: &ServerConfig) -> Limits {

@@ -14,7 +14,7 @@
 //! | meter | the answer streams back, never buffered whole | [`proxy`] |
 //! | settle | the hold is captured or released, once, however the call ends | [`proxy`], [`ledger`] |
 //!
-//! [`gateway`] puts the pieces together and takes them apart again; [`cli`] has a file for each
+//! [`stripe`] sells the credits; [`gateway`] puts the pieces together; [`cli`] has a file for each
 //! command; [`api`] is Farebox's own routes; [`shop`] is what the proxy and those routes share;
 //! [`problem`] is every error a client can see; [`config`] reads gateway.toml, of which each
 //! module owns its part; [`metrics`] declares every metric; [`demo`] is `farebox demo`.

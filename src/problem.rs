@@ -92,6 +92,7 @@ pub enum Code {
     RateLimited,
     UpstreamFailed,
     LedgerUnavailable,
+    PaymentsUnavailable,
     UpstreamTimeout,
 }
 
@@ -109,6 +110,7 @@ impl Code {
             Self::RateLimited => "rate-limited",
             Self::UpstreamFailed => "upstream-failed",
             Self::LedgerUnavailable => "ledger-unavailable",
+            Self::PaymentsUnavailable => "payments-unavailable",
             Self::UpstreamTimeout => "upstream-timeout",
         }
     }
@@ -126,6 +128,7 @@ impl Code {
             Self::RateLimited => Text::new("Too many requests", "Trop de requêtes"),
             Self::UpstreamFailed => Text::new("The upstream failed", "Le service amont a échoué"),
             Self::LedgerUnavailable => Text::new("Ledger unavailable", "Registre indisponible"),
+            Self::PaymentsUnavailable => Text::new("Payments unavailable", "Paiement indisponible"),
             Self::UpstreamTimeout => {
                 Text::new("The upstream did not answer", "Le service amont n'a pas répondu")
             }
@@ -142,7 +145,10 @@ impl Code {
                 "invalid_request_error"
             }
             Self::RateLimited => "rate_limit_error",
-            Self::UpstreamFailed | Self::LedgerUnavailable | Self::UpstreamTimeout => "api_error",
+            Self::UpstreamFailed
+            | Self::LedgerUnavailable
+            | Self::PaymentsUnavailable
+            | Self::UpstreamTimeout => "api_error",
         }
     }
 }
@@ -385,6 +391,26 @@ impl Problem {
             "Les crédits ne peuvent pas être vérifiés pour le moment. Rien n'a été débité ; réessayez dans quelques secondes.",
         );
         Self::unavailable(detail)
+    }
+
+    /// 503: Stripe did not answer, and may soon.
+    pub fn payments_unavailable() -> Self {
+        let detail = Text::new(
+            "The payment service does not answer at the moment. Nothing was charged; try again in a minute.",
+            "Le service de paiement ne répond pas pour le moment. Rien n'a été débité ; réessayez dans une minute.",
+        );
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let problem = Self::new(status, Code::PaymentsUnavailable, detail);
+        Self { retry_after_secs: Some(30), ..problem }
+    }
+
+    /// 502: Stripe refused, or its answer makes no sense; for the operator to mend.
+    pub fn payments_failed() -> Self {
+        let detail = Text::new(
+            "The payment service refused to start this purchase. Nothing was charged; contact the seller.",
+            "Le service de paiement a refusé de commencer cet achat. Rien n'a été débité ; contactez le vendeur.",
+        );
+        Self::new(StatusCode::BAD_GATEWAY, Code::PaymentsUnavailable, detail)
     }
 
     /// 503 with a text of its own.

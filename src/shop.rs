@@ -11,8 +11,9 @@ use crate::credits::{Credits, SignedCredits};
 use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
 use crate::metrics::Metrics;
-use crate::price::{CanonicalPath, PathRefusal, PriceTable, Quote, QuoteRefusal};
+use crate::price::{CanonicalPath, PackConfig, PathRefusal, PriceTable, Quote, QuoteRefusal};
 use crate::problem::{Offer, Problem, Text};
+use crate::stripe::Sales;
 
 /// What is for sale, as of the last reload.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Catalogue {
     pub prices: PriceTable,
     /// The price table as `GET /credits/prices` shows it.
     pub prices_json: Arc<RawValue>,
+    /// The packs.
+    pub packs: Vec<PackConfig>,
     /// The packs as `GET /credits/packs` shows them.
     pub packs_json: Arc<RawValue>,
 }
@@ -39,6 +42,8 @@ pub struct Shop {
     pub catalogue: ArcSwap<Catalogue>,
     /// `[credits]`
     pub credits: CreditsConfig,
+    /// Who sells the packs; none without `[stripe]`.
+    pub sales: Option<Arc<Sales>>,
     /// Where a 402 sends people to buy.
     pub topup_url: Arc<str>,
 }
@@ -167,6 +172,7 @@ fn refuse_operation(refusal: Refusal) -> Problem {
             Problem::conflict(text("Cet identifiant a déjà servi avec d'autres paramètres."))
         }
         Refusal::Frozen => Problem::account_frozen(),
+        Refusal::UnknownEvent => Problem::not_found(text("Cet événement n'existe pas.")),
         Refusal::Ended => Problem::conflict(text("Cette réservation est déjà terminée.")),
         Refusal::UnknownHold => Problem::not_found(text("Cette réservation n'existe pas.")),
         Refusal::UnknownCapture => Problem::not_found(text("Ce débit n'existe pas.")),

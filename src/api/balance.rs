@@ -71,7 +71,7 @@ pub(super) struct CheckBody {
 /// Whether the caller could pay for a call. Takes nothing.
 #[utoipa::path(post, path = "/check", request_body = CheckRequest, responses(
     (status = 200, body = CheckBody), (status = 400), (status = 401), (status = 402),
-    (status = 404), (status = 503)))]
+    (status = 403), (status = 404), (status = 503)))]
 pub(super) async fn check(
     State(shop): State<Arc<Shop>>,
     Caller(caller): Caller,
@@ -81,6 +81,9 @@ pub(super) async fn check(
     let cost = shop.quote_endpoint(method, &request.endpoint)?.credits;
     let balance = shop.ledger.balance(&caller.account).await;
     let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
+    if balance.frozen && !cost.is_zero() {
+        return Err(Problem::account_frozen());
+    }
     let available = balance.available();
     match available.checked_sub(cost.signed()) {
         Some(remaining) if cost.is_zero() || !remaining.is_negative() => {

@@ -6,6 +6,7 @@ mod admin;
 mod answer;
 mod balance;
 mod body;
+mod buy;
 mod caller;
 mod config;
 mod health;
@@ -13,7 +14,9 @@ mod holds;
 mod listings;
 mod openapi;
 mod router;
+mod sandbox;
 mod transactions;
+mod webhook;
 
 pub use answer::RequestId;
 pub use config::{ApiConfig, STRIPE_WEBHOOK_PATH};

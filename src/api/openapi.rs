@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{OpenApi, Server};
 use utoipa::{Modify, OpenApi as _};
 
-use super::{balance, holds, listings, transactions};
+use super::config::STRIPE_WEBHOOK_PATH;
+use super::{balance, buy, holds, listings, transactions, webhook};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Farebox", description = "Prepaid credits for AI endpoints."),
     paths(
-        balance::balance, balance::check, listings::prices, listings::packs,
-        transactions::transactions, holds::hold, holds::capture, holds::release
+        balance::balance, balance::check, listings::prices, listings::packs, buy::buy,
+        transactions::transactions, holds::hold, holds::capture, holds::release,
+        webhook::stripe
     ),
     modifiers(&Credentials),
     security(("bearer" = []), ("api_key" = []))
@@ -34,10 +36,16 @@ impl Modify for Credentials {
     }
 }
 
-/// The description, with the routes under `prefix`.
+/// The description, with the routes under `prefix`; the webhook's path is the same under any.
 pub(super) fn describe(prefix: &str) -> OpenApi {
     let mut description = Description::openapi();
-    description.servers = Some(vec![Server::new(prefix)]);
+    let paths = std::mem::take(&mut description.paths.paths);
+    description.paths.paths = (paths.into_iter())
+        .map(|(path, item)| match path.as_str() {
+            STRIPE_WEBHOOK_PATH => (path, item),
+            _ => (format!("{prefix}{path}"), item),
+        })
+        .collect();
     description
 }
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use super::admin::{self as ops, Admin, require_token};
 use super::answer::finish;
+use super::config::STRIPE_WEBHOOK_PATH;
 use super::health::{Readiness, healthz, metrics, readyz};
-use super::{balance, holds, listings, openapi, transactions};
+use super::{balance, buy, holds, listings, openapi, sandbox, transactions, webhook};
 use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::problem::{Problem, Text};
@@ -18,18 +20,39 @@ use crate::shop::Shop;
 /// Farebox's own routes on the public port, under `prefix`.
 pub fn public(shop: Arc<Shop>, prefix: &str) -> Router {
     let description = Arc::new(openapi::describe(prefix));
+    let sales = shop.sales.clone();
     let own = Router::new()
         .route("/balance", get(balance::balance))
         .route("/check", post(balance::check))
         .route("/prices", get(listings::prices))
         .route("/packs", get(listings::packs))
+        .route("/buy", post(buy::buy))
         .route("/transactions", get(transactions::transactions))
         .route("/holds", post(holds::hold))
         .route("/holds/{id}/capture", post(holds::capture))
         .route("/holds/{id}/release", post(holds::release))
-        .with_state(shop)
+        .with_state(shop.clone())
         .route("/openapi.json", get(openapi::openapi).with_state(description));
-    wrap(Router::new().nest(prefix, own))
+    let mut router = Router::new();
+    if let Some(sales) = sales {
+        let limit = DefaultBodyLimit::max(webhook::MAX_EVENT_BYTES);
+        let webhook = post(webhook::stripe).layer(limit).with_state(sales.clone());
+        router = router.route(STRIPE_WEBHOOK_PATH, webhook);
+        if sales.is_sandbox() {
+            let page = sandbox_page(shop.clone());
+            router = router.nest(&format!("{prefix}/sandbox/checkout"), page);
+        }
+    }
+    wrap(router.nest(prefix, own))
+}
+
+/// The demo's checkout page.
+fn sandbox_page(shop: Arc<Shop>) -> Router {
+    Router::new()
+        .route("/{session}", get(sandbox::show))
+        .route("/{session}/pay", post(sandbox::pay))
+        .route("/{session}/cancel", post(sandbox::cancel))
+        .with_state(shop)
 }
 
 /// The admin listener's routes: what operators do, and health.
@@ -43,6 +66,10 @@ pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
         .route("/accounts/{account}/adjustments", post(ops::accounts::adjust))
         .route("/accounts/{account}/transactions", get(ops::accounts::transactions))
         .route("/accounts/{account}/keys", post(ops::keys::create).get(ops::keys::list))
+        .route("/accounts/{account}/thaw", post(ops::stripe::thaw))
+        .route("/stripe/events", get(ops::stripe::events))
+        .route("/stripe/events/{id}/replay", post(ops::stripe::replay))
+        .route("/stripe/reconcile", post(ops::stripe::reconcile))
         .route("/captures/{request_id}/refund", post(ops::accounts::refund))
         .route("/keys/import", post(ops::keys::import))
         .route("/keys/{id}", delete(ops::keys::revoke))

@@ -56,6 +56,13 @@ enum Command {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Lift what freezes an account while a payment of its is disputed.
+    Thaw {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Whose.
+        account: AccountId,
+    },
     /// Give a call's charge back.
     Refund {
         #[command(flatten)]
@@ -102,6 +109,15 @@ impl Account {
                     );
                     Ok(())
                 }
+                Command::Thaw { config, account } => {
+                    let path = format!("/admin/accounts/{}/thaw", segment(account.as_str()));
+                    let answer = AdminClient::ask_once(&config, Method::POST, &path, None).await?;
+                    println!(
+                        "{account} may spend again; disputes that froze it: {}",
+                        answer["disputes"]
+                    );
+                    Ok(())
+                }
                 Command::Refund { config, request_id, reason } => {
                     let path = format!("/admin/captures/{}/refund", segment(&request_id));
                     let body = json!({ "reason": reason });
@@ -136,8 +152,9 @@ async fn list(config: &ConfigFile) -> Result<(), CliError> {
 }
 
 fn print_account(account: &Value) {
+    let frozen = if account["frozen"] == true { ", frozen by a dispute" } else { "" };
     println!(
-        "{}  balance {}, held {}, available {}",
+        "{}  balance {}, held {}, available {}{frozen}",
         account["account"].as_str().unwrap_or_default(),
         account["balance"],
         account["held"],

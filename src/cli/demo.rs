@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use super::CliError;
 use super::run::{Asked, Signals, runtime};
-use crate::config::Secret;
+use crate::config::{Secret, process_env};
 use crate::demo::{self, DemoAccount};
 use crate::gateway::{Addresses, Gateway};
 
@@ -46,7 +46,7 @@ impl Demo {
         let upstream = socket.local_addr().map_err(no_upstream)?;
         let serving = tokio::spawn(demo::serve_upstream(socket));
         let token = Secret::new(format!("demo-{}", uuid::Uuid::new_v4().simple()));
-        let config = demo::config(self.listen, self.admin, upstream, folder, &token)?;
+        let config = demo::config(self.listen, self.admin, upstream, folder, &token, stripe_key())?;
         let gateway = Gateway::start(&config).await?;
         let account = demo::fund(gateway.ledger()).await;
         let account = account.map_err(|refusal| CliError::Failed(refusal.to_string()))?;
@@ -72,6 +72,11 @@ async fn serve_upstream_alone(address: SocketAddr) -> Result<(), CliError> {
 
 fn no_upstream(error: std::io::Error) -> CliError {
     CliError::Failed(format!("the demo upstream: {error}"))
+}
+
+/// Only looked at: the demo never speaks to Stripe.
+fn stripe_key() -> Option<Secret> {
+    process_env("STRIPE_SECRET_KEY").filter(|key| !key.is_empty()).map(Secret::new)
 }
 
 fn print(addresses: Addresses, account: &DemoAccount, token: &Secret) {
@@ -101,6 +106,9 @@ Paste these into another terminal:
   # After ten calls the credits are gone: 402, and an offer to buy.
   for i in $(seq 11); do curl -s -o /dev/null -w '%{{http_code}}\n' http://{public}/api/ai/generate -X POST -H 'authorization: Bearer {key}'; done
   curl -i http://{public}/api/ai/generate -X POST -H 'authorization: Bearer {key}'
+
+  # Buy a pack: open the checkout_url of the answer in a browser, and press Pay (no money moves).
+  curl http://{public}/credits/buy -H 'authorization: Bearer {key}' -d '{{"pack":"pack-500"}}'
 
   # Be the operator: give it 20 more.
   curl http://{admin}/admin/accounts/{id}/grants -H 'authorization: Bearer {token}' -d '{{"credits":20,"id":"gift-1","reason":"for trying it out"}}'

@@ -17,6 +17,7 @@ mod prices;
 mod reconcile;
 mod run;
 mod serve;
+mod stripe;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ pub use logging::LogFormat;
 use crate::config::{self, Config, Mistakes, Sections, process_env};
 use crate::gateway::StartError;
 use crate::ledger::LedgerError;
+use crate::stripe::SalesError;
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
 #[derive(Debug, Parser)]
@@ -60,8 +62,10 @@ enum Command {
     Key(key::Key),
     /// Print the price table with your own cost and margin.
     Prices(prices::Prices),
-    /// Print the packs for sale.
+    /// Print the packs for sale, or make them at Stripe.
     Packs(packs::Packs),
+    /// Compare with Stripe, and look at its events.
+    Stripe(stripe::Stripe),
     /// Check what the ledger must always hold.
     Reconcile(reconcile::Reconcile),
     /// Copy the ledger, in use or not.
@@ -143,7 +147,10 @@ impl From<StartError> for CliError {
 impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Start(StartError::Config(_)) => ExitCode::from(2),
+            Self::Config(_)
+            | Self::Start(
+                StartError::Config(_) | StartError::Sales(SalesError::SandboxBesideLiveKey),
+            ) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -164,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Key(command) => command.run(),
         Command::Prices(command) => command.run(),
         Command::Packs(command) => command.run(),
+        Command::Stripe(command) => command.run(),
         Command::Reconcile(command) => command.run(),
         Command::Backup(command) => command.run(),
         Command::Fold(command) => command.run(),

@@ -1,28 +1,101 @@
 //! `farebox packs`
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use reqwest::Url;
 
-use super::{CliError, ConfigFile};
-use crate::config::Sections;
+use super::{CliError, ConfigFile, block_on};
+use crate::api::STRIPE_WEBHOOK_PATH;
+use crate::config::{self, Config, Sections, process_env};
+use crate::stripe::{ApiError, Client, sync_packs, sync_webhook};
 
-/// Prints the packs for sale.
+/// Prints the packs for sale; `sync` makes them at Stripe.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Packs {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make or update Stripe's products and prices for the packs, and the webhook; repeatable.
+    Sync {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Where Stripe reaches this gateway's webhook, such as
+        /// https://api.example.com/webhooks/stripe: it is made, or sent the events that it lacks.
+        /// Without this, the webhook is left alone.
+        #[arg(long, value_name = "URL")]
+        webhook_url: Option<Url>,
+    },
 }
 
 impl Packs {
     pub fn run(self) -> Result<(), CliError> {
-        let config = self.config.load(Sections::PACKS)?;
-        if config.packs.is_empty() {
-            println!("{} has no [[packs]]", self.config.path().display());
+        match self.command {
+            None => list(&self.config),
+            Some(Command::Sync { config, webhook_url }) => {
+                block_on(sync(&config, webhook_url.as_ref()))
+            }
         }
-        let width = config.packs.iter().map(|pack| pack.id.len()).max().unwrap_or(0);
-        for pack in &config.packs {
-            let best = if pack.best_value { "  best value" } else { "" };
-            println!("{:width$}  {} credits for {}{best}", pack.id, pack.credits, pack.price);
-        }
-        Ok(())
     }
+}
+
+fn list(file: &ConfigFile) -> Result<(), CliError> {
+    let config = file.load(Sections::PACKS)?;
+    if config.packs.is_empty() {
+        println!("{} has no [[packs]]", file.path().display());
+    }
+    let width = config.packs.iter().map(|pack| pack.id.len()).max().unwrap_or(0);
+    for pack in &config.packs {
+        let best = if pack.best_value { "  best value" } else { "" };
+        println!("{:width$}  {} credits for {}{best}", pack.id, pack.credits, pack.price);
+    }
+    Ok(())
+}
+
+async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliError> {
+    if let Some(url) = webhook_url.filter(|url| !url.path().ends_with(STRIPE_WEBHOOK_PATH)) {
+        return Err(CliError::Failed(format!(
+            "{url} is not where events are taken in: it ends with {STRIPE_WEBHOOK_PATH}"
+        )));
+    }
+    let config = load(file)?;
+    let stripe = config.stripe.ok_or_else(|| {
+        CliError::Failed(format!("{} has no [stripe] section", file.path().display()))
+    })?;
+    let refused = |error: ApiError| CliError::Failed(error.to_string());
+    let client = Client::new(&stripe).map_err(refused)?;
+    for report in sync_packs(&client, &config.packs).await.map_err(refused)? {
+        println!("{}: {}; stripe_price = {:?}", report.pack, report.done, report.price);
+    }
+    let Some(url) = webhook_url else {
+        println!(
+            "the webhook was left alone; say where it is to make it:\n  \
+             farebox packs sync --webhook-url https://api.example.com{STRIPE_WEBHOOK_PATH}"
+        );
+        return Ok(());
+    };
+    let webhook = sync_webhook(&client, url.as_str()).await.map_err(refused)?;
+    println!("webhook {} at {url}: {}", webhook.id, webhook.done);
+    match webhook.secret {
+        Some(secret) => println!(
+            "Put this where [stripe] webhook_secret reads it; Stripe does not show it again here:\n  \
+             export STRIPE_WEBHOOK_SECRET={}",
+            secret.expose()
+        ),
+        None => println!("its secret stays the one that it had"),
+    }
+    Ok(())
+}
+
+/// The webhook's secret is what the first sync is there to get, so its variable may be unset.
+fn load(file: &ConfigFile) -> Result<Config, CliError> {
+    let env = |name: &str| {
+        let value = process_env(name).filter(|value| !value.is_empty());
+        value.or_else(|| name.contains("WEBHOOK").then(|| "not known yet".to_owned()))
+    };
+    Ok(config::load(file.path(), Sections::PACKS | Sections::STRIPE, &env)?)
 }

@@ -13,6 +13,7 @@ use crate::identify::NewKey;
 use crate::ledger::{
     EntryKind, KeyRecord, Ledger, Operation, OperationId, Outcome, Posting, Refusal, wall_ms,
 };
+use crate::stripe::StripeConfig;
 
 pub use upstream::serve as serve_upstream;
 
@@ -25,7 +26,8 @@ const FUNDS: Credits = match Credits::from_whole(50) {
     None => Credits::ZERO,
 };
 
-/// The demo's config, with its upstream at `upstream` and its ledger in `folder`.
+/// The demo's config, with its upstream at `upstream` and its ledger in `folder`. Packs are sold
+/// on a page of its own, which refuses to start where `stripe_key` is a live one.
 ///
 /// # Errors
 /// Only if the embedded file has a mistake, which a test rules out.
@@ -35,6 +37,7 @@ pub fn config(
     upstream: SocketAddr,
     folder: &Path,
     token: &Secret,
+    stripe_key: Option<Secret>,
 ) -> Result<Config, Mistakes> {
     let env = |name: &str| match name {
         "LISTEN" => Some(listen.to_string()),
@@ -43,7 +46,8 @@ pub fn config(
         "ADMIN_TOKEN" => Some(token.expose().to_owned()),
         _ => None,
     };
-    config::parse(CONFIG, &folder.join("demo.toml"), Sections::ALL, &env)
+    let config = config::parse(CONFIG, &folder.join("demo.toml"), Sections::ALL, &env)?;
+    Ok(Config { stripe: Some(StripeConfig::sandbox(stripe_key)), ..config })
 }
 
 /// The demo's account, with its credits and a key.
@@ -98,7 +102,8 @@ mod tests {
     fn the_demo_s_config_has_no_mistake() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let token = Secret::new("sixteen-bytes-or-more");
-        let config = config(address(8080), address(9090), address(3000), Path::new(""), &token);
+        let config =
+            config(address(8080), address(9090), address(3000), Path::new(""), &token, None);
         if let Err(mistakes) = config {
             panic!("{mistakes}");
         }

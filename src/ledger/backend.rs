@@ -10,8 +10,10 @@ use async_trait::async_trait;
 use crate::account::AccountId;
 
 use super::error::LedgerError;
+use super::inbox::{EventState, StripeEvent};
 use super::key::KeyRecord;
 use super::operation::{Balance, Entry, HoldId, Operation, Outcome};
+use super::payment::Payment;
 use super::report::ReconcileReport;
 
 /// An account as the operator sees it.
@@ -91,6 +93,30 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
 
     /// Every API key, revoked ones too; of one account where one is named.
     async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError>;
+
+    /// What tells this ledger's sales from those of another one on the same Stripe account.
+    async fn ledger_id(&self) -> Result<String, LedgerError>;
+
+    /// One event of the inbox.
+    async fn event(&self, id: &str) -> Result<Option<StripeEvent>, LedgerError>;
+
+    /// Events of the inbox, oldest first, starting after the one with this time and id; in one
+    /// state where one is named.
+    async fn events(
+        &self,
+        state: Option<EventState>,
+        after: Option<(i64, &str)>,
+        limit: u32,
+    ) -> Result<Vec<StripeEvent>, LedgerError>;
+
+    /// A payment by any of Stripe's ids of it.
+    async fn payment(&self, name: &str) -> Result<Option<Payment>, LedgerError>;
+
+    /// How many accounts have ever paid.
+    async fn buyers(&self) -> Result<u64, LedgerError>;
+
+    /// An account's customer at Stripe.
+    async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError>;
 
     /// The keys that changed after change number `since`, where other gateways change them too;
     /// `None` where all that changes them passes through this process.

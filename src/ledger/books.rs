@@ -2,17 +2,21 @@
 //! rules by which an operation is decided are in `desk.rs`. Pure: time and what the disk knows are passed in, and what must reach the
 //! disk comes out as [`Changes`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use ahash::{HashMap, HashSet};
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
 use super::desk::Desk;
+use super::inbox::StripeEvent;
 use super::key::{KeyHash, KeyRecord};
 use super::operation::{
     Balance, Ending, Entry, HoldId, Operation, OperationId, Origin, Outcome, Refusal,
 };
+use super::payment::Payment;
 
 /// What memory keeps of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,12 +25,6 @@ pub(super) struct Account {
     pub held: Credits,
     /// The sequence number of the newest entry; 0 before the first.
     pub seq: u64,
-}
-
-impl Account {
-    pub(super) fn balance(&self) -> Balance {
-        Balance { balance: self.balance, held: self.held }
-    }
 }
 
 /// A hold that has not ended.
@@ -59,6 +57,17 @@ pub(super) struct Known {
     pub entries: HashMap<OperationId, Entry>,
     pub ended: HashMap<HoldId, EndedHold>,
     pub keys: Vec<KeyRecord>,
+    pub events: HashMap<Arc<str>, StripeEvent>,
+    /// By the ledger's own ids of them.
+    pub payments: HashMap<Arc<str>, Payment>,
+    pub customers: HashMap<AccountId, Arc<str>>,
+}
+
+/// An account's customer at Stripe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeptCustomer {
+    pub account: AccountId,
+    pub customer: Arc<str>,
 }
 
 /// Which ids of a batch the disk must be asked for.
@@ -68,6 +77,11 @@ pub(super) struct Lookups {
     pub holds: Vec<HoldId>,
     pub key_hashes: Vec<KeyHash>,
     pub key_ids: Vec<Arc<str>>,
+    pub events: Vec<Arc<str>>,
+    /// Names of payments: Stripe's ids.
+    pub payments: Vec<Arc<str>>,
+    /// Whose customers.
+    pub customers: Vec<AccountId>,
 }
 
 impl Lookups {
@@ -77,6 +91,9 @@ impl Lookups {
             && self.holds.is_empty()
             && self.key_hashes.is_empty()
             && self.key_ids.is_empty()
+            && self.events.is_empty()
+            && self.payments.is_empty()
+            && self.customers.is_empty()
     }
 }
 
@@ -95,6 +112,13 @@ pub(super) struct Changes {
     pub touched: HashSet<AccountId>,
     pub keys_added: Vec<KeyRecord>,
     pub keys_revoked: Vec<Arc<str>>,
+    pub events: HashMap<Arc<str>, StripeEvent>,
+    pub payments: HashMap<Arc<str>, Payment>,
+    /// Payments that turned out to be another one.
+    pub payments_gone: HashSet<Arc<str>>,
+    pub customers: Vec<KeptCustomer>,
+    /// Disputes, with the account that each freezes from now on; none where it is lifted.
+    pub freezes: HashMap<Arc<str>, Option<AccountId>>,
     pub(super) undo: Vec<Undo>,
 }
 
@@ -103,6 +127,7 @@ pub(super) enum Undo {
     Account(AccountId, Option<Account>),
     Hold(HoldId, Option<LiveHold>),
     Overtaken(HoldId),
+    Freezes(AccountId, BTreeSet<Arc<str>>),
 }
 
 impl Changes {
@@ -117,6 +142,11 @@ impl Changes {
             && self.touched.is_empty()
             && self.keys_added.is_empty()
             && self.keys_revoked.is_empty()
+            && self.events.is_empty()
+            && self.payments.is_empty()
+            && self.payments_gone.is_empty()
+            && self.customers.is_empty()
+            && self.freezes.is_empty()
     }
 
     /// From here on the changes stand, whatever the disk says: they were acknowledged.
@@ -135,6 +165,8 @@ pub(super) struct Books {
     /// Calls' holds that were released before they came, and when: so that the hold is refused
     /// without asking the disk about every new call. Few: it takes a release to overtake its hold.
     pub(super) overtaken: HashMap<HoldId, u64>,
+    /// The disputes that freeze an account, for the few that are frozen.
+    pub(super) freezes: HashMap<AccountId, BTreeSet<Arc<str>>>,
 }
 
 /// How long a release waits for the hold that it overtook: as long as a hold nobody renews lives.
@@ -158,6 +190,26 @@ impl Books {
 
     pub fn account(&self, id: &AccountId) -> Option<&Account> {
         self.accounts.get(id)
+    }
+
+    /// What an account has; `None` where it does not exist.
+    pub fn balance(&self, id: &AccountId) -> Option<Balance> {
+        let Account { balance, held, .. } = *self.accounts.get(id)?;
+        Some(Balance { balance, held, frozen: self.is_frozen(id) })
+    }
+
+    /// True while a dispute keeps the account from spending.
+    pub fn is_frozen(&self, id: &AccountId) -> bool {
+        !self.freezes.is_empty() && self.freezes.contains_key(id)
+    }
+
+    /// Has exactly these disputes freeze the account.
+    pub fn set_freezes(&mut self, account: AccountId, disputes: BTreeSet<Arc<str>>) {
+        if disputes.is_empty() {
+            self.freezes.remove(&account);
+        } else {
+            self.freezes.insert(account, disputes);
+        }
     }
 
     pub fn accounts(&self) -> impl Iterator<Item = (&AccountId, &Account)> {
@@ -216,6 +268,18 @@ impl Books {
                     wanted.key_ids.extend(keys.iter().map(|key| key.id.clone()));
                 }
                 Operation::RevokeKey { id } => wanted.key_ids.push(id.clone()),
+                Operation::KeepEvent(event) => wanted.events.push(event.id.clone()),
+                Operation::EndEvent { id, .. } => wanted.events.push(id.clone()),
+                Operation::TakeFacts(take) => {
+                    wanted.events.extend(take.event.clone());
+                    wanted.payments.extend(take.facts.names.iter().cloned());
+                }
+                Operation::KeepCustomer { account, .. } => wanted.customers.push(account.clone()),
+                Operation::Thaw { account } => {
+                    wanted
+                        .payments
+                        .extend(self.freezes.get(account).into_iter().flatten().cloned());
+                }
                 Operation::Hold(_)
                 | Operation::Capture { .. }
                 | Operation::Release { .. }
@@ -241,6 +305,7 @@ impl Books {
                 }
                 Undo::Hold(id, None) => drop(self.holds.remove(&id)),
                 Undo::Overtaken(id) => drop(self.overtaken.remove(&id)),
+                Undo::Freezes(account, before) => self.set_freezes(account, before),
             }
         }
     }
@@ -268,9 +333,14 @@ impl Books {
             Operation::Refund { hold, reason } => desk.refund(hold, reason.clone()),
             Operation::PutKeys(keys) => desk.put_keys(keys),
             Operation::RevokeKey { id } => desk.revoke_key(id),
-            Operation::Balance { account } => {
-                Ok(Outcome::Balance(desk.books.account(account).map(Account::balance)))
+            Operation::KeepEvent(event) => desk.keep_event(event),
+            Operation::EndEvent { id, state, note } => desk.end_event(id, *state, note.as_ref()),
+            Operation::TakeFacts(take) => desk.take_facts(take),
+            Operation::KeepCustomer { account, customer, instead_of } => {
+                desk.keep_customer(account, customer, instead_of.as_ref())
             }
+            Operation::Thaw { account } => desk.thaw(account),
+            Operation::Balance { account } => Ok(Outcome::Balance(desk.books.balance(account))),
             // These concern the disk: the backend answers them itself.
             Operation::Audit | Operation::Fold { .. } => Err(Refusal::Unavailable),
         };

@@ -14,9 +14,11 @@ mod desk;
 mod error;
 mod handle;
 mod hold;
+mod inbox;
 mod key;
 mod lock;
 mod operation;
+mod payment;
 mod pipeline;
 mod postgres;
 mod record;
@@ -24,6 +26,7 @@ mod redis;
 mod report;
 mod rows;
 mod sqlite;
+mod till;
 
 pub use backend::{AccountView, Backend, Expired, IsLive, KeyChanges, Reader};
 pub(crate) use clock::wall_ms;
@@ -31,12 +34,17 @@ pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use error::LedgerError;
 pub use handle::Ledger;
 pub use hold::Hold;
+pub use inbox::{EventState, NewEvent, StripeEvent};
 pub use key::{KeyHash, KeyHashError, KeyRecord};
 pub use operation::{
-    Balance, Ending, Entry, EntryKind, HoldId, IdError, NewHold, Operation, OperationId, Origin,
-    Outcome, Posting, Refusal,
+    Balance, CallId, Ending, Entry, EntryKind, HoldEnd, HoldId, IdError, NewHold, Operation,
+    OperationId, Origin, Outcome, Posting, Refusal,
+};
+pub use payment::{
+    Dispute, Due, Facts, Money, OnDispute, Payment, Progress, Refund, Sale, Settled, Stage,
+    TakeFacts,
 };
 pub use pipeline::Pipeline;
 pub use redis::{ClusterLedger, ClusterReader, migrate_cluster};
-pub use report::{Difference, FoldReport, ReconcileReport};
+pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};
 pub use sqlite::{SqliteLedger, SqliteReader, backup};

@@ -7,8 +7,10 @@ use sqlx::sqlite::SqliteRow;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
+use super::inbox::{EventState, StripeEvent};
 use super::key::{KeyHash, KeyRecord};
 use super::operation::{Entry, EntryKind, HoldId, OperationId};
+use super::payment::Payment;
 
 /// Reads one column as the type it stands for.
 pub(super) trait Column {
@@ -103,4 +105,19 @@ pub(super) fn key_from(row: &impl Column) -> Result<KeyRecord, sqlx::Error> {
         created_at_ms: row.int("created_at")?,
         revoked_at_ms: row.optional_int("revoked_at")?,
     })
+}
+
+pub(super) fn event_from(row: &impl Column) -> Result<StripeEvent, sqlx::Error> {
+    Ok(StripeEvent {
+        id: row.text("id")?.into(),
+        kind: row.text("kind")?.into(),
+        payload: row.text("payload")?.into(),
+        state: row.parsed("state", EventState::parse)?,
+        note: row.optional_text("note")?.map(Into::into),
+        received_at_ms: row.int("received_at")?,
+    })
+}
+
+pub(super) fn payment_from(row: &impl Column) -> Result<Payment, sqlx::Error> {
+    row.parsed("document", |document| serde_json::from_str(document).ok())
 }

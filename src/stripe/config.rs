@@ -6,6 +6,7 @@ use reqwest::Url;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::config::{Mistake, Secret};
+use crate::ledger::OnDispute;
 
 /// What buying credits needs. Without it packs are shown but not sold.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,17 +30,9 @@ pub struct StripeConfig {
     /// Options that go to Stripe's checkout as they are.
     #[serde(default)]
     pub checkout: CheckoutConfig,
-}
-
-/// What a dispute does to the account that bought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnDispute {
-    /// The credits that were bought are taken back.
-    #[default]
-    ClawBack,
-    /// The account is frozen until the dispute is over.
-    Freeze,
+    /// A checkout page of Farebox's own in place of Stripe's, for the demo; never from a file.
+    #[serde(skip)]
+    pub sandbox: bool,
 }
 
 /// `[stripe.checkout]`: options of Stripe's checkout session.
@@ -72,20 +65,42 @@ fn api_base() -> String {
 }
 
 impl StripeConfig {
+    /// The demo's: no Stripe behind it. `secret_key` is the one in the environment, if any: beside
+    /// a live one the sandbox refuses to start.
+    pub fn sandbox(secret_key: Option<Secret>) -> Self {
+        Self {
+            secret_key: secret_key.unwrap_or_else(|| Secret::new("sk_test_sandbox")),
+            webhook_secret: vec![Secret::new(format!("whsec_{}", uuid::Uuid::new_v4().simple()))],
+            api_base: api_base(),
+            success_url: String::new(),
+            cancel_url: String::new(),
+            on_dispute: OnDispute::default(),
+            checkout: CheckoutConfig::default(),
+            sandbox: true,
+        }
+    }
+
+    /// True where real money would move.
+    pub fn is_live(&self) -> bool {
+        let key = self.secret_key.expose();
+        key.starts_with("sk_live_") || key.starts_with("rk_live_")
+    }
+
     /// What is wrong with it, without asking Stripe.
     pub fn check(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
         let mut mistake = |name: &str, message: String, hint: &str| {
             found.push(Mistake::new(format!("stripe.{name}"), message, hint));
         };
-        if self.secret_key.is_empty() {
+        if self.secret_key.expose().trim().is_empty() {
             let hint = "set STRIPE_SECRET_KEY, or remove [stripe]";
             mistake("secret_key", "`secret_key` is empty".to_owned(), hint);
         } else if self.secret_key.expose().starts_with("pk_") {
             let hint = "use the secret key (sk_…) or a restricted one (rk_…)";
             mistake("secret_key", "this is Stripe's publishable key".to_owned(), hint);
         }
-        if self.webhook_secret.is_empty() || self.webhook_secret.iter().any(Secret::is_empty) {
+        let blank = |secret: &Secret| secret.expose().trim().is_empty();
+        if self.webhook_secret.is_empty() || self.webhook_secret.iter().any(blank) {
             let hint = "Stripe shows it (whsec_…) beside the webhook's address";
             mistake("webhook_secret", "`webhook_secret` is empty".to_owned(), hint);
         }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::load::{Load, Shape};
 use crate::support::process::{Process, command, config_on_ports};
-use crate::support::random::{Random, seed};
+use crate::support::random::Random;
 use crate::support::servers::{CutProxy, Disk, Persistence, Postgres, Redis};
 use crate::upstream::Upstream;
 
@@ -173,7 +173,7 @@ impl Cluster {
 
     /// Around a Redis that runs already.
     pub async fn around(plan: &Plan, redis: Redis) -> Self {
-        let random = plan.random.clone().unwrap_or_else(|| Random(seed()));
+        let random = plan.random.clone().unwrap_or_else(Random::seeded);
         let postgres = Postgres::start_with(Disk::Relaxed, &plan.postgres_env);
         let database = postgres.database();
         let upstream = Upstream::start().await;
@@ -254,7 +254,7 @@ impl Cluster {
 
     /// One of them, at random.
     pub fn any_gateway(&mut self) -> usize {
-        self.random.below(self.members.len() as u64) as usize
+        self.random.below(self.members.len())
     }
 
     /// Makes an API key through a gateway: its id and the key.

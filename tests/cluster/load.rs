@@ -198,7 +198,7 @@ impl Client {
     }
 
     async fn call(&mut self) -> Call {
-        let delay = self.random.below(self.delay_ms + 1);
+        let delay = self.random.millis(0, self.delay_ms + 1).as_millis() as u64;
         let request = self.http.post(&self.url).bearer_auth(&self.bearer);
         let request = request.header("x-client", self.number).header("x-delay-ms", delay);
         let began = Instant::now();

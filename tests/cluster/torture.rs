@@ -63,7 +63,7 @@ struct Survived {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_at_random_lose_nothing() {
     let seed = seed();
-    let mut random = Random(seed);
+    let mut random = Random::of(seed);
     let minutes = std::env::var("FAREBOX_TORTURE_MINUTES").ok();
     let minutes: Option<u64> = minutes.map(|minutes| minutes.parse().expect("whole minutes"));
     let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
@@ -88,7 +88,7 @@ async fn faults_at_random_lose_nothing() {
 async fn torture(durability: Durability, time: Duration, random: Random, survived: &mut Survived) {
     let mut random = random;
     let persistence = random.one_of(&[Persistence::None, Persistence::Aof]);
-    let gateways = 2 + random.below(2) as usize;
+    let gateways = 2 + random.below(2);
     let plan = Plan { persistence, random: Some(random), ..Plan::new(durability, gateways) };
     let mut cluster = Cluster::of(&plan).await;
     let load = cluster.load();

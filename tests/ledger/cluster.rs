@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend as _, ClusterLedger, Durability, HoldId, KeyHash, KeyRecord, LedgerError, Operation,
+    Backend as _, CallId, ClusterLedger, Durability, KeyHash, KeyRecord, LedgerError, Operation,
     Origin, Outcome, Reader as _, Refusal, migrate_cluster,
 };
 
@@ -334,7 +334,7 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     let (mut charged, mut longest, mut last) = (0, Duration::ZERO, started);
     // Longer than a lease lasts.
     while started.elapsed() < Duration::from_secs(5) && charged < 20 {
-        let id = HoldId::for_call();
+        let id = CallId::new();
         if let Ok(hold) = ledger.hold(id, account("alice"), credits("1"), "/x".into()).await {
             hold.capture(credits("1"));
             charged += 1;
@@ -345,7 +345,7 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     }
     assert_eq!(charged, 20, "all that the cap allows");
     assert!(longest < Duration::from_secs(2), "a gap of {longest:?}");
-    let id = HoldId::for_call();
+    let id = CallId::new();
     let above = ledger.hold(id, account("alice"), credits("1"), "/x".into()).await;
     assert_eq!(above.unwrap_err(), Refusal::Unavailable, "the cap is ours: never 402");
     line.mend();
@@ -354,7 +354,7 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
         entries.is_ok_and(|entries| entries.len() == 21)
     })
     .await;
-    let id = HoldId::for_call();
+    let id = CallId::new();
     ledger.hold(id, account("alice"), credits("1"), "/x".into()).await.unwrap().release();
     assert!(ledger.reconcile().await.unwrap().is_clean());
     assert!(pipeline.stop().await);

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use farebox::account::AccountId;
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend, Balance, ClusterLedger, Durability, Entry, EntryKind, Expired, HoldId, IsLive, Ledger,
-    LedgerConfig, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, Pipeline, Posting,
-    Reader, Refusal, SqliteLedger,
+    Backend, Balance, CallId, ClusterLedger, Durability, Entry, EntryKind, Expired, HoldId, IsLive,
+    Ledger, LedgerConfig, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, Pipeline,
+    Posting, Reader, Refusal, SqliteLedger,
 };
 use farebox::metrics::Metrics;
 use sqlx::Connection as _;
@@ -320,14 +320,14 @@ impl Running {
 
     /// Balance and held credits of an account, as text.
     pub async fn has(&self, who: &str) -> (String, String) {
-        let Balance { balance, held } =
+        let Balance { balance, held, .. } =
             self.balance(&account(who)).await.unwrap().unwrap_or_default();
         (balance.to_string(), held.to_string())
     }
 
     /// A call's hold on alice's credits.
     pub async fn call(&self, amount: &str) -> Result<farebox::ledger::Hold, Refusal> {
-        self.hold(HoldId::for_call(), account("alice"), credits(amount), "/x".into()).await
+        self.hold(CallId::new(), account("alice"), credits(amount), "/x".into()).await
     }
 
     /// An account's entries, oldest first, with all that was asked before.

@@ -16,5 +16,7 @@ mod house;
 mod last_credit;
 mod lifetimes;
 mod model;
+mod payments;
 mod plain;
+mod promptness;
 mod upkeep;

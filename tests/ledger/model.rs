@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::house::{AnyBackend, HOUR_MS, House, Kind, Running, account, hold_id, poll_once, seed};
-use crate::plain::{Expected, Model, State};
+use crate::plain::{Expected, Model, ROUTE, State};
 
 /// Sequences a test.
 const CASES: u32 = 96;
@@ -147,7 +147,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(EntryKind::Clawback),
         1 => Just(EntryKind::Reinstatement),
     ];
-    let route = || Arc::<str>::from("/r");
+    let route = || Arc::<str>::from(ROUTE);
     // Whose it is: mostly left out by the API, mostly right from calls.
     let owner = || prop_oneof![Just(None), who().prop_map(Some)];
     prop_oneof![
@@ -220,8 +220,9 @@ async fn by_batch(house: House, steps: Vec<Step>) {
                 reader = backend.reader().await;
             }
             Step::Fold => {
-                let folded = backend.ask(Operation::Fold { before_ms: i64::MAX }).await;
-                let Outcome::Folded(report) = folded else { panic!("{folded:?}") };
+                let fold = Operation::Fold { before_ms: i64::MAX, from: None };
+                let folded = backend.ask(fold).await;
+                let Outcome::Folded { report, next: None } = folded else { panic!("{folded:?}") };
                 assert_eq!((report.accounts, report.entries), model.fold());
             }
         }

@@ -1,4 +1,5 @@
 //! Short words for the requests that these tests make.
+#![allow(dead_code)]
 
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;

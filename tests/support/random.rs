@@ -1,40 +1,56 @@
-//! The randomness of the fault tests: a seed says all of it.
+//! Chance that can be had again: a run prints its seed and takes it back (`FAREBOX_SEED`).
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The seed of this run: FAREBOX_SEED, or the clock. Printed, so that a run can be repeated.
+/// The seed of this run: FAREBOX_SEED, or the clock; printed.
 pub fn seed() -> u64 {
     let set = std::env::var("FAREBOX_SEED").ok().and_then(|seed| seed.parse().ok());
-    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = set.unwrap_or_else(|| clock().as_nanos() as u64 | 1);
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = set.unwrap_or_else(|| clock() | 1);
     eprintln!("FAREBOX_SEED={seed}");
     seed
 }
 
-/// xorshift64*: a small generator.
+/// xorshift64*: a small generator, so that a seed says all.
 #[derive(Clone, Debug)]
-pub struct Random(pub u64);
+pub struct Random(u64);
 
 impl Random {
-    pub fn below(&mut self, limit: u64) -> u64 {
+    /// From [`seed`].
+    pub fn seeded() -> Self {
+        Self::of(seed())
+    }
+
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) as usize % limit
     }
 
-    /// Between so many milliseconds.
+    /// A time of so many milliseconds.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
+        Duration::from_millis(from + self.below((to - from) as usize) as u64)
     }
 
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
+        choices[self.below(choices.len())]
     }
 
     /// Another generator, for a task of its own.
     pub fn fork(&mut self) -> Self {
         self.below(1);
         Self(self.0 ^ 0x9E37_79B9_7F4A_7C15 | 1)
+    }
+
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        for n in (1..list.len()).rev() {
+            list.swap(n, self.below(n + 1));
+        }
     }
 }

@@ -3,6 +3,7 @@
 pub(super) mod accounts;
 pub(super) mod keys;
 pub(super) mod ledger;
+pub(super) mod stripe;
 mod token;
 
 use std::sync::Arc;

@@ -17,6 +17,9 @@ use super::{LIMIT, Store};
 /// How long a lease lasts, by the clock of Postgres.
 pub(in crate::ledger) const LEASE: Duration = Duration::from_secs(3);
 
+/// For how long the transaction of a recovery may do nothing: it asks Redis in between.
+const RECOVERY_IDLE_LIMIT: Duration = Duration::from_secs(5);
+
 /// A gateway that has been without a lease for so long is gone for good: its calls' holds expire.
 const GONE_AFTER: &str = "10 seconds";
 
@@ -160,7 +163,7 @@ impl Store {
     /// another gateway is at it, or a gateway that may still serve has not checked in.
     pub async fn begin_recovery(&self) -> Result<Option<Recovery>, LedgerError> {
         let begin = async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.begin(RECOVERY_IDLE_LIMIT).await?;
             let locked = self
                 .query(
                     "SELECT 1 FROM {s}.shards WHERE id = $1 AND recovering FOR UPDATE SKIP LOCKED",

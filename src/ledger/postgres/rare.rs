@@ -17,7 +17,7 @@ use crate::ledger::report::FoldReport;
 use crate::ledger::rows::{Column as _, entry_from, key_from};
 
 use super::settle::{EntryColumns, int};
-use super::{Store, is_race};
+use super::{Store, is_race, payments};
 
 /// How often a decision is tried again that met another on its way.
 const ATTEMPTS: usize = 5;
@@ -59,14 +59,22 @@ impl Store {
         now: Now,
         on: &mut PgConnection,
     ) -> Result<Vec<Outcome>, LedgerError> {
-        let mut books = Books::default();
+        let (mut books, mut known) = (Books::default(), Known::default());
+        let about_payments = operations.iter().any(payments::concerns_payments);
+        if about_payments {
+            self.lock_payments(&mut books, on).await?;
+        }
         let wanted = books.lookups(operations);
-        let ids = self.concerned(operations, &wanted, on).await?;
-        let before = self.lock_accounts(&ids, on).await?;
+        let mut ids = self.concerned(operations, &wanted, on).await?;
+        if about_payments {
+            self.read_payments(&wanted, &mut known, on).await?;
+            ids.extend(payments::accounts(operations, &known));
+        }
+        let before = self.lock_accounts(&ids.into_iter().collect::<Vec<_>>(), on).await?;
         for (id, account) in &before {
             books.insert_account(id.clone(), *account);
         }
-        let mut known = self.known(&wanted, on).await?;
+        self.read_known(&wanted, &mut known, on).await?;
         let mut changes = Changes::default();
         let outcomes = operations
             .iter()
@@ -76,13 +84,13 @@ impl Store {
         Ok(outcomes)
     }
 
-    /// The accounts that these operations may move, sorted.
+    /// The accounts that these operations may move.
     async fn concerned(
         &self,
         operations: &[Operation],
         wanted: &Lookups,
         on: &mut PgConnection,
-    ) -> Result<Vec<AccountId>, LedgerError> {
+    ) -> Result<BTreeSet<AccountId>, LedgerError> {
         let mut ids = BTreeSet::new();
         for operation in operations {
             match operation {
@@ -101,11 +109,15 @@ impl Store {
         for row in &rows {
             ids.insert(row.account("account")?);
         }
-        Ok(ids.into_iter().collect())
+        Ok(ids)
     }
 
-    async fn known(&self, wanted: &Lookups, on: &mut PgConnection) -> Result<Known, LedgerError> {
-        let mut known = Known::default();
+    async fn read_known(
+        &self,
+        wanted: &Lookups,
+        known: &mut Known,
+        on: &mut PgConnection,
+    ) -> Result<(), LedgerError> {
         if !wanted.operations.is_empty() {
             // An entry that was folded away has left its operation.
             let rows = self
@@ -135,7 +147,7 @@ impl Store {
                 .await?;
             known.keys = rows.iter().map(key_from).collect::<Result<_, _>>()?;
         }
-        Ok(known)
+        Ok(())
     }
 
     async fn write_changes(
@@ -179,6 +191,8 @@ impl Store {
             .execute(&mut *on)
             .await?;
         }
+        self.write_payments(changes, on).await?;
+        self.write_freezes(books, changes, on).await?;
         self.write_keys(changes, now, on).await
     }
 
@@ -261,19 +275,23 @@ impl Store {
         .await
     }
 
-    /// Folds every account's entries older than `before_ms` into one opening balance. Their ids stay
-    /// in `operations`.
+    /// Folds the old entries of every account into one opening balance, up to the first that is not
+    /// older than `before_ms`. Their ids stay in `operations`.
     pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
         self.transact_within(FOLD_LIMIT, async |on| {
             self.lock("fold", on).await?;
             on.execute("SET LOCAL farebox.folding = 'on'").await?;
-            // Up to the newest old entry, by number: a clock that once went backwards must not tear a
-            // gap. An account with nothing old but its opening balance has nothing to fold.
+            // By number: a clock that once went backwards must not tear a gap. An account with nothing
+            // old but its opening balance has nothing to fold.
             let row = self
                 .query(
-                    "WITH old AS (SELECT account, max(seq) AS seq, count(*) AS entries, \
-                     bool_and(kind = 'opening') AS folded FROM {s}.entries \
-                     WHERE created_at < $1 GROUP BY account), \
+                    "WITH kept AS (SELECT account, min(seq) AS seq FROM {s}.entries \
+                     WHERE created_at >= $1 GROUP BY account), \
+                     old AS (SELECT e.account, max(e.seq) AS seq, count(*) AS entries, \
+                     bool_and(e.kind = 'opening') AS folded FROM {s}.entries e \
+                     LEFT JOIN kept k ON k.account = e.account \
+                     WHERE e.created_at < $1 AND (k.seq IS NULL OR e.seq < k.seq) \
+                     GROUP BY e.account), \
                      newest AS (SELECT e.account, e.seq, e.balance_after, e.created_at \
                      FROM old JOIN {s}.entries e ON e.account = old.account AND e.seq = old.seq \
                      WHERE NOT (old.entries = 1 AND old.folded)), \

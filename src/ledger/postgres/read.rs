@@ -30,7 +30,7 @@ pub(in crate::ledger) struct StoredAccount {
     pub held: i64,
 }
 
-const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, created_at, \
+const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, \
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
 
@@ -179,7 +179,11 @@ impl Store {
 fn view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
     Ok(AccountView {
         account: row.account("id")?,
-        balance: Balance { balance: row.signed("balance")?, held: row.credits("held")? },
+        balance: Balance {
+            balance: row.signed("balance")?,
+            held: row.credits("held")?,
+            frozen: row.flag("frozen")?,
+        },
         seq: row.count("seq")?,
         created_at_ms: row.int("created_at")?,
     })

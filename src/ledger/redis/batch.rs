@@ -7,7 +7,9 @@ use fred::types::Value;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::config::Durability;
-use crate::ledger::operation::{Balance, HoldId, NewHold, Operation, Origin, Outcome, Refusal};
+use crate::ledger::operation::{
+    Balance, HoldEnd, HoldId, NewHold, Operation, Origin, Outcome, Refusal,
+};
 use crate::ledger::postgres::NumberedBatch;
 use crate::ledger::record::unescape;
 
@@ -36,7 +38,12 @@ impl Place {
             | Operation::Post(_)
             | Operation::Refund { .. }
             | Operation::PutKeys(_)
-            | Operation::RevokeKey { .. } => Self::Postgres,
+            | Operation::RevokeKey { .. }
+            | Operation::KeepEvent(_)
+            | Operation::EndEvent { .. }
+            | Operation::TakeFacts(_)
+            | Operation::KeepCustomer { .. }
+            | Operation::Thaw { .. } => Self::Postgres,
             Operation::Audit | Operation::Fold { .. } => Self::Alone,
         }
     }
@@ -102,10 +109,11 @@ pub(super) enum Code {
     Frozen,
     Capped,
     Expired,
+    FrozenBalance,
 }
 
 impl Code {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Unavailable,
         Self::Held,
         Self::Renewed,
@@ -124,6 +132,7 @@ impl Code {
         Self::Frozen,
         Self::Capped,
         Self::Expired,
+        Self::FrozenBalance,
     ];
 
     fn of(number: i64) -> Option<Self> {
@@ -144,21 +153,24 @@ impl Code {
     }
 }
 
-/// The answer to one operation, with two numbers that belong to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The answer to one operation, with what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub code: Code,
     first: i64,
     second: i64,
+    /// What became of a hold of the API's.
+    end: Option<HoldEnd>,
 }
 
 impl Answer {
-    const UNAVAILABLE: Self = Self { code: Code::Unavailable, first: 0, second: 0 };
+    const UNAVAILABLE: Self = Self { code: Code::Unavailable, first: 0, second: 0, end: None };
 
-    fn balance(self) -> Option<Balance> {
+    fn balance(&self) -> Option<Balance> {
         Some(Balance {
             balance: SignedCredits::from_micros(self.first)?,
             held: Credits::from_micros(u64::try_from(self.second).ok()?)?,
+            frozen: self.code == Code::FrozenBalance,
         })
     }
 
@@ -168,14 +180,17 @@ impl Answer {
     }
 
     fn known(self) -> Option<Outcome> {
+        let settled = self.end.clone();
         let refused = |refusal| Some(Outcome::Refused(refusal));
         match self.code {
             Code::Held => Some(Outcome::Held { after: self.balance()? }),
             Code::Renewed => Some(Outcome::Renewed),
-            Code::Captured => Some(Outcome::Captured { after: self.balance()?, late: false }),
-            Code::Late => Some(Outcome::Captured { after: self.balance()?, late: true }),
-            Code::Released => Some(Outcome::Released { after: self.balance()? }),
-            Code::Balance => Some(Outcome::Balance(Some(self.balance()?))),
+            Code::Captured => {
+                Some(Outcome::Captured { after: self.balance()?, late: false, settled })
+            }
+            Code::Late => Some(Outcome::Captured { after: self.balance()?, late: true, settled }),
+            Code::Released => Some(Outcome::Released { after: self.balance()?, settled }),
+            Code::Balance | Code::FrozenBalance => Some(Outcome::Balance(Some(self.balance()?))),
             Code::Nobody => Some(Outcome::Balance(None)),
             Code::Insufficient => {
                 refused(Refusal::Insufficient { available: self.balance()?.available() })
@@ -209,12 +224,18 @@ pub(super) struct Reply {
 impl Reply {
     /// Reads it; `None` for what no script of ours answers.
     pub fn parse(value: Value) -> Option<Self> {
-        type Parts = (i64, i64, String, Vec<i64>, Vec<String>);
-        let (seq, durable, log, numbers, needs): Parts = value.convert().ok()?;
-        let answers = numbers
+        type Parts = (i64, i64, String, Vec<i64>, Vec<String>, Vec<String>);
+        let (seq, durable, log, numbers, needs, ends): Parts = value.convert().ok()?;
+        let mut answers = numbers
             .chunks_exact(3)
-            .map(|n| Some(Answer { code: Code::of(n[0])?, first: n[1], second: n[2] }))
-            .collect::<Option<_>>()?;
+            .map(|n| Some(Answer { code: Code::of(n[0])?, first: n[1], second: n[2], end: None }))
+            .collect::<Option<Vec<_>>>()?;
+        for end in ends.chunks_exact(4) {
+            let credits = |text: &str| Credits::from_micros(text.parse().ok()?);
+            let (captured, released) = (credits(&end[1])?, credits(&end[2])?);
+            let end_of = answers.get_mut(end[0].parse::<usize>().ok()?)?;
+            end_of.end = Some(HoldEnd { route: unescape(&end[3]), captured, released });
+        }
         Some(Self { seq, durable, log, answers, needs: Needs::parse(&needs)? })
     }
 }
@@ -364,7 +385,7 @@ mod tests {
             let (left, right) = line.trim_start_matches("local ").split_once(" = ").unwrap();
             for (name, number) in left.split(", ").zip(right.split(", ")) {
                 if let Ok(number) = number.parse::<i64>()
-                    && (1..18).contains(&number)
+                    && (1..=18).contains(&number)
                 {
                     names.push((name.to_owned(), number));
                 }

@@ -11,14 +11,15 @@
 --
 -- Answers the newest batch, the durable one, the batch for the stream ('' where nothing changed), three
 -- numbers for each operation that was decided, and what must be brought here before the rest can be:
--- 'a', account, 'i', id, …
+-- 'a', account, 'i', id, …; and of each of the API's holds that an operation ended: the operation's place,
+-- what was captured, what was given back, and the route.
 local MAX = 9007199254740992 -- 2^53: what a number can count
 local FRESH, OLD = 60000, 86400000 -- a call's id: needs no look-up; is refused
-local ENDED_KEPT, TOMBSTONE_KEPT = 120000, 90000000
+local ENDED_KEPT, TOMBSTONE_KEPT = '120000', '90000000'
 
 local HELD, RENEWED, CAPTURED, LATE, RELEASED, BALANCE, NOBODY = 1, 2, 3, 4, 5, 6, 7
 local INSUFFICIENT, CONFLICT, ENDED, UNKNOWN, ABOVE, ZERO, RANGE = 8, 9, 10, 11, 12, 13, 14
-local FROZEN, CAPPED, EXPIRED = 15, 16, 17
+local FROZEN, CAPPED, EXPIRED, FROZENBALANCE = 15, 16, 17, 18
 
 local call, match, format = redis.call, string.match, string.format
 local owner, heard, cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -41,11 +42,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- Read all that the batch names in one call.
 local asked, n = {}, 0
-local names, seen = {}, {}
+local names, keys, seen = {}, {}, {}
 local function want(name)
     if seen[name] == nil then
         seen[name] = false
-        names[#names + 1] = P .. name
+        names[#names + 1] = name
+        keys[#keys + 1] = P .. name
     end
 end
 for kind, id, account, amount, origin, ttl, made, route in
@@ -55,10 +57,9 @@ for kind, id, account, amount, origin, ttl, made, route in
     if kind ~= 'b' then want('o:' .. id) end
     if kind == 'h' or kind == 'c' or kind == 'r' or kind == 'b' then want('a:' .. account) end
 end
-for from = 1, #names, 4000 do
-    local upto = math.min(from + 3999, #names)
-    local found = call('MGET', unpack(names, from, upto))
-    for i = 1, #found do seen[string.sub(names[from + i - 1], #P + 1)] = found[i] end
+for from = 1, #keys, 4000 do
+    local found = call('MGET', unpack(keys, from, math.min(from + 3999, #keys)))
+    for i = 1, #found do seen[names[from + i - 1]] = found[i] end
 end
 local function read(name)
     local value = seen[name]
@@ -117,7 +118,16 @@ local function set(id, state, origin, amount, account, rest)
 end
 
 local log, due, gone = { format('%.0f', now) }, {}, {}
-local function note(...) log[#log + 1] = table.concat({ ... }, ' ') end
+local function note(line) log[#log + 1] = line end
+local deadlines = {}
+local function deadline_of(ttl)
+    local deadline = deadlines[ttl]
+    if not deadline then
+        deadline = format('%.0f', now + tonumber(ttl))
+        deadlines[ttl] = deadline
+    end
+    return deadline
+end
 local function lift(id, r, a)
     a.h = a.h - tonumber(r.amount)
     change(a)
@@ -128,10 +138,19 @@ end
 local COLD, MISSING = {}, {}
 local need
 
+-- What became of holds that were made through the API, for whoever counts them.
+local ends, at = {}, 0
+local function ended_now(origin, captured, released, route)
+    if origin ~= 'a' then return end
+    ends[#ends + 1], ends[#ends + 2] = format('%d', at - 1), captured
+    ends[#ends + 1], ends[#ends + 2] = released, route
+end
+
 local function end_hold(id, r, a, state, letter)
     lift(id, r, a)
     set(id, state, r.origin, r.amount, r.account, '')
-    note(letter, id, r.account, r.amount, r.origin, match(r.rest, '^%S+ (.*)$'))
+    note(letter .. ' ' .. id .. ' ' .. r.account .. ' ' .. r.amount .. ' ' .. r.origin .. ' '
+        .. match(r.rest, '^%S+ (.*)$'))
 end
 
 local function charge(id, a, amount, origin, late, route)
@@ -139,7 +158,7 @@ local function charge(id, a, amount, origin, late, route)
     a.b = a.b - tonumber(amount)
     a.exists = true
     change(a)
-    note('c', id, a.id, amount, origin, late, route)
+    note('c ' .. id .. ' ' .. a.id .. ' ' .. amount .. ' ' .. origin .. ' ' .. late .. ' ' .. route)
     return true
 end
 
@@ -177,9 +196,10 @@ function decide.h(id, account, amount, origin, ttl, made, route)
     a.h = a.h + credits
     change(a)
     set(id, 'L', origin, amount, account, owner .. ' ' .. route)
-    local deadline = format('%.0f', now + tonumber(ttl))
+    local deadline = deadline_of(ttl)
     due[id], gone[id] = deadline, nil
-    note('h', id, account, amount, origin, owner, deadline, route)
+    note('h ' .. id .. ' ' .. account .. ' ' .. amount .. ' ' .. origin .. ' ' .. owner .. ' '
+        .. deadline .. ' ' .. route)
     return HELD, a.b, a.h
 end
 
@@ -187,9 +207,9 @@ function decide.n(id, _, _, _, ttl)
     local r = record_of(id)
     if not r then need = MISSING; return end
     if r.state ~= 'L' then return UNKNOWN end
-    due[id] = format('%.0f', now + tonumber(ttl))
+    due[id] = deadline_of(ttl)
     -- A call's hold does not outlive its gateway, so Postgres need not know.
-    if r.origin == 'a' then note('n', id, due[id]) end
+    if r.origin == 'a' then note('n ' .. id .. ' ' .. due[id]) end
     return RENEWED
 end
 
@@ -214,13 +234,21 @@ local function capture(id, account, amount, origin, route)
     if not a then need = COLD; return end
     if r.state == 'C' then return CAPTURED, a.b, a.h end
     if amount == '0' then
-        if r.state == 'L' then end_hold(id, r, a, 'R', 'r') end
+        if r.state == 'L' then
+            ended_now(origin, '0', r.amount, match(r.rest, '^%S+ (.*)$'))
+            end_hold(id, r, a, 'R', 'r')
+        end
         return RELEASED, a.b, a.h
     end
     local live = r.state == 'L'
     if live then route = match(r.rest, '^%S+ (.*)$') end
     if not charge(id, a, amount, origin, live and '0' or '1', route) then return RANGE end
-    if live then lift(id, r, a) end
+    if live then
+        ended_now(origin, amount, format('%.0f', tonumber(r.amount) - tonumber(amount)), route)
+        lift(id, r, a)
+    else
+        ended_now(origin, amount, '0', route)
+    end
     set(id, 'C', origin, amount, whose, '')
     return live and CAPTURED or LATE, a.b, a.h
 end
@@ -242,11 +270,12 @@ local function release(id, account, origin)
     local a = account_of(r.state == 'N' and account or r.account)
     if not a then need = COLD; return end
     if r.state == 'L' then
+        ended_now(origin, '0', r.amount, match(r.rest, '^%S+ (.*)$'))
         end_hold(id, r, a, 'R', 'r')
     elseif r.state == 'N' then
         -- It overtook its hold: a tombstone, so that the hold is refused.
         set(id, 'R', origin, '0', account, 'tombstone')
-        note('r', id, account, '0', origin, '')
+        note('r ' .. id .. ' ' .. account .. ' 0 ' .. origin .. ' ')
     end
     return RELEASED, a.b, a.h
 end
@@ -272,7 +301,7 @@ function decide.b(_, account)
     local a = account_of(account)
     if not a then need = COLD; return end
     if not a.exists then return NOBODY end
-    return BALANCE, a.b, a.h
+    return a.frozen and FROZENBALANCE or BALANCE, a.b, a.h
 end
 
 -- In order, up to the first that cannot be decided: what follows may depend on it.
@@ -280,6 +309,7 @@ local answers, needs = {}, {}
 local decided = 0
 for i = 1, n do
     local o = asked[i]
+    at = i
     local code, b, h = decide[o[1]](o[2], o[3], o[4], o[5], o[6], o[7], o[8])
     if need then break end
     decided = i
@@ -329,11 +359,11 @@ for i = 1, #written do
     local id = written[i]
     local r = records[id]
     if r.state == 'L' then
-        write('o:' .. id, table.concat({ 'L', r.origin, r.amount, r.account, r.rest }, ' '))
+        write('o:' .. id, 'L ' .. r.origin .. ' ' .. r.amount .. ' ' .. r.account .. ' ' .. r.rest)
     else
         local kept = r.rest == 'tombstone' and TOMBSTONE_KEPT or ENDED_KEPT
-        local value = table.concat({ r.state, r.origin, r.amount, r.account }, ' ')
-        call('SET', P .. 'o:' .. id, value, 'PX', format('%.0f', kept))
+        local value = r.state .. ' ' .. r.origin .. ' ' .. r.amount .. ' ' .. r.account
+        call('SET', P .. 'o:' .. id, value, 'PX', kept)
     end
 end
 if #values > 0 then call('MSET', unpack(values)) end
@@ -357,4 +387,4 @@ for id in pairs(gone) do
 end
 if #ended > 0 then call('ZREM', KEYS[3], unpack(ended)) end
 
-return { seq, durable, log, answers, needs }
+return { seq, durable, log, answers, needs, ends }

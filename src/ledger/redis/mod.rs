@@ -272,7 +272,7 @@ impl ClusterLedger {
                 tracing::error!(%error, "old entries could not be folded");
                 Outcome::Refused(Refusal::Unavailable)
             },
-            Outcome::Folded,
+            |report| Outcome::Folded { report, next: None },
         )
     }
 
@@ -313,7 +313,7 @@ impl Backend for ClusterLedger {
                 match (Place::of(&some[0]), some) {
                     (Place::Redis, some) => outcomes.extend(self.apply_hot(some).await),
                     (_, [Operation::Audit]) => outcomes.push(self.audit().await),
-                    (_, [Operation::Fold { before_ms }]) => {
+                    (_, [Operation::Fold { before_ms, .. }]) => {
                         outcomes.push(self.fold(*before_ms).await)
                     }
                     (_, some) => outcomes.extend(self.apply_rare(some).await),

@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{AccountView, KeyChanges, Reader};
+use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::Entry;
+use crate::ledger::payment::Payment;
 use crate::ledger::postgres::{LISTED, Store, StoredAccount};
 use crate::ledger::report::{Difference, ReconcileReport};
 
@@ -56,6 +58,35 @@ impl Reader for ClusterReader {
 
     async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {
         self.shared.store.keys(account).await
+    }
+
+    async fn ledger_id(&self) -> Result<String, LedgerError> {
+        self.shared.store.ledger_id().await
+    }
+
+    async fn event(&self, id: &str) -> Result<Option<StripeEvent>, LedgerError> {
+        self.shared.store.event(id).await
+    }
+
+    async fn events(
+        &self,
+        state: Option<EventState>,
+        after: Option<(i64, &str)>,
+        limit: u32,
+    ) -> Result<Vec<StripeEvent>, LedgerError> {
+        self.shared.store.events(state, after, limit).await
+    }
+
+    async fn payment(&self, name: &str) -> Result<Option<Payment>, LedgerError> {
+        self.shared.store.payment(name).await
+    }
+
+    async fn buyers(&self) -> Result<u64, LedgerError> {
+        self.shared.store.buyers().await
+    }
+
+    async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError> {
+        self.shared.store.customer(account).await
     }
 
     async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {

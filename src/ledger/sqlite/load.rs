@@ -15,7 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, Books, EndedHold, Known, LiveHold, Lookups, Now};
 use crate::ledger::operation::{Ending, HoldId, Origin};
 
-use crate::ledger::rows::{Column, entry_from, key_from};
+use crate::ledger::rows::{Column as _, entry_from, event_from, key_from, payment_from};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -111,6 +111,11 @@ pub(super) async fn books(
             });
         }
     }
+    let freezes = sqlx::query("SELECT account, dispute FROM freezes ORDER BY account");
+    for row in freezes.fetch_all(&mut *connection).await? {
+        let dispute = row.try_get::<&str, _>("dispute")?;
+        books.freezes.entry(row.account("account")?).or_default().insert(dispute.into());
+    }
     let commits = commits(connection).await?;
     Ok((books, commits))
 }
@@ -180,7 +185,48 @@ pub(super) async fn known(
             known.keys.push(key_from(&row)?);
         }
     }
+    known_of_payments(connection, wanted, &mut known).await?;
     Ok(known)
+}
+
+async fn known_of_payments(
+    connection: &mut SqliteConnection,
+    wanted: &Lookups,
+    known: &mut Known,
+) -> Result<(), sqlx::Error> {
+    if !wanted.events.is_empty() {
+        let ids = json(wanted.events.iter().map(|id| &**id));
+        let rows = sqlx::query(
+            "SELECT * FROM stripe_events WHERE id IN (SELECT value FROM json_each(?1))",
+        );
+        for row in rows.bind(ids).fetch_all(&mut *connection).await? {
+            let event = event_from(&row)?;
+            known.events.insert(event.id.clone(), event);
+        }
+    }
+    if !wanted.payments.is_empty() {
+        let names = json(wanted.payments.iter().map(|name| &**name));
+        let rows = sqlx::query(
+            "SELECT document FROM payments WHERE id IN (SELECT payment FROM payment_names \
+             WHERE name IN (SELECT value FROM json_each(?1)))",
+        );
+        for row in rows.bind(names).fetch_all(&mut *connection).await? {
+            let payment = payment_from(&row)?;
+            known.payments.insert(payment.id.clone(), payment);
+        }
+    }
+    if !wanted.customers.is_empty() {
+        let accounts = json(wanted.customers.iter().map(AccountId::as_str));
+        let rows = sqlx::query(
+            "SELECT account, customer FROM stripe_customers \
+             WHERE account IN (SELECT value FROM json_each(?1))",
+        );
+        for row in rows.bind(accounts).fetch_all(&mut *connection).await? {
+            let customer = row.try_get::<&str, _>("customer")?;
+            known.customers.insert(row.account("account")?, customer.into());
+        }
+    }
+    Ok(())
 }
 
 fn json<'a>(ids: impl Iterator<Item = &'a str>) -> String {

@@ -1,6 +1,7 @@
 //! Reads beside the writer: a small pool of read-only connections.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
@@ -9,12 +10,14 @@ use sqlx::{Row as _, SqliteConnection};
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{AccountView, Reader};
+use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry};
+use crate::ledger::payment::Payment;
 use crate::ledger::report::{Difference, ReconcileReport};
 
 use super::load;
-use crate::ledger::rows::{Column, entry_from, key_from};
+use crate::ledger::rows::{Column as _, entry_from, event_from, key_from, payment_from};
 
 /// How many contradictions a report lists.
 const LISTED: i64 = 100;
@@ -35,13 +38,19 @@ impl SqliteReader {
 }
 
 const ACCOUNTS: &str = "SELECT id, balance, seq, created_at, \
-    (SELECT coalesce(sum(amount), 0) FROM holds WHERE holds.account = accounts.id) AS held \
+    (SELECT coalesce(sum(amount), 0) FROM holds WHERE holds.account = accounts.id) AS held, \
+    EXISTS (SELECT 1 FROM freezes WHERE freezes.account = accounts.id) AS frozen \
     FROM accounts";
 
 fn view(row: &SqliteRow) -> Result<AccountView, sqlx::Error> {
+    let balance = Balance {
+        balance: row.signed("balance")?,
+        held: row.credits("held")?,
+        frozen: row.try_get("frozen")?,
+    };
     Ok(AccountView {
         account: row.account("id")?,
-        balance: Balance { balance: row.signed("balance")?, held: row.credits("held")? },
+        balance,
         seq: row.count("seq")?,
         created_at_ms: row.try_get("created_at")?,
     })
@@ -104,6 +113,65 @@ impl Reader for SqliteReader {
         Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
     }
 
+    async fn ledger_id(&self) -> Result<String, LedgerError> {
+        let id = sqlx::query_scalar("SELECT id FROM ledger WHERE one = 1");
+        Ok(id.fetch_one(&self.pool).await?)
+    }
+
+    async fn event(&self, id: &str) -> Result<Option<StripeEvent>, LedgerError> {
+        let row = sqlx::query("SELECT * FROM stripe_events WHERE id = ?1").bind(id);
+        let row = row.fetch_optional(&self.pool).await?;
+        Ok(row.as_ref().map(event_from).transpose()?)
+    }
+
+    async fn events(
+        &self,
+        state: Option<EventState>,
+        after: Option<(i64, &str)>,
+        limit: u32,
+    ) -> Result<Vec<StripeEvent>, LedgerError> {
+        let (after_ms, after_id) = after.unwrap_or((i64::MIN, ""));
+        let rows = sqlx::query(
+            "SELECT * FROM stripe_events WHERE (?1 IS NULL OR state = ?1) \
+             AND (received_at, id) > (?2, ?3) ORDER BY received_at, id LIMIT ?4",
+        )
+        .bind(state.map(EventState::as_str))
+        .bind(after_ms)
+        .bind(after_id)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.iter().map(event_from).collect::<Result<_, _>>()?)
+    }
+
+    async fn payment(&self, name: &str) -> Result<Option<Payment>, LedgerError> {
+        let row = sqlx::query(
+            "SELECT document FROM payments WHERE id = \
+             (SELECT payment FROM payment_names WHERE name = ?1)",
+        )
+        .bind(name)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.as_ref().map(payment_from).transpose()?)
+    }
+
+    async fn buyers(&self) -> Result<u64, LedgerError> {
+        let buyers: i64 =
+            sqlx::query_scalar("SELECT count(DISTINCT account) FROM payments WHERE paid = 1")
+                .fetch_one(&self.pool)
+                .await?;
+        Ok(u64::try_from(buyers).unwrap_or(0))
+    }
+
+    async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError> {
+        let customer: Option<String> =
+            sqlx::query_scalar("SELECT customer FROM stripe_customers WHERE account = ?1")
+                .bind(account.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(customer.map(Into::into))
+    }
+
     async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
         // One transaction: every figure is of the same moment.
         let mut snapshot = self.pool.begin().await?;
@@ -118,7 +186,7 @@ fn select(columns: &str, rest: &str) -> String {
 }
 
 /// What must hold on disk, each as a query for the rows that break it: `account`, `what`.
-const CHECKS: [&str; 6] = [
+const CHECKS: [&str; 7] = [
     // An account's balance is the sum of its entries and the newest one's balance_after.
     "SELECT a.id AS account, 'the balance is ' || a.balance || ', its entries add up to ' || \
      coalesce(e.total, 0) || ' and the newest of them is number ' || coalesce(e.newest, 0) || \
@@ -144,6 +212,19 @@ const CHECKS: [&str; 6] = [
      (SELECT 1 FROM entries e WHERE e.operation = 'capture:' || h.id)",
     "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
      FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
+    // What a payment granted and took back is what its entries, folded ones too, add up to. They are
+    // called as the payment and, from ':' to ';', after it.
+    "SELECT account, 'payment ' || id || ' has moved ' || moved || ' micro-credits, its entries \
+     add up to ' || total AS what FROM (SELECT account, id, moved, \
+      (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \
+      (SELECT coalesce(sum(amount), 0) FROM folded_operations WHERE operation = name) + \
+      (SELECT coalesce(sum(amount), 0) FROM entries \
+       WHERE operation > name || ':' AND operation < name || ';') + \
+      (SELECT coalesce(sum(amount), 0) FROM folded_operations \
+       WHERE operation > name || ':' AND operation < name || ';') AS total \
+      FROM (SELECT account, id, document->>'granted' - document->>'taken' AS moved, \
+       'stripe:' || (document->>'$.facts.sale.session') AS name \
+       FROM payments WHERE account IS NOT NULL)) WHERE moved <> total",
 ];
 
 async fn reconcile(connection: &mut SqliteConnection) -> Result<ReconcileReport, LedgerError> {

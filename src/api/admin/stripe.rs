@@ -1,0 +1,159 @@
+//! Stripe's events and purchases, as the operator sees them.
+
+use axum::Json as Answer;
+use axum::extract::{Path, Query, State, rejection::QueryRejection};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::Admin;
+use super::accounts::parse_account;
+use crate::account::AccountId;
+use crate::api::body::Json;
+use crate::api::buy::refuse_api;
+use crate::api::transactions::{rfc3339, unreadable};
+use crate::credits::Credits;
+use crate::ledger::{EventState, LedgerError, Operation, Outcome, StripeEvent};
+use crate::problem::{Problem, Text};
+use crate::stripe::{ReconcileError, Reconciled, Sales};
+
+const DEFAULT_LIMIT: u32 = 50;
+const MAX_LIMIT: u32 = 200;
+
+/// Which events.
+#[derive(Deserialize)]
+pub(crate) struct EventsQuery {
+    state: Option<EventState>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// An event in a list.
+#[derive(Serialize)]
+pub(crate) struct EventBody {
+    id: String,
+    r#type: String,
+    state: EventState,
+    /// Why it failed.
+    note: Option<String>,
+    received_at: String,
+}
+
+impl From<StripeEvent> for EventBody {
+    fn from(event: StripeEvent) -> Self {
+        Self {
+            id: event.id.to_string(),
+            r#type: event.kind.to_string(),
+            state: event.state,
+            note: event.note.as_deref().map(str::to_owned),
+            received_at: rfc3339(event.received_at_ms),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct EventsBody {
+    events: Vec<EventBody>,
+    next_cursor: Option<String>,
+}
+
+/// The inbox, oldest first.
+pub(crate) async fn events(
+    State(admin): State<Admin>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Answer<EventsBody>, Problem> {
+    let Query(query) = query.map_err(|_| bad_query())?;
+    let after = match &query.cursor {
+        Some(cursor) => {
+            let (at_ms, id) = cursor.split_once('.').ok_or_else(bad_query)?;
+            Some((at_ms.parse().map_err(|_| bad_query())?, id))
+        }
+        None => None,
+    };
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+    let read = admin.shop.ledger.read();
+    let mut events = read.events(query.state, after, limit + 1).await.map_err(unreadable)?;
+    let more = events.len() > limit as usize;
+    events.truncate(limit as usize);
+    let next_cursor = events.last().filter(|_| more);
+    let next_cursor = next_cursor.map(|last| format!("{}.{}", last.received_at_ms, last.id));
+    Ok(Answer(EventsBody { events: events.into_iter().map(Into::into).collect(), next_cursor }))
+}
+
+#[derive(Serialize)]
+pub(crate) struct ReplayBody {
+    id: String,
+    state: EventState,
+}
+
+/// Takes an event of the inbox up once more. What it moved before, it does not move again.
+pub(crate) async fn replay(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<Answer<ReplayBody>, Problem> {
+    let state = sales(&admin)?.replay(&id).await.map_err(|error| match error {
+        LedgerError::Refused(refusal) => admin.shop.refuse(refusal, Credits::ZERO),
+        error => unreadable(error),
+    })?;
+    Ok(Answer(ReplayBody { id, state }))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ReconcileRequest {
+    #[serde(with = "time::serde::rfc3339")]
+    since: OffsetDateTime,
+}
+
+/// Takes up what Stripe did since then and no event told.
+pub(crate) async fn reconcile(
+    State(admin): State<Admin>,
+    Json(request): Json<ReconcileRequest>,
+) -> Result<Answer<Reconciled>, Problem> {
+    let since_secs = request.since.unix_timestamp();
+    let reconciled = sales(&admin)?.reconcile(since_secs).await;
+    reconciled.map(Answer).map_err(|error| match error {
+        ReconcileError::Api(error) => refuse_api(&error),
+        ReconcileError::Refused(refusal) => admin.shop.refuse(refusal, Credits::ZERO),
+        ReconcileError::Sandbox => Problem::not_found(Text::new(
+            "The sandbox has no Stripe to compare with.",
+            "Le bac à sable n'a pas de Stripe auquel se comparer.",
+        )),
+    })
+}
+
+#[derive(Serialize)]
+pub(crate) struct ThawBody {
+    account: AccountId,
+    /// How many disputes froze it.
+    disputes: usize,
+}
+
+/// Lifts whatever freezes an account. The disputes themselves go on.
+pub(crate) async fn thaw(
+    State(admin): State<Admin>,
+    Path(account): Path<String>,
+) -> Result<Answer<ThawBody>, Problem> {
+    let account = parse_account(&account)?;
+    match admin.shop.ledger.ask(Operation::Thaw { account: account.clone() }).await {
+        Outcome::Thawed { disputes } => Ok(Answer(ThawBody { account, disputes })),
+        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        _ => Err(Problem::ledger_unavailable()),
+    }
+}
+
+fn sales(admin: &Admin) -> Result<&Sales, Problem> {
+    admin.shop.sales.as_deref().ok_or_else(|| {
+        Problem::not_found(Text::new(
+            "Nothing is sold here: the config has no [stripe] section.",
+            "Rien n'est vendu ici : la configuration n'a pas de section [stripe].",
+        ))
+    })
+}
+
+fn bad_query() -> Problem {
+    Problem::bad_request(Text::new(
+        "`state` is received, applied, foreign, ignored or failed; `limit` is a number up to 200, \
+         `cursor` the `next_cursor` of the page before.",
+        "`state` est received, applied, foreign, ignored ou failed ; `limit` est un nombre jusqu'à \
+         200, `cursor` le `next_cursor` de la page précédente.",
+    ))
+}

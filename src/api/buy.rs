@@ -1,0 +1,86 @@
+//! `POST /buy`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::RequestId;
+use super::body::Json;
+use super::caller::Caller;
+use crate::problem::{Problem, Text};
+use crate::shop::Shop;
+use crate::stripe::{ApiError, BuyError};
+
+/// What to buy.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct BuyRequest {
+    /// The id of a pack, as `GET /packs` lists them.
+    pack: String,
+}
+
+/// Where to pay.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BuyBody {
+    /// The page to send the buyer to.
+    checkout_url: String,
+    /// Stripe's checkout session.
+    session_id: String,
+}
+
+/// A checkout page on which the caller can pay for a pack. With an `idempotency-key` header, the
+/// same request again is the same page.
+#[utoipa::path(post, path = "/buy", request_body = BuyRequest, responses(
+    (status = 200, body = BuyBody), (status = 400), (status = 401), (status = 404),
+    (status = 502), (status = 503)))]
+pub(super) async fn buy(
+    State(shop): State<Arc<Shop>>,
+    Caller(caller): Caller,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    headers: HeaderMap,
+    Json(request): Json<BuyRequest>,
+) -> Result<axum::Json<BuyBody>, Problem> {
+    let sales = shop.sales.as_ref().ok_or_else(|| {
+        Problem::not_found(Text::new(
+            "Credits are not sold here. Ask whoever runs this service for them.",
+            "Les crédits ne sont pas en vente ici. Demandez-en à l'exploitant de ce service.",
+        ))
+    })?;
+    let catalogue = shop.catalogue.load_full();
+    let pack = catalogue.packs.iter().find(|pack| pack.id == request.pack).ok_or_else(|| {
+        Problem::not_found(Text::new(
+            format!(
+                "There is no pack `{}`. GET /credits/packs lists what is for sale.",
+                request.pack
+            ),
+            format!("Le pack `{}` n'existe pas. GET /credits/packs donne la liste.", request.pack),
+        ))
+    })?;
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    // The caller's own key is theirs alone.
+    let key = key.map_or_else(|| request_id.to_string(), |key| format!("{}:{key}", caller.account));
+    let bought = sales.buy(&caller.account, pack, &key).await.map_err(refuse)?;
+    Ok(axum::Json(BuyBody { checkout_url: bought.url, session_id: bought.session.to_string() }))
+}
+
+/// The problem for a purchase that did not come about; the cause is for the operator.
+fn refuse(error: BuyError) -> Problem {
+    match error {
+        BuyError::Api(error) => refuse_api(&error),
+        error @ BuyError::OtherPrice { .. } => {
+            tracing::error!(%error, "a pack cannot be sold");
+            Problem::payments_failed()
+        }
+        BuyError::Ledger(error) => super::transactions::unreadable(error),
+        BuyError::Refused(_) => Problem::ledger_unavailable(),
+    }
+}
+
+/// The problem for a request that Stripe did not answer as it should.
+pub(super) fn refuse_api(error: &ApiError) -> Problem {
+    tracing::error!(%error, "Stripe did not do what was asked");
+    if error.is_temporary() { Problem::payments_unavailable() } else { Problem::payments_failed() }
+}

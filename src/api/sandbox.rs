@@ -1,0 +1,143 @@
+//! The demo's checkout page, in place of Stripe's.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use http::{HeaderName, header};
+
+use crate::ledger::{Money, Progress, wall_ms};
+use crate::price::{PackConfig, Price};
+use crate::problem::{Problem, Text};
+use crate::shop::Shop;
+use crate::stripe::{ReceiveError, Sales, SandboxPage};
+
+/// Nothing is loaded from anywhere, and the form goes nowhere else.
+const HEADERS: [(HeaderName, &str); 3] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+
+pub(super) async fn show(
+    State(shop): State<Arc<Shop>>,
+    Path(session): Path<String>,
+) -> Result<Response, Problem> {
+    let (_, page) = find(&shop, &session).await?;
+    let catalogue = shop.catalogue.load();
+    let pack = catalogue.packs.iter().find(|pack| *pack.id == *page.sale.pack);
+    let name = pack.map_or(&*page.sale.pack, PackConfig::name);
+    Ok((HEADERS, Html(render(&page, name))).into_response())
+}
+
+pub(super) async fn pay(
+    State(shop): State<Arc<Shop>>,
+    Path(session): Path<String>,
+) -> Result<Redirect, Problem> {
+    end(&shop, &session, true).await
+}
+
+pub(super) async fn cancel(
+    State(shop): State<Arc<Shop>>,
+    Path(session): Path<String>,
+) -> Result<Redirect, Problem> {
+    end(&shop, &session, false).await
+}
+
+async fn end(shop: &Shop, session: &str, paid: bool) -> Result<Redirect, Problem> {
+    let (sales, page) = find(shop, session).await?;
+    let done = sales.sandbox_end(&page, paid, wall_ms() / 1000).await;
+    done.map_err(|error: ReceiveError| {
+        tracing::error!(%error, "the sandbox's event was not taken in");
+        Problem::ledger_unavailable()
+    })?;
+    Ok(Redirect::to(&format!("../{session}")))
+}
+
+async fn find<'a>(shop: &'a Shop, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {
+    let unknown = || {
+        Problem::not_found(Text::new(
+            "There is no such checkout session.",
+            "Cette session de paiement n'existe pas.",
+        ))
+    };
+    let sales = shop.sales.as_deref().ok_or_else(unknown)?;
+    let page = sales.sandbox_page(session).await.map_err(super::transactions::unreadable)?;
+    Ok((sales, page.ok_or_else(unknown)?))
+}
+
+fn render(page: &SandboxPage, name: &str) -> String {
+    let SandboxPage { sale, progress } = page;
+    let (pack, account) = (escape(name), escape(sale.account.as_str()));
+    let (credits, price) = (sale.credits, escape(&shown(&sale.price)));
+    let state = match progress {
+        Progress::Paid => format!(
+            "<p class=done>Paid. <b>{credits}</b> credits were added to <b>{account}</b>.</p>"
+        ),
+        Progress::Expired => "<p class=done>Cancelled. Nothing was paid.</p>".to_owned(),
+        _ => format!(
+            "<form method=post action=\"{session}/pay\"><button>Pay {price}</button></form>\
+             <form method=post action=\"{session}/cancel\"><button class=quiet>Cancel</button></form>",
+            session = escape(&sale.session)
+        ),
+    };
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width\"><title>Sandbox checkout</title>\
+         <style>{STYLE}</style><main><p class=note>Sandbox: no money moves.</p>\
+         <h1>{pack}</h1><p>{credits} credits for {account}</p><p class=price>{price}</p>\
+         {state}</main></html>"
+    )
+}
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;background:#f4f4f2;color:#222}\
+    main{max-width:22rem;margin:12vh auto;background:#fff;padding:2rem;border-radius:12px}\
+    h1{margin:0}.price{font-size:2rem;margin:.5rem 0 1.5rem}.note{color:#8a5a00;margin-top:0}\
+    button{width:100%;padding:.8rem;border:0;border-radius:8px;background:#222;color:#fff;\
+    font:inherit;cursor:pointer}.quiet{background:none;color:#555;margin-top:.5rem}";
+
+/// `79.00 EUR`; as it is stored where the currency is not known.
+fn shown(money: &Money) -> String {
+    let price = money.currency.parse().ok().and_then(|c| Price::from_minor(money.amount, c));
+    price.map_or_else(|| format!("{} {}", money.amount, money.currency), |price| price.to_string())
+}
+
+/// Text that stands in HTML, also in a quoted attribute.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Sale;
+
+    #[test]
+    fn what_a_page_shows_cannot_become_a_part_of_it() {
+        let sale = Sale {
+            session: "cs_\"><script>".into(),
+            account: "<b>alice</b>".parse().unwrap(),
+            pack: "<script>alert(1)</script>".into(),
+            credits: "500".parse().unwrap(),
+            price: Money { amount: 7900, currency: "eur".into() },
+        };
+        let page =
+            render(&SandboxPage { sale, progress: Progress::Open }, "<script>alert(2)</script>");
+        assert!(!page.contains("<script>") && !page.contains("<b>alice"), "{page}");
+        assert!(page.contains("Pay 79.00 EUR"), "{page}");
+    }
+}

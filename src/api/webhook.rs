@@ -1,0 +1,39 @@
+//! `POST /webhooks/stripe`: Stripe's events, by signature alone.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::ledger::wall_ms;
+use crate::problem::{Problem, Text};
+use crate::stripe::{ReceiveError, Sales};
+
+/// The largest event that is taken in. Stripe's are far smaller.
+pub(super) const MAX_EVENT_BYTES: usize = 512 * 1024;
+
+/// Stripe's events, by their signature alone. 200 once the event is kept; anything else has Stripe
+/// send it again.
+#[utoipa::path(post, path = "/webhooks/stripe",
+    params(("stripe-signature" = String, Header, description = "Stripe's signature of the body")),
+    request_body(content = String, content_type = "application/json"),
+    responses((status = 200), (status = 400), (status = 413), (status = 503)), security(()))]
+pub(super) async fn stripe(
+    State(sales): State<Arc<Sales>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<axum::Json<Value>, Problem> {
+    let signature = headers.get("stripe-signature").and_then(|value| value.to_str().ok());
+    match sales.receive(&body, signature, wall_ms() / 1000).await {
+        Ok(receipt) => Ok(axum::Json(json!({ "received": true, "state": receipt.state }))),
+        Err(ReceiveError::NotKept(_)) => Err(Problem::ledger_unavailable()),
+        Err(error @ (ReceiveError::Unsigned(_) | ReceiveError::NotAnEvent(_))) => {
+            Err(Problem::bad_request(Text::new(
+                format!("The event was not taken in: {error}."),
+                format!("L'événement n'a pas été accepté : {error}."),
+            )))
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The rules by which payments move credits. Like the rest of the desk: checks first, nothing is
+//! changed before the last of them has passed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::account::AccountId;
+use crate::credits::{Credits, SignedCredits};
+
+use super::books::{KeptCustomer, Undo};
+use super::desk::Desk;
+use super::inbox::{EventState, NewEvent, StripeEvent};
+use super::operation::{EntryKind, OperationId, Outcome, Refusal};
+use super::payment::{Due, Facts, Payment, Settled, TakeFacts};
+
+impl Desk<'_> {
+    pub fn keep_event(&mut self, new: &NewEvent) -> Result<Outcome, Refusal> {
+        if let Some(event) = self.known.events.get(&new.id) {
+            return Ok(Outcome::EventKept { state: event.state, new: false });
+        }
+        let NewEvent { id, kind, payload } = new.clone();
+        let (state, received_at_ms) = (EventState::Received, self.now.wall_ms);
+        self.set_event(StripeEvent { id, kind, payload, state, note: None, received_at_ms });
+        Ok(Outcome::EventKept { state, new: true })
+    }
+
+    pub fn end_event(
+        &mut self,
+        id: &Arc<str>,
+        state: EventState,
+        note: Option<&Arc<str>>,
+    ) -> Result<Outcome, Refusal> {
+        let event = self.known.events.get(id).ok_or(Refusal::UnknownEvent)?;
+        self.set_event(StripeEvent { state, note: note.cloned(), ..event.clone() });
+        Ok(Outcome::EventEnded)
+    }
+
+    /// Joins facts with what is known, works out what the payment comes to, and moves the
+    /// difference to what was moved before.
+    pub fn take_facts(&mut self, take: &TakeFacts) -> Result<Outcome, Refusal> {
+        let TakeFacts { event, facts, on_dispute, because } = take;
+        if event.as_ref().is_some_and(|event| !self.known.events.contains_key(event)) {
+            return Err(Refusal::UnknownEvent);
+        }
+        let related = self.related(facts);
+        let before = related.clone();
+        let mut payment = merge(related, facts, self.now.wall_ms)?;
+        payment.facts.join(facts);
+        let due = payment.facts.due(*on_dispute);
+        let mut settled = difference(payment, &due);
+        if let Some(account) = settled.payment.account().cloned() {
+            self.move_credits(&account, &mut settled, because)?;
+            self.freeze(&account, &settled.payment.facts, due.frozen_by);
+        }
+        // What says nothing of money gone back, about a payment that is not ours, is forgotten.
+        let worth_keeping = settled.is_ours() || settled.payment.facts.speaks_of_money_back();
+        if worth_keeping && before != [settled.payment.clone()] {
+            for gone in before.iter().filter(|payment| payment.id != settled.payment.id) {
+                self.known.payments.remove(&gone.id);
+                self.changes.payments.remove(&gone.id);
+                self.changes.payments_gone.insert(gone.id.clone());
+            }
+            self.set_payment(settled.payment.clone());
+        }
+        if let Some(event) = event {
+            let state = if settled.is_ours() { EventState::Applied } else { EventState::Foreign };
+            self.end_event(event, state, None)?;
+        }
+        Ok(Outcome::Settled(Box::new(settled)))
+    }
+
+    pub fn keep_customer(
+        &mut self,
+        account: &AccountId,
+        customer: &Arc<str>,
+        instead_of: Option<&Arc<str>>,
+    ) -> Result<Outcome, Refusal> {
+        match self.known.customers.get(account) {
+            Some(kept) if Some(kept) != instead_of => Ok(Outcome::CustomerKept(kept.clone())),
+            _ => {
+                self.known.customers.insert(account.clone(), customer.clone());
+                let kept = KeptCustomer { account: account.clone(), customer: customer.clone() };
+                self.changes.customers.push(kept);
+                Ok(Outcome::CustomerKept(customer.clone()))
+            }
+        }
+    }
+
+    /// Lifts what freezes an account. The disputes remember it, so that their next event does not
+    /// freeze it again.
+    pub fn thaw(&mut self, account: &AccountId) -> Result<Outcome, Refusal> {
+        let disputes = self.books.freezes.get(account).cloned().unwrap_or_default();
+        for id in &disputes {
+            let mut payments = self.known.payments.values();
+            let found = payments.find(|payment| payment.facts.disputes.contains_key(id)).cloned();
+            if let Some(mut payment) = found {
+                if let Some(dispute) = payment.facts.disputes.get_mut(id) {
+                    dispute.thawed = true;
+                }
+                self.set_payment(payment);
+            }
+        }
+        self.set_freezes(account, BTreeSet::new());
+        Ok(Outcome::Thawed { disputes: disputes.len() })
+    }
+
+    /// The payments that share a name with these facts, in the order of their ids.
+    fn related(&self, facts: &Facts) -> Vec<Payment> {
+        let mut related: Vec<Payment> = (self.known.payments.values())
+            .filter(|payment| !payment.facts.names.is_disjoint(&facts.names))
+            .cloned()
+            .collect();
+        related.sort_by(|a, b| a.id.cmp(&b.id));
+        related
+    }
+
+    fn move_credits(
+        &mut self,
+        account: &AccountId,
+        settled: &mut Settled,
+        because: &Arc<str>,
+    ) -> Result<(), Refusal> {
+        let Some(sale) = settled.payment.facts.sale.clone() else { return Ok(()) };
+        let (granted, taken, given) = (settled.granted, settled.clawed_back, settled.reinstated);
+        // All of it fits, or nothing of it happens.
+        let balance = self.books.account(account).map_or(SignedCredits::ZERO, |a| a.balance);
+        let sum = balance.checked_add(granted.signed()).ok_or(Refusal::OutOfRange)?;
+        let sum = sum.checked_add(given.signed()).ok_or(Refusal::OutOfRange)?;
+        sum.checked_sub(taken.signed()).ok_or(Refusal::OutOfRange)?;
+        if !granted.is_zero() {
+            let id = OperationId::payment(&sale.session, None);
+            let pack = Some(sale.pack.clone());
+            self.enter(account, id, EntryKind::Grant, granted.signed(), None, pack)?;
+        }
+        for (amount, kind) in
+            [(-taken.signed(), EntryKind::Clawback), (given.signed(), EntryKind::Reinstatement)]
+        {
+            if amount != SignedCredits::ZERO {
+                settled.payment.moves = settled.payment.moves.saturating_add(1);
+                let id = OperationId::payment(&sale.session, Some(settled.payment.moves));
+                self.enter(account, id, kind, amount, None, Some(because.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has exactly `frozen_by`, of the disputes in `facts`, freeze the account.
+    fn freeze(&mut self, account: &AccountId, facts: &Facts, frozen_by: BTreeSet<Arc<str>>) {
+        let mut freezes = self.books.freezes.get(account).cloned().unwrap_or_default();
+        freezes.retain(|dispute| !facts.disputes.contains_key(dispute));
+        freezes.extend(frozen_by);
+        self.set_freezes(account, freezes);
+    }
+
+    fn set_freezes(&mut self, account: &AccountId, freezes: BTreeSet<Arc<str>>) {
+        let before = self.books.freezes.get(account).cloned().unwrap_or_default();
+        if freezes == before {
+            return;
+        }
+        for gone in before.difference(&freezes) {
+            self.changes.freezes.insert(gone.clone(), None);
+        }
+        for new in freezes.difference(&before) {
+            self.changes.freezes.insert(new.clone(), Some(account.clone()));
+        }
+        self.books.set_freezes(account.clone(), freezes);
+        self.changes.undo.push(Undo::Freezes(account.clone(), before));
+    }
+
+    fn set_payment(&mut self, payment: Payment) {
+        self.known.payments.insert(payment.id.clone(), payment.clone());
+        self.changes.payments.insert(payment.id.clone(), payment);
+    }
+
+    fn set_event(&mut self, event: StripeEvent) {
+        self.known.events.insert(event.id.clone(), event.clone());
+        self.changes.events.insert(event.id.clone(), event);
+    }
+}
+
+/// The one payment that `related` turn out to be; a new one where there is none.
+fn merge(related: Vec<Payment>, facts: &Facts, now_ms: i64) -> Result<Payment, Refusal> {
+    let mut related = related.into_iter();
+    let Some(mut payment) = related.next() else {
+        let session = facts.sale.as_ref().map(|sale| &sale.session);
+        let id = session.or(facts.names.first()).ok_or(Refusal::Conflict)?;
+        return Ok(Payment::new(id.clone(), now_ms));
+    };
+    if related.all(|other| payment.absorb(other)) { Ok(payment) } else { Err(Refusal::Conflict) }
+}
+
+/// What is still to be done for a payment to come to `due`.
+fn difference(mut payment: Payment, due: &Due) -> Settled {
+    let less = |whole: Credits, part: Credits| whole.checked_sub(part).unwrap_or_default();
+    let granted = less(due.granted, payment.granted);
+    let clawed_back = less(due.taken, payment.taken);
+    let reinstated = less(payment.taken, due.taken);
+    payment.granted = payment.granted.max(due.granted);
+    payment.taken = due.taken;
+    Settled { payment, granted, clawed_back, reinstated }
+}

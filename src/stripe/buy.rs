@@ -1,0 +1,243 @@
+//! Sending a buyer to pay.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use stripe_checkout::checkout_session::{
+    CreateCheckoutSession, CreateCheckoutSessionAutomaticTax, CreateCheckoutSessionCustomerUpdate,
+    CreateCheckoutSessionCustomerUpdateAddress, CreateCheckoutSessionCustomerUpdateName,
+    CreateCheckoutSessionInvoiceCreation, CreateCheckoutSessionLineItems,
+    CreateCheckoutSessionLineItemsPriceData, CreateCheckoutSessionPaymentIntentData, ProductData,
+};
+use stripe_client_core::StripeRequest as _;
+use stripe_core::customer::CreateCustomer;
+use stripe_shared::{CheckoutSessionLocale, CheckoutSessionMode};
+use stripe_types::Currency;
+
+use super::client::{ApiError, Client};
+use super::objects::{Identified, Session};
+use super::read::{metadata, metadata_key};
+use super::sales::{Checkout, Sales, idempotency_key};
+use crate::account::AccountId;
+use crate::ledger::{Facts, LedgerError, Money, Operation, Outcome, Refusal, Sale};
+use crate::price::PackConfig;
+
+/// The longest `client_reference_id` that Stripe takes; account ids can be longer.
+const MAX_REFERENCE: usize = 200;
+
+/// Why a buyer could not be sent to pay. Nothing was charged.
+#[derive(Debug, thiserror::Error)]
+pub enum BuyError {
+    /// Stripe did not do it.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Stripe would charge another price than the one that is shown.
+    #[error(
+        "the `stripe_price` of {pack} asks another amount than its `price`: run `farebox packs sync`"
+    )]
+    OtherPrice {
+        /// The pack's id.
+        pack: String,
+    },
+    /// The ledger could not be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The ledger did not take it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Where to pay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bought {
+    /// The checkout session.
+    pub session: Arc<str>,
+    /// Its page.
+    pub url: String,
+}
+
+impl Sales {
+    /// Makes a checkout session in which `account` can pay for `pack`. What was agreed is kept
+    /// before the buyer hears of it. The same `key` again is the same session, as long as Stripe
+    /// remembers it.
+    ///
+    /// # Errors
+    /// The buyer has nothing to pay then.
+    pub async fn buy(
+        &self,
+        account: &AccountId,
+        pack: &PackConfig,
+        key: &str,
+    ) -> Result<Bought, BuyError> {
+        let bought = match &self.checkout {
+            Checkout::Stripe(client) => self.open_session(client, account, pack, key).await?,
+            Checkout::Sandbox { base_url } => {
+                let session = format!("cs_sandbox_{}", uuid::Uuid::now_v7().simple());
+                let url = format!("{base_url}/{session}");
+                Bought { session: session.into(), url }
+            }
+        };
+        let sale = sale(&bought.session, account, pack);
+        let names = [bought.session.clone()].into();
+        let facts = Facts { names, sale: Some(sale), ..Facts::default() };
+        self.take(None, facts, "checkout".into()).await?;
+        self.metrics.checkouts.with_label_values(&[&*pack.id]).inc();
+        Ok(bought)
+    }
+
+    async fn open_session(
+        &self,
+        client: &Client,
+        account: &AccountId,
+        pack: &PackConfig,
+        key: &str,
+    ) -> Result<Bought, BuyError> {
+        let customer = self.customer(client, account, key, None).await?;
+        let session = match self.ask_for_session(client, account, pack, key, &customer).await {
+            // A customer that was deleted, or is of the other mode (test, live).
+            Err(ApiError::Refused { status: 400 | 404, param: Some(param), .. })
+                if param == "customer" =>
+            {
+                let customer = self.customer(client, account, key, Some(customer)).await?;
+                self.ask_for_session(client, account, pack, key, &customer).await?
+            }
+            answer => answer?,
+        };
+        // A `stripe_price` may have been made for another amount; nobody is charged that.
+        if session.amount_subtotal.is_some_and(|subtotal| subtotal != pack.price.minor()) {
+            return Err(BuyError::OtherPrice { pack: pack.id.clone() });
+        }
+        let no_page = || ApiError::Unreadable("a session without a page".to_owned());
+        Ok(Bought { url: session.url.ok_or_else(no_page)?, session: session.id })
+    }
+
+    async fn ask_for_session(
+        &self,
+        client: &Client,
+        account: &AccountId,
+        pack: &PackConfig,
+        key: &str,
+        customer: &str,
+    ) -> Result<Session, ApiError> {
+        let request = self.session(account, pack, customer);
+        let form = request.build().body.unwrap_or_default();
+        client.post(&request, &idempotency_key(&["buy", key, &form])).await
+    }
+
+    fn session(
+        &self,
+        account: &AccountId,
+        pack: &PackConfig,
+        customer: &str,
+    ) -> CreateCheckoutSession {
+        let checkout = &self.config.checkout;
+        let metadata = metadata(&sale("", account, pack), &self.ledger_id);
+        let locale = match checkout.locale.parse::<CheckoutSessionLocale>() {
+            Ok(locale) => locale,
+            Err(never) => match never {},
+        };
+        let mut session = CreateCheckoutSession::new()
+            .mode(CheckoutSessionMode::Payment)
+            .customer(customer)
+            .line_items(vec![line_item(pack)])
+            .locale(locale)
+            .success_url(&self.config.success_url)
+            .cancel_url(&self.config.cancel_url)
+            // On the payment as well, for whoever looks at it in Stripe's dashboard.
+            .payment_intent_data(CreateCheckoutSessionPaymentIntentData {
+                metadata: Some(metadata.clone()),
+                ..CreateCheckoutSessionPaymentIntentData::new()
+            })
+            .metadata(metadata);
+        if account.as_str().len() <= MAX_REFERENCE {
+            session = session.client_reference_id(account.as_str());
+        }
+        if checkout.automatic_tax {
+            // The tax depends on an address, which is then kept with the customer.
+            session = session
+                .automatic_tax(CreateCheckoutSessionAutomaticTax::new(true))
+                .customer_update(CreateCheckoutSessionCustomerUpdate {
+                    address: Some(CreateCheckoutSessionCustomerUpdateAddress::Auto),
+                    name: Some(CreateCheckoutSessionCustomerUpdateName::Auto),
+                    ..CreateCheckoutSessionCustomerUpdate::new()
+                });
+        }
+        if checkout.invoice_creation {
+            session = session.invoice_creation(CreateCheckoutSessionInvoiceCreation::new(true));
+        }
+        if checkout.allow_promotion_codes {
+            session = session.allow_promotion_codes(true);
+        }
+        session
+    }
+
+    /// The account's customer at Stripe: the one that is kept, or a new one. Two first purchases at
+    /// once make two, of which one is kept.
+    async fn customer(
+        &self,
+        client: &Client,
+        account: &AccountId,
+        key: &str,
+        gone: Option<Arc<str>>,
+    ) -> Result<Arc<str>, BuyError> {
+        let kept = self.ledger.read().customer(account).await?;
+        if let Some(kept) = kept.filter(|kept| Some(kept) != gone.as_ref()) {
+            return Ok(kept);
+        }
+        let metadata = HashMap::from([
+            (metadata_key::LEDGER.to_owned(), self.ledger_id.to_string()),
+            (metadata_key::ACCOUNT.to_owned(), account.to_string()),
+        ]);
+        let request = CreateCustomer::new().metadata(metadata);
+        // Stripe repeats a failure to the same key, so a key that outlives the purchase will not do.
+        let key = idempotency_key(&["customer", key, gone.as_deref().unwrap_or_default()]);
+        let made: Identified = client.post(&request, &key).await?;
+        let keep = Operation::KeepCustomer {
+            account: account.clone(),
+            customer: made.id,
+            instead_of: gone,
+        };
+        match self.ledger.ask(keep).await {
+            Outcome::CustomerKept(customer) => Ok(customer),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            _ => Err(Refusal::Unavailable.into()),
+        }
+    }
+}
+
+fn sale(session: &str, account: &AccountId, pack: &PackConfig) -> Sale {
+    Sale {
+        session: session.into(),
+        account: account.clone(),
+        pack: pack.id.as_str().into(),
+        credits: pack.credits,
+        price: Money {
+            amount: pack.price.minor(),
+            currency: pack.price.currency().code().to_ascii_lowercase().into(),
+        },
+    }
+}
+
+/// Stripe's own price where there is one, else one that is made for this session.
+fn line_item(pack: &PackConfig) -> CreateCheckoutSessionLineItems {
+    let mut item = CreateCheckoutSessionLineItems::new();
+    item.quantity = Some(1);
+    match &pack.stripe_price {
+        Some(price) => item.price = Some(price.clone()),
+        None => {
+            let mut data = CreateCheckoutSessionLineItemsPriceData::new(currency(pack));
+            data.product_data = Some(ProductData::new(pack.name()));
+            data.unit_amount = i64::try_from(pack.price.minor()).ok();
+            item.price_data = Some(data);
+        }
+    }
+    item
+}
+
+/// A pack's currency in Stripe's types.
+pub(super) fn currency(pack: &PackConfig) -> Currency {
+    match pack.price.currency().code().to_ascii_lowercase().parse() {
+        Ok(currency) => currency,
+        Err(never) => match never {},
+    }
+}

@@ -1,0 +1,164 @@
+//! Taking Stripe's events in: signed, kept, acknowledged, and taken up once.
+
+use std::sync::Arc;
+
+use super::objects::Envelope;
+use super::read::{Reading, label, read};
+use super::sales::Sales;
+use super::signature::{SignatureError, verify};
+use crate::ledger::{EventState, LedgerError, NewEvent, Operation, Outcome, Refusal, StripeEvent};
+
+/// How many events of the inbox are looked at together.
+const PAGE: u32 = 200;
+
+/// The longest reason for a failure that is kept.
+const MAX_NOTE: usize = 500;
+
+/// An event that was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// What became of it so far.
+    pub state: EventState,
+    /// False where it had been taken in before.
+    pub new: bool,
+}
+
+/// Why an event was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// It is not believed. Stripe's own are, unless a secret or a clock is wrong.
+    #[error(transparent)]
+    Unsigned(#[from] SignatureError),
+    /// It is signed, and is no event.
+    #[error("the signed body is not an event: {0}")]
+    NotAnEvent(String),
+    /// It could not be kept: Stripe is to send it again.
+    #[error("the event could not be kept: {0}")]
+    NotKept(Refusal),
+}
+
+impl Sales {
+    /// Takes an event in. When this returns, it is kept; unless the ledger failed in between, it is
+    /// taken up as well, and what is not is taken up later.
+    ///
+    /// # Errors
+    /// Nothing was kept then.
+    pub async fn receive(
+        &self,
+        payload: &[u8],
+        signature: Option<&str>,
+        now_secs: i64,
+    ) -> Result<Receipt, ReceiveError> {
+        let count = |kind: &str, outcome: &str| {
+            self.metrics.stripe_webhooks.with_label_values(&[label(kind), outcome]).inc();
+        };
+        verify(payload, signature, &self.config.webhook_secret, now_secs).inspect_err(|error| {
+            count("", "unsigned");
+            tracing::warn!(%error, "refused a webhook");
+        })?;
+        let text = std::str::from_utf8(payload).map_err(|error| not_an_event(&error));
+        let parsed = text.and_then(|text| {
+            let envelope: Envelope<'_> =
+                serde_json::from_str(text).map_err(|error| not_an_event(&error))?;
+            Ok(NewEvent { id: envelope.id, kind: envelope.kind, payload: text.into() })
+        });
+        let event = parsed.inspect_err(|error| {
+            count("", "unreadable");
+            tracing::error!(%error, "a webhook that is signed and cannot be read");
+        })?;
+        let kept = self.keep(event.clone()).await;
+        let kept = kept.map_err(ReceiveError::NotKept).inspect_err(|error| {
+            count(&event.kind, "unavailable");
+            tracing::error!(event = &*event.id, %error, "a webhook could not be kept");
+        })?;
+        if !kept.new && !matches!(kept.state, EventState::Received | EventState::Failed) {
+            count(&event.kind, "duplicate");
+            return Ok(kept);
+        }
+        // Where this fails it is tried again later; Stripe need not know.
+        let state = self.apply(&event.id, &event.payload).await.unwrap_or(EventState::Received);
+        count(&event.kind, state.as_str());
+        Ok(Receipt { state, ..kept })
+    }
+
+    /// Takes up an event of the inbox once more, whatever became of it before.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownEvent`], or where the ledger cannot be read or written.
+    pub async fn replay(&self, id: &str) -> Result<EventState, LedgerError> {
+        let event = self.ledger.read().event(id).await?.ok_or(Refusal::UnknownEvent)?;
+        Ok(self.apply(&event.id, &event.payload).await?)
+    }
+
+    /// Takes up what was kept and not taken up: a crash was in between.
+    pub async fn catch_up(&self) {
+        let mut after: Option<(i64, Arc<str>)> = None;
+        loop {
+            let place = after.as_ref().map(|(at_ms, id)| (*at_ms, &**id));
+            let waiting = self.ledger.read().events(Some(EventState::Received), place, PAGE).await;
+            let waiting = match waiting {
+                Ok(waiting) => waiting,
+                Err(error) => return tracing::error!(%error, "the inbox cannot be read"),
+            };
+            let Some(last) = waiting.last() else { return };
+            after = Some((last.received_at_ms, last.id.clone()));
+            for StripeEvent { id, kind, payload, .. } in &waiting {
+                match self.apply(id, payload).await {
+                    Ok(state) => tracing::info!(
+                        event = &**id,
+                        kind = &**kind,
+                        state = state.as_str(),
+                        "took up an event that was left in the inbox"
+                    ),
+                    // The ledger is away; the next round finds it again.
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+
+    async fn keep(&self, event: NewEvent) -> Result<Receipt, Refusal> {
+        match self.ledger.ask(Operation::KeepEvent(event)).await {
+            Outcome::EventKept { state, new } => Ok(Receipt { state, new }),
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Takes up an event that is kept; what became of it. An error only where the ledger is away.
+    async fn apply(&self, id: &Arc<str>, payload: &str) -> Result<EventState, Refusal> {
+        let reading = serde_json::from_str::<Envelope<'_>>(payload)
+            .and_then(|envelope| read(&envelope, &self.ledger_id));
+        let failure = match reading {
+            Ok(Some(Reading { facts, because })) => {
+                match self.take(Some(id.clone()), facts, because).await {
+                    Ok(settled) if settled.is_ours() => return Ok(EventState::Applied),
+                    Ok(_) => return Ok(EventState::Foreign),
+                    Err(Refusal::Unavailable) => return Err(Refusal::Unavailable),
+                    Err(refusal) => refusal.to_string(),
+                }
+            }
+            Ok(None) => return self.end(id, EventState::Ignored, None).await,
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(event = &**id, error = failure, "an event could not be taken up");
+        let note = failure.chars().take(MAX_NOTE).collect::<String>();
+        self.end(id, EventState::Failed, Some(note.into())).await
+    }
+
+    async fn end(
+        &self,
+        id: &Arc<str>,
+        state: EventState,
+        note: Option<Arc<str>>,
+    ) -> Result<EventState, Refusal> {
+        match self.ledger.ask(Operation::EndEvent { id: id.clone(), state, note }).await {
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Ok(state),
+        }
+    }
+}
+
+fn not_an_event(error: &dyn std::error::Error) -> ReceiveError {
+    ReceiveError::NotAnEvent(error.to_string())
+}

@@ -1,0 +1,145 @@
+//! The little of Stripe's objects that Farebox reads: from events of whatever API version, and from
+//! answers. What is not needed is not parsed, so nothing in it can be in the way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// An event as it is signed; its object is parsed once its kind is known.
+#[derive(Debug, Deserialize)]
+pub(super) struct Envelope<'a> {
+    pub id: Arc<str>,
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+    #[serde(borrow)]
+    pub data: EventData<'a>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct EventData<'a> {
+    #[serde(borrow)]
+    pub object: &'a RawValue,
+}
+
+/// A checkout session.
+#[derive(Debug, Deserialize)]
+pub(super) struct Session {
+    pub id: Arc<str>,
+    #[serde(default)]
+    pub url: Option<String>,
+    #[serde(default)]
+    pub payment_status: Option<String>,
+    #[serde(default, deserialize_with = "id_of")]
+    pub payment_intent: Option<Arc<str>>,
+    #[serde(default)]
+    pub amount_subtotal: Option<u64>,
+    #[serde(default)]
+    pub amount_total: Option<u64>,
+    #[serde(default)]
+    pub currency: Option<Arc<str>>,
+    #[serde(default)]
+    pub metadata: Option<HashMap<String, String>>,
+}
+
+/// A refund.
+#[derive(Debug, Deserialize)]
+pub(super) struct Refund {
+    pub id: Arc<str>,
+    pub amount: u64,
+    pub currency: Arc<str>,
+    #[serde(default)]
+    pub status: Option<String>,
+    #[serde(default, deserialize_with = "id_of")]
+    pub charge: Option<Arc<str>>,
+    #[serde(default, deserialize_with = "id_of")]
+    pub payment_intent: Option<Arc<str>>,
+}
+
+/// A charge, for what was refunded of it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Charge {
+    pub id: Arc<str>,
+    #[serde(default)]
+    pub amount_refunded: u64,
+    #[serde(default, deserialize_with = "id_of")]
+    pub payment_intent: Option<Arc<str>>,
+    /// Older API versions list the refunds here.
+    #[serde(default)]
+    pub refunds: Option<List<Refund>>,
+}
+
+/// A dispute.
+#[derive(Debug, Deserialize)]
+pub(super) struct Dispute {
+    pub id: Arc<str>,
+    pub amount: u64,
+    pub currency: Arc<str>,
+    #[serde(default)]
+    pub status: Option<String>,
+    #[serde(default, deserialize_with = "id_of")]
+    pub charge: Option<Arc<str>>,
+    #[serde(default, deserialize_with = "id_of")]
+    pub payment_intent: Option<Arc<str>>,
+}
+
+/// A page of a list.
+#[derive(Debug, Deserialize)]
+pub(super) struct List<T> {
+    pub data: Vec<T>,
+    #[serde(default)]
+    pub has_more: bool,
+}
+
+/// Anything, for its id alone.
+#[derive(Debug, Deserialize)]
+pub(super) struct Identified {
+    pub id: Arc<str>,
+}
+
+/// A price.
+#[derive(Debug, Deserialize)]
+pub(super) struct Price {
+    pub id: Arc<str>,
+    pub currency: String,
+    #[serde(default)]
+    pub unit_amount: Option<u64>,
+    #[serde(default)]
+    pub lookup_key: Option<String>,
+    #[serde(default, deserialize_with = "id_of")]
+    pub product: Option<Arc<str>>,
+}
+
+/// A product, for its name.
+#[derive(Debug, Deserialize)]
+pub(super) struct Product {
+    pub name: String,
+}
+
+/// A webhook endpoint; its secret comes with the answer that made it, and never again.
+#[derive(Deserialize)]
+pub(super) struct WebhookEndpoint {
+    pub id: Arc<str>,
+    pub url: String,
+    #[serde(default)]
+    pub status: Option<String>,
+    #[serde(default)]
+    pub enabled_events: Vec<String>,
+    #[serde(default)]
+    pub secret: Option<String>,
+}
+
+/// An id, where Stripe sends the id or, expanded, the whole object.
+fn id_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Expandable {
+        Id(Arc<str>),
+        Object(Identified),
+    }
+    Ok(Option::deserialize(deserializer)?.map(|found| match found {
+        Expandable::Id(id) => id,
+        Expandable::Object(object) => object.id,
+    }))
+}

@@ -1,0 +1,322 @@
+//! What an event, or an object that was asked for, says about a payment. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::objects::{Charge, Dispute, Envelope, Refund, Session};
+use crate::credits::Credits;
+use crate::ledger::{self, Facts, Money, Progress, Sale, Stage};
+
+/// The events that say something about credits: those that a webhook is to be sent.
+pub(super) const EVENTS: [&str; 13] = [
+    "checkout.session.completed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.async_payment_failed",
+    "checkout.session.expired",
+    "charge.refunded",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.closed",
+];
+
+/// A kind of event as a metric's label: a name that somebody else chose is not one.
+pub(super) fn label(kind: &str) -> &'static str {
+    EVENTS.into_iter().find(|known| *known == kind).unwrap_or("other")
+}
+
+/// What an event says about a payment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub facts: Facts,
+    /// What they are from, in words for the ledger's entries.
+    pub because: Arc<str>,
+}
+
+/// The longest id that is believed to be one.
+const MAX_ID_BYTES: usize = 255;
+
+/// What an event says; `None` where that is nothing about credits. Sessions of another ledger are
+/// nobody's: they have no sale.
+///
+/// # Errors
+/// Where an event of a kind that matters does not have what is needed, or has what cannot be, such
+/// as a refund of a negative amount.
+pub(super) fn read(
+    event: &Envelope<'_>,
+    ledger_id: &str,
+) -> Result<Option<Reading>, serde_json::Error> {
+    let object = event.data.object;
+    let (facts, about) = match &*event.kind {
+        "checkout.session.completed"
+        | "checkout.session.async_payment_succeeded"
+        | "checkout.session.async_payment_failed"
+        | "checkout.session.expired" => {
+            let session: Session = parse(object)?;
+            let progress = match &*event.kind {
+                "checkout.session.async_payment_failed" => Progress::Failed,
+                "checkout.session.expired" => Progress::Expired,
+                _ => Progress::Pending,
+            };
+            (of_session(&session, progress, ledger_id), session.id)
+        }
+        "charge.refunded" => {
+            let charge: Charge = parse(object)?;
+            (of_charge(&charge), charge.id)
+        }
+        // The last is what older API versions call an update.
+        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
+            let refund: Refund = parse(object)?;
+            (of_refund(&refund), refund.id)
+        }
+        kind if kind.starts_with("charge.dispute.") => {
+            let dispute: Dispute = parse(object)?;
+            let stage = match kind {
+                "charge.dispute.funds_withdrawn" => Stage::Standing,
+                "charge.dispute.funds_reinstated" => Stage::Won,
+                _ => Stage::Inquiry,
+            };
+            (of_dispute(&dispute, stage), dispute.id)
+        }
+        _ => return Ok(None),
+    };
+    if facts.names.iter().any(|name| name.is_empty() || name.len() > MAX_ID_BYTES) {
+        return Err(serde::de::Error::custom("an id that is empty or too long"));
+    }
+    Ok(Some(Reading { facts, because: format!("{} {about}", event.kind).into() }))
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(object: &'a RawValue) -> Result<T, serde_json::Error> {
+    serde_json::from_str(object.get())
+}
+
+/// What a session says; `progress` is what is known beside its own word on the payment.
+pub(super) fn of_session(session: &Session, progress: Progress, ledger_id: &str) -> Facts {
+    let total = session.amount_total.zip(session.currency.clone());
+    let total = total.map(|(amount, currency)| Money { amount, currency });
+    let is_paid = match session.payment_status.as_deref() {
+        Some("paid") => true,
+        // A promotion code can leave nothing to pay.
+        Some("no_payment_required") => session.amount_total == Some(0),
+        _ => false,
+    };
+    Facts {
+        names: names([Some(&session.id), session.payment_intent.as_ref()]),
+        sale: sale(session, ledger_id),
+        progress: if is_paid { Progress::Paid } else { progress },
+        paid: total.filter(|_| is_paid),
+        ..Facts::default()
+    }
+}
+
+/// What was sold, from the session's own metadata: needed where the ledger does not have it, because
+/// the event overtook it or the ledger was restored from a backup.
+fn sale(session: &Session, ledger_id: &str) -> Option<Sale> {
+    let metadata = session.metadata.as_ref()?;
+    let text = |key: &str| metadata.get(key).map(String::as_str);
+    if text(metadata_key::LEDGER) != Some(ledger_id) {
+        return None;
+    }
+    Some(Sale {
+        session: session.id.clone(),
+        account: text(metadata_key::ACCOUNT)?.parse().ok()?,
+        pack: text(metadata_key::PACK)?.into(),
+        credits: text(metadata_key::CREDITS)?.parse::<Credits>().ok()?,
+        price: Money {
+            amount: session.amount_subtotal.or(session.amount_total)?,
+            currency: session.currency.clone()?,
+        },
+    })
+}
+
+/// What a session carries, so that its events say by themselves what was sold.
+pub(super) mod metadata_key {
+    pub const LEDGER: &str = "farebox";
+    pub const ACCOUNT: &str = "account";
+    pub const PACK: &str = "pack";
+    pub const CREDITS: &str = "credits";
+}
+
+/// A sale as a session's metadata.
+pub(super) fn metadata(sale: &Sale, ledger_id: &str) -> HashMap<String, String> {
+    [
+        (metadata_key::LEDGER, ledger_id.to_owned()),
+        (metadata_key::ACCOUNT, sale.account.to_string()),
+        (metadata_key::PACK, sale.pack.to_string()),
+        (metadata_key::CREDITS, sale.credits.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// What a refund says.
+pub(super) fn of_refund(refund: &Refund) -> Facts {
+    let failed = matches!(refund.status.as_deref(), Some("failed" | "canceled"));
+    let money = Money { amount: refund.amount, currency: refund.currency.clone() };
+    Facts {
+        names: names([refund.payment_intent.as_ref(), refund.charge.as_ref(), Some(&refund.id)]),
+        refunds: [(refund.id.clone(), ledger::Refund { money, failed })].into(),
+        ..Facts::default()
+    }
+}
+
+/// What a charge says: how much of it was refunded, and by which refunds where it lists them.
+fn of_charge(charge: &Charge) -> Facts {
+    let mut facts = Facts {
+        names: names([charge.payment_intent.as_ref(), Some(&charge.id)]),
+        refunded: charge.amount_refunded,
+        ..Facts::default()
+    };
+    for refund in charge.refunds.iter().flat_map(|list| &list.data) {
+        facts.join(&of_refund(refund));
+    }
+    facts
+}
+
+/// What a dispute says; `stage` is what is known beside its own status.
+pub(super) fn of_dispute(dispute: &Dispute, stage: Stage) -> Facts {
+    let by_status = match dispute.status.as_deref() {
+        Some("won") => Stage::Won,
+        Some("lost") => Stage::Lost,
+        Some("prevented") => Stage::Inquiry,
+        Some(status) if status.starts_with("warning_") => Stage::Inquiry,
+        // A status that is not known yet: the money may be on its way out.
+        _ => Stage::Standing,
+    };
+    let money = Money { amount: dispute.amount, currency: dispute.currency.clone() };
+    let stage = stage.max(by_status);
+    let disputes =
+        BTreeMap::from([(dispute.id.clone(), ledger::Dispute { money, stage, thawed: false })]);
+    Facts {
+        names: names([dispute.payment_intent.as_ref(), dispute.charge.as_ref(), Some(&dispute.id)]),
+        disputes,
+        ..Facts::default()
+    }
+}
+
+fn names<const N: usize>(ids: [Option<&Arc<str>>; N]) -> BTreeSet<Arc<str>> {
+    ids.into_iter().flatten().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const LEDGER: &str = "ledger-1";
+
+    fn facts_of(kind: &str, object: &Value) -> Facts {
+        match try_read(kind, object) {
+            Ok(Some(Reading { facts, .. })) => facts,
+            other => panic!("{kind}: {other:?}"),
+        }
+    }
+
+    fn try_read(kind: &str, object: &Value) -> Result<Option<Reading>, serde_json::Error> {
+        let event = json!({ "id": "evt_1", "type": kind, "data": { "object": object } });
+        read(&serde_json::from_str(&event.to_string()).unwrap(), LEDGER)
+    }
+
+    fn session() -> Value {
+        json!({
+            "id": "cs_1", "payment_status": "paid", "payment_intent": "pi_1",
+            "amount_total": 7900, "amount_subtotal": 7900, "currency": "eur",
+            "metadata": {
+                "farebox": LEDGER, "account": "alice", "pack": "pack-500", "credits": "500",
+            },
+        })
+    }
+
+    fn with(mut object: Value, key: &str, value: Value) -> Value {
+        object[key] = value;
+        object
+    }
+
+    #[test]
+    fn a_session_counts_once_it_is_paid() {
+        let kind = "checkout.session.completed";
+        let paid = facts_of(kind, &session());
+        assert_eq!(paid.progress, Progress::Paid);
+        assert_eq!(paid.sale.unwrap().credits, "500".parse().unwrap());
+        let unpaid = with(session(), "payment_status", json!("unpaid"));
+        let unpaid = facts_of(kind, &unpaid);
+        assert_eq!((unpaid.progress, unpaid.paid), (Progress::Pending, None));
+        let free = with(session(), "payment_status", json!("no_payment_required"));
+        assert_eq!(facts_of(kind, &free).progress, Progress::Pending, "it has a price");
+        let free = with(free, "amount_total", json!(0));
+        assert_eq!(facts_of(kind, &free).progress, Progress::Paid, "a promotion code");
+    }
+
+    #[test]
+    fn sessions_that_another_one_made_have_no_sale() {
+        let kind = "checkout.session.completed";
+        for metadata in [
+            Value::Null,
+            json!({}),
+            json!({ "farebox": "ledger-2", "account": "a", "pack": "p", "credits": "5" }),
+            json!({ "farebox": LEDGER, "account": "a b", "pack": "p", "credits": "5" }),
+            json!({ "farebox": LEDGER, "account": "a", "pack": "p", "credits": "-5" }),
+        ] {
+            let facts = facts_of(kind, &with(session(), "metadata", metadata.clone()));
+            assert_eq!(facts.sale, None, "{metadata}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_read_whether_or_not_it_is_expanded() {
+        let expanded = with(session(), "payment_intent", json!({ "id": "pi_1", "object": "x" }));
+        assert_eq!(facts_of("checkout.session.completed", &expanded), {
+            facts_of("checkout.session.completed", &session())
+        });
+    }
+
+    #[test]
+    fn the_refunds_of_a_charge_are_those_of_their_own_events() {
+        let refund = json!({ "id": "re_1", "amount": 100, "currency": "eur", "charge": "ch_1" });
+        let charge = json!({
+            "id": "ch_1", "payment_intent": "pi_1", "amount_refunded": 100,
+            "refunds": { "data": [refund] },
+        });
+        let by_charge = facts_of("charge.refunded", &charge);
+        let by_itself = facts_of("refund.created", &refund);
+        assert_eq!(by_charge.refunds, by_itself.refunds);
+        let failed = with(refund, "status", json!("failed"));
+        assert!(facts_of("refund.failed", &failed).refunds["re_1"].failed);
+    }
+
+    #[test]
+    fn a_dispute_is_as_far_as_its_event_or_its_status() {
+        for (kind, status, stage) in [
+            ("created", "warning_needs_response", Stage::Inquiry),
+            ("created", "needs_response", Stage::Standing),
+            ("created", "a_status_of_tomorrow", Stage::Standing),
+            ("funds_withdrawn", "warning_needs_response", Stage::Standing),
+            ("closed", "lost", Stage::Lost),
+            ("closed", "won", Stage::Won),
+            ("closed", "warning_closed", Stage::Inquiry),
+            ("funds_reinstated", "under_review", Stage::Won),
+        ] {
+            let dispute = json!({
+                "id": "dp_1", "amount": 7900, "currency": "eur", "charge": "ch_1", "status": status,
+            });
+            let facts = facts_of(&format!("charge.dispute.{kind}"), &dispute);
+            assert_eq!(facts.disputes["dp_1"].stage, stage, "{kind} {status}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error_and_what_is_not_needed_is_passed_over() {
+        let negative = json!({ "id": "re_1", "amount": -100, "currency": "eur" });
+        assert!(try_read("refund.created", &negative).is_err());
+        assert!(try_read("refund.created", &json!({ "id": "re_1" })).is_err());
+        let nameless = json!({ "id": "", "amount": 1, "currency": "eur" });
+        assert!(try_read("refund.created", &nameless).is_err());
+        assert_eq!(try_read("customer.created", &json!("anything")).unwrap(), None);
+    }
+}

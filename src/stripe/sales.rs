@@ -1,0 +1,144 @@
+//! The seller's side of Stripe: one per gateway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::client::{ApiError, Client};
+use super::config::StripeConfig;
+use crate::ledger::{Facts, Ledger, LedgerError, Operation, Outcome, Refusal, Settled, TakeFacts};
+use crate::metrics::Metrics;
+
+/// How often the inbox is looked over for events that were kept and not taken up.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Why nothing can be sold.
+#[derive(Debug, thiserror::Error)]
+pub enum SalesError {
+    /// A page that takes no money, where money is taken.
+    #[error(
+        "the sandbox gives credits away, and a live key of Stripe's (sk_live_…) is set: unset \
+         STRIPE_SECRET_KEY to try the demo, or sell with `farebox serve` and [stripe]"
+    )]
+    SandboxBesideLiveKey,
+    /// The key or the address of `[stripe]` cannot be used.
+    #[error("[stripe] {0}")]
+    Client(#[from] ApiError),
+    /// The ledger could not be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Where buyers are sent to pay.
+#[derive(Debug)]
+pub(super) enum Checkout {
+    /// Stripe's page.
+    Stripe(Box<Client>),
+    /// A page of our own, below this address.
+    Sandbox { base_url: String },
+}
+
+/// Sells packs: sends buyers to pay, and takes up what Stripe says of it.
+#[derive(Debug)]
+pub struct Sales {
+    pub(super) config: StripeConfig,
+    pub(super) checkout: Checkout,
+    pub(super) ledger: Ledger,
+    pub(super) metrics: Metrics,
+    /// Marks this ledger's sessions among others on the same Stripe account.
+    pub(super) ledger_id: Arc<str>,
+}
+
+impl Sales {
+    /// Begins to sell for `ledger`. `own_url` is where Farebox's own routes are reached, for the
+    /// sandbox's page.
+    ///
+    /// # Errors
+    /// Nothing is sold then.
+    pub async fn open(
+        config: StripeConfig,
+        ledger: Ledger,
+        metrics: Metrics,
+        own_url: &str,
+    ) -> Result<Self, SalesError> {
+        let checkout = if config.sandbox {
+            if config.is_live() {
+                return Err(SalesError::SandboxBesideLiveKey);
+            }
+            Checkout::Sandbox { base_url: format!("{own_url}/sandbox/checkout") }
+        } else {
+            Checkout::Stripe(Box::new(Client::new(&config)?))
+        };
+        let ledger_id = ledger.read().ledger_id().await?.into();
+        let sales = Self { config, checkout, ledger, metrics, ledger_id };
+        sales.count_buyers().await;
+        Ok(sales)
+    }
+
+    /// Takes up what waits in the inbox, now and from then on.
+    pub async fn run(&self) {
+        loop {
+            self.catch_up().await;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Takes up facts, with the credits they move, and counts what was sold.
+    pub(super) async fn take(
+        &self,
+        event: Option<Arc<str>>,
+        facts: Facts,
+        because: Arc<str>,
+    ) -> Result<Settled, Refusal> {
+        let on_dispute = self.config.on_dispute;
+        let take = TakeFacts { event, facts, on_dispute, because };
+        match self.ledger.ask(Operation::TakeFacts(Box::new(take))).await {
+            Outcome::Settled(settled) => {
+                self.record(&settled).await;
+                Ok(*settled)
+            }
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::Unavailable),
+        }
+    }
+
+    async fn record(&self, settled: &Settled) {
+        let Some(sale) = settled.payment.facts.sale.as_ref().filter(|_| !settled.granted.is_zero())
+        else {
+            return;
+        };
+        let paid = settled.payment.facts.paid.as_ref().unwrap_or(&sale.price);
+        tracing::info!(
+            target: "farebox::purchase",
+            account = %sale.account,
+            pack = &*sale.pack,
+            amount = paid.amount,
+            currency = &*paid.currency,
+            "credit purchase"
+        );
+        self.metrics.purchases.with_label_values(&[&*sale.pack]).inc();
+        self.metrics.revenue_minor.with_label_values(&[&*paid.currency]).inc_by(paid.amount);
+        let granted = self.metrics.credits_granted.with_label_values(&["stripe"]);
+        granted.inc_by(settled.granted.as_metric());
+        self.count_buyers().await;
+    }
+
+    /// Buyers are counted by the ledger, so that a restart forgets none.
+    async fn count_buyers(&self) {
+        match self.ledger.read().buyers().await {
+            Ok(buyers) => self.metrics.buyers.set(i64::try_from(buyers).unwrap_or(i64::MAX)),
+            Err(error) => tracing::warn!(%error, "the buyers could not be counted"),
+        }
+    }
+}
+
+/// A key under which Stripe does something once: the same for the same parts.
+pub(super) fn idempotency_key(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    format!("farebox-{}", hex::encode(hash.finalize()))
+}

@@ -1,0 +1,85 @@
+//! A checkout without Stripe, for the demo: whoever presses the button has paid. What follows is
+//! what follows at Stripe: a signed event, taken in by the same code.
+
+use serde_json::{Value, json};
+
+use super::inbox::{Receipt, ReceiveError};
+use super::read::metadata;
+use super::sales::{Checkout, Sales};
+use super::signature::{SignatureError, sign};
+use crate::ledger::{LedgerError, Progress, Refusal, Sale};
+
+/// What the sandbox's page shows of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SandboxPage {
+    /// What is for sale.
+    pub sale: Sale,
+    /// How far the payment has come.
+    pub progress: Progress,
+}
+
+impl Sales {
+    /// True where the checkout is the sandbox's.
+    pub fn is_sandbox(&self) -> bool {
+        matches!(self.checkout, Checkout::Sandbox { .. })
+    }
+
+    /// What the page of a session shows; `None` where there is no such session.
+    ///
+    /// # Errors
+    /// Where the ledger cannot be read.
+    pub async fn sandbox_page(&self, session: &str) -> Result<Option<SandboxPage>, LedgerError> {
+        if !self.is_sandbox() {
+            return Ok(None);
+        }
+        let payment = self.ledger.read().payment(session).await?;
+        Ok(payment.and_then(|payment| {
+            let progress = payment.facts.progress;
+            payment.facts.sale.map(|sale| SandboxPage { sale, progress })
+        }))
+    }
+
+    /// The buyer pays, or changes their mind.
+    ///
+    /// # Errors
+    /// As for an event of Stripe's.
+    pub async fn sandbox_end(
+        &self,
+        page: &SandboxPage,
+        paid: bool,
+        now_secs: i64,
+    ) -> Result<Receipt, ReceiveError> {
+        let kind = if paid { "checkout.session.completed" } else { "checkout.session.expired" };
+        let event = json!({
+            "id": format!("evt_sandbox_{}", uuid::Uuid::now_v7().simple()),
+            "object": "event",
+            "type": kind,
+            "created": now_secs,
+            "livemode": false,
+            "data": { "object": self.sandbox_session(&page.sale, paid) },
+        });
+        let payload = event.to_string();
+        let secret = self.config.webhook_secret.first().ok_or(SignatureError::Wrong)?;
+        let signature = sign(payload.as_bytes(), secret, now_secs);
+        let signature = signature.ok_or(ReceiveError::NotKept(Refusal::Unavailable))?;
+        self.receive(payload.as_bytes(), Some(&signature), now_secs).await
+    }
+
+    fn sandbox_session(&self, sale: &Sale, paid: bool) -> Value {
+        // One payment a session, however often the button is pressed.
+        let intent = paid.then(|| sale.session.replacen("cs_", "pi_", 1));
+        json!({
+            "id": sale.session,
+            "object": "checkout.session",
+            "mode": "payment",
+            "status": if paid { "complete" } else { "expired" },
+            "payment_status": if paid { "paid" } else { "unpaid" },
+            "payment_intent": intent,
+            "client_reference_id": sale.account,
+            "amount_subtotal": sale.price.amount,
+            "amount_total": sale.price.amount,
+            "currency": sale.price.currency,
+            "metadata": metadata(sale, &self.ledger_id),
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! What banks take back, return or only ask about; and accounts that wait for them, frozen.
+
+use crate::http::Answer;
+use crate::shop::{PRICE, Shop};
+use crate::support::eventually;
+
+const FREEZE: &str = r#"on_dispute = "freeze""#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_bank_takes_is_taken_back_and_returned_when_it_is_won() {
+    let shop = Shop::open().await;
+    let session = shop.bought("alice").await;
+    let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
+    shop.deliver_all(&opened).await;
+    shop.deliver_all(&opened).await;
+    shop.expect_lines("alice", &[("grant", 500.0), ("clawback", -500.0)]).await;
+    shop.call("alice").await.problem(402, "INSUFFICIENT_CREDITS");
+    let won = shop.stripe.win(&dispute);
+    shop.deliver_all(&won).await;
+    shop.deliver_all(&opened).await;
+    shop.deliver_all(&won).await;
+    let lines = [("grant", 500.0), ("clawback", -500.0), ("reinstatement", 500.0)];
+    shop.expect_lines("alice", &lines).await;
+    shop.call("alice").await.expect(200);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_lost_stays_lost() {
+    let shop = Shop::open().await;
+    let session = shop.bought("alice").await;
+    let (dispute, opened) = shop.stripe.dispute(&session, PRICE / 2);
+    shop.deliver_all(&opened).await;
+    let lost = shop.stripe.lose(&dispute);
+    shop.deliver_all(&lost).await;
+    shop.deliver_all(&opened).await;
+    shop.deliver_all(&lost).await;
+    shop.bought("bob").await;
+    shop.expect_lines("alice", &[("grant", 500.0), ("clawback", -250.0)]).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inquiry_that_is_closed_costs_nothing() {
+    for lines in ["", FREEZE] {
+        let shop = Shop::open_with(lines).await;
+        let session = shop.bought("alice").await;
+        let (inquiry, asked) = shop.stripe.inquire(&session, PRICE);
+        shop.deliver_all(&asked).await;
+        shop.deliver_all(&shop.stripe.close_inquiry(&inquiry)).await;
+        shop.expect_balance("alice", 500).await;
+        let serves = eventually(async || shop.call("alice").await.status == 200);
+        assert!(serves.await, "{lines}: {}", shop.call("alice").await.text);
+        shop.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disputing_account_is_frozen_and_thaws_when_it_is_won() {
+    let mut shop = Shop::open_with(FREEZE).await;
+    let session = shop.bought("alice").await;
+    shop.bought("bob").await;
+    let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
+    shop.deliver_all(&opened).await;
+    let frozen = eventually(async || shop.call("alice").await.status == 403);
+    assert!(frozen.await, "{}", shop.call("alice").await.text);
+    let refused = shop.call("alice").await.problem(403, "ACCOUNT_FROZEN");
+    assert!(refused["detail"].as_str().unwrap().len() > 20, "{refused}");
+    shop.call("bob").await.expect(200);
+    let seen = shop.upstream.seen().len();
+    shop.crash();
+    shop.call("alice").await.problem(403, "ACCOUNT_FROZEN");
+    shop.deliver_all(&opened).await;
+    shop.call("alice").await.problem(403, "ACCOUNT_FROZEN");
+    assert_eq!(shop.upstream.seen().len(), seen, "nothing passed while it was frozen");
+    // Nor may a backend set its credits aside for work of its own.
+    let key = r#"{"name":"backend","service":true}"#;
+    let made = shop.gateway.admin(http::Method::POST, "/admin/accounts/backend/keys", key).await;
+    let hold = shop.gateway.client.post(shop.gateway.url("/credits/holds"));
+    let hold = hold.bearer_auth(made.json()["key"].as_str().unwrap());
+    let hold = hold.header("x-farebox-account", "alice").body(r#"{"credits":5,"id":"job-1"}"#);
+    Answer::of(hold).await.problem(403, "ACCOUNT_FROZEN");
+    // It can see what it has.
+    let request = shop.gateway.client.get(shop.gateway.url("/credits/balance"));
+    let balance = request.bearer_auth(crate::support::token("alice")).send().await.unwrap();
+    assert_eq!(balance.status(), 200);
+
+    let won = shop.stripe.win(&dispute);
+    shop.deliver_all(&won).await;
+    let thawed = eventually(async || shop.call("alice").await.status == 200);
+    assert!(thawed.await, "{}", shop.call("alice").await.text);
+    // What comes late or again freezes nobody.
+    shop.deliver_all(&opened).await;
+    shop.deliver_all(&won).await;
+    shop.bought("bob").await;
+    shop.call("alice").await.expect(200);
+    let granted: f64 = shop.kinds("alice").await.iter().map(|(_, credits)| credits).sum();
+    assert!(granted > 480.0, "{granted}");
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_frozen_account_loses_is_taken_back() {
+    let shop = Shop::open_with(FREEZE).await;
+    let session = shop.bought("alice").await;
+    let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
+    shop.deliver_all(&opened).await;
+    shop.deliver_all(&shop.stripe.lose(&dispute)).await;
+    shop.expect_lines("alice", &[("grant", 500.0), ("clawback", -500.0)]).await;
+    shop.deliver_all(&opened).await;
+    shop.bought("bob").await;
+    shop.expect_balance("alice", 0).await;
+    let refused = shop.call("alice").await;
+    assert!([402, 403].contains(&refused.status.as_u16()), "{}", refused.text);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_thaws_when_the_last_of_its_disputes_is_won() {
+    let shop = Shop::open_with(FREEZE).await;
+    let (one, two) = (shop.bought("alice").await, shop.bought("alice").await);
+    let (first, opened) = shop.stripe.dispute(&one, PRICE);
+    shop.deliver_all(&opened).await;
+    let (second, opened) = shop.stripe.dispute(&two, PRICE);
+    shop.deliver_all(&opened).await;
+    shop.deliver_all(&shop.stripe.win(&first)).await;
+    shop.bought("bob").await;
+    shop.call("alice").await.problem(403, "ACCOUNT_FROZEN");
+    shop.deliver_all(&shop.stripe.win(&second)).await;
+    let thawed = eventually(async || shop.call("alice").await.status == 200);
+    assert!(thawed.await, "{}", shop.call("alice").await.text);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refunded_and_disputed_is_taken_back_once() {
+    for refunded_first in [true, false] {
+        let shop = Shop::open().await;
+        shop.gateway.grant("alice", 300, "gift").await;
+        let session = shop.bought("alice").await;
+        // The seller gives it back while the bank takes it too: the credits were one purchase.
+        let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
+        let (_, refunded) = shop.stripe.refund(&session, PRICE);
+        if refunded_first {
+            shop.deliver_all(&refunded).await;
+            shop.deliver_all(&opened).await;
+        } else {
+            shop.deliver_all(&opened).await;
+            shop.deliver_all(&refunded).await;
+        }
+        shop.bought("bob").await;
+        shop.expect_balance("alice", 300).await;
+        shop.deliver_all(&shop.stripe.win(&dispute)).await;
+        shop.bought("bob").await;
+        shop.expect_balance("alice", 300).await;
+        shop.close().await;
+    }
+}

@@ -1,0 +1,247 @@
+//! Every order of a purchase's events, repeated, with crashes between: one right balance.
+//!
+//! A purchase's life in six steps: its session completes unpaid, the payment arrives, two refunds
+//! of a quarter each, a dispute over the half that is left, and its end. `FAREBOX_SEED` gives a
+//! run back; `FAREBOX_ROUNDS` makes the runs with crashes longer (`make test-orders`).
+
+use std::time::Duration;
+
+use crate::shop::{PRICE, Shop, WEBHOOK_SECRET};
+use crate::support::eventually;
+use crate::support::random::Random;
+use crate::support::stripe::event::{Event, VERSIONS};
+use crate::support::stripe::{books, signature};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Won,
+    Lost,
+}
+
+/// One account that bought once, and the events of each step of that purchase's life.
+struct Purchase {
+    account: String,
+    steps: Vec<Vec<Event>>,
+    /// Its balance when all of them have arrived.
+    balance: i64,
+}
+
+async fn purchase(shop: &Shop, account: String, ending: Ending) -> Purchase {
+    let stripe = &shop.stripe;
+    let session = shop.buy(&account, "pack-500").await;
+    let mut steps = vec![
+        vec![stripe.pay_later(&session).pop().unwrap()],
+        vec![stripe.settle(&session, true).pop().unwrap()],
+    ];
+    for _ in 0..2 {
+        let (_, mut events) = stripe.refund(&session, PRICE / 4);
+        events.truncate(2);
+        steps.push(events);
+    }
+    let (dispute, opened) = stripe.dispute(&session, PRICE / 2);
+    steps.push(opened);
+    let (closed, balance) = match ending {
+        Ending::Won => (stripe.win(&dispute), 250),
+        Ending::Lost => (stripe.lose(&dispute), 0),
+    };
+    steps.push(closed);
+    Purchase { account, steps, balance }
+}
+
+/// Expects the right balance, from one grant, with nothing frozen that was won.
+async fn expect_settled(shop: &Shop, purchase: &Purchase, order: &str) {
+    let account = &purchase.account;
+    let right = eventually(async || shop.balance(account).await == purchase.balance);
+    let right = right.await;
+    let lines = shop.kinds(account).await;
+    assert!(right, "{account} after {order}: {lines:?}, not {}", purchase.balance);
+    let grants = lines.iter().filter(|(kind, _)| kind == "grant").count();
+    assert_eq!(grants, 1, "{account} after {order}: {lines:?}");
+    let sum: f64 = lines.iter().map(|(_, credits)| credits).sum();
+    assert_eq!(sum as i64, purchase.balance, "{account} after {order}: {lines:?}");
+}
+
+/// Every order of 0..n.
+fn permutations(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![Vec::new()];
+    }
+    let shorter = permutations(n - 1);
+    let at = |order: &Vec<usize>, place: usize| {
+        let mut order = order.clone();
+        order.insert(place, n - 1);
+        order
+    };
+    shorter.iter().flat_map(|order| (0..n).map(move |place| at(order, place))).collect()
+}
+
+async fn every_order(lines: &str, ending: Ending) {
+    let shop = Shop::open_with(lines).await;
+    let orders = permutations(6);
+    assert_eq!(orders.len(), 720);
+    let mut done: Vec<(Purchase, Vec<usize>)> = Vec::new();
+    // Purchases beside each other, the events of each one after the other.
+    for (batch, orders) in orders.chunks(24).enumerate() {
+        let run = async |n: usize, order: Vec<usize>| {
+            let account = format!("buyer-{batch}-{n}");
+            let purchase = purchase(&shop, account, ending).await;
+            // Each account hears in its endpoint's API version.
+            let version = VERSIONS[n % VERSIONS.len()];
+            for step in &order {
+                for event in &purchase.steps[*step] {
+                    let answer = shop.deliver_as(event, version).await;
+                    assert_eq!(answer.status, 200, "{order:?} {}: {}", event.kind, answer.text);
+                }
+            }
+            (purchase, order)
+        };
+        let runs = orders.iter().enumerate().map(|(n, order)| run(n, order.clone()));
+        done.extend(futures_util::future::join_all(runs).await);
+    }
+    for (purchase, order) in &done {
+        expect_settled(&shop, purchase, &format!("{order:?}")).await;
+    }
+    // Nothing comes after: an account of each kind can spend what it has.
+    for (purchase, order) in done.iter().step_by(97) {
+        let status = shop.call(&purchase.account).await.status.as_u16();
+        let right: &[u16] = if ending == Ending::Won { &[200] } else { &[402, 403] };
+        assert!(right.contains(&status), "{order:?}: {status}");
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_of_a_purchase_s_events_gives_one_balance_when_its_dispute_is_won() {
+    every_order("", Ending::Won).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_of_a_purchase_s_events_gives_one_balance_when_its_dispute_is_lost() {
+    every_order("", Ending::Lost).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_gives_one_balance_where_disputes_freeze_and_are_won() {
+    every_order(r#"on_dispute = "freeze""#, Ending::Won).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_gives_one_balance_where_disputes_freeze_and_are_lost() {
+    every_order(r#"on_dispute = "freeze""#, Ending::Lost).await;
+}
+
+/// Everything that Stripe may send for these purchases, each event one to five times, in any
+/// order: which purchase, and the event.
+fn deliveries<'a>(random: &mut Random, purchases: &'a [Purchase]) -> Vec<(usize, &'a Event)> {
+    let mut all = Vec::new();
+    for (number, purchase) in purchases.iter().enumerate() {
+        for event in purchase.steps.iter().flatten() {
+            all.extend((0..=random.below(5)).map(|_| (number, event)));
+        }
+    }
+    random.shuffle(&mut all);
+    all
+}
+
+/// Delivers with kill -9 at every step: before the event is sent, while it is under way, or once
+/// it was answered. Stripe sends again what was not answered with 200, later.
+async fn with_crashes(lines: &str, rounds: usize) {
+    let mut random = Random::seeded();
+    for round in 0..rounds {
+        let mut shop = Shop::open_with(lines).await;
+        let mut purchases = Vec::new();
+        for (n, ending) in [Ending::Won, Ending::Lost].into_iter().enumerate() {
+            purchases.push(purchase(&shop, format!("buyer-{round}-{n}"), ending).await);
+        }
+        let mut queue = deliveries(&mut random, &purchases);
+        let mut order = Vec::new();
+        while let Some((number, event)) = queue.pop() {
+            let version = VERSIONS[random.below(VERSIONS.len())];
+            let answered = match random.below(3) {
+                0 => deliver_and_crash(&mut shop, event, version, &mut random).await,
+                1 => {
+                    shop.crash();
+                    shop.deliver_as(event, version).await.status == 200
+                }
+                _ => shop.deliver_as(event, version).await.status == 200,
+            };
+            order.push((number, event.kind.as_str(), answered));
+            if !answered {
+                let place = random.below(queue.len() + 1);
+                queue.insert(place, (number, event));
+            }
+            assert!(order.len() < 2000, "nothing is ever taken: {order:?}");
+        }
+        for purchase in &purchases {
+            expect_settled(&shop, purchase, &format!("{order:?}")).await;
+        }
+        shop.crash();
+        for purchase in &purchases {
+            expect_settled(&shop, purchase, &format!("a last crash and {order:?}")).await;
+        }
+        shop.close().await;
+    }
+}
+
+/// Kills the gateway a moment after it was sent an event: whether it answered 200.
+async fn deliver_and_crash(
+    shop: &mut Shop,
+    event: &Event,
+    version: &str,
+    random: &mut Random,
+) -> bool {
+    let body = event.body(version);
+    let header = signature::header(&body, WEBHOOK_SECRET, books::now());
+    let request = shop.gateway.client.post(shop.gateway.url("/webhooks/stripe"));
+    let sent = tokio::spawn(request.header("stripe-signature", header).body(body).send());
+    tokio::time::sleep(Duration::from_micros(random.below(8000) as u64)).await;
+    shop.crash();
+    sent.await.unwrap().is_ok_and(|answer| answer.status() == 200)
+}
+
+/// How many rounds: few, or what FAREBOX_ROUNDS says.
+fn rounds() -> usize {
+    std::env::var("FAREBOX_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeated_events_in_any_order_with_crashes_between_give_one_balance() {
+    with_crashes("", rounds()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeated_events_with_crashes_between_give_one_balance_where_disputes_freeze() {
+    with_crashes(r#"on_dispute = "freeze""#, rounds()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_purchases_at_once_each_event_several_times_at_once_give_one_balance() {
+    let mut random = Random::seeded();
+    let shop = Shop::open().await;
+    let mut purchases = Vec::new();
+    for n in 0..40 {
+        let ending = if n % 2 == 0 { Ending::Won } else { Ending::Lost };
+        purchases.push(purchase(&shop, format!("buyer-{n}"), ending).await);
+    }
+    // All to one account too: its balance is the sum.
+    for n in 0..6 {
+        let mut one = purchase(&shop, "busy".to_owned(), Ending::Won).await;
+        one.balance = 6 * 250;
+        if n > 0 {
+            one.account = String::new();
+        }
+        purchases.push(one);
+    }
+    let all = deliveries(&mut random, &purchases);
+    for wave in all.chunks(64) {
+        let sent = wave.iter().map(|(_, event)| shop.deliver(event));
+        for answer in futures_util::future::join_all(sent).await {
+            answer.expect(200);
+        }
+    }
+    for purchase in &purchases[..40] {
+        expect_settled(&shop, purchase, "a crowd").await;
+    }
+    shop.expect_balance("busy", 6 * 250).await;
+    shop.close().await;
+}

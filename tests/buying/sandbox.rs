@@ -1,0 +1,137 @@
+//! `farebox demo`, with no Stripe key: a newcomer buys a pack in the browser.
+
+use reqwest::Url;
+use serde_json::Value;
+
+use crate::http::Answer;
+use crate::process::{Process, command, free_port};
+use crate::shop::ends;
+use crate::support::eventually;
+
+/// A demo of its own, and the key that it prints.
+fn demo(folder: &std::path::Path, env: &[(&str, &str)]) -> (Process, String) {
+    let listen = format!("127.0.0.1:{}", free_port());
+    let admin = format!("127.0.0.1:{}", free_port());
+    let mut env = env.to_vec();
+    env.push(("TMPDIR", folder.to_str().unwrap()));
+    let command = command(folder, &["demo", "--listen", &listen, "--admin", &admin], &env);
+    let mut demo = Process::start(command, listen.parse().unwrap(), admin.parse().unwrap());
+    demo.wait_until(|demo| demo.stdout().contains("gift-1"));
+    let said = demo.stdout();
+    let key = said
+        .split(|c: char| c.is_whitespace() || c == '"' || c == '\'')
+        .find(|word| word.starts_with("fb_"));
+    let key = key.unwrap_or_else(|| panic!("no key: {said}")).to_owned();
+    (demo, key)
+}
+
+async fn balance(demo: &Process, key: &str) -> f64 {
+    let request = demo.client.get(demo.url("/credits/balance")).bearer_auth(key);
+    Answer::of(request).await.expect(200)["balance"].as_f64().unwrap()
+}
+
+/// The first form of a page, as a browser would send it when its button is pressed: where, how,
+/// and what.
+fn form(page: &str, address: &Url) -> (Url, String, Vec<(String, String)>) {
+    let start = page.find("<form").unwrap_or_else(|| panic!("no form: {page}"));
+    let end = start + page[start..].find("</form>").unwrap();
+    let form = &page[start..end];
+    let head = &form[..form.find('>').unwrap()];
+    let action = attribute(head, "action").unwrap_or_default();
+    let method = attribute(head, "method").unwrap_or_else(|| "get".to_owned());
+    let mut fields = Vec::new();
+    for (start, _) in form.match_indices("<input") {
+        let tag = &form[start..start + form[start..].find('>').unwrap()];
+        if let Some(name) = attribute(tag, "name") {
+            fields.push((name, attribute(tag, "value").unwrap_or_default()));
+        }
+    }
+    if let Some(start) = form.find("<button") {
+        let tag = &form[start..start + form[start..].find('>').unwrap()];
+        fields.extend(
+            attribute(tag, "name").map(|name| (name, attribute(tag, "value").unwrap_or_default())),
+        );
+    }
+    (address.join(&action).unwrap(), method.to_lowercase(), fields)
+}
+
+fn attribute(tag: &str, name: &str) -> Option<String> {
+    let (_, rest) = tag.split_once(&format!(" {name}="))?;
+    let quote = rest.chars().next().filter(|c| ['"', '\''].contains(c));
+    let value = match quote {
+        Some(quote) => rest[1..].split(quote).next(),
+        None => rest.split(|c: char| c.is_whitespace() || c == '>').next(),
+    };
+    value.map(|value| value.replace("&amp;", "&").replace("&quot;", "\"").replace("&#39;", "'"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_buys_a_pack_in_the_demo_s_own_checkout() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut demo, key) = demo(folder.path(), &[]);
+    let before = balance(&demo, &key).await;
+    let request = demo.client.post(demo.url("/credits/buy")).bearer_auth(&key);
+    let bought = Answer::of(request.body(r#"{"pack":"pack-500"}"#)).await.expect(200);
+    assert!(bought["session_id"].as_str().unwrap().starts_with("cs_"), "{bought}");
+    let address = Url::parse(bought["checkout_url"].as_str().unwrap()).unwrap();
+    assert_eq!(address.host_str(), Some("127.0.0.1"), "on this machine: {address}");
+
+    // A browser brings no key: the page is reached by its address alone.
+    let page = Answer::of(demo.client.get(address.clone())).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    assert!(page.header("content-type").starts_with("text/html"), "{:?}", page.headers);
+    assert!(page.text.contains("Pack 500") && page.text.contains("79"), "{}", page.text);
+    assert_eq!(balance(&demo, &key).await, before, "looking is free");
+    let (action, method, fields) = form(&page.text, &address);
+    assert_eq!(method, "post", "a link that is only looked at buys nothing");
+    let pay = async || {
+        let mut body = Url::parse("http://form/").unwrap();
+        body.query_pairs_mut().extend_pairs(&fields);
+        let request =
+            demo.client.post(action.clone()).body(body.query().unwrap_or_default().to_owned());
+        Answer::of(request.header("content-type", "application/x-www-form-urlencoded")).await
+    };
+    let paid = pay().await;
+    assert!(paid.status.as_u16() < 400, "{} {}", paid.status, paid.text);
+    let risen = eventually(async || balance(&demo, &key).await == before + 500.0);
+    assert!(risen.await, "{}", demo.stderr());
+    // Pressed twice, and gone back to: one purchase.
+    pay().await;
+    let again = Answer::of(demo.client.get(address)).await;
+    assert!(again.status.as_u16() < 500, "{}", again.text);
+    assert_eq!(balance(&demo, &key).await, before + 500.0);
+    let request = demo.client.get(demo.url("/credits/transactions")).bearer_auth(&key);
+    let lines = Answer::of(request).await.expect(200);
+    let kinds: Vec<&Value> =
+        lines["transactions"].as_array().unwrap().iter().map(|line| &line["kind"]).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "grant").count(), 2, "{lines}");
+    assert_eq!(demo.terminate().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_s_webhook_believes_nobody_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut demo, _) = demo(folder.path(), &[]);
+    for secret in ["", "whsec_test", "whsec_demo", "demo"] {
+        let body = r#"{"id":"evt_1","object":"event","type":"checkout.session.completed","data":{"object":{}}}"#;
+        let now = crate::support::stripe::books::now();
+        let header = crate::support::stripe::signature::header(body, secret, now);
+        let request = demo.client.post(demo.url("/webhooks/stripe"));
+        let answer = Answer::of(request.header("stripe-signature", header).body(body)).await;
+        let status = answer.status.as_u16();
+        assert!((400..500).contains(&status), "{secret}: {status} {}", answer.text);
+    }
+    assert_eq!(demo.terminate().code(), Some(0));
+}
+
+#[test]
+fn beside_a_live_key_the_demo_refuses_to_start() {
+    let folder = tempfile::tempdir().unwrap();
+    for key in ["sk_live_theRealOne", "rk_live_theRealOne"] {
+        let env = [("STRIPE_SECRET_KEY", key), ("TMPDIR", folder.path().to_str().unwrap())];
+        let arguments = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let (code, said) = ends(command(folder.path(), &arguments, &env));
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("live") && !said.contains(key), "{said}");
+    }
+}

@@ -1,0 +1,268 @@
+//! A seller: `farebox serve` in a process of its own, an upstream, and a Stripe account.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::http::Answer;
+use crate::process::{Process, config_on_ports};
+use crate::support::stripe::event::{Event, VERSION};
+use crate::support::stripe::{SECRET_KEY, Stripe, books, signature};
+use crate::support::{Upstream, eventually, token};
+
+/// What the tests' Stripe signs events with.
+pub const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
+
+/// What pack-500 costs, in cents.
+pub const PRICE: i64 = 7900;
+
+const PACKS: &str = r#"
+[[packs]]
+id = "pack-100"
+name = "Pack 100"
+credits = 100
+price = "19.00 EUR"
+
+[[packs]]
+id = "pack-500"
+name = "Pack 500"
+credits = 500
+price = "79.00 EUR"
+best_value = true
+"#;
+
+pub struct Shop {
+    pub stripe: Stripe,
+    pub upstream: Upstream,
+    pub folder: TempDir,
+    /// gateway.toml.
+    pub text: String,
+    pub gateway: Process,
+}
+
+/// gateway.toml with packs and `[stripe]`, in which `lines` stand too.
+pub fn config(upstream: &Upstream, stripe: &Stripe, lines: &str) -> String {
+    let base = stripe.api_base();
+    let secret = if lines.contains("webhook_secret") {
+        String::new()
+    } else {
+        format!("webhook_secret = \"{WEBHOOK_SECRET}\"")
+    };
+    let more = format!(
+        r#"{PACKS}
+[stripe]
+secret_key = "{SECRET_KEY}"
+{secret}
+api_base = "{base}"
+success_url = "https://app.example.com/credits?paid=1"
+cancel_url = "https://app.example.com/credits"
+{lines}
+"#
+    );
+    config_on_ports(upstream.address, &more)
+}
+
+impl Shop {
+    pub async fn open() -> Self {
+        Self::open_with("").await
+    }
+
+    /// With more lines in `[stripe]`, and tables after it.
+    pub async fn open_with(lines: &str) -> Self {
+        Self::open_at(Stripe::start().await, lines).await
+    }
+
+    /// Another one with the same Stripe account, and a new ledger.
+    pub async fn open_at(stripe: Stripe, lines: &str) -> Self {
+        let upstream = Upstream::canned().await;
+        let text = config(&upstream, &stripe, lines);
+        Self::open_on(stripe, upstream, text)
+    }
+
+    /// On a gateway.toml.
+    pub fn open_on(stripe: Stripe, upstream: Upstream, text: String) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = serve(&folder, &text);
+        Self { stripe, upstream, folder, text, gateway }
+    }
+
+    /// kill -9, and a new start.
+    pub fn crash(&mut self) {
+        self.gateway.kill();
+        self.restart();
+    }
+
+    /// A new start, after the end.
+    pub fn restart(&mut self) {
+        self.gateway = serve(&self.folder, &self.text);
+    }
+
+    /// `POST /credits/buy` by `account`.
+    pub async fn try_buy(&self, account: &str, pack: &str) -> Answer {
+        let request = self.gateway.client.post(self.gateway.url("/credits/buy"));
+        let request =
+            request.bearer_auth(token(account)).header("content-type", "application/json");
+        Answer::of(request.body(json!({ "pack": pack }).to_string())).await
+    }
+
+    /// Buys a pack as far as Stripe's page: the session's id.
+    pub async fn buy(&self, account: &str, pack: &str) -> String {
+        let bought = self.try_buy(account, pack).await.expect(200);
+        bought["session_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Buys and pays pack-500, and waits for its credits: the session's id.
+    pub async fn bought(&self, account: &str) -> String {
+        let before = self.balance(account).await;
+        let session = self.buy(account, "pack-500").await;
+        self.deliver_all(&self.stripe.pay(&session)).await;
+        self.expect_balance(account, before + 500).await;
+        session
+    }
+
+    /// Sends bytes with this signature to the webhook.
+    pub async fn send(&self, body: &str, signature: &str) -> Answer {
+        let request = self.gateway.client.post(self.gateway.url("/webhooks/stripe"));
+        let request = request.header("stripe-signature", signature);
+        let request = request.header("content-type", "application/json; charset=utf-8");
+        Answer::of(request.body(body.to_owned())).await
+    }
+
+    /// Sends an event as Stripe would, once.
+    pub async fn deliver(&self, event: &Event) -> Answer {
+        self.deliver_as(event, VERSION).await
+    }
+
+    /// The same, written for an endpoint of this API version.
+    pub async fn deliver_as(&self, event: &Event, version: &str) -> Answer {
+        let body = event.body(version);
+        let signature = signature::header(&body, WEBHOOK_SECRET, books::now());
+        self.send(&body, &signature).await
+    }
+
+    /// Sends events in their order; each must be taken.
+    pub async fn deliver_all<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
+        for event in events {
+            let answer = self.deliver(event).await;
+            assert_eq!(answer.status, 200, "{}: {}", event.kind, answer.text);
+        }
+    }
+
+    /// The balance in whole credits; 0 for an account that is not there.
+    pub async fn balance(&self, account: &str) -> i64 {
+        let path = format!("/admin/accounts/{account}");
+        let shown = self.gateway.admin(Method::GET, &path, "").await;
+        if shown.status == 404 {
+            return 0;
+        }
+        let shown = shown.expect(200);
+        shown["balance"].as_i64().unwrap_or_else(|| panic!("no whole credits: {shown}"))
+    }
+
+    /// Waits until the balance is this; what was stored may be applied a moment later.
+    #[track_caller]
+    pub fn expect_balance(&self, account: &str, expected: i64) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut last = None;
+            let reached = eventually(async || {
+                last = Some(self.balance(account).await);
+                last == Some(expected)
+            });
+            if !reached.await {
+                let lines = self.kinds(account).await;
+                panic!("{caller}: {account} has {last:?}, not {expected}: {lines:?}");
+            }
+        }
+    }
+
+    /// The account's lines, oldest first: what kind, and how many credits.
+    pub async fn kinds(&self, account: &str) -> Vec<(String, f64)> {
+        let lines = self.gateway.transactions(account).await;
+        let short = |line: &Value| {
+            (line["kind"].as_str().unwrap().to_owned(), line["amount"].as_f64().unwrap())
+        };
+        lines.iter().rev().map(short).collect()
+    }
+
+    /// The same; none for an account that is not there.
+    pub async fn kinds_or_none(&self, account: &str) -> Vec<(String, f64)> {
+        let path = format!("/admin/accounts/{account}");
+        if self.gateway.admin(Method::GET, &path, "").await.status == 404 {
+            return Vec::new();
+        }
+        self.kinds(account).await
+    }
+
+    /// The lines that Stripe caused must be these, once it has quieted down.
+    #[track_caller]
+    pub fn expect_lines(
+        &self,
+        account: &str,
+        expected: &[(&str, f64)],
+    ) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        let expected: Vec<_> = expected.iter().map(|(kind, n)| ((*kind).to_owned(), *n)).collect();
+        async move {
+            let total: f64 = expected.iter().map(|(_, credits)| credits).sum();
+            self.expect_balance(account, total as i64).await;
+            assert_eq!(self.kinds(account).await, expected, "{caller}");
+        }
+    }
+
+    /// A call on the priced route: 5 credits.
+    pub async fn call(&self, account: &str) -> Answer {
+        self.gateway.post(account, "/api/ai/generate").await
+    }
+
+    /// `/metrics`: the value of a series, 0 if it is not there.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let found = self.metrics(series).await;
+        found.into_iter().filter(|(name, _)| name == series).map(|(_, value)| value).sum()
+    }
+
+    /// Every series whose name begins so.
+    pub async fn metrics(&self, prefix: &str) -> Vec<(String, f64)> {
+        let url = format!("http://{}/metrics", self.gateway.admin);
+        let text = self.gateway.client.get(url).send().await.unwrap().text().await.unwrap();
+        let series = |line: &str| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        };
+        text.lines().filter(|line| line.starts_with(prefix)).map(series).collect()
+    }
+
+    /// Expects that the ledger's invariants hold, that it stops as asked, and that nothing that
+    /// must stay secret was said.
+    pub async fn close(mut self) {
+        self.gateway.assert_reconciled().await;
+        assert!(self.gateway.terminate().success());
+        self.gateway.wait_for_logs();
+        let said = self.gateway.stdout() + &self.gateway.stderr();
+        for secret in [SECRET_KEY, WEBHOOK_SECRET] {
+            assert!(!said.contains(secret), "a secret was logged: {said}");
+        }
+    }
+}
+
+/// How a command ends that must not go on, and what it says; one that goes on is killed.
+pub fn ends(mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let limit = Instant::now() + Duration::from_secs(20);
+    let mut ended = child.try_wait().unwrap();
+    while ended.is_none() && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(10));
+        ended = child.try_wait().unwrap();
+    }
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (ended.and_then(|ended| ended.code()), said)
+}
+
+fn serve(folder: &TempDir, text: &str) -> Process {
+    Process::serve_with(folder.path(), text, &["--log-format", "json"])
+}

@@ -1,0 +1,221 @@
+//! Who may say that somebody paid: signatures made by Stripe's own SDK, and everything else.
+
+use serde_json::json;
+
+use crate::http::Answer;
+use crate::process::command;
+use crate::sdk::Sdk;
+use crate::shop::{Shop, WEBHOOK_SECRET, config, ends};
+use crate::support::Upstream;
+use crate::support::stripe::event::VERSION;
+use crate::support::stripe::{Stripe, books, signature};
+
+/// A paid session's event, as its bytes: 500 credits for whoever believes it.
+async fn paid(shop: &Shop, account: &str) -> String {
+    let session = shop.buy(account, "pack-500").await;
+    shop.stripe.pay(&session).last().unwrap().body(VERSION)
+}
+
+#[track_caller]
+fn refused(answer: &Answer, what: &str) {
+    let status = answer.status.as_u16();
+    assert!((400..500).contains(&status), "{what}: {status} {}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stripe_s_sdk_signs_is_accepted() {
+    let shop = Shop::open().await;
+    let mut sdk = Sdk::start();
+    let now = books::now();
+    // Now, nearly too old, and by a clock that is a little ahead.
+    for (n, at) in [now, now - 290, now + 60].into_iter().enumerate() {
+        let body = paid(&shop, "alice").await;
+        let header = sdk.sign(&body, WEBHOOK_SECRET, at);
+        shop.send(&body, &header).await.expect(200);
+        shop.expect_balance("alice", 500 * (n as i64 + 1)).await;
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_signature_is_over_the_bytes_as_they_came() {
+    let shop = Shop::open().await;
+    let mut sdk = Sdk::start();
+    let mut sign = |body: &str| sdk.sign(body, WEBHOOK_SECRET, books::now());
+    // Other white space, other escapes, text beyond ASCII: the same event, other bytes.
+    let body = paid(&shop, "alice").await;
+    let value: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let compact = value.to_string();
+    assert_ne!(body, compact);
+    let header = sign(&body);
+    refused(&shop.send(&compact, &header).await, "the same JSON in other bytes");
+    let odd = compact.replacen("A Buyer", "Zo\u{eb} \\u20ac \\/", 1) + " \n\t\n";
+    let header = sign(&odd);
+    shop.send(&odd, &header).await.expect(200);
+    shop.expect_balance("alice", 500).await;
+    // Larger than what a proxy may keep of a body.
+    let body = paid(&shop, "bob").await;
+    let large = body.replacen("A Buyer", &"long ".repeat(60_000), 1);
+    let header = sign(&large);
+    shop.send(&large, &header).await.expect(200);
+    shop.expect_balance("bob", 500).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stripe_did_not_sign_is_refused() {
+    let shop = Shop::open().await;
+    let mut sdk = Sdk::start();
+    let body = paid(&shop, "mallory").await;
+    let now = books::now();
+    let good = sdk.sign(&body, WEBHOOK_SECRET, now);
+    let hex = good.split_once("v1=").unwrap().1.to_owned();
+    let other = sdk.sign(&body, "whsec_somebodyElse", now);
+
+    refused(&shop.send(&body, &other).await, "another secret");
+    refused(&shop.send(&body, &sdk.sign(&body, "", now)).await, "an empty secret");
+    let more = body.replacen("pack-500", "pack-1000", 1);
+    refused(&shop.send(&more, &good).await, "a changed body");
+    refused(&shop.send(&format!("{body} "), &good).await, "one byte more");
+    refused(&shop.send("", &good).await, "no body");
+    for (what, at) in [("too old", now - 320), ("too new", now + 320), ("ancient", 0)] {
+        let header = sdk.sign(&body, WEBHOOK_SECRET, at);
+        refused(&shop.send(&body, &header).await, what);
+    }
+    let later = good.replacen(&format!("t={now}"), &format!("t={}", now + 1), 1);
+    refused(&shop.send(&body, &later).await, "another time than was signed");
+
+    let request = shop.gateway.client.post(shop.gateway.url("/webhooks/stripe"));
+    refused(&Answer::of(request.body(body.clone())).await, "no header");
+    let bearer = shop.gateway.client.post(shop.gateway.url("/webhooks/stripe"));
+    let bearer = bearer.bearer_auth(crate::support::token("mallory")).body(body.clone());
+    refused(&Answer::of(bearer).await, "a token in place of a signature");
+    let garbage = [
+        String::new(),
+        ",".to_owned(),
+        "t=,v1=".to_owned(),
+        format!("t={now}"),
+        format!("v1={hex}"),
+        format!("t={now},v0={hex}"),
+        format!("t={now},v1="),
+        format!("t={now},v1={}", &hex[..32]),
+        format!("t={now},v1={hex}00"),
+        format!("t={now},v1={}g", &hex[..63]),
+        format!("t={now},v2={hex}"),
+        format!("t=-{now},v1={hex}"),
+        format!("t=99999999999999999999999,v1={hex}"),
+        format!("t=now,v1={hex}"),
+        format!("t={now};v1={hex}"),
+        "x".repeat(4000),
+    ];
+    for header in &garbage {
+        refused(&shop.send(&body, header).await, header);
+    }
+    let bytes = http::HeaderValue::from_bytes(b"t=\xff\xfe,v1=\x80").unwrap();
+    let request = shop.gateway.client.post(shop.gateway.url("/webhooks/stripe"));
+    let request = request.header("stripe-signature", bytes).body(body.clone());
+    refused(&Answer::of(request).await, "a header that is no text");
+    let get = shop.gateway.client.get(shop.gateway.url("/webhooks/stripe"));
+    refused(&Answer::of(get).await, "GET");
+    assert_eq!(shop.balance("mallory").await, 0);
+
+    // All of this was refused for what it was: the same event is good when Stripe sends it.
+    shop.send(&body, &good).await.expect(200);
+    shop.expect_lines("mallory", &[("grant", 500.0)]).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_right_signature_of_several_is_enough() {
+    let shop = Shop::open().await;
+    let mut sdk = Sdk::start();
+    let wrong = signature::scheme_v1("x", "y", 1);
+    for (n, before) in [true, false].into_iter().enumerate() {
+        let body = paid(&shop, "alice").await;
+        let now = books::now();
+        let header = sdk.sign(&body, WEBHOOK_SECRET, now);
+        let (time, right) = header.split_once(',').unwrap();
+        // As Stripe does while a secret is being replaced, with a scheme of old beside.
+        let header = if before {
+            format!("{time},v1={wrong},{right},v0={wrong}")
+        } else {
+            format!("{time},{right},v0={wrong},v1={wrong}")
+        };
+        shop.send(&body, &header).await.expect(200);
+        shop.expect_balance("alice", 500 * (n as i64 + 1)).await;
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_secret_is_being_replaced_both_are_good() {
+    let secrets = r#"webhook_secret = ["whsec_theOldOne", "whsec_theNewOne"]"#;
+    let shop = Shop::open_with(secrets).await;
+    let mut sdk = Sdk::start();
+    for (n, secret) in ["whsec_theOldOne", "whsec_theNewOne"].into_iter().enumerate() {
+        let body = paid(&shop, "alice").await;
+        let header = sdk.sign(&body, secret, books::now());
+        shop.send(&body, &header).await.expect(200);
+        shop.expect_balance("alice", 500 * (n as i64 + 1)).await;
+    }
+    let body = paid(&shop, "alice").await;
+    for secret in ["whsec_theOldestOne", "whsec_theOldOnewhsec_theNewOne", ""] {
+        let header = sdk.sign(&body, secret, books::now());
+        refused(&shop.send(&body, &header).await, secret);
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_secret_refuses_to_start() {
+    let (stripe, upstream) = (Stripe::start().await, Upstream::canned().await);
+    let lines = [
+        r#"webhook_secret = """#,
+        r#"webhook_secret = "  ""#,
+        "webhook_secret = []",
+        r#"webhook_secret = ["whsec_1", ""]"#,
+        r#"webhook_secret = "${NO_SUCH_SECRET:-}""#,
+        r#"webhook_secret = "${NO_SUCH_SECRET}""#,
+    ];
+    for line in lines {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("gateway.toml"), config(&upstream, &stripe, line))
+            .unwrap();
+        let (code, said) = ends(command(folder.path(), &["serve"], &[]));
+        assert_eq!(code, Some(2), "{line}: {said}");
+        assert!(said.contains("webhook_secret") || said.contains("NO_SUCH_SECRET"), "{said}");
+        assert!(!said.contains("whsec_1"), "{said}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let text = config(&upstream, &stripe, r#"webhook_secret = "${THE_SECRET}""#);
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let (code, said) = ends(command(folder.path(), &["serve"], &[("THE_SECRET", "")]));
+    assert_eq!(code, Some(2), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_signed_and_no_event_breaks_nothing() {
+    let shop = Shop::open().await;
+    let thin = json!({ "id": "evt_1", "object": "v2.core.event", "type": "v1.charge.refunded" });
+    let bodies = [
+        "null".to_owned(),
+        "[]".to_owned(),
+        "{}".to_owned(),
+        "{".to_owned(),
+        "\u{feff}{}".to_owned(),
+        r#"{"id":"evt_1","object":"event","type":"charge.refunded"}"#.to_owned(),
+        r#"{"id":"evt_2","object":"event","type":"charge.refunded","data":{"object":[]}}"#.to_owned(),
+        r#"{"id":"evt_3","object":"event","type":"charge.dispute.created","data":{"object":{}}}"#.to_owned(),
+        r#"{"id":"evt_4","object":"event","type":"checkout.session.completed","data":{"object":{"id":7}}}"#.to_owned(),
+        r#"{"id":"","object":"event","type":"","data":{}}"#.to_owned(),
+        thin.to_string(),
+        "[".repeat(50_000),
+    ];
+    for body in &bodies {
+        let header = signature::header(body, WEBHOOK_SECRET, books::now());
+        let answer = shop.send(body, &header).await;
+        assert!(answer.status.as_u16() < 500, "{body:.60}: {}", answer.text);
+    }
+    shop.bought("alice").await;
+    shop.close().await;
+}

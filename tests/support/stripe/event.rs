@@ -1,0 +1,96 @@
+//! Events: what Stripe sends, as the raw bytes that it signs.
+
+use serde_json::{Value, json};
+
+use super::books::Books;
+
+/// API versions that Stripe writes events in: an endpoint has its own, chosen years ago or by a
+/// later SDK.
+pub const VERSIONS: [&str; 4] =
+    ["2020-08-27", "2024-06-20", "2026-10-28.endive", "2031-01-01.zebra"];
+
+/// The version that plain tests use.
+pub const VERSION: &str = VERSIONS[1];
+
+/// The last one that lists a charge's refunds in the charge.
+const LISTS_REFUNDS_UNTIL: &str = "2022-11-15";
+
+/// The first one that nobody knows yet.
+const UNKNOWN_FROM: &str = "2030";
+
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub id: String,
+    /// Its type, such as `refund.created`.
+    pub kind: String,
+    value: Value,
+}
+
+/// A new event about this object as it is now.
+pub fn of(books: &mut Books, kind: &str, object: Value) -> Event {
+    let changes = json!({ "type": kind, "data": { "object": object }, "pending_webhooks": 1,
+        "api_version": VERSION });
+    let value = books.make("event", changes);
+    Event { id: value["id"].as_str().unwrap().to_owned(), kind: kind.to_owned(), value }
+}
+
+impl Event {
+    /// Says which members were otherwise before.
+    pub(super) fn was(&mut self, before: Value) {
+        self.value["data"]["previous_attributes"] = before;
+    }
+
+    /// The object that it is about.
+    pub fn object(&self) -> &Value {
+        &self.value["data"]["object"]
+    }
+
+    /// The bytes that Stripe sends to an endpoint of this API version.
+    pub fn body(&self, version: &str) -> String {
+        let mut event = self.value.clone();
+        event["api_version"] = version.into();
+        let object = &mut event["data"]["object"];
+        if version >= LISTS_REFUNDS_UNTIL && object["object"] == "charge" {
+            object.as_object_mut().unwrap().remove("refunds");
+        }
+        if version >= UNKNOWN_FROM {
+            strange(&mut event);
+        }
+        serde_json::to_string_pretty(&event).unwrap()
+    }
+
+    /// The same event about another object: what else a shared account may send.
+    pub fn about(&self, object: Value) -> Self {
+        let mut event = self.clone();
+        event.value["data"]["object"] = object;
+        event.id = format!("evt_{}", &uuid::Uuid::new_v4().simple().to_string()[..24]);
+        event.value["id"] = event.id.clone().into();
+        event
+    }
+}
+
+/// A version to come: members that nobody knows, and others that are gone or no longer what they
+/// were. What a sale consists of has not changed since 2020, and stays.
+fn strange(event: &mut Value) {
+    event["context"] = json!({ "workspace": ["wrk_1"] });
+    let object = event["data"]["object"].as_object_mut().unwrap();
+    let moved = [
+        "automatic_tax",
+        "billing_details",
+        "customer_details",
+        "evidence",
+        "locale",
+        "outcome",
+        "payment_method_details",
+        "payment_method_types",
+        "total_details",
+        "ui_mode",
+    ];
+    for name in moved {
+        if let Some(member) = object.get_mut(name) {
+            *member = json!([{ "kind": "unheard_of" }]);
+        }
+    }
+    object.retain(|_, member| !member.is_null());
+    object.insert("zebra".to_owned(), json!({ "stripes": 40.5 }));
+}

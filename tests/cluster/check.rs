@@ -91,7 +91,7 @@ impl Cluster {
         let mut entries = 0;
         let mut captures: HashMap<String, &str> = HashMap::new();
         for (account, granted) in &self.granted {
-            let lines = asked.transactions(account).await;
+            let lines = transactions(asked, account).await?;
             entries += lines.len();
             let balance = lines_add_up(account, &lines)?;
             self.everybody_says(account, balance).await?;
@@ -186,7 +186,7 @@ impl Cluster {
             };
             let kills = self.kills.len() as i64;
             let limit = PRICE * (0..clients).filter(may_hold).count() as i64 * kills;
-            let shown = self.alive().account(account).await;
+            let shown = show(self.alive(), account).await?;
             let held = shown["held"].as_i64().unwrap();
             if held > limit {
                 return Err(format!("{held} held, {limit} may be: {shown}"));
@@ -200,7 +200,7 @@ impl Cluster {
         for Member { process, .. } in &self.members {
             let own = process.client.get(process.url("/credits/balance"));
             let own = Answer::of(own.bearer_auth(token(account))).await;
-            for shown in [own.json(), process.account(account).await] {
+            for shown in [own.json(), show(process, account).await?] {
                 if shown["balance"] != balance {
                     return Err(format!("{account}: the entries say {balance}, a gateway {shown}"));
                 }
@@ -224,9 +224,9 @@ impl Cluster {
 
     /// What the product itself says of its ledger.
     async fn reconciles(&self) -> Result<(), String> {
-        let report = self.alive().admin(http::Method::GET, "/admin/reconcile", "").await;
-        if report.status != 200 || report.json()["clean"] != true {
-            return Err(report.text);
+        let report = ask(self.alive(), "/admin/reconcile").await?;
+        if report["clean"] != true {
+            return Err(report.to_string());
         }
         self.run(0, &["reconcile"]).map(|_| ())
     }
@@ -234,6 +234,29 @@ impl Cluster {
     /// A gateway to ask.
     fn alive(&self) -> &Process {
         self.gateway(0)
+    }
+}
+
+/// What an operator is shown. A gateway may refuse for a moment: it first has to notice that a
+/// connection of before a fault is gone.
+async fn ask(process: &Process, path: &str) -> Result<Value, String> {
+    let answer = process.admin(http::Method::GET, path, "").await;
+    if answer.status == 200 { Ok(answer.json()) } else { Err(answer.text) }
+}
+
+async fn show(process: &Process, account: &str) -> Result<Value, String> {
+    ask(process, &format!("/admin/accounts/{account}")).await
+}
+
+/// Every transaction of an account, newest first.
+async fn transactions(process: &Process, account: &str) -> Result<Vec<Value>, String> {
+    let first = format!("/admin/accounts/{account}/transactions?limit=200");
+    let mut page = ask(process, &first).await?;
+    let mut lines = Vec::new();
+    loop {
+        lines.extend(page["transactions"].as_array().unwrap().iter().cloned());
+        let Some(cursor) = page["next_cursor"].as_str() else { return Ok(lines) };
+        page = ask(process, &format!("{first}&cursor={cursor}")).await?;
     }
 }
 

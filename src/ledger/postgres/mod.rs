@@ -90,10 +90,8 @@ impl Store {
     /// Begins a transaction that Postgres itself ends when nothing is heard for `idle`: a gateway that
     /// is stopped in the middle of one (SIGSTOP, a frozen machine) must not keep its locks.
     async fn begin(&self, idle: Duration) -> Result<Transaction<'static, Postgres>, LedgerError> {
-        let begin = format!(
-            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}",
-            idle.as_millis()
-        );
+        let begin =
+            format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}", idle.as_millis());
         Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
     }
 

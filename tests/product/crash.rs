@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 use crate::process::{Process, command, config_on_ports, ok};
-use crate::support::random::{Random, seed};
+use crate::support::random::Random;
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
 
 pub const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
@@ -120,7 +120,7 @@ async fn captures(gateway: &Process) -> HashMap<String, (String, Value)> {
 }
 
 async fn killed_under_load(durability: &str, rounds: usize) {
-    let mut random = Random(seed());
+    let mut random = Random::seeded();
     let folder = tempfile::tempdir().unwrap();
     let (address, log) = upstream().await;
     let text = config_on_ports(address, "");
@@ -144,12 +144,12 @@ async fn killed_under_load(durability: &str, rounds: usize) {
         let clients: Vec<_> =
             (0..CLIENTS).map(|number| tokio::spawn(client(number, gateway.public))).collect();
         let granter = tokio::spawn(granter(gateway.admin, round));
-        let calls = 100 + random.below(400) as usize;
+        let calls = 100 + random.below(400);
         let before = log.lock().unwrap().len();
         let started = Instant::now();
         while log.lock().unwrap().len() < before + calls {
             assert!(started.elapsed() < Duration::from_secs(20), "{}", gateway.stderr());
-            tokio::time::sleep(Duration::from_micros(100 + random.below(900))).await;
+            tokio::time::sleep(Duration::from_micros(100 + random.below(900) as u64)).await;
         }
         let copy = format!("copy-{round}.db");
         ok(folder.path(), &["backup", &copy]);
@@ -284,7 +284,7 @@ async fn the_holds_of_a_crash_are_given_back() {
 
 #[tokio::test]
 async fn a_start_that_is_killed_at_any_moment_can_be_made_again() {
-    let mut random = Random(seed());
+    let mut random = Random::seeded();
     let folder = tempfile::tempdir().unwrap();
     let text = config_on_ports("127.0.0.1:1".parse().unwrap(), "");
     std::fs::write(folder.path().join("gateway.toml"), &text).unwrap();
@@ -292,7 +292,7 @@ async fn a_start_that_is_killed_at_any_moment_can_be_made_again() {
         let mut serve = command(folder.path(), &["serve"], &[]);
         let serve = serve.stdout(Stdio::null()).stderr(Stdio::null());
         let mut serve = serve.spawn().unwrap();
-        tokio::time::sleep(Duration::from_micros(random.below(60_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.below(60_000) as u64)).await;
         serve.kill().unwrap();
         serve.wait().unwrap();
     }

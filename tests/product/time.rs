@@ -1,6 +1,6 @@
 //! A gateway that does not run for a while, and a clock that somebody moves.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use http::Method;
@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 
 use crate::crash::{ACCOUNTS, CLIENTS, GRANT, client, join};
 use crate::http::Answer;
-use crate::process::{Process, command, config_on_ports};
+use crate::process::{Process, config_on_ports};
+use crate::support::clock::Clock;
 use crate::support::{Upstream, eventually, token};
 
 /// Longer than a call's hold lives without a renewal, which is a minute.

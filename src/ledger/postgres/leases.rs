@@ -56,11 +56,12 @@ impl Store {
             let row = self
                 .query(&lease(
                     "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in) \
-                     VALUES ($1, nextval('{s}.incarnations'), now() + {lease}, $2) \
+                     VALUES ($1, $3, now() + {lease}, $2) \
                      RETURNING incarnation",
                 ))
                 .bind(name)
                 .bind(checked_in)
+                .bind(new_incarnation())
                 .fetch_one(on)
                 .await?;
             Ok(Joined {
@@ -237,6 +238,14 @@ impl Store {
         })
         .await
     }
+}
+
+/// A number that no start of a gateway had before, also where Postgres was taken back to an earlier
+/// point: a sequence would go back with it.
+fn new_incarnation() -> i64 {
+    let bits = uuid::Uuid::new_v4().as_u128() >> 75;
+    // 53 bits are left.
+    i64::try_from(bits).unwrap_or(i64::MAX)
 }
 
 fn lease(sql: &str) -> String {

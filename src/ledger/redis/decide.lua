@@ -216,7 +216,7 @@ end
 local function capture(id, account, amount, origin, route)
     local r = record_of(id)
     if not r then need = MISSING; return end
-    if r.state == 'R' then return ENDED end
+    if r.state == 'R' and amount ~= '0' then return ENDED end
     local whose = r.state == 'N' and account or r.account
     local wrong_account = account and account ~= whose
     if r.state == 'C' then

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use fred::types::Value;
 
 use crate::ledger::LedgerError;
+use crate::ledger::config::Durability;
 use crate::ledger::postgres::{Checkpoint, Delivery, NumberedBatch, Settled, digest};
 
 use super::script::Scripts;
@@ -150,6 +151,16 @@ impl Shared {
         }
     }
 
+    /// `strict` needs both stores, `relaxed` can go on without Postgres.
+    fn note_health(&self, error: Option<&LedgerError>) {
+        let up = match error {
+            None => true,
+            Some(LedgerError::Redis(_)) => false,
+            Some(_) => self.scripts().is_some() && self.durability == Durability::Relaxed,
+        };
+        self.metrics.ledger_up.set(i64::from(up));
+    }
+
     /// Keeps Postgres near what Redis decides, and the other way round.
     pub async fn run_syncer(self: Arc<Self>) {
         let mut delivered = Instant::now();
@@ -167,6 +178,7 @@ impl Shared {
             if due {
                 delivered = Instant::now();
             }
+            self.note_health(synced.as_ref().err());
             if let Err(error) = synced {
                 tracing::debug!(%error, "nothing was synced");
                 // What is away is asked less often.

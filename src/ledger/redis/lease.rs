@@ -101,6 +101,34 @@ impl Shared {
         Ok(())
     }
 
+    /// Hands what only this gateway remembers to the recovery that Redis, away as it is, will need. True
+    /// where Postgres has it.
+    pub async fn hand_over(&self) -> bool {
+        let Some(scripts) = self.scripts() else { return self.ring().is_empty() };
+        let epoch = scripts.epoch.number;
+        self.close_epoch();
+        let ring = self.ring().close(epoch);
+        let handed = async {
+            self.store.give_up(epoch).await?;
+            self.store.check_in(self.incarnation, epoch, &ring).await
+        };
+        match handed.await {
+            Ok(true) => {
+                tracing::warn!(
+                    batches = ring.len(),
+                    "Redis is away; what it had decided is handed over"
+                );
+                self.ring().clear();
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::error!(%error, "what Redis had decided cannot be handed over");
+                false
+            }
+        }
+    }
+
     /// Opens the next epoch; false where that is not for this gateway, or not yet.
     async fn open_next(&self) -> Result<bool, LedgerError> {
         let Some(mut recovery) = self.store.begin_recovery().await? else { return Ok(false) };
@@ -118,8 +146,8 @@ impl Shared {
             tracing::error!(
                 epoch,
                 batches = missing,
-                "Redis and a gateway were lost at once: what only they knew is lost, at most the \
-                 unsynced cap of each account"
+                "nobody has these batches: Redis and a gateway were lost at once (at most the unsynced \
+                 cap of each account is lost), or Postgres was taken back to an earlier point"
             );
         }
         let next = Epoch { number: epoch + 1, nonce: uuid::Uuid::new_v4().simple().to_string() };

@@ -52,6 +52,16 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// How long a start waits for the ledger to open; after that it serves 503 until it does.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a start waits for Postgres.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it tries.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a stop waits for Redis before it hands what only this gateway remembers to Postgres, for
+/// the recovery that follows.
+const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
+
 /// How long after its deadline a call's hold is left to its own gateway, which renews it while the
 /// call runs.
 const GRACE_MS: &str = "60000";
@@ -66,6 +76,8 @@ pub struct ClusterLedger {
     lists: Store,
     /// The lease, the syncer and the janitor. They end with it.
     tasks: JoinSet<()>,
+    /// Since when it has been trying to close.
+    closing: Option<Instant>,
     closed: bool,
 }
 
@@ -75,9 +87,7 @@ impl ClusterLedger {
     /// # Errors
     /// Where Postgres cannot be reached, or this gateway is set up otherwise than the others.
     pub async fn open(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
-        let store = migrate(config).await?;
-        store.agree(config.durability).await?;
-        store.make_partitions().await?;
+        let store = patiently(|| prepare(config)).await?;
         let lists = match &config.postgres_read_url {
             Some(url) => Store::new(url, &config.postgres_schema)?,
             None => store.clone(),
@@ -90,7 +100,7 @@ impl ClusterLedger {
             Some(name) => name.clone(),
             None => uuid::Uuid::new_v4().to_string(),
         };
-        let joined = store.join(&name).await?;
+        let joined = patiently(|| store.join(&name)).await?;
         let cap = config.unsynced_cap.micros();
         let shared = Shared::new(store, redis, config.durability, joined.incarnation, cap, metrics);
         match shared.look_at_redis().await {
@@ -101,7 +111,8 @@ impl ClusterLedger {
             Err(error) => tracing::error!(%error, "Redis does not answer"),
             Ok(()) => {}
         }
-        let mut ledger = Self { shared, lists, tasks: JoinSet::new(), closed: false };
+        let mut ledger =
+            Self { shared, lists, tasks: JoinSet::new(), closing: None, closed: false };
         ledger.wait_until_open().await;
         if let Some(earlier) = joined.replaced {
             match ledger.shared.release_calls_of(earlier).await {
@@ -347,7 +358,8 @@ impl Backend for ClusterLedger {
             Ok(()) => self.shared.ring().is_empty(),
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet");
-                false
+                let since = *self.closing.get_or_insert_with(Instant::now);
+                since.elapsed() >= HAND_OVER_AFTER && self.shared.hand_over().await
             }
         };
         if written {
@@ -360,6 +372,31 @@ impl Backend for ClusterLedger {
         }
         written
     }
+}
+
+/// Tries until Postgres is there: it may still be starting, or another gateway is migrating.
+async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, LedgerError>
+where
+    F: Future<Output = Result<T, LedgerError>>,
+{
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        match attempt().await {
+            Err(error) if error.is_outage() && Instant::now() < limit => {
+                tracing::warn!(%error, "the start waits for Postgres");
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Brings the database to where this gateway can use it.
+async fn prepare(config: &LedgerConfig) -> Result<Store, LedgerError> {
+    let store = migrate(config).await?;
+    store.agree(config.durability).await?;
+    store.make_partitions().await?;
+    Ok(store)
 }
 
 /// Brings the schema of a cluster ledger up to date.
@@ -375,7 +412,7 @@ async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
 /// # Errors
 /// Where Postgres cannot be reached or refuses.
 pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
-    migrate(config).await?.make_partitions().await
+    patiently(|| async { migrate(config).await?.make_partitions().await }).await
 }
 
 fn needed<'a>(url: Option<&'a Secret>, key: &'static str) -> Result<&'a Secret, LedgerError> {

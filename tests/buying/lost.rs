@@ -76,6 +76,20 @@ async fn it_looks_back_as_far_as_it_is_told_over_all_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_needs_no_running_gateway() {
+    let mut shop = Shop::open().await;
+    let session = shop.buy("alice", "pack-500").await;
+    shop.gateway.kill();
+    shop.stripe.pay(&session);
+    shop.stripe.refund(&session, 3950);
+    reconcile(&shop, "1h");
+    reconcile(&shop, "1h");
+    shop.restart();
+    shop.expect_lines("alice", &[("grant", 500.0), ("clawback", -250.0)]).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sales_of_others_are_left_alone() {
     let shop = Shop::open().await;
     let form = "mode=payment&success_url=https://other.example.com/&client_reference_id=alice\

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
+use crate::http::Answer;
 use crate::process::ok;
-use crate::shop::{PRICE, Shop};
-use crate::support::eventually;
+use crate::shop::{PRICE, Shop, config};
 use crate::support::stripe::Stripe;
 use crate::support::stripe::buyer::Payment;
 use crate::support::stripe::event::VERSIONS;
+use crate::support::{Upstream, eventually, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paid_session_grants_its_pack() {
@@ -260,5 +261,41 @@ async fn a_promotion_code_and_tax_change_what_was_paid_and_not_what_was_bought()
         shop.deliver_all(&shop.stripe.refund(&session, paid / 2).1).await;
         shop.expect_balance(account, 0).await;
     }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_webhook_stays_where_it_is_whatever_else_is_routed() {
+    let (stripe, upstream) = (Stripe::start().await, Upstream::canned().await);
+    let all = "\n[[routes]]\npath = \"/{*rest}\"\nupstream = \"ai\"\ncredits = 1\n[api]\nprefix = \"/billing\"\n";
+    let text = config(&upstream, &stripe, "") + all;
+    let shop = Shop::open_on(stripe, upstream, text);
+    let request = shop.gateway.client.post(shop.gateway.url("/billing/buy"));
+    let request = request.bearer_auth(token("alice")).body(r#"{"pack":"pack-500"}"#);
+    let session = Answer::of(request).await.expect(200)["session_id"].clone();
+    shop.deliver_all(&shop.stripe.pay(session.as_str().unwrap())).await;
+    shop.expect_lines("alice", &[("grant", 500.0)]).await;
+    assert_eq!(shop.upstream.seen().len(), 0, "no event goes upstream");
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_fills_the_memory_through_the_webhook() {
+    let shop = Shop::open().await;
+    shop.bought("alice").await;
+    let before = shop.gateway.resident_kib();
+    let bytes = "x".repeat(64 << 20);
+    for _ in 0..3 {
+        // It may hang up before all of it was sent.
+        let request = shop.gateway.client.post(shop.gateway.url("/webhooks/stripe"));
+        let answer =
+            request.header("stripe-signature", "t=1,v1=00").body(bytes.clone()).send().await;
+        if let Ok(answer) = answer {
+            assert!(answer.status().is_client_error(), "{}", answer.status());
+        }
+    }
+    let grown = shop.gateway.resident_kib().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB");
+    shop.bought("alice").await;
     shop.close().await;
 }

@@ -140,7 +140,7 @@ impl Metrics {
             pack_views,
             checkouts: count("farebox_checkouts_total", "Buyers sent to pay", &["pack"])?,
             purchases: count("farebox_purchases_total", "Packs paid for", &["pack"])?,
-            buyers: gauge("farebox_buyers", "Distinct accounts that ever bought")?,
+            buyers: gauge("farebox_buyers", "Distinct customers that ever bought")?,
             revenue_minor: count(
                 "farebox_revenue_minor_total",
                 "What was paid, in minor units of the currency",

@@ -22,6 +22,9 @@ use crate::metrics::Metrics;
 /// How long a running gateway may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long it may take where it asks Stripe for page after page.
+const STRIPE_LIMIT: Duration = Duration::from_secs(1800);
+
 /// The largest answer that is read in process.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
@@ -44,15 +47,19 @@ pub(super) fn segment(text: &str) -> String {
 impl AdminClient {
     /// Opens the ledger of the config, or finds the gateway that has it.
     pub async fn connect(file: &ConfigFile) -> Result<Self, CliError> {
-        Self::connect_with(file, Sections::LEDGER).await
+        Self::connect_with(file, Sections::LEDGER, ANSWER_LIMIT).await
     }
 
     /// The same for a command that speaks to Stripe.
     pub async fn connect_to_stripe(file: &ConfigFile) -> Result<Self, CliError> {
-        Self::connect_with(file, Sections::LEDGER | Sections::STRIPE).await
+        Self::connect_with(file, Sections::LEDGER | Sections::STRIPE, STRIPE_LIMIT).await
     }
 
-    async fn connect_with(file: &ConfigFile, sections: Sections) -> Result<Self, CliError> {
+    async fn connect_with(
+        file: &ConfigFile,
+        sections: Sections,
+        limit: Duration,
+    ) -> Result<Self, CliError> {
         let Config { ledger: config, stripe, .. } = file.load(sections)?;
         let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
         match open_ledger(&config.path, config.durability, metrics.clone()).await {
@@ -65,19 +72,19 @@ impl AdminClient {
                 let router = api::admin(shop, token.clone(), Readiness::default());
                 Ok(Self::Here { router, token, pipeline })
             }
-            Err(LedgerError::Locked { .. }) => Self::reach(file),
+            Err(LedgerError::Locked { .. }) => Self::reach(file, limit),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn reach(file: &ConfigFile) -> Result<Self, CliError> {
+    fn reach(file: &ConfigFile, limit: Duration) -> Result<Self, CliError> {
         let server = file.load(Sections::SERVER)?.server;
         let server = server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
         let mut address = server.admin;
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build();
+        let client = reqwest::Client::builder().timeout(limit).no_proxy().build();
         let client = client.map_err(|error| CliError::Failed(error.to_string()))?;
         Ok(Self::Running { client, address, token: server.admin_token })
     }

@@ -40,6 +40,17 @@ impl EventState {
     }
 }
 
+/// An event of Stripe's to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Stripe's id of it; once only.
+    pub id: Arc<str>,
+    /// Stripe's name of its kind.
+    pub kind: Arc<str>,
+    /// The JSON, as it was signed.
+    pub payload: Arc<str>,
+}
+
 /// An event in the inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeEvent {

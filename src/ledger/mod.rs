@@ -30,14 +30,15 @@ pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use error::LedgerError;
 pub use handle::Ledger;
 pub use hold::Hold;
-pub use inbox::{EventState, StripeEvent};
+pub use inbox::{EventState, NewEvent, StripeEvent};
 pub use key::{KeyHash, KeyHashError, KeyRecord};
 pub use operation::{
-    Balance, Ending, Entry, EntryKind, HoldId, IdError, NewEvent, NewHold, Operation, OperationId,
-    Origin, Outcome, Posting, Refusal, TakeFacts,
+    Balance, Ending, Entry, EntryKind, HoldId, IdError, NewHold, Operation, OperationId, Origin,
+    Outcome, Posting, Refusal,
 };
 pub use payment::{
     Dispute, Due, Facts, Money, OnDispute, Payment, Progress, Refund, Sale, Settled, Stage,
+    TakeFacts,
 };
 pub use pipeline::Pipeline;
 pub use report::{Difference, FoldReport, ReconcileReport};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
-use super::inbox::EventState;
+use super::inbox::{EventState, NewEvent};
 use super::key::KeyRecord;
-use super::payment::{Facts, OnDispute, Settled};
+use super::payment::{Settled, TakeFacts};
 use super::report::{Difference, FoldReport};
 
 /// The id of a hold. For a proxied call it is the call's request id, made here and never
@@ -218,30 +218,6 @@ pub struct Posting {
     pub amount: SignedCredits,
     /// In the maker's words, for people who read the ledger.
     pub reason: Option<Arc<str>>,
-}
-
-/// An event of Stripe's to be kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewEvent {
-    /// Stripe's id of it; once only.
-    pub id: Arc<str>,
-    /// Stripe's name of its kind.
-    pub kind: Arc<str>,
-    /// The JSON, as it was signed.
-    pub payload: Arc<str>,
-}
-
-/// Facts about a payment to be taken up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TakeFacts {
-    /// The event that they are from, which this ends.
-    pub event: Option<Arc<str>>,
-    /// The facts.
-    pub facts: Facts,
-    /// What a dispute does to the account.
-    pub on_dispute: OnDispute,
-    /// Why credits are taken back or given back, for people who read the ledger.
-    pub because: Arc<str>,
 }
 
 /// One thing asked of a ledger.

@@ -9,9 +9,9 @@ use crate::credits::{Credits, SignedCredits};
 
 use super::books::{KeptCustomer, Undo};
 use super::desk::Desk;
-use super::inbox::{EventState, StripeEvent};
-use super::operation::{EntryKind, NewEvent, OperationId, Outcome, Refusal, TakeFacts};
-use super::payment::{Due, Facts, Payment, Settled};
+use super::inbox::{EventState, NewEvent, StripeEvent};
+use super::operation::{EntryKind, OperationId, Outcome, Refusal};
+use super::payment::{Due, Facts, Payment, Settled, TakeFacts};
 
 impl Desk<'_> {
     pub fn keep_event(&mut self, new: &NewEvent) -> Result<Outcome, Refusal> {

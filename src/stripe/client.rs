@@ -81,8 +81,13 @@ impl Client {
     /// With the key and the address of `config`.
     ///
     /// # Errors
-    /// Where the key cannot be sent in a header, or the address is none.
+    /// Where the key cannot be sent in a header, the address is none, or the system trusts nobody.
     pub fn new(config: &StripeConfig) -> Result<Self, ApiError> {
+        if rustls_native_certs::load_native_certs().certs.is_empty() {
+            let missing = "this system has no certificate authorities; install ca-certificates, or \
+                           name their file in SSL_CERT_FILE";
+            return Err(ApiError::Unreachable(missing.to_owned()));
+        }
         // async-stripe takes the process's default, and two kinds are linked in. Whoever came first
         // has set one that does as well.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

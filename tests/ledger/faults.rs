@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::process::Command;
 
-use farebox::ledger::{Backend as _, Operation, Origin, Outcome, Refusal};
+use farebox::ledger::{Backend as _, Operation, Origin, Outcome, Refusal, Stage};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sqlx::Executor as _;
 
@@ -12,10 +12,12 @@ use crate::house::{
     HOUR_MS, House, account, api_hold, api_release, call_capture, credits, eventually, grant,
     hold_of, on_every_ledger, poll_once,
 };
+use crate::payments;
 
 on_every_ledger!("current_thread":
     a_full_disk_refuses_holds_and_loses_nothing,
     a_grant_that_was_not_written_is_never_answered_as_done,
+    a_freeze_that_was_not_written_freezes_nobody,
     a_stop_waits_for_the_disk,
     a_commit_in_doubt_is_settled_by_the_file,
 );
@@ -114,6 +116,35 @@ async fn a_full_disk_refuses_holds_and_loses_nothing(house: House) {
     let ledger = house.open().await;
     assert_eq!(ledger.has("alice").await, (format!("{}", 105 - 34 - more), "0".to_owned()));
     assert_eq!(ledger.entries("alice").await.len(), 4 + more);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_freeze_that_was_not_written_freezes_nobody(house: House) {
+    if !alone(&house, "a_freeze_that_was_not_written_freezes_nobody") {
+        return;
+    }
+    let ledger = house.open_with("100").await;
+    payments::take(&ledger, payments::paid()).await.unwrap();
+    fill_disk();
+    let dispute = payments::disputed(Stage::Standing);
+    assert_eq!(payments::take(&ledger, dispute.clone()).await, Err(Refusal::Unavailable));
+    let kept = ledger.ask(payments::event("evt_1")).await;
+    assert_eq!(kept, Outcome::Refused(Refusal::Unavailable), "Stripe is to send it again");
+    free_disk();
+    eventually("calls are taken again", async || match ledger.call("1").await {
+        Ok(hold) => {
+            hold.release();
+            true
+        }
+        Err(refusal) => {
+            assert_eq!(refusal, Refusal::Unavailable, "not frozen");
+            false
+        }
+    })
+    .await;
+    payments::take(&ledger, dispute).await.unwrap();
+    assert_eq!(ledger.call("1").await.unwrap_err(), Refusal::Frozen);
     ledger.reconciles().await;
     ledger.stop().await;
 }

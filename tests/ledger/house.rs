@@ -216,7 +216,7 @@ impl Running {
 
     /// Balance and held credits of an account, as text.
     pub async fn has(&self, who: &str) -> (String, String) {
-        let Balance { balance, held } =
+        let Balance { balance, held, .. } =
             self.balance(&account(who)).await.unwrap().unwrap_or_default();
         (balance.to_string(), held.to_string())
     }

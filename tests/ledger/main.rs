@@ -11,5 +11,6 @@ mod house;
 mod last_credit;
 mod lifetimes;
 mod model;
+mod payments;
 mod plain;
 mod upkeep;

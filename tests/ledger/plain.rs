@@ -85,6 +85,7 @@ impl Model {
         Balance {
             balance: SignedCredits::from_micros(self.total(who)).unwrap(),
             held: Credits::from_micros(self.held(who) as u64).unwrap(),
+            frozen: false,
         }
     }
 

@@ -6,7 +6,7 @@ mod record;
 mod tests;
 
 pub use facts::{Dispute, Due, Facts, Money, OnDispute, Progress, Refund, Sale, Stage};
-pub use record::{Payment, Settled};
+pub use record::{Payment, Settled, TakeFacts};
 
 /// Credits in a stored document: a count of micro-credits.
 mod micros {

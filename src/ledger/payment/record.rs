@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::AccountId;
 use crate::credits::Credits;
 
-use super::facts::{Facts, Progress};
+use super::facts::{Facts, OnDispute, Progress};
 
 /// A payment as the ledger keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,19 @@ impl Payment {
         }
         true
     }
+}
+
+/// Facts about a payment to be taken up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeFacts {
+    /// The event that they are from, which this ends.
+    pub event: Option<Arc<str>>,
+    /// The facts.
+    pub facts: Facts,
+    /// What a dispute does to the account.
+    pub on_dispute: OnDispute,
+    /// Why credits are taken back or given back, for people who read the ledger.
+    pub because: Arc<str>,
 }
 
 /// What taking up facts did.

@@ -10,7 +10,7 @@ use super::*;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::books::{Books, Changes, Known, Now};
-use crate::ledger::operation::{Operation, Outcome, Posting, Refusal, TakeFacts};
+use crate::ledger::operation::{Operation, Outcome, Posting, Refusal};
 use crate::ledger::{EntryKind, HoldId, NewHold, OperationId, Origin};
 
 const PAID: u64 = 7900;

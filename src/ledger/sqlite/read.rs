@@ -212,18 +212,19 @@ const CHECKS: [&str; 7] = [
      (SELECT 1 FROM entries e WHERE e.operation = 'capture:' || h.id)",
     "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
      FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
-    // What a payment granted and took back is what its entries, folded ones too, add up to. (';'
-    // is what follows ':'.)
+    // What a payment granted and took back is what its entries, folded ones too, add up to. They are
+    // called as the payment and, from ':' to ';', after it.
     "SELECT account, 'payment ' || id || ' has moved ' || moved || ' micro-credits, its entries \
-     add up to ' || total AS what FROM \
-     (SELECT p.account, p.id, p.document->>'granted' - p.document->>'taken' AS moved, \
-      (SELECT coalesce(sum(e.amount), 0) FROM \
-       (SELECT operation, amount FROM entries UNION ALL SELECT operation, amount FROM \
-        folded_operations) e WHERE e.operation = 'stripe:' || s.session \
-       OR (e.operation > 'stripe:' || s.session || ':' AND e.operation < 'stripe:' || s.session \
-        || ';')) AS total \
-      FROM payments p, (SELECT id, document->>'$.facts.sale.session' AS session FROM payments) s \
-      WHERE s.id = p.id AND p.account IS NOT NULL) WHERE moved <> total",
+     add up to ' || total AS what FROM (SELECT account, id, moved, \
+      (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \
+      (SELECT coalesce(sum(amount), 0) FROM folded_operations WHERE operation = name) + \
+      (SELECT coalesce(sum(amount), 0) FROM entries \
+       WHERE operation > name || ':' AND operation < name || ';') + \
+      (SELECT coalesce(sum(amount), 0) FROM folded_operations \
+       WHERE operation > name || ':' AND operation < name || ';') AS total \
+      FROM (SELECT account, id, document->>'granted' - document->>'taken' AS moved, \
+       'stripe:' || (document->>'$.facts.sale.session') AS name \
+       FROM payments WHERE account IS NOT NULL)) WHERE moved <> total",
 ];
 
 async fn reconcile(connection: &mut SqliteConnection) -> Result<ReconcileReport, LedgerError> {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::shop::{PRICE, Shop};
+use crate::support::random::Random;
 use crate::support::stripe::event::VERSIONS;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,6 +125,29 @@ async fn a_refund_that_the_bank_sends_back_returns_its_credits() {
     shop.deliver_all(&failed).await;
     let lines = [("grant", 500.0), ("clawback", -250.0), ("reinstatement", 250.0)];
     shop.expect_lines("alice", &lines).await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refunds_beside_one_that_failed_count_in_any_order() {
+    let mut random = Random::seeded();
+    let shop = Shop::open().await;
+    for n in 0..40 {
+        let account = format!("buyer-{n}");
+        let session = shop.bought(&account).await;
+        let (failing, mut events) = shop.stripe.refund(&session, 3950);
+        // Another one before it came back, or after.
+        if n % 2 == 0 {
+            events.extend(shop.stripe.refund(&session, 1975).1);
+            events.extend(shop.stripe.fail_refund(&failing));
+        } else {
+            events.extend(shop.stripe.fail_refund(&failing));
+            events.extend(shop.stripe.refund(&session, 1975).1);
+        }
+        random.shuffle(&mut events);
+        shop.deliver_all(&events).await;
+        shop.expect_balance(&account, 375).await;
+    }
     shop.close().await;
 }
 

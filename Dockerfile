@@ -1,9 +1,11 @@
 # Farebox in a small image that runs as nobody in particular:
 #   docker build -t farebox .
-#   docker run -p 8080:8080 -v "$PWD/gateway.toml:/var/lib/farebox/gateway.toml:ro" -v farebox:/var/lib/farebox \
+#   docker run --stop-timeout 45 -p 8080:8080 -v "$PWD/gateway.toml:/var/lib/farebox/gateway.toml:ro" -v farebox:/var/lib/farebox \
 #       -e FAREBOX_ADMIN_TOKEN -e JWT_SECRET … farebox
-# In the container the gateway must listen on 0.0.0.0 to be reached. The ledger stands beside the
-# config, in a volume: it holds the credits.
+# In the container the gateway must listen on 0.0.0.0 to be reached. An embedded ledger stands beside
+# the config, in a volume: it holds the credits. A stop may take drain_delay and shutdown_timeout,
+# longer than the ten seconds that Docker waits by itself. Several gateways: docker-compose.yml,
+# deploy/k8s.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential ca-certificates cmake \

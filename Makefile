@@ -7,7 +7,9 @@ SHELL := bash
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SDK_VENV := $(TARGET_DIR)/sdk-venv
-STRIPE_VENV := $(TARGET_DIR)/stripe-venv
+DEPLOY_VENV := $(TARGET_DIR)/deploy-venv
+PROMTOOL := $(TARGET_DIR)/tools/promtool
+STRIPE_VENV := $(TARGET_DIR)/buying-venv
 NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 
@@ -26,7 +28,7 @@ run: setup-run ## Build Farebox and start its demo: no config, no server, a fund
 	cargo run --release -- demo
 
 .PHONY: test
-test: setup-test fmt-check clippy shellcheck deny docs test-doc test-sdk test-rust ## Every check and every test, as CI runs them
+test: setup-test fmt-check clippy shellcheck deny docs test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them
 
 .PHONY: lint
 lint: setup-test fmt-check clippy shellcheck deny ## The checks without the tests
@@ -47,6 +49,14 @@ deny: ## Licences, sources and advisories of the dependencies
 docs: ## Build the API documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+.PHONY: test-rules test-deploy
+test-rules: ## Prometheus' rules and alerts, against what gateways would show
+	cd deploy/prometheus && $(abspath $(PROMTOOL)) check config prometheus.yml
+	cd deploy/prometheus && $(abspath $(PROMTOOL)) test rules *_test.yml
+test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runbook, against the code
+	cargo build --locked --bin farebox
+	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox PROMTOOL=$(PROMTOOL) $(DEPLOY_VENV)/bin/python tests/deploy/test_deploy.py
+
 .PHONY: test-rust test-orders test-doc test-sdk stripe-venv
 test-rust: stripe-venv ## The Rust tests alone
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python \
@@ -63,9 +73,7 @@ test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against th
 stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests
 
 # Each in a folder of its own, made anew when the pinned versions change.
-$(SDK_VENV)/installed: tests/sdk/requirements.txt
-$(STRIPE_VENV)/installed: tests/buying/requirements.txt
-$(SDK_VENV)/installed $(STRIPE_VENV)/installed:
+$(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt
 	python3 -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@

@@ -10,6 +10,7 @@
 # what to install and exits 1. It touches nothing that is there already. Rust itself is yours to
 # install: which toolchain you use is no script's business.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Tools that cargo builds; newer ones may ask for a newer Rust than ours.
 readonly nextest_version=0.9.143 deny_version=0.20.2
@@ -21,6 +22,9 @@ packages=() # Debian's names of what is missing
 reasons=()
 
 have() { command -v "$1" >/dev/null 2>&1; }
+have_any() { have "$1" || have "$2"; }
+# Debian keeps the server's programs off the PATH, in a folder of each version.
+have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 
 # need PACKAGE WHY CHECK…: the package is missing if the check fails.
 need() {
@@ -41,6 +45,15 @@ need_for_test() {
     need python3 "runs the official OpenAI and Stripe SDKs beside the gateway" have python3
     need python3-venv "gives each SDK a folder of its own" python3 -c 'import ensurepip, venv'
     need shellcheck "checks the scripts" have shellcheck
+    need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
+    need libfaketime "moves the clock under a running gateway" ls /usr/lib/*/faketime/libfaketimeMT.so.1
+    need e2fsprogs "makes the ledger's files immutable" have chattr
+    need_for_cluster
+}
+
+need_for_cluster() {
+    need redis-server "a private one decides over each test's holds" have_any redis-server valkey-server
+    need postgresql "a private one remembers each test's ledger" have_postgres
 }
 
 need_for_bench() {
@@ -74,14 +87,48 @@ install_packages() {
     fi
     say "installing with apt-get: ${packages[*]}"
     "${as_root[@]}" apt-get update -qq
+    keep_services_stopped
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+# Packages with a service start it: Redis, Postgres or nginx would listen on this machine from then
+# on, and nobody asked for that. policy-rc.d is Debian's way to say no; ours goes after the install.
+keep_services_stopped() {
+    local policy=/usr/sbin/policy-rc.d
+    if [[ -e $policy ]]; then return; fi
+    say "services of these packages are not started now (what runs already goes on)"
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+    # shellcheck disable=SC2064 # as it is now
+    trap "${as_root[*]} rm -f $policy" EXIT
 }
 
 install_cargo_tool() { # NAME VERSION WHY
     if cargo "${1#cargo-}" --version >/dev/null 2>&1; then return; fi
     say "building $1 $2 (some minutes, once): $3"
     cargo install --locked --version "$2" "$1"
+}
+
+# The program alone, out of Debian's package: installing that would also start a Prometheus.
+unpack_promtool() {
+    local promtool=${CARGO_TARGET_DIR:-target}/tools/promtool
+    if "$promtool" --version >/dev/null 2>&1; then return; fi
+    mkdir -p "${promtool%/*}"
+    if have promtool; then
+        ln -sf "$(command -v promtool)" "$promtool"
+        return
+    fi
+    have apt-get || die "promtool is missing: install Prometheus' tools: they test the rules and alerts"
+    say "unpacking promtool from the package prometheus, which stays uninstalled: it tests the rules and alerts"
+    local folder
+    folder=$(mktemp -d)
+    # As root, apt would otherwise download as a user that cannot write here, and say so.
+    (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root prometheus) ||
+        die "the package prometheus cannot be had: run apt-get update as root, then this again"
+    dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$promtool"
+    chmod +x "$promtool"
+    rm -r "$folder"
 }
 
 what=${1:-all}
@@ -97,6 +144,7 @@ install_packages
 case $what in
     test | all)
         check_rust test
+        unpack_promtool
         install_cargo_tool cargo-nextest "$nextest_version" "runs the tests, each in a process of its own"
         install_cargo_tool cargo-deny "$deny_version" "checks licences, sources and advisories of the dependencies"
         ;;

@@ -1,7 +1,6 @@
 //! The composition root: reads the config, opens the ledger, starts the services, stops them.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +15,11 @@ use crate::api::{self, Readiness};
 use crate::config::{Config, Mistake};
 use crate::identify::{AuthConfig, Identifier, KeyRing};
 use crate::ledger::{
-    CreditsConfig, Durability, KeyRecord, Ledger, LedgerError, Pipeline, SqliteLedger,
+    BackendKind, ClusterLedger, CreditsConfig, KeyRecord, Ledger, LedgerConfig, LedgerError,
+    Pipeline, SqliteLedger,
 };
 use crate::metrics::Metrics;
-use crate::price::{PackConfig, PriceTable, RouteConfig, list_packs, list_prices};
+use crate::price::{PackConfig, PriceTable, RouteConfig, credit_price, list_packs, list_prices};
 use crate::proxy::{
     CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, ServerConfig, TlsFiles,
     TlsFilesError, Upstream, UpstreamConfig,
@@ -35,6 +35,9 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// How often a stop looks whether it is done.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How often it is looked whether another gateway made or revoked an API key.
+const FOLLOW_KEYS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a gateway cannot start, or cannot take up a new config.
 #[derive(Debug, thiserror::Error)]
@@ -119,8 +122,7 @@ impl Gateway {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let (ledger, pipeline) =
-            open_ledger(&config.ledger.path, config.ledger.durability, metrics.clone()).await?;
+        let (ledger, pipeline) = open_ledger(&config.ledger, metrics.clone()).await?;
         let own_url = public_socket.local_addr().map_or_else(
             |_| config.api.prefix.clone(),
             |address| format!("http://{address}{}", config.api.prefix),
@@ -142,7 +144,7 @@ impl Gateway {
         let (stop, stopping) = watch::channel(false);
         let (cut_off, cut) = watch::channel(false);
         let (closing, closed) = watch::channel(false);
-        let readiness = Readiness::default();
+        let readiness = Readiness::new(&metrics);
         let live = Arc::new(ArcSwap::from_pointee(live));
         let in_flight = CallsInFlight::new(metrics.calls_in_flight.clone());
         let gate = Gate::new(
@@ -183,6 +185,7 @@ impl Gateway {
             background.spawn(serve_private(socket, health, closed.clone()));
         }
         background.spawn(refresh_keys(shop.clone(), stopping.clone()));
+        background.spawn(until(stopping.clone(), follow_keys(shop.clone())));
         background.spawn(until(closed, examine(shop.ledger.clone())));
         if let Some(sales) = shop.sales.clone() {
             background.spawn(until(stopping.clone(), async move { sales.run().await }));
@@ -217,6 +220,11 @@ impl Gateway {
     /// The ledger in use, for the demo and for tests.
     pub fn ledger(&self) -> &Ledger {
         &self.shop.ledger
+    }
+
+    /// What is counted, for tests.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shop.metrics
     }
 
     /// Has a key that the ledger stores identify callers.
@@ -284,18 +292,27 @@ async fn finish_calls(
     idle_by(Instant::now() + CUT_OFF).await;
 }
 
-/// Opens the embedded ledger and starts its pipeline.
+/// Opens the ledger of the config and starts its pipeline.
 ///
 /// # Errors
-/// Where it is in use by another process, or cannot be read.
+/// Where it is in use by another process, cannot be reached, or cannot be read.
 pub async fn open_ledger(
-    path: &Path,
-    durability: Durability,
+    config: &LedgerConfig,
     metrics: Metrics,
 ) -> Result<(Ledger, Pipeline), LedgerError> {
-    let backend = SqliteLedger::open(path, durability, metrics.clone()).await?;
-    let reader = backend.reader().await?;
-    Ok(Ledger::start(backend, reader, metrics))
+    match config.backend {
+        BackendKind::Embedded => {
+            let backend =
+                SqliteLedger::open(&config.path, config.durability, metrics.clone()).await?;
+            let reader = backend.reader().await?;
+            Ok(Ledger::start(backend, reader, metrics))
+        }
+        BackendKind::Redis => {
+            let backend = ClusterLedger::open(config, metrics.clone()).await?;
+            let reader = backend.reader();
+            Ok(Ledger::start(backend, reader, metrics))
+        }
+    }
 }
 
 /// Opens the sales of a ledger, where the config has `[stripe]`. `own_url` is where Farebox's own
@@ -373,8 +390,29 @@ async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError>
     for upstream in &upstreams {
         upstream.resolve().await;
     }
-    Live::new(Arc::new(catalogue), &upstreams, metrics)
-        .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))
+    let live = Live::new(Arc::new(catalogue), &upstreams, metrics)
+        .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))?;
+    show_margins(&live.catalogue.prices, &config.packs, metrics);
+    Ok(live)
+}
+
+/// Shows what calls cost the operator and what their credits sell for, and no more what they did
+/// before. Rules for different methods of one path share its label: the dearest is shown.
+fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
+    metrics.route_cost_minor.reset();
+    for route in prices.routes() {
+        if let Some(cost) = route.cost {
+            let labels = [route.label(), &cost.currency().code().to_ascii_lowercase()];
+            let shown = metrics.route_cost_minor.with_label_values(&labels);
+            shown.set(shown.get().max(cost.as_minor_metric()));
+        }
+    }
+    metrics.credit_price_minor.reset();
+    if let Some(price) = credit_price(packs) {
+        let currency = price.currency().code().to_ascii_lowercase();
+        let shown = metrics.credit_price_minor.with_label_values(&[&currency]);
+        shown.set(price.as_minor_metric());
+    }
 }
 
 fn limits(server: &ServerConfig) -> Limits {
@@ -403,6 +441,27 @@ async fn serve_private(socket: TcpListener, router: Router, closed: watch::Recei
 
 async fn refresh_keys(shop: Arc<Shop>, stopping: watch::Receiver<bool>) {
     shop.identifier.run(stopping).await;
+}
+
+/// Takes up the keys that other gateways of the same ledger make and revoke.
+async fn follow_keys(shop: Arc<Shop>) {
+    let mut version = 0;
+    loop {
+        match shop.ledger.read().key_changes(version).await {
+            // All that changes them passes through this process.
+            Ok(None) => return,
+            Ok(Some(changes)) => {
+                version = changes.version;
+                for key in changes.keys {
+                    if shop.keys.insert(key).is_err() {
+                        tracing::error!("two API keys share an id; run `farebox reconcile`");
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "changes of the API keys cannot be read"),
+        }
+        tokio::time::sleep(FOLLOW_KEYS_EVERY).await;
+    }
 }
 
 /// Looks the ledger over once after a start, and says what does not hold.

@@ -1,15 +1,16 @@
 //! Every metric, declared once. Credit metrics count whole credits; no account is ever a label.
 
 use prometheus::{
-    CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 /// Handles to every metric of one gateway. Cheap to clone; all clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// `farebox_requests_total{route,code}`
+    /// `farebox_requests_total{route,code}`; 499 for a client that left before an answer, 503 also
+    /// for a call that a stop cut off before one.
     pub requests: IntCounterVec,
     /// `farebox_request_seconds{route}`: the whole call.
     pub request_seconds: HistogramVec,
@@ -29,8 +30,23 @@ pub struct Metrics {
     pub ledger_commit_seconds: Histogram,
     /// `farebox_ledger_sync_lag_seconds`: how old the oldest acknowledged, unwritten operation is.
     pub ledger_sync_lag_seconds: Gauge,
+    /// `farebox_ledger_epoch`: which life of Redis's data this is; 0 in the embedded ledger.
+    pub ledger_epoch: IntGauge,
+    /// `farebox_ledger_recoveries_total`: how often this gateway brought the ledger back after Redis
+    /// had lost data.
+    pub ledger_recoveries: IntCounter,
+    /// `farebox_ledger_outbox_batches`: batches in Redis that wait for Postgres.
+    pub ledger_outbox: IntGauge,
+    /// `farebox_ledger_redis_memory_bytes`
+    pub ledger_redis_memory: IntGauge,
     /// `farebox_ledger_up`: 0 while the ledger cannot write.
     pub ledger_up: IntGauge,
+    /// `farebox_route_cost_minor{route,currency}`: the operator's own cost of one call.
+    pub route_cost_minor: GaugeVec,
+    /// `farebox_credit_price_minor{currency}`: what one credit sells for.
+    pub credit_price_minor: GaugeVec,
+    /// `farebox_ready`: what `/readyz` says.
+    pub ready: IntGauge,
     /// `farebox_calls_in_flight`
     pub calls_in_flight: IntGauge,
     /// `farebox_connections`
@@ -49,6 +65,9 @@ pub struct Metrics {
     /// (kept, not yet taken up), duplicate, unsigned, unreadable, unavailable.
     pub stripe_webhooks: IntCounterVec,
 }
+
+const OUTCOMES: [&str; 4] = ["captured", "released", "expired", "refused"];
+const SOURCES: [&str; 4] = ["admin", "signup", "stripe", "import"];
 
 const ROUTES_SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
@@ -80,11 +99,19 @@ impl Metrics {
             let metric = IntGauge::new(name, help)?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
+        let amount = |name: &str, help: &str, labels: &[&str]| {
+            let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
         let single = |name: &str, help: &str, buckets: &[f64]| {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             let metric = Histogram::with_opts(options)?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
+        let credits_granted = sum("farebox_credits_granted_total", "Credits added", &["source"])?;
+        for source in SOURCES {
+            credits_granted.with_label_values(&[source]);
+        }
         let sync_lag = Gauge::new(
             "farebox_ledger_sync_lag_seconds",
             "Age of the oldest operation that was acknowledged and is not yet durable",
@@ -93,6 +120,11 @@ impl Metrics {
         let pack_views =
             IntCounter::new("farebox_pack_views_total", "Times the list of packs was asked for")?;
         registry.register(Box::new(pack_views.clone()))?;
+        let recoveries = IntCounter::new(
+            "farebox_ledger_recoveries_total",
+            "Times this gateway brought the ledger back after Redis had lost data",
+        )?;
+        registry.register(Box::new(recoveries.clone()))?;
         Ok(Self {
             requests: count(
                 "farebox_requests_total",
@@ -122,7 +154,7 @@ impl Metrics {
                 "Credits set aside and given back",
                 &["route"],
             )?,
-            credits_granted: sum("farebox_credits_granted_total", "Credits added", &["source"])?,
+            credits_granted,
             ledger_batch_size: single(
                 "farebox_ledger_batch_size",
                 "Operations decided together",
@@ -134,7 +166,28 @@ impl Metrics {
                 &SHORT_SECONDS,
             )?,
             ledger_sync_lag_seconds: sync_lag,
+            ledger_epoch: gauge("farebox_ledger_epoch", "Which life of Redis's data this is")?,
+            ledger_recoveries: recoveries,
+            ledger_outbox: gauge(
+                "farebox_ledger_outbox_batches",
+                "Batches in Redis that wait for Postgres",
+            )?,
+            ledger_redis_memory: gauge(
+                "farebox_ledger_redis_memory_bytes",
+                "Memory that Redis says it uses",
+            )?,
             ledger_up: gauge("farebox_ledger_up", "1 while the ledger can write")?,
+            route_cost_minor: amount(
+                "farebox_route_cost_minor",
+                "What one call costs the operator, in minor units of the currency",
+                &["route", "currency"],
+            )?,
+            credit_price_minor: amount(
+                "farebox_credit_price_minor",
+                "What one credit sells for in the smallest pack, in minor units of the currency",
+                &["currency"],
+            )?,
+            ready: gauge("farebox_ready", "1 while the gateway wants new calls")?,
             calls_in_flight: gauge("farebox_calls_in_flight", "Calls being served")?,
             connections: gauge("farebox_connections", "Open connections on the public listener")?,
             pack_views,
@@ -153,6 +206,16 @@ impl Metrics {
             )?,
             registry,
         })
+    }
+
+    /// Has the counters of a route's credits begin at 0. A counter that appears with its first
+    /// event hides it: Prometheus sees no increase.
+    pub fn begin_route(&self, route: &str) {
+        for outcome in OUTCOMES {
+            self.holds.with_label_values(&[route, outcome]);
+        }
+        self.credits_captured.with_label_values(&[route]);
+        self.credits_released.with_label_values(&[route]);
     }
 
     /// The metrics as Prometheus scrapes them.

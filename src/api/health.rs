@@ -1,28 +1,31 @@
 //! What probes and scrapers ask, without a token.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
+use prometheus::IntGauge;
 
 use crate::metrics::Metrics;
 
 /// Whether the gateway wants new calls: its config and migrations are done, and it is not
-/// stopping.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+/// stopping. It is kept in `farebox_ready`, so that probe and metric cannot differ.
+#[derive(Clone, Debug)]
+pub struct Readiness(IntGauge);
 
 impl Readiness {
+    /// Not ready yet.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self(metrics.ready.clone())
+    }
+
     /// Says so from now on.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.0.set(i64::from(ready));
     }
 
     /// As last said.
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.get() == 1
     }
 }
 

@@ -12,7 +12,8 @@ use super::body::Json;
 use super::caller::ServiceCaller;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits, json_number};
-use crate::ledger::{HoldId, NewHold, Operation, Origin, Outcome};
+use crate::ledger::{HoldEnd, HoldId, NewHold, Operation, Origin, Outcome};
+use crate::metrics::Metrics;
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
@@ -93,6 +94,7 @@ pub(super) async fn hold(
             format!("`ttl_seconds` va de 1 à {MAX_TTL_SECS}."),
         )));
     }
+    let label = route.clone();
     let hold = NewHold {
         id,
         account: caller.account.clone(),
@@ -107,7 +109,10 @@ pub(super) async fn hold(
             let body = HoldBody { id: request.id, account: caller.account, credits, available };
             Ok((StatusCode::CREATED, axum::Json(body)))
         }
-        Outcome::Refused(refusal) => Err(shop.refuse(refusal, credits)),
+        Outcome::Refused(refusal) => {
+            shop.metrics.holds.with_label_values(&[&*label, "refused"]).inc();
+            Err(shop.refuse(refusal, credits))
+        }
         _ => Err(Problem::ledger_unavailable()),
     }
 }
@@ -176,13 +181,32 @@ async fn end(
     id: String,
     operation: Operation,
 ) -> Result<axum::Json<EndBody>, Problem> {
-    let (state, after) = match shop.ledger.ask(operation).await {
-        Outcome::Captured { after, .. } => ("captured", after),
-        Outcome::Released { after } => ("released", after),
+    let (state, after, late, settled) = match shop.ledger.ask(operation).await {
+        Outcome::Captured { after, late, settled } => ("captured", after, late, settled),
+        Outcome::Released { after, settled } => ("released", after, false, settled),
         Outcome::Refused(refusal) => return Err(shop.refuse(refusal, Credits::ZERO)),
         _ => return Err(Problem::ledger_unavailable()),
     };
+    if let Some(settled) = settled {
+        count(&shop.metrics, &settled, state, late);
+    }
     Ok(axum::Json(EndBody { id, state, available: after.available() }))
+}
+
+/// Counts the end of a hold. One that is captured late has ended before, when it expired.
+fn count(metrics: &Metrics, settled: &HoldEnd, outcome: &str, late: bool) {
+    let route = &*settled.route;
+    if !late {
+        metrics.holds.with_label_values(&[route, outcome]).inc();
+    }
+    for (credits, counter) in [
+        (settled.captured, &metrics.credits_captured),
+        (settled.released, &metrics.credits_released),
+    ] {
+        if !credits.is_zero() {
+            counter.with_label_values(&[route]).inc_by(credits.as_metric());
+        }
+    }
 }
 
 pub(super) fn bad_id(error: crate::ledger::IdError) -> Problem {

@@ -1,5 +1,6 @@
 //! Account commands speak to the running gateway's admin listener; where none runs, they open
-//! the ledger themselves, under the same lock, and ask the same admin routes in process.
+//! the ledger themselves, under the same lock, and ask the same admin routes in process. On the
+//! cluster ledger they always do: it is shared.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,7 +35,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The admin routes, wherever they are.
 pub(super) enum AdminClient {
     /// A gateway has the ledger.
-    Running { client: reqwest::Client, address: SocketAddr, token: Secret },
+    Running { client: reqwest::Client, address: SocketAddr, token: Secret, limit: Duration },
     /// This process has it.
     Here { router: Router, token: Secret, pipeline: Pipeline },
 }
@@ -47,46 +48,54 @@ pub(super) fn segment(text: &str) -> String {
 impl AdminClient {
     /// Opens the ledger of the config, or finds the gateway that has it.
     pub async fn connect(file: &ConfigFile) -> Result<Self, CliError> {
-        Self::connect_with(file, Sections::LEDGER, ANSWER_LIMIT).await
+        Self::connect_with(file, Sections::LEDGER).await
     }
 
     /// The same for a command that speaks to Stripe.
     pub async fn connect_to_stripe(file: &ConfigFile) -> Result<Self, CliError> {
-        Self::connect_with(file, Sections::LEDGER | Sections::STRIPE, STRIPE_LIMIT).await
+        let client = Self::connect_with(file, Sections::LEDGER | Sections::STRIPE).await?;
+        Ok(client.within(STRIPE_LIMIT))
     }
 
-    async fn connect_with(
-        file: &ConfigFile,
-        sections: Sections,
-        limit: Duration,
-    ) -> Result<Self, CliError> {
-        let Config { ledger: config, stripe, .. } = file.load(sections)?;
+    async fn connect_with(file: &ConfigFile, sections: Sections) -> Result<Self, CliError> {
+        let Config { ledger: mut config, stripe, .. } = file.load(sections)?;
+        // A gateway of this name may be serving; this process is another one.
+        config.gateway_name = None;
         let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
-        match open_ledger(&config.path, config.durability, metrics.clone()).await {
+        match open_ledger(&config, metrics.clone()).await {
             Ok((ledger, pipeline)) => {
                 let (auth, credits) = (AuthConfig::default(), CreditsConfig::default());
                 let sales = open_sales(stripe, &ledger, &metrics, "").await;
                 let sales = sales.map_err(StartError::from)?;
                 let shop = open_shop(ledger, metrics, &auth, credits, "", sales).await?;
                 let token = Secret::new(uuid::Uuid::new_v4().to_string());
-                let router = api::admin(shop, token.clone(), Readiness::default());
+                let readiness = Readiness::new(&shop.metrics);
+                let router = api::admin(shop, token.clone(), readiness);
                 Ok(Self::Here { router, token, pipeline })
             }
-            Err(LedgerError::Locked { .. }) => Self::reach(file, limit),
+            Err(LedgerError::Locked { .. }) => Self::reach(file),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn reach(file: &ConfigFile, limit: Duration) -> Result<Self, CliError> {
+    fn reach(file: &ConfigFile) -> Result<Self, CliError> {
         let server = file.load(Sections::SERVER)?.server;
         let server = server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
         let mut address = server.admin;
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        let client = reqwest::Client::builder().timeout(limit).no_proxy().build();
+        let client = reqwest::Client::builder().no_proxy().build();
         let client = client.map_err(|error| CliError::Failed(error.to_string()))?;
-        Ok(Self::Running { client, address, token: server.admin_token })
+        Ok(Self::Running { client, address, token: server.admin_token, limit: ANSWER_LIMIT })
+    }
+
+    /// Has a running gateway answer within `longer`, for what takes its time.
+    pub fn within(mut self, longer: Duration) -> Self {
+        if let Self::Running { limit, .. } = &mut self {
+            *limit = longer;
+        }
+        self
     }
 
     /// Connects, asks one thing, and closes.
@@ -110,10 +119,11 @@ impl AdminClient {
         body: Option<&Value>,
     ) -> Result<Value, CliError> {
         let (status, answer) = match self {
-            Self::Running { client, address, token } => {
+            Self::Running { client, address, token, limit } => {
                 let no_answer = |error| CliError::NoAnswer { address: *address, error };
                 let url = format!("http://{address}{path}");
-                let mut request = client.request(method, url).bearer_auth(token.expose());
+                let mut request =
+                    client.request(method, url).bearer_auth(token.expose()).timeout(*limit);
                 if let Some(body) = body {
                     request = request.body(body.to_string());
                 }

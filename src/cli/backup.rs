@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
-use crate::ledger::backup;
+use crate::ledger::{BackendKind, backup};
 
 /// Copies the embedded ledger to FILE, while a gateway has it in use or not. The copy is one
 /// moment of it, whole.
@@ -21,6 +21,12 @@ pub(super) struct Backup {
 impl Backup {
     pub fn run(self) -> Result<(), CliError> {
         let config = self.config.load(Sections::LEDGER)?;
+        if config.ledger.backend == BackendKind::Redis {
+            return Err(CliError::Failed(
+                "the cluster ledger is backed up with Postgres: pg_dump, or its archive of WAL"
+                    .to_owned(),
+            ));
+        }
         block_on(async {
             backup(&config.ledger.path, &self.file).await?;
             println!("{} is a copy of {}", self.file.display(), config.ledger.path.display());

@@ -1,5 +1,7 @@
 //! `farebox fold`
 
+use std::time::Duration;
+
 use clap::Args;
 use http::Method;
 use serde_json::json;
@@ -7,8 +9,13 @@ use serde_json::json;
 use super::admin_client::AdminClient;
 use super::{CliError, ConfigFile, block_on};
 
+/// How long a running gateway may take: it folds some ten thousand entries a second, and serves
+/// calls meanwhile.
+const ANSWER_LIMIT: Duration = Duration::from_secs(6 * 3600);
+
 /// Folds each account's old entries into one opening balance, so that the file does not grow for
-/// ever. Their ids still take effect once.
+/// ever. Their ids still take effect once. Calls are served meanwhile; a folding that is cut off
+/// can be made again.
 #[derive(Debug, Args)]
 pub(super) struct Fold {
     #[command(flatten)]
@@ -22,9 +29,10 @@ impl Fold {
     pub fn run(self) -> Result<(), CliError> {
         block_on(async {
             let body = json!({ "before": format!("{}T00:00:00Z", self.before) });
-            let report =
-                AdminClient::ask_once(&self.config, Method::POST, "/admin/fold", Some(&body))
-                    .await?;
+            let admin = AdminClient::connect(&self.config).await?.within(ANSWER_LIMIT);
+            let report = admin.ask(Method::POST, "/admin/fold", Some(&body)).await;
+            admin.close().await?;
+            let report = report?;
             println!("folded {} entries of {} accounts", report["entries"], report["accounts"]);
             Ok(())
         })

@@ -30,9 +30,12 @@ impl Import {
             let mut imported = 0;
             for row in &rows {
                 let path = format!("/admin/accounts/{}/grants", segment(row.get("account")));
-                let reason = "import";
-                let body =
-                    json!({ "credits": row.get("credits"), "id": row.get("id"), "reason": reason });
+                let body = json!({
+                    "credits": row.get("credits"),
+                    "id": row.get("id"),
+                    "reason": "import",
+                    "source": "import",
+                });
                 if let Err(error) = admin.ask(Method::POST, &path, Some(&body)).await {
                     let line = row.line;
                     let file = self.csv.display();

@@ -5,6 +5,7 @@ use clap::Args;
 use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::gateway::open_ledger;
+use crate::ledger::{BackendKind, migrate_cluster};
 use crate::metrics::Metrics;
 
 /// Makes the ledger, or brings its schema up to date.
@@ -18,11 +19,19 @@ impl Migrate {
     pub fn run(self) -> Result<(), CliError> {
         let config = self.config.load(Sections::LEDGER)?;
         block_on(async {
-            let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
-            let (_, pipeline) =
-                open_ledger(&config.ledger.path, config.ledger.durability, metrics).await?;
-            pipeline.stop().await;
-            println!("{} is up to date", config.ledger.path.display());
+            match config.ledger.backend {
+                BackendKind::Embedded => {
+                    let metrics = Metrics::new();
+                    let metrics = metrics.map_err(|error| CliError::Failed(error.to_string()))?;
+                    let (_, pipeline) = open_ledger(&config.ledger, metrics).await?;
+                    pipeline.stop().await;
+                    println!("{} is up to date", config.ledger.path.display());
+                }
+                BackendKind::Redis => {
+                    migrate_cluster(&config.ledger).await?;
+                    println!("the schema {} is up to date", config.ledger.postgres_schema);
+                }
+            }
             Ok(())
         })
     }

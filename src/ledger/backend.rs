@@ -29,6 +29,15 @@ pub struct AccountView {
     pub created_at_ms: i64,
 }
 
+/// What changed among the API keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChanges {
+    /// Up to which change this goes.
+    pub version: i64,
+    /// The keys that are new or changed, as they are now.
+    pub keys: Vec<KeyRecord>,
+}
+
 /// A hold that ended because its time ran out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expired {
@@ -108,6 +117,13 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
 
     /// An account's customer at Stripe.
     async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError>;
+
+    /// The keys that changed after change number `since`, where other gateways change them too;
+    /// `None` where all that changes them passes through this process.
+    async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
+        let _ = since;
+        Ok(None)
+    }
 
     /// Checks what the ledger must always hold.
     async fn reconcile(&self) -> Result<ReconcileReport, LedgerError>;

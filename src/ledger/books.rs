@@ -2,8 +2,10 @@
 //! rules by which an operation is decided are in `desk.rs`. Pure: time and what the disk knows are passed in, and what must reach the
 //! disk comes out as [`Changes`].
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use ahash::{HashMap, HashSet};
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};

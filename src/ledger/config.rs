@@ -25,6 +25,12 @@ pub struct LedgerConfig {
     pub postgres_read_url: Option<Secret>,
     /// What a call waits for before it is forwarded.
     pub durability: Durability,
+    /// A name for this gateway that it keeps over a restart, so that the holds of its calls are given
+    /// back at once after a crash; a new one each time where there is none.
+    pub gateway_name: Option<String>,
+    /// How many credits of one account may be taken in `relaxed` before Postgres knows of it: what
+    /// can be lost if Redis and a gateway are lost at once.
+    pub unsynced_cap: Credits,
 }
 
 /// A kind of ledger.
@@ -47,6 +53,16 @@ pub enum Durability {
     Relaxed,
 }
 
+impl Durability {
+    /// As it is written and stored.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Relaxed => "relaxed",
+        }
+    }
+}
+
 /// `[credits]`: what holds for every account.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -58,6 +74,12 @@ pub struct CreditsConfig {
 }
 
 const LOW_BALANCE: Credits = whole(20);
+
+/// Enough for some thousand calls a second of one account in the quarter of a second that a sync takes.
+const UNSYNCED_CAP: Credits = whole(100_000);
+
+/// The longest name of a gateway, in bytes.
+const MAX_NAME_BYTES: usize = 128;
 
 /// The largest gift to every new account: above it, somebody slipped.
 const MAX_SIGNUP_GRANT: Credits = whole(1_000_000);
@@ -75,6 +97,8 @@ impl Default for LedgerConfig {
             postgres_schema: "farebox".to_owned(),
             postgres_read_url: None,
             durability: Durability::Strict,
+            gateway_name: None,
+            unsynced_cap: UNSYNCED_CAP,
         }
     }
 }
@@ -90,8 +114,15 @@ impl LedgerConfig {
     pub fn check(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
         if self.backend == BackendKind::Redis {
-            let message = "the redis ledger comes in a later version";
-            found.push(Mistake::new("ledger.backend", message, "write backend = \"embedded\""));
+            for (name, url) in
+                [("redis_url", &self.redis_url), ("postgres_url", &self.postgres_url)]
+            {
+                if url.is_none() {
+                    let message = format!("backend = \"redis\" needs `{name}`");
+                    let hint = "set it, or write backend = \"embedded\"";
+                    found.push(Mistake::new(format!("ledger.{name}"), message, hint));
+                }
+            }
         }
         if self.path.as_os_str().is_empty() {
             let hint = "name the file of the ledger: path = \"farebox.db\"";
@@ -107,6 +138,15 @@ impl LedgerConfig {
                 let hint = "set its variable, or remove the line";
                 found.push(Mistake::new(format!("ledger.{name}"), message, hint));
             }
+        }
+        let name = self.gateway_name.as_deref();
+        if name.is_some_and(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
+            let hint = "1 to 128 bytes, another one for each gateway, or remove the line";
+            found.push(Mistake::new("ledger.gateway_name", "`gateway_name` is not a name", hint));
+        }
+        if self.unsynced_cap.is_zero() {
+            let hint = "the most that one account may lose: unsynced_cap = 100000";
+            found.push(Mistake::new("ledger.unsynced_cap", "`unsynced_cap` is zero", hint));
         }
         found.extend(check_schema(&self.postgres_schema));
         found
@@ -166,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_values_and_what_is_not_built_yet_are_refused() {
+    fn empty_and_missing_values_are_refused() {
         let config = LedgerConfig {
             backend: BackendKind::Redis,
             path: PathBuf::new(),
@@ -174,6 +214,6 @@ mod tests {
             ..LedgerConfig::default()
         };
         let keys: Vec<_> = config.check().into_iter().map(|mistake| mistake.key).collect();
-        assert_eq!(keys, ["ledger.backend", "ledger.path", "ledger.redis_url"]);
+        assert_eq!(keys, ["ledger.postgres_url", "ledger.path", "ledger.redis_url"]);
     }
 }

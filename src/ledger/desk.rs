@@ -9,8 +9,8 @@ use crate::credits::{Credits, SignedCredits};
 use super::books::{Account, Books, Changes, EndedHold, Known, LiveHold, Now, Undo};
 use super::key::KeyRecord;
 use super::operation::{
-    Balance, Ending, Entry, EntryKind, HoldId, NewHold, OperationId, Origin, Outcome, Posting,
-    Refusal,
+    Balance, Ending, Entry, EntryKind, HoldEnd, HoldId, NewHold, OperationId, Origin, Outcome,
+    Posting, Refusal,
 };
 
 /// One operation at work on the books.
@@ -106,7 +106,7 @@ impl Desk<'_> {
             let same = entry.amount == -amount.signed()
                 && account.is_none_or(|account| *account == entry.account);
             let after = self.balance(&entry.account);
-            let again = Outcome::Captured { after, late: false };
+            let again = Outcome::Captured { after, late: false, settled: None };
             return if same { Ok(again) } else { Err(Refusal::Conflict) };
         }
         if let Some(live) = self.books.holds.get(id).cloned() {
@@ -129,7 +129,9 @@ impl Desk<'_> {
             )?;
             self.lift_hold(id, &live);
             let after = self.balance(&live.account);
-            return Ok(Outcome::Captured { after, late: false });
+            let released = live.amount.checked_sub(amount).unwrap_or_default();
+            let end = HoldEnd { route: live.route, captured: amount, released };
+            return Ok(Outcome::Captured { after, late: false, settled: told(origin, end) });
         }
         self.capture_late(id, operation, account, amount, route, origin)
     }
@@ -147,7 +149,9 @@ impl Desk<'_> {
     ) -> Result<Outcome, Refusal> {
         let ended = self.known.ended.get(id);
         let owner = match (ended, account) {
-            (Some(ended), _) if ended.ending == Ending::Released => return Err(Refusal::Ended),
+            (Some(ended), _) if ended.ending == Ending::Released && !amount.is_zero() => {
+                return Err(Refusal::Ended);
+            }
             (Some(ended), _) if ended.origin != origin => return Err(Refusal::UnknownHold),
             (Some(ended), _) if amount > ended.amount => {
                 return Err(Refusal::AboveHold { held: ended.amount });
@@ -160,11 +164,13 @@ impl Desk<'_> {
         };
         let owner = owner.ok_or(Refusal::UnknownHold)?;
         if amount.is_zero() {
-            return Ok(Outcome::Released { after: self.balance(&owner) });
+            return Ok(Outcome::Released { after: self.balance(&owner), settled: None });
         }
-        let route = Some(route.clone());
-        self.enter(&owner, operation, EntryKind::Capture, -amount.signed(), route, None)?;
-        Ok(Outcome::Captured { after: self.balance(&owner), late: true })
+        let kind = EntryKind::Capture;
+        self.enter(&owner, operation, kind, -amount.signed(), Some(route.clone()), None)?;
+        let end = HoldEnd { route: route.clone(), captured: amount, released: Credits::ZERO };
+        let after = self.balance(&owner);
+        Ok(Outcome::Captured { after, late: true, settled: told(origin, end) })
     }
 
     pub fn end(
@@ -180,14 +186,17 @@ impl Desk<'_> {
             }
             self.lift_hold(id, &live);
             self.bury(id, Some(live.account.clone()), live.amount, origin, ending);
-            return Ok(Outcome::Released { after: self.balance(&live.account) });
+            let after = self.balance(&live.account);
+            let (captured, released) = (Credits::ZERO, live.amount);
+            let end = HoldEnd { route: live.route, captured, released };
+            return Ok(Outcome::Released { after, settled: told(origin, end) });
         }
         if self.known.entries.contains_key(&OperationId::capture(id)) {
             return Err(Refusal::Ended);
         }
         if let Some(ended) = self.known.ended.get(id) {
             let after = ended.account.as_ref().map(|a| self.balance(a)).unwrap_or_default();
-            return Ok(Outcome::Released { after });
+            return Ok(Outcome::Released { after, settled: None });
         }
         match (origin, account) {
             // The release overtook its hold: leave a tombstone, so that the hold is refused.
@@ -195,7 +204,7 @@ impl Desk<'_> {
                 self.bury(id, Some(account.clone()), Credits::ZERO, origin, ending);
                 self.books.overtaken.insert(id.clone(), self.now.ledger_ms);
                 self.changes.undo.push(Undo::Overtaken(id.clone()));
-                Ok(Outcome::Released { after: self.balance(account) })
+                Ok(Outcome::Released { after: self.balance(account), settled: None })
             }
             _ => Err(Refusal::UnknownHold),
         }
@@ -305,8 +314,7 @@ impl Desk<'_> {
         if let Some(account) = self.books.accounts.get(&live.account).copied() {
             debug_assert!(account.held >= live.amount, "an account holds what its holds add up to");
             let held = account.held.checked_sub(live.amount).unwrap_or_default();
-            self.remember_account(&live.account);
-            self.books.accounts.insert(live.account.clone(), Account { held, ..account });
+            self.put_account(&live.account, Account { held, ..account });
         }
         self.set_hold(id, None);
         // A hold that came and went before it reached the disk leaves no row there.
@@ -340,17 +348,18 @@ impl Desk<'_> {
     }
 
     fn set_account(&mut self, id: &AccountId, account: Account) {
-        self.remember_account(id);
-        let before = self.books.accounts.insert(id.clone(), account);
+        let before = self.put_account(id, account);
         // A hold moves only `held`, which the disk derives from the holds themselves.
         if before.is_none_or(|b| (b.balance, b.seq) != (account.balance, account.seq)) {
             self.changes.touched.insert(id.clone());
         }
     }
 
-    fn remember_account(&mut self, id: &AccountId) {
-        let before = self.books.accounts.get(id).copied();
+    /// Puts it down so that it can be taken back; what was there before.
+    fn put_account(&mut self, id: &AccountId, account: Account) -> Option<Account> {
+        let before = self.books.accounts.insert(id.clone(), account);
         self.changes.undo.push(Undo::Account(id.clone(), before));
+        before
     }
 
     fn set_hold(&mut self, id: &HoldId, hold: Option<LiveHold>) {
@@ -363,4 +372,9 @@ impl Desk<'_> {
         };
         self.changes.undo.push(Undo::Hold(id.clone(), before));
     }
+}
+
+/// What became of a hold, for whoever has no guard that knows it.
+fn told(origin: Origin, end: HoldEnd) -> Option<HoldEnd> {
+    (origin == Origin::Api).then_some(end)
 }

@@ -1,6 +1,8 @@
 //! Why a ledger cannot be opened or read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use sqlx::migrate::MigrateError;
 
 /// An error of the ledger as a whole; an operation that is refused has a
 /// [`Refusal`](super::Refusal) instead.
@@ -15,6 +17,29 @@ pub enum LedgerError {
     Locked {
         /// The ledger's file.
         path: PathBuf,
+    },
+    /// The folder of the file does not exist.
+    #[error(
+        "the ledger {} has no folder to stand in; make the folder, or name another place under \
+         [ledger] path",
+        path.display()
+    )]
+    NoFolder {
+        /// The ledger's file.
+        path: PathBuf,
+    },
+    /// The file, or the folder, may only be read.
+    #[error(
+        "the ledger {} cannot be written: {what}; let the user that runs farebox write to its \
+         folder and to each of its files ({}*), or name another place under [ledger] path",
+        path.display(),
+        path.file_name().unwrap_or_default().display()
+    )]
+    ReadOnly {
+        /// The ledger's file.
+        path: PathBuf,
+        /// What the system or SQLite said.
+        what: String,
     },
     /// A file could not be opened or written.
     #[error("{}: {error}", path.display())]
@@ -38,7 +63,7 @@ pub enum LedgerError {
     },
     /// The schema could not be brought up to date.
     #[error("the ledger's schema could not be brought up to date: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(#[from] MigrateError),
     /// The database failed.
     #[error("the ledger's database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -48,10 +73,66 @@ pub enum LedgerError {
         /// What does not fit.
         what: String,
     },
+    /// Redis failed.
+    #[error("the ledger's Redis failed: {0}")]
+    Redis(#[from] fred::error::Error),
+    /// A store answers too slowly.
+    #[error("{what} does not answer in time")]
+    Slow {
+        /// Which.
+        what: &'static str,
+    },
+    /// This gateway is set up otherwise than the ledger that it would share.
+    #[error("this ledger cannot be shared: {what}; {hint}")]
+    Disagrees {
+        /// In what.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The pipeline has stopped.
     #[error("the ledger is stopping")]
     Stopped,
     /// An operation was refused where that was not expected.
     #[error(transparent)]
     Refused(#[from] super::Refusal),
+}
+
+/// SQLite's primary result codes for what may not be written, or not be opened.
+const READ_ONLY: [u32; 2] = [8, 14];
+
+impl LedgerError {
+    /// The same, in words for whoever opened the ledger at `path`.
+    pub(super) fn on_opening(self, path: &Path) -> Self {
+        let cause = match &self {
+            Self::Database(error)
+            | Self::Migration(MigrateError::Execute(error))
+            | Self::Migration(MigrateError::ExecuteMigration(error, _)) => error,
+            _ => return self,
+        };
+        let code = cause.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+        // The low byte is the primary code, the rest says more.
+        match code.map(|code| code & 0xff) {
+            Some(code) if READ_ONLY.contains(&code) => {
+                Self::ReadOnly { path: path.to_owned(), what: cause.to_string() }
+            }
+            _ => self,
+        }
+    }
+
+    /// True where a store could not be reached or does not answer, rather than said no.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Slow { .. } | Self::Redis(_) => true,
+            Self::Database(error) => match error {
+                sqlx::Error::Database(said) => {
+                    // It is starting or stopping, or has no connection left.
+                    said.code().is_some_and(|code| code.starts_with("57P") || code == "53300")
+                }
+                sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } => false,
+                _ => true,
+            },
+            _ => false,
+        }
+    }
 }

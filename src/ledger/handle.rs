@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
@@ -11,7 +12,9 @@ use crate::metrics::Metrics;
 use super::backend::{Backend, Reader};
 use super::error::LedgerError;
 use super::hold::{CALL_TTL_MS, Hold, LiveHolds};
-use super::operation::{Balance, HoldId, NewHold, Operation, Origin, Outcome, Posting, Refusal};
+use super::operation::{
+    Balance, CallId, HoldId, NewHold, Operation, Origin, Outcome, Posting, Refusal,
+};
 use super::pipeline::{Message, Pipeline, Request};
 use super::report::{FoldReport, ReconcileReport};
 
@@ -58,11 +61,12 @@ impl Ledger {
     /// [`Refusal::Insufficient`] and [`Refusal::Unavailable`].
     pub async fn hold(
         &self,
-        id: HoldId,
+        id: CallId,
         account: AccountId,
         amount: Credits,
         route: Arc<str>,
     ) -> Result<Hold, Refusal> {
+        let id = HoldId::from(id);
         let guard = Hold::arm(self.clone(), id.clone(), account.clone(), amount, route.clone());
         let hold =
             NewHold { id, account, amount, route, origin: Origin::Call, ttl_ms: CALL_TTL_MS };
@@ -134,15 +138,29 @@ impl Ledger {
         Ok(report)
     }
 
-    /// Folds entries older than `before_ms` into opening balances.
+    /// Folds entries older than `before_ms` into opening balances, slice by slice. Between the
+    /// slices the ledger serves others for as long as a slice took.
     ///
     /// # Errors
-    /// Where the ledger cannot write.
+    /// Where the ledger cannot write. What was folded until then stays so.
     pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
-        match self.ask(Operation::Fold { before_ms }).await {
-            Outcome::Folded(report) => Ok(report),
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            _ => Err(LedgerError::Stopped),
+        let mut report = FoldReport::default();
+        let mut from = None;
+        loop {
+            let started = Instant::now();
+            match self.ask(Operation::Fold { before_ms, from }).await {
+                Outcome::Folded { report: slice, next } => {
+                    report.accounts = report.accounts.saturating_add(slice.accounts);
+                    report.entries = report.entries.saturating_add(slice.entries);
+                    from = next;
+                }
+                Outcome::Refused(refusal) => return Err(refusal.into()),
+                _ => return Err(LedgerError::Stopped),
+            }
+            if from.is_none() {
+                return Ok(report);
+            }
+            tokio::time::sleep(started.elapsed()).await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! The guard of a call's hold.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use ahash::HashSet;
 
 use crate::account::AccountId;
 use crate::credits::Credits;

@@ -1,6 +1,7 @@
 //! One process at a time owns a ledger's file.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -27,6 +28,17 @@ pub(super) fn lock_path(path: &Path) -> PathBuf {
     name.into()
 }
 
+fn refused(path: &Path, lock: &Path, error: io::Error) -> LedgerError {
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => LedgerError::NoFolder { path },
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            LedgerError::ReadOnly { path, what: format!("{}: {error}", lock.display()) }
+        }
+        _ => LedgerError::File { path: lock.to_owned(), error },
+    }
+}
+
 impl LedgerLock {
     /// Takes the lock, or says at once that another process has it.
     pub fn take(path: &Path) -> Result<Self, LedgerError> {
@@ -36,7 +48,7 @@ impl LedgerLock {
             .truncate(false)
             .write(true)
             .open(&lock)
-            .map_err(|error| LedgerError::File { path: lock.clone(), error })?;
+            .map_err(|error| refused(path, &lock, error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -4,7 +4,7 @@
 //! queue of a pipeline, which decides them in natural batches on a [`Backend`]. [`Hold`] is the
 //! guard of a call's hold: however the call ends, the hold ends once.
 //!
-//! This is the only place that speaks SQL.
+//! This is the only place that speaks SQL or Redis.
 
 mod backend;
 mod books;
@@ -20,11 +20,15 @@ mod lock;
 mod operation;
 mod payment;
 mod pipeline;
+mod postgres;
+mod record;
+mod redis;
 mod report;
+mod rows;
 mod sqlite;
 mod till;
 
-pub use backend::{AccountView, Backend, Expired, IsLive, Reader};
+pub use backend::{AccountView, Backend, Expired, IsLive, KeyChanges, Reader};
 pub(crate) use clock::wall_ms;
 pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use error::LedgerError;
@@ -33,13 +37,14 @@ pub use hold::Hold;
 pub use inbox::{EventState, NewEvent, StripeEvent};
 pub use key::{KeyHash, KeyHashError, KeyRecord};
 pub use operation::{
-    Balance, Ending, Entry, EntryKind, HoldId, IdError, NewHold, Operation, OperationId, Origin,
-    Outcome, Posting, Refusal,
+    Balance, CallId, Ending, Entry, EntryKind, HoldEnd, HoldId, IdError, NewHold, Operation,
+    OperationId, Origin, Outcome, Posting, Refusal,
 };
 pub use payment::{
     Dispute, Due, Facts, Money, OnDispute, Payment, Progress, Refund, Sale, Settled, Stage,
     TakeFacts,
 };
 pub use pipeline::Pipeline;
-pub use report::{Difference, FoldReport, ReconcileReport};
+pub use redis::{ClusterLedger, ClusterReader, migrate_cluster};
+pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};
 pub use sqlite::{SqliteLedger, SqliteReader, backup};

@@ -10,7 +10,7 @@ use crate::credits::{Credits, SignedCredits};
 use super::inbox::{EventState, NewEvent};
 use super::key::KeyRecord;
 use super::payment::{Settled, TakeFacts};
-use super::report::{Difference, FoldReport};
+use super::report::{Difference, FoldCursor, FoldReport};
 
 /// The id of a hold. For a proxied call it is the call's request id, made here and never
 /// repeated; for a hold made through the API it is the caller's own.
@@ -36,6 +36,40 @@ impl HoldId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The right to make one call's hold: it is used up by [`Ledger::hold`](super::Ledger::hold), so
+/// that no two holds of calls can share an id. What is decided of a call's hold counts on that.
+///
+/// ```compile_fail,E0382
+/// use farebox::{account::AccountId, credits::Credits, ledger::{CallId, Ledger}};
+///
+/// async fn twice(ledger: Ledger, alice: AccountId, amount: Credits) {
+///     let id = CallId::new();
+///     let _first = ledger.hold(id, alice.clone(), amount, "/x".into()).await;
+///     let _second = ledger.hold(id, alice, amount, "/x".into()).await; // used up
+/// }
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub struct CallId(HoldId);
+
+impl CallId {
+    /// A new id.
+    #[expect(clippy::new_without_default, reason = "a default that differs each time surprises")]
+    pub fn new() -> Self {
+        Self(HoldId::for_call())
+    }
+
+    /// The id that its hold will have.
+    pub fn hold_id(&self) -> &HoldId {
+        &self.0
+    }
+}
+
+impl From<CallId> for HoldId {
+    fn from(id: CallId) -> Self {
+        id.0
     }
 }
 
@@ -307,10 +341,13 @@ pub enum Operation {
     },
     /// Compares what is in memory with what is on disk.
     Audit,
-    /// Folds the entries older than a moment into one opening balance an account.
+    /// Folds the entries older than a moment into one opening balance an account: a slice of
+    /// them, so that nobody waits long.
     Fold {
         /// In milliseconds since 1970.
         before_ms: i64,
+        /// Where the last slice ended; `None` for the first.
+        from: Option<FoldCursor>,
     },
     /// Reads a balance, after everything that was asked before it.
     Balance {
@@ -404,6 +441,17 @@ impl Ending {
     }
 }
 
+/// What the end of a hold came to, for whoever counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldEnd {
+    /// What the hold was for.
+    pub route: Arc<str>,
+    /// How much was charged.
+    pub captured: Credits,
+    /// How much was given back.
+    pub released: Credits,
+}
+
 /// What a ledger answers to one [`Operation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -425,11 +473,15 @@ pub enum Outcome {
         after: Balance,
         /// The hold had expired or was not known: the charge counts all the same.
         late: bool,
+        /// `None` where this was done before, and for a call's hold, whose guard knows it.
+        settled: Option<HoldEnd>,
     },
     /// The hold is given back, or was already.
     Released {
         /// What the account has now.
         after: Balance,
+        /// `None` where this was done before, and for a call's hold, whose guard knows it.
+        settled: Option<HoldEnd>,
     },
     /// The balance moved, or had already, by the same operation.
     Posted {
@@ -465,8 +517,13 @@ pub enum Outcome {
     },
     /// Where memory and disk differ; nowhere, if all is well.
     Audited(Vec<Difference>),
-    /// The old entries are folded.
-    Folded(FoldReport),
+    /// A slice of the old entries is folded.
+    Folded {
+        /// What this slice came to.
+        report: FoldReport,
+        /// Where the next one starts; `None` if this was the last.
+        next: Option<FoldCursor>,
+    },
     /// What the account has; `None` where it does not exist.
     Balance(Option<Balance>),
     /// Nothing changed.

@@ -2,6 +2,7 @@
 //! answers all, and takes what has queued up meanwhile. A lone request waits for nobody; under
 //! load the batch grows by itself.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ impl<B: Backend> Worker<B> {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
         let mut inbox = Vec::with_capacity(MAX_BATCH);
         let mut tick_at = Instant::now() + self.backend.tick_after();
+        // Kept from one batch to the next: setting a timer to an earlier time wakes the runtime.
+        let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
             tokio::select! {
                 biased;
@@ -118,11 +121,14 @@ impl<B: Backend> Worker<B> {
                     }
                     tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
                 }
-                () = tokio::time::sleep_until(tick_at) => {}
+                () = &mut timer => {}
             }
             if Instant::now() >= tick_at {
                 self.tick().await;
                 tick_at = Instant::now() + self.backend.tick_after();
+            }
+            if tick_at < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(tick_at);
             }
         }
     }
@@ -186,5 +192,56 @@ impl<B: Backend> Worker<B> {
             tracing::error!(?operation, "stopped with the end of a hold unwritten");
         }
         self.backend.close().await && self.unsettled.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::AccountId;
+
+    fn question() -> Message {
+        let account: AccountId = "alice".parse().unwrap();
+        Message::Request(Request { operation: Operation::Balance { account }, reply: None })
+    }
+
+    /// Callers that are ready again as soon as they have asked; each is served for `each` a round.
+    /// Returns how many asked before the batch was decided.
+    async fn gathered(callers: usize, each: Duration) -> usize {
+        let (queue, mut messages) = mpsc::unbounded_channel();
+        for _ in 0..callers {
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                while queue.send(question()).is_ok() {
+                    // This thread is busy; nobody else runs meanwhile.
+                    std::thread::sleep(each);
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        let mut inbox = vec![question()];
+        gather(&mut messages, &mut inbox).await;
+        inbox.len() - 1
+    }
+
+    #[tokio::test]
+    async fn a_lone_request_waits_for_nobody() {
+        assert_eq!(gathered(0, Duration::ZERO).await, 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_ready_asks_before_the_batch_is_decided() {
+        assert!(gathered(8, Duration::ZERO).await >= 8);
+    }
+
+    /// One round of these takes 8 ms. Another would keep those waiting who have asked already.
+    #[tokio::test]
+    async fn a_batch_is_not_gathered_beyond_its_limit() {
+        assert_eq!(gathered(8, Duration::from_millis(1)).await, 8);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_never_larger_than_what_is_committed_in_one_go() {
+        assert!(gathered(3 * MAX_BATCH, Duration::ZERO).await < MAX_BATCH);
     }
 }

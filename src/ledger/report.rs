@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::account::AccountId;
+
 /// Where the ledger contradicts itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
@@ -40,4 +42,15 @@ pub struct FoldReport {
     pub accounts: u64,
     /// Entries folded away.
     pub entries: u64,
+}
+
+/// Where a folding goes on: it is done in slices, between which others are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoldCursor {
+    /// In the order of accounts.
+    pub(super) account: AccountId,
+    /// At which of its entries.
+    pub(super) seq: u64,
+    /// That entry is an opening balance which this folding wrote.
+    pub(super) is_own: bool,
 }

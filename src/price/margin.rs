@@ -18,18 +18,25 @@ pub struct Margin {
 }
 
 impl Margin {
-    /// The margin of `route`, with credits sold as `packs` sell them. A credit counts at the
-    /// price of the smallest pack, which is what occasional users pay for it; of two packs of
-    /// that size, the cheaper.
+    /// The margin of `route`, with credits sold as `packs` sell them, at [`credit_price`].
     pub fn of(route: &Route, packs: &[PackConfig]) -> Self {
-        let smallest = packs.iter().min_by_key(|pack| (pack.credits, pack.price.minor()));
-        let revenue = smallest.and_then(|pack| value_in(pack, route.credits));
+        let revenue = smallest(packs).and_then(|pack| value_in(pack, route.credits));
         let percent = match (revenue, route.cost) {
             (Some(revenue), Some(cost)) => percent(revenue, cost),
             _ => None,
         };
         Self { revenue, cost: route.cost, percent }
     }
+}
+
+/// What one credit sells for: its price in the smallest pack, which is what occasional users pay;
+/// of two packs of that size, in the cheaper. `None` without packs.
+pub fn credit_price(packs: &[PackConfig]) -> Option<UnitAmount> {
+    value_in(smallest(packs)?, Credits::from_whole(1)?)
+}
+
+fn smallest(packs: &[PackConfig]) -> Option<&PackConfig> {
+    packs.iter().min_by_key(|pack| (pack.credits, pack.price.minor()))
 }
 
 /// What `credits` cost as a part of `pack`, rounded to a billionth. `None` for an empty pack,

@@ -28,7 +28,7 @@ pub use check::{check_packs, check_routes};
 pub use config::{OnClientAbort, PackConfig, RouteConfig, StatusClass};
 pub use currency::Currency;
 pub use listing::{ListedPack, ListedPrice, list_packs, list_prices};
-pub use margin::Margin;
+pub use margin::{Margin, credit_price};
 pub use money::{MAX_MINOR, MoneyError, Price, UnitAmount};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathRefusal};
 pub use pattern::{Pattern, PatternError, Segment};

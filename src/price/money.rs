@@ -88,6 +88,12 @@ impl UnitAmount {
         self.nanos
     }
 
+    /// For gauges in minor units, where a rounded figure is what is wanted.
+    pub fn as_minor_metric(self) -> f64 {
+        let nanos_per_minor = 10_u64.pow(NANO_DECIMALS - self.currency.decimals());
+        self.nanos as f64 / nanos_per_minor as f64
+    }
+
     /// The currency.
     pub const fn currency(self) -> Currency {
         self.currency

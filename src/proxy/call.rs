@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::IntGauge;
+use prometheus::{IntCounterVec, IntGauge};
 
 use super::live::{Live, PricedRoute};
 use crate::account::AccountId;
-use crate::ledger::{Hold, HoldId};
+use crate::ledger::{CallId, Hold, HoldId};
 use crate::price::CanonicalPath;
 use crate::problem::Language;
 
@@ -18,6 +18,8 @@ use crate::problem::Language;
 pub struct Call {
     /// The request id, and the id of the hold.
     pub id: HoldId,
+    /// The right to that hold, until it is asked for.
+    pub unheld: Option<CallId>,
     pub started: Instant,
     pub language: Language,
     /// The config that this call runs on, whatever a reload brings meanwhile.
@@ -38,6 +40,10 @@ pub struct Call {
     pub progress: Progress,
     /// How often a connection to the upstream was tried.
     pub attempts: usize,
+    /// Whether it stands in the figures.
+    pub is_counted: bool,
+    /// `farebox_requests_total`
+    pub requests: IntCounterVec,
     _in_flight: InFlight,
 }
 
@@ -55,9 +61,11 @@ pub struct Progress {
 }
 
 impl Call {
-    pub fn begin(in_flight: &CallsInFlight) -> Self {
+    pub fn begin(in_flight: &CallsInFlight, requests: &IntCounterVec) -> Self {
+        let unheld = CallId::new();
         Self {
-            id: HoldId::for_call(),
+            id: unheld.hold_id().clone(),
+            unheld: Some(unheld),
             started: Instant::now(),
             language: Language::English,
             live: None,
@@ -71,6 +79,8 @@ impl Call {
             origin: None,
             progress: Progress::default(),
             attempts: 0,
+            is_counted: false,
+            requests: requests.clone(),
             _in_flight: in_flight.enter(),
         }
     }

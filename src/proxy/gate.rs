@@ -92,8 +92,9 @@ impl Gate {
 
         let Some(route) = call.route().filter(|_| !quote.credits.is_zero()) else { return Ok(()) };
         let label = route.label.clone();
-        let held =
-            self.shop.ledger.hold(call.id.clone(), identity.account, quote.credits, label).await;
+        // A call is admitted once.
+        let id = call.unheld.take().ok_or_else(Problem::ledger_unavailable)?;
+        let held = self.shop.ledger.hold(id, identity.account, quote.credits, label).await;
         call.hold = Some(held.map_err(|refusal| self.shop.refuse(refusal, quote.credits))?);
         Ok(())
     }
@@ -129,7 +130,7 @@ impl ProxyHttp for Gate {
     type CTX = Call;
 
     fn new_ctx(&self) -> Call {
-        Call::begin(&self.in_flight)
+        Call::begin(&self.in_flight, &self.shop.metrics.requests)
     }
 
     /// None of Pingora's modules is used.
@@ -289,7 +290,8 @@ impl ProxyHttp for Gate {
     ) -> FailToProxy {
         // After a mere 100 or 103 the client still waits for an answer.
         let answered = session.response_written().is_some_and(|head| is_final(head.status));
-        let problem = if answered { None } else { settle::problem_of(error) };
+        let problem =
+            if answered { None } else { settle::problem_of(error, call.progress.request_sent) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
         if let Some(problem) = problem {
             session.set_keepalive(None);
@@ -311,6 +313,6 @@ impl ProxyHttp for Gate {
         settle::settle(call, error);
         let written = session.response_written().map(|head| head.status);
         let status = written.filter(|status| is_final(*status)).map(|status| status.as_u16());
-        settle::count(&self.shop.metrics, call, status);
+        settle::count(call, status.unwrap_or(settle::CLIENT_LEFT));
     }
 }

@@ -12,6 +12,9 @@ use super::upstream::Upstream;
 use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 
@@ -91,12 +94,13 @@ pub(super) fn towards_upstream(
     }
     head.insert_header(X_REQUEST_ID, call.id.as_str())?;
     if let Some(client) = call.client {
-        head.insert_header("x-forwarded-for", client.to_string())?;
+        head.insert_header(X_FORWARDED_FOR, client.to_string())?;
     }
     let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-    head.insert_header("x-forwarded-proto", if tls { "https" } else { "http" })?;
+    let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
+    head.insert_header(X_FORWARDED_PROTO, scheme)?;
     if let Some(host) = host {
-        head.insert_header("x-forwarded-host", host)?;
+        head.insert_header(X_FORWARDED_HOST, host)?;
     }
     Ok(())
 }

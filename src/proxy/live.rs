@@ -44,6 +44,7 @@ impl Live {
             let upstream = upstreams.iter().find(|upstream| upstream.name() == &*rule.upstream);
             let upstream = upstream.ok_or_else(|| rule.upstream.clone())?.clone();
             let label = rule.label();
+            metrics.begin_route(label);
             Ok(PricedRoute {
                 rule: rule.clone(),
                 label: label.into(),

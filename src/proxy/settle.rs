@@ -5,12 +5,17 @@ use std::time::Instant;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 use super::call::Call;
-use crate::metrics::Metrics;
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
 
 /// Route labels of answers that no price rule led to.
 const NO_ROUTE: &str = "none";
+
+/// Counted for a client that left before it was sent a status.
+pub(super) const CLIENT_LEFT: u16 = 499;
+
+/// Counted for a call that Farebox gave up on before its client was sent a status.
+const CUT_OFF: u16 = 503;
 
 /// Whether a call is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +96,9 @@ fn judge(
     }
 }
 
-/// What the client is told of an error; `None` where it is gone.
-pub(super) fn problem_of(error: &Error) -> Option<Problem> {
+/// What the client is told of an error; `None` where it is gone. An upstream that waits for the
+/// rest of a request (`request_sent` is false) is not the one that was silent.
+pub(super) fn problem_of(error: &Error, request_sent: bool) -> Option<Problem> {
     use ErrorType::{
         ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,
         WriteError, WriteTimedout,
@@ -103,6 +109,7 @@ pub(super) fn problem_of(error: &Error) -> Option<Problem> {
         }
         (ErrorSource::Downstream, ReadTimedout) => Some(Problem::request_timeout()),
         (ErrorSource::Downstream, _) => Some(Problem::unreadable_request()),
+        (_, ReadTimedout) if !request_sent => Some(Problem::request_timeout()),
         (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => {
             Some(Problem::upstream_timeout())
         }
@@ -110,18 +117,29 @@ pub(super) fn problem_of(error: &Error) -> Option<Problem> {
     }
 }
 
-/// Counts the call; `status` is what the client was sent.
-pub(super) fn count(metrics: &Metrics, call: &Call, status: Option<u16>) {
-    let status = call.refused.or(status).unwrap_or(499);
+/// A call that was dropped before its end: by a stop that waited long enough, or by a panic. Its
+/// hold releases itself.
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.is_counted {
+            count(self, self.progress.status.unwrap_or(CUT_OFF));
+        }
+    }
+}
+
+/// Counts the call; `status` is what the client was sent, unless Farebox itself has answered.
+pub(super) fn count(call: &mut Call, status: u16) {
+    call.is_counted = true;
+    let status = call.refused.unwrap_or(status);
     let now = Instant::now();
     let Some(route) = call.route() else {
-        metrics.requests.with_label_values(&[NO_ROUTE, &status.to_string()]).inc();
+        call.requests.with_label_values(&[NO_ROUTE, &status.to_string()]).inc();
         return;
     };
     if status == 200 {
         route.answered_200.inc();
     } else {
-        metrics.requests.with_label_values(&[&*route.label, &status.to_string()]).inc();
+        call.requests.with_label_values(&[&*route.label, &status.to_string()]).inc();
     }
     let whole = now.saturating_duration_since(call.started);
     route.request_seconds.observe(whole.as_secs_f64());

@@ -11,9 +11,11 @@ use farebox::ledger::{HoldId, Ledger, NewHold, Operation, Origin, Outcome, Sqlit
 use farebox::metrics::Metrics;
 use sqlx::Executor as _;
 
-use crate::house::{HOUR_MS, House, Kind, account, credits, grant, hold_id, on_every_ledger, seed};
+use crate::house::{
+    HOUR_MS, House, Kind, account, credits, grant, hold_id, on_embedded_ledgers, seed,
+};
 
-on_every_ledger!("current_thread": a_kill_loses_nothing_but_what_was_not_promised);
+on_embedded_ledgers!("current_thread": a_kill_loses_nothing_but_what_was_not_promised);
 
 /// Set in the process that will be killed: the directory of its ledger.
 const VICTIM: &str = "FAREBOX_TEST_VICTIM";

@@ -10,11 +10,11 @@ use sqlx::Executor as _;
 
 use crate::house::{
     HOUR_MS, House, account, api_hold, api_release, call_capture, credits, eventually, grant,
-    hold_of, on_every_ledger, poll_once,
+    hold_of, on_embedded_ledgers, poll_once,
 };
 use crate::payments;
 
-on_every_ledger!("current_thread":
+on_embedded_ledgers!("current_thread":
     a_full_disk_refuses_holds_and_loses_nothing,
     a_grant_that_was_not_written_is_never_answered_as_done,
     a_freeze_that_was_not_written_freezes_nobody,

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 use farebox::account::AccountId;
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend, Balance, Durability, Entry, EntryKind, Expired, HoldId, IsLive, Ledger, LedgerError,
-    NewHold, Operation, OperationId, Origin, Outcome, Pipeline, Posting, Reader, Refusal,
-    SqliteLedger,
+    Backend, Balance, CallId, ClusterLedger, Durability, Entry, EntryKind, Expired, HoldId, IsLive,
+    Ledger, LedgerConfig, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, Pipeline,
+    Posting, Reader, Refusal, SqliteLedger,
 };
 use farebox::metrics::Metrics;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tempfile::TempDir;
+
+use crate::cluster_house::ClusterHouse;
 
 /// Every ledger there is. A new one is a variant here, its arms in this file, and a line in
 /// [`on_every_ledger`].
@@ -27,6 +29,8 @@ use tempfile::TempDir;
 pub enum Kind {
     EmbeddedStrict,
     EmbeddedRelaxed,
+    ClusterStrict,
+    ClusterRelaxed,
 }
 
 /// Runs each test on each ledger: `contract::embedded_strict::a_test`, …
@@ -34,6 +38,24 @@ macro_rules! on_every_ledger {
     ($runtime:literal: $($test:ident),* $(,)?) => {
         $crate::house::on_one_ledger!($runtime, embedded_strict, EmbeddedStrict, $($test)*);
         $crate::house::on_one_ledger!($runtime, embedded_relaxed, EmbeddedRelaxed, $($test)*);
+        $crate::house::on_one_ledger!($runtime, cluster_strict, ClusterStrict, $($test)*);
+        $crate::house::on_one_ledger!($runtime, cluster_relaxed, ClusterRelaxed, $($test)*);
+    };
+}
+
+/// The same for what concerns the embedded ledger's file.
+macro_rules! on_embedded_ledgers {
+    ($runtime:literal: $($test:ident),* $(,)?) => {
+        $crate::house::on_one_ledger!($runtime, embedded_strict, EmbeddedStrict, $($test)*);
+        $crate::house::on_one_ledger!($runtime, embedded_relaxed, EmbeddedRelaxed, $($test)*);
+    };
+}
+
+/// The same for what concerns Redis and Postgres.
+macro_rules! on_cluster_ledgers {
+    ($runtime:literal: $($test:ident),* $(,)?) => {
+        $crate::house::on_one_ledger!($runtime, cluster_strict, ClusterStrict, $($test)*);
+        $crate::house::on_one_ledger!($runtime, cluster_relaxed, ClusterRelaxed, $($test)*);
     };
 }
 
@@ -50,13 +72,13 @@ macro_rules! on_one_ledger {
     };
 }
 
-pub(crate) use {on_every_ledger, on_one_ledger};
+pub(crate) use {on_cluster_ledgers, on_embedded_ledgers, on_every_ledger, on_one_ledger};
 
 impl Kind {
     pub fn durability(self) -> Durability {
         match self {
-            Self::EmbeddedStrict => Durability::Strict,
-            Self::EmbeddedRelaxed => Durability::Relaxed,
+            Self::EmbeddedStrict | Self::ClusterStrict => Durability::Strict,
+            Self::EmbeddedRelaxed | Self::ClusterRelaxed => Durability::Relaxed,
         }
     }
 
@@ -65,7 +87,13 @@ impl Kind {
         match self {
             Self::EmbeddedStrict => "embedded_strict",
             Self::EmbeddedRelaxed => "embedded_relaxed",
+            Self::ClusterStrict => "cluster_strict",
+            Self::ClusterRelaxed => "cluster_relaxed",
         }
+    }
+
+    pub fn is_embedded(self) -> bool {
+        matches!(self, Self::EmbeddedStrict | Self::EmbeddedRelaxed)
     }
 
     /// True where what is acknowledged is on disk.
@@ -74,15 +102,17 @@ impl Kind {
     }
 }
 
-/// A ledger's place on disk.
+/// A ledger's place.
 pub struct House {
     pub kind: Kind,
     dir: TempDir,
+    cluster: Option<ClusterHouse>,
 }
 
 impl House {
     pub fn new(kind: Kind) -> Self {
-        Self { kind, dir: tempfile::tempdir().unwrap() }
+        let cluster = (!kind.is_embedded()).then(ClusterHouse::new);
+        Self { kind, dir: tempfile::tempdir().unwrap(), cluster }
     }
 
     pub fn dir(&self) -> PathBuf {
@@ -93,9 +123,22 @@ impl House {
         self.dir().join("ledger.db")
     }
 
+    /// The servers of a cluster ledger.
+    pub fn cluster(&self) -> &ClusterHouse {
+        self.cluster.as_ref().unwrap()
+    }
+
+    pub fn cluster_mut(&mut self) -> &mut ClusterHouse {
+        self.cluster.as_mut().unwrap()
+    }
+
     /// The bare backend, without a pipeline.
     pub async fn backend(&self) -> AnyBackend {
-        AnyBackend::Embedded(Box::new(self.embedded().await.unwrap()))
+        if self.kind.is_embedded() {
+            AnyBackend::Embedded(Box::new(self.embedded().await.unwrap()))
+        } else {
+            AnyBackend::Cluster(Box::new(self.gateway("house").await.unwrap()))
+        }
     }
 
     pub async fn embedded(&self) -> Result<SqliteLedger, LedgerError> {
@@ -104,16 +147,34 @@ impl House {
         SqliteLedger::open(&self.path(), self.kind.durability(), metrics).await
     }
 
+    /// How a gateway of the cluster ledger is set up.
+    pub fn config(&self, name: &str) -> LedgerConfig {
+        self.cluster().config(self.kind.durability(), name)
+    }
+
+    /// One gateway of the cluster ledger.
+    pub async fn gateway(&self, name: &str) -> Result<ClusterLedger, LedgerError> {
+        ClusterLedger::open(&self.config(name), Metrics::new().unwrap()).await
+    }
+
     /// The ledger in use.
     pub async fn open(&self) -> Running {
         let metrics = Metrics::new().unwrap();
-        let (ledger, pipeline) = match self.kind {
-            Kind::EmbeddedStrict | Kind::EmbeddedRelaxed => {
-                let backend = self.embedded().await.unwrap();
-                let reader = backend.reader().await.unwrap();
-                Ledger::start(backend, reader, metrics)
-            }
+        let (ledger, pipeline) = if self.kind.is_embedded() {
+            let backend = self.embedded().await.unwrap();
+            let reader = backend.reader().await.unwrap();
+            Ledger::start(backend, reader, metrics)
+        } else {
+            farebox::gateway::open_ledger(&self.config("house"), metrics).await.unwrap()
         };
+        Running { ledger, pipeline }
+    }
+
+    /// The same by another gateway.
+    pub async fn open_another(&self, name: &str) -> Running {
+        let metrics = Metrics::new().unwrap();
+        let opened = farebox::gateway::open_ledger(&self.config(name), metrics).await;
+        let (ledger, pipeline) = opened.unwrap();
         Running { ledger, pipeline }
     }
 
@@ -125,16 +186,53 @@ impl House {
         running
     }
 
-    /// A connection past the ledger, to the database itself.
+    /// A connection past the ledger, to the embedded database itself.
     pub async fn sql(&self) -> SqliteConnection {
         let options = SqliteConnectOptions::new().filename(self.path());
         SqliteConnection::connect_with(&options.busy_timeout(Duration::from_secs(5))).await.unwrap()
     }
 
-    /// What a crash of the machine would leave at this moment, while nothing is being written:
-    /// a house with a copy of the files.
+    /// Runs SQL past the ledger, in whichever database it has; tables have no schema.
+    pub async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        match &self.cluster {
+            None => sqlx::raw_sql(sql).execute(&mut self.sql().await).await.map(drop),
+            Some(cluster) => sqlx::raw_sql(sql).execute(&mut cluster.sql().await).await.map(drop),
+        }
+    }
+
+    /// How many rows each table has.
+    pub async fn row_counts(&self) -> String {
+        let mut rows = String::new();
+        match &self.cluster {
+            None => {
+                let mut sql = self.sql().await;
+                for table in
+                    ["accounts", "entries", "holds", "ended_holds", "api_keys", "folded_operations"]
+                {
+                    let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+                    let count: i64 = sqlx::query_scalar(query).fetch_one(&mut sql).await.unwrap();
+                    rows.push_str(&format!(" {table}: {count}"));
+                }
+            }
+            Some(cluster) => {
+                let mut sql = cluster.sql().await;
+                for table in ["accounts", "entries", "operations", "holds", "api_keys"] {
+                    let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+                    let count: i64 = sqlx::query_scalar(query).fetch_one(&mut sql).await.unwrap();
+                    rows.push_str(&format!(" {table}: {count}"));
+                }
+            }
+        }
+        rows
+    }
+
+    /// What a crash of the machine would leave at this moment, while nothing is being written: a
+    /// house with a copy of the files, or of what is in Postgres.
     pub fn crashed(&self) -> Self {
-        let copy = Self::new(self.kind);
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = self.cluster.as_ref().map(ClusterHouse::crashed);
+        let copy = Self { kind: self.kind, dir, cluster };
         std::fs::create_dir_all(copy.dir()).unwrap();
         for name in ["ledger.db", "ledger.db-wal"] {
             if self.dir().join(name).exists() {
@@ -148,12 +246,14 @@ impl House {
 /// Any backend, for tests that hand it batches themselves.
 pub enum AnyBackend {
     Embedded(Box<SqliteLedger>),
+    Cluster(Box<ClusterLedger>),
 }
 
 impl AnyBackend {
     pub async fn reader(&self) -> Arc<dyn Reader> {
         match self {
             Self::Embedded(ledger) => Arc::new(ledger.reader().await.unwrap()),
+            Self::Cluster(ledger) => Arc::new(ledger.reader()),
         }
     }
 
@@ -169,24 +269,28 @@ impl Backend for AnyBackend {
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         match self {
             Self::Embedded(ledger) => ledger.apply(batch).await,
+            Self::Cluster(ledger) => ledger.apply(batch).await,
         }
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
         match self {
             Self::Embedded(ledger) => ledger.tick(is_live).await,
+            Self::Cluster(ledger) => ledger.tick(is_live).await,
         }
     }
 
     fn tick_after(&self) -> Duration {
         match self {
             Self::Embedded(ledger) => ledger.tick_after(),
+            Self::Cluster(ledger) => ledger.tick_after(),
         }
     }
 
     async fn close(&mut self) -> bool {
         match self {
             Self::Embedded(ledger) => ledger.close().await,
+            Self::Cluster(ledger) => ledger.close().await,
         }
     }
 }
@@ -223,7 +327,7 @@ impl Running {
 
     /// A call's hold on alice's credits.
     pub async fn call(&self, amount: &str) -> Result<farebox::ledger::Hold, Refusal> {
-        self.hold(HoldId::for_call(), account("alice"), credits(amount), "/x".into()).await
+        self.hold(CallId::new(), account("alice"), credits(amount), "/x".into()).await
     }
 
     /// An account's entries, oldest first, with all that was asked before.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farebox::ledger::{HoldId, Ledger, Refusal};
+use farebox::ledger::{CallId, Ledger, Refusal};
 use tokio::sync::Barrier;
 
 use crate::house::{House, account, credits, on_every_ledger};
@@ -23,7 +23,7 @@ async fn last_credit_is_spent_once(house: House) {
                 tokio::spawn(async move {
                     start.wait().await;
                     let alice = account("alice");
-                    ledger.hold(HoldId::for_call(), alice, credits("5"), "/x".into()).await
+                    ledger.hold(CallId::new(), alice, credits("5"), "/x".into()).await
                 })
             })
             .collect();

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use farebox::credits::SignedCredits;
-use farebox::ledger::{Backend as _, HoldId, NewHold, Operation, Origin, Outcome, Refusal};
+use farebox::ledger::{Backend as _, CallId, HoldId, NewHold, Operation, Origin, Outcome, Refusal};
 
 use crate::house::{
     HOUR_MS, House, account, api_capture, api_hold, call_capture, conflict, credits, eventually,
@@ -141,8 +141,9 @@ async fn an_api_hold_is_on_disk_when_it_is_acknowledged(house: House) {
 
 async fn a_live_calls_hold_never_expires(house: House) {
     let ledger = house.open_with("10").await;
-    let id = HoldId::for_call();
-    let call = ledger.hold(id.clone(), account("alice"), credits("4"), "/x".into()).await.unwrap();
+    let call_id = CallId::new();
+    let id = call_id.hold_id().clone();
+    let call = ledger.hold(call_id, account("alice"), credits("4"), "/x".into()).await.unwrap();
     // Its time is cut short; another hold of the same time shows that the sweep has passed.
     for round in ["first", "second"] {
         ledger.ask(Operation::Renew { hold: id.clone(), ttl_ms: 1 }).await;
@@ -158,8 +159,9 @@ async fn a_live_calls_hold_never_expires(house: House) {
 /// The call has settled, and a rival that was asked before its capture must not get its credits.
 async fn a_hold_never_expires_while_its_capture_waits_in_the_queue(house: House) {
     let ledger = house.open_with("10").await;
-    let id = HoldId::for_call();
-    let call = ledger.hold(id.clone(), account("alice"), credits("10"), "/x".into()).await.unwrap();
+    let call_id = CallId::new();
+    let id = call_id.hold_id().clone();
+    let call = ledger.hold(call_id, account("alice"), credits("10"), "/x".into()).await.unwrap();
     // One batch full of other things, in which the hold's time runs out; behind it the rival
     // and the capture. This thread does not let the pipeline run until its sweep is due.
     let mut batch = vec![Operation::Renew { hold: id, ttl_ms: 0 }];
@@ -217,8 +219,10 @@ async fn a_late_capture_is_recorded_once_and_may_make_a_debt(house: House) {
         // The credits went back to the account, which spends them on other work.
         backend.ask(hold_of(Origin::Api, &format!("other-{id}"), "1", HOUR_MS)).await;
         let late = backend.ask(capture.clone()).await;
-        let Outcome::Captured { late: true, after } = late else { panic!("{late:?}") };
-        assert_eq!(backend.ask(capture).await, Outcome::Captured { late: false, after });
+        let Outcome::Captured { late: true, after, settled } = late else { panic!("{late:?}") };
+        assert_eq!(settled.is_some(), origin == Origin::Api);
+        let again = Outcome::Captured { late: false, after, settled: None };
+        assert_eq!(backend.ask(capture).await, again);
         assert_eq!(backend.ask(above).await, conflict());
         if id == "api" {
             backend.ask(Operation::Post(grant("g2", "alice", "4"))).await;
@@ -249,7 +253,7 @@ async fn a_stop_writes_what_was_asked_and_takes_nothing_more(house: House) {
     }
     ledger.stop().await;
     assert_eq!(handle.balance(&account("alice")).await, Err(Refusal::Unavailable));
-    let late = handle.hold(HoldId::for_call(), account("alice"), credits("1"), "/x".into());
+    let late = handle.hold(CallId::new(), account("alice"), credits("1"), "/x".into());
     assert_eq!(late.await.unwrap_err(), Refusal::Unavailable);
     let ledger = house.open().await;
     assert_eq!(ledger.has("alice").await, text(("800", "0")));

@@ -4,6 +4,11 @@
 //! `FAREBOX_SEED=<number>` repeats a run with the randomness of one that failed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/servers/mod.rs"]
+mod servers;
+
+mod cluster;
+mod cluster_house;
 mod contract;
 mod crash;
 mod faults;
@@ -13,4 +18,5 @@ mod lifetimes;
 mod model;
 mod payments;
 mod plain;
+mod promptness;
 mod upkeep;

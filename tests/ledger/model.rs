@@ -17,10 +17,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::house::{AnyBackend, HOUR_MS, House, Kind, Running, account, hold_id, poll_once, seed};
-use crate::plain::{Expected, Model, State};
+use crate::plain::{Expected, Model, ROUTE, State};
 
 /// Sequences a test.
 const CASES: u32 = 96;
+
+/// The same where each has a Redis of its own.
+const CLUSTER_CASES: u32 = 32;
 
 #[test]
 fn batches_agree_with_the_model_embedded_strict() {
@@ -42,17 +45,39 @@ fn the_pipeline_agrees_with_the_model_embedded_relaxed() {
     check(Kind::EmbeddedRelaxed, by_pipeline);
 }
 
+#[test]
+fn batches_agree_with_the_model_cluster_strict() {
+    check(Kind::ClusterStrict, by_batch);
+}
+
+#[test]
+fn batches_agree_with_the_model_cluster_relaxed() {
+    check(Kind::ClusterRelaxed, by_batch);
+}
+
+#[test]
+fn the_pipeline_agrees_with_the_model_cluster_strict() {
+    check(Kind::ClusterStrict, by_pipeline);
+}
+
+#[test]
+fn the_pipeline_agrees_with_the_model_cluster_relaxed() {
+    check(Kind::ClusterRelaxed, by_pipeline);
+}
+
 fn check(kind: Kind, run: impl AsyncFn(House, Vec<Step>)) {
     let seed = seed();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {
-        cases: CASES,
+        cases: if kind.is_embedded() { CASES } else { CLUSTER_CASES },
         failure_persistence: None,
         max_shrink_time: 30_000,
         ..Config::default()
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    // Its servers are those of every case.
+    let _house = House::new(kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let result = TestRunner::new_with_rng(config, rng).run(&vec(step(), 1..25), |steps| {
         runtime.block_on(run(House::new(kind), steps));
@@ -122,7 +147,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(EntryKind::Clawback),
         1 => Just(EntryKind::Reinstatement),
     ];
-    let route = || Arc::<str>::from("/r");
+    let route = || Arc::<str>::from(ROUTE);
     // Whose it is: mostly left out by the API, mostly right from calls.
     let owner = || prop_oneof![Just(None), who().prop_map(Some)];
     prop_oneof![
@@ -195,8 +220,9 @@ async fn by_batch(house: House, steps: Vec<Step>) {
                 reader = backend.reader().await;
             }
             Step::Fold => {
-                let folded = backend.ask(Operation::Fold { before_ms: i64::MAX }).await;
-                let Outcome::Folded(report) = folded else { panic!("{folded:?}") };
+                let fold = Operation::Fold { before_ms: i64::MAX, from: None };
+                let folded = backend.ask(fold).await;
+                let Outcome::Folded { report, next: None } = folded else { panic!("{folded:?}") };
                 assert_eq!((report.accounts, report.entries), model.fold());
             }
         }

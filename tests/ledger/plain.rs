@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use farebox::account::AccountId;
 use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
 use farebox::ledger::{
-    Balance, Entry, EntryKind, NewHold, Operation, Origin, Outcome, Posting, Reader, Refusal,
+    Balance, Entry, EntryKind, HoldEnd, NewHold, Operation, Origin, Outcome, Posting, Reader,
+    Refusal,
 };
 
 /// What the model knows of a hold's id.
@@ -52,6 +53,18 @@ impl Line {
             after: entry.balance_after.micros(),
         }
     }
+}
+
+/// What every hold of the model's operations is for.
+pub const ROUTE: &str = "/r";
+
+fn settled(origin: Origin, captured: i64, released: i64) -> Option<HoldEnd> {
+    if origin == Origin::Call {
+        return None;
+    }
+    let credits = |micros: i64| Credits::from_micros(micros as u64).unwrap();
+    let (captured, released) = (credits(captured), credits(released));
+    Some(HoldEnd { route: ROUTE.into(), captured, released })
 }
 
 #[derive(Default)]
@@ -245,10 +258,10 @@ impl Model {
                     let line = &self.done[&operation];
                     let same = line.amount == -amount && who.is_none_or(|who| *who == line.account);
                     let after = self.after(&line.account);
-                    let again = Outcome::Captured { after, late: false };
+                    let again = Outcome::Captured { after, late: false, settled: None };
                     return if same { Ok(again) } else { Err(Refusal::Conflict) };
                 }
-                State::Released => return Err(Refusal::Ended),
+                State::Released if amount != 0 => return Err(Refusal::Ended),
                 _ if fate.origin != origin => return Err(Refusal::UnknownHold),
                 State::Live if who.is_some_and(|who| *who != fate.account) => {
                     return Err(Refusal::UnknownHold);
@@ -270,14 +283,17 @@ impl Model {
             if !late {
                 self.end(id, State::Released);
             }
-            return Ok(Outcome::Released { after: self.after(&owner) });
+            let settled = fate.filter(|_| !late).and_then(|fate| settled(origin, 0, fate.amount));
+            return Ok(Outcome::Released { after: self.after(&owner), settled });
         }
         self.line(&owner, operation, EntryKind::Capture, -amount)?;
+        let rest = fate.as_ref().filter(|_| !late).map_or(0, |fate| fate.amount - amount);
         match fate {
             Some(_) => self.end(id, State::Captured),
             None => self.fate(id, &owner, amount, origin, State::Captured),
         }
-        Ok(Outcome::Captured { after: self.after(&owner), late })
+        let settled = settled(origin, amount, rest);
+        Ok(Outcome::Captured { after: self.after(&owner), late, settled })
     }
 
     fn release(
@@ -290,7 +306,7 @@ impl Model {
             let who = who.filter(|_| origin == Origin::Call).ok_or(Refusal::UnknownHold)?;
             self.fate(id, who, 0, origin, State::Released);
             self.holds.get_mut(id).unwrap().overtaken = true;
-            return Ok(Outcome::Released { after: self.after(who) });
+            return Ok(Outcome::Released { after: self.after(who), settled: None });
         };
         match fate.state {
             State::Captured => return Err(Refusal::Ended),
@@ -299,10 +315,12 @@ impl Model {
                     return Err(Refusal::UnknownHold);
                 }
                 self.end(id, State::Released);
+                let settled = settled(origin, 0, fate.amount);
+                return Ok(Outcome::Released { after: self.after(&fate.account), settled });
             }
             State::Released | State::Expired => {}
         }
-        Ok(Outcome::Released { after: self.after(&fate.account) })
+        Ok(Outcome::Released { after: self.after(&fate.account), settled: None })
     }
 
     pub fn start(&mut self) {

@@ -1,37 +1,46 @@
 //! The file and its upkeep: immutable entries, folding, reconciling, backup, the lock.
 
 use farebox::ledger::{
-    EntryKind, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, backup,
+    Backend as _, EntryKind, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, backup,
 };
 use sqlx::Executor as _;
 
 use crate::house::{
     House, account, api_capture, api_hold, credits, ended, eventually, grant, hold_id,
-    on_every_ledger, posting, text,
+    on_embedded_ledgers, on_every_ledger, posting, text,
 };
 
 on_every_ledger!("current_thread":
     the_database_itself_refuses_to_change_an_entry,
     folding_keeps_balances_ids_and_refunds,
     folding_keeps_what_is_newer,
-    reconcile_finds_what_is_wrong,
-    a_backup_of_a_live_ledger_opens_and_reconciles,
-    the_lock_refuses_a_second_opener,
-    the_lock_refuses_a_second_opener_by_another_name,
     any_text_survives_the_disk,
 );
 
+mod file {
+    use super::*;
+
+    on_embedded_ledgers!("current_thread":
+        folding_stops_at_what_is_newer_and_leaves_no_gap,
+        folding_goes_in_slices_each_of_them_whole,
+        folding_lets_others_in_between_its_slices,
+        old_endings_are_forgotten_a_slice_at_a_time,
+        reconcile_finds_what_is_wrong,
+        a_backup_of_a_live_ledger_opens_and_reconciles,
+        the_lock_refuses_a_second_opener,
+        the_lock_refuses_a_second_opener_by_another_name,
+    );
+}
+
 async fn the_database_itself_refuses_to_change_an_entry(house: House) {
     let ledger = house.open_with("10").await;
-    let mut sql = house.sql().await;
     for change in [
         "UPDATE entries SET amount = 1",
         "UPDATE entries SET balance_after = 1 WHERE seq = 1",
         "DELETE FROM entries",
         "DELETE FROM entries WHERE account = 'alice'",
     ] {
-        let refused = sql.execute(change).await.map(drop);
-        let error = refused.expect_err(change).to_string();
+        let error = house.execute(change).await.expect_err(change).to_string();
         assert!(error.contains("immutable"), "{change}: {error}");
     }
     assert_eq!(ledger.entries("alice").await.len(), 1);
@@ -63,8 +72,7 @@ async fn folding_keeps_balances_ids_and_refunds(house: House) {
     assert_eq!(ledger.ask(api_hold("a", "1")).await, ended());
     assert_eq!(ledger.fold(i64::MAX).await.unwrap().entries, 2);
     assert_eq!(ledger.entries("alice").await[0].seq, 5);
-    let mut sql = house.sql().await;
-    assert!(sql.execute("DELETE FROM entries").await.is_err(), "still immutable");
+    assert!(house.execute("DELETE FROM entries").await.is_err(), "still immutable");
     ledger.reconciles().await;
     ledger.stop().await;
     let ledger = house.open().await;
@@ -95,6 +103,113 @@ async fn folding_keeps_what_is_newer(house: House) {
     assert_eq!(after[0].balance_after, before[before.len() - newer - 1].balance_after);
     ledger.reconciles().await;
     ledger.stop().await;
+}
+
+/// A clock that once went backwards wrote an old entry behind a newer one.
+async fn folding_stops_at_what_is_newer_and_leaves_no_gap(house: House) {
+    let ledger = house.open_with("10").await;
+    for id in ["a", "b", "c"] {
+        ledger.post(grant(id, "alice", "1")).await.unwrap();
+    }
+    let mut sql = house.sql().await;
+    sql.execute(
+        "DROP TRIGGER entries_are_never_updated; \
+         UPDATE entries SET created_at = CASE seq WHEN 3 THEN 2000 ELSE 1000 END; \
+         CREATE TRIGGER entries_are_never_updated BEFORE UPDATE ON entries \
+         BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END",
+    )
+    .await
+    .unwrap();
+    assert_eq!(ledger.fold(1500).await.unwrap().entries, 2);
+    let entries = ledger.entries("alice").await;
+    assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [2, 3, 4]);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// A ledger with more entries than fit in a slice: of one account, of many, and of one that
+/// nothing is folded of. Returns how many accounts and entries can be folded before 1500.
+async fn long(house: &House) -> (u64, u64) {
+    house.open().await.stop().await;
+    let mut sql = house.sql().await;
+    sql.execute(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000) \
+         INSERT INTO entries SELECT account, n, 'grant:' || account || n, 'grant', 1, n, NULL, \
+         NULL, at FROM n JOIN (SELECT 'alice' AS account, 5000 AS count, 1000 AS at \
+         UNION ALL SELECT 'account-' || n, 3, 1000 FROM n WHERE n <= 1000 \
+         UNION ALL SELECT 'recent', 4500, 2000) WHERE n <= count; \
+         INSERT INTO accounts SELECT account, sum(amount), max(seq), 1 FROM entries GROUP BY account",
+    )
+    .await
+    .unwrap();
+    (1 + 1000, 5000 + 3000)
+}
+
+async fn folding_goes_in_slices_each_of_them_whole(house: House) {
+    let (accounts, entries) = long(&house).await;
+    let mut backend = house.backend().await;
+    let reader = backend.reader().await;
+    let (mut folded, mut from, mut slices) = ((0, 0), None, 0);
+    loop {
+        let fold = Operation::Fold { before_ms: 1500, from };
+        let outcome = backend.ask(fold).await;
+        let Outcome::Folded { report, next } = outcome else { panic!("{outcome:?}") };
+        assert!(report.entries <= 2000, "{report:?}");
+        folded = (folded.0 + report.accounts, folded.1 + report.entries);
+        slices += 1;
+        // As a crash between two slices would leave it.
+        assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
+        let report = reader.reconcile().await.unwrap();
+        assert!(report.is_clean(), "{report:#?}");
+        from = next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(folded, (accounts, entries));
+    assert!((5..=9).contains(&slices), "{slices}");
+    let entries = reader.entries(&account("alice"), None, 10).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!((entries[0].seq, entries[0].kind), (5000, EntryKind::Opening));
+    assert_eq!(reader.entries(&account("recent"), None, 9999).await.unwrap().len(), 4500);
+    let again = backend.ask(Operation::Post(grant("alice4999", "alice", "0.000001"))).await;
+    assert!(matches!(again, Outcome::Posted { new: false, .. }), "{again:?}");
+    assert!(backend.close().await);
+}
+
+async fn folding_lets_others_in_between_its_slices(house: House) {
+    long(&house).await;
+    let ledger = house.open_with("0.01").await;
+    let folder = farebox::ledger::Ledger::clone(&ledger);
+    let mut folding = std::pin::pin!(folder.fold(1500));
+    let mut calls = 0;
+    while !crate::house::poll_once(folding.as_mut()).await {
+        ledger.call("0.000001").await.unwrap().release();
+        calls += 1;
+    }
+    assert!(calls >= 5, "{calls} calls were served meanwhile");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn old_endings_are_forgotten_a_slice_at_a_time(house: House) {
+    house.open().await.stop().await;
+    let mut sql = house.sql().await;
+    sql.execute(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000) \
+         INSERT INTO ended_holds SELECT 'call-' || n, 'alice', 1, 'call', 'released', n FROM n \
+         UNION ALL SELECT 'api-' || n, 'alice', 1, 'api', 'released', n FROM n WHERE n <= 10",
+    )
+    .await
+    .unwrap();
+    let mut backend = house.backend().await;
+    for left in [3000, 1000, 0, 0] {
+        backend.tick(&|_| false).await;
+        let count = "SELECT count(*) FROM ended_holds";
+        let kept: i64 = sqlx::query_scalar(count).fetch_one(&mut sql).await.unwrap();
+        assert_eq!(kept, left + 10, "the API's ids are kept for ever");
+    }
+    assert!(backend.close().await);
 }
 
 async fn reconcile_finds_what_is_wrong(house: House) {

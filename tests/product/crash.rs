@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 use crate::process::{Process, command, config_on_ports, ok};
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
 
-const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
-const CLIENTS: usize = 16;
-const GRANT: u64 = 1_000_000;
+pub const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
+pub const CLIENTS: usize = 16;
+pub const GRANT: u64 = 1_000_000;
 
 /// xorshift64*: a small generator, so that a seed says all.
 struct Random(u64);
@@ -43,14 +43,14 @@ fn seed() -> u64 {
 
 /// A call that the upstream answered with 200.
 #[derive(Clone, Debug)]
-struct Served {
-    request_id: String,
+pub struct Served {
+    pub request_id: String,
     account: String,
     client: usize,
     at: Instant,
 }
 
-type Log = Arc<Mutex<Vec<Served>>>;
+pub type Log = Arc<Mutex<Vec<Served>>>;
 
 async fn serve(State(log): State<Log>, request: Request) -> &'static str {
     let (head, body) = request.into_parts();
@@ -66,7 +66,7 @@ async fn serve(State(log): State<Log>, request: Request) -> &'static str {
     "fine"
 }
 
-async fn upstream() -> (SocketAddr, Log) {
+pub async fn upstream() -> (SocketAddr, Log) {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let log = Log::default();
@@ -77,7 +77,7 @@ async fn upstream() -> (SocketAddr, Log) {
 
 /// Calls until the gateway is gone, or until an answer is not 200: then its first line. One call after the other on one connection: the gateway then
 /// queues a call's capture before the next call's hold.
-async fn client(number: usize, gateway: SocketAddr) -> std::io::Result<Option<String>> {
+pub async fn client(number: usize, gateway: SocketAddr) -> std::io::Result<Option<String>> {
     let bearer = token(ACCOUNTS[number % ACCOUNTS.len()]);
     let request = format!(
         "POST /api/ai/generate HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {bearer}\r\n\
@@ -240,7 +240,7 @@ fn lost_in_this_round(
 }
 
 /// The upstream's log beside the ledger: returns the calls that were captured.
-async fn join(gateway: &Process, log: &[Served]) -> HashSet<String> {
+pub async fn join(gateway: &Process, log: &[Served]) -> HashSet<String> {
     let captures = captures(gateway).await;
     let mut served: HashMap<&str, &Served> = HashMap::new();
     for call in log {

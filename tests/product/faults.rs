@@ -1,5 +1,9 @@
-//! A disk that refuses, a ledger that somebody else has locked, and a rush on the last credits.
+//! A disk that is full or read-only, a ledger that somebody else has locked, and a rush on the last credits.
 
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use http::Method;
@@ -25,12 +29,87 @@ async fn metric(process: &Process, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-async fn a_full_disk_is_503(durability: &str) {
+/// The files of the ledger in `folder` that calls write.
+fn files(folder: &Path) -> [PathBuf; 2] {
+    ["ledger.db", "ledger.db-wal"].map(|name| folder.join(name))
+}
+
+fn set_mode(folder: &Path, mode: u32) {
+    for file in files(folder) {
+        std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+fn set_immutable(files: &[PathBuf], sign: char) -> bool {
+    let output = Command::new("chattr").arg(format!("{sign}i")).args(files).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Whether this machine can make a file refuse those who have it open: root can, on ext4.
+fn immutable_binds(folder: &Path) -> bool {
+    let probe = [folder.join("probe")];
+    let mut open = std::fs::File::create(&probe[0]).unwrap();
+    let refused = set_immutable(&probe, '+') && open.write_all(b"x").is_err();
+    set_immutable(&probe, '-');
+    refused
+}
+
+/// Ways in which a ledger cannot be written any more.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    /// No file grows.
+    FullDisk,
+    /// Its user may only read the files, and finds out when it opens them anew.
+    ReadOnly,
+    /// The files refuse everybody, whoever has them open: as after a remount for reading only.
+    Immutable,
+}
+
+impl Fault {
+    async fn begin(self, gateway: &Process, folder: &Path) {
+        match self {
+            Self::FullDisk => limit_files(gateway, "1"),
+            Self::Immutable => assert!(set_immutable(&files(folder), '+')),
+            Self::ReadOnly => {
+                let file = format!("sqlite://{}", folder.join("ledger.db").display());
+                let mut intruder = sqlx::SqliteConnection::connect(&file).await.unwrap();
+                intruder.execute("BEGIN IMMEDIATE").await.unwrap();
+                set_mode(folder, 0o444);
+                // What cannot be written is tried on a new connection.
+                let refused = eventually(async || {
+                    gateway.post("alice", "/api/ai/generate").await.status == 503
+                });
+                assert!(refused.await, "{}", gateway.stderr());
+                intruder.execute("ROLLBACK").await.unwrap();
+            }
+        }
+    }
+
+    fn end(self, gateway: &Process, folder: &Path) {
+        match self {
+            Self::FullDisk => limit_files(gateway, "unlimited"),
+            Self::Immutable => assert!(set_immutable(&files(folder), '-')),
+            Self::ReadOnly => set_mode(folder, 0o644),
+        }
+    }
+}
+
+/// Lets the folder be removed, however its test ends.
+struct Mend<'a>(&'a Path);
+
+impl Drop for Mend<'_> {
+    fn drop(&mut self) {
+        set_immutable(&files(self.0), '-');
+    }
+}
+
+async fn a_ledger_that_cannot_write_is_503(fault: Fault, durability: &str) {
     let folder = tempfile::tempdir().unwrap();
+    let _mend = Mend(folder.path());
     let upstream = Upstream::canned().await;
     let text = config_on_ports(upstream.address, "");
     let text = text.replace("[ledger]", &format!("[ledger]\ndurability = \"{durability}\""));
-    let mut gateway = Process::serve(folder.path(), &text);
+    let mut gateway = Process::serve_bound(folder.path(), &text);
     gateway.grant("alice", 100, "gift").await;
     gateway.grant("poor", 1, "gift-poor").await;
     gateway.post("alice", "/api/ai/generate").await.expect(200);
@@ -39,8 +118,8 @@ async fn a_full_disk_is_503(durability: &str) {
     // Entries are read beside the writer: wait until what `relaxed` acknowledged is there.
     assert!(eventually(async || gateway.transactions("alice").await.len() == 2).await);
 
-    limit_files(&gateway, "1");
     let before = upstream.seen().len();
+    fault.begin(&gateway, folder.path()).await;
     // In `relaxed` the calls of the next moments may be taken at their word; then it is noticed.
     let noticed =
         eventually(async || gateway.post("alice", "/api/ai/generate").await.status == 503);
@@ -65,7 +144,7 @@ async fn a_full_disk_is_503(durability: &str) {
     let healthz = gateway.client.get(format!("http://{}/healthz", gateway.admin)).send().await;
     assert_eq!(healthz.unwrap().status(), 200, "the process lives");
 
-    limit_files(&gateway, "unlimited");
+    fault.end(&gateway, folder.path());
     let serves = eventually(async || {
         let answer = gateway.post("alice", "/api/ai/generate").await;
         assert!(answer.status == 200 || answer.status == 503, "{}", answer.text);
@@ -87,12 +166,39 @@ async fn a_full_disk_is_503(durability: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_503_and_heals_by_itself_strict() {
-    a_full_disk_is_503("strict").await;
+    a_ledger_that_cannot_write_is_503(Fault::FullDisk, "strict").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_503_and_heals_by_itself_relaxed() {
-    a_full_disk_is_503("relaxed").await;
+    a_ledger_that_cannot_write_is_503(Fault::FullDisk, "relaxed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_ledger_is_503_and_heals_by_itself_strict() {
+    a_ledger_that_cannot_write_is_503(Fault::ReadOnly, "strict").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_ledger_is_503_and_heals_by_itself_relaxed() {
+    a_ledger_that_cannot_write_is_503(Fault::ReadOnly, "relaxed").await;
+}
+
+/// Only root can do this to a file; whoever is not reads so at the end of the run (see
+/// .config/nextest.toml).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_immutable_ledger_is_503_and_heals_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    if !immutable_binds(folder.path()) {
+        eprintln!(
+            "NOT TESTED: a ledger that turns read-only under its open files; that needs root"
+        );
+        eprintln!("and a temporary folder on ext4 (`chattr +i`). Set TMPDIR, or run as root.");
+        return;
+    }
+    for durability in ["strict", "relaxed"] {
+        a_ledger_that_cannot_write_is_503(Fault::Immutable, durability).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

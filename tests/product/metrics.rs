@@ -5,13 +5,18 @@ use std::collections::HashMap;
 use axum::Router;
 use http::{Method, StatusCode};
 
-use crate::http::{Answer, admin, get, post};
-use crate::support::{TestGateway, Upstream, config_text, eventually, token};
+use crate::http::{Answer, admin, get, post, post_as};
+use crate::process::{Process, config_on_ports, ok};
+use crate::support::{TestGateway, Upstream, config_text, eventually, parse, token};
 
-/// `/metrics` by series, with the labels in the order of their names.
 async fn scrape(gateway: &TestGateway) -> HashMap<String, f64> {
-    let text = gateway.client.get(gateway.admin_url("/metrics")).send().await.unwrap();
-    let text = text.text().await.unwrap();
+    series_at(&gateway.admin_url("/metrics")).await
+}
+
+/// The metrics at `url` by series, with the labels in the order of their names.
+async fn series_at(url: &str) -> HashMap<String, f64> {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let text = client.get(url).send().await.unwrap().text().await.unwrap();
     let series = |line: &str| {
         let (name, value) = line.rsplit_once(' ').unwrap();
         (name.to_owned(), value.parse().unwrap())
@@ -85,6 +90,7 @@ credits = 0
         ("farebox_credits_granted_total{source=\"admin\"}".to_owned(), 200.0),
         ("farebox_credits_granted_total{source=\"signup\"}".to_owned(), 3.0),
         ("farebox_pack_views_total".to_owned(), 2.0),
+        ("farebox_ready".to_owned(), 1.0),
         ("farebox_ledger_up".to_owned(), 1.0),
         ("farebox_ledger_sync_lag_seconds".to_owned(), 0.0),
     ] {
@@ -99,6 +105,23 @@ credits = 0
         }
     }
     gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn counters_of_credits_begin_at_zero_so_that_the_first_event_is_an_increase() {
+    let upstream = Upstream::canned().await;
+    let gateway = TestGateway::before(&upstream, "").await;
+    let seen = scrape(&gateway).await;
+    let route = "route=\"/api/ai/generate\"";
+    for series in [
+        format!("farebox_holds_total{{outcome=\"expired\",{route}}}"),
+        format!("farebox_holds_total{{outcome=\"captured\",{route}}}"),
+        format!("farebox_credits_captured_total{{{route}}}"),
+        format!("farebox_credits_released_total{{{route}}}"),
+        "farebox_credits_granted_total{source=\"stripe\"}".to_owned(),
+    ] {
+        assert_eq!(seen.get(&series), Some(&0.0), "{series}: {seen:#?}");
+    }
 }
 
 #[tokio::test]
@@ -130,4 +153,112 @@ async fn what_relaxed_has_not_written_yet_is_its_lag() {
     });
     assert!(written.await, "nothing waits for longer than it may");
     assert_eq!(scrape(&gateway).await["farebox_ledger_up"], 1.0);
+}
+
+#[tokio::test]
+async fn what_calls_cost_and_credits_sell_for_is_shown_as_of_the_last_reload() {
+    let upstream = Upstream::canned().await;
+    let route = |method: &str, cost: &str| {
+        format!(
+            "[[routes]]\npath = \"/draw\"\nmethods = [\"{method}\"]\nupstream = \"ai\"\n\
+             credits = 5\n{cost}\n\n"
+        )
+    };
+    let pack = |credits: u32, price: &str| {
+        format!("[[packs]]\nid = \"p{credits}\"\ncredits = {credits}\nprice = \"{price}\"\n\n")
+    };
+    let config = |parts: &[String]| config_text(upstream.address, &parts.concat());
+    let before = config(&[
+        route("GET", "cost = \"0.0004 EUR\""),
+        route("POST", "cost = \"0.04 EUR\""),
+        route("PUT", ""),
+        pack(500, "79.00 EUR"),
+        pack(100, "19.00 EUR"),
+    ]);
+    let gateway = TestGateway::start(&before).await;
+    let seen = scrape(&gateway).await;
+    let cost = |currency: &str| {
+        format!("farebox_route_cost_minor{{currency=\"{currency}\",route=\"/draw\"}}")
+    };
+    let price = |currency: &str| format!("farebox_credit_price_minor{{currency=\"{currency}\"}}");
+    assert_eq!(seen.get(&cost("eur")), Some(&4.0), "the dearest method: {seen:#?}");
+    assert_eq!(seen.get(&price("eur")), Some(&19.0), "the smallest pack: {seen:#?}");
+    let told = seen.keys().filter(|series| series.starts_with("farebox_route_cost_minor")).count();
+    assert_eq!(told, 1, "a route that tells no cost has none: {seen:#?}");
+
+    let after = config(&[route("POST", "cost = \"0.5 JPY\""), pack(200, "300 JPY")]);
+    let after = parse(&after, gateway.folder.path());
+    gateway.gateway.reload(&after).await.unwrap();
+    let seen = scrape(&gateway).await;
+    assert_eq!(seen.get(&cost("jpy")), Some(&0.5), "{seen:#?}");
+    assert_eq!(seen.get(&price("jpy")), Some(&1.5), "{seen:#?}");
+    for gone in [cost("eur"), price("eur")] {
+        assert_eq!(seen.get(&gone), None, "{seen:#?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_imported_is_not_counted_as_granted_by_an_admin() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = config_on_ports("127.0.0.1:1".parse().unwrap(), "");
+    let gateway = Process::serve(folder.path(), &text);
+    gateway.grant("alice", 7, "gift").await;
+    let rows = "account,credits,id\nalice,10.5,old-1\nbob,2,old-2\n";
+    std::fs::write(folder.path().join("old.csv"), rows).unwrap();
+    for _ in 0..2 {
+        ok(folder.path(), &["import", "--csv", "old.csv"]);
+    }
+    let seen = series_at(&format!("http://{}/metrics", gateway.admin)).await;
+    for (source, credits) in [("admin", 7.0), ("import", 12.5)] {
+        let series = format!("farebox_credits_granted_total{{source=\"{source}\"}}");
+        assert_eq!(seen.get(&series), Some(&credits), "{series}: {seen:#?}");
+    }
+    let path = "/admin/accounts/alice/grants";
+    let odd = r#"{"credits":1,"id":"x","source":"stripe"}"#;
+    gateway.admin(Method::POST, path, odd).await.problem(400, "BAD_REQUEST");
+}
+
+#[tokio::test]
+async fn holds_made_through_the_api_are_counted_once_as_they_end() {
+    let upstream = Upstream::canned().await;
+    let gateway = TestGateway::before(&upstream, "").await;
+    gateway.grant("alice", 100).await;
+    let key = gateway.key("backend", true).await;
+    let ask = async |path: &str, body: &str| post_as(&gateway, path, &key, "alice", body).await;
+    ask("/credits/holds", r#"{"endpoint":"/api/ai/generate","id":"a"}"#).await.expect(201);
+    ask("/credits/holds", r#"{"endpoint":"/api/ai/generate","id":"b"}"#).await.expect(201);
+    ask("/credits/holds", r#"{"credits":3,"id":"c"}"#).await.expect(201);
+    ask("/credits/holds", r#"{"credits":2,"id":"d"}"#).await.expect(201);
+    ask("/credits/holds", r#"{"credits":1000,"id":"e"}"#).await.expect(402);
+    ask("/credits/holds", r#"{"credits":1,"id":"late","ttl_seconds":1}"#).await.expect(201);
+    // Asked twice each, as a client that heard no answer does.
+    for _ in 0..2 {
+        ask("/credits/holds/a/capture", r#"{"credits":4}"#).await.expect(200);
+        ask("/credits/holds/b/release", "").await.expect(200);
+        ask("/credits/holds/c/capture", r#"{"credits":3}"#).await.expect(200);
+        ask("/credits/holds/d/capture", r#"{"credits":0}"#).await.expect(200);
+    }
+    let expired = "farebox_holds_total{outcome=\"expired\",route=\"api\"}";
+    let is_late = eventually(async || scrape(&gateway).await.contains_key(expired)).await;
+    assert!(is_late);
+    for _ in 0..2 {
+        ask("/credits/holds/late/capture", r#"{"credits":1}"#).await.expect(200);
+    }
+    let seen = scrape(&gateway).await;
+    let generate = "/api/ai/generate";
+    for (series, value) in [
+        (format!("farebox_holds_total{{outcome=\"captured\",route=\"{generate}\"}}"), 1.0),
+        (format!("farebox_holds_total{{outcome=\"released\",route=\"{generate}\"}}"), 1.0),
+        (format!("farebox_credits_captured_total{{route=\"{generate}\"}}"), 4.0),
+        (format!("farebox_credits_released_total{{route=\"{generate}\"}}"), 6.0),
+        ("farebox_holds_total{outcome=\"captured\",route=\"api\"}".to_owned(), 1.0),
+        ("farebox_holds_total{outcome=\"released\",route=\"api\"}".to_owned(), 1.0),
+        ("farebox_holds_total{outcome=\"refused\",route=\"api\"}".to_owned(), 1.0),
+        // It ended when it expired; what was charged later is charged all the same.
+        (expired.to_owned(), 1.0),
+        ("farebox_credits_captured_total{route=\"api\"}".to_owned(), 4.0),
+        ("farebox_credits_released_total{route=\"api\"}".to_owned(), 2.0),
+    ] {
+        assert_eq!(seen.get(&series), Some(&value), "{series}: {seen:#?}");
+    }
 }

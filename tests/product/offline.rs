@@ -1,10 +1,14 @@
 //! Commands beside a running gateway, and beside one that does not answer.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use http::Method;
 
-use crate::process::{Process, address_of, command, config_on_ports, fails, ok, run};
+use crate::process::{
+    Process, address_of, bound_command, command, config_on_ports, fails, ok, run,
+};
 use crate::support::{ADMIN_TOKEN, JWT_SECRET, Upstream, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -320,4 +324,44 @@ async fn a_call_that_does_not_end_is_cut_off_and_given_back() {
     assert_eq!(gateway.ended().code(), Some(0), "{}", gateway.stderr());
     assert!(call.await.unwrap().is_err(), "it was cut off");
     assert!(ok(folder.path(), &["account", "show", "alice"]).contains("balance 100, held 0,"));
+}
+
+#[test]
+fn a_start_on_what_cannot_be_written_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let text = config_on_ports("127.0.0.1:1".parse().unwrap(), "");
+    let text = text.replace("\"ledger.db\"", "\"data/ledger.db\"");
+    std::fs::write(at.join("gateway.toml"), &text).unwrap();
+    let refused = |what: &str, hints: &[&str]| {
+        for arguments in [&["serve"][..], &["grant", "alice", "5"], &["reconcile"]] {
+            let output = bound_command(at, arguments).output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{what}, {arguments:?}: {errors}");
+            for hint in hints {
+                assert!(errors.contains(hint), "{what}, {arguments:?}: {errors}");
+            }
+        }
+    };
+    let set_mode = |name: &str, mode: u32| {
+        std::fs::set_permissions(at.join(name), Permissions::from_mode(mode)).unwrap();
+    };
+    refused("no folder", &["data/ledger.db", "make the folder"]);
+
+    std::fs::create_dir(at.join("data")).unwrap();
+    let read_only =
+        ["ledger.db", "cannot be written", "the user that runs farebox", "[ledger] path"];
+    set_mode("data", 0o555);
+    refused("a folder that may only be read", &read_only);
+    set_mode("data", 0o755);
+    ok(at, &["grant", "alice", "5"]);
+    for name in ["ledger.db", "ledger.db.lock"] {
+        set_mode(&format!("data/{name}"), 0o444);
+        refused(name, &read_only);
+        set_mode(&format!("data/{name}"), 0o644);
+    }
+    set_mode("data", 0o555);
+    refused("a folder in which there is a ledger already", &read_only);
+    set_mode("data", 0o755);
+    assert!(ok(at, &["reconcile"]).contains("clean"));
 }

@@ -24,6 +24,19 @@ pub fn command(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Comma
     command
 }
 
+/// The same by somebody whom permissions bind: root without the right to pass them by.
+pub fn bound_command(folder: &Path, arguments: &[&str]) -> Command {
+    let farebox = command(folder, arguments, &[]);
+    if !rustix::process::geteuid().is_root() {
+        return farebox;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    command.arg(farebox.get_program()).args(farebox.get_args());
+    command.current_dir(folder).stdin(Stdio::null());
+    command
+}
+
 /// Runs it to its end.
 pub fn run(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments, &[]).output().unwrap()
@@ -109,6 +122,13 @@ impl Process {
         std::fs::write(folder.join("gateway.toml"), text).unwrap();
         let arguments = [&["serve"], more].concat();
         let command = command(folder, &arguments, &[]);
+        Self::start(command, address_of(text, "listen"), address_of(text, "admin"))
+    }
+
+    /// The same, bound by permissions.
+    pub fn serve_bound(folder: &Path, text: &str) -> Self {
+        std::fs::write(folder.join("gateway.toml"), text).unwrap();
+        let command = bound_command(folder, &["serve"]);
         Self::start(command, address_of(text, "listen"), address_of(text, "admin"))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use farebox::metrics::Metrics;
 use http::Method;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -85,6 +86,14 @@ async fn a_stop_is_announced_then_finishes_what_runs_and_settles_it() {
     assert_eq!(balance_after(folder).await, (95, 0.into()));
 }
 
+/// The one call of a gateway was cut off before it had an answer, and stands in the figures.
+fn assert_cut_off_is_counted(metrics: &Metrics) {
+    let label = "/x/{*rest}";
+    assert_eq!(metrics.requests.with_label_values(&[label, "503"]).get(), 1);
+    assert_eq!(metrics.request_seconds.with_label_values(&[label]).get_sample_count(), 1);
+    assert_eq!(metrics.holds.with_label_values(&[label, "released"]).get(), 1);
+}
+
 #[tokio::test]
 async fn a_call_that_outlasts_the_stop_is_cut_off_and_free() {
     let (upstream, asked, _go) = held_up().await;
@@ -94,11 +103,13 @@ async fn a_call_that_outlasts_the_stop_is_cut_off_and_free() {
     let mut running = Wire::connect(gateway.public()).await;
     running.send(post("/x/y", "alice", "{}")).await;
     asked.notified().await;
+    let metrics = gateway.gateway.metrics().clone();
     let started = Instant::now();
     let folder = gateway.stop().await;
     assert!(started.elapsed() >= Duration::from_millis(200));
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     assert_eq!(running.rest().await, "");
+    assert_cut_off_is_counted(&metrics);
     assert_eq!(balance_after(folder).await, (100, 0.into()));
 }
 
@@ -110,8 +121,10 @@ async fn an_http_2_call_that_outlasts_the_stop_is_cut_off_and_free() {
     let mut client = http2(gateway.public(), &certificate).await;
     let (answer, _) = send(&mut client, "GET", "/x/y", "alice", true);
     asked.notified().await;
+    let metrics = gateway.gateway.metrics().clone();
     let folder = gateway.stop().await;
     assert!(answer.await.is_err());
+    assert_cut_off_is_counted(&metrics);
     assert_eq!(balance_after(folder).await, (100, 0.into()));
 }
 

@@ -4,6 +4,7 @@
 
 pub mod h2;
 pub mod random;
+pub mod servers;
 pub mod stripe;
 pub mod wire;
 

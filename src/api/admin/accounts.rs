@@ -25,6 +25,28 @@ pub(crate) struct GrantRequest {
     id: String,
     #[serde(default)]
     reason: Option<String>,
+    #[serde(default)]
+    source: GrantSource,
+}
+
+/// Where a grant comes from, for the metric.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum GrantSource {
+    /// An operator's own.
+    #[default]
+    Admin,
+    /// What an account had in an earlier system.
+    Import,
+}
+
+impl GrantSource {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Import => "import",
+        }
+    }
 }
 
 /// A correction, up or down.
@@ -66,12 +88,12 @@ pub(crate) async fn grant(
     Path(account): Path<String>,
     Json(request): Json<GrantRequest>,
 ) -> Result<Answer<PostedBody>, Problem> {
-    let GrantRequest { credits, id, reason } = request;
+    let GrantRequest { credits, id, reason, source } = request;
     let (entry, new) =
         post(&admin, EntryKind::Grant, &account, credits.signed(), &id, reason).await?;
     if new {
         let granted = &admin.shop.metrics.credits_granted;
-        granted.with_label_values(&["admin"]).inc_by(credits.as_metric());
+        granted.with_label_values(&[source.as_str()]).inc_by(credits.as_metric());
     }
     Ok(Answer(PostedBody::of(id, entry)))
 }

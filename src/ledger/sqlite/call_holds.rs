@@ -5,7 +5,7 @@
 //! a call takes. Nothing ever needs one of them by itself: a crash releases them all, and which
 //! of them have ended is told by the entries and by `ended_holds` (see the view `holds`).
 
-use std::collections::HashMap;
+use ahash::HashMap;
 
 use crate::ledger::books::{Books, Changes};
 use crate::ledger::operation::Origin;
@@ -19,7 +19,7 @@ pub(super) struct CallHolds {
 impl CallHolds {
     /// Counts what was read from the file.
     pub fn of(books: &Books) -> Self {
-        let mut live = HashMap::new();
+        let mut live = HashMap::default();
         for (_, hold) in books.holds().filter(|(_, hold)| hold.origin == Origin::Call) {
             *live.entry(hold.commit).or_default() += 1;
         }

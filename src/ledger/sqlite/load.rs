@@ -15,7 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, Books, EndedHold, Known, LiveHold, Lookups, Now};
 use crate::ledger::operation::{Ending, HoldId, Origin};
 
-use super::rows::{Column, entry_from, event_from, key_from, payment_from};
+use crate::ledger::rows::{Column as _, entry_from, event_from, key_from, payment_from};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

@@ -1,4 +1,4 @@
-//! Work on the file as a whole: the comparison with memory, folding, backup.
+//! Work on the file as a whole: the comparison with memory, backup.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Outcome, Refusal};
-use crate::ledger::report::{Difference, FoldReport};
+use crate::ledger::report::Difference;
 
 use super::{SqliteLedger, load};
 
@@ -60,81 +60,6 @@ impl SqliteLedger {
         }
         Outcome::Audited(differences)
     }
-
-    /// Folds every account's entries older than `before_ms` into one opening balance.
-    pub(super) async fn fold(&mut self, before_ms: i64) -> Outcome {
-        let folded = match self.connect().await {
-            Ok(connection) => fold(connection, before_ms).await,
-            Err(error) => Err(error),
-        };
-        match folded {
-            Ok(report) => Outcome::Folded(report),
-            Err(error) => {
-                tracing::error!(%error, "old entries could not be folded");
-                self.connection = None;
-                Outcome::Refused(Refusal::Unavailable)
-            }
-        }
-    }
-}
-
-async fn fold(
-    connection: &mut SqliteConnection,
-    before_ms: i64,
-) -> Result<FoldReport, sqlx::Error> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let on = &mut *transaction;
-    let run = sqlx::raw_sql(
-        "CREATE TEMP TABLE IF NOT EXISTS folding \
-         (account TEXT PRIMARY KEY, seq INTEGER NOT NULL, balance INTEGER NOT NULL); \
-         DELETE FROM temp.folding;",
-    );
-    run.execute(&mut *on).await?;
-    // Up to the newest old entry, by number: a clock that once went backwards must not tear a
-    // gap. An account with nothing old but its opening balance has nothing to fold.
-    let accounts = sqlx::query(
-        "INSERT INTO temp.folding SELECT e.account, e.seq, e.balance_after FROM entries e JOIN \
-         (SELECT account, max(seq) AS seq, count(*) AS entries FROM entries \
-          WHERE created_at < ?1 GROUP BY account) old \
-         ON old.account = e.account AND old.seq = e.seq \
-         WHERE old.entries > 1 OR e.kind <> 'opening'",
-    )
-    .bind(before_ms)
-    .execute(&mut *on)
-    .await?
-    .rows_affected();
-    sqlx::query(
-        "INSERT INTO folded_operations (operation, account, seq, kind, amount) \
-         SELECT e.operation, e.account, e.seq, e.kind, e.amount FROM entries e \
-         JOIN temp.folding f ON f.account = e.account AND e.seq <= f.seq \
-         WHERE e.kind <> 'opening'",
-    )
-    .execute(&mut *on)
-    .await?;
-    sqlx::raw_sql("DROP TRIGGER entries_are_never_deleted").execute(&mut *on).await?;
-    let entries = sqlx::query(
-        "DELETE FROM entries WHERE EXISTS (SELECT 1 FROM temp.folding f \
-         WHERE f.account = entries.account AND entries.seq <= f.seq)",
-    )
-    .execute(&mut *on)
-    .await?
-    .rows_affected();
-    sqlx::raw_sql(
-        "CREATE TRIGGER entries_are_never_deleted BEFORE DELETE ON entries \
-         BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END",
-    )
-    .execute(&mut *on)
-    .await?;
-    sqlx::query(
-        "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, created_at) \
-         SELECT account, seq, 'opening:' || account || ':' || seq, 'opening', balance, balance, \
-         ?1 - 1 FROM temp.folding",
-    )
-    .bind(before_ms)
-    .execute(&mut *on)
-    .await?;
-    transaction.commit().await?;
-    Ok(FoldReport { accounts, entries })
 }
 
 /// Copies the ledger at `path` to `copy`, which must not exist, while it is in use or not. The

@@ -9,11 +9,11 @@
 
 mod batch;
 mod call_holds;
+mod fold;
 mod json_rows;
 mod load;
 mod maintain;
 mod read;
-mod rows;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,6 +45,9 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a failing disk is left alone between two attempts.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// How many endings of holds are forgotten in one go, since nobody is served meanwhile.
+const PURGE_SLICE: u32 = 2000;
 
 /// How long the ending of a call's hold is remembered.
 const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
@@ -85,6 +88,16 @@ impl SqliteLedger {
         metrics: Metrics,
     ) -> Result<Self, LedgerError> {
         let lock = LedgerLock::take(path)?;
+        let opened = Self::open_locked(path, lock, durability, metrics).await;
+        opened.map_err(|error| error.on_opening(path))
+    }
+
+    async fn open_locked(
+        path: &Path,
+        lock: LedgerLock,
+        durability: Durability,
+        metrics: Metrics,
+    ) -> Result<Self, LedgerError> {
         let clock = Clock::start();
         let mut connection = load::connect(path).await?;
         load::check_version(&mut connection).await?;
@@ -141,7 +154,9 @@ impl SqliteLedger {
             for part in batch.chunk_by(|a, b| !concerns_disk(a) && !concerns_disk(b)) {
                 match part {
                     [Operation::Audit] => outcomes.push(self.audit().await),
-                    [Operation::Fold { before_ms }] => outcomes.push(self.fold(*before_ms).await),
+                    [Operation::Fold { before_ms, from }] => {
+                        outcomes.push(self.fold(*before_ms, from.as_ref()).await);
+                    }
                     _ => match self.apply_durably(part, known).await {
                         Some(decided) => outcomes.extend(decided),
                         None => break,
@@ -354,20 +369,26 @@ impl SqliteLedger {
         if !due || self.is_failing() {
             return;
         }
-        self.last_purge = Some(Instant::now());
         let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
         let Ok(connection) = self.connect().await else { return };
         // One whose row in call_holds still stands is needed to tell that it has ended.
         let purged = sqlx::query(
-            "DELETE FROM ended_holds WHERE origin = 'call' AND ended_at < ?1 AND id NOT IN \
-             (SELECT h.value->>0 FROM call_holds c, json_each(c.holds) h)",
+            "DELETE FROM ended_holds WHERE id IN (SELECT id FROM ended_holds \
+             WHERE origin = 'call' AND ended_at < ?1 AND id NOT IN \
+             (SELECT h.value->>0 FROM call_holds c, json_each(c.holds) h) \
+             ORDER BY ended_at LIMIT ?2)",
         )
         .bind(before)
+        .bind(PURGE_SLICE)
         .execute(connection)
         .await;
-        if let Err(error) = purged {
-            tracing::warn!(%error, "old endings of holds could not be purged");
+        match purged {
+            // There may be more: the next tick goes on.
+            Ok(purged) if purged.rows_affected() >= u64::from(PURGE_SLICE) => return,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "old endings of holds could not be purged"),
         }
+        self.last_purge = Some(Instant::now());
     }
 }
 

@@ -17,7 +17,7 @@ use crate::ledger::payment::Payment;
 use crate::ledger::report::{Difference, ReconcileReport};
 
 use super::load;
-use super::rows::{Column, entry_from, event_from, key_from, payment_from};
+use crate::ledger::rows::{Column as _, entry_from, event_from, key_from, payment_from};
 
 /// How many contradictions a report lists.
 const LISTED: i64 = 100;

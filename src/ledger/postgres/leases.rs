@@ -1,0 +1,303 @@
+//! Who serves this ledger, and the way from one epoch to the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Postgres, Row as _, Transaction};
+
+use crate::account::AccountId;
+use crate::ledger::LedgerError;
+use crate::ledger::operation::HoldId;
+use crate::ledger::rows::Column as _;
+
+use super::settle::{Checkpoint, NumberedBatch, SHARD};
+use super::{LIMIT, Store};
+
+/// How long a lease lasts, by the clock of Postgres.
+pub(in crate::ledger) const LEASE: Duration = Duration::from_secs(3);
+
+/// A gateway that has been without a lease for so long is gone for good: its calls' holds expire.
+const GONE_AFTER: &str = "10 seconds";
+
+/// A gateway's place among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ledger) struct Joined {
+    /// One for each start of a gateway.
+    pub incarnation: i64,
+    /// The start of the same gateway before, which has ended or is replaced herewith.
+    pub replaced: Option<i64>,
+}
+
+/// A live hold of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ledger) struct CallHold {
+    pub id: HoldId,
+    pub account: AccountId,
+    pub route: Arc<str>,
+}
+
+impl Store {
+    /// Takes a place, with a first lease. A gateway of the same name gives way.
+    pub async fn join(&self, name: &str) -> Result<Joined, LedgerError> {
+        self.transact(async |on| {
+            self.lock("gateways", on).await?;
+            let shard = self.read_checkpoint("FOR SHARE", on).await?;
+            let earlier = self
+                .query("DELETE FROM {s}.gateways WHERE id = $1 RETURNING incarnation")
+                .bind(name)
+                .fetch_optional(&mut *on)
+                .await?;
+            // It has no memory of any epoch, so it has given up all but the one it is about to serve.
+            let checked_in = shard.epoch - i64::from(!shard.recovering);
+            let row = self
+                .query(&lease(
+                    "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in) \
+                     VALUES ($1, nextval('{s}.incarnations'), now() + {lease}, $2) \
+                     RETURNING incarnation",
+                ))
+                .bind(name)
+                .bind(checked_in)
+                .fetch_one(on)
+                .await?;
+            Ok(Joined {
+                incarnation: row.int("incarnation")?,
+                replaced: earlier.map(|row| row.int("incarnation")).transpose()?,
+            })
+        })
+        .await
+    }
+
+    /// Renews the lease, and reads where the ledger stands. `None` where another gateway has taken
+    /// the place.
+    pub async fn renew(&self, incarnation: i64) -> Result<Option<Checkpoint>, LedgerError> {
+        self.transact(async |on| {
+            let renewed = self
+                .query(&lease(
+                    "UPDATE {s}.gateways SET lease_until = now() + {lease} WHERE incarnation = $1",
+                ))
+                .bind(incarnation)
+                .execute(&mut *on)
+                .await?;
+            if renewed.rows_affected() == 0 {
+                return Ok(None);
+            }
+            self.read_checkpoint("", on).await.map(Some)
+        })
+        .await
+    }
+
+    /// Gives the place up. It stays empty while there are holds of its calls: who comes next, or the
+    /// others after a while, ends them.
+    pub async fn leave(&self, incarnation: i64) -> Result<(), LedgerError> {
+        self.transact(async |on| {
+            self.query("UPDATE {s}.gateways SET lease_until = now() WHERE incarnation = $1")
+                .bind(incarnation)
+                .execute(&mut *on)
+                .await?;
+            self.query(
+                "DELETE FROM {s}.gateways WHERE incarnation = $1 AND NOT EXISTS \
+                 (SELECT 1 FROM {s}.holds \
+                 WHERE owner = $1 AND state = 'live' AND origin = 'call')",
+            )
+            .bind(incarnation)
+            .execute(on)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Says that the data of an epoch is lost: nothing is decided until the next one opens.
+    pub async fn give_up(&self, epoch: i64) -> Result<(), LedgerError> {
+        self.transact(async |on| {
+            self.query("UPDATE {s}.shards SET recovering = true WHERE id = $1 AND epoch = $2")
+                .bind(SHARD)
+                .bind(epoch)
+                .execute(on)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives up an epoch for this gateway: from here on it acknowledges nothing of it, and what Redis
+    /// had acknowledged to it is handed over. False where the next epoch has opened without it.
+    pub async fn check_in(
+        &self,
+        incarnation: i64,
+        epoch: i64,
+        ring: &[NumberedBatch],
+    ) -> Result<bool, LedgerError> {
+        self.transact(async |on| {
+            let shard = self.read_checkpoint("FOR SHARE", on).await?;
+            if shard.epoch != epoch || !shard.recovering {
+                return Ok(false);
+            }
+            let (seqs, texts): (Vec<_>, Vec<_>) =
+                ring.iter().map(|batch| (batch.seq, batch.text.clone())).unzip();
+            self.query(
+                "INSERT INTO {s}.redo (shard, epoch, seq, batch) SELECT $1, $2, seq, batch \
+                 FROM UNNEST($3::int8[], $4::text[]) AS n (seq, batch) ON CONFLICT DO NOTHING",
+            )
+            .bind(SHARD)
+            .bind(epoch)
+            .bind(seqs)
+            .bind(texts)
+            .execute(&mut *on)
+            .await?;
+            self.query("UPDATE {s}.gateways SET checked_in = $2 WHERE incarnation = $1")
+                .bind(incarnation)
+                .bind(epoch)
+                .execute(on)
+                .await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Begins to open the next epoch, where the ledger waits for it: `None` where it does not, or
+    /// another gateway is at it, or a gateway that may still serve has not checked in.
+    pub async fn begin_recovery(&self) -> Result<Option<Recovery>, LedgerError> {
+        let begin = async {
+            let mut transaction = self.pool.begin().await?;
+            let locked = self
+                .query(
+                    "SELECT 1 FROM {s}.shards WHERE id = $1 AND recovering FOR UPDATE SKIP LOCKED",
+                )
+                .bind(SHARD)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            if locked.is_none() {
+                return Ok(None);
+            }
+            let checkpoint = self.read_checkpoint("", &mut transaction).await?;
+            let serving = self
+                .query(
+                    "SELECT count(*) AS serving FROM {s}.gateways \
+                     WHERE lease_until > clock_timestamp() AND checked_in < $1",
+                )
+                .bind(checkpoint.epoch)
+                .fetch_one(&mut *transaction)
+                .await?;
+            if serving.count("serving")? > 0 {
+                return Ok(None);
+            }
+            Ok(Some(Recovery { store: self.clone(), transaction, checkpoint }))
+        };
+        let begun = tokio::time::timeout(LIMIT, begin).await;
+        begun.unwrap_or(Err(LedgerError::Slow { what: "Postgres" }))
+    }
+
+    /// The gateways that have been without a lease for long.
+    pub async fn gone(&self) -> Result<Vec<i64>, LedgerError> {
+        self.transact(async |on| {
+            let sql = format!(
+                "SELECT incarnation FROM {{s}}.gateways WHERE lease_until < now() - interval '{GONE_AFTER}'"
+            );
+            let rows = self.query(&sql).fetch_all(on).await?;
+            rows.iter().map(|row| Ok(row.int("incarnation")?)).collect()
+        })
+        .await
+    }
+
+    /// The live holds of the calls of one gateway.
+    pub async fn calls_of(&self, incarnation: i64) -> Result<Vec<CallHold>, LedgerError> {
+        self.transact(async |on| {
+            let rows = self
+                .query(
+                    "SELECT id, account, route FROM {s}.holds \
+                     WHERE owner = $1 AND state = 'live' AND origin = 'call'",
+                )
+                .bind(incarnation)
+                .fetch_all(on)
+                .await?;
+            let hold = |row: &PgRow| {
+                let (id, account) = (row.hold("id")?, row.account("account")?);
+                Ok(CallHold { id, account, route: row.text("route")?.into() })
+            };
+            rows.iter().map(hold).collect()
+        })
+        .await
+    }
+
+    /// Forgets the endings of calls' holds that are long past.
+    pub async fn purge(&self, before_ms: i64) -> Result<(), LedgerError> {
+        self.transact_within(Duration::from_secs(60), async |on| {
+            self.query(
+                "DELETE FROM {s}.holds WHERE state <> 'live' AND origin = 'call' AND ended_at < $1",
+            )
+            .bind(before_ms)
+            .execute(on)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn lease(sql: &str) -> String {
+    sql.replace("{lease}", &format!("interval '{} milliseconds'", LEASE.as_millis()))
+}
+
+/// The way to the next epoch, in one transaction that has the shard's row locked: all of it, or
+/// nothing.
+#[derive(Debug)]
+pub(in crate::ledger) struct Recovery {
+    store: Store,
+    transaction: Transaction<'static, Postgres>,
+    /// Of the epoch that ends.
+    pub checkpoint: Checkpoint,
+}
+
+impl Recovery {
+    /// Writes what survived in the stream and what the gateways remember, batch by batch in order.
+    /// How many batches that were, and how many in between nobody has.
+    pub async fn replay(
+        &mut self,
+        survived: Vec<NumberedBatch>,
+    ) -> Result<(usize, i64), LedgerError> {
+        let epoch = self.checkpoint.epoch;
+        let rows = self
+            .store
+            .query("SELECT seq, batch FROM {s}.redo WHERE shard = $1 AND epoch = $2")
+            .bind(SHARD)
+            .bind(epoch)
+            .fetch_all(&mut *self.transaction)
+            .await?;
+        let mut batches = survived;
+        for row in &rows {
+            let text: String = row.try_get("batch")?;
+            batches.push(NumberedBatch { seq: row.int("seq")?, text });
+        }
+        // Sorting keeps the stream's own before a gateway's copy of the same number.
+        batches.sort_by_key(|batch| batch.seq);
+        batches.dedup_by_key(|batch| batch.seq);
+        let lost: Vec<_> = batches.iter().filter(|b| b.seq > self.checkpoint.seq).collect();
+        let newest = lost.last().map_or(self.checkpoint.seq, |batch| batch.seq);
+        let replayed = lost.len();
+        let on: &mut PgConnection = &mut self.transaction;
+        self.store.write(&lost, true, on).await?;
+        let missing = newest - self.checkpoint.seq - i64::try_from(replayed).unwrap_or(i64::MAX);
+        Ok((replayed, missing))
+    }
+
+    /// Opens the next epoch.
+    pub async fn open(mut self, nonce: &str) -> Result<(), LedgerError> {
+        self.store
+            .query(
+                "UPDATE {s}.shards SET epoch = epoch + 1, nonce = $2, checkpoint = 0, digest = '', \
+                 recovering = false WHERE id = $1",
+            )
+            .bind(SHARD)
+            .bind(nonce)
+            .execute(&mut *self.transaction)
+            .await?;
+        self.store
+            .query("DELETE FROM {s}.redo WHERE shard = $1")
+            .bind(SHARD)
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(self.transaction.commit().await?)
+    }
+}

@@ -1,0 +1,182 @@
+//! What Redis asks for when it does not have it: accounts with their live holds, and what became of a
+//! hold's id.
+
+use sqlx::Executor as _;
+use sqlx::postgres::PgConnection;
+
+use crate::account::AccountId;
+use crate::credits::{Credits, SignedCredits};
+use crate::ledger::LedgerError;
+use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
+use crate::ledger::rows::Column as _;
+
+use super::Store;
+
+/// An account that is not in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ledger) struct ColdAccount {
+    pub account: AccountId,
+    pub exists: bool,
+    pub balance: SignedCredits,
+    pub grant_seq: i64,
+    pub frozen: bool,
+    pub holds: Vec<RestoredHold>,
+}
+
+/// A live hold of such an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ledger) struct RestoredHold {
+    pub id: HoldId,
+    pub amount: Credits,
+    pub origin: Origin,
+    pub owner: i64,
+    pub expires_ms: i64,
+    pub route: String,
+}
+
+/// What became of a hold's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ledger) enum Fate {
+    /// It is a live hold of this account.
+    Live(AccountId),
+    Captured {
+        account: AccountId,
+        amount: Credits,
+    },
+    Ended {
+        account: AccountId,
+        amount: Credits,
+        origin: Origin,
+        ending: Ending,
+    },
+    /// Nobody knows it.
+    Unknown,
+}
+
+impl Store {
+    /// Reads accounts as they are in one moment.
+    pub async fn cold_accounts(&self, ids: &[AccountId]) -> Result<Vec<ColdAccount>, LedgerError> {
+        let names: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let (accounts, holds) = self
+            .transact(async |on| {
+                on.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                let accounts = self
+                    .query(
+                        "SELECT id, balance, grant_seq, frozen FROM {s}.accounts WHERE id = ANY($1)",
+                    )
+                    .bind(names.clone())
+                    .fetch_all(&mut *on)
+                    .await?;
+                let holds = self
+                    .query(
+                        "SELECT id, account, amount, origin, owner, expires_at, route \
+                         FROM {s}.holds WHERE account = ANY($1) AND state = 'live'",
+                    )
+                    .bind(names)
+                    .fetch_all(&mut *on)
+                    .await?;
+                Ok((accounts, holds))
+            })
+            .await?;
+        let none = |id: &AccountId| ColdAccount {
+            account: id.clone(),
+            exists: false,
+            balance: SignedCredits::ZERO,
+            grant_seq: 0,
+            frozen: false,
+            holds: Vec::new(),
+        };
+        let mut cold: Vec<_> = ids.iter().map(none).collect();
+        for row in &accounts {
+            let id = row.account("id")?;
+            if let Some(account) = cold.iter_mut().find(|cold| cold.account == id) {
+                account.exists = true;
+                account.balance = row.signed("balance")?;
+                account.grant_seq = row.int("grant_seq")?;
+                account.frozen = row.flag("frozen")?;
+            }
+        }
+        for row in &holds {
+            let id = row.account("account")?;
+            if let Some(account) = cold.iter_mut().find(|cold| cold.account == id) {
+                account.holds.push(RestoredHold {
+                    id: row.hold("id")?,
+                    amount: row.credits("amount")?,
+                    origin: row.parsed("origin", Origin::parse)?,
+                    owner: row.int("owner")?,
+                    expires_ms: row.int("expires_at")?,
+                    route: row.text("route")?.to_owned(),
+                });
+            }
+        }
+        Ok(cold)
+    }
+
+    /// What became of each of these ids.
+    pub async fn fates(&self, ids: &[HoldId]) -> Result<Vec<Fate>, LedgerError> {
+        self.transact(async |on| {
+            let mut fates = Vec::with_capacity(ids.len());
+            let found = self.read_fates(ids, on).await?;
+            for id in ids {
+                let fate =
+                    found.iter().find(|(found, _)| found == id).map(|(_, fate)| fate.clone());
+                fates.push(fate.unwrap_or(Fate::Unknown));
+            }
+            Ok(fates)
+        })
+        .await
+    }
+
+    async fn read_fates(
+        &self,
+        ids: &[HoldId],
+        on: &mut PgConnection,
+    ) -> Result<Vec<(HoldId, Fate)>, LedgerError> {
+        let mut fates = Vec::new();
+        let names: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let captures: Vec<_> =
+            ids.iter().map(|id| OperationId::capture(id).as_str().to_owned()).collect();
+        let rows = self
+            .query("SELECT id, account, amount FROM {s}.operations WHERE id = ANY($1)")
+            .bind(captures)
+            .fetch_all(&mut *on)
+            .await?;
+        for row in &rows {
+            let id = row.parsed("id", |id| id.strip_prefix("capture:")?.parse().ok())?;
+            let amount = row.integer("amount", |n| Credits::from_micros(n.unsigned_abs()))?;
+            fates.push((id, Fate::Captured { account: row.account("account")?, amount }));
+        }
+        let rows = self
+            .query("SELECT id, account, amount, origin, state FROM {s}.holds WHERE id = ANY($1)")
+            .bind(names)
+            .fetch_all(on)
+            .await?;
+        for row in &rows {
+            let (id, account) = (row.hold("id")?, row.account("account")?);
+            let (amount, origin) = (row.credits("amount")?, row.parsed("origin", Origin::parse)?);
+            let fate = match row.text("state")? {
+                "live" => Fate::Live(account),
+                _ => Fate::Ended {
+                    account,
+                    amount,
+                    origin,
+                    ending: row.parsed("state", Ending::parse)?,
+                },
+            };
+            // A late capture says more than the ending before it: it stands first, and is found first.
+            fates.push((id, fate));
+        }
+        Ok(fates)
+    }
+
+    /// The accounts that have live holds: after a recovery their deadlines must be watched again.
+    pub async fn accounts_with_holds(&self) -> Result<Vec<AccountId>, LedgerError> {
+        let rows = self
+            .transact(async |on| {
+                let all = "SELECT DISTINCT account FROM {s}.holds WHERE state = 'live'";
+                Ok(self.query(all).fetch_all(on).await?)
+            })
+            .await?;
+        rows.iter().map(|row| Ok(row.account("account")?)).collect()
+    }
+}

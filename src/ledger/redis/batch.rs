@@ -1,0 +1,399 @@
+//! One batch at work: what is asked, what has its answer, and what is still to be decided.
+
+use std::sync::Arc;
+
+use fred::types::Value;
+
+use crate::account::AccountId;
+use crate::credits::{Credits, SignedCredits};
+use crate::ledger::config::Durability;
+use crate::ledger::operation::{
+    Balance, HoldEnd, HoldId, NewHold, Operation, Origin, Outcome, Refusal,
+};
+use crate::ledger::postgres::NumberedBatch;
+use crate::ledger::record::unescape;
+
+use super::bring::Needs;
+use super::script::{Lines, Scripts};
+use super::shared::{Shared, text};
+
+/// Where an operation is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Redis,
+    Postgres,
+    /// Between batches.
+    Alone,
+}
+
+impl Place {
+    pub fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::Hold(_)
+            | Operation::Renew { .. }
+            | Operation::Capture { .. }
+            | Operation::Release { .. }
+            | Operation::Balance { .. } => Self::Redis,
+            Operation::Open { .. }
+            | Operation::Post(_)
+            | Operation::Refund { .. }
+            | Operation::PutKeys(_)
+            | Operation::RevokeKey { .. }
+            | Operation::KeepEvent(_)
+            | Operation::EndEvent { .. }
+            | Operation::TakeFacts(_)
+            | Operation::KeepCustomer { .. }
+            | Operation::Thaw { .. } => Self::Postgres,
+            Operation::Audit | Operation::Fold { .. } => Self::Alone,
+        }
+    }
+
+    /// Whether two that follow each other are decided together.
+    pub fn takes_with(self, next: Self) -> bool {
+        self == next && self != Self::Alone
+    }
+}
+
+/// What Redis is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked<'a> {
+    Operation(&'a Operation),
+    /// To end a hold whose time is up: if it still is, or (true) in any case.
+    Expire(&'a HoldId, bool),
+}
+
+impl Asked<'_> {
+    /// True where it concerns one of these.
+    fn names(&self, accounts: &[AccountId], holds: &[HoldId]) -> bool {
+        let (account, hold) = match self {
+            Self::Operation(operation) => match operation {
+                Operation::Hold(NewHold { id, account, .. }) => (Some(account), Some(id)),
+                Operation::Capture { hold, account, .. }
+                | Operation::Release { hold, account, .. } => (account.as_ref(), Some(hold)),
+                Operation::Renew { hold, .. } => (None, Some(hold)),
+                Operation::Balance { account } => (Some(account), None),
+                _ => (None, None),
+            },
+            Self::Expire(hold, _) => (None, Some(*hold)),
+        };
+        account.is_some_and(|account| accounts.contains(account))
+            || hold.is_some_and(|hold| holds.contains(hold))
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Operation(operation) => operation.origin(),
+            Self::Expire(..) => None,
+        }
+    }
+}
+
+/// What `decide.lua` says to one operation, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    Unavailable,
+    Held,
+    Renewed,
+    Captured,
+    Late,
+    Released,
+    Balance,
+    Nobody,
+    Insufficient,
+    Conflict,
+    Ended,
+    Unknown,
+    Above,
+    Zero,
+    Range,
+    Frozen,
+    Capped,
+    Expired,
+    FrozenBalance,
+}
+
+impl Code {
+    const ALL: [Self; 19] = [
+        Self::Unavailable,
+        Self::Held,
+        Self::Renewed,
+        Self::Captured,
+        Self::Late,
+        Self::Released,
+        Self::Balance,
+        Self::Nobody,
+        Self::Insufficient,
+        Self::Conflict,
+        Self::Ended,
+        Self::Unknown,
+        Self::Above,
+        Self::Zero,
+        Self::Range,
+        Self::Frozen,
+        Self::Capped,
+        Self::Expired,
+        Self::FrozenBalance,
+    ];
+
+    fn of(number: i64) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// True where something took effect, now or before.
+    fn acknowledges(self) -> bool {
+        matches!(
+            self,
+            Self::Held
+                | Self::Renewed
+                | Self::Captured
+                | Self::Late
+                | Self::Released
+                | Self::Expired
+        )
+    }
+}
+
+/// The answer to one operation, with what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub code: Code,
+    first: i64,
+    second: i64,
+    /// What became of a hold of the API's.
+    end: Option<HoldEnd>,
+}
+
+impl Answer {
+    const UNAVAILABLE: Self = Self { code: Code::Unavailable, first: 0, second: 0, end: None };
+
+    fn balance(&self) -> Option<Balance> {
+        Some(Balance {
+            balance: SignedCredits::from_micros(self.first)?,
+            held: Credits::from_micros(u64::try_from(self.second).ok()?)?,
+            frozen: self.code == Code::FrozenBalance,
+        })
+    }
+
+    /// As the ledger says it.
+    pub fn outcome(self) -> Outcome {
+        self.known().unwrap_or(Outcome::Refused(Refusal::Unavailable))
+    }
+
+    fn known(self) -> Option<Outcome> {
+        let settled = self.end.clone();
+        let refused = |refusal| Some(Outcome::Refused(refusal));
+        match self.code {
+            Code::Held => Some(Outcome::Held { after: self.balance()? }),
+            Code::Renewed => Some(Outcome::Renewed),
+            Code::Captured => {
+                Some(Outcome::Captured { after: self.balance()?, late: false, settled })
+            }
+            Code::Late => Some(Outcome::Captured { after: self.balance()?, late: true, settled }),
+            Code::Released => Some(Outcome::Released { after: self.balance()?, settled }),
+            Code::Balance | Code::FrozenBalance => Some(Outcome::Balance(Some(self.balance()?))),
+            Code::Nobody => Some(Outcome::Balance(None)),
+            Code::Insufficient => {
+                refused(Refusal::Insufficient { available: self.balance()?.available() })
+            }
+            Code::Conflict => refused(Refusal::Conflict),
+            Code::Ended => refused(Refusal::Ended),
+            Code::Unknown => refused(Refusal::UnknownHold),
+            Code::Above => {
+                let held = Credits::from_micros(u64::try_from(self.first).ok()?)?;
+                refused(Refusal::AboveHold { held })
+            }
+            Code::Zero => refused(Refusal::Zero),
+            Code::Range => refused(Refusal::OutOfRange),
+            Code::Frozen => refused(Refusal::Frozen),
+            // The cap is our own limit, not the account's: never 402.
+            Code::Unavailable | Code::Capped | Code::Expired => None,
+        }
+    }
+}
+
+/// What `decide.lua` answers to a batch.
+#[derive(Debug)]
+pub(super) struct Reply {
+    seq: i64,
+    durable: i64,
+    log: String,
+    answers: Vec<Answer>,
+    needs: Needs,
+}
+
+impl Reply {
+    /// Reads it; `None` for what no script of ours answers.
+    pub fn parse(value: Value) -> Option<Self> {
+        type Parts = (i64, i64, String, Vec<i64>, Vec<String>, Vec<String>);
+        let (seq, durable, log, numbers, needs, ends): Parts = value.convert().ok()?;
+        let mut answers = numbers
+            .chunks_exact(3)
+            .map(|n| Some(Answer { code: Code::of(n[0])?, first: n[1], second: n[2], end: None }))
+            .collect::<Option<Vec<_>>>()?;
+        for end in ends.chunks_exact(4) {
+            let credits = |text: &str| Credits::from_micros(text.parse().ok()?);
+            let (captured, released) = (credits(&end[1])?, credits(&end[2])?);
+            let end_of = answers.get_mut(end[0].parse::<usize>().ok()?)?;
+            end_of.end = Some(HoldEnd { route: unescape(&end[3]), captured, released });
+        }
+        Some(Self { seq, durable, log, answers, needs: Needs::parse(&needs)? })
+    }
+}
+
+/// A batch between its first call of Redis and its answers.
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    asked: &'a [Asked<'a>],
+    /// Those without an answer yet, in order.
+    waiting: Vec<usize>,
+    /// Those of which nobody knows whether they happened.
+    in_doubt: Vec<usize>,
+    pub answers: Vec<Answer>,
+    /// What it has added to the stream.
+    pub batches: Vec<NumberedBatch>,
+    /// The newest batch of the stream that its answers count on.
+    pub seq: i64,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(asked: &'a [Asked<'a>]) -> Self {
+        Self {
+            asked,
+            waiting: (0..asked.len()).collect(),
+            in_doubt: Vec::new(),
+            answers: vec![Answer::UNAVAILABLE; asked.len()],
+            batches: Vec::new(),
+            seq: 0,
+        }
+    }
+
+    /// True where each has its answer.
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The arguments that ask for what is waiting.
+    pub fn args(&self, shared: &Shared, durable: i64) -> Vec<Value> {
+        let mut lines = Lines::with_room_for(self.waiting.len());
+        for index in &self.waiting {
+            match self.asked[*index] {
+                Asked::Operation(operation) => lines.push(operation),
+                Asked::Expire(hold, in_any_case) => lines.expire(hold, in_any_case),
+            }
+        }
+        let owner = shared.incarnation.to_string();
+        let (durable, cap) = (durable.to_string(), shared.cap.to_string());
+        let mut args: Vec<_> = [owner, durable, cap].iter().map(|arg| text(arg)).collect();
+        args.push(Value::String(lines.finish().into()));
+        args
+    }
+
+    /// Takes the answers, and remembers what must not be lost; what the rest needs.
+    pub fn take(&mut self, reply: Reply, scripts: &Scripts, shared: &Shared) -> Needs {
+        let epoch = scripts.epoch.number;
+        for (index, answer) in
+            self.waiting.drain(..reply.answers.len().min(self.waiting.len())).zip(reply.answers)
+        {
+            self.answers[index] = answer;
+        }
+        self.seq = self.seq.max(reply.seq);
+        let mut ring = shared.ring();
+        ring.trim(epoch, reply.durable);
+        if !reply.log.is_empty() {
+            let batch = NumberedBatch { seq: reply.seq, text: reply.log };
+            if shared.durability == Durability::Relaxed {
+                ring.push(epoch, batch.clone());
+            }
+            self.batches.push(batch);
+        }
+        reply.needs
+    }
+
+    /// Nobody knows whether what is waiting has happened.
+    pub fn doubt_the_rest(&mut self) {
+        self.in_doubt.append(&mut self.waiting);
+    }
+
+    /// What waits for these stays without an answer, and the first of all, which had to stop.
+    pub fn give_up(&mut self, accounts: &[AccountId], holds: &[HoldId]) {
+        let first = self.waiting.first().copied();
+        let asked = self.asked;
+        self.waiting.retain(|index| Some(*index) != first && !asked[*index].names(accounts, holds));
+    }
+
+    /// Whether Postgres must have it before the answers are given.
+    pub fn must_be_durable(&self, durability: Durability) -> bool {
+        let mut acknowledged =
+            self.asked.iter().zip(&self.answers).filter(|(_, answer)| answer.code.acknowledges());
+        // The API's holds outlive every gateway, and are captured by their ids alone, in both.
+        acknowledged.any(|(asked, _)| {
+            durability == Durability::Strict || asked.origin() == Some(Origin::Api)
+        })
+    }
+
+    /// Nobody is told anything of it.
+    pub fn take_back(&mut self) {
+        for (index, answer) in self.answers.iter_mut().enumerate() {
+            if answer.code == Code::Held {
+                self.in_doubt.push(index);
+            }
+            *answer = Answer::UNAVAILABLE;
+        }
+    }
+
+    /// The holds of calls that heard nothing came of them, and that may stand all the same: whoever
+    /// asked is gone, so they are released here.
+    pub fn owed(&self) -> Vec<Operation> {
+        let release = |index: &usize| match self.asked[*index] {
+            Asked::Operation(Operation::Hold(NewHold {
+                id,
+                account,
+                origin: Origin::Call,
+                ..
+            })) => Some(Operation::Release {
+                hold: id.clone(),
+                account: Some(account.clone()),
+                origin: Origin::Call,
+            }),
+            _ => None,
+        };
+        self.in_doubt.iter().filter_map(release).collect()
+    }
+}
+
+/// The route of a hold, out of its record in Redis: `L origin amount account owner route`.
+pub(super) fn route_of(record: &str) -> Arc<str> {
+    record.splitn(6, ' ').nth(5).map_or_else(|| "".into(), unescape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_of_several_words_is_read_from_a_record() {
+        assert_eq!(&*route_of("L c 5 alice 7 /a b"), "/a b");
+        assert_eq!(&*route_of("L a 5 alice 7 "), "");
+        assert_eq!(&*route_of(""), "");
+    }
+
+    #[test]
+    fn the_numbers_of_the_answers_are_those_of_the_script() {
+        let script = include_str!("decide.lua");
+        let mut names = Vec::new();
+        for line in script.lines().filter(|l| l.starts_with("local ") && l.contains(" = ")) {
+            let (left, right) = line.trim_start_matches("local ").split_once(" = ").unwrap();
+            for (name, number) in left.split(", ").zip(right.split(", ")) {
+                if let Ok(number) = number.parse::<i64>()
+                    && (1..=18).contains(&number)
+                {
+                    names.push((name.to_owned(), number));
+                }
+            }
+        }
+        assert_eq!(names.len(), Code::ALL.len() - 1);
+        for (name, number) in names {
+            assert_eq!(format!("{:?}", Code::of(number).unwrap()).to_uppercase(), name);
+        }
+    }
+}

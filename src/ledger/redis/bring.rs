@@ -1,0 +1,141 @@
+//! Bringing to Redis what a batch needs and Redis does not have: accounts that have gone cold, and what
+//! became of ids that were forgotten there.
+//!
+//! A nonce is left in Redis, then Postgres is read, and what was read counts only if the nonce still
+//! stands: nothing came in between.
+
+use std::collections::HashSet;
+
+use crate::account::AccountId;
+use crate::ledger::LedgerError;
+use crate::ledger::operation::{Ending, HoldId};
+use crate::ledger::postgres::{ColdAccount, Fate};
+use crate::ledger::record::{escape, letter_of};
+use crate::ledger::wall_ms;
+
+use super::script::Scripts;
+use super::shared::{Shared, text, texts};
+
+/// A hold that was restored lives at least so long, whatever the clocks have done meanwhile.
+const RESTART_MS: i64 = 60_000;
+
+/// How long Redis remembers what it was told of an id.
+const FATE_KEPT_MS: &str = "120000";
+
+/// What a batch asks for.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    pub accounts: Vec<AccountId>,
+    pub holds: Vec<HoldId>,
+}
+
+impl Needs {
+    /// Reads what `decide.lua` says: `a`, account, `i`, id, …
+    pub fn parse(words: &[String]) -> Option<Self> {
+        let mut needs = Self::default();
+        let mut seen = HashSet::new();
+        for pair in words.chunks_exact(2) {
+            if !seen.insert((pair[0].as_str(), pair[1].as_str())) {
+                continue;
+            }
+            match pair[0].as_str() {
+                "a" => needs.accounts.push(pair[1].parse().ok()?),
+                _ => needs.holds.push(pair[1].parse().ok()?),
+            }
+        }
+        Some(needs)
+    }
+}
+
+impl Shared {
+    /// Brings all of it. Something that came in between makes the batch ask again, no more.
+    pub async fn bring(&self, scripts: &Scripts, needs: Needs) -> Result<(), LedgerError> {
+        self.need_postgres()?;
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let mut accounts = needs.accounts;
+        if !needs.holds.is_empty() {
+            let names = needs.holds.iter().map(|id| format!("i:{id}"));
+            self.doubt(scripts, &nonce, names).await?;
+            // What Redis decided and forgot since must be in Postgres before it is asked.
+            self.drain().await?;
+            for (id, fate) in needs.holds.iter().zip(self.store.fates(&needs.holds).await?) {
+                match record_of(&fate) {
+                    Ok(record) => {
+                        let args = ["fate", &nonce, id.as_str(), &record, FATE_KEPT_MS];
+                        self.keep(scripts, texts(args)).await?;
+                    }
+                    // It comes with its account.
+                    Err(account) => accounts.push(account),
+                }
+            }
+        }
+        self.bring_accounts(scripts, &accounts, &nonce).await
+    }
+
+    /// Brings accounts with their live holds.
+    pub async fn bring_accounts(
+        &self,
+        scripts: &Scripts,
+        accounts: &[AccountId],
+        nonce: &str,
+    ) -> Result<(), LedgerError> {
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        self.doubt(scripts, nonce, accounts.iter().map(|id| format!("a:{id}"))).await?;
+        for cold in self.store.cold_accounts(accounts).await? {
+            self.keep(scripts, account_args(nonce, &cold)).await?;
+        }
+        Ok(())
+    }
+
+    async fn doubt(
+        &self,
+        scripts: &Scripts,
+        nonce: &str,
+        names: impl Iterator<Item = String>,
+    ) -> Result<(), LedgerError> {
+        let mut args = texts(["doubt", nonce]);
+        args.extend(names.map(|name| text(&name)));
+        self.keep(scripts, args).await.map(drop)
+    }
+}
+
+/// An ended hold as Redis remembers it; a live one's account.
+fn record_of(fate: &Fate) -> Result<String, AccountId> {
+    Ok(match fate {
+        Fate::Live(account) => return Err(account.clone()),
+        Fate::Captured { account, amount } => format!("C c {} {account}", amount.micros()),
+        Fate::Ended { account, amount, origin, ending } => {
+            let state = if *ending == Ending::Released { 'R' } else { 'E' };
+            format!("{state} {} {} {account}", letter_of(*origin), amount.micros())
+        }
+        Fate::Unknown => "N".to_owned(),
+    })
+}
+
+fn account_args(nonce: &str, cold: &ColdAccount) -> Vec<fred::types::Value> {
+    let flag = |set: bool| if set { "1" } else { "0" };
+    let mut args = texts([
+        "account",
+        nonce,
+        cold.account.as_str(),
+        flag(cold.exists),
+        &cold.balance.micros().to_string(),
+        &cold.grant_seq.to_string(),
+        flag(cold.frozen),
+    ]);
+    let now_ms = wall_ms();
+    for hold in &cold.holds {
+        let left_ms = hold.expires_ms.saturating_sub(now_ms).max(RESTART_MS);
+        args.extend(texts([
+            hold.id.as_str(),
+            &hold.amount.micros().to_string(),
+            letter_of(hold.origin),
+            &hold.owner.to_string(),
+            &left_ms.to_string(),
+            &escape(&hold.route),
+        ]));
+    }
+    args
+}

@@ -1,0 +1,176 @@
+//! The way of what Redis decided into Postgres, and of what Postgres decided into Redis.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fred::types::Value;
+
+use crate::ledger::LedgerError;
+use crate::ledger::postgres::{Checkpoint, Delivery, NumberedBatch, Settled, digest};
+
+use super::script::Scripts;
+use super::shared::{Shared, texts};
+
+/// How long the syncer leaves Postgres alone. Half of what the lag may be, with room for the write.
+const SYNC_EVERY: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether Postgres decided something that Redis has not heard: whoever had it
+/// decided tells Redis at once, and this is for the one that could not.
+const DELIVER_EVERY: Duration = Duration::from_millis(500);
+
+/// How many batches are written in one transaction.
+const BATCHES: u64 = 128;
+
+/// How many deliveries are taken at once.
+const DELIVERIES: i64 = 500;
+
+/// How often a checkpoint that others move is read again.
+const ATTEMPTS: usize = 50;
+
+impl Shared {
+    /// Makes durable everything that Redis has decided so far.
+    pub async fn drain(&self) -> Result<(), LedgerError> {
+        let scripts = self.open_scripts()?;
+        let known = self.ring().durable();
+        let (newest, durable) = self.announce(&scripts, known).await?;
+        if newest > durable { self.drain_upto(&scripts, newest).await } else { Ok(()) }
+    }
+
+    /// Makes durable the batches of this epoch up to one.
+    pub async fn drain_upto(&self, scripts: &Scripts, seq: i64) -> Result<(), LedgerError> {
+        for _ in 0..ATTEMPTS {
+            let checkpoint = self.store.checkpoint().await?;
+            if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
+                self.look.notify_one();
+                return Err(LedgerError::Slow { what: "the next epoch of Redis" });
+            }
+            if checkpoint.seq >= seq {
+                self.durable(scripts, checkpoint.seq);
+                return Ok(());
+            }
+            let batches = self.read_stream(scripts, &checkpoint).await?;
+            self.settle(scripts, &batches).await?;
+        }
+        Err(LedgerError::Slow { what: "Postgres" })
+    }
+
+    /// Writes batches that follow the checkpoint, if they still do. True where they are durable.
+    pub async fn settle(
+        &self,
+        scripts: &Scripts,
+        batches: &[NumberedBatch],
+    ) -> Result<bool, LedgerError> {
+        let Some(last) = batches.last() else { return Ok(true) };
+        let started = Instant::now();
+        match self.store.settle(scripts.epoch.number, batches).await? {
+            Settled::Upto(seq) => {
+                self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
+                self.durable(scripts, seq);
+                Ok(seq >= last.seq)
+            }
+            Settled::Overtaken => Ok(false),
+        }
+    }
+
+    fn durable(&self, scripts: &Scripts, seq: i64) {
+        self.ring().trim(scripts.epoch.number, seq);
+    }
+
+    /// The batches after the checkpoint. The checkpoint's own batch is still in the stream, unless
+    /// nothing came after it for long: another one in its place is a fork.
+    async fn read_stream(
+        &self,
+        scripts: &Scripts,
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<NumberedBatch>, LedgerError> {
+        let mut batches = self.redis.batches(scripts, checkpoint.seq, BATCHES).await?;
+        let own = batches.first().filter(|batch| batch.seq == checkpoint.seq);
+        if own.is_some_and(|batch| digest(&batch.text) != checkpoint.digest) {
+            return Err(self
+                .forked(scripts, "it has another batch than Postgres under one number")
+                .await);
+        }
+        batches.retain(|batch| batch.seq > checkpoint.seq);
+        let follows = batches.first().is_none_or(|batch| batch.seq == checkpoint.seq + 1);
+        if !follows && self.store.checkpoint().await? == *checkpoint {
+            return Err(self
+                .forked(scripts, "a batch is missing that Postgres does not have")
+                .await);
+        }
+        Ok(batches)
+    }
+
+    async fn forked(&self, scripts: &Scripts, what: &str) -> LedgerError {
+        tracing::error!(what, "the stream of Redis contradicts Postgres");
+        self.lost(scripts.epoch.number).await;
+        LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
+    }
+
+    /// Tells Redis up to which batch Postgres is known to be; the number of the newest batch, and up
+    /// to which they are in Postgres.
+    async fn announce(&self, scripts: &Scripts, durable: i64) -> Result<(i64, i64), LedgerError> {
+        let meta = self.keep(scripts, texts(["durable", &durable.to_string()])).await?;
+        let (newest, durable) = meta.convert()?;
+        self.durable(scripts, durable);
+        Ok((newest, durable))
+    }
+
+    /// Lets Redis hear what Postgres decided. Repeated, it does nothing.
+    pub async fn deliver(&self) -> Result<(), LedgerError> {
+        loop {
+            let waiting = self.store.deliveries(DELIVERIES).await?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let scripts = self.open_scripts()?;
+            let mut heard: Vec<Delivery> = Vec::new();
+            for delivery in &waiting {
+                let told = self
+                    .keep(
+                        &scripts,
+                        texts([
+                            "deliver",
+                            &delivery.account,
+                            &delivery.grant_seq.to_string(),
+                            &delivery.amount.to_string(),
+                            if delivery.frozen { "1" } else { "0" },
+                        ]),
+                    )
+                    .await?;
+                if told == Value::Integer(1) {
+                    heard.push(delivery.clone());
+                }
+            }
+            self.store.delivered(&heard).await?;
+            if heard.len() < waiting.len() {
+                // An earlier one is with another gateway that delivers.
+                return Ok(());
+            }
+        }
+    }
+
+    /// Keeps Postgres near what Redis decides, and the other way round.
+    pub async fn run_syncer(self: Arc<Self>) {
+        let mut delivered = Instant::now();
+        loop {
+            tokio::time::sleep(SYNC_EVERY).await;
+            self.metrics.ledger_sync_lag_seconds.set(self.ring().lag());
+            if self.scripts().is_none() {
+                continue;
+            }
+            let due = delivered.elapsed() >= DELIVER_EVERY;
+            let synced = match self.drain().await {
+                Ok(()) if due => self.deliver().await,
+                synced => synced,
+            };
+            if due {
+                delivered = Instant::now();
+            }
+            if let Err(error) = synced {
+                tracing::debug!(%error, "nothing was synced");
+                // What is away is asked less often.
+                tokio::time::sleep(SYNC_EVERY * 4).await;
+            }
+        }
+    }
+}

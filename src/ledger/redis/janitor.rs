@@ -1,0 +1,170 @@
+//! What has to be done now and then: the calls of gateways that are gone, accounts that have gone cold,
+//! partitions of the months to come, and a look at Redis itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::ledger::operation::{Operation, Origin};
+use crate::ledger::{LedgerError, wall_ms};
+
+use super::script::tag;
+use super::shared::{Shared, text, texts};
+
+/// How often it looks around.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// How often what lasts for hours is done.
+const RARELY: Duration = Duration::from_secs(3600);
+
+/// For how long nothing must have touched an account before it leaves Redis.
+const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the ending of a call's hold is remembered.
+const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
+
+impl Shared {
+    /// Keeps house, until it is stopped.
+    pub async fn run_janitor(self: Arc<Self>) {
+        let mut rarely = Instant::now();
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let done = async {
+                self.look_at_redis().await?;
+                if self.must_bring.load(Ordering::Relaxed) {
+                    self.bring_held().await?;
+                }
+                self.expire_calls_of_the_gone().await?;
+                if rarely.elapsed() >= RARELY {
+                    self.store.make_partitions().await?;
+                    let kept = i64::try_from(ENDED_CALLS_KEPT.as_millis()).unwrap_or(i64::MAX);
+                    self.store.purge(wall_ms().saturating_sub(kept)).await?;
+                    self.forget_epochs().await?;
+                    self.retire(COLD_AFTER).await?;
+                    rarely = Instant::now();
+                }
+                Ok::<_, LedgerError>(())
+            };
+            if let Err(error) = done.await {
+                tracing::debug!(%error, "the house is not kept");
+            }
+        }
+    }
+
+    /// Refuses a Redis that throws away what it has no room for; notes whether it has replicas.
+    pub async fn look_at_redis(&self) -> Result<(), LedgerError> {
+        let info = self.redis.info().await?;
+        self.metrics.ledger_redis_memory.set(info.used_memory);
+        if info.replicas > 0 {
+            self.can_fail_over.store(true, Ordering::Relaxed);
+        }
+        if let Some(scripts) = self.scripts() {
+            // The newest durable batch stays in the stream, so that a fork shows.
+            let waiting = self.redis.stream_length(&scripts).await?.saturating_sub(1);
+            self.metrics.ledger_outbox.set(waiting.max(0));
+        }
+        if info.eviction != "noeviction" {
+            let what = format!("its Redis has maxmemory-policy {}", info.eviction);
+            let hint = "set maxmemory-policy noeviction: another one may throw credits away";
+            let error = LedgerError::Disagrees { what, hint };
+            tracing::error!(%error);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Calls of a gateway that has been without a lease for long have ended without a word: their holds
+    /// expire, so that a capture that comes all the same counts, late.
+    async fn expire_calls_of_the_gone(&self) -> Result<(), LedgerError> {
+        for incarnation in self.store.gone().await? {
+            if incarnation == self.incarnation {
+                continue;
+            }
+            self.drain().await?;
+            let calls = self.store.calls_of(incarnation).await?;
+            if calls.is_empty() {
+                self.store.leave(incarnation).await?;
+                continue;
+            }
+            tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
+            // Whatever their deadlines say, with the next sweep.
+            self.lapsed().extend(calls.into_iter().map(|call| (call.id, call.route)));
+        }
+        Ok(())
+    }
+
+    /// Gives back the holds of the calls that an earlier start of this gateway left.
+    pub async fn release_calls_of(&self, incarnation: i64) -> Result<(), LedgerError> {
+        self.drain().await?;
+        let calls = self.store.calls_of(incarnation).await?;
+        if !calls.is_empty() {
+            tracing::warn!(holds = calls.len(), "releases the holds of calls that a crash cut off");
+        }
+        self.owe(calls.into_iter().map(|call| Operation::Release {
+            hold: call.id,
+            account: Some(call.account),
+            origin: Origin::Call,
+        }));
+        Ok(())
+    }
+
+    /// Lets accounts leave Redis that nothing has touched for `idle`; how many went.
+    pub async fn retire(&self, idle: Duration) -> Result<i64, LedgerError> {
+        let scripts = self.open_scripts()?;
+        let (mut cursor, mut went) = ("0".to_owned(), 0);
+        let pattern = format!("{}*", scripts.account_key(""));
+        loop {
+            let keys;
+            (cursor, keys) = self.redis.scan(&cursor, &pattern).await?;
+            let mut args = texts(["retire", &idle.as_millis().to_string()]);
+            args.extend(keys.iter().map(|key| text(key)));
+            went += self.keep(&scripts, args).await?.as_i64().unwrap_or(0);
+            if cursor == "0" {
+                return Ok(went);
+            }
+        }
+    }
+
+    /// Removes what earlier epochs left in Redis: nobody reads it any more.
+    async fn forget_epochs(&self) -> Result<(), LedgerError> {
+        let scripts = self.open_scripts()?;
+        let tag = tag(0);
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut keys;
+            (cursor, keys) = self.redis.scan(&cursor, &format!("{tag}*")).await?;
+            keys.retain(|key| is_of_earlier(key, &tag, scripts.epoch.number));
+            if !keys.is_empty() {
+                self.redis.remove(keys).await?;
+            }
+            if cursor == "0" {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn is_of_earlier(key: &str, tag: &str, epoch: i64) -> bool {
+    let number = key.strip_prefix(tag).and_then(|rest| rest.split_once(':'));
+    number.and_then(|(number, _)| number.parse::<i64>().ok()).is_some_and(|number| number < epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_of_earlier_epochs_are_removed() {
+        let tag = tag(0);
+        for (key, goes) in [
+            ("{s00}:6:a:alice", true),
+            ("{s00}:7:a:alice", false),
+            ("{s00}:8:exp", false),
+            ("{s00}:meta", false),
+            ("{s00}:out", false),
+            ("6:a:alice", false),
+        ] {
+            assert_eq!(is_of_earlier(key, &tag, 7), goes, "{key}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The lease of this gateway, and its way from one epoch to the next.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::ledger::LedgerError;
+use crate::ledger::operation::{Operation, Origin};
+use crate::ledger::postgres::{Checkpoint, NumberedBatch, digest};
+use crate::ledger::record::{Batch, Decided};
+
+use super::script::{Epoch, Scripts};
+use super::shared::Shared;
+
+/// How often the lease is renewed: two may fail in a row.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a recovery can go on.
+const RECOVER_EVERY: Duration = Duration::from_millis(100);
+
+/// The one shard that there is.
+const SHARD: i32 = 0;
+
+/// How many batches are read from a stream at once.
+const BATCHES: u64 = 500;
+
+impl Shared {
+    /// Renews the lease, and follows the ledger from epoch to epoch.
+    pub async fn run_lease(self: Arc<Self>) {
+        loop {
+            let wait = if self.scripts().is_some() { RENEW_EVERY } else { RECOVER_EVERY };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.look.notified() => {}
+            }
+            if let Err(error) = self.look_up().await {
+                tracing::debug!(%error, "the ledger's state is not known");
+            }
+            if self.replaced.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// Renews the lease once, and does what the state of the ledger asks for.
+    pub async fn look_up(&self) -> Result<(), LedgerError> {
+        let asked = Instant::now();
+        let Some(checkpoint) = self.store.renew(self.incarnation).await? else {
+            tracing::error!(
+                "another gateway has taken this one's `gateway_name`, or it was gone for too long; \
+                 it serves nothing any more"
+            );
+            self.replaced.store(true, Ordering::Relaxed);
+            self.close_epoch();
+            return Ok(());
+        };
+        self.extend_lease(asked);
+        if checkpoint.recovering {
+            return self.recover(checkpoint.epoch).await;
+        }
+        let served = self.scripts().map(|scripts| scripts.epoch.number);
+        if served != Some(checkpoint.epoch) {
+            self.follow(checkpoint);
+        }
+        Ok(())
+    }
+
+    /// Serves an epoch that has opened.
+    fn follow(&self, checkpoint: Checkpoint) {
+        let left = self.ring().begin(checkpoint.epoch);
+        if !left.is_empty() {
+            tracing::warn!(
+                batches = left.len(),
+                "an epoch opened without what this gateway had to hand over; it is asked again"
+            );
+            self.owe(left.iter().filter_map(|batch| Batch::parse(&batch.text)).flat_map(again));
+        }
+        let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce };
+        tracing::info!(epoch = epoch.number, "the ledger is open");
+        self.serve(Scripts::new(SHARD, epoch));
+    }
+
+    /// Gives the epoch up, hands over what only this gateway remembers, and opens the next one if
+    /// nobody else does.
+    async fn recover(&self, epoch: i64) -> Result<(), LedgerError> {
+        self.close_epoch();
+        let ring = self.ring().close(epoch);
+        if !self.store.check_in(self.incarnation, epoch, &ring).await? {
+            return Ok(());
+        }
+        self.ring().clear();
+        if !self.open_next().await? {
+            return Ok(());
+        }
+        let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
+        if !checkpoint.recovering {
+            self.follow(checkpoint);
+            self.must_bring.store(true, Ordering::Relaxed);
+            self.bring_held().await?;
+        }
+        Ok(())
+    }
+
+    /// Opens the next epoch; false where that is not for this gateway, or not yet.
+    async fn open_next(&self) -> Result<bool, LedgerError> {
+        let Some(mut recovery) = self.store.begin_recovery().await? else { return Ok(false) };
+        let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
+        let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
+        // Whoever has not heard yet is stopped by Redis itself, if it still has the old script.
+        self.redis.fence(&ending).await?;
+        let survived = self.surviving(&ending, &recovery.checkpoint).await?;
+        let (replayed, missing) = recovery.replay(survived).await?;
+        if missing > 0 {
+            tracing::error!(
+                epoch,
+                batches = missing,
+                "Redis and a gateway were lost at once: what only they knew is lost, at most the \
+                 unsynced cap of each account"
+            );
+        }
+        let next = Epoch { number: epoch + 1, nonce: uuid::Uuid::new_v4().simple().to_string() };
+        let scripts = Scripts::new(SHARD, next);
+        self.redis.begin(&scripts).await?;
+        recovery.open(&scripts.epoch.nonce).await?;
+        if epoch > 0 {
+            self.metrics.ledger_recoveries.inc();
+            tracing::warn!(epoch = epoch + 1, replayed, "the ledger is recovered");
+        }
+        Ok(true)
+    }
+
+    /// The batches that Redis still has and Postgres does not.
+    async fn surviving(
+        &self,
+        scripts: &Scripts,
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<NumberedBatch>, LedgerError> {
+        let mut survived: Vec<NumberedBatch> = Vec::new();
+        let mut from = checkpoint.seq;
+        loop {
+            let batches = self.redis.batches(scripts, from, BATCHES).await?;
+            let Some(last) = batches.last() else { return Ok(survived) };
+            from = last.seq + 1;
+            for batch in batches {
+                if batch.seq == checkpoint.seq && digest(&batch.text) != checkpoint.digest {
+                    tracing::error!("the stream of Redis is another one's; Postgres counts alone");
+                    return Ok(Vec::new());
+                }
+                if batch.seq > checkpoint.seq {
+                    survived.push(batch);
+                }
+            }
+        }
+    }
+
+    /// Brings every account with a live hold, so that its deadline is watched.
+    pub async fn bring_held(&self) -> Result<(), LedgerError> {
+        let scripts = self.open_scripts()?;
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        for some in self.store.accounts_with_holds().await?.chunks(500) {
+            self.bring_accounts(&scripts, some, &nonce).await?;
+        }
+        self.must_bring.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What a batch ended, to be asked once more: by its ids it takes effect once. Its holds are not:
+/// whose calls still run, capture late.
+fn again(batch: Batch) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for decided in batch.decided {
+        match decided {
+            Decided::Captured { id, account, amount, route, origin, .. } => {
+                let account = (origin == Origin::Call).then_some(account);
+                operations.push(Operation::Capture { hold: id, account, amount, route, origin });
+            }
+            Decided::Ended { id, account, origin, .. } => {
+                operations.push(Operation::Release { hold: id, account: Some(account), origin });
+            }
+            Decided::Held { .. } | Decided::Renewed { .. } => {}
+        }
+    }
+    operations
+}

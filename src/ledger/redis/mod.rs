@@ -1,0 +1,385 @@
+//! The cluster ledger: Redis decides, Postgres remembers. Any number of gateways share it.
+//!
+//! - `decide.lua` decides a batch of operations on holds in one call, and writes it into a stream.
+//! - `drain.rs` writes the stream into Postgres, and lets Redis hear what Postgres decided: grants and
+//!   everything rare. In `strict` a batch is in Postgres before it is answered; in `relaxed` it is there
+//!   within a quarter of a second, and until then also in the memory of the gateway (`ring.rs`).
+//! - `bring.rs` brings to Redis what a batch needs and Redis does not have.
+//! - `lease.rs` leads from one epoch to the next: an epoch is one life of Redis's data, and the scripts'
+//!   own text names it, so that a Redis that lost data does not know them.
+
+mod batch;
+mod bring;
+mod connection;
+mod drain;
+mod janitor;
+mod lease;
+mod reader;
+mod ring;
+mod script;
+mod shared;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::config::Secret;
+use crate::metrics::Metrics;
+
+use self::batch::{Answer, Asked, Code, Place, Reply, Work, route_of};
+use self::connection::{Redis, Stopped};
+use self::script::Scripts;
+use self::shared::{Shared, texts};
+use super::LedgerError;
+use super::backend::{Backend, Expired, IsLive};
+use super::config::LedgerConfig;
+use super::hold::CALL_TTL_MS;
+use super::operation::{HoldId, Operation, Outcome, Refusal};
+use super::postgres::Store;
+
+pub use reader::ClusterReader;
+
+/// The largest batch of one call.
+const MAX_BATCH: usize = 1024;
+
+/// How often one batch may ask for something that it needs. Each time it gets further.
+const MAX_ROUNDS: usize = 64;
+
+/// How often holds are looked over for expiry.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a start waits for the ledger to open; after that it serves 503 until it does.
+const OPEN_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long after its deadline a call's hold is left to its own gateway, which renews it while the
+/// call runs.
+const GRACE_MS: &str = "60000";
+
+/// How many holds a sweep ends.
+const SWEPT: &str = "500";
+
+/// One gateway's way into the cluster ledger.
+#[derive(Debug)]
+pub struct ClusterLedger {
+    shared: Arc<Shared>,
+    lists: Store,
+    /// The lease, the syncer and the janitor. They end with it.
+    tasks: JoinSet<()>,
+    closed: bool,
+}
+
+impl ClusterLedger {
+    /// Takes a place among the gateways of the ledger, and makes the ledger where there is none.
+    ///
+    /// # Errors
+    /// Where Postgres cannot be reached, or this gateway is set up otherwise than the others.
+    pub async fn open(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
+        let store = migrate(config).await?;
+        store.agree(config.durability).await?;
+        store.make_partitions().await?;
+        let lists = match &config.postgres_read_url {
+            Some(url) => Store::new(url, &config.postgres_schema)?,
+            None => store.clone(),
+        };
+        let redis = Redis::new(needed(config.redis_url.as_ref(), "redis_url")?)?;
+        if let Err(error) = redis.wait().await {
+            tracing::error!(%error, "Redis cannot be reached yet");
+        }
+        let name = match &config.gateway_name {
+            Some(name) => name.clone(),
+            None => uuid::Uuid::new_v4().to_string(),
+        };
+        let joined = store.join(&name).await?;
+        let cap = config.unsynced_cap.micros();
+        let shared = Shared::new(store, redis, config.durability, joined.incarnation, cap, metrics);
+        match shared.look_at_redis().await {
+            Err(error @ LedgerError::Disagrees { .. }) => {
+                shared.store.leave(joined.incarnation).await?;
+                return Err(error);
+            }
+            Err(error) => tracing::error!(%error, "Redis does not answer"),
+            Ok(()) => {}
+        }
+        let mut ledger = Self { shared, lists, tasks: JoinSet::new(), closed: false };
+        ledger.wait_until_open().await;
+        if let Some(earlier) = joined.replaced {
+            match ledger.shared.release_calls_of(earlier).await {
+                Ok(()) => ledger.settle_owed().await,
+                Err(error) => tracing::error!(%error, "the holds of an earlier start expire later"),
+            }
+        }
+        ledger.tasks.spawn(ledger.shared.clone().run_lease());
+        ledger.tasks.spawn(ledger.shared.clone().run_syncer());
+        ledger.tasks.spawn(ledger.shared.clone().run_janitor());
+        Ok(ledger)
+    }
+
+    async fn wait_until_open(&mut self) {
+        let limit = Instant::now() + OPEN_LIMIT;
+        loop {
+            let open = match self.shared.look_up().await {
+                Ok(()) => self.shared.drain().await,
+                Err(error) => Err(error),
+            };
+            match open {
+                Ok(()) => return,
+                Err(error) if Instant::now() >= limit => {
+                    return tracing::error!(%error, "the ledger is not open; it answers 503 until it is");
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// A reader of the same ledger.
+    pub fn reader(&self) -> ClusterReader {
+        ClusterReader { shared: self.shared.clone(), lists: self.lists.clone() }
+    }
+
+    /// Lets accounts leave Redis that nothing has touched for `idle`; how many went.
+    ///
+    /// # Errors
+    /// Where Redis cannot be asked.
+    pub async fn retire(&self, idle: Duration) -> Result<i64, LedgerError> {
+        self.shared.retire(idle).await
+    }
+
+    /// Decides operations on holds in Redis, in order.
+    async fn apply_hot(&mut self, operations: &[Operation]) -> Vec<Outcome> {
+        self.settle_owed().await;
+        let asked: Vec<_> = operations.iter().map(Asked::Operation).collect();
+        let answers = self.ask(&asked).await;
+        answers.into_iter().map(Answer::outcome).collect()
+    }
+
+    /// Ends the holds whose end this gateway owes.
+    async fn settle_owed(&self) {
+        let owed = self.shared.take_owed();
+        for some in owed.chunks(MAX_BATCH) {
+            let asked: Vec<_> = some.iter().map(Asked::Operation).collect();
+            let answers = self.ask(&asked).await;
+            let unsettled =
+                some.iter().zip(answers).filter(|(_, answer)| answer.code == Code::Unavailable);
+            self.shared.owe(unsettled.map(|(operation, _)| operation.clone()));
+        }
+    }
+
+    /// Has a batch decided and made as durable as is promised.
+    async fn ask(&self, asked: &[Asked<'_>]) -> Vec<Answer> {
+        let mut work = Work::new(asked);
+        if let Some(scripts) = self.shared.scripts() {
+            self.decide(&scripts, &mut work).await;
+            if !self.seal(&scripts, &work).await {
+                work.take_back();
+            }
+        }
+        self.shared.owe(work.owed());
+        work.answers
+    }
+
+    /// Goes on until each has its answer, and brings what is needed for that.
+    async fn decide(&self, scripts: &Scripts, work: &mut Work<'_>) {
+        for _ in 0..MAX_ROUNDS {
+            if work.is_done() {
+                return;
+            }
+            let durable = self.shared.ring().durable();
+            let args = work.args(&self.shared, durable);
+            let reply = match self.shared.redis.decide(scripts, args).await {
+                Ok(value) => Reply::parse(value),
+                Err(Stopped::Epoch) => return self.shared.lost(scripts.epoch.number).await,
+                Err(Stopped::Failed(error)) => {
+                    tracing::warn!(%error, "Redis does not decide");
+                    None
+                }
+            };
+            let Some(reply) = reply else { return work.doubt_the_rest() };
+            let needs = work.take(reply, scripts, &self.shared);
+            if work.is_done() {
+                return;
+            }
+            let (accounts, holds) = (needs.accounts.clone(), needs.holds.clone());
+            if let Err(error) = self.shared.bring(scripts, needs).await {
+                tracing::warn!(%error, "a batch lacks what only Postgres knows");
+                work.give_up(&accounts, &holds);
+            }
+        }
+    }
+
+    /// Whether the answers may be given: with a lease, and in Postgres where that is promised.
+    async fn seal(&self, scripts: &Scripts, work: &Work<'_>) -> bool {
+        if !self.shared.may_answer() || !self.shared.ring().is_open(scripts.epoch.number) {
+            return false;
+        }
+        if !work.must_be_durable(self.shared.durability) || work.seq <= self.shared.ring().durable()
+        {
+            return true;
+        }
+        // Its own batches may be all that is missing; if not, the stream has the others.
+        let own = self.shared.settle(scripts, &work.batches).await;
+        let sealed = match own {
+            Ok(true) if work.seq <= self.shared.ring().durable() => Ok(()),
+            Ok(_) => self.shared.drain_upto(scripts, work.seq).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &sealed {
+            tracing::warn!(%error, "what Redis decided is not in Postgres yet");
+        }
+        sealed.is_ok() && self.shared.may_answer()
+    }
+
+    /// Decides in Postgres, and lets Redis hear of it. What Redis decided before is there first.
+    async fn apply_rare(&self, operations: &[Operation]) -> Vec<Outcome> {
+        let decided = async {
+            self.shared.need_postgres()?;
+            self.shared.drain().await?;
+            self.shared.store.decide(operations, self.shared.clock.now(0)).await
+        };
+        match decided.await {
+            Ok(outcomes) => {
+                if let Err(error) = self.shared.deliver().await {
+                    tracing::warn!(%error, "Redis hears later what Postgres decided");
+                }
+                outcomes
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Postgres does not decide");
+                vec![Outcome::Refused(Refusal::Unavailable); operations.len()]
+            }
+        }
+    }
+
+    /// Makes everything durable. The comparison with Postgres is the reader's: it may take long.
+    async fn audit(&self) -> Outcome {
+        match self.shared.drain().await {
+            Ok(()) => Outcome::Audited(Vec::new()),
+            Err(error) => {
+                tracing::warn!(%error, "not everything is in Postgres yet");
+                Outcome::Refused(Refusal::Unavailable)
+            }
+        }
+    }
+
+    async fn fold(&self, before_ms: i64) -> Outcome {
+        let folded = async {
+            self.shared.drain().await?;
+            self.shared.store.fold(before_ms).await
+        };
+        folded.await.map_or_else(
+            |error| {
+                tracing::error!(%error, "old entries could not be folded");
+                Outcome::Refused(Refusal::Unavailable)
+            },
+            |report| Outcome::Folded { report, next: None },
+        )
+    }
+
+    /// Renews or expires the holds whose time is up.
+    async fn sweep(&self, is_live: &IsLive<'_>) -> Result<Vec<Expired>, LedgerError> {
+        let Some(scripts) = self.shared.scripts() else { return Ok(Vec::new()) };
+        let owner = self.shared.incarnation.to_string();
+        let due = self.shared.keep(&scripts, texts(["due", &owner, GRACE_MS, SWEPT])).await?;
+        let due: Vec<(String, String)> = due.convert()?;
+        let mut renewed = Vec::new();
+        let mut expiring: Vec<(HoldId, Arc<str>, bool)> = Vec::new();
+        for (id, record) in due {
+            let Ok(id) = id.parse::<HoldId>() else { continue };
+            if is_live(&id) {
+                renewed.push(Operation::Renew { hold: id, ttl_ms: CALL_TTL_MS });
+            } else {
+                expiring.push((id, route_of(&record), false));
+            }
+        }
+        let lapsed = std::mem::take(&mut *self.shared.lapsed());
+        expiring.extend(lapsed.into_iter().map(|(id, route)| (id, route, true)));
+        let mut asked: Vec<_> = renewed.iter().map(Asked::Operation).collect();
+        asked.extend(expiring.iter().map(|(id, _, sure)| Asked::Expire(id, *sure)));
+        let answers = self.ask(&asked).await;
+        let expired = expiring.iter().zip(&answers[renewed.len()..]);
+        Ok(expired
+            .filter(|(_, answer)| answer.code == Code::Expired)
+            .map(|((hold, route, _), _)| Expired { hold: hold.clone(), route: route.clone() })
+            .collect())
+    }
+}
+
+impl Backend for ClusterLedger {
+    async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for part in batch.chunk_by(|a, b| Place::of(a).takes_with(Place::of(b))) {
+            for some in part.chunks(MAX_BATCH) {
+                match (Place::of(&some[0]), some) {
+                    (Place::Redis, some) => outcomes.extend(self.apply_hot(some).await),
+                    (_, [Operation::Audit]) => outcomes.push(self.audit().await),
+                    (_, [Operation::Fold { before_ms, .. }]) => {
+                        outcomes.push(self.fold(*before_ms).await)
+                    }
+                    (_, some) => outcomes.extend(self.apply_rare(some).await),
+                }
+            }
+        }
+        outcomes
+    }
+
+    async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
+        self.settle_owed().await;
+        match self.sweep(is_live).await {
+            Ok(expired) => expired,
+            Err(error) => {
+                tracing::debug!(%error, "no hold was looked at");
+                Vec::new()
+            }
+        }
+    }
+
+    fn tick_after(&self) -> Duration {
+        SWEEP_EVERY
+    }
+
+    async fn close(&mut self) -> bool {
+        if self.closed {
+            return true;
+        }
+        self.settle_owed().await;
+        let written = match self.shared.drain().await {
+            Ok(()) => self.shared.ring().is_empty(),
+            Err(error) => {
+                tracing::warn!(%error, "not everything is in Postgres yet");
+                false
+            }
+        };
+        if written {
+            self.tasks.shutdown().await;
+            // A lease that is not given back runs out.
+            if let Err(error) = self.shared.store.leave(self.shared.incarnation).await {
+                tracing::warn!(%error, "left without a word to the other gateways");
+            }
+            self.closed = true;
+        }
+        written
+    }
+}
+
+/// Brings the schema of a cluster ledger up to date.
+async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
+    let url = needed(config.postgres_url.as_ref(), "postgres_url")?;
+    let store = Store::new(url, &config.postgres_schema)?;
+    store.migrate().await?;
+    Ok(store)
+}
+
+/// Makes the schema of a cluster ledger, or brings it up to date; safe from several places at once.
+///
+/// # Errors
+/// Where Postgres cannot be reached or refuses.
+pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
+    migrate(config).await?.make_partitions().await
+}
+
+fn needed<'a>(url: Option<&'a Secret>, key: &'static str) -> Result<&'a Secret, LedgerError> {
+    url.ok_or_else(|| LedgerError::Disagrees {
+        what: format!("`{key}` is missing"),
+        hint: "set it under [ledger]",
+    })
+}

@@ -1,0 +1,122 @@
+//! What this gateway acknowledged and Postgres may not have yet: all that stands between a Redis that
+//! loses its data and a lost debit.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::ledger::postgres::NumberedBatch;
+
+/// The batches of one epoch that this gateway caused, oldest first, until they are durable.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    epoch: i64,
+    durable: i64,
+    /// The epoch is given up: what Redis says of it now is told to nobody.
+    closed: bool,
+    batches: VecDeque<(Instant, NumberedBatch)>,
+}
+
+impl Ring {
+    /// Begins an epoch; what is left of the one before.
+    pub fn begin(&mut self, epoch: i64) -> Vec<NumberedBatch> {
+        if self.epoch == epoch {
+            return Vec::new();
+        }
+        let left = std::mem::take(self);
+        self.epoch = epoch;
+        left.batches.into_iter().map(|(_, batch)| batch).collect()
+    }
+
+    /// Keeps a batch of this epoch. False where that has been given up.
+    pub fn push(&mut self, epoch: i64, batch: NumberedBatch) -> bool {
+        if self.epoch != epoch || self.closed {
+            return false;
+        }
+        if batch.seq > self.durable {
+            self.batches.push_back((Instant::now(), batch));
+        }
+        true
+    }
+
+    /// True while this epoch has not been given up.
+    pub fn is_open(&self, epoch: i64) -> bool {
+        self.epoch == epoch && !self.closed
+    }
+
+    /// Gives an epoch up; a copy of what has to be handed over.
+    pub fn close(&mut self, epoch: i64) -> Vec<NumberedBatch> {
+        if self.epoch != epoch {
+            return Vec::new();
+        }
+        self.closed = true;
+        self.batches.iter().map(|(_, batch)| batch.clone()).collect()
+    }
+
+    /// What it had is handed over.
+    pub fn clear(&mut self) {
+        self.batches.clear();
+    }
+
+    /// Batches up to this one are in Postgres.
+    pub fn trim(&mut self, epoch: i64, durable: i64) {
+        if self.epoch == epoch && durable > self.durable {
+            self.durable = durable;
+            while self.batches.front().is_some_and(|(_, batch)| batch.seq <= durable) {
+                self.batches.pop_front();
+            }
+        }
+    }
+
+    /// Up to which batch of the epoch Postgres is known to be.
+    pub fn durable(&self) -> i64 {
+        self.durable
+    }
+
+    /// For how long the oldest has waited, in seconds.
+    pub fn lag(&self) -> f64 {
+        self.batches.front().map_or(0.0, |(since, _)| since.elapsed().as_secs_f64())
+    }
+
+    /// True where everything is durable.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(seq: i64) -> NumberedBatch {
+        NumberedBatch { seq, text: format!("{seq}") }
+    }
+
+    #[test]
+    fn it_keeps_what_is_not_durable_of_its_own_epoch() {
+        let mut ring = Ring::default();
+        assert_eq!(ring.begin(1), []);
+        assert!((1..=3).all(|seq| ring.push(1, batch(seq))));
+        assert!(!ring.push(2, batch(4)));
+        ring.trim(1, 2);
+        ring.trim(2, 9);
+        assert!(ring.push(1, batch(2)), "durable already, so it need not be kept");
+        assert!(ring.lag() >= 0.0 && !ring.is_empty());
+        assert_eq!(ring.begin(1), [], "the same epoch goes on");
+        assert_eq!(ring.begin(2), [batch(3)]);
+        assert!(ring.is_empty() && ring.durable() == 0);
+    }
+
+    #[test]
+    fn an_epoch_that_was_given_up_acknowledges_nothing() {
+        let mut ring = Ring::default();
+        ring.begin(1);
+        ring.push(1, batch(1));
+        assert_eq!(ring.close(2), []);
+        assert!(ring.is_open(1));
+        assert_eq!(ring.close(1), [batch(1)]);
+        assert!(!ring.is_open(1) && !ring.push(1, batch(2)));
+        ring.clear();
+        assert_eq!(ring.begin(2), []);
+        assert!(ring.push(2, batch(1)));
+    }
+}

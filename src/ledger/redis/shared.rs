@@ -1,0 +1,186 @@
+//! What the batches and the tasks beside them share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use fred::types::Value;
+use tokio::sync::Notify;
+
+use crate::ledger::LedgerError;
+use crate::ledger::clock::Clock;
+use crate::ledger::config::Durability;
+use crate::ledger::operation::{HoldId, Operation};
+use crate::ledger::postgres::{LEASE, Store};
+use crate::metrics::Metrics;
+
+use super::connection::{Redis, Stopped};
+use super::ring::Ring;
+use super::script::Scripts;
+
+/// The lease as this gateway counts it is shorter than Postgres has it, so that it is never the last
+/// to know.
+const LEASE_MARGIN: Duration = Duration::from_millis(300);
+
+/// One gateway's part of the cluster ledger.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub store: Store,
+    pub redis: Redis,
+    pub durability: Durability,
+    pub incarnation: i64,
+    /// In micro-credits; 0 for none.
+    pub cap: u64,
+    pub metrics: Metrics,
+    pub clock: Clock,
+    /// The epoch that is open, as far as this gateway knows.
+    scripts: ArcSwapOption<Scripts>,
+    ring: Mutex<Ring>,
+    started: Instant,
+    /// In milliseconds since `started`.
+    lease_until_ms: AtomicU64,
+    /// Another Redis may take this one's place without our knowing.
+    pub can_fail_over: AtomicBool,
+    /// Set until the accounts with live holds are back in Redis after a recovery.
+    pub must_bring: AtomicBool,
+    /// Another gateway has taken this one's place: it serves nothing any more.
+    pub replaced: AtomicBool,
+    /// Ends of holds that this gateway owes: of calls that were told nothing came of their hold, or
+    /// out of a ring that nobody took over.
+    owed: Mutex<Vec<Operation>>,
+    /// Holds of calls whose gateway is gone for good, with their routes.
+    lapsed: Mutex<Vec<(HoldId, Arc<str>)>>,
+    /// Wakes the task that watches the epoch.
+    pub look: Notify,
+}
+
+impl Shared {
+    pub fn new(
+        store: Store,
+        redis: Redis,
+        durability: Durability,
+        incarnation: i64,
+        cap: u64,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            can_fail_over: AtomicBool::new(redis.has_sentinel),
+            store,
+            redis,
+            durability,
+            incarnation,
+            cap: if durability == Durability::Relaxed { cap } else { 0 },
+            metrics,
+            clock: Clock::start(),
+            scripts: ArcSwapOption::empty(),
+            ring: Mutex::default(),
+            started: Instant::now(),
+            lease_until_ms: AtomicU64::new(0),
+            must_bring: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
+            owed: Mutex::default(),
+            lapsed: Mutex::default(),
+            look: Notify::new(),
+        })
+    }
+
+    /// The scripts of the open epoch; `None` while none is.
+    pub fn scripts(&self) -> Option<Arc<Scripts>> {
+        self.scripts.load_full()
+    }
+
+    /// The same where there must be one.
+    pub fn open_scripts(&self) -> Result<Arc<Scripts>, LedgerError> {
+        self.scripts().ok_or(LedgerError::Slow { what: "the next epoch of Redis" })
+    }
+
+    /// Says at once what would otherwise be found out by waiting.
+    pub fn need_postgres(&self) -> Result<(), LedgerError> {
+        if self.store.is_up() { Ok(()) } else { Err(LedgerError::Slow { what: "Postgres" }) }
+    }
+
+    /// Serves this epoch from here on.
+    pub fn serve(&self, scripts: Scripts) {
+        self.metrics.ledger_epoch.set(scripts.epoch.number);
+        self.scripts.store(Some(Arc::new(scripts)));
+        self.metrics.ledger_up.set(1);
+    }
+
+    /// Serves nothing until the next epoch opens.
+    pub fn close_epoch(&self) {
+        self.scripts.store(None);
+        self.metrics.ledger_up.set(0);
+    }
+
+    pub fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what is owed; what cannot be settled is given back by [`Shared::owe`].
+    pub fn take_owed(&self) -> Vec<Operation> {
+        std::mem::take(&mut *self.owed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// These ends of holds have to be settled.
+    pub fn owe(&self, operations: impl IntoIterator<Item = Operation>) {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).extend(operations);
+    }
+
+    /// Holds that expire with the next sweep.
+    pub fn lapsed(&self) -> MutexGuard<'_, Vec<(HoldId, Arc<str>)>> {
+        self.lapsed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a lease that was asked for at `asked`.
+    pub fn extend_lease(&self, asked: Instant) {
+        let until = asked.duration_since(self.started) + LEASE.saturating_sub(LEASE_MARGIN);
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.lease_until_ms.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Whether what Redis has just said may be told to anybody: with a lease, or where no other Redis
+    /// can have taken this one's place.
+    pub fn may_answer(&self) -> bool {
+        if self.replaced.load(Ordering::Relaxed) {
+            return false;
+        }
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        now < self.lease_until_ms.load(Ordering::Relaxed)
+            || (self.durability == Durability::Relaxed
+                && !self.can_fail_over.load(Ordering::Relaxed))
+    }
+
+    /// Runs what is beside the batches; a Redis without the epoch's data begins a recovery.
+    pub async fn keep(&self, scripts: &Scripts, args: Vec<Value>) -> Result<Value, LedgerError> {
+        let result = self.redis.keep(scripts, args).await;
+        if let Err(Stopped::Epoch) = &result {
+            self.lost(scripts.epoch.number).await;
+        }
+        Ok(result?)
+    }
+
+    /// Redis has lost the data of this epoch: gives it up, and lets the next one be opened.
+    pub async fn lost(&self, epoch: i64) {
+        let current = self.scripts().is_some_and(|scripts| scripts.epoch.number == epoch);
+        if !current {
+            return;
+        }
+        self.close_epoch();
+        tracing::error!(epoch, "Redis has lost the ledger's data; it is recovered from Postgres");
+        if let Err(error) = self.store.give_up(epoch).await {
+            tracing::error!(%error, "the recovery waits for Postgres");
+        }
+        self.look.notify_one();
+    }
+}
+
+/// Arguments of a script.
+pub(super) fn texts<const N: usize>(args: [&str; N]) -> Vec<Value> {
+    args.into_iter().map(text).collect()
+}
+
+/// One argument.
+pub(super) fn text(arg: &str) -> Value {
+    Value::String(arg.into())
+}

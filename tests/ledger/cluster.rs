@@ -1,0 +1,390 @@
+//! What is true of the cluster ledger alone: Redis may lose everything, Postgres may be away, and other
+//! gateways decide meanwhile.
+
+use std::time::{Duration, Instant};
+
+use farebox::credits::Credits;
+use farebox::ledger::{
+    Backend as _, CallId, ClusterLedger, Durability, KeyHash, KeyRecord, LedgerError, Operation,
+    Origin, Outcome, Reader as _, Refusal, migrate_cluster,
+};
+
+use crate::cluster_house::SCHEMA;
+use crate::house::{
+    HOUR_MS, House, Kind, Running, account, api_capture, api_hold, api_release, call_capture,
+    call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, text,
+};
+use crate::servers::{CutProxy, Redis};
+
+on_cluster_ledgers!("multi_thread":
+    a_redis_that_lost_everything_is_recovered,
+    a_redis_that_forgot_its_scripts_is_recovered,
+    a_redis_that_was_replaced_by_an_empty_one_is_recovered,
+    a_redis_restored_from_an_old_copy_is_recovered,
+    an_account_that_comes_back_has_what_was_granted_meanwhile,
+    a_grant_that_is_delivered_twice_counts_once,
+    what_is_asked_again_after_redis_forgot_it_changes_nothing,
+    a_capture_counts_late_after_redis_forgot_the_expiry,
+    a_hold_with_an_old_id_is_refused,
+    two_gateways_share_one_ledger,
+    gateways_that_are_set_up_otherwise_are_refused,
+    a_key_that_is_revoked_elsewhere_is_seen,
+    a_hold_of_a_call_of_a_crashed_gateway_is_given_back,
+);
+
+/// Until the ledger takes calls again.
+async fn serves_again(ledger: &Running) {
+    eventually("the ledger serves again", async || {
+        let call = ledger.call("0.5").await;
+        call.is_ok()
+    })
+    .await;
+}
+
+/// Alice has 10, of which a call was charged 2, and 4 are held: 3 by the API, 1 by a call.
+async fn busy(house: &House) -> (Running, farebox::ledger::Hold) {
+    let ledger = house.open_with("10").await;
+    ledger.ask(api_hold("job", "3")).await;
+    let live = ledger.call("1").await.unwrap();
+    ledger.call("2").await.unwrap().capture(credits("2"));
+    assert_eq!(ledger.has("alice").await, text(("8", "4")));
+    (ledger, live)
+}
+
+/// Nothing of [`busy`] is lost, and all of it can be ended.
+async fn goes_on(ledger: Running, live: farebox::ledger::Hold) {
+    serves_again(&ledger).await;
+    eventually("nothing else is held", async || ledger.has("alice").await == text(("8", "4")))
+        .await;
+    live.capture(credits("1"));
+    let charged = ledger.ask(api_capture("job", "3")).await;
+    assert!(matches!(charged, Outcome::Captured { late: false, .. }), "{charged:?}");
+    assert_eq!(ledger.has("alice").await, text(("4", "0")));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_redis_that_lost_everything_is_recovered(house: House) {
+    let (ledger, live) = busy(&house).await;
+    house.cluster().redis.flush_all();
+    goes_on(ledger, live).await;
+}
+
+async fn a_redis_that_forgot_its_scripts_is_recovered(house: House) {
+    let (ledger, live) = busy(&house).await;
+    house.cluster().redis.script_flush();
+    goes_on(ledger, live).await;
+}
+
+async fn a_redis_that_was_replaced_by_an_empty_one_is_recovered(mut house: House) {
+    let (ledger, live) = busy(&house).await;
+    house.cluster_mut().redis.kill();
+    // Our own failure is 503.
+    assert_eq!(ledger.call("1").await.unwrap_err(), Refusal::Unavailable);
+    house.cluster_mut().redis.restart();
+    goes_on(ledger, live).await;
+}
+
+async fn a_redis_restored_from_an_old_copy_is_recovered(mut house: House) {
+    let ledger = house.open_with("10").await;
+    let old = house.cluster().redis.snapshot();
+    for _ in 0..3 {
+        ledger.call("2").await.unwrap().capture(credits("2"));
+    }
+    assert_eq!(ledger.has("alice").await, text(("4", "0")));
+    house.cluster_mut().redis.restart_from(&old);
+    serves_again(&ledger).await;
+    eventually("nothing is held", async || ledger.has("alice").await == text(("4", "0"))).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// One gateway brings an account to Redis while another grants to it.
+async fn an_account_that_comes_back_has_what_was_granted_meanwhile(house: House) {
+    let mut first = house.gateway("first").await.unwrap();
+    let mut second = house.gateway("second").await.unwrap();
+    let balance = [Operation::Balance { account: account("alice") }];
+    for n in 1..=30_u64 {
+        eventually("the account is cold", async || {
+            first.retire(Duration::ZERO).await.unwrap();
+            let key = "{s00}:*:a:alice";
+            house.cluster().redis.ask(&["KEYS", key]).is_empty()
+        })
+        .await;
+        let granted = [Operation::Post(grant(&format!("g{n}"), "alice", "1"))];
+        let (brought, posted) = tokio::join!(first.apply(&balance), second.apply(&granted));
+        assert!(matches!(posted[..], [Outcome::Posted { new: true, .. }]), "{posted:?}");
+        assert!(matches!(brought[..], [Outcome::Balance(_)]), "{brought:?}");
+        let Outcome::Balance(Some(has)) = first.apply(&balance).await.remove(0) else {
+            panic!("alice has credits")
+        };
+        assert_eq!(has.balance.to_string(), n.to_string());
+    }
+    assert!(first.close().await && second.close().await);
+    assert!(first.reader().reconcile().await.unwrap().is_clean());
+}
+
+async fn a_grant_that_is_delivered_twice_counts_once(house: House) {
+    let ledger = house.open_with("10").await;
+    let again = "INSERT INTO deliveries SELECT id, grant_seq, 10000000, false FROM accounts";
+    house.execute(again).await.unwrap();
+    let mut sql = house.cluster().sql().await;
+    eventually("it is heard again", async || {
+        let waiting = sqlx::query_scalar("SELECT count(*) FROM deliveries");
+        let waiting: i64 = waiting.fetch_one(&mut sql).await.unwrap();
+        waiting == 0
+    })
+    .await;
+    assert_eq!(ledger.has("alice").await, text(("10", "0")));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// What a client library, or a gateway after an outage, may send once more much later.
+async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House) {
+    let mut ledger = house.gateway("house").await.unwrap();
+    ledger.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
+    let batch = [
+        hold_of(Origin::Call, "charged", "3", HOUR_MS),
+        hold_of(Origin::Call, "released", "2", HOUR_MS),
+        api_hold("job", "1"),
+        api_hold("job-2", "1"),
+        call_capture("charged", "2"),
+        call_release("released"),
+        api_capture("job", "1"),
+        api_release("job-2"),
+    ];
+    let first = ledger.apply(&batch).await;
+    assert!(first.iter().all(|outcome| !matches!(outcome, Outcome::Refused(_))), "{first:?}");
+    for _ in 0..2 {
+        let again = ledger.apply(&batch).await;
+        assert!(again[..4].iter().all(|outcome| *outcome == ended()), "{again:?}");
+        assert!(matches!(again[4], Outcome::Captured { late: false, .. }), "{again:?}");
+        assert!(matches!(again[5], Outcome::Released { .. }), "{again:?}");
+        let redis = &house.cluster().redis;
+        for key in redis.ask(&["KEYS", "{s00}:*:o:*"]).lines() {
+            redis.ask(&["DEL", key]);
+        }
+    }
+    let reader = ledger.reader();
+    assert!(ledger.close().await);
+    let view = reader.account(&account("alice")).await.unwrap().unwrap();
+    assert_eq!(
+        (view.balance.balance.to_string().as_str(), view.balance.held),
+        ("7", Credits::ZERO)
+    );
+    assert!(reader.reconcile().await.unwrap().is_clean());
+}
+
+async fn a_capture_counts_late_after_redis_forgot_the_expiry(house: House) {
+    let mut ledger = house.gateway("house").await.unwrap();
+    ledger.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
+    ledger.apply(&[hold_of(Origin::Call, "slow", "4", 0)]).await;
+    assert_eq!(ledger.tick(&|_| false).await.len(), 1);
+    let redis = &house.cluster().redis;
+    for key in redis.ask(&["KEYS", "{s00}:*:o:*"]).lines() {
+        redis.ask(&["DEL", key]);
+    }
+    let late = ledger.apply(&[call_capture("slow", "4"), call_capture("slow", "4")]).await;
+    assert!(matches!(late[0], Outcome::Captured { late: true, .. }), "{late:?}");
+    assert!(matches!(late[1], Outcome::Captured { late: false, .. }), "{late:?}");
+    assert!(ledger.close().await);
+    let reader = ledger.reader();
+    assert_eq!(reader.entries(&account("alice"), None, 10).await.unwrap().len(), 2);
+    assert!(reader.reconcile().await.unwrap().is_clean());
+}
+
+async fn a_hold_with_an_old_id_is_refused(house: House) {
+    let mut ledger = house.gateway("house").await.unwrap();
+    ledger.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
+    let made_before = |hours: u64| {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let made = uuid::Timestamp::from_unix(uuid::NoContext, now - hours * 3600, 0);
+        uuid::Uuid::new_v7(made).to_string()
+    };
+    let hold = |id: &str| hold_of(Origin::Call, id, "1", HOUR_MS);
+    let outcomes = ledger.apply(&[hold(&made_before(25)), hold(&made_before(23))]).await;
+    assert_eq!(outcomes[0], ended());
+    assert!(matches!(outcomes[1], Outcome::Held { .. }), "{outcomes:?}");
+    assert!(ledger.close().await);
+}
+
+async fn two_gateways_share_one_ledger(house: House) {
+    let first = house.open_with("100").await;
+    let second = house.open_another("second").await;
+    let calls = async |ledger: &Running| {
+        let mut granted = 0;
+        while let Ok(hold) = ledger.call("1").await {
+            granted += 1;
+            if granted % 3 == 0 { hold.release() } else { hold.capture(credits("1")) }
+        }
+        granted - granted / 3
+    };
+    let (one, other) = tokio::join!(calls(&first), calls(&second));
+    eventually("all is settled", async || second.has("alice").await.1 == "0").await;
+    let left = 100 - one - other;
+    assert_eq!(first.has("alice").await, text((&left.to_string(), "0")));
+    assert_eq!(second.has("alice").await, text((&left.to_string(), "0")));
+    first.reconciles().await;
+    second.reconciles().await;
+    first.stop().await;
+    second.reconciles().await;
+    second.stop().await;
+}
+
+async fn gateways_that_are_set_up_otherwise_are_refused(mut house: House) {
+    house.open().await.stop().await;
+    let refused = |opened: Result<ClusterLedger, LedgerError>| opened.unwrap_err().to_string();
+    let mut other = house.config("other");
+    other.durability = match house.kind.durability() {
+        Durability::Strict => Durability::Relaxed,
+        Durability::Relaxed => Durability::Strict,
+    };
+    let metrics = || farebox::metrics::Metrics::new().unwrap();
+    let error = refused(ClusterLedger::open(&other, metrics()).await);
+    assert!(error.contains("durability"), "{error}");
+    house.cluster_mut().redis = Redis::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let error = refused(house.gateway("house").await);
+    assert!(error.contains("noeviction"), "{error}");
+}
+
+async fn a_key_that_is_revoked_elsewhere_is_seen(house: House) {
+    let (first, second) = (house.open().await, house.open_another("second").await);
+    let key = KeyRecord {
+        id: "k1".into(),
+        hash: KeyHash::of("secret"),
+        account: account("alice"),
+        name: "".into(),
+        service: false,
+        hint: "".into(),
+        created_at_ms: 1,
+        revoked_at_ms: None,
+    };
+    let none = second.read().key_changes(0).await.unwrap().unwrap();
+    assert_eq!((none.version, none.keys), (0, vec![]));
+    first.ask(Operation::PutKeys(vec![key.clone()])).await;
+    let made = second.read().key_changes(0).await.unwrap().unwrap();
+    assert_eq!((made.version, &made.keys[..]), (1, &[key][..]));
+    first.ask(Operation::RevokeKey { id: "k1".into() }).await;
+    let revoked = second.read().key_changes(1).await.unwrap().unwrap();
+    assert_eq!(revoked.version, 2);
+    assert!(revoked.keys[0].revoked_at_ms.is_some());
+    assert!(second.read().key_changes(2).await.unwrap().unwrap().keys.is_empty());
+    first.stop().await;
+    second.stop().await;
+}
+
+/// Its lease runs out, and whoever still serves lets its calls' holds expire: a capture that comes all
+/// the same counts.
+async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
+    let ledger = house.open_with("10").await;
+    let mut crashed = house.gateway("crashed").await.unwrap();
+    let held = crashed.apply(&[hold_of(Origin::Call, "lost", "4", HOUR_MS)]).await;
+    assert!(matches!(held[..], [Outcome::Held { .. }]), "{held:?}");
+    drop(crashed);
+    assert_eq!(ledger.has("alice").await, text(("10", "4")));
+    eventually("its hold expired", async || ledger.has("alice").await.1 == "0").await;
+    let late = ledger.ask(call_capture("lost", "4")).await;
+    assert!(matches!(late, Outcome::Captured { late: true, .. }), "{late:?}");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// A ledger whose line to Postgres can be cut.
+async fn with_a_line(kind: Kind) -> (House, CutProxy) {
+    let mut house = House::new(kind);
+    let (url, line);
+    {
+        let cluster = house.cluster();
+        let postgres = cluster.postgres.lock().unwrap();
+        let direct = postgres.port();
+        url = postgres.url(&cluster.database);
+        drop(postgres);
+        line = CutProxy::before(([127, 0, 0, 1], direct).into()).await;
+        house.cluster_mut().postgres_url =
+            Some(url.replace(&format!(":{direct}/"), &format!(":{}/", line.address().port())));
+    }
+    (house, line)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_a_hold_that_cannot_be_committed_is_refused_and_ends() {
+    let (house, line) = with_a_line(Kind::ClusterStrict).await;
+    let ledger = house.open_with("10").await;
+    ledger.call("1").await.unwrap().capture(credits("1"));
+    assert_eq!(ledger.has("alice").await, text(("9", "0")));
+    line.part();
+    assert_eq!(ledger.call("4").await.unwrap_err(), Refusal::Unavailable);
+    line.mend();
+    serves_again(&ledger).await;
+    eventually("nothing is held", async || ledger.has("alice").await == text(("9", "0"))).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let mut config = house.config("house");
+    config.unsynced_cap = credits("20");
+    let metrics = farebox::metrics::Metrics::new().unwrap();
+    let opened = farebox::gateway::open_ledger(&config, metrics).await.unwrap();
+    let (ledger, pipeline) = opened;
+    ledger.post(grant("g", "alice", "100")).await.unwrap();
+    ledger.balance(&account("alice")).await.unwrap();
+    line.part();
+    let started = Instant::now();
+    let (mut charged, mut longest, mut last) = (0, Duration::ZERO, started);
+    // Longer than a lease lasts.
+    while started.elapsed() < Duration::from_secs(5) && charged < 20 {
+        let id = CallId::new();
+        if let Ok(hold) = ledger.hold(id, account("alice"), credits("1"), "/x".into()).await {
+            hold.capture(credits("1"));
+            charged += 1;
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(220)).await;
+    }
+    assert_eq!(charged, 20, "all that the cap allows");
+    assert!(longest < Duration::from_secs(2), "a gap of {longest:?}");
+    let id = CallId::new();
+    let above = ledger.hold(id, account("alice"), credits("1"), "/x".into()).await;
+    assert_eq!(above.unwrap_err(), Refusal::Unavailable, "the cap is ours: never 402");
+    line.mend();
+    eventually("Postgres has it", async || {
+        let entries = ledger.read().entries(&account("alice"), None, 100).await;
+        entries.is_ok_and(|entries| entries.len() == 21)
+    })
+    .await;
+    let id = CallId::new();
+    ledger.hold(id, account("alice"), credits("1"), "/x".into()).await.unwrap().release();
+    assert!(ledger.reconcile().await.unwrap().is_clean());
+    assert!(pipeline.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_gateways_may_migrate_at_once() {
+    let house = House::new(Kind::ClusterStrict);
+    let config = house.config("any");
+    let migrate = || async { migrate_cluster(&config).await };
+    let (a, b, c) = tokio::join!(migrate(), migrate(), migrate());
+    for migrated in [a, b, c] {
+        migrated.unwrap();
+    }
+    let mut sql = house.cluster().sql().await;
+    let elsewhere: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ($1, 'pg_catalog', 'information_schema')",
+    )
+    .bind(SCHEMA)
+    .fetch_one(&mut sql)
+    .await
+    .unwrap();
+    assert_eq!(elsewhere, 0, "nothing is made outside of its schema");
+    let months: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'entries_2%'")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
+    assert_eq!(months, 3);
+}

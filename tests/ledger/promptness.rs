@@ -1,0 +1,101 @@
+//! How long `relaxed` keeps what it has acknowledged from the disk.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use farebox::ledger::{Backend, CallId, Expired, IsLive, Ledger, Operation, Outcome, SqliteLedger};
+use farebox::metrics::Metrics;
+
+use crate::house::{House, Kind, account, credits, grant};
+
+/// What is promised.
+const PROMISE: Duration = Duration::from_millis(50);
+
+/// How many calls are ready all the time.
+const CALLS: usize = 4000;
+
+/// The real ledger, and how old the oldest acknowledged operation was whenever a commit began.
+struct Watched {
+    ledger: SqliteLedger,
+    metrics: Metrics,
+    waiting_since: Option<Instant>,
+    ages: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Watched {
+    /// A commit that did not begin before `began` has written what was waiting.
+    fn look(&mut self, began: Instant) {
+        let lag = self.metrics.ledger_sync_lag_seconds.get();
+        if lag > 0.0 {
+            let since = Instant::now().checked_sub(Duration::from_secs_f64(lag)).unwrap();
+            self.waiting_since.get_or_insert(since);
+        } else if let Some(since) = self.waiting_since.take() {
+            self.ages.lock().unwrap().push(began.saturating_duration_since(since));
+        }
+    }
+}
+
+impl Backend for Watched {
+    async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
+        let began = Instant::now();
+        let outcomes = self.ledger.apply(batch).await;
+        self.look(began);
+        outcomes
+    }
+
+    async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
+        let began = Instant::now();
+        let expired = self.ledger.tick(is_live).await;
+        self.look(began);
+        expired
+    }
+
+    fn tick_after(&self) -> Duration {
+        self.ledger.tick_after()
+    }
+
+    async fn close(&mut self) -> bool {
+        self.ledger.close().await
+    }
+}
+
+/// A batch gathers whoever is ready, and with thousands of them that could go on for long. How
+/// long the disk itself takes, and when two busy cores run anybody, is not the ledger's to promise:
+/// so it is the beginning of a commit that is looked at, and the usual one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relaxed_writes_within_its_promise_while_thousands_of_calls_are_ready() {
+    let house = House::new(Kind::EmbeddedRelaxed);
+    std::fs::create_dir_all(house.dir()).unwrap();
+    let metrics = Metrics::new().unwrap();
+    let (path, durability) = (house.path(), house.kind.durability());
+    let ledger = SqliteLedger::open(&path, durability, metrics.clone()).await.unwrap();
+    let reader = ledger.reader().await.unwrap();
+    let ages = Arc::new(Mutex::new(Vec::new()));
+    let watched =
+        Watched { ledger, metrics: metrics.clone(), waiting_since: None, ages: ages.clone() };
+    let (ledger, pipeline) = Ledger::start(watched, reader, metrics);
+    ledger.post(grant("gift", "alice", "1000000")).await.unwrap();
+    let started = Instant::now();
+    let calls: Vec<_> = (0..CALLS)
+        .map(|_| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                while started.elapsed() < Duration::from_secs(2) {
+                    let (id, alice) = (CallId::new(), account("alice"));
+                    let hold = ledger.hold(id, alice, credits("1"), "/x".into()).await;
+                    hold.unwrap().capture(credits("1"));
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert!(pipeline.stop().await);
+    let mut ages = ages.lock().unwrap().clone();
+    ages.sort();
+    let (usual, worst) = (ages[ages.len() / 2], ages[ages.len() - 1]);
+    println!("{} commits, half of them within {usual:?}, all within {worst:?}", ages.len());
+    assert!(ages.len() >= 5, "{ages:?}");
+    assert!(usual < PROMISE, "{ages:?}");
+}

@@ -1,0 +1,136 @@
+//! The life of a call: hold, forward, capture or release.
+use crate::state::{Call, Process, Record, State};
+use crate::variant::{LeaseCheck, Variant};
+
+/// In the variants without timeouts sending and deciding are one step.
+pub fn send_hold(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    let may = variant.faults.timeouts > 0 && state.calls[call] == Call::Waiting;
+    if !may || !serves(variant, &state, call) {
+        return None;
+    }
+    state.calls[call] = Call::Sent { epoch: state.gateway_of(call).epoch };
+    Some(state)
+}
+
+/// The caller hears 503. The guard will release a hold that may yet come.
+pub fn time_out(mut state: State, call: usize) -> Option<State> {
+    let Call::Sent { epoch } = state.calls[call] else { return None };
+    state.faults.timeouts = state.faults.timeouts.checked_sub(1)?;
+    state.calls[call] = Call::Failed { hold_on_its_way: Some(epoch), release_due: true };
+    Some(state)
+}
+
+/// The hold reaches Redis, perhaps when nobody waits for it any more.
+pub fn decide_hold(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    let epoch = match state.calls[call] {
+        Call::Waiting if variant.faults.timeouts == 0 && serves(variant, &state, call) => {
+            state.gateway_of(call).epoch
+        }
+        Call::Sent { epoch } => epoch,
+        Call::Failed { hold_on_its_way: Some(epoch), .. } => epoch,
+        _ => return None,
+    };
+    let node = state.node_of(State::owner(call));
+    if !node.data.is_hot || !node.accepts(epoch, variant.fence) {
+        return None;
+    }
+    let granted = node.data.hold(call);
+    state.calls[call] = match state.calls[call] {
+        Call::Failed { release_due, .. } => Call::Failed { hold_on_its_way: None, release_due },
+        _ if granted => Call::Granted { lapsed: false },
+        _ => Call::Refused,
+    };
+    Some(state)
+}
+
+/// The gateway reads the reply, writes it into its ring, looks at its lease and forwards; or
+/// answers 503 and gives the hold back.
+pub fn forward(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    let Call::Granted { lapsed } = state.calls[call] else { return None };
+    let gateway = state.gateway_of(call);
+    if !gateway.is_running() {
+        return None;
+    }
+    let may_forward = match variant.lease_check {
+        LeaseCheck::Never => true,
+        LeaseCheck::AnyLease => gateway.has_lease,
+        LeaseCheck::SameLease => gateway.has_lease && !lapsed,
+        LeaseCheck::ReplyAge => !lapsed,
+    };
+    if may_forward && variant.is_strict() && state.postgres.records[call] == Record::Unknown {
+        return None;
+    }
+    note_in_ring(variant, &mut state, call, Record::Held);
+    state.calls[call] = if may_forward { Call::Forwarded } else { Call::RELEASING };
+    Some(state)
+}
+
+pub fn capture(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    if state.calls[call] != Call::Forwarded || !reaches_account(variant, &mut state, call) {
+        return None;
+    }
+    let record = state.node_of(State::owner(call)).data.capture(call);
+    note_in_ring(variant, &mut state, call, record);
+    state.calls[call] = Call::Captured;
+    Some(state)
+}
+
+pub fn upstream_fails(mut state: State, call: usize) -> Option<State> {
+    if state.calls[call] != Call::Forwarded || !state.gateway_of(call).is_running() {
+        return None;
+    }
+    state.faults.upstream_failures = state.faults.upstream_failures.checked_sub(1)?;
+    state.calls[call] = Call::RELEASING;
+    Some(state)
+}
+
+pub fn release(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    let Call::Failed { release_due: true, hold_on_its_way } = state.calls[call] else {
+        return None;
+    };
+    if !reaches_account(variant, &mut state, call) {
+        return None;
+    }
+    let record = state.node_of(State::owner(call)).data.release(call, variant);
+    note_in_ring(variant, &mut state, call, record);
+    state.calls[call] = Call::Failed { hold_on_its_way, release_due: false };
+    Some(state)
+}
+
+/// Nobody renews the hold: its gateway is stopped and its lease, which is shorter, has run out, or
+/// its call has ended and a recovery brought it back.
+pub fn expire(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    let owner = *state.gateway_of(call);
+    let master = &mut state.nodes[state.master];
+    let is_held = master.data.is_hot && master.data.records[call] == Record::Held;
+    let is_stopped = owner.process != Process::Running && !owner.has_lease;
+    let is_left = is_stopped || (state.calls[call] == Call::ENDED && state.postgres.epoch > 1);
+    if !is_held || !is_left || !master.accepts(state.postgres.epoch, variant.fence) {
+        return None;
+    }
+    master.data.release(call, variant);
+    state.excused[call] |= state.calls[call].is_owed();
+    state.end_reply(call);
+    Some(state)
+}
+
+/// A gateway takes new calls only while it has its lease.
+fn serves(variant: &Variant, state: &State, call: usize) -> bool {
+    let gateway = state.gateway_of(call);
+    let needs_lease = !matches!(variant.lease_check, LeaseCheck::Never | LeaseCheck::ReplyAge);
+    gateway.is_running() && (gateway.has_lease || !needs_lease)
+}
+
+/// The call's gateway runs and its Redis has the account and takes its batches.
+fn reaches_account(variant: &Variant, state: &mut State, call: usize) -> bool {
+    let gateway = *state.gateway_of(call);
+    let node = state.node_of(State::owner(call));
+    gateway.is_running() && node.data.is_hot && node.accepts(gateway.epoch, variant.fence)
+}
+
+fn note_in_ring(variant: &Variant, state: &mut State, call: usize, record: Record) {
+    if variant.redo_ring {
+        state.rings[call] = record;
+        state.trim_rings();
+    }
+}

@@ -1,0 +1,115 @@
+//! A new epoch after Redis lost data or was replaced.
+use crate::state::{Call, Data, Hydrating, Node, Postgres, Record, Records, State};
+use crate::variant::{Fence, Variant};
+
+/// A gateway whose batch the master refuses raises the epoch. From here on nothing of the old epoch
+/// is committed.
+pub fn raise(variant: &Variant, mut state: State, gateway: usize) -> Option<State> {
+    let one = &state.gateways[gateway];
+    let postgres = &mut state.postgres;
+    let may = variant.fence != Fence::None
+        && one.can_write_postgres()
+        && one.node == state.master
+        && one.epoch == postgres.epoch
+        && !postgres.is_recovering;
+    if !may || state.nodes[state.master].accepts(postgres.epoch, variant.fence) {
+        return None;
+    }
+    postgres.epoch += 1;
+    postgres.is_recovering = true;
+    Some(state)
+}
+
+/// A gateway acknowledges the epoch and hands over its ring in the same transaction.
+pub fn check_in(variant: &Variant, mut state: State, gateway: usize) -> Option<State> {
+    let one = &mut state.gateways[gateway];
+    if !one.can_write_postgres() || one.epoch == state.postgres.epoch {
+        return None;
+    }
+    one.epoch = state.postgres.epoch;
+    one.has_lease = true;
+    one.hydrating = Hydrating::No;
+    for call in State::calls_of(gateway) {
+        let redo = std::mem::take(&mut state.rings[call]);
+        let known = &mut state.postgres.records[call];
+        *known = if state.postgres.is_recovering { known.merged(redo) } else { late(*known, redo) };
+        let is_old_reply = matches!(state.calls[call], Call::Granted { .. });
+        if is_old_reply && variant.refuses_old_replies {
+            state.calls[call] = Call::RELEASING;
+        }
+    }
+    Some(state)
+}
+
+/// What a ring says after the epoch has opened without it: only captures count. A call in flight
+/// is captured late, by itself, when it ends; a hold that was released and restored expires.
+fn late(known: Record, redo: Record) -> Record {
+    match (known, redo.is_capture()) {
+        (Record::Unknown, true) => Record::Late,
+        (known, true) => known.merged(redo),
+        (known, false) => known,
+    }
+}
+
+/// What survived of the outbox is drained, and the epoch opens on the master, empty: hydration
+/// fills it.
+pub fn open(variant: &Variant, mut state: State, gateway: usize) -> Option<State> {
+    let epoch = state.postgres.epoch;
+    let one = &state.gateways[gateway];
+    let has_checked_in = one.can_write_postgres() && one.epoch == epoch;
+    let all_known = state.gateways.iter().all(|other| other.epoch == epoch || !other.has_lease);
+    let may = state.postgres.is_recovering && has_checked_in && one.node == state.master;
+    if !may || (variant.waits_for_leases && !all_known) {
+        return None;
+    }
+    let survivor = state.nodes[state.master].data;
+    if survivor.epoch + 1 == epoch {
+        state.postgres.merge(&survivor.outbox);
+    }
+    state.postgres.is_recovering = false;
+    state.nodes[state.master] = Node { data: Data::of_epoch(epoch), script: epoch, reign: epoch };
+    state.trim_rings();
+    state.leave_behind_the_absent();
+    Some(state)
+}
+
+impl Postgres {
+    pub fn merge(&mut self, news: &Records) {
+        for (known, news) in self.records.iter_mut().zip(news) {
+            *known = known.merged(*news);
+        }
+    }
+}
+
+impl State {
+    /// The watermark in each reply trims the rings. Here at once, and in stopped processes too: what
+    /// a ring has over Postgres is all that counts.
+    pub fn trim_rings(&mut self) {
+        for (redo, durable) in self.rings.iter_mut().zip(self.postgres.records) {
+            if durable.merged(*redo) == durable {
+                *redo = Record::Unknown;
+            }
+        }
+    }
+
+    /// What Redis replied and the gateway has not looked at is too old from now on.
+    pub fn end_reply(&mut self, call: usize) {
+        if let Call::Granted { lapsed } = &mut self.calls[call] {
+            *lapsed = true;
+        }
+    }
+
+    /// The new epoch does not know what the ring of a gateway without a lease knows.
+    fn leave_behind_the_absent(&mut self) {
+        for (number, gateway) in self.gateways.into_iter().enumerate() {
+            if gateway.epoch == self.postgres.epoch || gateway.has_lease {
+                continue;
+            }
+            for call in Self::calls_of(number) {
+                self.end_reply(call);
+                let is_known = self.postgres.records[call].is_debit();
+                self.excused[call] |= self.calls[call].is_owed() && !is_known;
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the script in Redis decides.
+use crate::state::{CALLS, Data, Node, Record};
+use crate::variant::{Fence, Variant};
+
+impl Node {
+    /// Would a batch of that epoch be applied here?
+    pub fn accepts(&self, epoch: u8, fence: Fence) -> bool {
+        let epoch_in_data = self.data.epoch == epoch;
+        let script = epoch_in_data && self.script == epoch;
+        match fence {
+            Fence::None => true,
+            Fence::EpochInData => epoch_in_data,
+            Fence::Script => script,
+            Fence::ScriptAndReign => script && self.reign == epoch,
+        }
+    }
+
+    /// It is the other's replica now: the data are the other's, the process lives on.
+    pub fn demote(&mut self, master: Data) {
+        self.data = master;
+        self.reign = 0;
+    }
+}
+
+impl Data {
+    pub fn of_epoch(epoch: u8) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
+    pub fn has_credit(&self) -> bool {
+        let debits = self.records.iter().filter(|record| record.is_debit()).count();
+        debits < usize::from(self.granted)
+    }
+
+    pub fn is_synced(&self) -> bool {
+        self.outbox == [Record::Unknown; CALLS]
+    }
+
+    /// Whether the hold stands. Nothing changes where it is refused.
+    pub fn hold(&mut self, call: usize) -> bool {
+        if self.records[call] == Record::Unknown && self.has_credit() {
+            self.write(call, Record::Held);
+        }
+        self.records[call] == Record::Held
+    }
+
+    /// A capture is never refused; without its hold it is a late one.
+    pub fn capture(&mut self, call: usize) -> Record {
+        match self.records[call] {
+            Record::Held => self.write(call, Record::Captured),
+            Record::Unknown | Record::Released => self.write(call, Record::Late),
+            Record::Captured | Record::Late => {}
+        }
+        self.records[call]
+    }
+
+    pub fn release(&mut self, call: usize, variant: &Variant) -> Record {
+        match self.records[call] {
+            Record::Held => self.write(call, Record::Released),
+            Record::Unknown if variant.tombstones => self.write(call, Record::Released),
+            _ => {}
+        }
+        self.records[call]
+    }
+
+    /// The account leaves Redis, the stream stays.
+    pub fn forget_account(&mut self) {
+        self.is_hot = false;
+        self.granted = 0;
+        self.records = Default::default();
+    }
+
+    fn write(&mut self, call: usize, record: Record) {
+        self.records[call] = record;
+        self.outbox[call] = record;
+    }
+}

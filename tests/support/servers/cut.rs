@@ -1,0 +1,137 @@
+//! A TCP proxy that can be cut, stalled, or made to lose what goes one way.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What happens to bytes that go one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    Open,
+    /// They wait, in order, until it is open again.
+    Stalled,
+    /// They are taken, and never arrive.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    target: SocketAddr,
+    requests: Flow,
+    replies: Flow,
+    /// New connections are closed as soon as they are made.
+    refusing: bool,
+    /// How often it was cut: a connection of an earlier count is closed.
+    cuts: u64,
+}
+
+/// Stands in front of one server at a time. It ends when it is dropped.
+#[derive(Debug)]
+pub struct CutProxy {
+    address: SocketAddr,
+    state: watch::Sender<State>,
+    listener: JoinHandle<()>,
+}
+
+impl CutProxy {
+    pub async fn before(target: SocketAddr) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let open = Flow::Open;
+        let state = State { target, requests: open, replies: open, refusing: false, cuts: 0 };
+        let (state, watched) = watch::channel(state);
+        let listener = tokio::spawn(async move {
+            while let Ok((client, _)) = socket.accept().await {
+                if !watched.borrow().refusing {
+                    tokio::spawn(carry(client, watched.clone()));
+                }
+            }
+        });
+        Self { address, state, listener }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes every connection; new ones are carried.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// Closes every connection and takes no new one, until [`CutProxy::mend`].
+    pub fn part(&self) {
+        self.state.send_modify(|state| {
+            state.cuts += 1;
+            state.refusing = true;
+        });
+    }
+
+    /// Says what happens to requests and to replies from now on.
+    pub fn set(&self, requests: Flow, replies: Flow) {
+        self.state.send_modify(|state| (state.requests, state.replies) = (requests, replies));
+    }
+
+    /// Carries everything again. Connections that lost bytes are closed: what follows on them
+    /// would make no sense.
+    pub fn mend(&self) {
+        self.state.send_modify(|state| {
+            let lost = [state.requests, state.replies].contains(&Flow::Lost);
+            state.cuts += u64::from(lost);
+            (state.requests, state.replies, state.refusing) = (Flow::Open, Flow::Open, false);
+        });
+    }
+
+    /// Leads new connections to another server, and closes the others.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.target = target;
+            state.cuts += 1;
+        });
+    }
+}
+
+impl Drop for CutProxy {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.cut();
+    }
+}
+
+async fn carry(client: TcpStream, state: watch::Receiver<State>) {
+    let State { target, cuts, .. } = *state.borrow();
+    let Ok(server) = TcpStream::connect(target).await else { return };
+    // Whoever talks through us measures; we must not add Nagle's waits.
+    client.set_nodelay(true).unwrap();
+    server.set_nodelay(true).unwrap();
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let mut cut = state.clone();
+    tokio::select! {
+        _ = cut.wait_for(|state| state.cuts != cuts) => {}
+        () = pump(from_client, to_server, state.clone(), |state| state.requests) => {}
+        () = pump(from_server, to_client, state, |state| state.replies) => {}
+    }
+}
+
+/// Carries one way until an end hangs up.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut state: watch::Receiver<State>,
+    flow: fn(&State) -> Flow,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        let going = state.wait_for(|state| flow(state) != Flow::Stalled).await;
+        let Ok(flow) = going.map(|state| flow(&state)) else { return };
+        if flow == Flow::Open && to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}

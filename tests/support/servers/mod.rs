@@ -1,0 +1,14 @@
+//! Real servers for tests: private ones, on free ports of 127.0.0.1, in folders of their own.
+//! What is started here ends with its value, also when the test panics.
+// Each test binary uses some of it.
+#![allow(dead_code, unused_imports)]
+
+mod cut;
+mod postgres;
+mod process;
+mod redis;
+
+pub use cut::{CutProxy, Flow};
+pub use postgres::{Disk, Postgres};
+pub use process::{Family, free_port};
+pub use redis::{Persistence, Redis, Snapshot};

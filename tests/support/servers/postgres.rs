@@ -1,0 +1,246 @@
+//! A private Postgres.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::process::{Family, free_port};
+
+/// Whether the disk is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// No: quick. A crash of the process loses nothing all the same, only one of the machine would.
+    Relaxed,
+    /// fsync, as in production.
+    Synced,
+}
+
+/// A Postgres server of one test.
+#[derive(Debug)]
+pub struct Postgres {
+    port: u16,
+    disk: Disk,
+    folder: TempDir,
+    process: Option<Family>,
+}
+
+impl Postgres {
+    pub fn start() -> Self {
+        Self::start_on(Disk::Relaxed)
+    }
+
+    pub fn start_on(disk: Disk) -> Self {
+        let folder = folder();
+        copy(&template(), &folder.path().join("data"));
+        let mut postgres = Self { port: free_port(), disk, folder, process: None };
+        // Somebody else may have taken the port in between.
+        while !postgres.try_start() {
+            postgres.port = free_port();
+        }
+        postgres
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes an empty database, and returns its name.
+    pub fn database(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// Copies a database as it is now, in use or not, and returns the copy's name.
+    pub fn copy_of(&self, database: &str) -> String {
+        let copy = self.database();
+        let dump = Command::new(program("pg_dump")).arg(self.url(database)).output().unwrap();
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        let file = self.folder.path().join(format!("{copy}.sql"));
+        std::fs::write(&file, dump.stdout).unwrap();
+        let mut psql = Command::new(program("psql"));
+        psql.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-d", &self.url(&copy)]);
+        let loaded = psql.arg("-f").arg(&file).output().unwrap();
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        copy
+    }
+
+    /// The address of a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Runs SQL; a line for each row, `|` between columns.
+    #[track_caller]
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The same where it may fail.
+    pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let mut psql = Command::new(program("psql"));
+        psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "-v"]);
+        psql.args(["ON_ERROR_STOP=1", "-d", &self.url(database), "-c", sql]);
+        let output = psql.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        output.status.success().then(|| text(&output.stdout)).ok_or_else(|| text(&output.stderr))
+    }
+
+    /// SIGKILL to the server and to the process of every connection.
+    pub fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
+    /// Ends as on a quick shutdown: connections are closed, everything is written.
+    pub fn stop(&mut self) {
+        self.process.take().unwrap().end(Signal::INT);
+    }
+
+    /// Starts again, on the same port and with the same data, after [`Postgres::kill`] or
+    /// [`Postgres::stop`].
+    pub fn restart(&mut self) {
+        assert!(self.process.is_none(), "it still runs");
+        assert!(self.try_start(), "it does not start again: {}", self.said());
+    }
+
+    /// SIGSTOP: the system takes connections, and nobody answers.
+    pub fn pause(&self) {
+        self.process.as_ref().unwrap().pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.process.as_ref().unwrap().resume();
+    }
+
+    /// What it wrote since its last start.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn try_start(&mut self) -> bool {
+        let mut command = as_server_user("postgres");
+        command.arg("-D").arg(self.folder.path().join("data"));
+        command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
+        if self.disk == Disk::Relaxed {
+            command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+        }
+        let mut process = Family::start(&mut command, &self.log());
+        let ready = "database system is ready to accept connections";
+        let started = process.wait_until(|process| process.said().contains(ready));
+        self.process = started.then_some(process);
+        started
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("postgres.log")
+    }
+}
+
+/// The superuser of the tests' servers.
+const USER: &str = "farebox";
+
+/// A folder that the server's user can reach.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    if let Some((uid, gid)) = other_user() {
+        chown(folder.path(), Some(uid), Some(gid)).unwrap();
+    }
+    folder
+}
+
+/// A data folder as `initdb` makes it. It takes a second to make, so it is made once for each
+/// version of Postgres, and kept beside what cargo built.
+fn template() -> PathBuf {
+    let version = Command::new(program("postgres")).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let version: String = version.chars().filter(char::is_ascii_alphanumeric).collect();
+    let owner = other_user().map_or("self".to_owned(), |(uid, _)| uid.to_string());
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(home).unwrap();
+    let template = home.join(format!("{version}-{owner}"));
+    // Every test is a process of its own; the first of them makes it.
+    let lock = File::create(home.join("postgres.lock")).unwrap();
+    lock.lock().unwrap();
+    if !template.exists() {
+        let fresh = folder();
+        let data = fresh.path().join("data");
+        let mut initdb = as_server_user("initdb");
+        initdb.arg("-D").arg(&data).args(["--username", USER, "--auth", "trust", "--no-sync"]);
+        initdb.args(["--encoding", "UTF8", "--locale", "C", "--wal-segsize", "1"]);
+        let output = initdb.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "initdb: {errors}");
+        // Whole or not at all.
+        let unfinished = template.with_extension("new");
+        let _ = std::fs::remove_dir_all(&unfinished);
+        copy(&data, &unfinished);
+        std::fs::rename(&unfinished, &template).unwrap();
+    }
+    template
+}
+
+/// Copies a folder with its owners.
+fn copy(from: &Path, to: &Path) {
+    let mut cp = Command::new("cp");
+    assert!(cp.args(["-a", "--reflink=auto"]).arg(from).arg(to).status().unwrap().success());
+    std::fs::set_permissions(to, Permissions::from_mode(0o700)).unwrap();
+}
+
+/// One of Postgres's programs, by a user whom Postgres accepts: it refuses root.
+fn as_server_user(name: &str) -> Command {
+    let Some((uid, gid)) = other_user() else { return Command::new(program(name)) };
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
+    command.args(["--clear-groups", "--"]).arg(program(name));
+    // The folder of the tests may be closed to it.
+    command.current_dir("/");
+    command
+}
+
+/// The user and group to change to, where we are root.
+fn other_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let number = |flag, user| {
+        let output = Command::new("id").args([flag, user]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().ok()
+    };
+    let users = ["postgres", "nobody"].into_iter();
+    let found = users.filter_map(|user| Some((number("-u", user)?, number("-g", user)?))).next();
+    Some(found.expect("Postgres refuses root, and there is no user `postgres` or `nobody`"))
+}
+
+/// Where a program of Postgres lies. Debian keeps the server's off the PATH, in a folder of each
+/// version.
+fn program(name: &str) -> PathBuf {
+    let bindir = Command::new("pg_config").arg("--bindir").output();
+    let said = bindir.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = said
+        .ok()
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(debian_folders())
+        .chain(std::env::split_paths(&path))
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file());
+    found
+        .unwrap_or_else(|| panic!("Postgres' {name} is missing; scripts/setup.sh test installs it"))
+}
+
+/// Debian's folders, the newest version first.
+fn debian_folders() -> Vec<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let versions = versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut versions: Vec<u32> = versions.collect();
+    versions.sort_unstable_by(|a, b| b.cmp(a));
+    versions.iter().map(|version| format!("/usr/lib/postgresql/{version}/bin").into()).collect()
+}

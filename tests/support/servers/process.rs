@@ -1,0 +1,159 @@
+//! A server's process, with the children that it has.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a server may take to start.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A port that nobody has, below those that the system hands out for connections.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Each test process begins somewhere else, so that two rarely look at the same port.
+    let start = (std::process::id() % 200) as u16 * 60;
+    loop {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A process and its children: Postgres serves each connection by one, Redis saves by one. All are
+/// killed when it is dropped.
+#[derive(Debug)]
+pub struct Family {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Family {
+    /// Starts a command that writes all it says into `log`.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let out = File::create(log).unwrap();
+        command.stdin(Stdio::null()).stderr(out.try_clone().unwrap()).stdout(out);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, log: log.to_owned() }
+    }
+
+    /// Waits until the server is `ready`; false if it ended before.
+    pub fn wait_until(&mut self, ready: impl Fn(&Self) -> bool) -> bool {
+        let limit = Instant::now() + START_LIMIT;
+        while !ready(self) {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(Instant::now() < limit, "it does not start: {}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// What it wrote so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGSTOP to all of them. Twice over: the first round stops who makes children.
+    pub fn pause(&self) {
+        self.signal_all(Signal::STOP);
+        self.signal_all(Signal::STOP);
+    }
+
+    /// SIGCONT to all of them.
+    pub fn resume(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    /// One signal to the parent alone.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill_process(pid(self.child.id()), signal);
+    }
+
+    /// SIGKILL to all of them, and waits for their end.
+    pub fn kill(&mut self) {
+        let members = self.signal_all(Signal::KILL);
+        let _ = self.child.wait();
+        self.await_end(&members);
+    }
+
+    /// Asks the parent to end, with the signal that it takes for that, and waits until all have.
+    pub fn end(&mut self, signal: Signal) {
+        let members = members(self.child.id());
+        self.signal(signal);
+        let limit = Instant::now() + START_LIMIT;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < limit, "it does not end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.await_end(&members);
+    }
+
+    fn signal_all(&self, signal: Signal) -> Vec<u32> {
+        let members = members(self.child.id());
+        for member in &members {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process(pid(*member), signal);
+        }
+        members
+    }
+
+    /// Until the last of them is gone the server's files and shared memory are in use.
+    fn await_end(&self, members: &[u32]) {
+        let limit = Instant::now() + START_LIMIT;
+        while members.iter().any(|member| is_alive(*member)) {
+            assert!(Instant::now() < limit, "a child of {} does not end", self.child.id());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number as i32).unwrap()
+}
+
+/// The process itself, then all that descend from it.
+fn members(root: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|process| Some((process, stat(process)?.1)))
+        .collect();
+    let mut members = vec![root];
+    let mut next = 0;
+    while let Some(parent) = members.get(next).copied() {
+        members.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
+        next += 1;
+    }
+    members
+}
+
+fn is_alive(process: u32) -> bool {
+    stat(process).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// A process's state and its parent.
+fn stat(process: u32) -> Option<(char, u32)> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Past the name, which may hold anything.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}

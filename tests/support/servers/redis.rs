@@ -1,0 +1,237 @@
+//! A private Redis (or Valkey).
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::process::{Family, free_port};
+
+/// What of its data survives a `kill -9`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// Nothing: after a restart it is empty.
+    None,
+    /// What it had about a second ago.
+    Rdb,
+    /// Everything that it has answered.
+    Aof,
+}
+
+/// A copy of a Redis's data, as it was once.
+#[derive(Clone, Debug)]
+pub struct Snapshot(Vec<u8>);
+
+/// A Redis server of one test.
+#[derive(Debug)]
+pub struct Redis {
+    address: SocketAddr,
+    options: Vec<String>,
+    folder: TempDir,
+    process: Option<Family>,
+}
+
+impl Redis {
+    /// Starts one that is empty.
+    pub fn start(persistence: Persistence) -> Self {
+        let options: &[&str] = match persistence {
+            Persistence::None => &["--save", "", "--appendonly", "no"],
+            Persistence::Rdb => &["--save", "1 1", "--appendonly", "no"],
+            Persistence::Aof => &["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"],
+        };
+        Self::start_with(options)
+    }
+
+    /// Starts a replica of the Redis at `master`, and waits until it has all of its data. With a
+    /// [`super::CutProxy`] in between it can be made to lag.
+    pub fn replica_of(master: SocketAddr) -> Self {
+        let of = format!("{} {}", master.ip(), master.port());
+        let replica = Self::start_with(&["--save", "", "--appendonly", "no", "--replicaof", &of]);
+        replica.wait_until("it is in sync", |redis| {
+            redis.ask(&["INFO", "replication"]).contains("master_link_status:up")
+        });
+        replica
+    }
+
+    /// Starts one with these options besides its address and folder.
+    pub fn start_with(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut redis = Self { address: local(free_port()), options, folder, process: None };
+        // Somebody else may have taken the port in between.
+        while !redis.try_start() {
+            redis.address = local(free_port());
+        }
+        redis
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().pid()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
+    /// Ends as Redis ends on SIGTERM: with a last save, if it saves at all.
+    pub fn stop(&mut self) {
+        self.process.take().unwrap().end(Signal::TERM);
+    }
+
+    /// Starts again, on the same port and with the same folder, after [`Redis::kill`] or
+    /// [`Redis::stop`].
+    pub fn restart(&mut self) {
+        assert!(self.process.is_none(), "it still runs");
+        assert!(self.try_start(), "it does not start again: {}", self.said());
+    }
+
+    /// SIGKILL, and a new start with the data of `snapshot`.
+    pub fn restart_from(&mut self, snapshot: &Snapshot) {
+        self.kill();
+        std::fs::write(self.dump(), &snapshot.0).unwrap();
+        self.restart();
+        // Read once: the next restart is one of its own.
+        std::fs::remove_file(self.dump()).unwrap();
+    }
+
+    /// SIGSTOP: it takes connections, and says nothing.
+    pub fn pause(&self) {
+        self.process.as_ref().unwrap().pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.process.as_ref().unwrap().resume();
+    }
+
+    /// Its data as it is now. Not for one that saves by itself.
+    pub fn snapshot(&self) -> Snapshot {
+        assert_eq!(self.ask(&["SAVE"]), "OK");
+        let snapshot = Snapshot(std::fs::read(self.dump()).unwrap());
+        std::fs::remove_file(self.dump()).unwrap();
+        snapshot
+    }
+
+    /// Deletes everything.
+    pub fn flush_all(&self) {
+        assert_eq!(self.ask(&["FLUSHALL"]), "OK");
+    }
+
+    /// Forgets every script.
+    pub fn script_flush(&self) {
+        assert_eq!(self.ask(&["SCRIPT", "FLUSH"]), "OK");
+    }
+
+    /// Makes a replica a master.
+    pub fn promote(&self) {
+        assert_eq!(self.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
+    }
+
+    /// Runs one command on a connection of its own. What a list holds comes a line each; an error
+    /// comes as its text.
+    pub fn ask(&self, command: &[&str]) -> String {
+        self.try_ask(command).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// The same where it may not answer.
+    pub fn try_ask(&self, command: &[&str]) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect(self.address)?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut request = format!("*{}\r\n", command.len());
+        for word in command {
+            request += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        socket.write_all(request.as_bytes())?;
+        let mut words = Vec::new();
+        read_reply(&mut BufReader::new(socket), &mut words)?;
+        Ok(words.join("\n"))
+    }
+
+    /// Waits until `condition` holds.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let limit = std::time::Instant::now() + Duration::from_secs(20);
+        while !condition(self) {
+            assert!(std::time::Instant::now() < limit, "waited for: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn try_start(&mut self) -> bool {
+        let mut command = Command::new(program());
+        command.args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"]);
+        command.arg("--dir").arg(self.folder.path());
+        // A replica gets its data at once, not after waiting for others.
+        command.args(["--repl-diskless-sync-delay", "0"]).args(&self.options);
+        let mut process = Family::start(&mut command, &self.log());
+        let answers = |_: &Family| self.try_ask(&["PING"]).is_ok_and(|reply| reply == "PONG");
+        let said = |process: &Family| process.said().contains("Ready to accept connections");
+        // Its own word first: on a taken port it would be another server that answers.
+        let started = process.wait_until(|process| said(process) && answers(process));
+        self.process = started.then_some(process);
+        started
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("redis.log")
+    }
+
+    fn dump(&self) -> PathBuf {
+        self.folder.path().join("dump.rdb")
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Redis, or Valkey where that is what is installed.
+fn program() -> &'static str {
+    let found = ["redis-server", "valkey-server"].into_iter().find(|program| {
+        Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+    });
+    found.expect("redis-server is missing; scripts/setup.sh test installs it")
+}
+
+/// Reads one reply of the Redis protocol, version 2.
+fn read_reply(reader: &mut BufReader<TcpStream>, words: &mut Vec<String>) -> std::io::Result<()> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let line = line.trim_end();
+    let Some((kind, rest)) = line.split_at_checked(1) else {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    };
+    match (kind, rest.parse::<i64>()) {
+        ("$" | "*", Ok(-1)) => words.push("(nil)".into()),
+        ("$", Ok(length)) => {
+            let mut bytes = vec![0; length as usize + 2];
+            reader.read_exact(&mut bytes)?;
+            bytes.truncate(length as usize);
+            words.push(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        ("*", Ok(count)) => {
+            for _ in 0..count {
+                read_reply(reader, words)?;
+            }
+        }
+        _ => words.push(rest.to_owned()),
+    }
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! Buying credits: `farebox serve` in a process of its own, with a Stripe on a socket beside it
 //! (`support/stripe`) that is as strict as the real one, and events signed as Stripe signs them.
+//! What concerns the ledger runs on both of them (`backend`): each test below is
+//! `…::embedded::…` and `…::redis::…`.
 //!
 //! What users of others report about webhooks, refunds and disputes, and what shows that it does
 //! not happen here:
@@ -20,6 +22,7 @@ mod process;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backend;
 mod sdk;
 mod shop;
 

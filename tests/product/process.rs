@@ -2,10 +2,9 @@
 #![allow(dead_code)]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::http::Answer;
+pub use crate::support::servers::free_port;
 use crate::support::{ADMIN_TOKEN, config_text, token};
 
 /// `farebox` with these arguments, in `folder`, with no variable set but PATH and `env`.
@@ -59,18 +59,6 @@ pub fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{errors}");
     errors
-}
-
-/// A port that nobody has, below those that the system hands out for connections.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % 200) as u16 * 60;
-    loop {
-        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// The config of [`config_text`] with ports that a command can find.

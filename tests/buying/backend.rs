@@ -93,6 +93,13 @@ impl Place {
         }
     }
 
+    /// Loses what is only in memory: what a Redis without persistence has after a crash.
+    pub fn forget(&self) {
+        if let Self::Redis { redis, .. } = self {
+            redis.flush_all();
+        }
+    }
+
     /// Copies the ledger as it is now; the copy's name.
     pub fn back_up(&self, folder: &Path) -> String {
         match self {
@@ -113,11 +120,9 @@ impl Place {
                 }
                 std::fs::rename(folder.join(copy), folder.join("ledger.db")).unwrap();
             }
-            Self::Redis { redis, database, .. } => {
-                redis.flush_all();
-                *database = copy.to_owned();
-            }
+            Self::Redis { database, .. } => *database = copy.to_owned(),
         }
+        self.forget();
     }
 }
 

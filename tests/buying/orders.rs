@@ -175,8 +175,8 @@ fn deliveries<'a>(random: &mut Random, purchases: &'a [Purchase]) -> Vec<(usize,
     all
 }
 
-/// Delivers with kill -9 at every step: before the event is sent, while it is under way, or once
-/// it was answered. Stripe sends again what was not answered with 200, later.
+/// Delivers with kill -9 at every step: before the event is sent (where Redis may forget all as
+/// well), while it is under way, or once it was answered. Stripe sends again what was not answered with 200, later.
 async fn with_crashes(backend: Backend, lines: &str, rounds: usize) {
     let mut random = Random::seeded();
     for round in 0..rounds {
@@ -189,13 +189,16 @@ async fn with_crashes(backend: Backend, lines: &str, rounds: usize) {
         let mut order = Vec::new();
         while let Some((number, event)) = queue.pop() {
             let version = VERSIONS[random.below(VERSIONS.len())];
-            let answered = match random.below(3) {
-                0 => deliver_and_crash(&mut shop, event, version, &mut random).await,
-                1 => {
-                    shop.crash();
+            let answered = match random.below(7) {
+                0 | 1 => deliver_and_crash(&mut shop, event, version, &mut random).await,
+                then => {
+                    match then {
+                        2 => shop.crash(),
+                        3 => shop.crash_and_forget(),
+                        _ => {}
+                    }
                     shop.deliver_as(event, version).await.status == 200
                 }
-                _ => shop.deliver_as(event, version).await.status == 200,
             };
             order.push((number, event.kind.as_str(), answered));
             if !answered {
@@ -207,7 +210,7 @@ async fn with_crashes(backend: Backend, lines: &str, rounds: usize) {
         for purchase in &purchases {
             expect_settled(&shop, purchase, &format!("{order:?}")).await;
         }
-        shop.crash();
+        shop.crash_and_forget();
         for purchase in &purchases {
             expect_settled(&shop, purchase, &format!("a last crash and {order:?}")).await;
         }

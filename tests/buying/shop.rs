@@ -128,6 +128,13 @@ impl Shop {
         self.restart();
     }
 
+    /// The same, and what Redis remembers is gone too.
+    pub fn crash_and_forget(&mut self) {
+        self.gateway.kill();
+        self.place.forget();
+        self.restart();
+    }
+
     /// A new start, after the end.
     pub fn restart(&mut self) {
         self.gateway = serve(&self.folder, &self.text);

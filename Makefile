@@ -17,15 +17,19 @@ SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: setup setup-run setup-test setup-bench
+.PHONY: setup setup-run setup-test setup-cluster setup-bench
 setup: ## Install all that running, testing and benching need (through apt on Debian and Ubuntu)
 	@scripts/setup.sh
-setup-run setup-test setup-bench: setup-%:
+setup-run setup-test setup-cluster setup-bench: setup-%:
 	@scripts/setup.sh $*
 
 .PHONY: run
 run: setup-run ## Build Farebox and start its demo: no config, no server, a funded account
 	cargo run --release -- demo
+
+.PHONY: run-cluster
+run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Postgres, the demo's upstream
+	scripts/run-cluster.sh
 
 .PHONY: test
 test: setup-test fmt-check clippy shellcheck deny docs test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them
@@ -41,7 +45,7 @@ fmt-check:
 clippy:
 	cargo clippy --locked --all-targets -- -D warnings
 shellcheck:
-	shellcheck $(SCRIPTS)
+	shellcheck --external-sources $(SCRIPTS)
 deny: ## Licences, sources and advisories of the dependencies
 	scripts/deny.sh
 
@@ -78,8 +82,14 @@ $(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+# Ends by itself; FAREBOX_SEED=<number> repeats the faults of a run.
+MINUTES ?= 10
+.PHONY: torture
+torture: setup-test ## Faults in a whole cluster at random for MINUTES (10), then everything is checked
+	FAREBOX_TORTURE_MINUTES=$(MINUTES) cargo test --locked --test cluster -- torture:: --nocapture
+
 .PHONY: bench
-bench: setup-bench ## Farebox next to a bare Pingora: requests/s, CPU a request, p50, p99
+bench: setup-bench ## Farebox next to a bare Pingora and to nginx + Lua + Redis: requests/s, CPU a request, p50, p99
 	scripts/bench.sh
 
 .PHONY: clean

@@ -1,11 +1,22 @@
 #!/usr/bin/env bash
-# What Farebox costs next to a bare Pingora, measured in turns on this machine: `make bench`.
+# What Farebox costs next to a bare Pingora, and next to nginx with Lua and Redis, measured in turns
+# on this machine: `make bench`.
 #
-# The gateway has core 0 for itself; the load generator (wrk) and the canned upstream share core 1.
-# Every turn is one run of wrk against one gateway: bare Pingora, Farebox strict, Farebox relaxed,
-# and again, so that a machine that slows down slows all of them. All built by one cargo command,
-# with one worker thread each. Farebox checks a JWT on every call, holds 5 credits, forwards, and
-# captures them.
+# The gateway has core 0 for itself; the load generator (wrk), the canned upstream, Redis and
+# Postgres share core 1. Every turn is one run of wrk against one system, and then the next, so that
+# a machine that slows down slows all of them. All built by one cargo command, with one worker
+# thread each. Farebox checks a JWT on every call, holds 5 credits, forwards, and captures them.
+#
+#   bare            a bare Pingora: no ledger, no identity
+#   strict          Farebox on its embedded ledger, each hold on disk before its call is forwarded
+#   relaxed         the same, written within 25 ms
+#   redis-strict    Farebox on Redis and Postgres, each hold committed in Postgres before its call
+#   redis-relaxed   the same, synced behind
+#   redis-two       two gateways on that ledger, sharing the gateway's core and the load
+#   peer            nginx + Lua, one debit in Redis a call: no identity, nothing given back or synced
+#
+# Each Redis is a private one of its own, with nothing on disk; Postgres syncs to disk as it does in
+# production.
 #
 # A slow figure never fails. A failed answer does, and so does an account that was not charged for
 # exactly the calls that were made: a bench of a gateway that drops calls measures nothing.
@@ -23,7 +34,7 @@ rounds=${BENCH_ROUNDS:-3}
 seconds=${BENCH_SECONDS:-8}
 warmup=${BENCH_WARMUP:-3}
 read -r -a connections <<<"${BENCH_CONNECTIONS:-32 128}"
-systems=(bare strict relaxed)
+systems=(bare strict relaxed redis-strict redis-relaxed redis-two peer)
 profile=
 
 readonly gateway_core=0 load_core=1
@@ -36,7 +47,7 @@ die() { say "bench: $*"; exit 1; }
 while (($#)); do
     case $1 in
         --only) IFS=, read -r -a systems <<<"${2:?--only needs a list}"; shift 2 ;;
-        --profile) profile=${2:?--profile needs bare, strict or relaxed}; systems=("$profile"); shift 2 ;;
+        --profile) profile=${2:?--profile needs a system}; systems=("$profile"); shift 2 ;;
         *) die "unknown argument $1 (the head of this file tells what there is)" ;;
     esac
 done
@@ -44,13 +55,13 @@ done
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/bench"
 work=$(mktemp -d "$(cd "$target/bench" && pwd)/run.XXXXXX") # a real disk: /tmp is memory on some systems
-declare -A pids=() ports=() admin_ports=()
+declare -A ports=() admin_ports=()
+# shellcheck source=scripts/servers.sh
+source scripts/servers.sh
 
 # Stops what this script started, and only that.
 finish() {
-    local pid
-    for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+    stop_all
     if [[ ${BENCH_KEEP:-} ]]; then say "kept: $work"; else rm -rf "$work"; fi
 }
 trap finish EXIT
@@ -68,32 +79,10 @@ cargo build --release --bin farebox --example bare_pingora --example canned_upst
 
 # --- start ------------------------------------------------------------------------------------
 
-answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-declare -A taken=()
-# Sets `port` to one where nobody listens.
-free_port() {
-    while port=$((20000 + RANDOM % 10000)); [[ ${taken[$port]:-} ]] || answers "$port"; do :; done
-    taken[$port]=1
-}
-
-# start NAME CORE COMMAND…: in the background, pinned, its output in the work folder.
-start() {
-    local name=$1 core=$2
+start_on() { # CORE NAME COMMAND…
+    local core=$1 name=$2
     shift 2
-    taskset -c "$core" "$@" >"$work/$name.log" 2>&1 &
-    pids[$name]=$!
-}
-
-await_port() { # NAME PORT
-    local tries
-    for ((tries = 0; tries < 100; tries++)); do
-        kill -0 "${pids[$1]}" 2>/dev/null || break
-        if answers "$2"; then return; fi
-        sleep 0.1
-    done
-    tail -n 20 "$work/$1.log" >&2
-    die "$1 did not start (its last lines are above)"
+    start "$name" taskset -c "$core" "$@"
 }
 
 base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
@@ -106,7 +95,7 @@ mint_token() { # an HS256 JWT for the account `bench`, good for a day
         "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -hmac "$BENCH_JWT_SECRET" -binary | base64url)"
 }
 
-write_config() { # strict|relaxed
+write_config() { # SYSTEM, its ledger's lines on stdin
     cat >"$work/$1.toml" <<TOML
 [server]
 listen = "127.0.0.1:${ports[$1]}"
@@ -115,9 +104,7 @@ admin_token = "\${BENCH_ADMIN_TOKEN}"
 threads = 1
 
 [ledger]
-backend = "embedded"
-path = "$work/$1.db"
-durability = "$1"
+$(cat)
 
 [[auth.jwt]]
 algorithms = ["HS256"]
@@ -144,22 +131,79 @@ call() { # SYSTEM: one paid call, its status
 # member NAME JSON: a number out of a flat object.
 member() { sed -n "s/.*\"$1\":\(-\{0,1\}[0-9.]*\).*/\1/p" <<<"$2"; }
 
-start_farebox() { # strict|relaxed
+embedded_ledger() { # strict|relaxed
+    printf 'backend = "embedded"\npath = "%s"\ndurability = "%s"\n' "$work/$1.db" "$1"
+}
+
+# The Redis and the database of a system; started when they are first asked for.
+declare -A redis_of=() redis_ports=()
+start_redis_for() { # SYSTEM
+    local name=redis-for-$1
+    free_port; redis_ports[$1]=$port
+    start_redis "$name" "$port" taskset -c "$load_core"
+    redis_of[$1]=$name
+}
+
+start_shared_ledger() { # SYSTEM
+    if [[ ! ${pids[postgres]:-} ]]; then
+        free_port
+        start_postgres "$port" taskset -c "$load_core"
+    fi
+    sql postgres "CREATE DATABASE \"$1\""
+    start_redis_for "$1"
+}
+
+shared_ledger() { # SYSTEM strict|relaxed
+    printf 'backend = "redis"\nredis_url = "redis://127.0.0.1:%s"\npostgres_url = "%s/%s"\ndurability = "%s"\n' \
+        "${redis_ports[$1]}" "$postgres_url" "$1" "$2"
+}
+
+start_gateway() { # NAME, its ledger's lines on stdin
     free_port; ports[$1]=$port
     free_port; admin_ports[$1]=$port
     write_config "$1"
-    start "$1" "$gateway_core" "$target/release/farebox" serve --config "$work/$1.toml"
+    start_on "$gateway_core" "$1" "$target/release/farebox" serve --config "$work/$1.toml"
     await_port "$1" "${ports[$1]}"
     await_port "$1" "${admin_ports[$1]}"
+}
+
+# Funds the account, and sees that what is measured is the thing: who has no token is turned away,
+# who has one pays.
+fund() { # SYSTEM
     curl -sS --fail-with-body -o "$work/answer" -X POST \
         "http://127.0.0.1:${admin_ports[$1]}/admin/accounts/bench/grants" \
         -H "authorization: Bearer $BENCH_ADMIN_TOKEN" -H 'content-type: application/json' \
         -d "{\"credits\":$funded,\"id\":\"bench\",\"reason\":\"bench\"}" ||
         die "$1: the account could not be funded: $(cat "$work/answer")"
-    # What is measured must be the thing: who has no token is turned away, who has one pays.
     [[ $(call "$1" nobody) == 401 ]] || die "$1 let a call without a valid token through"
     [[ $(call "$1" "$BENCH_TOKEN") == 200 ]] || die "$1 refused a paid call: $(cat "$work/answer")"
     calls[$1]=1
+}
+
+start_peer() {
+    command -v nginx >/dev/null || die "nginx is missing; scripts/setup.sh bench installs it"
+    start_redis_for peer
+    free_port; ports[peer]=$port
+    sed -e "s|@WORK@|$work|g; s|@PORT@|$port|g; s|@UPSTREAM_PORT@|$upstream_port|g" \
+        -e "s|@REDIS_PORT@|${redis_ports[peer]}|g; s|@ROUTE@|$route|g; s|@PRICE@|$price|g" \
+        benches/peer/nginx.conf >"$work/nginx.conf"
+    start_on "$gateway_core" peer nginx -e "$work/nginx-error.log" -c "$work/nginx.conf"
+    await_port peer "$port"
+    redis peer "SET credits:bench $((price))" >/dev/null
+    [[ $(call peer none) == 200 ]] || die "the peer does not forward: $(cat "$work/nginx-error.log")"
+    [[ $(call peer none) == 402 ]] || die "the peer forwards what nobody paid for"
+    redis peer "SET credits:bench $funded" >/dev/null
+}
+
+# redis SYSTEM "COMMAND": asks a system's Redis, and prints the first line of its answer.
+redis() {
+    local line
+    exec 3<>"/dev/tcp/127.0.0.1/${redis_ports[$1]}"
+    printf '%s\r\n' "$2" >&3
+    read -r line <&3
+    exec 3<&-
+    line=${line//[$'\r:+']/}
+    echo "$line"
 }
 
 BENCH_JWT_SECRET=$(openssl rand -hex 32)
@@ -170,20 +214,35 @@ export BENCH_TOKEN
 declare -A calls=() turns=()
 
 free_port; upstream_port=$port
-start upstream "$load_core" "$target/release/examples/canned_upstream" "127.0.0.1:$upstream_port"
+start_on "$load_core" upstream "$target/release/examples/canned_upstream" "127.0.0.1:$upstream_port"
 await_port upstream "$upstream_port"
 
 for system in "${systems[@]}"; do
     case $system in
         bare)
             free_port; ports[bare]=$port
-            start bare "$gateway_core" "$target/release/examples/bare_pingora" \
+            start_on "$gateway_core" bare "$target/release/examples/bare_pingora" \
                 "127.0.0.1:${ports[bare]}" "127.0.0.1:$upstream_port" 1
             await_port bare "${ports[bare]}"
             [[ $(call bare "$BENCH_TOKEN") == 200 ]] || die "the bare proxy does not forward"
             ;;
-        strict | relaxed) start_farebox "$system" ;;
-        *) die "unknown system $system: bare, strict or relaxed" ;;
+        strict | relaxed)
+            start_gateway "$system" < <(embedded_ledger "$system")
+            fund "$system"
+            ;;
+        redis-strict | redis-relaxed)
+            start_shared_ledger "$system"
+            start_gateway "$system" < <(shared_ledger "$system" "${system#redis-}")
+            fund "$system"
+            ;;
+        redis-two)
+            start_shared_ledger "$system"
+            start_gateway "$system" < <(shared_ledger "$system" relaxed)
+            start_gateway second < <(shared_ledger "$system" relaxed)
+            fund "$system"
+            ;;
+        peer) start_peer ;;
+        *) die "unknown system $system (the head of this file tells what there is)" ;;
     esac
 done
 
@@ -197,37 +256,104 @@ cpu_us() { # user and system time of a process so far, all its threads
     echo $(((stat[11] + stat[12]) * tick_us))
 }
 
-# turn SYSTEM CONNECTIONS SECONDS: sets requests_per_second, cpu, p50, p99.
+# The processes of a system that are gateways.
+gateways_of() { if [[ $1 == redis-two ]]; then echo redis-two second; else echo "$1"; fi; }
+
+cpu_of() { # NAME…: of processes together
+    local name sum=0
+    for name in "$@"; do sum=$((sum + $(cpu_us "${pids[$name]}"))); done
+    echo "$sum"
+}
+
+# Notes how far Postgres is behind, five times a second, until it is ended. Without curl: it would
+# take its share of the load's core.
+sample_lag() { # SYSTEM
+    local line
+    while sleep 0.2; do
+        exec 3<>"/dev/tcp/127.0.0.1/${admin_ports[$1]}"
+        printf 'GET /metrics HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n' >&3
+        while read -r line <&3; do
+            if [[ $line == farebox_ledger_sync_lag_seconds\ * ]]; then echo "${line##* }"; fi
+        done
+        exec 3<&-
+    done
+}
+
+# One run of wrk; sets `pids[wrk-NAME]`.
+start_wrk() { # NAME CONNECTIONS SECONDS
+    start_on "$load_core" "wrk-$1" wrk -t1 -c"$2" -d"${3}s" --timeout 10s --latency \
+        -s scripts/bench.lua "http://127.0.0.1:${ports[$1]}$route"
+}
+
+# turn SYSTEM CONNECTIONS SECONDS: sets requests_per_second, cpu, redis_cpu, p50, p99. Of two
+# gateways each has half of the connections; the slower one's latency counts.
 turn() {
-    local system=$1 conns=$2 before after line requests duration bad_status broken
-    before=$(cpu_us "${pids[$system]}")
-    taskset -c "$load_core" wrk -t1 -c"$conns" -d"${3}s" --timeout 10s --latency -s scripts/bench.lua \
-        "http://127.0.0.1:${ports[$system]}$route" >"$work/wrk.txt" || die "wrk failed: $(cat "$work/wrk.txt")"
-    after=$(cpu_us "${pids[$system]}")
-    line=$(grep '^RESULT ' "$work/wrk.txt") || die "wrk reported nothing: $(cat "$work/wrk.txt")"
-    read -r _ requests duration p50 p99 bad_status broken <<<"$line"
-    if ((bad_status > 0 || broken > 0 || requests == 0)); then
-        cat "$work/wrk.txt" >&2
-        tail -n 5 "$work/$system.log" >&2
-        die "INVALID: $system at $conns connections: $bad_status answers were not 2xx, $broken connections failed, $requests answers"
+    local system=$1 conns=$2 before redis_before='' name line requests=0 duration=0 sampler=''
+    local -a gateways one
+    read -r -a gateways <<<"$(gateways_of "$system")"
+    p50=0 p99=0 redis_cpu=
+    before=$(cpu_of "${gateways[@]}")
+    if [[ ${redis_of[$system]:-} ]]; then redis_before=$(cpu_of "${redis_of[$system]}"); fi
+    for name in "${gateways[@]}"; do start_wrk "$name" $((conns / ${#gateways[@]})) "$3"; done
+    if [[ $system == redis-* ]]; then
+        sample_lag "$system" >>"$work/lag-$system-$conns" 2>/dev/null &
+        sampler=$!
     fi
+    for name in "${gateways[@]}"; do
+        wait "${pids[wrk-$name]}" || die "wrk failed: $(cat "$work/wrk-$name.log")"
+        unset "pids[wrk-$name]"
+    done
+    if [[ $sampler ]]; then
+        kill "$sampler"
+        wait "$sampler" || true
+    fi
+    cpu=$(($(cpu_of "${gateways[@]}") - before))
+    if [[ $redis_before ]]; then redis_cpu=$(($(cpu_of "${redis_of[$system]}") - redis_before)); fi
+    for name in "${gateways[@]}"; do
+        line=$(grep '^RESULT ' "$work/wrk-$name.log") || die "wrk reported nothing: $(cat "$work/wrk-$name.log")"
+        read -r -a one <<<"${line#RESULT }" # requests, microseconds, p50, p99, bad statuses, broken connections
+        if ((one[4] > 0 || one[5] > 0 || one[0] == 0)); then
+            cat "$work/wrk-$name.log" >&2
+            tail -n 5 "$work/$name.log" >&2
+            die "INVALID: $name at $conns connections: ${one[4]} answers were not 2xx, ${one[5]} connections failed, ${one[0]} answers"
+        fi
+        requests=$((requests + one[0]))
+        duration=$((one[1] > duration ? one[1] : duration))
+        p50=$((one[2] > p50 ? one[2] : p50))
+        p99=$((one[3] > p99 ? one[3] : p99))
+    done
     calls[$system]=$((${calls[$system]:-0} + requests))
     turns[$system]=$((${turns[$system]:-0} + conns))
-    requests_per_second=$(awk -v n="$requests" -v us="$duration" 'BEGIN { printf "%.0f", n / us * 1e6 }')
-    cpu=$(awk -v us=$((after - before)) -v n="$requests" 'BEGIN { printf "%.2f", us / n }')
+    requests_per_second=$(per "$requests" "$duration" 0 1000000)
+    cpu=$(per "$cpu" "$requests" 2)
+    if [[ $redis_cpu ]]; then redis_cpu=$(per "$redis_cpu" "$requests" 2); fi
+}
+
+per() { awk -v a="$1" -v b="$2" -v digits="$3" -v times="${4:-1}" 'BEGIN { printf "%.*f", digits, a / b * times }'; }
+
+# What Farebox says an account has; once nothing is held any more.
+farebox_balance() { # SYSTEM
+    local answer held tries
+    for ((tries = 0; tries < 100; tries++)); do
+        answer=$(curl -sS "http://127.0.0.1:${ports[$1]}/credits/balance" -H "authorization: Bearer $BENCH_TOKEN")
+        held=$(member held "$answer")
+        if [[ $held == 0 ]]; then
+            member balance "$answer"
+            return
+        fi
+        sleep 0.1
+    done
+    die "INVALID: $1 still holds credits ten seconds after the last call: $answer"
 }
 
 # Every answered call was charged once, and nothing else but what was still under way when wrk hung up.
-check_charges() { # strict|relaxed
-    local answer balance held charged tries
-    for ((tries = 0; tries < 100; tries++)); do
-        answer=$(curl -sS "http://127.0.0.1:${ports[$1]}/credits/balance" -H "authorization: Bearer $BENCH_TOKEN")
-        balance=$(member balance "$answer")
-        held=$(member held "$answer")
-        if [[ $held == 0 ]]; then break; fi
-        sleep 0.1
-    done
-    [[ $held == 0 ]] || die "INVALID: $1 still holds credits ten seconds after the last call: $answer"
+check_charges() { # SYSTEM
+    local balance charged
+    if [[ $1 == peer ]]; then
+        balance=$(redis peer 'DECRBY credits:bench 0')
+    else
+        balance=$(farebox_balance "$1")
+    fi
     charged=$(((funded - balance) / price))
     say "$1: ${calls[$1]} calls answered, $charged charged (up to ${turns[$1]} were under way when a turn ended)"
     ((charged >= calls[$1] && charged <= calls[$1] + turns[$1])) || die "INVALID: $1 did not charge for the calls it served"
@@ -253,6 +379,7 @@ for conns in "${connections[@]}"; do
     for system in "${systems[@]}"; do
         say "Warming up: $system, $conns connections, $warmup s"
         turn "$system" "$conns" "$warmup"
+        rm -f "$work/lag-$system-$conns"
     done
     for ((round = 1; round <= rounds; round++)); do
         # Each round begins with another one, so that none always has the same place in it.
@@ -260,8 +387,8 @@ for conns in "${connections[@]}"; do
         for system in "${systems[@]:first}" "${systems[@]:0:first}"; do
             sleep 1 # lets the one before settle what it still holds, off the next one's core time
             turn "$system" "$conns" "$seconds"
-            say "round $round/$rounds, $conns connections: $system $requests_per_second requests/s, $cpu µs, p50 $p50 µs, p99 $p99 µs"
-            printf '%s %s %s %s %s %s %s\n' "$conns" "$system" "$round" "$requests_per_second" "$cpu" "$p50" "$p99" >>"$work/turns"
+            say "round $round/$rounds, $conns connections: $system $requests_per_second requests/s, $cpu µs${redis_cpu:+, Redis $redis_cpu µs}, p50 $p50 µs, p99 $p99 µs"
+            printf '%s %s %s %s %s %s %s %s\n' "$conns" "$system" "$round" "$requests_per_second" "$cpu" "$p50" "$p99" "$redis_cpu" >>"$work/turns"
         done
     done
 done
@@ -283,23 +410,33 @@ ratio() {
 fixed() { awk -v x="${1:-}" -v d="$2" 'BEGIN { if (x == "") print "–"; else printf "%.*f", d, x }'; }
 milliseconds() { awk -v us="$1" 'BEGIN { printf "%.2f", us / 1000 }'; }
 
-declare -A names=([bare]="bare Pingora" [strict]="Farebox, strict" [relaxed]="Farebox, relaxed")
+declare -A names=([bare]="bare Pingora" [strict]="Farebox, strict" [relaxed]="Farebox, relaxed"
+    [redis-strict]="Farebox on Redis + Postgres, strict" [redis-relaxed]="Farebox on Redis + Postgres, relaxed"
+    [redis-two]="two of these on one ledger" [peer]="nginx + Lua + Redis")
+# The 99th percentile of what was sampled, in milliseconds.
+lag() {
+    if [[ ! -s $work/lag-$2-$1 ]]; then echo –; return; fi
+    sort -g "$work/lag-$2-$1" | awk '{ v[NR] = $1 } END { printf "%.0f", v[int((NR * 99 + 99) / 100)] * 1000 }'
+}
 echo
-echo "| connections | system | requests/s | of bare | CPU µs/request | of bare | p50 ms | p99 ms |"
-echo "|---|---|---|---|---|---|---|---|"
+echo "| connections | system | requests/s | of bare | CPU µs/request | of bare | Redis µs/request | p50 ms | p99 ms | sync lag p99 ms |"
+echo "|---|---|---|---|---|---|---|---|---|---|"
 for conns in "${connections[@]}"; do
     for system in "${systems[@]}"; do
         echo "| $conns | ${names[$system]} | $(fixed "$(column "$conns" "$system" 4 | median)" 0)" \
             "| $(fixed "$(ratio "$conns" "$system" 4)" 2)" \
             "| $(fixed "$(column "$conns" "$system" 5 | median)" 1) | $(fixed "$(ratio "$conns" "$system" 5)" 2)" \
+            "| $(fixed "$(column "$conns" "$system" 8 | grep . | median)" 1)" \
             "| $(milliseconds "$(column "$conns" "$system" 6 | median)")" \
-            "| $(milliseconds "$(column "$conns" "$system" 7 | median)") |"
+            "| $(milliseconds "$(column "$conns" "$system" 7 | median)") | $(lag "$conns" "$system") |"
     done
 done
 echo
-echo "Medians of $rounds turns of $seconds s each, in turns; ratios round by round. One gateway thread on its own core, wrk and the upstream on another."
+echo "Medians of $rounds turns of $seconds s each, in turns; ratios round by round. One gateway thread on its own core; wrk, the upstream, Redis and Postgres on another."
 for system in "${systems[@]}"; do
-    echo "Peak memory, ${names[$system]}: $(awk '/^VmHWM/ { printf "%.0f MiB", $2 / 1024 }' "/proc/${pids[$system]}/status") after ${calls[$system]} calls"
+    for name in $(gateways_of "$system"); do
+        echo "Peak memory, ${names[$system]}: $(awk '/^VmHWM/ { printf "%.0f MiB", $2 / 1024 }' "/proc/${pids[$name]}/status") after ${calls[$system]} calls"
+    done
 done
 echo "Machine: $(nproc) cores, $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)," \
     "$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r)," \

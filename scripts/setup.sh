@@ -41,7 +41,6 @@ need_for_run() {
 }
 
 need_for_test() {
-    need curl "the curl lines that the demo prints are tested as they stand" have curl
     need python3 "runs the official OpenAI and Stripe SDKs beside the gateway" have python3
     need python3-venv "gives each SDK a folder of its own" python3 -c 'import ensurepip, venv'
     need shellcheck "checks the scripts" have shellcheck

@@ -22,10 +22,16 @@ pub(super) struct Demo {
     /// Where its admin listener does.
     #[arg(long, default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
+    /// Runs the demo's upstream alone, here: for gateways that are run some other way.
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    upstream_only: Option<SocketAddr>,
 }
 
 impl Demo {
     pub fn run(self) -> Result<(), CliError> {
+        if let Some(address) = self.upstream_only {
+            return runtime(0)?.block_on(serve_upstream_alone(address));
+        }
         let folder = std::env::temp_dir().join(format!("farebox-demo-{}", uuid::Uuid::now_v7()));
         let in_folder = |error| CliError::File { path: folder.clone(), error };
         std::fs::create_dir(&folder).map_err(in_folder)?;
@@ -36,10 +42,8 @@ impl Demo {
 
     async fn serve(self, folder: &std::path::Path) -> Result<(), CliError> {
         let mut signals = Signals::listen()?;
-        let failed =
-            |error: std::io::Error| CliError::Failed(format!("the demo upstream: {error}"));
-        let socket = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
-        let upstream = socket.local_addr().map_err(failed)?;
+        let socket = TcpListener::bind("127.0.0.1:0").await.map_err(no_upstream)?;
+        let upstream = socket.local_addr().map_err(no_upstream)?;
         let serving = tokio::spawn(demo::serve_upstream(socket));
         let token = Secret::new(format!("demo-{}", uuid::Uuid::new_v4().simple()));
         let config = demo::config(self.listen, self.admin, upstream, folder, &token, stripe_key())?;
@@ -54,6 +58,20 @@ impl Demo {
         serving.abort();
         Ok(())
     }
+}
+
+async fn serve_upstream_alone(address: SocketAddr) -> Result<(), CliError> {
+    let mut signals = Signals::listen()?;
+    let socket = TcpListener::bind(address).await.map_err(no_upstream)?;
+    println!("the demo upstream listens on http://{address}");
+    let serving = tokio::spawn(demo::serve_upstream(socket));
+    while let Asked::Reload = signals.next().await {}
+    serving.abort();
+    Ok(())
+}
+
+fn no_upstream(error: std::io::Error) -> CliError {
+    CliError::Failed(format!("the demo upstream: {error}"))
 }
 
 /// Only looked at: the demo never speaks to Stripe.

@@ -15,12 +15,10 @@
 //! | a negative price or usage mints credits | `refunds::amounts_that_make_no_sense_mint_nothing` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../product/http.rs"]
-mod http;
-#[path = "../product/process.rs"]
-mod process;
 #[path = "../support/mod.rs"]
 mod support;
+
+use support::{http, process};
 
 mod backend;
 mod sdk;

@@ -52,6 +52,18 @@ async fn a_replica_behind_a_stalled_line_lags_and_can_be_promoted() {
 }
 
 #[test]
+fn a_sentinel_promotes_the_replica_of_a_master_that_is_gone() {
+    let mut master = Redis::start(Persistence::None);
+    let replica = Redis::replica_of(master.address());
+    let sentinel = Redis::sentinel_of(master.address(), "farebox");
+    let its_replicas = || sentinel.ask(&["SENTINEL", "REPLICAS", "farebox"]);
+    sentinel.wait_until("it knows the replica", |_| !its_replicas().is_empty());
+    master.kill();
+    let role = |redis: &Redis| redis.ask(&["ROLE"]).lines().next().unwrap().to_owned();
+    replica.wait_until("it is the master", |replica| role(replica) == "master");
+}
+
+#[test]
 fn a_postgres_keeps_what_it_committed_after_kill_9() {
     let mut postgres = Postgres::start();
     let database = postgres.database();

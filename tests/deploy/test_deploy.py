@@ -35,22 +35,6 @@ SET_BY_THE_SYSTEM = {"HOSTNAME"}
 LAST_BATCHES_S = 12
 
 
-# What the contract names and the gateway does not have yet: the Redis ledger, and sales through
-# Stripe. A test below asks for a line to go once its metric, or the ledger, is there.
-COMING_METRICS = {
-    "farebox_buyers": set(),
-    "farebox_checkouts_total": {"pack"},
-    "farebox_ledger_epoch": set(),
-    "farebox_ledger_outbox_batches": set(),
-    "farebox_ledger_recoveries_total": set(),
-    "farebox_ledger_redis_memory_bytes": set(),
-    "farebox_purchases_total": {"pack"},
-    "farebox_revenue_minor_total": {"currency"},
-    "farebox_stripe_webhooks_total": {"type", "outcome"},
-}
-COMING_MISTAKES = {"the redis ledger comes in a later version", "unknown key `gateway_name`"}
-
-
 def read_yaml(path):
     return list(yaml.safe_load_all(path.read_text()))
 
@@ -116,7 +100,7 @@ class Monitoring(unittest.TestCase):
         return found + dashboard_queries()
 
     def test_every_metric_named_anywhere_is_one_that_farebox_has(self):
-        declared = declared_metrics() | COMING_METRICS
+        declared = declared_metrics()
         texts = {path: path.read_text() for path in (RUNBOOK, ROOT / "README.md")}
         texts |= {path: path.read_text() for path in DEPLOY.rglob("*") if path.is_file()}
         for path, text in texts.items():
@@ -124,11 +108,8 @@ class Monitoring(unittest.TestCase):
                 series = re.sub(r"_(bucket|sum|count)$", "", name)
                 self.assertTrue({name, series} & declared.keys(), f"{path}: {name}")
 
-    def test_nothing_that_has_come_is_still_awaited(self):
-        self.assertEqual(declared_metrics().keys() & COMING_METRICS.keys(), set())
-
     def test_selectors_ask_for_labels_that_the_metric_has(self):
-        declared = declared_metrics() | COMING_METRICS
+        declared = declared_metrics()
         for expression in self.expressions():
             for name, selector in re.findall(r"\b(farebox_\w+)\{([^}]*)\}", expression):
                 labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*[\"']", selector))
@@ -338,7 +319,7 @@ class Configs(unittest.TestCase):
 
     def test_farebox_finds_no_mistake_in_them(self):
         for config in (Compose.CONFIG, Kubernetes.CONFIG):
-            self.assertEqual(self.mistakes(config), COMING_MISTAKES, config)
+            self.assertEqual(self.mistakes(config), set(), config)
 
 
 if __name__ == "__main__":

@@ -296,17 +296,14 @@ async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
 /// A ledger whose line to Postgres can be cut.
 async fn with_a_line(kind: Kind) -> (House, CutProxy) {
     let mut house = House::new(kind);
-    let (url, line);
-    {
+    let (port, url) = {
         let cluster = house.cluster();
         let postgres = cluster.postgres.lock().unwrap();
-        let direct = postgres.port();
-        url = postgres.url(&cluster.database);
-        drop(postgres);
-        line = CutProxy::before(([127, 0, 0, 1], direct).into()).await;
-        house.cluster_mut().postgres_url =
-            Some(url.replace(&format!(":{direct}/"), &format!(":{}/", line.address().port())));
-    }
+        (postgres.port(), postgres.url(&cluster.database))
+    };
+    let line = CutProxy::before(([127, 0, 0, 1], port).into()).await;
+    let through = format!(":{}/", line.address().port());
+    house.cluster_mut().postgres_url = Some(url.replace(&format!(":{port}/"), &through));
     (house, line)
 }
 

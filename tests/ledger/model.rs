@@ -23,7 +23,7 @@ use crate::plain::{Expected, Model, ROUTE, State};
 const CASES: u32 = 96;
 
 /// The same where each has a Redis of its own.
-const CLUSTER_CASES: u32 = 32;
+const CLUSTER_CASES: u32 = 16;
 
 #[test]
 fn batches_agree_with_the_model_embedded_strict() {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -14,32 +14,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 use crate::process::{Process, command, config_on_ports, ok};
+use crate::support::random::Random;
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
 
 pub const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 pub const CLIENTS: usize = 16;
 pub const GRANT: u64 = 1_000_000;
-
-/// xorshift64*: a small generator, so that a seed says all.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
-    }
-}
-
-/// The seed of this run: FAREBOX_SEED, or the clock.
-fn seed() -> u64 {
-    let set = std::env::var("FAREBOX_SEED").ok().and_then(|seed| seed.parse().ok());
-    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = set.unwrap_or_else(|| clock().as_nanos() as u64 | 1);
-    eprintln!("FAREBOX_SEED={seed}");
-    seed
-}
 
 /// A call that the upstream answered with 200.
 #[derive(Clone, Debug)]
@@ -140,7 +120,7 @@ async fn captures(gateway: &Process) -> HashMap<String, (String, Value)> {
 }
 
 async fn killed_under_load(durability: &str, rounds: usize) {
-    let mut random = Random(seed());
+    let mut random = Random::seeded();
     let folder = tempfile::tempdir().unwrap();
     let (address, log) = upstream().await;
     let text = config_on_ports(address, "");
@@ -164,12 +144,12 @@ async fn killed_under_load(durability: &str, rounds: usize) {
         let clients: Vec<_> =
             (0..CLIENTS).map(|number| tokio::spawn(client(number, gateway.public))).collect();
         let granter = tokio::spawn(granter(gateway.admin, round));
-        let calls = 100 + random.below(400) as usize;
+        let calls = 100 + random.below(400);
         let before = log.lock().unwrap().len();
         let started = Instant::now();
         while log.lock().unwrap().len() < before + calls {
             assert!(started.elapsed() < Duration::from_secs(20), "{}", gateway.stderr());
-            tokio::time::sleep(Duration::from_micros(100 + random.below(900))).await;
+            tokio::time::sleep(Duration::from_micros(100 + random.below(900) as u64)).await;
         }
         let copy = format!("copy-{round}.db");
         ok(folder.path(), &["backup", &copy]);
@@ -304,7 +284,7 @@ async fn the_holds_of_a_crash_are_given_back() {
 
 #[tokio::test]
 async fn a_start_that_is_killed_at_any_moment_can_be_made_again() {
-    let mut random = Random(seed());
+    let mut random = Random::seeded();
     let folder = tempfile::tempdir().unwrap();
     let text = config_on_ports("127.0.0.1:1".parse().unwrap(), "");
     std::fs::write(folder.path().join("gateway.toml"), &text).unwrap();
@@ -312,7 +292,7 @@ async fn a_start_that_is_killed_at_any_moment_can_be_made_again() {
         let mut serve = command(folder.path(), &["serve"], &[]);
         let serve = serve.stdout(Stdio::null()).stderr(Stdio::null());
         let mut serve = serve.spawn().unwrap();
-        tokio::time::sleep(Duration::from_micros(random.below(60_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.below(60_000) as u64)).await;
         serve.kill().unwrap();
         serve.wait().unwrap();
     }

@@ -11,13 +11,13 @@
 //! | reservations leak and then refuse paying users | `proxy settlement::hundreds_of_failures_of_every_kind_leave_nothing_held`, `ledger lifetimes::a_dropped_hold_future_leaves_no_hold`, `a_panicking_call_releases` and `the_hold_of_a_leaked_call_expires`, `product crash::the_holds_of_a_crash_are_given_back` |
 //! | a hold expires under a call that runs | `product time::a_gateway_that_is_paused_for_longer_than_a_hold_lives_expires_no_live_calls_hold` and `a_moved_clock_expires_no_hold_and_dates_the_entries`, `ledger lifetimes::a_live_calls_hold_never_expires` |
 //! | a path that nobody priced is free; a passthrough skips the budget | `proxy paths::a_path_or_method_without_a_rule_is_a_404_and_reaches_no_upstream` and `no_spelling_of_an_expensive_path_buys_a_cheap_one`, `product own::a_check_of_what_nobody_priced_is_refused` |
-//! | each replica counts for itself | one process has the embedded ledger: `product offline::a_ledger_in_use_is_not_touched` and `a_ledger_has_one_writer_by_whatever_name` |
+//! | each replica counts for itself | `cluster last_credit`; one process has the embedded ledger: `product offline::a_ledger_in_use_is_not_touched` and `a_ledger_has_one_writer_by_whatever_name` |
 //! | an aborted stream is free, or charged in full | the route says which: `proxy aborts::leaving_in_the_middle_of_a_stream_follows_the_route`, `leaving_before_the_whole_request_was_sent_is_free` and `leaving_after_the_whole_request_was_sent_is_charged_unless_the_route_says_otherwise` |
 //! | a client's retry is charged twice | a later issue; the README says that a retry is a new call. Grants: `product admin::a_grant_takes_effect_once`; holds: `product holds::the_same_hold_again_is_one_hold` |
 //! | a duplicate webhook mints credits; refunds and disputes | `buying`: `webhooks`, `refunds`, `disputes`, `orders` |
 //! | a negative price or usage mints credits | `product admin::amounts_that_make_no_sense_change_nothing`, `product holds::a_capture_above_its_hold_is_refused`, `product cli::five_mistakes_are_five_lines` (a negative price), `ledger contract::no_posting_moves_a_balance_the_wrong_way` |
-//! | Redis and Postgres drift apart; a cache wipe erases debits | the Redis issue; memory and file: every `assert_reconciled`, `ledger upkeep::reconcile_finds_what_is_wrong` |
-//! | spend updates deadlock or exhaust connections | one writer: `product faults::the_last_credit_is_spent_once_by_a_thousand_clients` and `a_ledger_that_somebody_locks_is_503_and_heals_by_itself` |
+//! | Redis and Postgres drift apart; a cache wipe erases debits | `cluster redis_loss` and the end of every test in `cluster`; memory and file: every `assert_reconciled`, `ledger upkeep::reconcile_finds_what_is_wrong` |
+//! | spend updates deadlock or exhaust connections | `cluster field::spending_neither_deadlocks_nor_exhausts_the_database`; one writer: `product faults::the_last_credit_is_spent_once_by_a_thousand_clients` and `a_ledger_that_somebody_locks_is_503_and_heals_by_itself` |
 //! | memory grows until the process dies; throughput falls over hours | `product memory::memory_is_flat_over_many_requests`, `proxy streaming::a_large_upload_and_download_run_in_constant_memory`; the file: `ledger upkeep::folding_goes_in_slices_each_of_them_whole` and `old_endings_are_forgotten_a_slice_at_a_time` |
 //! | a charge lands before an upstream that then fails | `proxy settlement::nothing_is_charged_before_the_upstream_has_answered`, `a_2xx_that_the_upstream_breaks_off_is_free`, `silence_before_the_answer_is_a_504_and_free` and `a_refused_connection_is_a_502_and_free` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -25,8 +25,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod http;
-mod process;
+use support::{http, process};
 
 mod admin;
 mod auth;

@@ -1,6 +1,6 @@
 //! A gateway that does not run for a while, and a clock that somebody moves.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use http::Method;
@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 
 use crate::crash::{ACCOUNTS, CLIENTS, GRANT, client, join};
 use crate::http::Answer;
-use crate::process::{Process, command, config_on_ports};
+use crate::process::{Process, config_on_ports};
+use crate::support::clock::Clock;
 use crate::support::{Upstream, eventually, token};
 
 /// Longer than a call's hold lives without a renewal, which is a minute.
@@ -124,32 +125,11 @@ async fn a_gateway_that_is_paused_for_longer_than_a_hold_lives_expires_no_live_c
     tokio::join!(paused("strict"), paused("relaxed"));
 }
 
-/// The library that moves a process's wall clock and leaves the other one alone.
-fn libfaketime() -> PathBuf {
-    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path());
-    let found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
-    let found = found.into_iter().find(|library| library.exists());
-    found.expect("libfaketime is missing: scripts/setup.sh test installs it")
-}
-
-/// Moves the clock of the gateway in `folder` away from the machine's.
-fn move_clock(folder: &Path, by: &str) {
-    std::fs::write(folder.join("new-clock"), by).unwrap();
-    std::fs::rename(folder.join("new-clock"), folder.join("clock")).unwrap();
-}
-
-/// A gateway whose wall clock is moved by what stands in `folder/clock`.
-fn serve_moved(folder: &Path, text: &str) -> Process {
-    std::fs::write(folder.join("gateway.toml"), text).unwrap();
-    let (library, clock) = (libfaketime(), folder.join("clock"));
-    let env = [
-        ("LD_PRELOAD", library.to_str().unwrap()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
-    let address = |key| crate::process::address_of(text, key);
-    Process::start(command(folder, &["serve"], &env), address("listen"), address("admin"))
+/// A gateway that goes by `clock`.
+fn serve_by(clock: &Clock, folder: &Path, text: &str) -> Process {
+    let env = clock.env();
+    let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    Process::serve_in(folder, text, &env)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,8 +137,8 @@ async fn a_moved_clock_expires_no_hold_and_dates_the_entries() {
     let folder = tempfile::tempdir().unwrap();
     let slow = Slow::start().await;
     let text = config_on_ports(slow.upstream.address, &slow.route());
-    move_clock(folder.path(), "+0");
-    let mut gateway = serve_moved(folder.path(), &text);
+    let clock = Clock::new();
+    let mut gateway = serve_by(&clock, folder.path(), &text);
     // A token would have run out with the clock; a key does not.
     let key = gateway.admin(Method::POST, "/admin/accounts/alice/keys", r#"{"service":true}"#);
     let key = key.await.json()["key"].as_str().unwrap().to_owned();
@@ -176,7 +156,7 @@ async fn a_moved_clock_expires_no_hold_and_dates_the_entries() {
 
     let mut days = Vec::new();
     for by in ["+3d", "-3d", "+1000d"] {
-        move_clock(folder.path(), by);
+        clock.is_off_by(by);
         let granted = gateway.grant("alice", 1, &format!("gift{by}")).await;
         days.push(day(&granted));
         // One that runs out by itself shows that the sweep has passed, and when it should.
@@ -186,7 +166,7 @@ async fn a_moved_clock_expires_no_hold_and_dates_the_entries() {
         assert!(eventually(async || held().await == 22).await, "{by}: {}", gateway.stderr());
     }
     assert!(days[1] < days[0] && days[0] < days[2], "{days:?}");
-    move_clock(folder.path(), "-3d");
+    clock.is_off_by("-3d");
     slow.finish(calls).await;
     assert!(eventually(async || held().await == 7).await);
     own("/credits/holds/job/capture", r#"{"credits":7}"#.into()).await.expect(200);
@@ -197,8 +177,8 @@ async fn a_moved_clock_expires_no_hold_and_dates_the_entries() {
     gateway.assert_reconciled().await;
     assert!(gateway.terminate().success());
 
-    move_clock(folder.path(), "+0");
-    let mut gateway = serve_moved(folder.path(), &text);
+    let clock = Clock::new();
+    let mut gateway = serve_by(&clock, folder.path(), &text);
     assert_eq!(gateway.transactions("alice").await, lines, "in the order in which they came");
     gateway.assert_reconciled().await;
     assert!(gateway.terminate().success());

@@ -2,7 +2,10 @@
 //! own, ports chosen by the system, and a real upstream on a socket that logs what it sees.
 #![allow(dead_code)]
 
+pub mod clock;
 pub mod h2;
+pub mod http;
+pub mod process;
 pub mod random;
 pub mod servers;
 pub mod stripe;
@@ -13,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ::http::{HeaderMap, Method};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -20,7 +24,6 @@ use axum::response::Response;
 use farebox::config::{self, Config, Sections};
 use farebox::gateway::Gateway;
 use futures_util::StreamExt as _;
-use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;

@@ -1,18 +1,27 @@
 //! Chance that can be had again: a run prints its seed and takes it back (`FAREBOX_SEED`).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The seed of this run: FAREBOX_SEED, or the clock; printed.
+pub fn seed() -> u64 {
+    let set = std::env::var("FAREBOX_SEED").ok().and_then(|seed| seed.parse().ok());
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = set.unwrap_or_else(|| clock() | 1);
+    eprintln!("FAREBOX_SEED={seed}");
+    seed
+}
 
 /// xorshift64*: a small generator, so that a seed says all.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// From FAREBOX_SEED, or the clock; printed.
+    /// From [`seed`].
     pub fn seeded() -> Self {
-        let set = std::env::var("FAREBOX_SEED").ok().and_then(|seed| seed.parse().ok());
-        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let seed = set.unwrap_or_else(|| clock() | 1);
-        eprintln!("FAREBOX_SEED={seed}");
+        Self::of(seed())
+    }
+
+    pub fn of(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -22,6 +31,21 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) as usize % limit
+    }
+
+    /// A time of so many milliseconds.
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.below((to - from) as usize) as u64)
+    }
+
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    /// Another generator, for a task of its own.
+    pub fn fork(&mut self) -> Self {
+        self.below(1);
+        Self(self.0 ^ 0x9E37_79B9_7F4A_7C15 | 1)
     }
 
     pub fn shuffle<T>(&mut self, list: &mut [T]) {

@@ -17,6 +17,9 @@ use super::{LIMIT, Store};
 /// How long a lease lasts, by the clock of Postgres.
 pub(in crate::ledger) const LEASE: Duration = Duration::from_secs(3);
 
+/// For how long the transaction of a recovery may do nothing: it asks Redis in between.
+const RECOVERY_IDLE_LIMIT: Duration = Duration::from_secs(5);
+
 /// A gateway that has been without a lease for so long is gone for good: its calls' holds expire.
 const GONE_AFTER: &str = "10 seconds";
 
@@ -160,7 +163,7 @@ impl Store {
     /// another gateway is at it, or a gateway that may still serve has not checked in.
     pub async fn begin_recovery(&self) -> Result<Option<Recovery>, LedgerError> {
         let begin = async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.begin(RECOVERY_IDLE_LIMIT).await?;
             let locked = self
                 .query(
                     "SELECT 1 FROM {s}.shards WHERE id = $1 AND recovering FOR UPDATE SKIP LOCKED",
@@ -251,6 +254,17 @@ pub(in crate::ledger) struct Recovery {
 }
 
 impl Recovery {
+    /// True where a gateway has not checked in: it may be gone, stopped, or cut off from here.
+    pub async fn someone_is_silent(&mut self) -> Result<bool, LedgerError> {
+        let row = self
+            .store
+            .query("SELECT count(*) AS silent FROM {s}.gateways WHERE checked_in < $1")
+            .bind(self.checkpoint.epoch)
+            .fetch_one(&mut *self.transaction)
+            .await?;
+        Ok(row.count("silent")? > 0)
+    }
+
     /// Writes what survived in the stream and what the gateways remember, batch by batch in order.
     /// How many batches that were, and how many in between nobody has.
     pub async fn replay(

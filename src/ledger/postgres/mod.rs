@@ -33,6 +33,9 @@ pub(super) use settle::{Checkpoint, NumberedBatch, Settled, digest};
 /// How long one transaction may take before the database counts as away.
 const LIMIT: Duration = Duration::from_millis(1500);
 
+/// For how long a transaction may do nothing.
+const IDLE_LIMIT: Duration = Duration::from_millis(750);
+
 /// Connections of one gateway: the batches, the syncer, the lease, and a few readers.
 const CONNECTIONS: u32 = 8;
 
@@ -84,13 +87,21 @@ impl Store {
         self.transact_within(LIMIT, work).await
     }
 
+    /// Begins a transaction that Postgres itself ends when nothing is heard for `idle`: a gateway that
+    /// is stopped in the middle of one (SIGSTOP, a frozen machine) must not keep its locks.
+    async fn begin(&self, idle: Duration) -> Result<Transaction<'static, Postgres>, LedgerError> {
+        let begin =
+            format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}", idle.as_millis());
+        Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
+    }
+
     async fn transact_within<T>(
         &self,
         limit: Duration,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let run = async {
-            let mut transaction: Transaction<'static, Postgres> = self.pool.begin().await?;
+            let mut transaction = self.begin(IDLE_LIMIT).await?;
             let done = work(&mut transaction).await?;
             transaction.commit().await?;
             Ok(done)

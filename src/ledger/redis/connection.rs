@@ -27,6 +27,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(1);
 /// How long making a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
+/// After how long without an answer a connection is given up.
+const SILENCE_LIMIT: Duration = Duration::from_secs(3);
+
 /// How often a lost connection is tried again.
 const RECONNECT_EVERY_MS: u32 = 100;
 
@@ -56,6 +59,8 @@ pub(super) struct Info {
     pub eviction: String,
     pub used_memory: i64,
     pub replicas: i64,
+    /// Changes whenever it becomes a master.
+    pub reign: String,
 }
 
 /// What stops a script.
@@ -80,6 +85,8 @@ impl Redis {
                     connection.internal_command_timeout = CONNECT_LIMIT;
                     connection.max_command_attempts = 1;
                     connection.tcp.nodelay = Some(true);
+                    connection.unresponsive.max_timeout = Some(SILENCE_LIMIT);
+                    connection.unresponsive.interval = SILENCE_LIMIT / 3;
                 })
                 .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_EVERY_MS))
                 .build()
@@ -175,7 +182,12 @@ impl Redis {
             debug_assert_eq!(sha, script.sha);
         }
         limited(self.side.unlink::<(), _>(scripts.keys[1].clone())).await?;
-        let meta = [("epoch", scripts.epoch.name()), ("seq", "0".into()), ("durable", "0".into())];
+        let meta = [
+            ("epoch", scripts.epoch.name()),
+            ("reign", self.info().await?.reign),
+            ("seq", "0".into()),
+            ("durable", "0".into()),
+        ];
         Ok(limited(self.side.hset(&scripts.keys[0], meta.to_vec())).await?)
     }
 
@@ -188,6 +200,7 @@ impl Redis {
                 match name {
                     "maxmemory_policy" => info.eviction = value.to_owned(),
                     "used_memory" => info.used_memory = value.parse().unwrap_or(0),
+                    "master_replid" => info.reign = value.to_owned(),
                     "connected_slaves" => info.replicas = value.parse().unwrap_or(0),
                     _ => {}
                 }

@@ -15,7 +15,7 @@
 -- what was captured, what was given back, and the route.
 local MAX = 9007199254740992 -- 2^53: what a number can count
 local FRESH, OLD = 60000, 86400000 -- a call's id: needs no look-up; is refused
-local ENDED_KEPT, TOMBSTONE_KEPT = 120000, 90000000
+local ENDED_KEPT, TOMBSTONE_KEPT = '120000', '90000000'
 
 local HELD, RENEWED, CAPTURED, LATE, RELEASED, BALANCE, NOBODY = 1, 2, 3, 4, 5, 6, 7
 local INSUFFICIENT, CONFLICT, ENDED, UNKNOWN, ABOVE, ZERO, RANGE = 8, 9, 10, 11, 12, 13, 14
@@ -24,8 +24,12 @@ local FROZEN, CAPPED, EXPIRED, FROZENBALANCE = 15, 16, 17, 18
 local call, match, format = redis.call, string.match, string.format
 local owner, heard, cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'durable')
-if meta[1] ~= EPOCH then return redis.error_reply('EPOCH ' .. tostring(meta[1])) end
+local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'durable', 'reign')
+-- A master that was a replica for a while keeps its scripts, and not its data: its replication id tells.
+local reign = match(call('INFO', 'replication'), 'master_replid:(%x+)')
+if meta[1] ~= EPOCH or meta[4] ~= reign then
+    return redis.error_reply('EPOCH ' .. tostring(meta[1]))
+end
 local seq, durable = tonumber(meta[2]), tonumber(meta[3])
 if heard > durable then
     durable = heard
@@ -38,11 +42,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- Read all that the batch names in one call.
 local asked, n = {}, 0
-local names, seen = {}, {}
+local names, keys, seen = {}, {}, {}
 local function want(name)
     if seen[name] == nil then
         seen[name] = false
-        names[#names + 1] = P .. name
+        names[#names + 1] = name
+        keys[#keys + 1] = P .. name
     end
 end
 for kind, id, account, amount, origin, ttl, made, route in
@@ -52,10 +57,9 @@ for kind, id, account, amount, origin, ttl, made, route in
     if kind ~= 'b' then want('o:' .. id) end
     if kind == 'h' or kind == 'c' or kind == 'r' or kind == 'b' then want('a:' .. account) end
 end
-for from = 1, #names, 4000 do
-    local upto = math.min(from + 3999, #names)
-    local found = call('MGET', unpack(names, from, upto))
-    for i = 1, #found do seen[string.sub(names[from + i - 1], #P + 1)] = found[i] end
+for from = 1, #keys, 4000 do
+    local found = call('MGET', unpack(keys, from, math.min(from + 3999, #keys)))
+    for i = 1, #found do seen[names[from + i - 1]] = found[i] end
 end
 local function read(name)
     local value = seen[name]
@@ -114,7 +118,16 @@ local function set(id, state, origin, amount, account, rest)
 end
 
 local log, due, gone = { format('%.0f', now) }, {}, {}
-local function note(...) log[#log + 1] = table.concat({ ... }, ' ') end
+local function note(line) log[#log + 1] = line end
+local deadlines = {}
+local function deadline_of(ttl)
+    local deadline = deadlines[ttl]
+    if not deadline then
+        deadline = format('%.0f', now + tonumber(ttl))
+        deadlines[ttl] = deadline
+    end
+    return deadline
+end
 local function lift(id, r, a)
     a.h = a.h - tonumber(r.amount)
     change(a)
@@ -136,7 +149,8 @@ end
 local function end_hold(id, r, a, state, letter)
     lift(id, r, a)
     set(id, state, r.origin, r.amount, r.account, '')
-    note(letter, id, r.account, r.amount, r.origin, match(r.rest, '^%S+ (.*)$'))
+    note(letter .. ' ' .. id .. ' ' .. r.account .. ' ' .. r.amount .. ' ' .. r.origin .. ' '
+        .. match(r.rest, '^%S+ (.*)$'))
 end
 
 local function charge(id, a, amount, origin, late, route)
@@ -144,7 +158,7 @@ local function charge(id, a, amount, origin, late, route)
     a.b = a.b - tonumber(amount)
     a.exists = true
     change(a)
-    note('c', id, a.id, amount, origin, late, route)
+    note('c ' .. id .. ' ' .. a.id .. ' ' .. amount .. ' ' .. origin .. ' ' .. late .. ' ' .. route)
     return true
 end
 
@@ -182,9 +196,10 @@ function decide.h(id, account, amount, origin, ttl, made, route)
     a.h = a.h + credits
     change(a)
     set(id, 'L', origin, amount, account, owner .. ' ' .. route)
-    local deadline = format('%.0f', now + tonumber(ttl))
+    local deadline = deadline_of(ttl)
     due[id], gone[id] = deadline, nil
-    note('h', id, account, amount, origin, owner, deadline, route)
+    note('h ' .. id .. ' ' .. account .. ' ' .. amount .. ' ' .. origin .. ' ' .. owner .. ' '
+        .. deadline .. ' ' .. route)
     return HELD, a.b, a.h
 end
 
@@ -192,9 +207,9 @@ function decide.n(id, _, _, _, ttl)
     local r = record_of(id)
     if not r then need = MISSING; return end
     if r.state ~= 'L' then return UNKNOWN end
-    due[id] = format('%.0f', now + tonumber(ttl))
+    due[id] = deadline_of(ttl)
     -- A call's hold does not outlive its gateway, so Postgres need not know.
-    if r.origin == 'a' then note('n', id, due[id]) end
+    if r.origin == 'a' then note('n ' .. id .. ' ' .. due[id]) end
     return RENEWED
 end
 
@@ -260,7 +275,7 @@ local function release(id, account, origin)
     elseif r.state == 'N' then
         -- It overtook its hold: a tombstone, so that the hold is refused.
         set(id, 'R', origin, '0', account, 'tombstone')
-        note('r', id, account, '0', origin, '')
+        note('r ' .. id .. ' ' .. account .. ' 0 ' .. origin .. ' ')
     end
     return RELEASED, a.b, a.h
 end
@@ -344,11 +359,11 @@ for i = 1, #written do
     local id = written[i]
     local r = records[id]
     if r.state == 'L' then
-        write('o:' .. id, table.concat({ 'L', r.origin, r.amount, r.account, r.rest }, ' '))
+        write('o:' .. id, 'L ' .. r.origin .. ' ' .. r.amount .. ' ' .. r.account .. ' ' .. r.rest)
     else
         local kept = r.rest == 'tombstone' and TOMBSTONE_KEPT or ENDED_KEPT
-        local value = table.concat({ r.state, r.origin, r.amount, r.account }, ' ')
-        call('SET', P .. 'o:' .. id, value, 'PX', format('%.0f', kept))
+        local value = r.state .. ' ' .. r.origin .. ' ' .. r.amount .. ' ' .. r.account
+        call('SET', P .. 'o:' .. id, value, 'PX', kept)
     end
 end
 if #values > 0 then call('MSET', unpack(values)) end

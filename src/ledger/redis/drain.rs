@@ -109,7 +109,8 @@ impl Shared {
     /// Tells Redis up to which batch Postgres is known to be; the number of the newest batch, and up
     /// to which they are in Postgres.
     async fn announce(&self, scripts: &Scripts, durable: i64) -> Result<(i64, i64), LedgerError> {
-        let meta = self.keep(scripts, texts(["durable", &durable.to_string()])).await?;
+        let args = ["durable", &durable.to_string(), &self.incarnation.to_string()];
+        let meta = self.keep(scripts, texts(args)).await?;
         let (newest, durable) = meta.convert()?;
         self.durable(scripts, durable);
         Ok((newest, durable))

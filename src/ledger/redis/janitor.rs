@@ -20,6 +20,9 @@ const RARELY: Duration = Duration::from_secs(3600);
 /// For how long nothing must have touched an account before it leaves Redis.
 const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// For how long Redis must not have heard of a gateway that Postgres has not heard of either.
+const SILENT_MS: i64 = 10_000;
+
 /// How long the ending of a call's hold is remembered.
 const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
 
@@ -77,7 +80,7 @@ impl Shared {
     /// expire, so that a capture that comes all the same counts, late.
     async fn expire_calls_of_the_gone(&self) -> Result<(), LedgerError> {
         for incarnation in self.store.gone().await? {
-            if incarnation == self.incarnation {
+            if incarnation == self.incarnation || self.is_heard_of(incarnation).await? {
                 continue;
             }
             self.drain().await?;
@@ -91,6 +94,14 @@ impl Shared {
             self.lapsed().extend(calls.into_iter().map(|call| (call.id, call.route)));
         }
         Ok(())
+    }
+
+    /// True where a gateway without a lease speaks to Redis all the same: it has lost Postgres alone.
+    async fn is_heard_of(&self, incarnation: i64) -> Result<bool, LedgerError> {
+        let scripts = self.open_scripts()?;
+        let args = texts(["silence", &incarnation.to_string()]);
+        let silence = self.keep(&scripts, args).await?.as_i64().unwrap_or(-1);
+        Ok((0..SILENT_MS).contains(&silence))
     }
 
     /// Gives back the holds of the calls that an earlier start of this gateway left.

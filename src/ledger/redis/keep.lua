@@ -1,8 +1,10 @@
 -- What keeps Redis's picture of the ledger right, beside the batches: accounts come and go, and what
 -- Postgres decided is heard. In front of this text stand EPOCH and P, as for the batches.
 local call, match, format = redis.call, string.match, string.format
-local epoch = call('HGET', KEYS[1], 'epoch')
-if epoch ~= EPOCH then return redis.error_reply('EPOCH ' .. tostring(epoch)) end
+local meta = call('HMGET', KEYS[1], 'epoch', 'reign')
+if meta[1] ~= EPOCH or meta[2] ~= match(call('INFO', 'replication'), 'master_replid:(%x+)') then
+    return redis.error_reply('EPOCH ' .. tostring(meta[1]))
+end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -87,14 +89,22 @@ function keep.retire(idle, ...)
     return went
 end
 
--- Batches up to this one are in Postgres. The newest batch, and up to which they are.
-function keep.durable(seq)
+-- For how long (ms) a gateway has not been heard of here; -1 where it never was.
+function keep.silence(owner)
+    local heard = call('HGET', P .. 'alive', owner)
+    return heard and now - tonumber(heard) or -1
+end
+
+-- Batches up to this one are in Postgres; a gateway says so, which therefore lives. The newest batch,
+-- and up to which they are.
+function keep.durable(seq, owner)
+    -- First what frees memory: without any, nothing else can be written.
+    call('XTRIM', KEYS[2], 'MINID', match(EPOCH, '^%d+') .. '-' .. seq)
+    call('HSET', P .. 'alive', owner, format('%.0f', now))
     local meta = call('HMGET', KEYS[1], 'seq', 'durable')
     local newest, durable = tonumber(meta[1]), tonumber(meta[2])
     if tonumber(seq) > durable then
         durable = tonumber(seq)
-        -- First what frees memory: without any, nothing else can be written.
-        call('XTRIM', KEYS[2], 'MINID', match(EPOCH, '^%d+') .. '-' .. seq)
         call('HSET', KEYS[1], 'durable', seq)
     end
     return { newest, durable }

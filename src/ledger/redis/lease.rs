@@ -10,7 +10,7 @@ use crate::ledger::postgres::{Checkpoint, NumberedBatch, digest};
 use crate::ledger::record::{Batch, Decided};
 
 use super::script::{Epoch, Scripts};
-use super::shared::Shared;
+use super::shared::{RECOVERY_TAKES, Shared};
 
 /// How often the lease is renewed: two may fail in a row.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -108,6 +108,10 @@ impl Shared {
         let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
         // Whoever has not heard yet is stopped by Redis itself, if it still has the old script.
         self.redis.fence(&ending).await?;
+        if epoch > 0 && recovery.someone_is_silent().await? {
+            // It may have an answer of Redis in its hands; by then that is too old.
+            tokio::time::sleep(RECOVERY_TAKES).await;
+        }
         let survived = self.surviving(&ending, &recovery.checkpoint).await?;
         let (replayed, missing) = recovery.replay(survived).await?;
         if missing > 0 {

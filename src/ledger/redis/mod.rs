@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use self::batch::{Answer, Asked, Code, Place, Reply, Work, route_of};
 use self::connection::{Redis, Stopped};
 use self::script::Scripts;
-use self::shared::{Shared, texts};
+use self::shared::{Sent, Shared, texts};
 use super::LedgerError;
 use super::backend::{Backend, Expired, IsLive};
 use super::config::LedgerConfig;
@@ -168,9 +168,10 @@ impl ClusterLedger {
     /// Has a batch decided and made as durable as is promised.
     async fn ask(&self, asked: &[Asked<'_>]) -> Vec<Answer> {
         let mut work = Work::new(asked);
+        let sent = self.shared.sending();
         if let Some(scripts) = self.shared.scripts() {
             self.decide(&scripts, &mut work).await;
-            if !self.seal(&scripts, &work).await {
+            if !self.seal(&scripts, &work, sent).await {
                 work.take_back();
             }
         }
@@ -208,8 +209,8 @@ impl ClusterLedger {
     }
 
     /// Whether the answers may be given: with a lease, and in Postgres where that is promised.
-    async fn seal(&self, scripts: &Scripts, work: &Work<'_>) -> bool {
-        if !self.shared.may_answer() || !self.shared.ring().is_open(scripts.epoch.number) {
+    async fn seal(&self, scripts: &Scripts, work: &Work<'_>, sent: Sent) -> bool {
+        if !self.shared.may_answer(sent) || !self.shared.ring().is_open(scripts.epoch.number) {
             return false;
         }
         if !work.must_be_durable(self.shared.durability) || work.seq <= self.shared.ring().durable()
@@ -226,7 +227,7 @@ impl ClusterLedger {
         if let Err(error) = &sealed {
             tracing::warn!(%error, "what Redis decided is not in Postgres yet");
         }
-        sealed.is_ok() && self.shared.may_answer()
+        sealed.is_ok() && self.shared.may_answer(sent)
     }
 
     /// Decides in Postgres, and lets Redis hear of it. What Redis decided before is there first.

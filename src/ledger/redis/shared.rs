@@ -1,6 +1,6 @@
 //! What the batches and the tasks beside them share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,28 @@ use super::script::Scripts;
 /// to know.
 const LEASE_MARGIN: Duration = Duration::from_millis(300);
 
+/// How old a reply may be without a lease. Less than [`RECOVERY_TAKES`], so that nothing that Redis said
+/// before it lost its data is believed after it has been brought back.
+const REPLY_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long a recovery takes at the least where a gateway has not checked in.
+pub(super) const RECOVERY_TAKES: Duration = Duration::from_secs(1);
+
+/// The right to answer.
+#[derive(Debug, Default)]
+struct Lease {
+    until: Option<Instant>,
+    /// Counts the leases that did not follow another without a gap.
+    term: u64,
+}
+
+/// When something was asked of Redis, and under which lease.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    at: Instant,
+    term: Option<u64>,
+}
+
 /// One gateway's part of the cluster ledger.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -37,9 +59,7 @@ pub(super) struct Shared {
     /// The epoch that is open, as far as this gateway knows.
     scripts: ArcSwapOption<Scripts>,
     ring: Mutex<Ring>,
-    started: Instant,
-    /// In milliseconds since `started`.
-    lease_until_ms: AtomicU64,
+    lease: Mutex<Lease>,
     /// Another Redis may take this one's place without our knowing.
     pub can_fail_over: AtomicBool,
     /// Set until the accounts with live holds are back in Redis after a recovery.
@@ -75,8 +95,7 @@ impl Shared {
             clock: Clock::start(),
             scripts: ArcSwapOption::empty(),
             ring: Mutex::default(),
-            started: Instant::now(),
-            lease_until_ms: AtomicU64::new(0),
+            lease: Mutex::default(),
             must_bring: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             owed: Mutex::default(),
@@ -134,21 +153,36 @@ impl Shared {
 
     /// Notes a lease that was asked for at `asked`.
     pub fn extend_lease(&self, asked: Instant) {
-        let until = asked.duration_since(self.started) + LEASE.saturating_sub(LEASE_MARGIN);
-        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
-        self.lease_until_ms.fetch_max(until, Ordering::Relaxed);
+        let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        if lease.until.is_none_or(|until| until <= Instant::now()) {
+            lease.term += 1;
+        }
+        lease.until = Some(asked + LEASE.saturating_sub(LEASE_MARGIN));
     }
 
-    /// Whether what Redis has just said may be told to anybody: with a lease, or where no other Redis
-    /// can have taken this one's place.
-    pub fn may_answer(&self) -> bool {
+    fn lease_term(&self) -> Option<u64> {
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.until.is_some_and(|until| Instant::now() < until).then_some(lease.term)
+    }
+
+    /// Something is about to be asked of Redis.
+    pub fn sending(&self) -> Sent {
+        Sent { at: Instant::now(), term: self.lease_term() }
+    }
+
+    /// Whether what Redis has said may be told to anybody: under the lease of the question, never
+    /// interrupted (this process may have been stopped while others went on), or where no other Redis
+    /// can have taken this one's place and nobody can have brought it back meanwhile.
+    pub fn may_answer(&self, sent: Sent) -> bool {
         if self.replaced.load(Ordering::Relaxed) {
             return false;
         }
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        now < self.lease_until_ms.load(Ordering::Relaxed)
-            || (self.durability == Durability::Relaxed
-                && !self.can_fail_over.load(Ordering::Relaxed))
+        if sent.term.is_some() && sent.term == self.lease_term() {
+            return true;
+        }
+        self.durability == Durability::Relaxed
+            && !self.can_fail_over.load(Ordering::Relaxed)
+            && sent.at.elapsed() < REPLY_LIMIT
     }
 
     /// Runs what is beside the batches; a Redis without the epoch's data begins a recovery.

@@ -1,6 +1,8 @@
 //! A TCP proxy that can be cut, stalled, or made to lose what goes one way.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -27,6 +29,14 @@ struct State {
     refusing: bool,
     /// How often it was cut: a connection of an earlier count is closed.
     cuts: u64,
+    /// Requests on connections of a smaller number wait.
+    late_before: u64,
+}
+
+impl State {
+    fn of_requests(&self, connection: u64) -> Flow {
+        if connection < self.late_before { Flow::Stalled } else { self.requests }
+    }
 }
 
 /// Stands in front of one server at a time. It ends when it is dropped.
@@ -34,6 +44,7 @@ struct State {
 pub struct CutProxy {
     address: SocketAddr,
     state: watch::Sender<State>,
+    connections: Arc<AtomicU64>,
     listener: JoinHandle<()>,
 }
 
@@ -42,16 +53,26 @@ impl CutProxy {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let open = Flow::Open;
-        let state = State { target, requests: open, replies: open, refusing: false, cuts: 0 };
+        let state = State {
+            target,
+            requests: open,
+            replies: open,
+            refusing: false,
+            cuts: 0,
+            late_before: 0,
+        };
         let (state, watched) = watch::channel(state);
+        let connections = Arc::new(AtomicU64::new(0));
+        let numbers = Arc::clone(&connections);
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = socket.accept().await {
+                let number = numbers.fetch_add(1, Ordering::SeqCst);
                 if !watched.borrow().refusing {
-                    tokio::spawn(carry(client, watched.clone()));
+                    tokio::spawn(carry(client, number, watched.clone()));
                 }
             }
         });
-        Self { address, state, listener }
+        Self { address, state, connections, listener }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -76,6 +97,13 @@ impl CutProxy {
         self.state.send_modify(|state| (state.requests, state.replies) = (requests, replies));
     }
 
+    /// What is sent on the connections of now arrives late, after [`CutProxy::mend`], even if the
+    /// sender has hung up long before. New connections are carried at once.
+    pub fn delay_connections(&self) {
+        let number = self.connections.load(Ordering::SeqCst);
+        self.state.send_modify(|state| state.late_before = number);
+    }
+
     /// Carries everything again. Connections that lost bytes are closed: what follows on them
     /// would make no sense.
     pub fn mend(&self) {
@@ -83,6 +111,7 @@ impl CutProxy {
             let lost = [state.requests, state.replies].contains(&Flow::Lost);
             state.cuts += u64::from(lost);
             (state.requests, state.replies, state.refusing) = (Flow::Open, Flow::Open, false);
+            state.late_before = 0;
         });
     }
 
@@ -102,7 +131,7 @@ impl Drop for CutProxy {
     }
 }
 
-async fn carry(client: TcpStream, state: watch::Receiver<State>) {
+async fn carry(client: TcpStream, number: u64, state: watch::Receiver<State>) {
     let State { target, cuts, .. } = *state.borrow();
     let Ok(server) = TcpStream::connect(target).await else { return };
     // Whoever talks through us measures; we must not add Nagle's waits.
@@ -113,7 +142,7 @@ async fn carry(client: TcpStream, state: watch::Receiver<State>) {
     let mut cut = state.clone();
     tokio::select! {
         _ = cut.wait_for(|state| state.cuts != cuts) => {}
-        () = pump(from_client, to_server, state.clone(), |state| state.requests) => {}
+        () = pump(from_client, to_server, state.clone(), |state| state.of_requests(number)) => {}
         () = pump(from_server, to_client, state, |state| state.replies) => {}
     }
 }
@@ -123,7 +152,7 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut state: watch::Receiver<State>,
-    flow: fn(&State) -> Flow,
+    flow: impl Fn(&State) -> Flow,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {

@@ -1,6 +1,7 @@
 //! A private Postgres.
 
 use std::fs::{File, Permissions};
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +27,7 @@ pub enum Disk {
 pub struct Postgres {
     port: u16,
     disk: Disk,
+    env: Vec<(String, String)>,
     folder: TempDir,
     process: Option<Family>,
 }
@@ -36,9 +38,15 @@ impl Postgres {
     }
 
     pub fn start_on(disk: Disk) -> Self {
+        Self::start_with(disk, &[])
+    }
+
+    /// Starts one with these variables.
+    pub fn start_with(disk: Disk, env: &[(String, String)]) -> Self {
         let folder = folder();
         copy(&template(), &folder.path().join("data"));
-        let mut postgres = Self { port: free_port(), disk, folder, process: None };
+        let env = env.to_vec();
+        let mut postgres = Self { port: free_port(), disk, env, folder, process: None };
         // Somebody else may have taken the port in between.
         while !postgres.try_start() {
             postgres.port = free_port();
@@ -48,6 +56,10 @@ impl Postgres {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// Makes an empty database, and returns its name.
@@ -74,7 +86,12 @@ impl Postgres {
 
     /// The address of a database.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
+        Self::url_at(self.address(), database)
+    }
+
+    /// The address of a database, where somebody stands in between.
+    pub fn url_at(address: SocketAddr, database: &str) -> String {
+        format!("postgres://{USER}@{address}/{database}")
     }
 
     /// Runs SQL; a line for each row, `|` between columns.
@@ -128,6 +145,7 @@ impl Postgres {
     fn try_start(&mut self) -> bool {
         let mut command = as_server_user("postgres");
         command.arg("-D").arg(self.folder.path().join("data"));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
         if self.disk == Disk::Relaxed {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -88,15 +88,18 @@ impl Family {
     }
 
     /// Asks the parent to end, with the signal that it takes for that, and waits until all have.
-    pub fn end(&mut self, signal: Signal) {
+    pub fn end(&mut self, signal: Signal) -> ExitStatus {
         let members = members(self.child.id());
         self.signal(signal);
         let limit = Instant::now() + START_LIMIT;
-        while self.child.try_wait().unwrap().is_none() {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.await_end(&members);
+                return status;
+            }
             assert!(Instant::now() < limit, "it does not end: {}", self.said());
             std::thread::sleep(Duration::from_millis(2));
         }
-        self.await_end(&members);
     }
 
     fn signal_all(&self, signal: Signal) -> Vec<u32> {

@@ -57,9 +57,26 @@ impl Redis {
         replica
     }
 
+    /// Starts a Sentinel that watches the Redis at `master` under this name, and makes a replica of
+    /// it the master half a second after it is gone.
+    pub fn sentinel_of(master: SocketAddr, name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("sentinel.conf");
+        let lines = [
+            format!("sentinel monitor {name} {} {} 1", master.ip(), master.port()),
+            format!("sentinel down-after-milliseconds {name} 500"),
+            format!("sentinel failover-timeout {name} 2000"),
+        ];
+        std::fs::write(&config, lines.join("\n")).unwrap();
+        Self::start_in(folder, &[config.to_str().unwrap(), "--sentinel"])
+    }
+
     /// Starts one with these options besides its address and folder.
     pub fn start_with(options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), options)
+    }
+
+    fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut redis = Self { address: local(free_port()), options, folder, process: None };
         // Somebody else may have taken the port in between.
@@ -172,13 +189,16 @@ impl Redis {
 
     fn try_start(&mut self) -> bool {
         let mut command = Command::new(program());
+        // A config file, if there is one, comes first.
+        command.args(&self.options);
         command.args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"]);
         command.arg("--dir").arg(self.folder.path());
         // A replica gets its data at once, not after waiting for others.
-        command.args(["--repl-diskless-sync-delay", "0"]).args(&self.options);
+        command.args(["--repl-diskless-sync-delay", "0"]);
         let mut process = Family::start(&mut command, &self.log());
         let answers = |_: &Family| self.try_ask(&["PING"]).is_ok_and(|reply| reply == "PONG");
-        let said = |process: &Family| process.said().contains("Ready to accept connections");
+        let ready = ["Ready to accept connections", "Sentinel ID is"];
+        let said = |process: &Family| ready.iter().any(|ready| process.said().contains(ready));
         // Its own word first: on a taken port it would be another server that answers.
         let started = process.wait_until(|process| said(process) && answers(process));
         self.process = started.then_some(process);

@@ -4,7 +4,7 @@
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 
-use crate::support::{ADMIN_TOKEN, TestGateway};
+use super::{ADMIN_TOKEN, TestGateway};
 
 /// An answer, read to its end.
 #[derive(Debug)]

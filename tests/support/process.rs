@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::Value;
 
-use crate::http::Answer;
-pub use crate::support::servers::free_port;
-use crate::support::{ADMIN_TOKEN, config_text, token};
+use super::http::Answer;
+pub use super::servers::free_port;
+use super::{ADMIN_TOKEN, config_text, token};
 
 /// `farebox` with these arguments, in `folder`, with no variable set but PATH and `env`.
 pub fn command(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Command {
@@ -107,9 +107,18 @@ impl Process {
 
     /// The same with more arguments.
     pub fn serve_with(folder: &Path, text: &str, more: &[&str]) -> Self {
-        std::fs::write(folder.join("gateway.toml"), text).unwrap();
         let arguments = [&["serve"], more].concat();
-        let command = command(folder, &arguments, &[]);
+        Self::serve_command(folder, text, &arguments, &[])
+    }
+
+    /// The same with variables.
+    pub fn serve_in(folder: &Path, text: &str, env: &[(&str, &str)]) -> Self {
+        Self::serve_command(folder, text, &["serve"], env)
+    }
+
+    fn serve_command(folder: &Path, text: &str, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        std::fs::write(folder.join("gateway.toml"), text).unwrap();
+        let command = command(folder, arguments, env);
         Self::start(command, address_of(text, "listen"), address_of(text, "admin"))
     }
 
@@ -238,7 +247,7 @@ impl Process {
             let path = format!("/admin/accounts/{account}/transactions?limit=200{cursor}");
             self.admin(Method::GET, &path, "").await.expect(200)
         };
-        crate::http::pages(page, "transactions").await
+        super::http::pages(page, "transactions").await
     }
 
     pub async fn assert_reconciled(&self) {

@@ -1,0 +1,257 @@
+//! What must hold at rest, after whatever happened: the upstream's log, the clients' answers and
+//! the ledger beside each other, line by line.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Member, PRICE};
+use crate::load::{Call, End, account_of, gateway_of};
+use crate::support::http::Answer;
+use crate::support::process::Process;
+use crate::support::token;
+use crate::upstream::Served;
+
+/// How long the ledger may take to come to rest: to sync, and to settle what it was told.
+const REST_WITHIN: Duration = Duration::from_secs(20);
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked {
+    pub calls: usize,
+    pub entries: usize,
+    /// Calls that a killed gateway was just settling.
+    pub in_flight_at_kills: usize,
+}
+
+/// What may differ, besides what kills of gateways excuse.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Excuse {
+    /// Redis and a gateway were lost at once: so many captures may be missing.
+    pub lost: usize,
+}
+
+impl Cluster {
+    /// Expects every invariant to hold, now or soon: the ledger needs a moment to come to rest.
+    #[track_caller]
+    pub fn check(&self, calls: &[Call]) -> impl Future<Output = Checked> {
+        self.check_with(calls, Excuse::default())
+    }
+
+    /// The same after a fault that may lose something.
+    #[track_caller]
+    pub fn check_with(&self, calls: &[Call], excuse: Excuse) -> impl Future<Output = Checked> {
+        let caller = std::panic::Location::caller();
+        let limit = Instant::now() + REST_WITHIN;
+        async move {
+            self.answers_make_sense(calls);
+            loop {
+                let differences = match self.at_rest(calls, excuse).await {
+                    Ok(checked) => {
+                        eprintln!("{checked:?}");
+                        return checked;
+                    }
+                    Err(differences) => differences,
+                };
+                let logs = || {
+                    let logs = self.members.iter().map(|member| tail(&member.process.stderr()));
+                    logs.collect::<Vec<_>>().join("\n--- next gateway\n")
+                };
+                assert!(Instant::now() < limit, "{caller}: {differences}\n{}", logs());
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
+    /// Nobody who has credits is refused for the lack of them, and our own failure is 503. A
+    /// connection breaks only when its gateway goes.
+    fn answers_make_sense(&self, calls: &[Call]) {
+        for call in calls {
+            match &call.end {
+                End::Paid | End::Unreachable => {}
+                End::Refused(status, code) => {
+                    assert_eq!((*status, code.as_str()), (503, "LEDGER_UNAVAILABLE"), "{call:?}");
+                }
+                End::Broken(_) => {
+                    let mut gone = self.kills.iter().chain(&self.stops);
+                    let gone = gone.any(|gone| {
+                        let then = call.began <= gone.to && gone.from <= call.ended;
+                        gone.gateway == call.gateway && then
+                    });
+                    assert!(gone, "{call:?}");
+                }
+            }
+        }
+    }
+
+    async fn at_rest(&self, calls: &[Call], excuse: Excuse) -> Result<Checked, String> {
+        let served = self.upstream.served();
+        let asked = self.alive();
+        let mut entries = 0;
+        let mut captures: HashMap<String, &str> = HashMap::new();
+        for (account, granted) in &self.granted {
+            let lines = asked.transactions(account).await;
+            entries += lines.len();
+            let balance = lines_add_up(account, &lines)?;
+            self.everybody_says(account, balance).await?;
+            for line in lines.iter().filter(|line| line["kind"] == "capture") {
+                let id = line["request_id"].as_str().unwrap().to_owned();
+                if line["amount"] != -PRICE {
+                    return Err(format!("{line}"));
+                }
+                if let Some(twice) = captures.insert(id, account) {
+                    return Err(format!("captured twice, of {twice} and {account}: {line}"));
+                }
+            }
+            let captured = captures.values().filter(|of| **of == account).count() as i64;
+            if balance != granted - PRICE * captured {
+                let grants = lines.iter().filter(|line| line["kind"] == "grant").count();
+                let how = format!("{grants} grants and {captured} captures of {granted}");
+                return Err(format!("{account} has {balance} after {how}"));
+            }
+        }
+        let in_flight_at_kills = self.join(&served, &captures, calls, excuse)?;
+        self.nothing_is_held(&served).await?;
+        self.postgres_adds_up()?;
+        self.reconciles().await?;
+        Ok(Checked { calls: calls.len(), entries, in_flight_at_kills })
+    }
+
+    /// The upstream's log beside the captures and the clients' answers. Returns how many calls have
+    /// no capture because their gateway was killed just then.
+    fn join(
+        &self,
+        served: &[Served],
+        captures: &HashMap<String, &str>,
+        calls: &[Call],
+        excuse: Excuse,
+    ) -> Result<usize, String> {
+        let mut by_id = HashMap::new();
+        for request in served {
+            if let Some(twice) = by_id.insert(request.request_id.as_str(), request) {
+                return Err(format!("sent twice: {twice:?} {request:?}"));
+            }
+        }
+        for (id, account) in captures {
+            match by_id.get(id.as_str()) {
+                None => return Err(format!("{id} of {account} was captured; nobody served it")),
+                Some(request) if request.account != *account => {
+                    return Err(format!("{account} paid for {request:?}"));
+                }
+                Some(_) => {}
+            }
+        }
+        for call in calls {
+            let request = by_id.get(call.request_id.as_str());
+            match (&call.end, request) {
+                (End::Paid, Some(_)) | (End::Unreachable | End::Broken(_), _) => {}
+                (End::Refused(..), None) => {}
+                _ => return Err(format!("answer and upstream differ: {call:?} {request:?}")),
+            }
+        }
+        let missing: Vec<_> =
+            served.iter().filter(|request| !captures.contains_key(&request.request_id)).collect();
+        let (excused, lost): (Vec<&Served>, Vec<_>) =
+            missing.into_iter().partition(|request| self.was_in_flight_at_a_kill(request, served));
+        if lost.len() > excuse.lost {
+            let some = &lost[..lost.len().min(3)];
+            return Err(format!("{} calls were served and never captured: {some:?}", lost.len()));
+        }
+        Ok(excused.len())
+    }
+
+    /// A client's call is captured in one queue before its next one is held. So a kill can lose of
+    /// each client's calls the last one at most.
+    fn was_in_flight_at_a_kill(&self, request: &Served, served: &[Served]) -> bool {
+        let gateway = gateway_of(request.client, self.members.len());
+        let mut kills = self.kills.iter().filter(|kill| kill.gateway == gateway);
+        kills.any(|kill| {
+            let its_next = |other: &Served| {
+                other.client == request.client && other.at > request.at && other.at <= kill.to
+            };
+            request.at <= kill.to && !served.iter().any(its_next)
+        })
+    }
+
+    /// Holds of calls that a killed gateway had live until they expire; nothing else is held.
+    async fn nothing_is_held(&self, served: &[Served]) -> Result<(), String> {
+        let clients = served.iter().map(|request| request.client).filter(|n| *n != usize::MAX);
+        let clients = clients.max().map_or(0, |last| last + 1);
+        for account in self.granted.keys() {
+            let may_hold = |client: &usize| {
+                let gateway = gateway_of(*client, self.members.len());
+                account_of(*client, self.members.len()) == account
+                    && self.kills.iter().any(|kill| kill.gateway == gateway)
+            };
+            let kills = self.kills.len() as i64;
+            let limit = PRICE * (0..clients).filter(may_hold).count() as i64 * kills;
+            let shown = self.alive().account(account).await;
+            let held = shown["held"].as_i64().unwrap();
+            if held > limit {
+                return Err(format!("{held} held, {limit} may be: {shown}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every gateway shows the same balance: to the operator, and to the account, out of Redis.
+    async fn everybody_says(&self, account: &str, balance: i64) -> Result<(), String> {
+        for Member { process, .. } in &self.members {
+            let own = process.client.get(process.url("/credits/balance"));
+            let own = Answer::of(own.bearer_auth(token(account))).await;
+            for shown in [own.json(), process.account(account).await] {
+                if shown["balance"] != balance {
+                    return Err(format!("{account}: the entries say {balance}, a gateway {shown}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Postgres by itself: balances are sums, and no number of a sequence is missing.
+    fn postgres_adds_up(&self) -> Result<(), String> {
+        const WRONG: &str = "SELECT id, balance, seq, sum, last, count FROM farebox.accounts \
+             LEFT JOIN (SELECT account, sum(amount), max(seq) AS last, count(*) \
+             FROM farebox.entries GROUP BY account) AS e ON account = id \
+             WHERE balance <> coalesce(sum, 0) OR seq <> coalesce(last, 0) \
+             OR coalesce(last, 0) <> coalesce(count, 0)";
+        match self.postgres.try_sql(&self.database, WRONG)? {
+            wrong if wrong.is_empty() => Ok(()),
+            wrong => Err(format!("account|balance|seq|sum|last|count:\n{wrong}")),
+        }
+    }
+
+    /// What the product itself says of its ledger.
+    async fn reconciles(&self) -> Result<(), String> {
+        let report = self.alive().admin(http::Method::GET, "/admin/reconcile", "").await;
+        if report.status != 200 || report.json()["clean"] != true {
+            return Err(report.text);
+        }
+        self.run(0, &["reconcile"]).map(|_| ())
+    }
+
+    /// A gateway to ask.
+    fn alive(&self) -> &Process {
+        self.gateway(0)
+    }
+}
+
+/// Newest first, each line's balance is the one before it and its amount.
+fn lines_add_up(account: &str, lines: &[Value]) -> Result<i64, String> {
+    let mut balance = 0;
+    for line in lines.iter().rev() {
+        balance += line["amount"].as_i64().unwrap();
+        if line["balance_after"] != balance {
+            return Err(format!("{account} should have {balance}: {line}"));
+        }
+    }
+    Ok(balance)
+}
+
+/// A log's end, without the line of each paid call.
+fn tail(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.contains("farebox::usage"));
+    let lines: Vec<&str> = lines.collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}

@@ -1,0 +1,319 @@
+//! A whole cluster: gateways, the Redis and the Postgres that they share, and an upstream.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::load::{Load, Shape};
+use crate::support::process::{Process, command, config_on_ports};
+use crate::support::random::Random;
+use crate::support::servers::{CutProxy, Disk, Persistence, Postgres, Redis};
+use crate::upstream::Upstream;
+
+/// The accounts of the load.
+pub const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
+
+/// What each of them has: more than a test can spend.
+pub const GRANT: i64 = 1_000_000;
+
+/// The route of the load, and what it costs.
+pub const ROUTE: &str = "/api/ai/generate";
+pub const PRICE: i64 = 5;
+
+/// When a call is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Strict,
+    Relaxed,
+}
+
+impl Durability {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Relaxed => "relaxed",
+        }
+    }
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub durability: Durability,
+    pub gateways: usize,
+    pub persistence: Persistence,
+    /// Its randomness, if not of a seed of its own.
+    pub random: Option<Random>,
+    /// More variables for every gateway, and for Postgres.
+    pub gateway_env: Vec<(String, String)>,
+    pub postgres_env: Vec<(String, String)>,
+}
+
+impl Plan {
+    pub fn new(durability: Durability, gateways: usize) -> Self {
+        Self {
+            durability,
+            gateways,
+            persistence: Persistence::None,
+            random: None,
+            gateway_env: Vec::new(),
+            postgres_env: Vec::new(),
+        }
+    }
+}
+
+/// One gateway, with lines of its own to Redis and to Postgres.
+pub struct Member {
+    pub process: Process,
+    pub to_redis: CutProxy,
+    pub to_postgres: CutProxy,
+    pub folder: TempDir,
+    text: String,
+    env: Vec<(String, String)>,
+}
+
+impl Member {
+    async fn start(
+        plan: &Plan,
+        redis: &Redis,
+        postgres: &Postgres,
+        database: &str,
+        upstream: &Upstream,
+    ) -> Self {
+        let to_redis = CutProxy::before(redis.address()).await;
+        let to_postgres = CutProxy::before(postgres.address()).await;
+        let text = config_on_ports(upstream.address, "").replace(
+            "path = \"ledger.db\"",
+            &format!(
+                "backend = \"redis\"\nredis_url = \"redis://{}\"\npostgres_url = \"{}\"\n\
+                 postgres_schema = \"farebox\"\ndurability = \"{}\"",
+                to_redis.address(),
+                Postgres::url_at(to_postgres.address(), database),
+                plan.durability.name(),
+            ),
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let env = plan.gateway_env.clone();
+        let process = serve(&folder, &text, &env);
+        Self { process, to_redis, to_postgres, folder, text, env }
+    }
+
+    /// Starts again on the same ports, after its end.
+    pub fn restart(&mut self) {
+        self.process = serve(&self.folder, &self.text, &self.env);
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// One of its metrics, summed over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://{}/metrics", self.process.admin);
+        let text = self.process.client.get(url).send().await.unwrap().text().await.unwrap();
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let series = series.split('{').next()?;
+            (series == name).then(|| value.parse::<f64>().unwrap())
+        });
+        values.sum()
+    }
+}
+
+fn serve(folder: &TempDir, text: &str, env: &[(String, String)]) -> Process {
+    let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    Process::serve_in(folder.path(), text, &env)
+}
+
+/// When a gateway was not there, or about to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone {
+    pub gateway: usize,
+    pub from: Instant,
+    pub to: Instant,
+}
+
+/// All of it. What is started here ends with it.
+pub struct Cluster {
+    // First: gateways end before what they use.
+    pub members: Vec<Member>,
+    pub redis: Redis,
+    pub postgres: Postgres,
+    pub database: String,
+    pub upstream: Upstream,
+    pub random: Random,
+    pub persistence: Persistence,
+    /// Gateways that were killed: what one was just doing may have no capture.
+    pub kills: Vec<Gone>,
+    /// Gateways that were told to end: they hang up, and lose nothing.
+    pub stops: Vec<Gone>,
+    /// What every account was given so far.
+    pub granted: BTreeMap<String, i64>,
+}
+
+impl Cluster {
+    /// Two gateways or more, with funded accounts.
+    pub async fn start(durability: Durability, gateways: usize) -> Self {
+        Self::of(&Plan::new(durability, gateways)).await
+    }
+
+    pub async fn of(plan: &Plan) -> Self {
+        let redis = Redis::start(plan.persistence);
+        Self::around(plan, redis).await
+    }
+
+    /// Around a Redis that runs already.
+    pub async fn around(plan: &Plan, redis: Redis) -> Self {
+        let random = plan.random.clone().unwrap_or_else(Random::seeded);
+        let postgres = Postgres::start_with(Disk::Relaxed, &plan.postgres_env);
+        let database = postgres.database();
+        let upstream = Upstream::start().await;
+        let mut members = Vec::new();
+        for _ in 0..plan.gateways {
+            members.push(Member::start(plan, &redis, &postgres, &database, &upstream).await);
+        }
+        let mut cluster = Self {
+            members,
+            redis,
+            postgres,
+            database,
+            upstream,
+            random,
+            persistence: plan.persistence,
+            kills: Vec::new(),
+            stops: Vec::new(),
+            granted: BTreeMap::new(),
+        };
+        for account in ACCOUNTS {
+            cluster.grant(account, GRANT, &format!("gift-{account}")).await;
+        }
+        cluster
+    }
+
+    pub fn gateway(&self, number: usize) -> &Process {
+        &self.members[number].process
+    }
+
+    /// The usual load on all gateways.
+    pub fn load(&mut self) -> Load {
+        self.load_of(&Shape::default())
+    }
+
+    pub fn load_of(&mut self, shape: &Shape) -> Load {
+        let gateways: Vec<_> = self.members.iter().map(|member| member.process.public).collect();
+        Load::start(&gateways, shape, &mut self.random)
+    }
+
+    /// SIGKILL, and takes note of it.
+    pub fn kill_gateway(&mut self, number: usize) {
+        let from = Instant::now();
+        self.members[number].process.kill();
+        self.kills.push(Gone { gateway: number, from, to: Instant::now() });
+    }
+
+    /// Starts it again, after its end.
+    pub fn restart_gateway(&mut self, number: usize) {
+        // What it had sent before arrives a moment later; from here on it is the new one's.
+        let now = Instant::now();
+        let gone = self.kills.iter_mut().chain(&mut self.stops);
+        let its = gone.filter(|gone| gone.gateway == number);
+        its.max_by_key(|gone| gone.from).unwrap().to = now;
+        self.members[number].restart();
+    }
+
+    /// SIGTERM, waits for its end, and takes note of it.
+    pub fn stop_gateway(&mut self, number: usize) {
+        let from = Instant::now();
+        let process = &mut self.members[number].process;
+        let status = process.terminate();
+        assert!(status.success(), "{}", process.stderr());
+        self.stops.push(Gone { gateway: number, from, to: Instant::now() });
+    }
+
+    /// Waits for a moment that nobody can foresee: so many milliseconds.
+    pub async fn some_time(&mut self, from: u64, to: u64) {
+        let time = self.random.millis(from, to);
+        tokio::time::sleep(time).await;
+    }
+
+    /// Grants through a random gateway.
+    pub async fn grant(&mut self, account: &str, credits: i64, id: &str) -> Value {
+        let gateway = self.any_gateway();
+        *self.granted.entry(account.to_owned()).or_default() += credits;
+        self.gateway(gateway).grant(account, credits as u64, id).await
+    }
+
+    /// One of them, at random.
+    pub fn any_gateway(&mut self) -> usize {
+        self.random.below(self.members.len())
+    }
+
+    /// Makes an API key through a gateway: its id and the key.
+    pub async fn key(&self, gateway: usize, account: &str, service: bool) -> (String, String) {
+        let path = format!("/admin/accounts/{account}/keys");
+        let body = format!(r#"{{"name":"test","service":{service}}}"#);
+        let key = self.gateway(gateway).admin(Method::POST, &path, &body).await.expect(201);
+        let text = |name: &str| key[name].as_str().unwrap().to_owned();
+        (text("id"), text("key"))
+    }
+
+    /// `farebox` with these arguments on the config of one gateway: what it said, if it succeeded.
+    pub fn run(&self, gateway: usize, arguments: &[&str]) -> Result<String, String> {
+        let output = command(self.members[gateway].folder.path(), arguments, &[]).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if output.status.success() { Ok(said) } else { Err(said) }
+    }
+
+    /// Leads every gateway to another Redis.
+    pub fn lead_to(&mut self, redis: Redis) {
+        for member in &self.members {
+            member.to_redis.lead_to(redis.address());
+        }
+        self.redis = redis;
+    }
+
+    /// How often the ledger was recovered, as the gateways count.
+    pub async fn recoveries(&self) -> f64 {
+        let mut recoveries = 0.0;
+        for member in &self.members {
+            recoveries += member.metric("farebox_ledger_recoveries_total").await;
+        }
+        recoveries
+    }
+}
+
+/// How long the ledger may take to serve again after Redis is back.
+pub const BACK_WITHIN: Duration = Duration::from_secs(20);
+
+/// Tests of both modes of durability, from functions that take the mode.
+macro_rules! in_both_modes {
+    ($($test:ident),+ $(,)?) => {
+        mod strict {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test(crate::cluster::Durability::Strict).await;
+                }
+            )+
+        }
+        mod relaxed {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test(crate::cluster::Durability::Relaxed).await;
+                }
+            )+
+        }
+    };
+}
+pub(crate) use in_both_modes;

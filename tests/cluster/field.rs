@@ -1,0 +1,94 @@
+//! What users of other gateways report of drift, leaks and replicas. Each row of that list is a
+//! named test, here or in the modules beside this one (`main.rs` has the table).
+
+use std::time::Duration;
+
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, PRICE, ROUTE, in_both_modes};
+use crate::load::Shape;
+use crate::support::eventually;
+use crate::support::token;
+
+in_both_modes!(
+    redis_and_postgres_do_not_drift_apart,
+    reservations_of_clients_that_leave_do_not_leak,
+    spending_neither_deadlocks_nor_exhausts_the_database,
+    what_redis_keeps_does_not_grow_with_the_calls,
+);
+
+async fn redis_and_postgres_do_not_drift_apart(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 3).await;
+    let mut calls = Vec::new();
+    for _ in 0..3 {
+        let load = cluster.load();
+        load.serves_within(BACK_WITHIN).await;
+        cluster.some_time(300, 900).await;
+        calls.extend(load.stop().await);
+        // What Redis says to an account is what its entries in Postgres sum up to.
+        cluster.check(&calls).await;
+    }
+}
+
+async fn reservations_of_clients_that_leave_do_not_leak(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    cluster.grant("erin", 100, "gift-erin").await;
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(60));
+    let client = client.build().unwrap();
+    for round in 0..10 {
+        let url = cluster.gateway(round % 2).url(ROUTE);
+        let calls = (0..20).map(|_| {
+            let call = client.post(&url).bearer_auth(token("erin")).header("x-delay-ms", 400);
+            tokio::spawn(call.send())
+        });
+        for call in calls.collect::<Vec<_>>() {
+            // Given up on, or refused while the others hold all that there is.
+            let _ = call.await.unwrap();
+        }
+        let free = async || cluster.gateway(0).account("erin").await["held"] == 0;
+        assert!(eventually(free).await, "{}", cluster.gateway(0).account("erin").await);
+    }
+    let shown = cluster.gateway(1).account("erin").await;
+    let left = shown["balance"].as_i64().unwrap();
+    assert!(left >= 0 && left % PRICE == 0, "{shown}");
+    cluster.check(&[]).await;
+}
+
+async fn spending_neither_deadlocks_nor_exhausts_the_database(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 3).await;
+    let load = cluster.load_of(&Shape { clients: 96, delay_ms: 5, fresh_connections: false });
+    load.serves_within(BACK_WITHIN).await;
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+    let mut most = 0;
+    for _ in 0..10 {
+        cluster.some_time(50, 150).await;
+        let connections: u32 = cluster.postgres.sql("postgres", count).parse().unwrap();
+        most = most.max(connections);
+    }
+    // Of a hundred that Postgres gives by default; ten gateways should fit.
+    assert!(most <= 3 * 10, "{most} connections of three gateways");
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+    let deadlocks = "SELECT sum(deadlocks) FROM pg_stat_database";
+    assert_eq!(cluster.postgres.sql("postgres", deadlocks), "0");
+    assert!(!cluster.postgres.said().contains("deadlock"), "{}", cluster.postgres.said());
+}
+
+/// The outbox is trimmed once Postgres has it.
+async fn what_redis_keeps_does_not_grow_with_the_calls(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let mut calls = load.stop().await;
+    while calls.len() < 2_000 {
+        let load = cluster.load_of(&Shape { clients: 48, delay_ms: 0, fresh_connections: false });
+        cluster.some_time(1000, 1001).await;
+        calls.extend(load.stop().await);
+    }
+    cluster.check(&calls).await;
+    let length = || -> usize {
+        let streams = cluster.redis.ask(&["SCAN", "0", "COUNT", "100000", "TYPE", "stream"]);
+        let streams = streams.lines().skip(1).filter(|key| !key.is_empty());
+        streams.map(|key| cluster.redis.ask(&["XLEN", key]).parse::<usize>().unwrap()).sum()
+    };
+    let trimmed = eventually(async || length() < 100);
+    assert!(trimmed.await, "{} entries in the outbox after {} calls", length(), calls.len());
+}

@@ -1,0 +1,61 @@
+//! What one gateway is told, every gateway knows.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+
+use crate::cluster::{Cluster, Durability, ROUTE};
+use crate::support::eventually;
+use crate::support::http::Answer;
+
+/// How soon every gateway knows of a key that was revoked.
+const REVOKED_WITHIN: Duration = Duration::from_secs(2);
+
+async fn call(cluster: &Cluster, gateway: usize, key: &str) -> u16 {
+    let gateway = cluster.gateway(gateway);
+    let request = gateway.client.post(gateway.url(ROUTE)).bearer_auth(key);
+    Answer::of(request.body("{}")).await.status.as_u16()
+}
+
+async fn revoke(cluster: &Cluster, gateway: usize, id: &str) {
+    let path = format!("/admin/keys/{id}");
+    let answer = cluster.gateway(gateway).admin(Method::DELETE, &path, "").await;
+    assert!(answer.status.is_success(), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_revoked_at_one_gateway_is_refused_by_all_within_two_seconds() {
+    let cluster = Cluster::start(Durability::Relaxed, 3).await;
+    for maker in 0..3 {
+        let (id, key) = cluster.key(maker, "alice", false).await;
+        for number in 0..3 {
+            let known = eventually(async || call(&cluster, number, &key).await == 200);
+            assert!(known.await, "gateway {number} never learns of a key of gateway {maker}");
+        }
+        revoke(&cluster, maker, &id).await;
+        let revoked = Instant::now();
+        assert_eq!(call(&cluster, maker, &key).await, 401, "who revoked it knows at once");
+        for number in 0..3 {
+            let gone = eventually(async || call(&cluster, number, &key).await == 401);
+            assert!(gone.await, "gateway {number}");
+        }
+        assert!(revoked.elapsed() < REVOKED_WITHIN, "{:?}", revoked.elapsed());
+    }
+    cluster.check(&[]).await;
+}
+
+/// An answer that came late must not bring a revoked key back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_revoked_while_a_gateway_is_stopped_is_refused_when_it_goes_on() {
+    let cluster = Cluster::start(Durability::Relaxed, 2).await;
+    let (id, key) = cluster.key(0, "alice", false).await;
+    assert!(eventually(async || call(&cluster, 1, &key).await == 200).await);
+    cluster.members[1].pause();
+    revoke(&cluster, 0, &id).await;
+    tokio::time::sleep(REVOKED_WITHIN).await;
+    cluster.members[1].resume();
+    let gone = Instant::now();
+    assert!(eventually(async || call(&cluster, 1, &key).await == 401).await);
+    assert!(gone.elapsed() < REVOKED_WITHIN, "{:?}", gone.elapsed());
+    cluster.check(&[]).await;
+}

@@ -1,0 +1,228 @@
+//! Clients that call, one call after the other, until they are stopped.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use crate::cluster::{ACCOUNTS, ROUTE};
+use crate::support::random::Random;
+use crate::support::token;
+
+/// How long a client waits for an answer; a gateway may be stopped for a while.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How a call ended for its client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// 200.
+    Paid,
+    /// Another status, with the code of its problem.
+    Refused(u16, String),
+    /// The connection was refused: nothing was asked.
+    Unreachable,
+    /// The connection broke, or nothing came: who knows.
+    Broken(String),
+}
+
+/// One call of the load.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub client: usize,
+    pub gateway: usize,
+    pub request_id: String,
+    pub began: Instant,
+    pub ended: Instant,
+    pub end: End,
+}
+
+/// What a load does.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub clients: usize,
+    /// The upstream takes up to so many milliseconds for an answer.
+    pub delay_ms: u64,
+    /// A connection for each call, so that none is closed under a call that was already sent.
+    pub fresh_connections: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { clients: 24, delay_ms: 20, fresh_connections: false }
+    }
+}
+
+/// Which gateway a client calls: always the same, so that its calls are in one order.
+pub fn gateway_of(client: usize, gateways: usize) -> usize {
+    client % gateways
+}
+
+/// Which account it calls for: each has clients on every gateway.
+pub fn account_of(client: usize, gateways: usize) -> &'static str {
+    ACCOUNTS[(client / gateways) % ACCOUNTS.len()]
+}
+
+/// A running load.
+pub struct Load {
+    clients: Vec<JoinHandle<()>>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Load {
+    pub fn start(gateways: &[SocketAddr], shape: &Shape, random: &mut Random) -> Self {
+        let calls = Arc::default();
+        let stopped = Arc::default();
+        let client = |number| {
+            let gateway = gateway_of(number, gateways.len());
+            let mut client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+            if shape.fresh_connections {
+                client = client.pool_max_idle_per_host(0);
+            }
+            let client = Client {
+                number,
+                gateway,
+                url: format!("http://{}{ROUTE}", gateways[gateway]),
+                bearer: token(account_of(number, gateways.len())),
+                http: client.build().unwrap(),
+                delay_ms: shape.delay_ms,
+                random: random.fork(),
+            };
+            tokio::spawn(client.run(Arc::clone(&calls), Arc::clone(&stopped)))
+        };
+        let clients = (0..shape.clients).map(client).collect();
+        Self { clients, calls, stopped }
+    }
+
+    /// Waits until every client has been served a call that it began after now, and returns how
+    /// long that took; fails after `limit`.
+    #[track_caller]
+    pub fn serves_within(&self, limit: Duration) -> impl Future<Output = Duration> {
+        let everybody: Vec<usize> = (0..self.clients.len()).collect();
+        self.served_within(everybody, limit)
+    }
+
+    /// The same for the clients of one gateway.
+    #[track_caller]
+    pub fn gateway_serves_within(
+        &self,
+        gateway: usize,
+        gateways: usize,
+        limit: Duration,
+    ) -> impl Future<Output = Duration> {
+        let its = |client: &usize| gateway_of(*client, gateways) == gateway;
+        let its = (0..self.clients.len()).filter(its).collect();
+        self.served_within(its, limit)
+    }
+
+    #[track_caller]
+    fn served_within(
+        &self,
+        mut waiting: Vec<usize>,
+        limit: Duration,
+    ) -> impl Future<Output = Duration> {
+        let caller = std::panic::Location::caller();
+        let began = Instant::now();
+        let calls = Arc::clone(&self.calls);
+        let mut read = calls.lock().unwrap().len();
+        async move {
+            loop {
+                let last = {
+                    let calls = calls.lock().unwrap();
+                    for call in &calls[read..] {
+                        if call.end == End::Paid && call.began >= began {
+                            waiting.retain(|client| *client != call.client);
+                        }
+                    }
+                    read = calls.len();
+                    calls.last().cloned()
+                };
+                if waiting.is_empty() {
+                    return began.elapsed();
+                }
+                assert!(
+                    began.elapsed() < limit,
+                    "{caller}: not served after {limit:?}: clients {waiting:?}; last: {last:?}"
+                );
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// The calls so far.
+    pub fn so_far(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// Waits for the calls in flight, and returns all.
+    pub async fn stop(self) -> Vec<Call> {
+        self.stopped.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.await.unwrap();
+        }
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+}
+
+/// The longest time after `from` in which no call ended paid.
+pub fn longest_gap(calls: &[Call], from: Instant) -> Duration {
+    let paid = calls.iter().filter(|call| call.end == End::Paid && call.ended > from);
+    let mut ends: Vec<Instant> = paid.map(|call| call.ended).collect();
+    ends.sort_unstable();
+    let starts = std::iter::once(from).chain(ends.iter().copied());
+    starts.zip(&ends).map(|(start, end)| *end - start).max().unwrap_or(Duration::MAX)
+}
+
+struct Client {
+    number: usize,
+    gateway: usize,
+    url: String,
+    bearer: String,
+    http: reqwest::Client,
+    delay_ms: u64,
+    random: Random,
+}
+
+impl Client {
+    async fn run(mut self, calls: Arc<Mutex<Vec<Call>>>, stopped: Arc<AtomicBool>) {
+        while !stopped.load(Ordering::Relaxed) {
+            let call = self.call().await;
+            let paid = call.end == End::Paid;
+            calls.lock().unwrap().push(call);
+            // Who is refused does not hammer.
+            let pause = if paid { self.random.millis(0, 10) } else { Duration::from_millis(20) };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn call(&mut self) -> Call {
+        let delay = self.random.millis(0, self.delay_ms + 1).as_millis() as u64;
+        let request = self.http.post(&self.url).bearer_auth(&self.bearer);
+        let request = request.header("x-client", self.number).header("x-delay-ms", delay);
+        let began = Instant::now();
+        let (request_id, end) = match request.body("{}").send().await {
+            Ok(answer) => read(answer).await,
+            Err(error) if error.is_connect() => (String::new(), End::Unreachable),
+            Err(error) => (String::new(), End::Broken(format!("{error:?}"))),
+        };
+        let (client, gateway) = (self.number, self.gateway);
+        Call { client, gateway, request_id, began, ended: Instant::now(), end }
+    }
+}
+
+async fn read(answer: reqwest::Response) -> (String, End) {
+    let status = answer.status().as_u16();
+    let id = answer.headers().get("x-request-id").map(|id| id.to_str().unwrap().to_owned());
+    let id = id.unwrap_or_default();
+    match answer.text().await {
+        Err(error) => (id, End::Broken(format!("{error:?}"))),
+        Ok(_) if status == 200 => (id, End::Paid),
+        Ok(text) => {
+            let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let code = problem["code"].as_str().unwrap_or(&text).to_owned();
+            (id, End::Refused(status, code))
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A part is away for longer: what is still served, what is refused, and how.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::load::{Call, End, longest_gap};
+
+in_both_modes!(
+    while_redis_is_away_calls_are_503_and_served_again_soon_after,
+    while_both_are_away_calls_are_503_and_served_again_soon_after,
+);
+
+fn refused(calls: &[Call], from: Instant) -> usize {
+    calls.iter().filter(|call| call.began > from && matches!(call.end, End::Refused(..))).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relaxed_goes_on_on_a_lone_redis_while_postgres_is_away() {
+    let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let began = Instant::now();
+    cluster.postgres.stop();
+    // Longer than a lease.
+    cluster.some_time(6000, 7000).await;
+    cluster.postgres.restart();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.some_time(500, 1000).await;
+    let calls = load.stop().await;
+    let gap = longest_gap(&calls, began);
+    assert!(gap < Duration::from_secs(2), "no call was paid for {gap:?}");
+    cluster.check(&calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_refuses_with_503_while_postgres_is_away_and_serves_again_by_itself() {
+    let mut cluster = Cluster::start(Durability::Strict, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.postgres.stop();
+    let away = Instant::now();
+    cluster.some_time(4000, 5000).await;
+    let served = cluster.upstream.served();
+    // A hold that was committed just before may be forwarded just after.
+    let late = |at: Instant| at > away + Duration::from_millis(500);
+    assert!(!served.iter().any(|call| late(call.at)), "forwarded with its hold on no disk");
+    assert!(refused(&load.so_far(), away) > 0);
+    cluster.postgres.restart();
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+async fn while_redis_is_away_calls_are_503_and_served_again_soon_after(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.redis.kill();
+    let away = Instant::now();
+    cluster.some_time(2000, 3000).await;
+    let gateway = cluster.gateway(0);
+    let answer = gateway.post("alice", ROUTE).await;
+    answer.problem(503, "LEDGER_UNAVAILABLE");
+    assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
+    let healthz = gateway.client.get(format!("http://{}/healthz", gateway.admin)).send().await;
+    assert_eq!(healthz.unwrap().status(), 200, "an outage of Redis restarts nobody");
+    let late = |at: Instant| at > away + Duration::from_millis(500);
+    assert!(!cluster.upstream.served().iter().any(|call| late(call.at)), "nobody passed for free");
+    assert!(refused(&load.so_far(), away) > 0);
+    cluster.redis.restart();
+    let back = load.serves_within(BACK_WITHIN).await;
+    eprintln!("served again after {back:?}");
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+async fn while_both_are_away_calls_are_503_and_served_again_soon_after(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.redis.kill();
+    cluster.postgres.kill();
+    cluster.some_time(1500, 2500).await;
+    cluster.redis.restart();
+    cluster.some_time(500, 1000).await;
+    cluster.gateway(1).post("alice", ROUTE).await.problem(503, "LEDGER_UNAVAILABLE");
+    cluster.postgres.restart();
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}

@@ -1,0 +1,133 @@
+//! Redis forgets: all of it, its scripts, or the last moments. Postgres and the gateways do not.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, in_both_modes};
+use crate::load::gateway_of;
+use crate::support::servers::{CutProxy, Flow, Persistence, Redis};
+
+in_both_modes!(
+    a_flush_of_everything_erases_no_debit,
+    a_flush_of_the_scripts_is_mended,
+    a_restart_from_an_old_copy_of_this_epoch_erases_no_debit,
+    a_restart_from_a_copy_of_an_earlier_epoch_erases_no_debit,
+    a_restart_from_what_redis_saved_by_itself_erases_no_debit,
+    a_lagging_replica_that_is_promoted_erases_no_debit,
+    a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has,
+);
+
+/// Long enough for a thing to be synced.
+const A_WHILE: (u64, u64) = (300, 900);
+
+async fn a_flush_of_everything_erases_no_debit(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    for round in 1..=3 {
+        cluster.some_time(50, 500).await;
+        cluster.redis.flush_all();
+        load.serves_within(BACK_WITHIN).await;
+        assert!(cluster.recoveries().await >= f64::from(round), "it was noticed");
+    }
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+async fn a_flush_of_the_scripts_is_mended(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    for _ in 0..3 {
+        cluster.some_time(50, 500).await;
+        cluster.redis.script_flush();
+        load.serves_within(BACK_WITHIN).await;
+    }
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+async fn a_restart_from_an_old_copy_of_this_epoch_erases_no_debit(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    for _ in 0..2 {
+        cluster.some_time(50, 500).await;
+        let old = cluster.redis.snapshot();
+        cluster.some_time(A_WHILE.0, A_WHILE.1).await;
+        cluster.redis.restart_from(&old);
+        load.serves_within(BACK_WITHIN).await;
+    }
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+async fn a_restart_from_a_copy_of_an_earlier_epoch_erases_no_debit(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let old = cluster.redis.snapshot();
+    cluster.redis.flush_all();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.some_time(A_WHILE.0, A_WHILE.1).await;
+    cluster.redis.restart_from(&old);
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+async fn a_restart_from_what_redis_saved_by_itself_erases_no_debit(durability: Durability) {
+    let plan = Plan { persistence: Persistence::Rdb, ..Plan::new(durability, 2) };
+    let mut cluster = Cluster::of(&plan).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.some_time(1500, 2500).await;
+    cluster.redis.kill();
+    cluster.redis.restart();
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+async fn a_lagging_replica_that_is_promoted_erases_no_debit(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let line = CutProxy::before(cluster.redis.address()).await;
+    let replica = Redis::replica_of(line.address());
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    line.set(Flow::Open, Flow::Stalled);
+    cluster.some_time(A_WHILE.0, A_WHILE.1).await;
+    cluster.redis.kill();
+    replica.promote();
+    cluster.lead_to(replica);
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+/// Split brain: one gateway still reaches the old master, but not Postgres; the other follows a
+/// replica that was promoted. Both work for accounts whose credits are nearly spent.
+async fn a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let line = CutProxy::before(cluster.redis.address()).await;
+    let replica = Redis::replica_of(line.address());
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    line.set(Flow::Open, Flow::Stalled);
+    cluster.members[0].to_postgres.part();
+    cluster.some_time(200, 600).await;
+    replica.promote();
+    cluster.members[1].to_redis.lead_to(replica.address());
+    load.gateway_serves_within(1, 2, BACK_WITHIN).await;
+    // The other's lease has run out: whatever it still did before, it does nothing now.
+    let quiet = Instant::now();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let served = cluster.upstream.served();
+    let mut later = served.iter().filter(|call| call.at > quiet);
+    let by_the_old = later.find(|call| gateway_of(call.client, 2) == 0);
+    assert!(by_the_old.is_none(), "{by_the_old:?}");
+    cluster.members[0].to_postgres.mend();
+    cluster.lead_to(replica);
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}

@@ -1,0 +1,191 @@
+//! Faults at random, one after the other, for as long as one likes: `make torture MINUTES=n`. In a
+//! plain test run it is short.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan};
+use crate::support::random::{Random, seed};
+use crate::support::servers::{Flow, Persistence};
+
+/// How long one cluster is tortured before all that it did is looked at.
+const ROUND: Duration = Duration::from_secs(30);
+
+/// What a plain test run does, for each mode.
+const SHORT_ROUND: Duration = Duration::from_secs(6);
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    KillGateway,
+    PauseGateway,
+    RestartGateway,
+    KillRedis,
+    PauseRedis,
+    FlushAll,
+    ScriptFlush,
+    OldCopy,
+    KillPostgres,
+    PausePostgres,
+    CutLines,
+    PartRedis,
+    PartPostgres,
+    LoseAnswers,
+    LateRequests,
+}
+
+/// Single faults: whatever comes of them, nothing may be lost.
+const FAULTS: [Fault; 15] = [
+    Fault::KillGateway,
+    Fault::PauseGateway,
+    Fault::RestartGateway,
+    Fault::KillRedis,
+    Fault::PauseRedis,
+    Fault::FlushAll,
+    Fault::ScriptFlush,
+    Fault::OldCopy,
+    Fault::KillPostgres,
+    Fault::PausePostgres,
+    Fault::CutLines,
+    Fault::PartRedis,
+    Fault::PartPostgres,
+    Fault::LoseAnswers,
+    Fault::LateRequests,
+];
+
+/// What was survived so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Survived {
+    faults: usize,
+    calls: usize,
+    entries: usize,
+    in_flight_at_kills: usize,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_at_random_lose_nothing() {
+    let seed = seed();
+    let mut random = Random::of(seed);
+    let minutes = std::env::var("FAREBOX_TORTURE_MINUTES").ok();
+    let minutes: Option<u64> = minutes.map(|minutes| minutes.parse().expect("whole minutes"));
+    let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+    let round = if minutes.is_some() { ROUND } else { SHORT_ROUND };
+    let mut survived = Survived::default();
+    for number in 0.. {
+        let go_on = end.map_or(number < 2, |end| Instant::now() < end);
+        if !go_on {
+            break;
+        }
+        let durability = [Durability::Strict, Durability::Relaxed][number % 2];
+        torture(durability, round, random.fork(), &mut survived).await;
+        let Survived { faults, calls, entries, in_flight_at_kills } = survived;
+        println!(
+            "FAREBOX_SEED={seed}: {faults} faults survived, {calls} calls made, {entries} entries \
+             checked, 0 lost ({in_flight_at_kills} in flight in a gateway that was killed)"
+        );
+    }
+}
+
+/// One cluster, until `time` is over; then all of it is checked.
+async fn torture(durability: Durability, time: Duration, random: Random, survived: &mut Survived) {
+    let mut random = random;
+    let persistence = random.one_of(&[Persistence::None, Persistence::Aof]);
+    let gateways = 2 + random.below(2);
+    let plan = Plan { persistence, random: Some(random), ..Plan::new(durability, gateways) };
+    let mut cluster = Cluster::of(&plan).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        cluster.some_time(20, 800).await;
+        let fault = cluster.random.one_of(&FAULTS);
+        // Said before it is done: what fails is the last one.
+        eprintln!("{durability:?}, {persistence:?}, {gateways} gateways: {fault:?}");
+        inflict(&mut cluster, fault).await;
+        load.serves_within(BACK_WITHIN).await;
+        survived.faults += 1;
+    }
+    let calls = load.stop().await;
+    let checked = cluster.check(&calls).await;
+    survived.calls += checked.calls;
+    survived.entries += checked.entries;
+    survived.in_flight_at_kills += checked.in_flight_at_kills;
+}
+
+/// Does it, and undoes it.
+async fn inflict(cluster: &mut Cluster, fault: Fault) {
+    let victim = cluster.any_gateway();
+    match fault {
+        Fault::KillGateway => {
+            cluster.kill_gateway(victim);
+            cluster.some_time(1, 1500).await;
+            cluster.restart_gateway(victim);
+        }
+        Fault::PauseGateway => {
+            cluster.members[victim].pause();
+            cluster.some_time(100, 5000).await;
+            cluster.members[victim].resume();
+        }
+        Fault::RestartGateway => {
+            cluster.stop_gateway(victim);
+            cluster.restart_gateway(victim);
+        }
+        Fault::KillRedis => {
+            cluster.redis.kill();
+            cluster.some_time(1, 2000).await;
+            cluster.redis.restart();
+        }
+        Fault::PauseRedis => {
+            cluster.redis.pause();
+            cluster.some_time(100, 5000).await;
+            cluster.redis.resume();
+        }
+        Fault::FlushAll => cluster.redis.flush_all(),
+        Fault::ScriptFlush => cluster.redis.script_flush(),
+        Fault::OldCopy => old_copy(cluster).await,
+        Fault::KillPostgres => {
+            cluster.postgres.kill();
+            cluster.some_time(1, 2000).await;
+            cluster.postgres.restart();
+        }
+        Fault::PausePostgres => {
+            cluster.postgres.pause();
+            cluster.some_time(100, 5000).await;
+            cluster.postgres.resume();
+        }
+        Fault::CutLines => {
+            cluster.members[victim].to_redis.cut();
+            cluster.members[victim].to_postgres.cut();
+        }
+        Fault::PartRedis => {
+            cluster.members[victim].to_redis.part();
+            cluster.some_time(10, 4000).await;
+            cluster.members[victim].to_redis.mend();
+        }
+        Fault::PartPostgres => {
+            cluster.members[victim].to_postgres.part();
+            cluster.some_time(10, 4000).await;
+            cluster.members[victim].to_postgres.mend();
+        }
+        Fault::LoseAnswers => {
+            cluster.members[victim].to_redis.set(Flow::Open, Flow::Lost);
+            cluster.some_time(10, 1500).await;
+            cluster.members[victim].to_redis.mend();
+        }
+        Fault::LateRequests => {
+            cluster.members[victim].to_redis.delay_connections();
+            cluster.some_time(100, 6000).await;
+            cluster.members[victim].to_redis.mend();
+        }
+    }
+}
+
+/// Back to what Redis had a moment ago; where it keeps a log of its own, that log is its copy.
+async fn old_copy(cluster: &mut Cluster) {
+    if cluster.persistence == Persistence::None {
+        let old = cluster.redis.snapshot();
+        cluster.some_time(50, 1000).await;
+        cluster.redis.restart_from(&old);
+    } else {
+        cluster.redis.kill();
+        cluster.redis.restart();
+    }
+}

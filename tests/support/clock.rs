@@ -1,0 +1,53 @@
+//! A wall clock that can be moved while a process goes by it, with libfaketime. The process's
+//! monotonic clock stays as it is.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+/// The clock of the processes that were started with [`Clock::env`].
+pub struct Clock {
+    _folder: TempDir,
+    offset: PathBuf,
+}
+
+impl Clock {
+    /// As the machine's.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Postgres runs as another user.
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).unwrap();
+        let clock = Self { offset: folder.path().join("offset"), _folder: folder };
+        clock.is_off_by("+0");
+        clock
+    }
+
+    /// Moves it away from the machine's, by such as `+3d` or `-50m`.
+    pub fn is_off_by(&self, offset: &str) {
+        // Read at any moment: never half written.
+        let new = self.offset.with_extension("new");
+        std::fs::write(&new, format!("{offset}\n")).unwrap();
+        std::fs::rename(&new, &self.offset).unwrap();
+    }
+
+    /// What a process needs to go by it.
+    pub fn env(&self) -> Vec<(String, String)> {
+        let text = |path: PathBuf| path.into_os_string().into_string().unwrap();
+        let env = [
+            ("LD_PRELOAD", text(libfaketime())),
+            ("FAKETIME_TIMESTAMP_FILE", text(self.offset.clone())),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ];
+        env.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+}
+
+fn libfaketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path());
+    let found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+    let found = found.into_iter().find(|library| library.exists());
+    found.expect("libfaketime is missing: scripts/setup.sh test installs it")
+}

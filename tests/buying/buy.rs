@@ -5,11 +5,32 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::backend::{Backend, on_both_ledgers};
 use crate::http::Answer;
 use crate::sdk::Sdk;
 use crate::shop::{Shop, config};
 use crate::support::stripe::{Fault, Stripe};
 use crate::support::{Upstream, token};
+
+on_both_ledgers!(
+    a_purchase_is_a_checkout_session_that_says_who_buys_what,
+    every_request_is_one_that_stripe_s_own_types_allow,
+    the_options_of_the_checkout_page_are_passed_on,
+    one_account_is_one_customer_of_stripe,
+    a_customer_that_was_deleted_at_stripe_stops_nobody_from_buying,
+    a_pack_with_a_price_of_its_own_is_sold_at_it,
+    accounts_of_every_length_and_shape_can_buy,
+    what_cannot_be_bought_is_refused_before_stripe_hears_of_it,
+    a_refusal_for_want_of_credits_creates_nothing_at_stripe,
+    a_service_key_buys_for_the_account_that_it_names,
+    stripe_s_failures_are_a_clear_problem_and_the_next_try_may_succeed,
+    a_stripe_that_does_not_answer_is_a_problem_in_bounded_time_and_stops_no_call,
+    a_stripe_that_cannot_be_reached_is_a_problem,
+    a_retry_within_one_purchase_makes_one_session,
+    two_purchases_are_two_sessions,
+    without_stripe_packs_are_shown_and_not_sold,
+    the_routes_of_buying_are_described_and_their_problems_are_told_in_french,
+);
 
 const SESSIONS: &str = "/v1/checkout/sessions";
 
@@ -26,9 +47,8 @@ fn problem(answer: &Answer, statuses: &[u16]) -> Value {
     body
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_purchase_is_a_checkout_session_that_says_who_buys_what() {
-    let shop = Shop::open().await;
+async fn a_purchase_is_a_checkout_session_that_says_who_buys_what(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let bought = shop.try_buy("alice", "pack-500").await.expect(200);
     let url = bought["checkout_url"].as_str().unwrap();
     assert!(url.starts_with("https://checkout.stripe.com/"), "{bought}");
@@ -62,8 +82,7 @@ async fn a_purchase_is_a_checkout_session_that_says_who_buys_what() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_request_is_one_that_stripe_s_own_types_allow() {
+async fn every_request_is_one_that_stripe_s_own_types_allow(backend: Backend) {
     let lines = r#"
 [stripe.checkout]
 automatic_tax = true
@@ -71,7 +90,7 @@ invoice_creation = true
 allow_promotion_codes = true
 locale = "fr"
 "#;
-    let shop = Shop::open_with(lines).await;
+    let shop = Shop::open_with(backend, lines).await;
     shop.bought("alice").await;
     shop.bought("alice").await;
     let mut sdk = Sdk::start();
@@ -92,8 +111,7 @@ locale = "fr"
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_options_of_the_checkout_page_are_passed_on() {
+async fn the_options_of_the_checkout_page_are_passed_on(backend: Backend) {
     let lines = r#"
 [stripe.checkout]
 automatic_tax = true
@@ -101,7 +119,7 @@ invoice_creation = true
 allow_promotion_codes = true
 locale = "pt-BR"
 "#;
-    let shop = Shop::open_with(lines).await;
+    let shop = Shop::open_with(backend, lines).await;
     let session = shop.stripe.get(&shop.buy("alice", "pack-500").await);
     assert_eq!(session["automatic_tax"]["enabled"], true, "{session}");
     assert_eq!(session["invoice_creation"]["enabled"], true);
@@ -114,9 +132,8 @@ locale = "pt-BR"
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_account_is_one_customer_of_stripe() {
-    let mut shop = Shop::open().await;
+async fn one_account_is_one_customer_of_stripe(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     let customer = |shop: &Shop, session: &str| shop.stripe.get(session)["customer"].clone();
     let first = shop.bought("alice").await;
     let alice = customer(&shop, &first);
@@ -131,9 +148,8 @@ async fn one_account_is_one_customer_of_stripe() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_customer_that_was_deleted_at_stripe_stops_nobody_from_buying() {
-    let shop = Shop::open().await;
+async fn a_customer_that_was_deleted_at_stripe_stops_nobody_from_buying(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.bought("alice").await;
     let customer = shop.stripe.get(&session)["customer"].as_str().unwrap().to_owned();
     shop.stripe.change(&customer, json!({ "deleted": true }));
@@ -141,8 +157,7 @@ async fn a_customer_that_was_deleted_at_stripe_stops_nobody_from_buying() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pack_with_a_price_of_its_own_is_sold_at_it() {
+async fn a_pack_with_a_price_of_its_own_is_sold_at_it(backend: Backend) {
     let stripe = Stripe::start().await;
     let product = stripe.ask("POST", "/v1/products", "name=Pack");
     let product = product["id"].as_str().unwrap();
@@ -152,7 +167,7 @@ async fn a_pack_with_a_price_of_its_own_is_sold_at_it() {
     let text = config(&upstream, &stripe, "");
     let text = text
         .replace("id = \"pack-500\"", &format!("id = \"pack-500\"\nstripe_price = \"{price}\""));
-    let shop = Shop::open_on(stripe, upstream, text);
+    let shop = Shop::open_on(backend, stripe, upstream, text);
     shop.bought("alice").await;
     let asked = shop.stripe.asked_for("POST", SESSIONS);
     let line = &asked[0].parameters["line_items"][0];
@@ -161,9 +176,8 @@ async fn a_pack_with_a_price_of_its_own_is_sold_at_it() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn accounts_of_every_length_and_shape_can_buy() {
-    let shop = Shop::open().await;
+async fn accounts_of_every_length_and_shape_can_buy(backend: Backend) {
+    let shop = Shop::open(backend).await;
     // Stripe's client_reference_id ends at 200 characters, an account id at 255.
     let long = "x".repeat(255);
     for account in ["a", "org/team:42%&=[0]+\"'", "user@example.com", &long] {
@@ -180,9 +194,8 @@ async fn accounts_of_every_length_and_shape_can_buy() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_bought_is_refused_before_stripe_hears_of_it() {
-    let shop = Shop::open().await;
+async fn what_cannot_be_bought_is_refused_before_stripe_hears_of_it(backend: Backend) {
+    let shop = Shop::open(backend).await;
     problem(&shop.try_buy("alice", "pack-7").await, &[400, 404]);
     problem(&shop.try_buy("alice", "").await, &[400, 404]);
     for body in ["", "{}", "[]", r#"{"pack":500}"#, "{", r#"{"pack":null}"#] {
@@ -199,9 +212,8 @@ async fn what_cannot_be_bought_is_refused_before_stripe_hears_of_it() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_for_want_of_credits_creates_nothing_at_stripe() {
-    let shop = Shop::open().await;
+async fn a_refusal_for_want_of_credits_creates_nothing_at_stripe(backend: Backend) {
+    let shop = Shop::open(backend).await;
     for _ in 0..5 {
         let refused = shop.call("alice").await.problem(402, "INSUFFICIENT_CREDITS");
         assert_eq!(refused["packs"].as_array().unwrap().len(), 2, "{refused}");
@@ -210,9 +222,8 @@ async fn a_refusal_for_want_of_credits_creates_nothing_at_stripe() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_key_buys_for_the_account_that_it_names() {
-    let shop = Shop::open().await;
+async fn a_service_key_buys_for_the_account_that_it_names(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let key = |service: bool| {
         let body = json!({ "name": "backend", "service": service }).to_string();
         let gateway = &shop.gateway;
@@ -232,9 +243,8 @@ async fn a_service_key_buys_for_the_account_that_it_names() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stripe_s_failures_are_a_clear_problem_and_the_next_try_may_succeed() {
-    let shop = Shop::open().await;
+async fn stripe_s_failures_are_a_clear_problem_and_the_next_try_may_succeed(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let faults = [
         Fault::Status(500),
         Fault::Status(503),
@@ -263,9 +273,10 @@ async fn stripe_s_failures_are_a_clear_problem_and_the_next_try_may_succeed() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stripe_that_does_not_answer_is_a_problem_in_bounded_time_and_stops_no_call() {
-    let shop = Shop::open().await;
+async fn a_stripe_that_does_not_answer_is_a_problem_in_bounded_time_and_stops_no_call(
+    backend: Backend,
+) {
+    let shop = Shop::open(backend).await;
     shop.gateway.grant("alice", 100, "gift").await;
     shop.stripe.fail("/", Fault::Slow(Duration::from_secs(100)));
     let started = Instant::now();
@@ -282,19 +293,18 @@ async fn a_stripe_that_does_not_answer_is_a_problem_in_bounded_time_and_stops_no
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stripe_that_cannot_be_reached_is_a_problem() {
+async fn a_stripe_that_cannot_be_reached_is_a_problem(backend: Backend) {
     let (stripe, upstream) = (Stripe::start().await, Upstream::canned().await);
     let text = config(&upstream, &stripe, "");
     let closed = format!("http://127.0.0.1:{}", crate::process::free_port());
-    let shop = Shop::open_on(stripe.clone(), upstream, text.replace(&stripe.api_base(), &closed));
+    let shop =
+        Shop::open_on(backend, stripe.clone(), upstream, text.replace(&stripe.api_base(), &closed));
     problem(&shop.try_buy("alice", "pack-500").await, &[502, 503]);
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retry_within_one_purchase_makes_one_session() {
-    let shop = Shop::open().await;
+async fn a_retry_within_one_purchase_makes_one_session(backend: Backend) {
+    let shop = Shop::open(backend).await;
     // The session is made, and the answer is lost: whoever asks again with the same key gets it.
     shop.stripe.fail_next(SESSIONS, Fault::CutAfter, 1);
     let answer = shop.try_buy("alice", "pack-500").await;
@@ -308,9 +318,8 @@ async fn a_retry_within_one_purchase_makes_one_session() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_purchases_are_two_sessions() {
-    let shop = Shop::open().await;
+async fn two_purchases_are_two_sessions(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let (first, second) =
         tokio::join!(shop.buy("alice", "pack-500"), shop.buy("alice", "pack-500"));
     assert_ne!(first, second);
@@ -321,12 +330,11 @@ async fn two_purchases_are_two_sessions() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_stripe_packs_are_shown_and_not_sold() {
+async fn without_stripe_packs_are_shown_and_not_sold(backend: Backend) {
     let (stripe, upstream) = (Stripe::start().await, Upstream::canned().await);
     let text = config(&upstream, &stripe, "");
     let (text, _) = text.split_once("[stripe]").unwrap();
-    let shop = Shop::open_on(stripe, upstream, text.to_owned());
+    let shop = Shop::open_on(backend, stripe, upstream, text.to_owned());
     let packs = shop.gateway.client.get(shop.gateway.url("/credits/packs")).send().await.unwrap();
     assert_eq!(packs.json::<Value>().await.unwrap().as_array().unwrap().len(), 2);
     let refused = shop.try_buy("alice", "pack-500").await;
@@ -338,9 +346,10 @@ async fn without_stripe_packs_are_shown_and_not_sold() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_routes_of_buying_are_described_and_their_problems_are_told_in_french() {
-    let shop = Shop::open().await;
+async fn the_routes_of_buying_are_described_and_their_problems_are_told_in_french(
+    backend: Backend,
+) {
+    let shop = Shop::open(backend).await;
     let url = shop.gateway.url("/credits/openapi.json");
     let described = Answer::of(shop.gateway.client.get(url)).await.expect(200);
     // A path stands below the server's address, its own or the common one.

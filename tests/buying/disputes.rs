@@ -1,14 +1,24 @@
 //! What banks take back, return or only ask about; and accounts that wait for them, frozen.
 
+use crate::backend::{Backend, on_both_ledgers};
 use crate::http::Answer;
 use crate::shop::{PRICE, Shop};
 use crate::support::eventually;
 
+on_both_ledgers!(
+    what_the_bank_takes_is_taken_back_and_returned_when_it_is_won,
+    what_is_lost_stays_lost,
+    an_inquiry_that_is_closed_costs_nothing,
+    a_disputing_account_is_frozen_and_thaws_when_it_is_won,
+    what_a_frozen_account_loses_is_taken_back,
+    an_account_thaws_when_the_last_of_its_disputes_is_won,
+    what_is_refunded_and_disputed_is_taken_back_once,
+);
+
 const FREEZE: &str = r#"on_dispute = "freeze""#;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_bank_takes_is_taken_back_and_returned_when_it_is_won() {
-    let shop = Shop::open().await;
+async fn what_the_bank_takes_is_taken_back_and_returned_when_it_is_won(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.bought("alice").await;
     let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
     shop.deliver_all(&opened).await;
@@ -25,9 +35,8 @@ async fn what_the_bank_takes_is_taken_back_and_returned_when_it_is_won() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_lost_stays_lost() {
-    let shop = Shop::open().await;
+async fn what_is_lost_stays_lost(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.bought("alice").await;
     let (dispute, opened) = shop.stripe.dispute(&session, PRICE / 2);
     shop.deliver_all(&opened).await;
@@ -40,10 +49,9 @@ async fn what_is_lost_stays_lost() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_inquiry_that_is_closed_costs_nothing() {
+async fn an_inquiry_that_is_closed_costs_nothing(backend: Backend) {
     for lines in ["", FREEZE] {
-        let shop = Shop::open_with(lines).await;
+        let shop = Shop::open_with(backend, lines).await;
         let session = shop.bought("alice").await;
         let (inquiry, asked) = shop.stripe.inquire(&session, PRICE);
         shop.deliver_all(&asked).await;
@@ -55,9 +63,8 @@ async fn an_inquiry_that_is_closed_costs_nothing() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disputing_account_is_frozen_and_thaws_when_it_is_won() {
-    let mut shop = Shop::open_with(FREEZE).await;
+async fn a_disputing_account_is_frozen_and_thaws_when_it_is_won(backend: Backend) {
+    let mut shop = Shop::open_with(backend, FREEZE).await;
     let session = shop.bought("alice").await;
     shop.bought("bob").await;
     let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
@@ -99,9 +106,8 @@ async fn a_disputing_account_is_frozen_and_thaws_when_it_is_won() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_frozen_account_loses_is_taken_back() {
-    let shop = Shop::open_with(FREEZE).await;
+async fn what_a_frozen_account_loses_is_taken_back(backend: Backend) {
+    let shop = Shop::open_with(backend, FREEZE).await;
     let session = shop.bought("alice").await;
     let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
     shop.deliver_all(&opened).await;
@@ -115,9 +121,8 @@ async fn what_a_frozen_account_loses_is_taken_back() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_thaws_when_the_last_of_its_disputes_is_won() {
-    let shop = Shop::open_with(FREEZE).await;
+async fn an_account_thaws_when_the_last_of_its_disputes_is_won(backend: Backend) {
+    let shop = Shop::open_with(backend, FREEZE).await;
     let (one, two) = (shop.bought("alice").await, shop.bought("alice").await);
     let (first, opened) = shop.stripe.dispute(&one, PRICE);
     shop.deliver_all(&opened).await;
@@ -132,10 +137,9 @@ async fn an_account_thaws_when_the_last_of_its_disputes_is_won() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_refunded_and_disputed_is_taken_back_once() {
+async fn what_is_refunded_and_disputed_is_taken_back_once(backend: Backend) {
     for refunded_first in [true, false] {
-        let shop = Shop::open().await;
+        let shop = Shop::open(backend).await;
         shop.gateway.grant("alice", 300, "gift").await;
         let session = shop.bought("alice").await;
         // The seller gives it back while the bank takes it too: the credits were one purchase.

@@ -1,46 +1,43 @@
 //! A ledger that cannot write, a gateway that dies: Stripe sends again, and nothing is lost.
 
-use std::process::Command;
 use std::time::Duration;
 
-use crate::process::Process;
+use crate::backend::{Backend, on_both_ledgers};
 use crate::shop::{PRICE, Shop, WEBHOOK_SECRET};
 use crate::support::eventually;
 use crate::support::stripe::event::VERSION;
 use crate::support::stripe::{books, signature};
 
-/// Lets a process write no byte beyond `limit` in any file, as if its disk were full.
-fn limit_files(process: &Process, limit: &str) {
-    let pid = process.pid().to_string();
-    let fsize = format!("--fsize={limit}:unlimited");
-    let output = Command::new("prlimit").args(["--pid", &pid, &fsize]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
+on_both_ledgers!(
+    an_event_that_could_not_be_stored_is_refused_and_its_retry_is_applied,
+    what_was_stored_before_a_crash_is_applied_after_it,
+    events_under_way_when_the_gateway_is_stopped_are_whole_or_refused,
+    webhooks_do_not_need_stripe_s_api_to_be_there,
+);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_that_could_not_be_stored_is_refused_and_its_retry_is_applied() {
-    let shop = Shop::open().await;
+async fn an_event_that_could_not_be_stored_is_refused_and_its_retry_is_applied(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     let paid = shop.stripe.pay(&session).pop().unwrap();
-    limit_files(&shop.gateway, "1");
+    shop.fail_writes();
     for _ in 0..3 {
         let answer = shop.deliver(&paid).await;
         assert!(answer.status.as_u16() >= 500, "{} {}", answer.status, answer.text);
     }
     let sale = shop.try_buy("alice", "pack-500").await;
     assert!(sale.status == 200 || sale.status.as_u16() >= 500, "{}", sale.text);
+    shop.mend_writes().await;
     assert_eq!(shop.balance("alice").await, 0);
-    limit_files(&shop.gateway, "unlimited");
     let taken = eventually(async || shop.deliver(&paid).await.status == 200);
     assert!(taken.await, "{}", shop.gateway.stderr());
     shop.expect_lines("alice", &[("grant", 500.0)]).await;
     // A refund, the same way.
     let (_, refunded) = shop.stripe.refund(&session, 3950);
-    limit_files(&shop.gateway, "1");
+    shop.fail_writes();
     for event in &refunded[..2] {
         assert!(shop.deliver(event).await.status.as_u16() >= 500, "{}", event.kind);
     }
-    limit_files(&shop.gateway, "unlimited");
+    shop.mend_writes().await;
     for event in &refunded[..2] {
         let taken = eventually(async || shop.deliver(event).await.status == 200);
         assert!(taken.await, "{}", shop.gateway.stderr());
@@ -49,9 +46,8 @@ async fn an_event_that_could_not_be_stored_is_refused_and_its_retry_is_applied()
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_stored_before_a_crash_is_applied_after_it() {
-    let mut shop = Shop::open().await;
+async fn what_was_stored_before_a_crash_is_applied_after_it(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     for round in 0..5 {
         let account = format!("buyer-{round}");
         let session = shop.buy(&account, "pack-500").await;
@@ -67,9 +63,8 @@ async fn what_was_stored_before_a_crash_is_applied_after_it() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_under_way_when_the_gateway_is_stopped_are_whole_or_refused() {
-    let mut shop = Shop::open().await;
+async fn events_under_way_when_the_gateway_is_stopped_are_whole_or_refused(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     let mut paid = Vec::new();
     for n in 0..16 {
         let session = shop.buy(&format!("buyer-{n}"), "pack-500").await;
@@ -100,9 +95,8 @@ async fn events_under_way_when_the_gateway_is_stopped_are_whole_or_refused() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn webhooks_do_not_need_stripe_s_api_to_be_there() {
-    let shop = Shop::open().await;
+async fn webhooks_do_not_need_stripe_s_api_to_be_there(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     shop.stripe.fail("/", crate::support::stripe::Fault::Status(500));
     shop.deliver_all(&shop.stripe.pay(&session)).await;

@@ -2,17 +2,29 @@
 
 use serde_json::json;
 
+use crate::backend::{Backend, on_both_ledgers};
 use crate::process::{fails, ok};
 use crate::shop::{PRICE, Shop};
+use crate::support::eventually;
 use crate::support::stripe::{Fault, books};
+
+on_both_ledgers!(
+    a_purchase_and_a_refund_whose_webhooks_were_lost_are_applied_once,
+    disputes_whose_webhooks_were_lost_are_applied_once,
+    frozen_accounts_whose_webhooks_were_lost_are_right_again,
+    it_looks_back_as_far_as_it_is_told_over_all_pages,
+    it_needs_no_running_gateway,
+    sales_of_others_are_left_alone,
+    it_races_the_webhooks_and_nothing_is_applied_twice,
+    a_failing_stripe_is_said_and_changes_nothing,
+);
 
 fn reconcile(shop: &Shop, since: &str) -> String {
     ok(shop.folder.path(), &["stripe", "reconcile", "--since", since])
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_purchase_and_a_refund_whose_webhooks_were_lost_are_applied_once() {
-    let mut shop = Shop::open().await;
+async fn a_purchase_and_a_refund_whose_webhooks_were_lost_are_applied_once(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     // Heard of whole; heard of in part; not at all.
     let whole = shop.bought("whole").await;
     shop.deliver_all(&shop.stripe.refund(&whole, 1975).1).await;
@@ -53,9 +65,91 @@ async fn a_purchase_and_a_refund_whose_webhooks_were_lost_are_applied_once() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_looks_back_as_far_as_it_is_told_over_all_pages() {
-    let shop = Shop::open().await;
+async fn disputes_whose_webhooks_were_lost_are_applied_once(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
+    let (grant, taken, given) = (("grant", 500.0), ("clawback", -500.0), ("reinstatement", 500.0));
+    let mut late = Vec::new();
+    // The sale was heard of, the dispute was not.
+    for account in ["open", "won", "lost", "asked"] {
+        let session = shop.bought(account).await;
+        let dispute = if account == "asked" {
+            shop.stripe.inquire(&session, PRICE)
+        } else {
+            shop.stripe.dispute(&session, PRICE)
+        };
+        late.extend(dispute.1);
+        match account {
+            "won" => late.extend(shop.stripe.win(&dispute.0)),
+            "lost" => late.extend(shop.stripe.lose(&dispute.0)),
+            _ => {}
+        }
+    }
+    // How it began was heard of, how it ended was not.
+    let session = shop.bought("returned").await;
+    let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
+    shop.deliver_all(&opened).await;
+    shop.expect_lines("returned", &[grant, taken]).await;
+    late.extend(shop.stripe.win(&dispute));
+    // Nothing was heard of, not even the sale.
+    let session = shop.buy("silent", "pack-500").await;
+    late.extend(shop.stripe.pay(&session));
+    late.extend(shop.stripe.dispute(&session, PRICE / 2).1);
+
+    let settled = async |shop: &Shop| {
+        for (account, lines) in [
+            ("open", &[grant, taken][..]),
+            ("won", &[grant]),
+            ("lost", &[grant, taken]),
+            ("asked", &[grant]),
+            ("returned", &[grant, taken, given]),
+            ("silent", &[grant, ("clawback", -250.0)]),
+        ] {
+            shop.expect_lines(account, lines).await;
+        }
+    };
+    let said = reconcile(&shop, "1h");
+    assert!(said.contains("6 disputes"), "{said}");
+    settled(&shop).await;
+    reconcile(&shop, "1h");
+    settled(&shop).await;
+    // The webhooks were not lost, only late.
+    shop.deliver_all(&late).await;
+    shop.bought("after").await;
+    settled(&shop).await;
+    shop.crash();
+    reconcile(&shop, "1h");
+    settled(&shop).await;
+    shop.close().await;
+}
+
+async fn frozen_accounts_whose_webhooks_were_lost_are_right_again(backend: Backend) {
+    let shop = Shop::open_with(backend, r#"on_dispute = "freeze""#).await;
+    let session = shop.bought("open").await;
+    shop.stripe.dispute(&session, PRICE);
+    let session = shop.bought("lost").await;
+    let (lost, opened) = shop.stripe.dispute(&session, PRICE);
+    shop.deliver_all(&opened).await;
+    let session = shop.bought("won").await;
+    let (won, opened) = shop.stripe.dispute(&session, PRICE);
+    shop.deliver_all(&opened).await;
+    for account in ["lost", "won"] {
+        let frozen = eventually(async || shop.call(account).await.status == 403);
+        assert!(frozen.await, "{account}: {}", shop.call(account).await.text);
+    }
+    shop.call("open").await.expect(200);
+    shop.stripe.lose(&lost);
+    shop.stripe.win(&won);
+    for _ in 0..2 {
+        reconcile(&shop, "1h");
+        shop.call("open").await.problem(403, "ACCOUNT_FROZEN");
+        shop.call("won").await.expect(200);
+        shop.expect_lines("lost", &[("grant", 500.0), ("clawback", -500.0)]).await;
+    }
+    shop.close().await;
+}
+
+async fn it_looks_back_as_far_as_it_is_told_over_all_pages(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let mut sessions = Vec::new();
     for n in 0..130 {
         let session = shop.buy(&format!("buyer-{n}"), "pack-500").await;
@@ -75,9 +169,21 @@ async fn it_looks_back_as_far_as_it_is_told_over_all_pages() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sales_of_others_are_left_alone() {
-    let shop = Shop::open().await;
+async fn it_needs_no_running_gateway(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
+    let session = shop.buy("alice", "pack-500").await;
+    shop.gateway.kill();
+    shop.stripe.pay(&session);
+    shop.stripe.refund(&session, 3950);
+    reconcile(&shop, "1h");
+    reconcile(&shop, "1h");
+    shop.restart();
+    shop.expect_lines("alice", &[("grant", 500.0), ("clawback", -250.0)]).await;
+    shop.close().await;
+}
+
+async fn sales_of_others_are_left_alone(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let form = "mode=payment&success_url=https://other.example.com/&client_reference_id=alice\
         &line_items[0][quantity]=1&line_items[0][price_data][currency]=eur\
         &line_items[0][price_data][unit_amount]=7900\
@@ -92,9 +198,8 @@ async fn sales_of_others_are_left_alone() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_races_the_webhooks_and_nothing_is_applied_twice() {
-    let shop = Shop::open().await;
+async fn it_races_the_webhooks_and_nothing_is_applied_twice(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let mut events = Vec::new();
     for n in 0..12 {
         let session = shop.buy(&format!("buyer-{n}"), "pack-500").await;
@@ -120,9 +225,8 @@ async fn it_races_the_webhooks_and_nothing_is_applied_twice() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_stripe_is_said_and_changes_nothing() {
-    let shop = Shop::open().await;
+async fn a_failing_stripe_is_said_and_changes_nothing(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     shop.stripe.pay(&session);
     let command = ["stripe", "reconcile", "--since", "1h"];

@@ -1,5 +1,7 @@
 //! Buying credits: `farebox serve` in a process of its own, with a Stripe on a socket beside it
 //! (`support/stripe`) that is as strict as the real one, and events signed as Stripe signs them.
+//! What concerns the ledger runs on both of them (`backend`): each test below is
+//! `…::embedded::…` and `…::redis::…`.
 //!
 //! What users of others report about webhooks, refunds and disputes, and what shows that it does
 //! not happen here:
@@ -18,6 +20,7 @@ mod support;
 
 use support::{http, process};
 
+mod backend;
 mod sdk;
 mod shop;
 

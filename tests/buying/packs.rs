@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::backend::Backend;
 use crate::process::{fails, ok};
 use crate::sdk::Sdk;
 use crate::shop::{Shop, config};
@@ -247,7 +248,7 @@ async fn what_it_made_is_what_is_sold() {
     let text = config(&upstream, &stripe, "");
     let text = text
         .replace("id = \"pack-500\"", &format!("id = \"pack-500\"\nstripe_price = \"{price}\""));
-    let shop = Shop::open_on(stripe, upstream, text);
+    let shop = Shop::open_on(Backend::Embedded, stripe, upstream, text);
     let session = shop.bought("alice").await;
     assert_eq!(shop.stripe.line_items(&session)[0]["price"]["id"], price.as_str());
     shop.close().await;

@@ -2,12 +2,25 @@
 
 use serde_json::json;
 
+use crate::backend::{Backend, on_both_ledgers};
 use crate::shop::{PRICE, Shop};
+use crate::support::random::Random;
 use crate::support::stripe::event::VERSIONS;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_of_the_money_takes_half_of_the_credits() {
-    let shop = Shop::open().await;
+on_both_ledgers!(
+    half_of_the_money_takes_half_of_the_credits,
+    a_refund_counts_once_under_both_of_its_names,
+    either_name_of_a_refund_is_enough,
+    refunds_in_odd_parts_take_back_all_and_no_more,
+    a_refund_of_what_was_spent_is_a_debt_that_the_next_purchase_pays_first,
+    a_refund_that_comes_before_its_purchase_is_not_forgotten,
+    a_refund_that_the_bank_sends_back_returns_its_credits,
+    refunds_beside_one_that_failed_count_in_any_order,
+    amounts_that_make_no_sense_mint_nothing,
+);
+
+async fn half_of_the_money_takes_half_of_the_credits(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.bought("alice").await;
     shop.deliver_all(&shop.stripe.refund(&session, 3950).1).await;
     shop.expect_lines("alice", &[("grant", 500.0), ("clawback", -250.0)]).await;
@@ -17,10 +30,9 @@ async fn half_of_the_money_takes_half_of_the_credits() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refund_counts_once_under_both_of_its_names() {
+async fn a_refund_counts_once_under_both_of_its_names(backend: Backend) {
     for version in VERSIONS {
-        let shop = Shop::open().await;
+        let shop = Shop::open(backend).await;
         let session = shop.bought("alice").await;
         let (_, first) = shop.stripe.refund(&session, 1975);
         let (_, second) = shop.stripe.refund(&session, 1975);
@@ -45,10 +57,9 @@ async fn a_refund_counts_once_under_both_of_its_names() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn either_name_of_a_refund_is_enough() {
+async fn either_name_of_a_refund_is_enough(backend: Backend) {
     for version in VERSIONS {
-        let shop = Shop::open().await;
+        let shop = Shop::open(backend).await;
         for (account, kept) in [("created", "refund.created"), ("refunded", "charge.refunded")] {
             let session = shop.bought(account).await;
             let (_, events) = shop.stripe.refund(&session, 3950);
@@ -60,9 +71,8 @@ async fn either_name_of_a_refund_is_enough() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refunds_in_odd_parts_take_back_all_and_no_more() {
-    let shop = Shop::open().await;
+async fn refunds_in_odd_parts_take_back_all_and_no_more(backend: Backend) {
+    let shop = Shop::open(backend).await;
     // 100 credits for 19.00: a cent is 0.0526… credits.
     let session = shop.buy("alice", "pack-100").await;
     shop.deliver_all(&shop.stripe.pay(&session)).await;
@@ -75,9 +85,8 @@ async fn refunds_in_odd_parts_take_back_all_and_no_more() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refund_of_what_was_spent_is_a_debt_that_the_next_purchase_pays_first() {
-    let shop = Shop::open().await;
+async fn a_refund_of_what_was_spent_is_a_debt_that_the_next_purchase_pays_first(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.bought("alice").await;
     let key = r#"{"credits":-480,"id":"spent","reason":"as if by calls"}"#;
     let path = "/admin/accounts/alice/adjustments";
@@ -96,9 +105,8 @@ async fn a_refund_of_what_was_spent_is_a_debt_that_the_next_purchase_pays_first(
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refund_that_comes_before_its_purchase_is_not_forgotten() {
-    let shop = Shop::open().await;
+async fn a_refund_that_comes_before_its_purchase_is_not_forgotten(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     let paid = shop.stripe.pay(&session);
     let (_, refunded) = shop.stripe.refund(&session, 3950);
@@ -111,9 +119,8 @@ async fn a_refund_that_comes_before_its_purchase_is_not_forgotten() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refund_that_the_bank_sends_back_returns_its_credits() {
-    let shop = Shop::open().await;
+async fn a_refund_that_the_bank_sends_back_returns_its_credits(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.bought("alice").await;
     let (refund, events) = shop.stripe.refund(&session, 3950);
     shop.deliver_all(&events).await;
@@ -127,9 +134,30 @@ async fn a_refund_that_the_bank_sends_back_returns_its_credits() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn amounts_that_make_no_sense_mint_nothing() {
-    let shop = Shop::open().await;
+async fn refunds_beside_one_that_failed_count_in_any_order(backend: Backend) {
+    let mut random = Random::seeded();
+    let shop = Shop::open(backend).await;
+    for n in 0..40 {
+        let account = format!("buyer-{n}");
+        let session = shop.bought(&account).await;
+        let (failing, mut events) = shop.stripe.refund(&session, 3950);
+        // Another one before it came back, or after.
+        if n % 2 == 0 {
+            events.extend(shop.stripe.refund(&session, 1975).1);
+            events.extend(shop.stripe.fail_refund(&failing));
+        } else {
+            events.extend(shop.stripe.fail_refund(&failing));
+            events.extend(shop.stripe.refund(&session, 1975).1);
+        }
+        random.shuffle(&mut events);
+        shop.deliver_all(&events).await;
+        shop.expect_balance(&account, 375).await;
+    }
+    shop.close().await;
+}
+
+async fn amounts_that_make_no_sense_mint_nothing(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.bought("alice").await;
     let (_, refunded) = shop.stripe.refund(&session, 3950);
     shop.deliver_all(&refunded).await;

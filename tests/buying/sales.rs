@@ -2,12 +2,18 @@
 
 use serde_json::Value;
 
+use crate::backend::{Backend, on_both_ledgers};
 use crate::shop::{PRICE, Shop};
 use crate::support::eventually;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn views_checkouts_purchases_buyers_and_revenue_are_counted() {
-    let mut shop = Shop::open().await;
+on_both_ledgers!(
+    views_checkouts_purchases_buyers_and_revenue_are_counted,
+    a_refused_signature_is_counted,
+    a_purchase_is_one_log_line,
+);
+
+async fn views_checkouts_purchases_buyers_and_revenue_are_counted(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     for _ in 0..3 {
         let url = shop.gateway.url("/credits/packs");
         assert_eq!(shop.gateway.client.get(url).send().await.unwrap().status(), 200);
@@ -50,18 +56,16 @@ async fn views_checkouts_purchases_buyers_and_revenue_are_counted() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_signature_is_counted() {
-    let shop = Shop::open().await;
+async fn a_refused_signature_is_counted(backend: Backend) {
+    let shop = Shop::open(backend).await;
     shop.send("{}", "t=1,v1=00").await;
     let counted = shop.metrics("farebox_stripe_webhooks_total").await;
     assert_eq!(counted.iter().map(|(_, times)| times).sum::<f64>(), 1.0, "{counted:?}");
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_purchase_is_one_log_line() {
-    let mut shop = Shop::open().await;
+async fn a_purchase_is_one_log_line(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     let paid = shop.stripe.pay(&session);
     for _ in 0..3 {

@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::backend::{Backend, Place};
 use crate::http::Answer;
 use crate::process::{Process, config_on_ports};
 use crate::support::stripe::event::{Event, VERSION};
@@ -41,9 +42,12 @@ pub struct Shop {
     /// gateway.toml.
     pub text: String,
     pub gateway: Process,
+    // Ends after the gateway.
+    place: Place,
 }
 
-/// gateway.toml with packs and `[stripe]`, in which `lines` stand too.
+/// gateway.toml with packs and `[stripe]`, in which `lines` stand too. Its ledger is the embedded
+/// one; [`Shop::open_on`] puts another in its place.
 pub fn config(upstream: &Upstream, stripe: &Stripe, lines: &str) -> String {
     let base = stripe.api_base();
     let secret = if lines.contains("webhook_secret") {
@@ -66,32 +70,68 @@ cancel_url = "https://app.example.com/credits"
 }
 
 impl Shop {
-    pub async fn open() -> Self {
-        Self::open_with("").await
+    pub async fn open(backend: Backend) -> Self {
+        Self::open_with(backend, "").await
     }
 
     /// With more lines in `[stripe]`, and tables after it.
-    pub async fn open_with(lines: &str) -> Self {
-        Self::open_at(Stripe::start().await, lines).await
+    pub async fn open_with(backend: Backend, lines: &str) -> Self {
+        Self::open_at(backend, Stripe::start().await, lines).await
     }
 
     /// Another one with the same Stripe account, and a new ledger.
-    pub async fn open_at(stripe: Stripe, lines: &str) -> Self {
+    pub async fn open_at(backend: Backend, stripe: Stripe, lines: &str) -> Self {
         let upstream = Upstream::canned().await;
         let text = config(&upstream, &stripe, lines);
-        Self::open_on(stripe, upstream, text)
+        Self::open_on(backend, stripe, upstream, text)
     }
 
-    /// On a gateway.toml.
-    pub fn open_on(stripe: Stripe, upstream: Upstream, text: String) -> Self {
+    /// On a gateway.toml of [`config`].
+    pub fn open_on(backend: Backend, stripe: Stripe, upstream: Upstream, text: String) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let place = Place::new(backend);
+        let text = text.replace(&Place::Embedded.lines(), &place.lines());
         let gateway = serve(&folder, &text);
-        Self { stripe, upstream, folder, text, gateway }
+        Self { stripe, upstream, folder, text, gateway, place }
+    }
+
+    /// From here on the ledger can write nothing.
+    pub fn fail_writes(&self) {
+        self.place.fail(&self.gateway);
+    }
+
+    /// It can write again; returns once it is there.
+    pub async fn mend_writes(&self) {
+        self.place.mend(&self.gateway);
+        let asked = async || self.gateway.admin(Method::GET, "/admin/accounts/nobody", "").await;
+        let there = eventually(async || asked().await.status == 404);
+        assert!(there.await, "{}", self.gateway.stderr());
+    }
+
+    /// Copies the ledger; the copy's name.
+    pub fn back_up(&self) -> String {
+        self.place.back_up(self.folder.path())
+    }
+
+    /// kill -9, and a new start on a copy of the ledger: what it had besides is lost.
+    pub fn crash_back_to(&mut self, copy: &str) {
+        self.gateway.kill();
+        let before = self.place.lines();
+        self.place.restore(self.folder.path(), copy);
+        self.text = self.text.replace(&before, &self.place.lines());
+        self.restart();
     }
 
     /// kill -9, and a new start.
     pub fn crash(&mut self) {
         self.gateway.kill();
+        self.restart();
+    }
+
+    /// The same, and what Redis remembers is gone too.
+    pub fn crash_and_forget(&mut self) {
+        self.gateway.kill();
+        self.place.forget();
         self.restart();
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::backend::Backend;
 use crate::http::Answer;
 use crate::process::command;
 use crate::sdk::Sdk;
@@ -24,7 +25,7 @@ fn refused(answer: &Answer, what: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stripe_s_sdk_signs_is_accepted() {
-    let shop = Shop::open().await;
+    let shop = Shop::open(Backend::Embedded).await;
     let mut sdk = Sdk::start();
     let now = books::now();
     // Now, nearly too old, and by a clock that is a little ahead.
@@ -39,7 +40,7 @@ async fn what_stripe_s_sdk_signs_is_accepted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_signature_is_over_the_bytes_as_they_came() {
-    let shop = Shop::open().await;
+    let shop = Shop::open(Backend::Embedded).await;
     let mut sdk = Sdk::start();
     let mut sign = |body: &str| sdk.sign(body, WEBHOOK_SECRET, books::now());
     // Other white space, other escapes, text beyond ASCII: the same event, other bytes.
@@ -64,7 +65,7 @@ async fn the_signature_is_over_the_bytes_as_they_came() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stripe_did_not_sign_is_refused() {
-    let shop = Shop::open().await;
+    let shop = Shop::open(Backend::Embedded).await;
     let mut sdk = Sdk::start();
     let body = paid(&shop, "mallory").await;
     let now = books::now();
@@ -127,7 +128,7 @@ async fn what_stripe_did_not_sign_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_right_signature_of_several_is_enough() {
-    let shop = Shop::open().await;
+    let shop = Shop::open(Backend::Embedded).await;
     let mut sdk = Sdk::start();
     let wrong = signature::scheme_v1("x", "y", 1);
     for (n, before) in [true, false].into_iter().enumerate() {
@@ -150,7 +151,7 @@ async fn one_right_signature_of_several_is_enough() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_a_secret_is_being_replaced_both_are_good() {
     let secrets = r#"webhook_secret = ["whsec_theOldOne", "whsec_theNewOne"]"#;
-    let shop = Shop::open_with(secrets).await;
+    let shop = Shop::open_with(Backend::Embedded, secrets).await;
     let mut sdk = Sdk::start();
     for (n, secret) in ["whsec_theOldOne", "whsec_theNewOne"].into_iter().enumerate() {
         let body = paid(&shop, "alice").await;
@@ -195,7 +196,7 @@ async fn an_empty_secret_refuses_to_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_signed_and_no_event_breaks_nothing() {
-    let shop = Shop::open().await;
+    let shop = Shop::open(Backend::Embedded).await;
     let thin = json!({ "id": "evt_1", "object": "v2.core.event", "type": "v1.charge.refunded" });
     let bodies = [
         "null".to_owned(),

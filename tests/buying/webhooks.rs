@@ -2,16 +2,33 @@
 
 use serde_json::json;
 
-use crate::process::ok;
-use crate::shop::{PRICE, Shop};
-use crate::support::eventually;
+use crate::backend::{Backend, on_both_ledgers};
+use crate::http::Answer;
+use crate::shop::{PRICE, Shop, config};
 use crate::support::stripe::Stripe;
 use crate::support::stripe::buyer::Payment;
 use crate::support::stripe::event::VERSIONS;
+use crate::support::{Upstream, eventually, token};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paid_session_grants_its_pack() {
-    let shop = Shop::open().await;
+on_both_ledgers!(
+    a_paid_session_grants_its_pack,
+    a_duplicate_webhook_mints_nothing,
+    nothing_is_granted_before_it_is_paid,
+    the_events_of_a_late_payment_are_one_payment_in_any_order,
+    events_of_every_api_version_say_the_same,
+    what_was_bought_is_granted_though_the_pack_was_changed_since,
+    what_was_bought_is_granted_though_the_pack_is_gone,
+    an_account_that_was_never_seen_gets_what_was_paid,
+    a_sale_of_another_farebox_on_the_same_stripe_account_is_granted_there_alone,
+    sales_of_others_on_the_same_stripe_account_grant_nothing,
+    events_that_mean_nothing_here_are_accepted_and_counted,
+    a_promotion_code_and_tax_change_what_was_paid_and_not_what_was_bought,
+    the_webhook_stays_where_it_is_whatever_else_is_routed,
+    nobody_fills_the_memory_through_the_webhook,
+);
+
+async fn a_paid_session_grants_its_pack(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     shop.call("alice").await.problem(402, "INSUFFICIENT_CREDITS");
     shop.deliver_all(&shop.stripe.pay(&session)).await;
@@ -22,9 +39,8 @@ async fn a_paid_session_grants_its_pack() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_duplicate_webhook_mints_nothing() {
-    let mut shop = Shop::open().await;
+async fn a_duplicate_webhook_mints_nothing(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     let events = shop.stripe.pay(&session);
     let completed = events.last().unwrap();
@@ -43,9 +59,8 @@ async fn a_duplicate_webhook_mints_nothing() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_granted_before_it_is_paid() {
-    let shop = Shop::open().await;
+async fn nothing_is_granted_before_it_is_paid(backend: Backend) {
+    let shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     shop.deliver_all(&shop.stripe.pay_later(&session)).await;
     let failed = shop.buy("bob", "pack-500").await;
@@ -67,9 +82,8 @@ async fn nothing_is_granted_before_it_is_paid() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_events_of_a_late_payment_are_one_payment_in_any_order() {
-    let shop = Shop::open().await;
+async fn the_events_of_a_late_payment_are_one_payment_in_any_order(backend: Backend) {
+    let shop = Shop::open(backend).await;
     for (account, reversed) in [("alice", false), ("bob", true)] {
         let session = shop.buy(account, "pack-500").await;
         let mut events = vec![shop.stripe.pay_later(&session).pop().unwrap()];
@@ -84,9 +98,8 @@ async fn the_events_of_a_late_payment_are_one_payment_in_any_order() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_of_every_api_version_say_the_same() {
-    let shop = Shop::open().await;
+async fn events_of_every_api_version_say_the_same(backend: Backend) {
+    let shop = Shop::open(backend).await;
     for version in VERSIONS {
         let account = format!("buyer-{version}");
         let session = shop.buy(&account, "pack-500").await;
@@ -104,9 +117,8 @@ async fn events_of_every_api_version_say_the_same() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_bought_is_granted_though_the_pack_was_changed_since() {
-    let mut shop = Shop::open().await;
+async fn what_was_bought_is_granted_though_the_pack_was_changed_since(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-500").await;
     // The seller gives less for more, while a buyer is on Stripe's page.
     shop.text = shop.text.replace("credits = 500", "credits = 450");
@@ -117,9 +129,8 @@ async fn what_was_bought_is_granted_though_the_pack_was_changed_since() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_bought_is_granted_though_the_pack_is_gone() {
-    let mut shop = Shop::open().await;
+async fn what_was_bought_is_granted_though_the_pack_is_gone(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
     let session = shop.buy("alice", "pack-100").await;
     let start = shop.text.find("[[packs]]\nid = \"pack-100\"").unwrap();
     let end = shop.text.find("[[packs]]\nid = \"pack-500\"").unwrap();
@@ -131,19 +142,12 @@ async fn what_was_bought_is_granted_though_the_pack_is_gone() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_that_was_never_seen_gets_what_was_paid() {
-    let mut shop = Shop::open().await;
-    ok(shop.folder.path(), &["backup", "before.db"]);
+async fn an_account_that_was_never_seen_gets_what_was_paid(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
+    let copy = shop.back_up();
     let session = shop.buy("alice", "pack-500").await;
-    // The disk is lost, and the ledger is the copy of yesterday: neither buyer nor sale is in it.
-    shop.gateway.kill();
-    for left in ["ledger.db-wal", "ledger.db-shm"] {
-        let _ = std::fs::remove_file(shop.folder.path().join(left));
-    }
-    std::fs::rename(shop.folder.path().join("before.db"), shop.folder.path().join("ledger.db"))
-        .unwrap();
-    shop.restart();
+    // The ledger is the copy of yesterday: neither buyer nor sale is in it.
+    shop.crash_back_to(&copy);
     shop.deliver_all(&shop.stripe.pay(&session)).await;
     shop.expect_lines("alice", &[("grant", 500.0)]).await;
     let (_, refunded) = shop.stripe.refund(&session, PRICE);
@@ -152,11 +156,12 @@ async fn an_account_that_was_never_seen_gets_what_was_paid() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sale_of_another_farebox_on_the_same_stripe_account_is_granted_there_alone() {
+async fn a_sale_of_another_farebox_on_the_same_stripe_account_is_granted_there_alone(
+    backend: Backend,
+) {
     let stripe = Stripe::start().await;
-    let ours = Shop::open_at(stripe.clone(), "").await;
-    let theirs = Shop::open_at(stripe, "").await;
+    let ours = Shop::open_at(backend, stripe.clone(), "").await;
+    let theirs = Shop::open_at(backend, stripe, "").await;
     let session = theirs.buy("alice", "pack-500").await;
     let mut events = theirs.stripe.pay(&session);
     events.extend(theirs.stripe.refund(&session, PRICE / 2).1);
@@ -182,9 +187,8 @@ fn foreign_session(stripe: &Stripe, reference: &str) -> String {
     stripe.ask("POST", "/v1/checkout/sessions", &form)["id"].as_str().unwrap().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sales_of_others_on_the_same_stripe_account_grant_nothing() {
-    let shop = Shop::open().await;
+async fn sales_of_others_on_the_same_stripe_account_grant_nothing(backend: Backend) {
+    let shop = Shop::open(backend).await;
     shop.bought("alice").await;
     let session = foreign_session(&shop.stripe, "alice");
     let mut events = shop.stripe.pay(&session);
@@ -224,9 +228,8 @@ async fn sales_of_others_on_the_same_stripe_account_grant_nothing() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_mean_nothing_here_are_accepted_and_counted() {
-    let shop = Shop::open().await;
+async fn events_that_mean_nothing_here_are_accepted_and_counted(backend: Backend) {
+    let shop = Shop::open(backend).await;
     for kind in ["invoice.paid", "customer.subscription.updated", "something.new.in.2031"] {
         let event = shop.stripe.event(kind, json!({ "id": "in_1", "object": "invoice" }));
         shop.deliver_all([&event, &event]).await;
@@ -243,9 +246,8 @@ async fn events_that_mean_nothing_here_are_accepted_and_counted() {
     shop.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_promotion_code_and_tax_change_what_was_paid_and_not_what_was_bought() {
-    let shop = Shop::open().await;
+async fn a_promotion_code_and_tax_change_what_was_paid_and_not_what_was_bought(backend: Backend) {
+    let shop = Shop::open(backend).await;
     for (account, payment) in [
         ("alice", Payment { discount: 3950, ..Payment::default() }),
         ("bob", Payment { tax: 1580, ..Payment::default() }),
@@ -260,5 +262,39 @@ async fn a_promotion_code_and_tax_change_what_was_paid_and_not_what_was_bought()
         shop.deliver_all(&shop.stripe.refund(&session, paid / 2).1).await;
         shop.expect_balance(account, 0).await;
     }
+    shop.close().await;
+}
+
+async fn the_webhook_stays_where_it_is_whatever_else_is_routed(backend: Backend) {
+    let (stripe, upstream) = (Stripe::start().await, Upstream::canned().await);
+    let all = "\n[[routes]]\npath = \"/{*rest}\"\nupstream = \"ai\"\ncredits = 1\n[api]\nprefix = \"/billing\"\n";
+    let text = config(&upstream, &stripe, "") + all;
+    let shop = Shop::open_on(backend, stripe, upstream, text);
+    let request = shop.gateway.client.post(shop.gateway.url("/billing/buy"));
+    let request = request.bearer_auth(token("alice")).body(r#"{"pack":"pack-500"}"#);
+    let session = Answer::of(request).await.expect(200)["session_id"].clone();
+    shop.deliver_all(&shop.stripe.pay(session.as_str().unwrap())).await;
+    shop.expect_lines("alice", &[("grant", 500.0)]).await;
+    assert_eq!(shop.upstream.seen().len(), 0, "no event goes upstream");
+    shop.close().await;
+}
+
+async fn nobody_fills_the_memory_through_the_webhook(backend: Backend) {
+    let shop = Shop::open(backend).await;
+    shop.bought("alice").await;
+    let before = shop.gateway.resident_kib();
+    let bytes = "x".repeat(64 << 20);
+    for _ in 0..3 {
+        // It may hang up before all of it was sent.
+        let request = shop.gateway.client.post(shop.gateway.url("/webhooks/stripe"));
+        let answer =
+            request.header("stripe-signature", "t=1,v1=00").body(bytes.clone()).send().await;
+        if let Ok(answer) = answer {
+            assert!(answer.status().is_client_error(), "{}", answer.status());
+        }
+    }
+    let grown = shop.gateway.resident_kib().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB");
+    shop.bought("alice").await;
     shop.close().await;
 }

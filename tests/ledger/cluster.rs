@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use farebox::credits::Credits;
 use farebox::ledger::{
     Backend as _, CallId, ClusterLedger, Durability, KeyHash, KeyRecord, LedgerError, Operation,
-    Origin, Outcome, Reader as _, Refusal, migrate_cluster,
+    Origin, Outcome, Reader as _, Refusal, Stage, migrate_cluster,
 };
 
 use crate::cluster_house::SCHEMA;
@@ -14,6 +14,7 @@ use crate::house::{
     HOUR_MS, House, Kind, Running, account, api_capture, api_hold, api_release, call_capture,
     call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, text,
 };
+use crate::payments::{disputed, nth, paid, refunded, take};
 use crate::servers::{CutProxy, Redis};
 
 on_cluster_ledgers!("multi_thread":
@@ -30,6 +31,8 @@ on_cluster_ledgers!("multi_thread":
     gateways_that_are_set_up_otherwise_are_refused,
     a_key_that_is_revoked_elsewhere_is_seen,
     a_hold_of_a_call_of_a_crashed_gateway_is_given_back,
+    gateways_that_hear_of_one_payment_at_once_move_it_once,
+    a_freeze_holds_on_every_gateway,
 );
 
 /// Until the ledger takes calls again.
@@ -384,4 +387,48 @@ async fn several_gateways_may_migrate_at_once() {
             .await
             .unwrap();
     assert_eq!(months, 3);
+}
+
+/// The sale and its refund come under names that only a third event shows to be of one payment.
+async fn gateways_that_hear_of_one_payment_at_once_move_it_once(house: House) {
+    let (one, two) = (house.open().await, house.open_another("two").await);
+    let by_charge = refunded("re_1", 3950, &["ch_1"]);
+    let linking = refunded("re_1", 3950, &["ch_1", "pi_1"]);
+    for n in 1..=20 {
+        let taken = tokio::join!(
+            take(&one, nth(n, &paid())),
+            take(&two, nth(n, &by_charge)),
+            take(&one, nth(n, &linking)),
+            take(&two, nth(n, &paid())),
+        );
+        for taken in [taken.0, taken.1, taken.2, taken.3] {
+            taken.unwrap();
+        }
+        let expected = text((&(250 * n).to_string(), "0"));
+        for gateway in [&one, &two] {
+            eventually("Redis hears of it", async || gateway.has("alice").await == expected).await;
+        }
+    }
+    assert_eq!(one.entries("alice").await.len(), 40, "a grant and a clawback of each");
+    one.reconciles().await;
+    two.stop().await;
+    one.stop().await;
+}
+
+async fn a_freeze_holds_on_every_gateway(house: House) {
+    let (one, two) = (house.open().await, house.open_another("two").await);
+    take(&one, paid()).await.unwrap();
+    two.call("1").await.unwrap().release();
+    take(&one, disputed(Stage::Standing)).await.unwrap();
+    for gateway in [&one, &two] {
+        assert_eq!(gateway.call("1").await.unwrap_err(), Refusal::Frozen);
+    }
+    let thawed = two.ask(Operation::Thaw { account: account("alice") }).await;
+    assert_eq!(thawed, Outcome::Thawed { disputes: 1 });
+    for gateway in [&one, &two] {
+        gateway.call("1").await.unwrap().release();
+    }
+    one.reconciles().await;
+    two.stop().await;
+    one.stop().await;
 }

@@ -1,20 +1,17 @@
 //! The servers of one cluster ledger: a Redis of its own, and a database of its own in a Postgres that
 //! the houses of one test share.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use farebox::config::Secret;
 use farebox::ledger::{BackendKind, Durability, LedgerConfig};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
-use crate::servers::{Persistence, Postgres, Redis};
+use crate::servers::{Persistence, Postgres, Redis, shared_postgres};
 
 /// Where the tests' ledgers are.
 pub const SCHEMA: &str = "farebox_test";
-
-/// Ends with the last house that uses it.
-static POSTGRES: Mutex<Weak<Mutex<Postgres>>> = Mutex::new(Weak::new());
 
 pub struct ClusterHouse {
     pub postgres: Arc<Mutex<Postgres>>,
@@ -67,13 +64,4 @@ impl ClusterHouse {
         let options: PgConnectOptions = self.direct_url().parse().unwrap();
         options.options([("search_path", SCHEMA)]).connect().await.unwrap()
     }
-}
-
-fn shared_postgres() -> Arc<Mutex<Postgres>> {
-    let mut shared = POSTGRES.lock().unwrap();
-    shared.upgrade().unwrap_or_else(|| {
-        let postgres = Arc::new(Mutex::new(Postgres::start()));
-        *shared = Arc::downgrade(&postgres);
-        postgres
-    })
 }

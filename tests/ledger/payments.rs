@@ -48,9 +48,19 @@ pub fn disputed(stage: Stage) -> Facts {
     Facts { disputes: [("dp_1".into(), dispute)].into(), ..named(&["pi_1", "dp_1"]) }
 }
 
-fn refunded(id: &str, amount: u64, names: &[&str]) -> Facts {
+pub fn refunded(id: &str, amount: u64, names: &[&str]) -> Facts {
     let refund = Refund { money: euros(amount), failed: false };
     Facts { refunds: [(id.into(), refund)].into(), ..named(names) }
+}
+
+/// The same of another payment, the `n`th.
+pub fn nth(n: usize, facts: &Facts) -> Facts {
+    let named = |name: &Arc<str>| -> Arc<str> { format!("{name}_{n}").into() };
+    let mut facts = facts.clone();
+    facts.names = facts.names.iter().map(named).collect();
+    facts.refunds = facts.refunds.iter().map(|(id, refund)| (named(id), refund.clone())).collect();
+    facts.sale.iter_mut().for_each(|sale| sale.session = named(&sale.session));
+    facts
 }
 
 pub fn event(id: &str) -> Operation {

@@ -3,8 +3,7 @@
 //!
 //! The failures that users of other gateways report, and the tests that show that they do not
 //! happen here, each under its test binary: `product` (this one), `proxy`, `ledger`,
-//! `buying`. The
-//! ledger's run once for each kind of ledger.
+//! `buying`. The ledger's and those of buying run once for each kind of ledger.
 //!
 //! | failure | shown by |
 //! |---|---|

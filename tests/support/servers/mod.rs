@@ -9,6 +9,6 @@ mod process;
 mod redis;
 
 pub use cut::{CutProxy, Flow};
-pub use postgres::{Disk, Postgres};
+pub use postgres::{Disk, Postgres, shared_postgres};
 pub use process::{Family, free_port};
 pub use redis::{Persistence, Redis, Snapshot};

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -159,6 +160,18 @@ impl Postgres {
     fn log(&self) -> PathBuf {
         self.folder.path().join("postgres.log")
     }
+}
+
+/// The one server of this test process, for tests that need no more than a database of their own in
+/// it. It ends with its last user.
+pub fn shared_postgres() -> Arc<Mutex<Postgres>> {
+    static SHARED: Mutex<Weak<Mutex<Postgres>>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap();
+    shared.upgrade().unwrap_or_else(|| {
+        let postgres = Arc::new(Mutex::new(Postgres::start()));
+        *shared = Arc::downgrade(&postgres);
+        postgres
+    })
 }
 
 /// The superuser of the tests' servers.

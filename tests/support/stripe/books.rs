@@ -104,6 +104,13 @@ impl Books {
         objects.filter(|object| object["object"] == kind).cloned().collect()
     }
 
+    /// Those of a kind whose member has this value, newest first.
+    pub fn having(&self, kind: &str, member: &str, value: &Value) -> Vec<Value> {
+        let objects = self.order.iter().rev().map(|id| &self.objects[id]);
+        let wanted = |object: &&Value| object["object"] == kind && object[member] == *value;
+        objects.filter(wanted).cloned().collect()
+    }
+
     /// One page of these objects, which are newest first, as Stripe's lists are.
     ///
     /// # Errors

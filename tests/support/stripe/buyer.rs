@@ -142,8 +142,7 @@ pub fn refund_charge(books: &mut Books, mut charge: Value, amount: i64) -> (Valu
     books.put(charge.clone());
     let created = event::of(books, "refund.created", refund.clone());
     // As it was before 2022-11-15; `Event::body` takes it away from later versions.
-    let of_charge = |refund: &Value| refund["charge"] == charge["id"];
-    let refunds: Vec<Value> = books.all("refund").into_iter().filter(of_charge).collect();
+    let refunds = books.having("refund", "charge", &charge["id"]);
     charge["refunds"]["data"] = refunds.into();
     let mut changed = event::of(books, "charge.refunded", charge);
     changed.was(json!({ "amount_refunded": before, "refunded": false }));

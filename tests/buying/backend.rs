@@ -1,0 +1,135 @@
+//! The ledgers that a shop can have: a file of its own, or Redis and Postgres.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use crate::process::{Process, ok};
+use crate::support::servers::{Persistence, Postgres, Redis, shared_postgres};
+
+/// Every ledger there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Embedded,
+    Redis,
+}
+
+/// Runs each test on each ledger: `refunds::embedded::a_test`, `refunds::redis::a_test`.
+macro_rules! on_both_ledgers {
+    ($($test:ident),* $(,)?) => {
+        $crate::backend::on_one_ledger!(embedded, Embedded, $($test)*);
+        $crate::backend::on_one_ledger!(redis, Redis, $($test)*);
+    };
+}
+
+macro_rules! on_one_ledger {
+    ($module:ident, $backend:ident, $($test:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test($crate::backend::Backend::$backend).await;
+                }
+            )*
+        }
+    };
+}
+
+pub(crate) use {on_both_ledgers, on_one_ledger};
+
+/// The place of one shop's ledger.
+pub enum Place {
+    /// `ledger.db` in the shop's folder.
+    Embedded,
+    /// A Redis of its own, and a database of its own in the Postgres of this process.
+    Redis { redis: Redis, postgres: Arc<Mutex<Postgres>>, database: String },
+}
+
+impl Place {
+    pub fn new(backend: Backend) -> Self {
+        match backend {
+            Backend::Embedded => Self::Embedded,
+            Backend::Redis => {
+                let postgres = shared_postgres();
+                let database = postgres.lock().unwrap().database();
+                Self::Redis { redis: Redis::start(Persistence::None), postgres, database }
+            }
+        }
+    }
+
+    /// What says so in `[ledger]`.
+    pub fn lines(&self) -> String {
+        let Self::Redis { redis, postgres, database } = self else {
+            return "path = \"ledger.db\"".to_owned();
+        };
+        let (redis, postgres) = (redis.url(), postgres.lock().unwrap().url(database));
+        format!(
+            "backend = \"redis\"\nredis_url = \"{redis}\"\npostgres_url = \"{postgres}\"\n\
+             gateway_name = \"shop\""
+        )
+    }
+
+    /// From here on nothing can be written: the disk is full, or Postgres is away.
+    pub fn fail(&self, gateway: &Process) {
+        match self {
+            Self::Embedded => limit_files(gateway, "1"),
+            Self::Redis { postgres, database, .. } => {
+                let (server, own) = (postgres.lock().unwrap(), "postgres");
+                server.sql(own, &format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false"));
+                let all = format!("FROM pg_stat_activity WHERE datname = '{database}'");
+                server.sql(own, &format!("SELECT pg_terminate_backend(pid) {all}"));
+            }
+        }
+    }
+
+    /// The end of [`Place::fail`].
+    pub fn mend(&self, gateway: &Process) {
+        match self {
+            Self::Embedded => limit_files(gateway, "unlimited"),
+            Self::Redis { postgres, database, .. } => {
+                let sql = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true");
+                postgres.lock().unwrap().sql("postgres", &sql);
+            }
+        }
+    }
+
+    /// Loses what is only in memory: what a Redis without persistence has after a crash.
+    pub fn forget(&self) {
+        if let Self::Redis { redis, .. } = self {
+            redis.flush_all();
+        }
+    }
+
+    /// Copies the ledger as it is now; the copy's name.
+    pub fn back_up(&self, folder: &Path) -> String {
+        match self {
+            Self::Embedded => {
+                ok(folder, &["backup", "before.db"]);
+                "before.db".to_owned()
+            }
+            Self::Redis { postgres, database, .. } => postgres.lock().unwrap().copy_of(database),
+        }
+    }
+
+    /// The ledger is lost, and this copy of it takes its place. No gateway may run.
+    pub fn restore(&mut self, folder: &Path, copy: &str) {
+        match self {
+            Self::Embedded => {
+                for left in ["ledger.db-wal", "ledger.db-shm"] {
+                    let _ = std::fs::remove_file(folder.join(left));
+                }
+                std::fs::rename(folder.join(copy), folder.join("ledger.db")).unwrap();
+            }
+            Self::Redis { database, .. } => *database = copy.to_owned(),
+        }
+        self.forget();
+    }
+}
+
+/// Lets a process write no byte beyond `limit` in any file, as if its disk were full.
+fn limit_files(process: &Process, limit: &str) {
+    let pid = process.pid().to_string();
+    let fsize = format!("--fsize={limit}:unlimited");
+    let output = Command::new("prlimit").args(["--pid", &pid, &fsize]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -34,7 +34,7 @@ pub(super) use settle::{Checkpoint, NumberedBatch, Settled, digest};
 const LIMIT: Duration = Duration::from_millis(1500);
 
 /// For how long a transaction may do nothing.
-const IDLE_LIMIT: Duration = Duration::from_millis(750);
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Connections of one gateway: the batches, the syncer, the lease, and a few readers.
 const CONNECTIONS: u32 = 8;

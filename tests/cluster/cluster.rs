@@ -85,7 +85,9 @@ impl Member {
     ) -> Self {
         let to_redis = CutProxy::before(redis.address()).await;
         let to_postgres = CutProxy::before(postgres.address()).await;
-        let text = config_on_ports(upstream.address, "").replace(
+        let text = config_on_ports(upstream.address, "");
+        let text = text.replace("[server]", "[server]\nshutdown_timeout = \"5s\"");
+        let text = text.replace(
             "path = \"ledger.db\"",
             &format!(
                 "backend = \"redis\"\nredis_url = \"redis://{}\"\npostgres_url = \"{}\"\n\

@@ -8,7 +8,12 @@ use crate::load::{Call, End, longest_gap};
 in_both_modes!(
     while_redis_is_away_calls_are_503_and_served_again_soon_after,
     while_both_are_away_calls_are_503_and_served_again_soon_after,
+    a_gateway_that_is_told_to_end_while_both_are_away_ends,
 );
+
+/// How long a gateway may take to give up: it has five seconds for its calls, and tries for some
+/// more to have written what they settled.
+const END_WITHIN: Duration = Duration::from_secs(60);
 
 fn refused(calls: &[Call], from: Instant) -> usize {
     calls.iter().filter(|call| call.began > from && matches!(call.end, End::Refused(..))).count()
@@ -88,4 +93,21 @@ async fn while_both_are_away_calls_are_503_and_served_again_soon_after(durabilit
     load.serves_within(BACK_WITHIN).await;
     let calls = load.stop().await;
     cluster.check(&calls).await;
+}
+
+/// A deployment that replaces gateways during an outage must not hang.
+async fn a_gateway_that_is_told_to_end_while_both_are_away_ends(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.redis.kill();
+    cluster.postgres.kill();
+    cluster.some_time(10, 500).await;
+    let told = Instant::now();
+    let gateway = &mut cluster.members[0].process;
+    gateway.signal("TERM");
+    let status = gateway.ended_within(END_WITHIN);
+    eprintln!("{status} after {:?}", told.elapsed());
+    assert!(status.code().is_some(), "{status}");
+    load.stop().await;
 }

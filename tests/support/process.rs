@@ -184,7 +184,12 @@ impl Process {
 
     /// Waits for its end by itself.
     pub fn ended(&mut self) -> ExitStatus {
-        let limit = Instant::now() + Duration::from_secs(20);
+        self.ended_within(Duration::from_secs(20))
+    }
+
+    /// The same for something that takes its time.
+    pub fn ended_within(&mut self, limit: Duration) -> ExitStatus {
+        let limit = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;

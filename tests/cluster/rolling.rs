@@ -22,8 +22,19 @@ async fn a_rolling_restart_under_load_fails_no_call_that_was_accepted(durability
         load.serves_within(BACK_WITHIN).await;
     }
     let calls = load.stop().await;
+    let served = cluster.upstream.served();
     for call in calls.iter().filter(|call| call.began > began) {
-        assert!(matches!(call.end, End::Paid | End::Unreachable), "{call:?}");
+        match call.end {
+            End::Paid | End::Unreachable => {}
+            // The system takes connections for a listener that closes before it has accepted them, and
+            // resets them then: nobody was asked.
+            End::Broken(_) => {
+                let while_it_ran = call.began..=call.ended;
+                let mut own = served.iter().filter(|served| served.client == call.client);
+                assert!(!own.any(|served| while_it_ran.contains(&served.at)), "{call:?}");
+            }
+            End::Refused(..) => panic!("{call:?}"),
+        }
     }
     let checked = cluster.check(&calls).await;
     assert_eq!(checked.in_flight_at_kills, 0);

@@ -1,6 +1,7 @@
 //! One batch at work: what is asked, what has its answer, and what is still to be decided.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fred::types::Value;
 
@@ -216,6 +217,8 @@ impl Answer {
 pub(super) struct Reply {
     seq: i64,
     durable: i64,
+    /// How many other Redis could take this one's place.
+    replicas: i64,
     log: String,
     answers: Vec<Answer>,
     needs: Needs,
@@ -224,8 +227,8 @@ pub(super) struct Reply {
 impl Reply {
     /// Reads it; `None` for what no script of ours answers.
     pub fn parse(value: Value) -> Option<Self> {
-        type Parts = (i64, i64, String, Vec<i64>, Vec<String>, Vec<String>);
-        let (seq, durable, log, numbers, needs, ends): Parts = value.convert().ok()?;
+        type Parts = (i64, i64, i64, String, Vec<i64>, Vec<String>, Vec<String>);
+        let (seq, durable, replicas, log, numbers, needs, ends): Parts = value.convert().ok()?;
         let mut answers = numbers
             .chunks_exact(3)
             .map(|n| Some(Answer { code: Code::of(n[0])?, first: n[1], second: n[2], end: None }))
@@ -236,7 +239,7 @@ impl Reply {
             let end_of = answers.get_mut(end[0].parse::<usize>().ok()?)?;
             end_of.end = Some(HoldEnd { route: unescape(&end[3]), captured, released });
         }
-        Some(Self { seq, durable, log, answers, needs: Needs::parse(&needs)? })
+        Some(Self { seq, durable, replicas, log, answers, needs: Needs::parse(&needs)? })
     }
 }
 
@@ -291,6 +294,10 @@ impl<'a> Work<'a> {
     /// Takes the answers, and remembers what must not be lost; what the rest needs.
     pub fn take(&mut self, reply: Reply, scripts: &Scripts, shared: &Shared) -> Needs {
         let epoch = scripts.epoch.number;
+        if reply.replicas > 0 {
+            // Once and for all: one that is seen no longer may have been promoted.
+            shared.can_fail_over.store(true, Ordering::Relaxed);
+        }
         for (index, answer) in
             self.waiting.drain(..reply.answers.len().min(self.waiting.len())).zip(reply.answers)
         {

@@ -9,7 +9,8 @@
 -- kind: h hold, n renew, c capture (C: without an account), r release (R: without), x expire if it
 -- is due, X expire, b balance. made: when a call's id was made (0: not known).
 --
--- Answers the newest batch, the durable one, the batch for the stream ('' where nothing changed), three
+-- Answers the newest batch, the durable one, how many replicas might take this Redis's place, the batch
+-- for the stream ('' where nothing changed), three
 -- numbers for each operation that was decided, and what must be brought here before the rest can be:
 -- 'a', account, 'i', id, …; and of each of the API's holds that an operation ended: the operation's place,
 -- what was captured, what was given back, and the route.
@@ -26,7 +27,9 @@ local owner, heard, cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'durable', 'reign')
 -- A master that was a replica for a while keeps its scripts, and not its data: its replication id tells.
-local reign = match(call('INFO', 'replication'), 'master_replid:(%x+)')
+local info = call('INFO', 'replication')
+local reign = match(info, 'master_replid:(%x+)')
+local replicas = tonumber(match(info, 'connected_slaves:(%d+)') or 0)
 if meta[1] ~= EPOCH or meta[4] ~= reign then
     return redis.error_reply('EPOCH ' .. tostring(meta[1]))
 end
@@ -387,4 +390,4 @@ for id in pairs(gone) do
 end
 if #ended > 0 then call('ZREM', KEYS[3], unpack(ended)) end
 
-return { seq, durable, log, answers, needs, ends }
+return { seq, durable, replicas, log, answers, needs, ends }

@@ -347,10 +347,10 @@ async fn hundreds_of_failures_of_every_kind_leave_nothing_held() {
     let metrics = gateway.client.get(gateway.admin_url("/metrics")).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
     let count = |outcome: &str| -> f64 {
-        let line = metrics
-            .lines()
-            .find(|line| line.starts_with("farebox_holds_total") && line.contains(outcome));
-        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        let of_a_route =
+            |line: &&str| line.starts_with("farebox_holds_total") && line.contains(outcome);
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        metrics.lines().filter(of_a_route).map(value).sum()
     };
     let spent = (100_100 - balance) as f64;
     assert_eq!(count("captured") * 5.0, spent, "{metrics}");

@@ -1,10 +1,14 @@
-//! Every order of a purchase's events, repeated, with crashes between: one right balance.
+//! Every order of a purchase's events, each up to five times, with a crash at each step: one right balance.
 //!
 //! A purchase's life in six steps: its session completes unpaid, the payment arrives, two refunds
 //! of a quarter each, a dispute over the half that is left, and its end. `FAREBOX_SEED` gives a
-//! run back; `FAREBOX_ROUNDS` makes the runs by chance longer, on either ledger (`make test-orders`).
+//! run back; `FAREBOX_ROUNDS` makes the runs longer: all orders in each of them, and more rounds by
+//! chance, on either ledger (`make test-orders`).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
 
 use crate::backend::{Backend, on_both_ledgers};
 use crate::shop::{PRICE, Shop, WEBHOOK_SECRET};
@@ -22,6 +26,9 @@ on_both_ledgers!(
     repeated_events_with_crashes_between_give_one_balance_where_disputes_freeze,
     many_purchases_at_once_each_event_several_times_at_once_give_one_balance,
 );
+
+/// How many events are under way at a time.
+const AT_ONCE: usize = 24;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -107,37 +114,67 @@ fn orders_that_freeze(backend: Backend) -> Vec<Vec<usize>> {
     some_orders(if backend == Backend::Embedded { 120 } else { 40 })
 }
 
+/// Purchases beside each other, each with its own order of the steps. All of them take their first
+/// step, then their second, …, each event of it one to five times; while they do, the gateway is
+/// killed, so that each order sees a crash at each of its steps.
 async fn in_each_order(backend: Backend, orders: &[Vec<usize>], lines: &str, ending: Ending) {
-    let shop = Shop::open_with(backend, lines).await;
-    let mut done: Vec<(Purchase, Vec<usize>)> = Vec::new();
-    // Purchases beside each other, the events of each one after the other.
-    for (batch, orders) in orders.chunks(24).enumerate() {
-        let run = async |n: usize, order: Vec<usize>| {
-            let account = format!("buyer-{batch}-{n}");
-            let purchase = purchase(&shop, account, ending).await;
-            // Each account hears in its endpoint's API version.
-            let version = VERSIONS[n % VERSIONS.len()];
-            for step in &order {
-                for event in &purchase.steps[*step] {
-                    let answer = shop.deliver_as(event, version).await;
-                    assert_eq!(answer.status, 200, "{order:?} {}: {}", event.kind, answer.text);
-                }
+    let mut random = Random::seeded();
+    let mut shop = Shop::open_with(backend, lines).await;
+    let bought = |n: usize| purchase(&shop, format!("buyer-{n}"), ending);
+    let bought = stream::iter((0..orders.len()).map(bought));
+    let purchases: Vec<_> = bought.buffered(AT_ONCE).collect().await;
+    for step in 0..6 {
+        let mut sent: Vec<(usize, &Event)> = Vec::new();
+        for (buyer, order) in orders.iter().enumerate() {
+            for event in &purchases[buyer].steps[order[step]] {
+                sent.extend((0..=random.below(5)).map(|_| (buyer, event)));
             }
-            (purchase, order)
-        };
-        let runs = orders.iter().enumerate().map(|(n, order)| run(n, order.clone()));
-        done.extend(futures_util::future::join_all(runs).await);
+        }
+        random.shuffle(&mut sent);
+        let mut unanswered = deliver_through_a_crash(&mut shop, &sent, &mut random).await;
+        random.shuffle(&mut unanswered);
+        let taken = stream::iter(&unanswered).map(async |(buyer, event)| {
+            let answer = shop.deliver_as(event, version_of(*buyer)).await;
+            assert_eq!(answer.status, 200, "{:?} {}: {}", orders[*buyer], event.kind, answer.text);
+        });
+        taken.buffer_unordered(AT_ONCE).collect::<()>().await;
     }
-    for (purchase, order) in &done {
+    for (purchase, order) in purchases.iter().zip(orders) {
         expect_settled(&shop, purchase, &format!("{order:?}")).await;
     }
     // Nothing comes after: an account of each kind can spend what it has.
-    for (purchase, order) in done.iter().step_by(done.len().div_ceil(8)) {
+    for (purchase, order) in purchases.iter().zip(orders).step_by(orders.len().div_ceil(8)) {
         let status = shop.call(&purchase.account).await.status.as_u16();
         let right: &[u16] = if ending == Ending::Won { &[200] } else { &[402, 403] };
         assert!(right.contains(&status), "{order:?}: {status}");
     }
     shop.close().await;
+}
+
+/// Delivers them side by side, and kills the gateway among them: those without a 200, which Stripe
+/// sends again.
+async fn deliver_through_a_crash<'a>(
+    shop: &mut Shop,
+    sent: &[(usize, &'a Event)],
+    random: &mut Random,
+) -> Vec<(usize, &'a Event)> {
+    let (answered, crash_after) = (AtomicUsize::new(0), random.below(sent.len()));
+    let taken = stream::iter(sent).map(async |(buyer, event)| {
+        let taken = shop.takes(event, version_of(*buyer)).await;
+        if answered.fetch_add(1, Ordering::Relaxed) == crash_after {
+            shop.gateway.signal("KILL");
+        }
+        taken
+    });
+    let taken: Vec<bool> = taken.buffered(AT_ONCE).collect().await;
+    shop.crash();
+    let unanswered = sent.iter().zip(taken).filter(|(_, taken)| !taken);
+    unanswered.map(|(delivery, _)| *delivery).collect()
+}
+
+/// Each account hears in its endpoint's API version.
+fn version_of(buyer: usize) -> &'static str {
+    VERSIONS[buyer % VERSIONS.len()]
 }
 
 async fn every_order_of_a_purchase_s_events_gives_one_balance_when_its_dispute_is_won(

@@ -180,6 +180,15 @@ impl Shop {
         self.send(&body, &signature).await
     }
 
+    /// Whether an event sent once is answered with 200: the gateway may be killed meanwhile.
+    pub async fn takes(&self, event: &Event, version: &str) -> bool {
+        let body = event.body(version);
+        let signature = signature::header(&body, WEBHOOK_SECRET, books::now());
+        let request = self.gateway.client.post(self.gateway.url("/webhooks/stripe"));
+        let sent = request.header("stripe-signature", signature).body(body).send().await;
+        sent.is_ok_and(|answer| answer.status() == 200)
+    }
+
     /// Sends events in their order; each must be taken.
     pub async fn deliver_all<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
         for event in events {

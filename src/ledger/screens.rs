@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::account::AccountId;
-use crate::credits::{Credits, SignedCredits};
+use crate::credits::{Credits, MAX_MICROS, SignedCredits};
 
 use super::LedgerError;
 use super::operation::{Entry, EntryKind, HoldId, Origin};
@@ -16,6 +16,9 @@ use super::rows::{Column, entry_from, payment_from};
 pub(super) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;
+
+/// The largest amount. Many together may come to more, and are shown as that.
+const MOST: i64 = MAX_MICROS as i64;
 
 /// What an account used, by day and route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,7 +139,9 @@ pub(super) async fn usage(
             day: row.int("day")?,
             route: row.optional_text("route")?.unwrap_or_default().into(),
             calls: row.count("calls")?,
-            credits: row.credits("credits")?,
+            credits: row.integer("credits", |sum| {
+                SignedCredits::from_micros(sum.clamp(-MOST, MOST))?.non_negative()
+            })?,
         })
     });
     let days = days.collect::<Result<_, sqlx::Error>>()?;
@@ -226,7 +231,8 @@ pub(super) async fn activity<R: Rows>(
             route: row.optional_text("route")?.map(Into::into),
             is_payment: row.integer("paid", |paid| Some(paid == 1))?,
             entries: row.count("entries")?,
-            amount: row.signed("amount")?,
+            amount: row
+                .integer("amount", |sum| SignedCredits::from_micros(sum.clamp(-MOST, MOST)))?,
         })
     });
     let paid = "SELECT p.document FROM {s}.entries e \

@@ -8,22 +8,63 @@ use http::Method;
 use serde_json::json;
 
 use super::admin_client::{AdminClient, segment};
-use super::{CliError, ConfigFile, block_on};
+use super::{CliError, ConfigFile, block_on, reconcile};
+use crate::config::Sections;
+use crate::ledger::{BackendKind, Imported, import};
 
-/// Grants what accounts had in an earlier system. Repeatable: a row whose id was imported before
-/// is no second grant.
+/// Brings accounts over: a whole embedded ledger into Redis and Postgres (--from), or what accounts
+/// had in any earlier system (--csv).
 #[derive(Debug, Args)]
 pub(super) struct Import {
+    /// Of the ledger that takes them in.
     #[command(flatten)]
     config: ConfigFile,
-    /// A CSV file with the columns account, credits and id; the first line names them.
+    /// An embedded ledger whose gateway is stopped. All of it is moved into the empty ledger of
+    /// --config, in one transaction: entries under their ids, balances, holds of the API, keys,
+    /// payments, Stripe's events. FILE stays as it is. Broken off, it has done nothing; repeat it.
+    #[arg(long, value_name = "FILE", required_unless_present = "csv", conflicts_with = "csv")]
+    from: Option<PathBuf>,
+    /// A CSV file with the columns account, credits and id; the first line names them. Each row is
+    /// a grant; repeatable: a row whose id was imported before is no second one.
     #[arg(long, value_name = "FILE")]
-    csv: PathBuf,
+    csv: Option<PathBuf>,
 }
 
 impl Import {
     pub fn run(self) -> Result<(), CliError> {
-        let rows = read_csv(&self.csv, &["account", "credits", "id"])?;
+        match (&self.from, &self.csv) {
+            (Some(from), _) => self.import_ledger(from),
+            (None, Some(csv)) => self.import_rows(csv),
+            // clap asks for one of them.
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn import_ledger(&self, from: &Path) -> Result<(), CliError> {
+        let config = self.config.load(Sections::LEDGER)?.ledger;
+        if config.backend != BackendKind::Redis {
+            return Err(CliError::Failed(format!(
+                "{}: [ledger] says backend = \"embedded\"; --from moves a ledger into one with \
+                 backend = \"redis\", a redis_url and a postgres_url",
+                self.config.path().display()
+            )));
+        }
+        block_on(async {
+            let (file, schema) = (from.display(), &config.postgres_schema);
+            match import(&config, from).await? {
+                Imported::Before => println!("{file} was moved into the schema {schema} before"),
+                Imported::Moved(rows) => {
+                    let rows: Vec<_> =
+                        rows.iter().map(|(name, count)| format!("{count} {name}")).collect();
+                    println!("moved {file} into the schema {schema}: {}", rows.join(", "));
+                }
+            }
+            reconcile::check(&self.config).await
+        })
+    }
+
+    fn import_rows(&self, csv: &Path) -> Result<(), CliError> {
+        let rows = read_csv(csv, &["account", "credits", "id"])?;
         block_on(async {
             let admin = AdminClient::connect(&self.config).await?;
             let mut done = Ok(());
@@ -38,7 +79,7 @@ impl Import {
                 });
                 if let Err(error) = admin.ask(Method::POST, &path, Some(&body)).await {
                     let line = row.line;
-                    let file = self.csv.display();
+                    let file = csv.display();
                     done = Err(CliError::Failed(format!("{file}:{line}: {error}")));
                     break;
                 }

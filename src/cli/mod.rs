@@ -28,7 +28,7 @@ pub use logging::LogFormat;
 
 use crate::config::{self, Config, Mistakes, Sections, process_env};
 use crate::gateway::StartError;
-use crate::ledger::LedgerError;
+use crate::ledger::{ImportError, LedgerError};
 use crate::stripe::SalesError;
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
@@ -52,7 +52,7 @@ enum Command {
     Check(check::Check),
     /// Bring the ledger's schema up to date. `serve` does so by itself.
     Migrate(migrate::Migrate),
-    /// Bring accounts over from an earlier system.
+    /// Bring accounts over from an embedded ledger, or from an earlier system.
     Import(import::Import),
     /// Give credits to an account.
     Grant(grant::Grant),
@@ -106,6 +106,9 @@ enum CliError {
     /// The ledger could not be opened or read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A ledger was not moved.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// A file could not be read or written.
     #[error("{}: {error}", path.display())]
     File {

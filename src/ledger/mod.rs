@@ -14,6 +14,7 @@ mod desk;
 mod error;
 mod handle;
 mod hold;
+mod import;
 mod inbox;
 mod key;
 mod lock;
@@ -35,6 +36,7 @@ pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use error::LedgerError;
 pub use handle::Ledger;
 pub use hold::Hold;
+pub use import::{ImportError, Imported, import};
 pub use inbox::{EventState, NewEvent, StripeEvent};
 pub use key::{KeyHash, KeyHashError, KeyRecord};
 pub use operation::{

@@ -28,6 +28,7 @@ mod upstream;
 
 mod clock;
 mod field;
+mod import;
 mod interleavings;
 mod keys;
 mod kills;

@@ -124,32 +124,37 @@ impl Store {
     pub async fn make_partitions(&self) -> Result<(), LedgerError> {
         let (year, month) = month_of(wall_ms());
         for ahead in 0..MONTHS_AHEAD {
-            let (from, upto) = (start_of(year, month + ahead), start_of(year, month + ahead + 1));
-            let (year, month) = month_of(from);
-            let name = format!("entries_{year:04}_{month:02}");
-            self.transact(async |on| {
-                self.lock("partitions", on).await?;
-                let found = self
-                    .query("SELECT to_regclass($1) IS NOT NULL AS found")
-                    .bind(format!("{}.{name}", self.schema));
-                if found.fetch_one(&mut *on).await?.try_get("found")? {
-                    return Ok(());
-                }
-                let sql = format!(
-                    "CREATE TABLE {{s}}.{name} PARTITION OF {{s}}.entries \
-                     FOR VALUES FROM ({from}) TO ({upto})"
-                );
-                on.execute(self.sql(&sql)).await?;
-                Ok(())
-            })
-            .await?;
+            self.transact(async |on| self.make_partition((year, month + ahead), on).await).await?;
         }
+        Ok(())
+    }
+
+    /// Makes the partition of a month, where there is none.
+    pub(super) async fn make_partition(
+        &self,
+        (year, month): (i64, i64),
+        on: &mut PgConnection,
+    ) -> Result<(), LedgerError> {
+        let (from, upto) = (start_of(year, month), start_of(year, month + 1));
+        let (year, month) = month_of(from);
+        let name = format!("entries_{year:04}_{month:02}");
+        self.lock("partitions", on).await?;
+        let found = self
+            .query("SELECT to_regclass($1) IS NOT NULL AS found")
+            .bind(format!("{}.{name}", self.schema));
+        if found.fetch_one(&mut *on).await?.try_get("found")? {
+            return Ok(());
+        }
+        let sql = format!(
+            "CREATE TABLE {{s}}.{name} PARTITION OF {{s}}.entries FOR VALUES FROM ({from}) TO ({upto})"
+        );
+        on.execute(self.sql(&sql)).await?;
         Ok(())
     }
 }
 
 /// The year and the month (from 1) of a moment in milliseconds since 1970.
-fn month_of(at_ms: i64) -> (i64, i64) {
+pub(super) fn month_of(at_ms: i64) -> (i64, i64) {
     let at = time::OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000));
     let at = at.unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     (i64::from(at.year()), i64::from(u8::from(at.month())))

@@ -3,6 +3,7 @@
 //! It may stand behind PgBouncer in transaction mode, so nothing outlives a transaction here: every
 //! statement runs inside one, none is prepared under a name, and every table is named with its schema.
 
+mod import;
 mod leases;
 mod look;
 mod migrate;

@@ -178,7 +178,10 @@ impl Store {
         .await
     }
 
-    async fn examine_in(&self, on: &mut PgConnection) -> Result<ReconcileReport, LedgerError> {
+    pub(super) async fn examine_in(
+        &self,
+        on: &mut PgConnection,
+    ) -> Result<ReconcileReport, LedgerError> {
         let mut report = ReconcileReport::default();
         let totals = self
             .query(

@@ -63,6 +63,18 @@ pub(super) struct Info {
     pub reign: String,
 }
 
+impl Info {
+    /// One that throws away what it has no room for may throw credits away.
+    pub fn refuse_eviction(&self) -> Result<(), LedgerError> {
+        if self.eviction == "noeviction" {
+            return Ok(());
+        }
+        let what = format!("its Redis has maxmemory-policy {}", self.eviction);
+        let hint = "set maxmemory-policy noeviction: another one may throw credits away";
+        Err(LedgerError::Disagrees { what, hint })
+    }
+}
+
 /// What stops a script.
 #[derive(Debug)]
 pub(super) enum Stopped {

@@ -66,14 +66,7 @@ impl Shared {
             let waiting = self.redis.stream_length(&scripts).await?.saturating_sub(1);
             self.metrics.ledger_outbox.set(waiting.max(0));
         }
-        if info.eviction != "noeviction" {
-            let what = format!("its Redis has maxmemory-policy {}", info.eviction);
-            let hint = "set maxmemory-policy noeviction: another one may throw credits away";
-            let error = LedgerError::Disagrees { what, hint };
-            tracing::error!(%error);
-            return Err(error);
-        }
-        Ok(())
+        info.refuse_eviction().inspect_err(|error| tracing::error!(%error))
     }
 
     /// Calls of a gateway that has been without a lease for long have ended without a word: their holds

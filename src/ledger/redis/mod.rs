@@ -415,6 +415,14 @@ pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
     patiently(|| async { migrate(config).await?.make_partitions().await }).await
 }
 
+/// The database of a cluster ledger that is about to be filled, where there is a Redis to serve it.
+pub(super) async fn target(config: &LedgerConfig) -> Result<Store, LedgerError> {
+    let redis = Redis::new(needed(config.redis_url.as_ref(), "redis_url")?)?;
+    redis.wait().await?;
+    redis.info().await?.refuse_eviction()?;
+    patiently(|| prepare(config)).await
+}
+
 fn needed<'a>(url: Option<&'a Secret>, key: &'static str) -> Result<&'a Secret, LedgerError> {
     url.ok_or_else(|| LedgerError::Disagrees {
         what: format!("`{key}` is missing"),

@@ -9,6 +9,7 @@
 
 mod batch;
 mod call_holds;
+mod export;
 mod fold;
 mod json_rows;
 mod load;
@@ -33,6 +34,7 @@ use super::lock::LedgerLock;
 use super::operation::{Operation, Origin, Outcome, Refusal};
 use super::{Durability, LedgerError};
 
+pub(super) use export::Source;
 pub use maintain::backup;
 pub use read::SqliteReader;
 

@@ -267,7 +267,9 @@ const CHECKS: [&str; 7] = [
        FROM payments WHERE account IS NOT NULL)) WHERE moved <> total",
 ];
 
-async fn reconcile(connection: &mut SqliteConnection) -> Result<ReconcileReport, LedgerError> {
+pub(super) async fn reconcile(
+    connection: &mut SqliteConnection,
+) -> Result<ReconcileReport, LedgerError> {
     let mut report = ReconcileReport::default();
     let totals = sqlx::query(
         "SELECT (SELECT count(*) FROM accounts) AS accounts, \

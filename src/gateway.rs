@@ -150,7 +150,7 @@ impl Gateway {
         let gate = Gate::new(
             shop.clone(),
             live.clone(),
-            api::public(shop.clone(), &config.api.prefix),
+            api::public(shop.clone(), &config.api.prefix, stopping.clone()),
             GateOptions {
                 prefix: config.api.prefix.clone(),
                 cors: Cors::new(&config.api.cors_origins),

@@ -360,6 +360,12 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadRequest, detail)
     }
 
+    /// 429: as much as one account may have.
+    pub fn too_many_requests(detail: Text) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, detail);
+        Self { retry_after_secs: Some(30), ..problem }
+    }
+
     /// 502: the upstream gave no usable answer.
     pub fn upstream_failed() -> Self {
         Self::new(

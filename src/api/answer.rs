@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::ledger::HoldId;
 use crate::problem::{Language, Problem};
@@ -45,9 +45,12 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
         response.headers_mut().extend(rendered.headers);
         *response.body_mut() = Body::from(rendered.body);
     }
+    // What one caller hears is for nobody else, whatever stands in between.
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     // A request id is a UUID, which is a valid header.
     if let Ok(value) = HeaderValue::from_str(&id.0) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
+        headers.insert(X_REQUEST_ID, value);
     }
     response
 }

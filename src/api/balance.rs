@@ -10,6 +10,7 @@ use super::body::Json;
 use super::caller::Caller;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
+use crate::ledger::Balance;
 use crate::problem::Problem;
 use crate::shop::Shop;
 
@@ -28,6 +29,15 @@ pub(super) struct BalanceBody {
     low: bool,
 }
 
+impl BalanceBody {
+    /// What `account` has.
+    pub fn of(shop: &Shop, account: AccountId, has: Balance) -> Self {
+        let available = has.available();
+        let low = shop.is_low(available);
+        Self { account, balance: has.balance, held: has.held, available, low }
+    }
+}
+
 /// What the caller's account has.
 #[utoipa::path(get, path = "/balance", responses(
     (status = 200, body = BalanceBody), (status = 401), (status = 503)))]
@@ -37,14 +47,7 @@ pub(super) async fn balance(
 ) -> Result<axum::Json<BalanceBody>, Problem> {
     let balance = shop.ledger.balance(&caller.account).await;
     let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
-    let available = balance.available();
-    Ok(axum::Json(BalanceBody {
-        account: caller.account,
-        balance: balance.balance,
-        held: balance.held,
-        available,
-        low: shop.is_low(available),
-    }))
+    Ok(axum::Json(BalanceBody::of(&shop, caller.account, balance)))
 }
 
 /// A call that might be made.

@@ -2,22 +2,65 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 
-use crate::identify::{CredentialKind, Identity};
+use super::cookie;
+use crate::identify::{CredentialKind, Credentials, Identity};
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
 
-/// The caller, by the same credentials as on proxied routes.
+/// The caller, by the same credentials as on proxied routes, or by the account page's cookie.
 pub(super) struct Caller(pub Identity);
 
-impl FromRequestParts<Arc<Shop>> for Caller {
+impl<S: Sync> FromRequestParts<S> for Caller
+where
+    Arc<Shop>: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, Problem> {
-        shop.identify(&parts.headers).await.map(Self)
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let KnownCaller { identity, .. } = KnownCaller::from_request_parts(parts, state).await?;
+        Ok(Self(identity))
     }
+}
+
+/// A caller, and the credential by which they can be identified again later.
+pub(super) struct KnownCaller {
+    pub identity: Identity,
+    pub credentials: Credentials,
+}
+
+impl<S: Sync> FromRequestParts<S> for KnownCaller
+where
+    Arc<Shop>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let shop = Arc::<Shop>::from_ref(state);
+        let sent = Credentials::of(&parts.headers);
+        if !sent.is_empty() {
+            let identity = shop.identify(sent.headers()).await?;
+            return Ok(Self { identity, credentials: sent });
+        }
+        let credentials = cookie::read(&parts.method, &parts.headers)?;
+        let identity = shop.identify(credentials.headers()).await?;
+        if identity.credential == CredentialKind::ServiceKey {
+            return Err(no_session_for_services());
+        }
+        Ok(Self { identity, credentials })
+    }
+}
+
+/// A service key acts for anybody: it has no place in a browser.
+pub(super) fn no_session_for_services() -> Problem {
+    Problem::forbidden(Text::new(
+        "A service key belongs to a trusted backend, not into a browser. Sign in with a token or \
+         an account's own key.",
+        "Une clé de service appartient à un service de confiance, pas à un navigateur. \
+         Connectez-vous avec un jeton ou une clé du compte.",
+    ))
 }
 
 /// A caller with a service key.
@@ -36,4 +79,32 @@ impl FromRequestParts<Arc<Shop>> for ServiceCaller {
         }
         Ok(Self(identity))
     }
+}
+
+/// A caller who may make and revoke keys: with a token of the app's, or a session made from one.
+/// A key that leaked must not make others, which would outlive it.
+pub(super) struct KeyHolder(pub Identity);
+
+impl<S: Sync> FromRequestParts<S> for KeyHolder
+where
+    Arc<Shop>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Caller(identity) = Caller::from_request_parts(parts, state).await?;
+        if !may_manage_keys(&identity) {
+            return Err(Problem::forbidden(Text::new(
+                "An API key cannot make or revoke keys. Sign in through the app, with its token.",
+                "Une clé d'API ne peut ni créer ni révoquer de clés. Connectez-vous par \
+                 l'application, avec son jeton.",
+            )));
+        }
+        Ok(Self(identity))
+    }
+}
+
+/// Whether a caller may make and revoke keys.
+pub(super) fn may_manage_keys(identity: &Identity) -> bool {
+    identity.credential == CredentialKind::Jwt
 }

@@ -9,14 +9,15 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi as _};
 
 use super::config::STRIPE_WEBHOOK_PATH;
-use super::{balance, buy, holds, listings, transactions, webhook};
+use super::{balance, buy, events, holds, keys, listings, session, transactions, usage, webhook};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Farebox", description = "Prepaid credits for AI endpoints."),
     paths(
         balance::balance, balance::check, listings::prices, listings::packs, buy::buy,
-        transactions::transactions, holds::hold, holds::capture, holds::release,
+        transactions::transactions, usage::usage, events::events, session::begin, session::show,
+        session::end, keys::list, keys::create, keys::remove, holds::hold, holds::capture, holds::release,
         webhook::stripe
     ),
     modifiers(&Credentials),

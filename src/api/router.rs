@@ -6,21 +6,30 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
+use tokio::sync::watch;
 
 use super::admin::{self as ops, Admin, require_token};
 use super::answer::finish;
 use super::config::STRIPE_WEBHOOK_PATH;
+use super::events::{self, Events};
 use super::health::{Readiness, healthz, metrics, readyz};
-use super::{balance, buy, holds, listings, openapi, sandbox, transactions, webhook};
+use super::session::{self, Sessions};
+use super::{
+    balance, buy, holds, keys, listings, openapi, sandbox, transactions, ui, usage, webhook,
+};
 use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
 
-/// Farebox's own routes on the public port, under `prefix`.
-pub fn public(shop: Arc<Shop>, prefix: &str) -> Router {
+/// Farebox's own routes on the public port, under `prefix`. What streams ends when `stopping` turns
+/// true.
+pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) -> Router {
     let description = Arc::new(openapi::describe(prefix));
     let sales = shop.sales.clone();
+    let sessions = Sessions { shop: shop.clone(), path: prefix.into() };
+    let session = get(session::show).post(session::begin).delete(session::end);
+    let events = Events::new(shop.clone(), stopping);
     let own = Router::new()
         .route("/balance", get(balance::balance))
         .route("/check", post(balance::check))
@@ -31,7 +40,14 @@ pub fn public(shop: Arc<Shop>, prefix: &str) -> Router {
         .route("/holds", post(holds::hold))
         .route("/holds/{id}/capture", post(holds::capture))
         .route("/holds/{id}/release", post(holds::release))
+        .route("/usage", get(usage::usage))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{id}", delete(keys::remove))
         .with_state(shop.clone())
+        .route("/session", session.with_state(sessions))
+        .route("/events", get(events::events).with_state(events))
+        .route("/account", get(ui::account_page))
+        .route("/ui/{file}", get(ui::shared_file))
         .route("/openapi.json", get(openapi::openapi).with_state(description));
     let mut router = Router::new();
     if let Some(sales) = sales {
@@ -67,6 +83,9 @@ pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
         .route("/accounts/{account}/transactions", get(ops::accounts::transactions))
         .route("/accounts/{account}/keys", post(ops::keys::create).get(ops::keys::list))
         .route("/accounts/{account}/thaw", post(ops::stripe::thaw))
+        .route("/entries", get(ops::entries::newest))
+        .route("/holds", get(ops::holds::list))
+        .route("/overview", get(ops::overview::overview))
         .route("/stripe/events", get(ops::stripe::events))
         .route("/stripe/events/{id}/replay", post(ops::stripe::replay))
         .route("/stripe/reconcile", post(ops::stripe::reconcile))
@@ -79,7 +98,11 @@ pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), require_token))
         .with_state(admin);
-    wrap(Router::new().nest("/admin", guarded).merge(probes(metrics, readiness)))
+    // The page is public, like any program; what it shows is not, and its user types the token.
+    let page = Router::new()
+        .route("/admin/ui", get(ui::admin_page))
+        .route("/admin/ui/{file}", get(ui::file));
+    wrap(Router::new().nest("/admin", guarded).merge(page).merge(probes(metrics, readiness)))
 }
 
 /// Health and metrics alone, for a listener that probes and scrapers may reach.

@@ -18,9 +18,53 @@ pub static CREDENTIAL_HEADERS: [HeaderName; 4] = [
 /// Where a service key names the account it acts for; ignored from everyone else.
 pub static ACCOUNT_HEADER: HeaderName = HeaderName::from_static("x-farebox-account");
 
+/// The cookie in which the account page's credential stands, on Farebox's own routes alone. The
+/// proxy takes it out of what it forwards.
+pub const SESSION_COOKIE: &str = "farebox_session";
+
 /// The longest credential in bytes. Tokens with many groups reach a few KiB; beyond this, hashing
 /// and parsing would be work done for a stranger.
 pub(super) const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
+
+/// The headers by which a caller is identified, apart from the rest of their request. They are
+/// secrets, so nothing prints them.
+#[derive(Clone, Default)]
+pub struct Credentials(HeaderMap);
+
+impl Credentials {
+    /// Those of a request.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut kept = HeaderMap::new();
+        for name in CREDENTIAL_HEADERS.iter().chain([&ACCOUNT_HEADER]) {
+            for value in headers.get_all(name) {
+                kept.append(name, value.clone());
+            }
+        }
+        Self(kept)
+    }
+
+    /// Adds one that stood elsewhere, as a bearer. What cannot stand in a header is no credential.
+    pub fn add(&mut self, credential: &str) {
+        if let Ok(value) = HeaderValue::from_str(&format!("Bearer {credential}")) {
+            self.0.append(AUTHORIZATION, value);
+        }
+    }
+
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        !CREDENTIAL_HEADERS.iter().any(|name| self.0.contains_key(name))
+    }
+
+    /// As [`Identifier::identify`](super::Identifier::identify) reads them.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0
+    }
+
+    /// The credential itself, where there is one.
+    pub fn expose(&self) -> Option<&str> {
+        read(&self.0).ok()
+    }
+}
 
 /// The call's credential. Sent in several headers it must be the same each time.
 pub(super) fn read(headers: &HeaderMap) -> Result<&str, Unauthenticated> {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::cache::VerifiedTokens;
 use super::check::checked;
-use super::jwt::Issuers;
+use super::jwt::{Issuers, Verified};
 use super::token::Token;
 use super::{AuthConfig, KeyRing, Unauthenticated, credential};
 use crate::account::AccountId;
@@ -26,6 +26,8 @@ pub struct Identity {
     pub key_id: Option<Arc<str>>,
     /// The account of the service key that acts for `account`, when it named one.
     pub on_behalf_by: Option<AccountId>,
+    /// When its token is not good any more, in milliseconds since 1970. Keys end by being revoked.
+    pub expires_at_ms: Option<i64>,
     /// The token was not remembered: this process may see its account for the first time, so
     /// look whether it is due a sign-up grant. Says nothing of keys, whose accounts exist.
     pub fresh: bool,
@@ -103,14 +105,13 @@ impl Identifier {
         if let Some(verified) = self.verified.get(&hash, now)
             && self.issuers.still_trust(&verified)
         {
-            return Ok(by_token(verified.account, false));
+            return Ok(by_token(verified, false));
         }
         let token = Token::parse(credential)?;
         // Rare and large, where every call carries this future.
         let verified = Box::pin(self.issuers.verify(&token, now)).await?;
-        let account = verified.account.clone();
-        self.verified.insert(hash, verified);
-        Ok(by_token(account, true))
+        self.verified.insert(hash, verified.clone());
+        Ok(by_token(verified, true))
     }
 }
 
@@ -124,13 +125,20 @@ fn by_key(key: &KeyRecord, headers: &HeaderMap) -> Result<Identity, Unauthentica
         key_id: Some(Arc::clone(&key.id)),
         on_behalf_by: named.is_some().then(|| key.account.clone()),
         account: named.unwrap_or_else(|| key.account.clone()),
+        expires_at_ms: None,
         fresh: false,
     })
 }
 
-fn by_token(account: AccountId, fresh: bool) -> Identity {
-    let credential = CredentialKind::Jwt;
-    Identity { account, credential, key_id: None, on_behalf_by: None, fresh }
+fn by_token(verified: Verified, fresh: bool) -> Identity {
+    Identity {
+        account: verified.account,
+        credential: CredentialKind::Jwt,
+        key_id: None,
+        on_behalf_by: None,
+        expires_at_ms: Some(i64::try_from(verified.until.as_millis()).unwrap_or(i64::MAX)),
+        fresh,
+    }
 }
 
 /// Tokens count from the Unix epoch; a clock set before it counts as its start.

@@ -15,6 +15,7 @@ use super::key::KeyRecord;
 use super::operation::{Balance, Entry, HoldId, Operation, Outcome};
 use super::payment::Payment;
 use super::report::ReconcileReport;
+use super::screens::{Activity, HoldView, Usage};
 
 /// An account as the operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +82,24 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<Entry>, LedgerError>;
 
-    /// Accounts in order of their ids, starting after `after`.
+    /// The newest entries of all accounts, newest first.
+    async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError>;
+
+    /// What an account used since a moment, in milliseconds since 1970.
+    async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError>;
+
+    /// Live holds: of calls, those made before a moment (in milliseconds since 1970), oldest first;
+    /// then the API's, whose age is not known.
+    async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError>;
+
+    /// What happened since the beginning of an hour (in hours since 1970), of all accounts; the holds
+    /// of calls made before a moment count as old.
+    async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError>;
+
+    /// Accounts in order of their ids, starting after `after`; of those whose ids begin with `prefix`.
     async fn accounts(
         &self,
+        prefix: &str,
         after: Option<&AccountId>,
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError>;

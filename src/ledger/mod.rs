@@ -25,6 +25,7 @@ mod record;
 mod redis;
 mod report;
 mod rows;
+mod screens;
 mod sqlite;
 mod till;
 
@@ -47,4 +48,5 @@ pub use payment::{
 pub use pipeline::Pipeline;
 pub use redis::{ClusterLedger, ClusterReader, migrate_cluster};
 pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};
+pub use screens::{Activity, DayUsage, HoldView, Movement, Usage};
 pub use sqlite::{SqliteLedger, SqliteReader, backup};

@@ -18,6 +18,11 @@ pub struct Margin {
 }
 
 impl Margin {
+    /// The percentage as people read it: `2275 %`.
+    pub fn shown(&self) -> Option<String> {
+        self.percent.map(|percent| format!("{percent} %"))
+    }
+
     /// The margin of `route`, with credits sold as `packs` sell them, at [`credit_price`].
     pub fn of(route: &Route, packs: &[PackConfig]) -> Self {
         let revenue = smallest(packs).and_then(|pack| value_in(pack, route.credits));

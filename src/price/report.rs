@@ -39,7 +39,7 @@ pub fn render_report(table: &PriceTable, packs: &[PackConfig]) -> String {
             route.credits.to_string(),
             or_dash(margin.revenue),
             or_dash(margin.cost),
-            or_dash(margin.percent.map(|percent| format!("{percent} %"))),
+            or_dash(margin.shown()),
         ]
     });
     let one_credit = Credits::from_whole(1);

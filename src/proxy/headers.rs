@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 
 use super::call::Call;
 use super::upstream::Upstream;
-use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS};
+use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIE};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -85,6 +85,7 @@ pub(super) fn towards_upstream(
     for name in &dropped {
         head.remove_header(name);
     }
+    drop_session(head)?;
     head.insert_header(header::HOST, upstream.authority.clone())?;
     for (name, value) in &upstream.headers {
         head.insert_header(name.clone(), value.clone())?;
@@ -101,6 +102,29 @@ pub(super) fn towards_upstream(
     head.insert_header(X_FORWARDED_PROTO, scheme)?;
     if let Some(host) = host {
         head.insert_header(X_FORWARDED_HOST, host)?;
+    }
+    Ok(())
+}
+
+/// Takes out the account page's cookie: it is a credential. Browsers send it to own routes only.
+fn drop_session(head: &mut RequestHeader) -> Result<()> {
+    let is_session = |pair: &&[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        name.trim_ascii() == SESSION_COOKIE.as_bytes()
+    };
+    let pairs =
+        |line: &HeaderValue| line.as_bytes().split(|byte| *byte == b';').any(|p| is_session(&p));
+    if !head.headers.get_all(header::COOKIE).iter().any(pairs) {
+        return Ok(());
+    }
+    let lines: Vec<HeaderValue> = head.headers.get_all(header::COOKIE).iter().cloned().collect();
+    head.remove_header(&header::COOKIE);
+    for line in &lines {
+        let others = line.as_bytes().split(|byte| *byte == b';').filter(|pair| !is_session(pair));
+        let line = others.collect::<Vec<_>>().join(&b';');
+        if !line.is_empty() {
+            head.append_header(header::COOKIE, line.trim_ascii())?;
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use bytes::Bytes;
-use http::{HeaderName, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::BodyExt as _;
 use pingora_error::{ErrorType, OrErr as _, Result};
 use pingora_http::ResponseHeader;
@@ -103,6 +103,12 @@ fn request(session: &Session, call: &Call, target: &Target, body: Bytes) -> Resu
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = head.headers.clone();
+    // HTTP/2 has it in the target (RFC 9113, 8.3.1).
+    if let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().entry(header::HOST).or_insert(host);
+    }
     request.extensions_mut().insert(RequestId(Arc::from(call.id.as_str())));
     Ok(request)
 }

@@ -19,4 +19,5 @@ mod model;
 mod payments;
 mod plain;
 mod promptness;
+mod screens;
 mod upkeep;

@@ -178,15 +178,25 @@ pub(crate) struct AccountsBody {
     next_cursor: Option<AccountId>,
 }
 
+/// Which accounts: those whose ids begin like this.
+#[derive(Deserialize)]
+pub(crate) struct SearchQuery {
+    #[serde(default)]
+    search: String,
+}
+
 pub(crate) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<PageQuery>, QueryRejection>,
+    search: Result<Query<SearchQuery>, QueryRejection>,
 ) -> Result<Answer<AccountsBody>, Problem> {
     let query = page_query(query)?;
+    let search = search.map(|Query(query)| query.search).unwrap_or_default();
     let after = query.cursor.as_deref().map(parse_account).transpose()?;
     let limit = query.limit();
     let read = admin.shop.ledger.read();
-    let mut accounts = read.accounts(after.as_ref(), limit + 1).await.map_err(unreadable)?;
+    let mut accounts =
+        read.accounts(&search, after.as_ref(), limit + 1).await.map_err(unreadable)?;
     let more = accounts.len() > limit as usize;
     accounts.truncate(limit as usize);
     let next_cursor = accounts.last().filter(|_| more).map(|last| last.account.clone());

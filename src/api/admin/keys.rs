@@ -9,10 +9,9 @@ use super::Admin;
 use super::accounts::parse_account;
 use crate::account::AccountId;
 use crate::api::body::{Json, LargeJson};
+use crate::api::keys::{new_key, revoke as revoke_key, store};
 use crate::api::transactions::{rfc3339, unreadable};
-use crate::credits::Credits;
-use crate::identify::NewKey;
-use crate::ledger::{KeyHash, KeyRecord, Operation, Outcome, wall_ms};
+use crate::ledger::{KeyHash, KeyRecord, wall_ms};
 use crate::problem::{Problem, Text};
 
 #[derive(Deserialize)]
@@ -39,43 +38,12 @@ pub(crate) async fn create(
     Json(request): Json<NewKeyRequest>,
 ) -> Result<(StatusCode, Answer<NewKeyBody>), Problem> {
     let account = parse_account(&account)?;
-    let key = NewKey::generate().map_err(|error| {
-        tracing::error!(%error, "no randomness for a key");
-        Problem::ledger_unavailable()
-    })?;
     let NewKeyRequest { name, service } = request;
-    let record = KeyRecord {
-        id: new_key_id().into(),
-        hash: key.hash,
-        account: account.clone(),
-        name: name.as_str().into(),
-        service,
-        hint: key.hint.into(),
-        created_at_ms: wall_ms(),
-        revoked_at_ms: None,
-    };
+    let (record, key) = new_key(&account, &name, service)?;
     let id = record.id.to_string();
-    store(&admin, vec![record]).await?;
-    let body = NewKeyBody { id, key: key.key.expose().to_owned(), account, name, service };
+    store(&admin.shop, vec![record]).await?;
+    let body = NewKeyBody { id, key: key.expose().to_owned(), account, name, service };
     Ok((StatusCode::CREATED, Answer(body)))
-}
-
-fn new_key_id() -> String {
-    format!("key_{}", uuid::Uuid::now_v7().simple())
-}
-
-/// Stores the keys, and has them identify callers at once.
-async fn store(admin: &Admin, keys: Vec<KeyRecord>) -> Result<usize, Problem> {
-    let new = match admin.shop.ledger.ask(Operation::PutKeys(keys.clone())).await {
-        Outcome::KeysStored { new } => new,
-        Outcome::Refused(refusal) => return Err(admin.shop.refuse(refusal, Credits::ZERO)),
-        _ => return Err(Problem::ledger_unavailable()),
-    };
-    for key in keys {
-        // One that was there before keeps its id and its revocation.
-        let _ = admin.shop.keys.insert(key);
-    }
-    Ok(new)
 }
 
 /// Keys of another gateway, by hash, so that customers keep theirs.
@@ -130,7 +98,7 @@ pub(crate) async fn import(
             })
         })
         .collect::<Result<_, Problem>>()?;
-    let imported = store(&admin, keys).await?;
+    let imported = store(&admin.shop, keys).await?;
     Ok(Answer(ImportBody { imported, existing: total.saturating_sub(imported) }))
 }
 
@@ -171,12 +139,6 @@ pub(crate) async fn revoke(
     State(admin): State<Admin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    match admin.shop.ledger.ask(Operation::RevokeKey { id: id.as_str().into() }).await {
-        Outcome::KeyRevoked => {
-            admin.shop.keys.revoke(&id, wall_ms());
-            Ok(StatusCode::NO_CONTENT)
-        }
-        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
-        _ => Err(Problem::ledger_unavailable()),
-    }
+    revoke_key(&admin.shop, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

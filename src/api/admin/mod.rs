@@ -1,8 +1,11 @@
 //! What operators do, behind the admin token.
 
 pub(super) mod accounts;
+pub(super) mod entries;
+pub(super) mod holds;
 pub(super) mod keys;
 pub(super) mod ledger;
+pub(super) mod overview;
 pub(super) mod stripe;
 mod token;
 

@@ -12,6 +12,7 @@ use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry};
 use crate::ledger::report::{Difference, ReconcileReport};
 use crate::ledger::rows::{Column as _, entry_from, key_from};
+use crate::ledger::screens::{Rows, Value};
 
 use super::Store;
 
@@ -33,6 +34,29 @@ pub(in crate::ledger) struct StoredAccount {
 const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, \
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
+
+/// For people who wait in front of a screen: a query that takes longer is ended by Postgres, which
+/// is not away for that.
+impl Rows for Store {
+    type Row = PgRow;
+
+    const LIVE_HOLDS: &'static str = "(SELECT * FROM {s}.holds WHERE state = 'live')";
+
+    async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<PgRow>, LedgerError> {
+        self.transact_within(REPORT_LIMIT, async |on| {
+            on.execute("SET LOCAL statement_timeout = '15s'").await?;
+            let mut query = self.query(sql);
+            for value in values {
+                query = match value {
+                    Value::Text(text) => query.bind((*text).to_owned()),
+                    Value::Int(int) => query.bind(*int),
+                };
+            }
+            Ok(query.fetch_all(on).await?)
+        })
+        .await
+    }
+}
 
 impl Store {
     pub async fn entries(
@@ -62,15 +86,20 @@ impl Store {
 
     pub async fn accounts(
         &self,
+        prefix: &str,
         after: Option<&AccountId>,
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError> {
         let rows = self
             .transact(async |on| {
                 Ok(self
-                    .query(&format!("{ACCOUNTS} WHERE id > $1 ORDER BY id LIMIT $2"))
+                    .query(&format!(
+                        "{ACCOUNTS} WHERE id > $1 AND id >= $3 AND id < $3 || chr(127) \
+                         ORDER BY id LIMIT $2"
+                    ))
                     .bind(after.map_or("", AccountId::as_str))
                     .bind(i64::from(limit))
+                    .bind(prefix)
                     .fetch_all(on)
                     .await?)
             })

@@ -15,6 +15,8 @@ use crate::ledger::operation::Entry;
 use crate::ledger::payment::Payment;
 use crate::ledger::postgres::{LISTED, Store, StoredAccount};
 use crate::ledger::report::{Difference, ReconcileReport};
+use crate::ledger::screens::{self, Activity, HoldView, Usage};
+use crate::ledger::wall_ms;
 
 use super::script::Scripts;
 use super::shared::Shared;
@@ -44,12 +46,29 @@ impl Reader for ClusterReader {
         self.lists.entries(account, before, limit).await
     }
 
+    async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError> {
+        screens::newest(&self.lists, limit, wall_ms()).await
+    }
+
+    async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError> {
+        screens::usage(&self.lists, account, since_ms).await
+    }
+
+    async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError> {
+        screens::live_holds(&self.lists, before_ms, limit).await
+    }
+
+    async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {
+        screens::activity(&self.lists, since_hour, before_ms).await
+    }
+
     async fn accounts(
         &self,
+        prefix: &str,
         after: Option<&AccountId>,
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError> {
-        self.lists.accounts(after, limit).await
+        self.lists.accounts(prefix, after, limit).await
     }
 
     async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {

@@ -15,6 +15,8 @@ use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{Difference, ReconcileReport};
+use crate::ledger::screens::{self, Activity, HoldView, Rows, Usage, Value};
+use crate::ledger::wall_ms;
 
 use super::load;
 use crate::ledger::rows::{Column as _, entry_from, event_from, key_from, payment_from};
@@ -56,6 +58,23 @@ fn view(row: &SqliteRow) -> Result<AccountView, sqlx::Error> {
     })
 }
 
+impl Rows for SqliteReader {
+    type Row = SqliteRow;
+
+    const LIVE_HOLDS: &'static str = "{s}.holds";
+
+    async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<SqliteRow>, LedgerError> {
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql.replace("{s}", "main")));
+        for value in values {
+            query = match value {
+                Value::Text(text) => query.bind((*text).to_owned()),
+                Value::Int(int) => query.bind(*int),
+            };
+        }
+        Ok(query.fetch_all(&self.pool).await?)
+    }
+}
+
 #[async_trait]
 impl Reader for SqliteReader {
     async fn entries(
@@ -77,15 +96,36 @@ impl Reader for SqliteReader {
         Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
     }
 
+    async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError> {
+        screens::newest(self, limit, wall_ms()).await
+    }
+
+    async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError> {
+        screens::usage(self, account, since_ms).await
+    }
+
+    async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError> {
+        screens::live_holds(self, before_ms, limit).await
+    }
+
+    async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {
+        screens::activity(self, since_hour, before_ms).await
+    }
+
     async fn accounts(
         &self,
+        prefix: &str,
         after: Option<&AccountId>,
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError> {
-        let sql = select(ACCOUNTS, "WHERE id > ?1 ORDER BY id LIMIT ?2");
+        let sql = select(
+            ACCOUNTS,
+            "WHERE id > ?1 AND id >= ?3 AND id < ?3 || char(127) ORDER BY id LIMIT ?2",
+        );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(after.map_or("", AccountId::as_str))
             .bind(limit)
+            .bind(prefix)
             .fetch_all(&self.pool)
             .await?;
         Ok(rows.iter().map(view).collect::<Result<_, _>>()?)

@@ -1,0 +1,81 @@
+//! Holds that live for long.
+
+use axum::Json as Answer;
+use axum::extract::{Query, State, rejection::QueryRejection};
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+use crate::account::AccountId;
+use crate::api::transactions::{rfc3339, unreadable};
+use crate::credits::Credits;
+use crate::ledger::{HoldView, Origin, wall_ms};
+use crate::problem::{Problem, Text};
+
+/// From which age on a call's hold is worth a look: few calls take five minutes.
+pub(super) const OLD_SECS: u32 = 300;
+
+const DEFAULT_LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 1000;
+
+#[derive(Deserialize)]
+pub(crate) struct HoldsQuery {
+    /// In seconds.
+    older_than: Option<u32>,
+    limit: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct HoldBody {
+    id: String,
+    account: AccountId,
+    credits: Credits,
+    route: String,
+    origin: &'static str,
+    /// `null` for the API's: their ids are their makers' own and do not tell.
+    created_at: Option<String>,
+    expires_at: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct HoldsBody {
+    holds: Vec<HoldBody>,
+}
+
+impl HoldBody {
+    fn of(hold: HoldView) -> Self {
+        Self {
+            id: hold.id.to_string(),
+            account: hold.account,
+            credits: hold.amount,
+            route: hold.route.to_string(),
+            origin: match hold.origin {
+                Origin::Call => "call",
+                Origin::Api => "api",
+            },
+            created_at: hold.created_at_ms.map(rfc3339),
+            expires_at: rfc3339(hold.expires_at_ms),
+        }
+    }
+}
+
+/// Those of calls that are older, oldest first; then the API's, by when they expire.
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    query: Result<Query<HoldsQuery>, QueryRejection>,
+) -> Result<Answer<HoldsBody>, Problem> {
+    let Query(query) = query.map_err(|_| {
+        Problem::bad_request(Text::new(
+            "`older_than` is a number of seconds, `limit` a number up to 1000.",
+            "`older_than` est un nombre de secondes, `limit` un nombre jusqu'à 1000.",
+        ))
+    })?;
+    let before_ms = made_before_ms(query.older_than.unwrap_or(OLD_SECS));
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+    let holds = admin.shop.ledger.read().live_holds(before_ms, limit).await.map_err(unreadable)?;
+    Ok(Answer(HoldsBody { holds: holds.into_iter().map(HoldBody::of).collect() }))
+}
+
+/// Before when holds of at least this age were made.
+pub(super) fn made_before_ms(age_secs: u32) -> i64 {
+    wall_ms().saturating_sub(i64::from(age_secs) * 1000).saturating_add(1)
+}

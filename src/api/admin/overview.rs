@@ -1,0 +1,197 @@
+//! The last hours at a glance.
+
+use std::collections::BTreeMap;
+
+use axum::Json as Answer;
+use axum::extract::{Query, State, rejection::QueryRejection};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Admin;
+use super::holds::{OLD_SECS, made_before_ms};
+use crate::api::transactions::unreadable;
+use crate::credits::SignedCredits;
+use crate::ledger::{Activity, EntryKind, Movement, wall_ms};
+use crate::price::{Margin, Route};
+use crate::problem::{Problem, Text};
+use crate::shop::Catalogue;
+
+const DEFAULT_HOURS: i64 = 24;
+
+/// A week.
+const MAX_HOURS: i64 = 168;
+
+const HOUR_SECS: i64 = 3600;
+
+#[derive(Deserialize)]
+pub(crate) struct OverviewQuery {
+    /// How many hours, the one that runs included.
+    hours: Option<i64>,
+}
+
+/// What happened in an hour.
+#[derive(Default, Serialize)]
+struct HourBody {
+    /// When it began, UTC.
+    hour: String,
+    calls: u64,
+    captured: SignedCredits,
+    granted: SignedCredits,
+    purchases: u64,
+}
+
+/// What a route earned. Rules for different methods of one path share it; where they differ, all
+/// that they say is told, in the order of the config.
+#[derive(Default, Serialize)]
+struct RouteBody {
+    route: String,
+    methods: Option<String>,
+    calls: u64,
+    captured: SignedCredits,
+    /// In credits; `null` for what has no rule any more, or never had one.
+    price: Option<String>,
+    cost: Option<String>,
+    margin: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RevenueBody {
+    currency: String,
+    /// In minor units, as it was paid.
+    amount: u64,
+    purchases: u64,
+}
+
+#[derive(Serialize)]
+struct HoldsBody {
+    live: u64,
+    stuck: u64,
+}
+
+#[derive(Serialize)]
+pub(crate) struct OverviewBody {
+    /// Oldest first, without a gap.
+    hours: Vec<HourBody>,
+    /// The price table's, then whatever else was captured for.
+    routes: Vec<RouteBody>,
+    revenue: Vec<RevenueBody>,
+    accounts: u64,
+    holds: HoldsBody,
+}
+
+/// What happened in the last hours, and what lives now.
+pub(crate) async fn overview(
+    State(admin): State<Admin>,
+    query: Result<Query<OverviewQuery>, QueryRejection>,
+) -> Result<Answer<OverviewBody>, Problem> {
+    let hours = query.map_or(None, |Query(query)| Some(query.hours.unwrap_or(DEFAULT_HOURS)));
+    let hours = hours.filter(|hours| (1..=MAX_HOURS).contains(hours)).ok_or_else(|| {
+        Problem::bad_request(Text::new(
+            format!("`hours` is a number from 1 to {MAX_HOURS}."),
+            format!("`hours` est un nombre de 1 à {MAX_HOURS}."),
+        ))
+    })?;
+    let now = (wall_ms() / 1000).div_euclid(HOUR_SECS);
+    let since = now + 1 - hours;
+    let read = admin.shop.ledger.read();
+    let activity = read.activity(since, made_before_ms(OLD_SECS)).await.map_err(unreadable)?;
+    let catalogue = admin.shop.catalogue.load();
+    Ok(Answer(OverviewBody {
+        hours: by_hour(&activity.movements, since, now),
+        routes: by_route(&activity.movements, &catalogue),
+        revenue: revenue(&activity),
+        accounts: activity.accounts,
+        holds: HoldsBody { live: activity.live_holds, stuck: activity.old_holds },
+    }))
+}
+
+fn by_hour(movements: &[Movement], since: i64, now: i64) -> Vec<HourBody> {
+    let begun = |hour: i64| {
+        let at = OffsetDateTime::from_unix_timestamp(hour.saturating_mul(HOUR_SECS));
+        at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+    };
+    let mut hours: BTreeMap<i64, HourBody> = (since..=now)
+        .map(|hour| (hour, HourBody { hour: begun(hour), ..HourBody::default() }))
+        .collect();
+    for movement in movements {
+        // An entry that a clock dated ahead is in none of them.
+        let Some(hour) = hours.get_mut(&movement.hour) else { continue };
+        match movement.kind {
+            EntryKind::Capture => {
+                hour.calls += movement.entries;
+                hour.captured = plus(hour.captured, -movement.amount);
+            }
+            EntryKind::Grant => {
+                hour.granted = plus(hour.granted, movement.amount);
+                hour.purchases += if movement.is_payment { movement.entries } else { 0 };
+            }
+            _ => {}
+        }
+    }
+    hours.into_values().collect()
+}
+
+fn by_route(movements: &[Movement], catalogue: &Catalogue) -> Vec<RouteBody> {
+    let mut routes: Vec<RouteBody> = Vec::new();
+    let labels = catalogue.prices.routes().iter().map(|rule| rule.label());
+    let captures = movements.iter().filter(|movement| movement.kind == EntryKind::Capture);
+    let captured_for = captures.clone().filter_map(|movement| movement.route.as_deref());
+    for label in labels.chain(captured_for) {
+        if !routes.iter().any(|route| route.route == label) {
+            let rules = catalogue.prices.routes().iter().filter(|rule| rule.label() == label);
+            routes.push(RouteBody::of(label, rules.map(|rule| &**rule), catalogue));
+        }
+    }
+    for movement in captures {
+        let label = movement.route.as_deref();
+        if let Some(route) = routes.iter_mut().find(|route| Some(&*route.route) == label) {
+            route.calls += movement.entries;
+            route.captured = plus(route.captured, -movement.amount);
+        }
+    }
+    routes
+}
+
+impl RouteBody {
+    fn of<'a>(
+        label: &str,
+        rules: impl Iterator<Item = &'a Route> + Clone,
+        catalogue: &Catalogue,
+    ) -> Self {
+        let all = |told: &dyn Fn(&Route) -> Option<String>| {
+            let mut told: Vec<String> = rules.clone().filter_map(told).collect();
+            told.dedup();
+            (!told.is_empty()).then(|| told.join(" / "))
+        };
+        Self {
+            route: label.to_owned(),
+            methods: all(&|rule| Some(rule.methods.to_string())),
+            price: all(&|rule| Some(rule.credits.to_string())),
+            cost: all(&|rule| rule.cost.map(|cost| cost.to_string())),
+            margin: all(&|rule| Margin::of(rule, &catalogue.packs).shown()),
+            ..Self::default()
+        }
+    }
+}
+
+fn revenue(activity: &Activity) -> Vec<RevenueBody> {
+    let mut currencies: BTreeMap<&str, RevenueBody> = BTreeMap::new();
+    for payment in &activity.paid {
+        let price = payment.facts.sale.as_ref().map(|sale| &sale.price);
+        let Some(paid) = payment.facts.paid.as_ref().or(price) else { continue };
+        let body = currencies.entry(&paid.currency).or_insert_with(|| RevenueBody {
+            currency: paid.currency.to_string(),
+            amount: 0,
+            purchases: 0,
+        });
+        body.amount = body.amount.saturating_add(paid.amount);
+        body.purchases += 1;
+    }
+    currencies.into_values().collect()
+}
+
+/// Sums stop at what can be counted, far beyond what is ever sold in a week.
+fn plus(sum: SignedCredits, amount: SignedCredits) -> SignedCredits {
+    sum.checked_add(amount).unwrap_or(sum)
+}

@@ -1,0 +1,202 @@
+//! `GET /events`: an account's balance as it changes, as server-sent events.
+//!
+//! Nobody tells us of a change: the calls that make it know nothing of who watches. So every
+//! watched account is looked at, once for all its streams, by the ledger's own `Balance`.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{FromRef, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::unfold;
+use http::{HeaderName, StatusCode};
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+
+use super::balance::BalanceBody;
+use super::caller::KnownCaller;
+use crate::account::AccountId;
+use crate::identify::Credentials;
+use crate::ledger::{Balance, Ledger};
+use crate::problem::{Problem, Text};
+use crate::shop::Shop;
+
+/// How many streams of one account a gateway serves. The tabs of a browser share one.
+const MAX_STREAMS: usize = 20;
+
+/// How often a watched account is looked at, and a stream's credential with it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How much longer that takes with each account that is watched, so that however many are, the
+/// ledger is asked ten thousand times a second at most.
+const LONGER_BY: Duration = Duration::from_micros(100);
+
+/// After how long without an event a line of comment is sent, lest something in between think
+/// that nobody is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// What nginx reads: an event held back in a buffer is no event.
+const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
+
+/// What streams are served with.
+#[derive(Clone)]
+pub(super) struct Events {
+    shop: Arc<Shop>,
+    watched: Arc<Watched>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Events {
+    /// Streams that end when `stopping` turns true.
+    pub fn new(shop: Arc<Shop>, stopping: watch::Receiver<bool>) -> Self {
+        let accounts = Mutex::new(HashMap::new());
+        let watched = Arc::new(Watched { ledger: shop.ledger.clone(), accounts });
+        Self { shop, watched, stopping }
+    }
+}
+
+impl FromRef<Events> for Arc<Shop> {
+    fn from_ref(events: &Events) -> Self {
+        events.shop.clone()
+    }
+}
+
+/// The caller's balance, now and whenever it changes: events named `balance`, whose data are what
+/// `GET /balance` answers. The stream ends with the credential.
+#[utoipa::path(get, path = "/events", responses(
+    (status = 200, content_type = "text/event-stream", body = BalanceBody), (status = 401),
+    (status = 429), (status = 503)))]
+pub(super) async fn events(
+    State(Events { shop, watched, stopping }): State<Events>,
+    KnownCaller { identity, credentials }: KnownCaller,
+) -> Result<Response, Problem> {
+    let account = identity.account;
+    let balances = watched.subscribe(&account).ok_or_else(too_many)?;
+    let first = shop.ledger.balance(&account).await.map_err(|_| Problem::ledger_unavailable())?;
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let first = Some(first.unwrap_or_default());
+    let stream =
+        Stream { shop, credentials, account, balances, stopping, look, next: first, told: None };
+    let events = Sse::new(unfold(stream, Stream::next));
+    let events = events.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok(([UNBUFFERED], events).into_response())
+}
+
+/// The accounts that somebody watches, each with a task that looks at it.
+struct Watched {
+    ledger: Ledger,
+    accounts: Mutex<HashMap<AccountId, watch::Sender<Option<Balance>>>>,
+}
+
+impl Watched {
+    /// What the account has, whenever it is another than before; `None` where too many watch it.
+    fn subscribe(
+        self: &Arc<Self>,
+        account: &AccountId,
+    ) -> Option<watch::Receiver<Option<Balance>>> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = accounts.get(account) {
+            return (sender.receiver_count() < MAX_STREAMS).then(|| sender.subscribe());
+        }
+        let (sender, receiver) = watch::channel(None);
+        accounts.insert(account.clone(), sender.clone());
+        tokio::spawn(self.clone().look(account.clone(), sender));
+        Some(receiver)
+    }
+
+    /// Looks at an account for as long as somebody watches it.
+    async fn look(self: Arc<Self>, account: AccountId, sender: watch::Sender<Option<Balance>>) {
+        loop {
+            tokio::select! {
+                () = sender.closed() => {
+                    if self.forget(&account, &sender) {
+                        return;
+                    }
+                }
+                () = sleep(self.pause()) => {}
+            }
+            // Where the ledger cannot say, what was last heard stands.
+            if let Ok(balance) = self.ledger.balance(&account).await {
+                let balance = Some(balance.unwrap_or_default());
+                sender.send_if_modified(|last| std::mem::replace(last, balance) != balance);
+            }
+        }
+    }
+
+    /// False where somebody has come meanwhile.
+    fn forget(&self, account: &AccountId, sender: &watch::Sender<Option<Balance>>) -> bool {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = sender.receiver_count() == 0;
+        if alone {
+            accounts.remove(account);
+        }
+        alone
+    }
+
+    fn pause(&self) -> Duration {
+        let watched = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).len();
+        LOOK_EVERY.max(LONGER_BY.saturating_mul(u32::try_from(watched).unwrap_or(u32::MAX)))
+    }
+}
+
+/// One stream.
+struct Stream {
+    shop: Arc<Shop>,
+    credentials: Credentials,
+    account: AccountId,
+    balances: watch::Receiver<Option<Balance>>,
+    stopping: watch::Receiver<bool>,
+    look: Interval,
+    /// What is to be told, and what was told last.
+    next: Option<Balance>,
+    told: Option<Balance>,
+}
+
+impl Stream {
+    /// The next event; `None` when the gateway stops or the credential has ended.
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        while self.next.is_none() || self.next == self.told {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.stopping) => return None,
+                _ = self.look.tick() => {
+                    if !self.is_still_allowed().await {
+                        return None;
+                    }
+                }
+                changed = self.balances.changed() => changed.ok()?,
+            }
+            self.next = (*self.balances.borrow_and_update()).or(self.next);
+        }
+        self.told = self.next;
+        let body = BalanceBody::of(&self.shop, self.account.clone(), self.told.unwrap_or_default());
+        // Text and numbers always serialize.
+        let event = Event::default().event("balance").json_data(body).unwrap_or_default();
+        Some((Ok(event), self))
+    }
+
+    /// False once the credential has expired or was revoked. Where that cannot be told, our failure
+    /// ends nothing.
+    async fn is_still_allowed(&self) -> bool {
+        match self.shop.identify(self.credentials.headers()).await {
+            Ok(identity) => identity.account == self.account,
+            Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// Returns once it is true, or its sender is gone.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+fn too_many() -> Problem {
+    Problem::too_many_requests(Text::new(
+        format!("This account has {MAX_STREAMS} streams open already. Close one first."),
+        format!("Ce compte a déjà {MAX_STREAMS} flux ouverts. Fermez-en un d'abord."),
+    ))
+}

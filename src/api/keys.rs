@@ -1,0 +1,210 @@
+//! An account's own API keys: made, listed and revoked by whoever owns it. Service keys are the
+//! operator's, and do not appear here.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::Json;
+use super::caller::{Caller, KeyHolder};
+use super::transactions::{rfc3339, unreadable};
+use crate::account::AccountId;
+use crate::config::Secret;
+use crate::credits::Credits;
+use crate::identify::NewKey;
+use crate::ledger::{KeyRecord, Operation, Outcome, wall_ms};
+use crate::problem::{Problem, Text};
+use crate::shop::Shop;
+
+/// How many live keys an account may have of its own making.
+const MAX_LIVE: usize = 20;
+
+/// How many it may make in a day, live or not: what is revoked is remembered for ever.
+const MAX_A_DAY: usize = 100;
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// The longest name, in characters.
+const MAX_NAME: usize = 100;
+
+/// A key of the account's own; nothing of it is secret.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OwnKey {
+    id: String,
+    name: String,
+    /// Enough of the key to recognise it: `fb_Ab3d…x9Yz`.
+    hint: String,
+    /// RFC 3339.
+    created_at: String,
+}
+
+/// The account's live keys, oldest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OwnKeysBody {
+    keys: Vec<OwnKey>,
+}
+
+/// What a new key is called.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct OwnKeyRequest {
+    /// 1 to 100 characters.
+    name: String,
+}
+
+/// A key, the one time it is shown.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NewOwnKeyBody {
+    id: String,
+    key: String,
+    name: String,
+}
+
+/// The caller's own keys.
+#[utoipa::path(get, path = "/keys", responses(
+    (status = 200, body = OwnKeysBody), (status = 401), (status = 503)))]
+pub(super) async fn list(
+    State(shop): State<Arc<Shop>>,
+    Caller(caller): Caller,
+) -> Result<Answer<OwnKeysBody>, Problem> {
+    let keys = own_keys(&shop, &caller.account).await?;
+    let keys = keys.into_iter().filter(is_live).map(|key| OwnKey {
+        id: key.id.to_string(),
+        name: key.name.to_string(),
+        hint: key.hint.to_string(),
+        created_at: rfc3339(key.created_at_ms),
+    });
+    Ok(Answer(OwnKeysBody { keys: keys.collect() }))
+}
+
+/// Makes a key for the caller's account. Needs a token: an API key cannot make another.
+#[utoipa::path(post, path = "/keys", request_body = OwnKeyRequest, responses(
+    (status = 201, body = NewOwnKeyBody), (status = 400), (status = 401), (status = 403),
+    (status = 422), (status = 429), (status = 503)))]
+pub(super) async fn create(
+    State(shop): State<Arc<Shop>>,
+    KeyHolder(caller): KeyHolder,
+    Json(request): Json<OwnKeyRequest>,
+) -> Result<(StatusCode, Answer<NewOwnKeyBody>), Problem> {
+    let name = request.name.trim();
+    let is_name = |name: &str| !name.is_empty() && !name.chars().any(char::is_control);
+    if !is_name(name) || name.chars().count() > MAX_NAME {
+        return Err(Problem::bad_request(Text::new(
+            format!("`name` is 1 to {MAX_NAME} characters, on one line."),
+            format!("`name` est fait de 1 à {MAX_NAME} caractères, sur une ligne."),
+        )));
+    }
+    let keys = own_keys(&shop, &caller.account).await?;
+    if keys.iter().filter(|key| is_live(key)).count() >= MAX_LIVE {
+        return Err(too_many_live());
+    }
+    let yesterday_ms = wall_ms().saturating_sub(DAY_MS);
+    if keys.iter().filter(|key| key.created_at_ms > yesterday_ms).count() >= MAX_A_DAY {
+        return Err(Problem::too_many_requests(Text::new(
+            format!("This account has made {MAX_A_DAY} keys within a day. Try again tomorrow."),
+            format!("Ce compte a créé {MAX_A_DAY} clés en un jour. Réessayez demain."),
+        )));
+    }
+    let (record, key) = new_key(&caller.account, name, false)?;
+    let id = record.id.clone();
+    store(&shop, vec![record]).await?;
+    // Others may have been made in this moment, here or on another gateway. Whoever is stored last
+    // sees them all.
+    let keys = own_keys(&shop, &caller.account).await?;
+    if keys.iter().filter(|key| is_live(key)).count() > MAX_LIVE {
+        revoke(&shop, &id).await?;
+        return Err(too_many_live());
+    }
+    let (id, name) = (id.to_string(), name.to_owned());
+    let key = key.expose().to_owned();
+    Ok((StatusCode::CREATED, Answer(NewOwnKeyBody { id, key, name })))
+}
+
+/// Revokes a key of the caller's account, at once and for good. Needs a token, as making one does.
+#[utoipa::path(delete, path = "/keys/{id}", params(("id" = String, Path)), responses(
+    (status = 204), (status = 401), (status = 403), (status = 404), (status = 503)))]
+pub(super) async fn remove(
+    State(shop): State<Arc<Shop>>,
+    KeyHolder(caller): KeyHolder,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let keys = own_keys(&shop, &caller.account).await?;
+    if !keys.iter().any(|key| *key.id == *id) {
+        return Err(Problem::not_found(Text::new(
+            "This account has no such key.",
+            "Ce compte n'a pas de telle clé.",
+        )));
+    }
+    revoke(&shop, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The keys of an account that are its own to manage, revoked ones too, oldest first.
+async fn own_keys(shop: &Shop, account: &AccountId) -> Result<Vec<KeyRecord>, Problem> {
+    let mut keys = shop.ledger.read().keys(Some(account)).await.map_err(unreadable)?;
+    keys.retain(|key| !key.service);
+    Ok(keys)
+}
+
+fn is_live(key: &KeyRecord) -> bool {
+    key.revoked_at_ms.is_none()
+}
+
+/// A key just made: what to store of it, and what to show once.
+pub(super) fn new_key(
+    account: &AccountId,
+    name: &str,
+    service: bool,
+) -> Result<(KeyRecord, Secret), Problem> {
+    let key = NewKey::generate().map_err(|error| {
+        tracing::error!(%error, "no randomness for a key");
+        Problem::ledger_unavailable()
+    })?;
+    let record = KeyRecord {
+        id: format!("key_{}", uuid::Uuid::now_v7().simple()).into(),
+        hash: key.hash,
+        account: account.clone(),
+        name: name.into(),
+        service,
+        hint: key.hint.into(),
+        created_at_ms: wall_ms(),
+        revoked_at_ms: None,
+    };
+    Ok((record, key.key))
+}
+
+/// Stores keys, and has them identify callers at once; how many were not there before.
+pub(super) async fn store(shop: &Shop, keys: Vec<KeyRecord>) -> Result<usize, Problem> {
+    let new = match shop.ledger.ask(Operation::PutKeys(keys.clone())).await {
+        Outcome::KeysStored { new } => new,
+        Outcome::Refused(refusal) => return Err(shop.refuse(refusal, Credits::ZERO)),
+        _ => return Err(Problem::ledger_unavailable()),
+    };
+    for key in keys {
+        // One that was there before keeps its id and its revocation.
+        let _ = shop.keys.insert(key);
+    }
+    Ok(new)
+}
+
+/// Revokes a key, for every call that follows.
+pub(super) async fn revoke(shop: &Shop, id: &str) -> Result<(), Problem> {
+    match shop.ledger.ask(Operation::RevokeKey { id: id.into() }).await {
+        Outcome::KeyRevoked => {
+            shop.keys.revoke(id, wall_ms());
+            Ok(())
+        }
+        Outcome::Refused(refusal) => Err(shop.refuse(refusal, Credits::ZERO)),
+        _ => Err(Problem::ledger_unavailable()),
+    }
+}
+
+fn too_many_live() -> Problem {
+    Problem::unprocessable(Text::new(
+        format!("This account has {MAX_LIVE} keys already. Revoke one that is not used any more."),
+        format!("Ce compte a déjà {MAX_LIVE} clés. Révoquez-en une qui ne sert plus."),
+    ))
+}

@@ -1,0 +1,96 @@
+//! Signing a browser in: a credential becomes the account page's [cookie](super::cookie).
+
+use std::sync::Arc;
+
+use axum::extract::{FromRef, State};
+use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::caller::{Caller, may_manage_keys, no_session_for_services};
+use super::cookie;
+use super::transactions::rfc3339;
+use crate::account::AccountId;
+use crate::identify::{CredentialKind, Credentials};
+use crate::ledger::wall_ms;
+use crate::problem::Problem;
+use crate::shop::Shop;
+
+/// The longest session: an hour. Whoever stays longer comes back through the app.
+const MAX_SESSION_MS: i64 = 3600 * 1000;
+
+/// What sessions are made with.
+#[derive(Clone)]
+pub(super) struct Sessions {
+    pub shop: Arc<Shop>,
+    /// Below which path the cookie counts: `[api] prefix`.
+    pub path: Arc<str>,
+}
+
+impl FromRef<Sessions> for Arc<Shop> {
+    fn from_ref(sessions: &Sessions) -> Self {
+        sessions.shop.clone()
+    }
+}
+
+/// Who is signed in.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SessionBody {
+    #[schema(value_type = String)]
+    account: AccountId,
+    /// RFC 3339: when the session or its token ends. `null` where only the browser knows.
+    expires_at: Option<String>,
+    /// True for a token: an API key cannot make or revoke keys.
+    may_manage_keys: bool,
+}
+
+/// Signs the account page in with the token or key of this request, by a cookie that scripts cannot
+/// read. For the account page itself: other pages send their credential with each request.
+#[utoipa::path(post, path = "/session", responses(
+    (status = 200, body = SessionBody, headers(("set-cookie" = String))), (status = 400),
+    (status = 401), (status = 403), (status = 503)))]
+pub(super) async fn begin(
+    State(Sessions { shop, path }): State<Sessions>,
+    headers: HeaderMap,
+) -> Result<([(header::HeaderName, http::HeaderValue); 1], axum::Json<SessionBody>), Problem> {
+    cookie::require_own_page(&headers)?;
+    let credentials = Credentials::of(&headers);
+    let identity = shop.identify(credentials.headers()).await?;
+    if identity.credential == CredentialKind::ServiceKey {
+        return Err(no_session_for_services());
+    }
+    let now_ms = wall_ms();
+    let last_ms = now_ms.saturating_add(MAX_SESSION_MS);
+    let expires_ms = identity.expires_at_ms.map_or(last_ms, |at_ms| at_ms.min(last_ms));
+    let seconds = u64::try_from(expires_ms.saturating_sub(now_ms) / 1000).unwrap_or(0);
+    let credential = credentials.expose().unwrap_or_default();
+    let cookie = cookie::set(credential, seconds, &path, &headers)?;
+    let body = SessionBody {
+        may_manage_keys: may_manage_keys(&identity),
+        account: identity.account,
+        expires_at: Some(rfc3339(expires_ms)),
+    };
+    Ok(([(header::SET_COOKIE, cookie)], axum::Json(body)))
+}
+
+/// Who is signed in.
+#[utoipa::path(get, path = "/session", responses(
+    (status = 200, body = SessionBody), (status = 401), (status = 503)))]
+pub(super) async fn show(Caller(identity): Caller) -> axum::Json<SessionBody> {
+    axum::Json(SessionBody {
+        expires_at: identity.expires_at_ms.map(rfc3339),
+        may_manage_keys: may_manage_keys(&identity),
+        account: identity.account,
+    })
+}
+
+/// Signs the account page out.
+#[utoipa::path(delete, path = "/session", responses((status = 204), (status = 403)),
+    security(()))]
+pub(super) async fn end(
+    State(Sessions { path, .. }): State<Sessions>,
+    headers: HeaderMap,
+) -> Result<(StatusCode, [(header::HeaderName, http::HeaderValue); 1]), Problem> {
+    cookie::require_own_page(&headers)?;
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie::clear(&path, &headers)?)]))
+}

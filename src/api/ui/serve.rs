@@ -1,0 +1,89 @@
+//! How the screens are served: anybody may load them, and nothing of them is secret. What they
+//! show, they ask for with a credential.
+
+use axum::body::Body;
+use axum::extract::Path;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::files::File;
+use crate::problem::{Problem, Text};
+
+/// A page loads nothing but our own files, talks to nobody else, stands in no frame, and no text
+/// becomes a script in it.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
+     require-trusted-types-for 'script'",
+);
+
+const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// The account page.
+pub(crate) async fn account_page(headers: HeaderMap) -> Result<Response, Problem> {
+    page("account.html", &headers)
+}
+
+/// The operator's page.
+pub(crate) async fn admin_page(headers: HeaderMap) -> Result<Response, Problem> {
+    page("admin.html", &headers)
+}
+
+/// A module, for pages of this origin.
+pub(crate) async fn file(
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let file = File::named(&name).filter(|file| !file.is_page()).ok_or_else(unknown)?;
+    Ok(answer(file, &headers))
+}
+
+/// A module for pages of any origin: apps load the widgets from here. It is the same for
+/// everybody, so a page that reads it learns nothing.
+pub(crate) async fn shared_file(
+    path: Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut response = file(path, headers).await?;
+    let anybody = HeaderValue::from_static("*");
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);
+    response.headers_mut().insert(CORP, HeaderValue::from_static("cross-origin"));
+    Ok(response)
+}
+
+fn page(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let mut response = answer(File::named(name).ok_or_else(unknown)?, headers);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    let nowhere = HeaderValue::from_static("no-referrer");
+    response.headers_mut().insert(header::REFERRER_POLICY, nowhere);
+    Ok(response)
+}
+
+/// The file, or 304 where the browser has it.
+fn answer(file: &'static File, headers: &HeaderMap) -> Response {
+    let mut response = if has(headers, &file.etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut whole = Body::from(file.bytes).into_response();
+        whole.headers_mut().insert(header::CONTENT_TYPE, file.media_type.clone());
+        whole
+    };
+    let said = response.headers_mut();
+    said.insert(header::ETAG, file.etag.clone());
+    said.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    said.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// RFC 9110, 13.1.2: a list of tags, compared weakly, or `*`.
+fn has(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter();
+    lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).any(|tag| {
+        let tag = tag.trim_ascii();
+        tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes()
+    })
+}
+
+fn unknown() -> Problem {
+    Problem::not_found(Text::new("There is no such file.", "Ce fichier n'existe pas."))
+}

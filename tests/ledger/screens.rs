@@ -1,0 +1,177 @@
+//! What the screens read of the past.
+
+use farebox::credits::{Credits, SignedCredits};
+use farebox::ledger::{CallId, EntryKind, Movement, Operation, Origin, Outcome};
+
+use crate::house::{
+    House, Running, account, api_capture, api_hold, credits, eventually, grant, on_every_ledger,
+};
+use crate::payments::{nth, paid, take};
+
+on_every_ledger!("current_thread":
+    usage_is_what_was_captured_by_day_and_route,
+    the_newest_entries_of_all_accounts_come_first,
+    live_holds_tell_their_age_where_their_ids_do,
+    activity_adds_up_what_moved_and_what_was_paid,
+    accounts_are_found_by_how_their_ids_begin,
+);
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
+
+/// A call of `who`, charged whole.
+async fn call(ledger: &Running, who: &str, route: &str, amount: &str) {
+    let hold = ledger.hold(CallId::new(), account(who), credits(amount), route.into()).await;
+    hold.unwrap().capture(credits(amount));
+}
+
+/// Waits until readers see all that was asked.
+async fn durable(ledger: &Running) {
+    assert_eq!(ledger.ask(Operation::Audit).await, Outcome::Audited(vec![]));
+}
+
+async fn usage_is_what_was_captured_by_day_and_route(house: House) {
+    let ledger = house.open_with("100").await;
+    ledger.post(grant("bob's", "bob", "50")).await.unwrap();
+    for (who, route, amount) in
+        [("alice", "/a", "1"), ("alice", "/b", "2.5"), ("alice", "/a", "1"), ("bob", "/a", "9")]
+    {
+        call(&ledger, who, route, amount).await;
+    }
+    ledger.ask(api_hold("job", "5")).await;
+    ledger.ask(api_capture("job", "4")).await;
+    // What is given back does not undo that it was used.
+    let refund = Operation::Refund { hold: "job".parse().unwrap(), reason: None };
+    assert!(matches!(ledger.ask(refund).await, Outcome::Posted { .. }));
+    ledger.call("1").await.unwrap().release();
+    durable(&ledger).await;
+    let used = ledger.read().usage(&account("alice"), now_ms() - DAY_MS).await.unwrap();
+    assert!(used.is_whole);
+    let day = now_ms() / DAY_MS;
+    assert!(used.days.iter().all(|line| (day - 1..=day).contains(&line.day)), "{used:?}");
+    let lines: Vec<_> =
+        used.days.iter().map(|line| (&*line.route, line.calls, line.credits)).collect();
+    let expected = [("/jobs", 1, "4"), ("/b", 1, "2.5"), ("/a", 2, "2")];
+    assert_eq!(lines, expected.map(|(route, calls, amount)| (route, calls, credits(amount))));
+    for (who, since_ms) in [("alice", now_ms() + DAY_MS), ("nobody", 0)] {
+        let used = ledger.read().usage(&account(who), since_ms).await.unwrap();
+        assert!(used.days.is_empty() && used.is_whole, "{who}: {used:?}");
+    }
+    ledger.stop().await;
+}
+
+async fn the_newest_entries_of_all_accounts_come_first(house: House) {
+    let ledger = house.open().await;
+    assert_eq!(ledger.read().newest(9).await.unwrap(), []);
+    for n in 0..6 {
+        let who = ["alice", "bob", "carol"][n % 3];
+        ledger.post(grant(&format!("g{n}"), who, "1")).await.unwrap();
+        // Each at a moment of its own.
+        let before = now_ms();
+        eventually("a millisecond has passed", async || now_ms() > before).await;
+    }
+    durable(&ledger).await;
+    let newest = ledger.read().newest(4).await.unwrap();
+    let ids: Vec<_> = newest.iter().map(|entry| entry.operation.as_str()).collect();
+    assert_eq!(ids, ["grant:g5", "grant:g4", "grant:g3", "grant:g2"]);
+    assert_eq!((newest[0].account.as_str(), newest[0].seq), ("carol", 2));
+    assert_eq!(ledger.read().newest(100).await.unwrap().len(), 6);
+    ledger.stop().await;
+}
+
+async fn live_holds_tell_their_age_where_their_ids_do(house: House) {
+    let ledger = house.open_with("100").await;
+    let before = now_ms();
+    let hold = async |amount: &str| {
+        let id = CallId::new();
+        let name = id.hold_id().clone();
+        let hold = ledger.hold(id, account("alice"), credits(amount), "/x".into()).await;
+        (name, hold.unwrap())
+    };
+    let (first_id, first) = hold("2").await;
+    let made = now_ms();
+    eventually("a millisecond has passed", async || now_ms() > made + 1).await;
+    let between = now_ms();
+    let (second_id, second) = hold("3").await;
+    ledger.ask(api_hold("job", "4")).await;
+    ledger.ask(api_hold("done", "1")).await;
+    ledger.ask(api_capture("done", "1")).await;
+    durable(&ledger).await;
+    let read = async |before_ms, limit| ledger.read().live_holds(before_ms, limit).await.unwrap();
+    let all = read(now_ms() + 1, 10).await;
+    let ids: Vec<_> = all.iter().map(|hold| hold.id.as_str()).collect();
+    assert_eq!(ids, [first_id.as_str(), second_id.as_str(), "job"]);
+    let age = all[0].created_at_ms.unwrap();
+    assert!((before..=made).contains(&age), "{before} {age} {made}");
+    assert!(all[0].expires_at_ms > before);
+    assert_eq!((all[0].origin, all[0].amount), (Origin::Call, credits("2")));
+    assert_eq!((&*all[0].route, all[0].account.as_str()), ("/x", "alice"));
+    assert_eq!((all[2].origin, all[2].created_at_ms), (Origin::Api, None));
+    let old: Vec<_> = read(between, 10).await.into_iter().map(|hold| hold.id).collect();
+    assert_eq!(old, [all[0].id.clone(), all[2].id.clone()], "and the API's, whatever their age");
+    assert_eq!(read(now_ms() + 1, 2).await, all[..2]);
+    let activity = ledger.read().activity(0, between).await.unwrap();
+    assert_eq!((activity.live_holds, activity.old_holds), (3, 1));
+    first.release();
+    second.capture(credits("3"));
+    durable(&ledger).await;
+    assert_eq!(read(now_ms() + 1, 10).await, all[2..]);
+    ledger.stop().await;
+}
+
+async fn activity_adds_up_what_moved_and_what_was_paid(house: House) {
+    let ledger = house.open_with("100").await;
+    let hour = now_ms() / HOUR_MS;
+    for (who, amount) in [("alice", "1"), ("alice", "2.5")] {
+        call(&ledger, who, "/a", amount).await;
+    }
+    take(&ledger, paid()).await.unwrap();
+    take(&ledger, nth(2, &paid())).await.unwrap();
+    // An account as full as can be, and another: their sum is beyond what one may have.
+    for who in ["rich", "richer"] {
+        let most = Credits::from_micros(farebox::credits::MAX_MICROS).unwrap().to_string();
+        ledger.post(grant(who, who, &most)).await.unwrap();
+    }
+    durable(&ledger).await;
+    let activity = ledger.read().activity(hour, now_ms()).await.unwrap();
+    assert_eq!((activity.accounts, activity.live_holds), (3, 0));
+    let of = |kind, is_payment| -> (u64, Vec<SignedCredits>) {
+        let fits = |m: &&Movement| m.kind == kind && m.is_payment == is_payment;
+        let found: Vec<_> = activity.movements.iter().filter(fits).collect();
+        assert!(found.iter().all(|m| (hour..=hour + 1).contains(&m.hour)), "{found:?}");
+        (found.iter().map(|m| m.entries).sum(), found.iter().map(|m| m.amount).collect())
+    };
+    assert_eq!(of(EntryKind::Capture, false), (2, vec!["-3.5".parse().unwrap()]));
+    assert_eq!(of(EntryKind::Grant, true), (2, vec!["1000".parse().unwrap()]));
+    assert_eq!(of(EntryKind::Grant, false).0, 3);
+    let sold: Vec<_> = activity.paid.iter().map(|p| p.facts.paid.clone().unwrap().amount).collect();
+    assert_eq!(sold, [7900, 7900]);
+    let later = ledger.read().activity(hour + 2, now_ms()).await.unwrap();
+    assert_eq!((later.movements.len(), later.paid.len(), later.accounts), (0, 0, 3));
+    ledger.stop().await;
+}
+
+async fn accounts_are_found_by_how_their_ids_begin(house: House) {
+    let ledger = house.open().await;
+    for who in ["al", "alice", "alicia", "ali~", "b", "a%", "a_c", "A"] {
+        ledger.post(grant(who, who, "1")).await.unwrap();
+    }
+    durable(&ledger).await;
+    let found = async |prefix: &str, after: Option<&str>, limit| {
+        let after = after.map(account);
+        let found = ledger.read().accounts(prefix, after.as_ref(), limit).await.unwrap();
+        found.into_iter().map(|view| view.account.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("", None, 100).await.len(), 8);
+    assert_eq!(found("ali", None, 9).await, ["alice", "alicia", "ali~"]);
+    assert_eq!(found("ali", Some("alice"), 1).await, ["alicia"]);
+    assert_eq!(found("a%", None, 9).await, ["a%"]);
+    assert_eq!(found("a_", None, 9).await, ["a_c"]);
+    assert_eq!(found("zz", None, 9).await, [] as [String; 0]);
+    ledger.stop().await;
+}

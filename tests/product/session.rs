@@ -1,0 +1,288 @@
+//! The account page's cookie: what it opens, and to whom it does not.
+
+use farebox::config::Secret;
+use http::Method;
+use serde_json::json;
+
+use crate::http::{Answer, admin, get};
+use crate::support::{ADMIN_TOKEN, JWT_SECRET, TestGateway, Upstream, config_text, token};
+
+const PACKS: &str = "[[packs]]\nid = \"p\"\ncredits = 100\nprice = \"19.00 EUR\"\n";
+
+async fn shop() -> (Upstream, TestGateway) {
+    let upstream = Upstream::canned().await;
+    let text = config_text(upstream.address, PACKS);
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = crate::support::parse(&text, folder.path());
+    config.stripe = Some(farebox::stripe::StripeConfig::sandbox(Some(Secret::new("sk_test_1"))));
+    let gateway = farebox::gateway::Gateway::start(&config).await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let gateway = TestGateway { gateway, folder, client };
+    gateway.grant("alice", 100).await;
+    (upstream, gateway)
+}
+
+/// What the page itself sends, as a browser marks it.
+fn from_page(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    request.header("sec-fetch-site", "same-origin")
+}
+
+/// Signs in, and returns the answer.
+async fn sign_in(gateway: &TestGateway, credential: &str) -> Answer {
+    let request = gateway.client.post(gateway.url("/credits/session")).bearer_auth(credential);
+    Answer::of(from_page(request)).await
+}
+
+/// The `name=value` that a browser would send back.
+fn cookie(answer: &Answer) -> String {
+    answer.expect(200);
+    answer.header("set-cookie").split(';').next().unwrap().to_owned()
+}
+
+async fn ask(
+    gateway: &TestGateway,
+    method: Method,
+    path: &str,
+    cookie: &str,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> Answer {
+    let mut request = gateway.client.request(method, gateway.url(path)).header("cookie", cookie);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    Answer::of(request.body(body)).await
+}
+
+const PAGE: &[(&str, &str)] = &[("sec-fetch-site", "same-origin")];
+
+#[tokio::test]
+async fn a_token_becomes_a_cookie_that_scripts_cannot_read_and_other_sites_do_not_send() {
+    let (_upstream, gateway) = shop().await;
+    let answer = sign_in(&gateway, &token("alice")).await;
+    let body = answer.expect(200);
+    assert_eq!((&body["account"], &body["may_manage_keys"]), (&json!("alice"), &json!(true)));
+    assert!(body["expires_at"].as_str().unwrap().ends_with('Z'), "{body}");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let set = answer.header("set-cookie");
+    let parts: Vec<&str> = set.split("; ").collect();
+    assert!(parts[0].starts_with("farebox_session="), "{set}");
+    for part in ["HttpOnly", "SameSite=Strict", "Path=/credits"] {
+        assert!(parts.contains(&part), "{part}: {set}");
+    }
+    assert!(!parts.contains(&"Secure"), "on this machine: {set}");
+    let seconds = parts.iter().find_map(|part| part.strip_prefix("Max-Age=")).unwrap();
+    assert!((3500..=3600).contains(&seconds.parse::<u32>().unwrap()), "{set}");
+    // A page of another host name has it over TLS alone.
+    let elsewhere = gateway.client.post(gateway.url("/credits/session"));
+    let elsewhere = elsewhere.bearer_auth(token("alice")).header("host", "pay.example.com");
+    let elsewhere = Answer::of(from_page(elsewhere)).await;
+    elsewhere.expect(200);
+    assert!(elsewhere.header("set-cookie").ends_with("; Secure"));
+
+    let cookie = cookie(&answer);
+    for path in ["/credits/balance", "/credits/transactions", "/credits/usage", "/credits/keys"] {
+        ask(&gateway, Method::GET, path, &cookie, PAGE, "").await.expect(200);
+    }
+    let session = ask(&gateway, Method::GET, "/credits/session", &cookie, PAGE, "").await;
+    assert_eq!(session.expect(200)["account"], "alice");
+    ask(&gateway, Method::GET, "/credits/session", "x=y", PAGE, "")
+        .await
+        .problem(401, "UNAUTHENTICATED");
+    let bought =
+        ask(&gateway, Method::POST, "/credits/buy", &cookie, PAGE, r#"{"pack":"p"}"#).await;
+    assert!(bought.expect(200)["checkout_url"].is_string());
+    let out = ask(&gateway, Method::DELETE, "/credits/session", &cookie, PAGE, "").await;
+    out.expect(204);
+    let cleared = out.header("set-cookie");
+    assert!(cleared.starts_with("farebox_session=;") && cleared.contains("Max-Age=0"), "{cleared}");
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_token_and_with_its_key() {
+    let (_upstream, gateway) = shop().await;
+    let exp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({ "sub": "alice", "exp": exp + 60 });
+    let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    let short = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    let set = sign_in(&gateway, &short).await;
+    let seconds = set.header("set-cookie").split("Max-Age=").nth(1).unwrap().to_owned();
+    let seconds: u32 = seconds.split(';').next().unwrap().parse().unwrap();
+    assert!(seconds <= 90, "with the issuer's leeway: {seconds}");
+
+    let key = gateway.key("alice", false).await;
+    let answer = sign_in(&gateway, &key).await;
+    assert_eq!(answer.expect(200)["may_manage_keys"], false);
+    let cookie = cookie(&answer);
+    ask(&gateway, Method::GET, "/credits/balance", &cookie, PAGE, "").await.expect(200);
+    let keys = gateway.admin(Method::GET, "/admin/accounts/alice/keys", None).await;
+    let id = keys["keys"][0]["id"].as_str().unwrap();
+    admin(&gateway, Method::DELETE, &format!("/admin/keys/{id}"), "").await.expect(204);
+    let after = ask(&gateway, Method::GET, "/credits/balance", &cookie, PAGE, "").await;
+    after.problem(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn nobody_signs_a_browser_in_from_elsewhere() {
+    let (_upstream, gateway) = shop().await;
+    let host = gateway.public().to_string();
+    let sent = async |headers: &[(&str, &str)]| {
+        let mut request = gateway.client.post(gateway.url("/credits/session"));
+        request = request.bearer_auth(token("alice"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request).await
+    };
+    sent(&[("origin", &format!("http://{host}"))]).await.expect(200);
+    for headers in [
+        &[][..],
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site")],
+        &[("sec-fetch-site", "none")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "null")],
+        &[("sec-fetch-site", "cross-site"), ("origin", &format!("http://{host}"))],
+    ] {
+        let answer = sent(headers).await;
+        answer.problem(403, "FORBIDDEN");
+        assert_eq!(answer.header("set-cookie"), "", "{headers:?}");
+    }
+    let nobody = gateway.client.post(gateway.url("/credits/session"));
+    Answer::of(from_page(nobody)).await.problem(401, "UNAUTHENTICATED");
+    sign_in(&gateway, "fb_nonsense").await.problem(401, "UNAUTHENTICATED");
+    // A cookie makes no new cookie: it would never end.
+    let cookie = cookie(&sign_in(&gateway, &token("alice")).await);
+    let again = ask(&gateway, Method::POST, "/credits/session", &cookie, PAGE, "").await;
+    again.problem(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_neither_reads_nor_buys_nor_makes_keys_with_the_cookie() {
+    let (_upstream, gateway) = shop().await;
+    let cookie = cookie(&sign_in(&gateway, &token("alice")).await);
+    let host = gateway.public().to_string();
+    for foreign in [
+        &[("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")][..],
+        &[("sec-fetch-site", "same-site"), ("origin", "https://other.example.com")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "null")],
+    ] {
+        for path in ["/credits/balance", "/credits/keys", "/credits/events", "/credits/session"] {
+            let answer = ask(&gateway, Method::GET, path, &cookie, foreign, "").await;
+            answer.problem(401, "UNAUTHENTICATED");
+            assert_eq!(answer.header("access-control-allow-origin"), "");
+        }
+        for (method, path, body) in [
+            (Method::POST, "/credits/buy", r#"{"pack":"p"}"#),
+            (Method::POST, "/credits/keys", r#"{"name":"mine"}"#),
+            (Method::DELETE, "/credits/keys/key_1", ""),
+            (Method::POST, "/credits/check", r#"{"endpoint":"/api/ai/generate"}"#),
+            (Method::DELETE, "/credits/session", ""),
+        ] {
+            let answer = ask(&gateway, method, path, &cookie, foreign, body).await;
+            answer.problem(403, "FORBIDDEN");
+        }
+    }
+    // What no browser vouches for changes nothing either; what a person opens may be read.
+    for unsure in [&[][..], &[("sec-fetch-site", "none")]] {
+        let body = r#"{"name":"mine"}"#;
+        ask(&gateway, Method::POST, "/credits/keys", &cookie, unsure, body)
+            .await
+            .problem(403, "FORBIDDEN");
+        ask(&gateway, Method::GET, "/credits/balance", &cookie, unsure, "").await.expect(200);
+    }
+    let ours = [("origin", &*format!("http://{host}"))];
+    let body = r#"{"name":"mine"}"#;
+    ask(&gateway, Method::POST, "/credits/keys", &cookie, &ours, body).await.expect(201);
+    let keys = ask(&gateway, Method::GET, "/credits/keys", &cookie, PAGE, "").await.expect(200);
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 1, "{keys}");
+}
+
+#[tokio::test]
+async fn an_allowed_origin_cannot_use_the_cookie_either() {
+    let upstream = Upstream::canned().await;
+    let more = "[api]\ncors_origins = [\"https://app.example.com\"]";
+    let gateway = TestGateway::before(&upstream, more).await;
+    let cookie = cookie(&sign_in(&gateway, &token("alice")).await);
+    let app = [("sec-fetch-site", "cross-site"), ("origin", "https://app.example.com")];
+    let answer = ask(&gateway, Method::GET, "/credits/balance", &cookie, &app, "").await;
+    answer.problem(401, "UNAUTHENTICATED");
+    assert_eq!(answer.header("access-control-allow-credentials"), "");
+}
+
+#[tokio::test]
+async fn a_service_key_never_signs_a_browser_in() {
+    let (_upstream, gateway) = shop().await;
+    let service = gateway.key("backend", true).await;
+    sign_in(&gateway, &service).await.problem(403, "FORBIDDEN");
+    let by_hand = format!("farebox_session={service}");
+    let headers = [("sec-fetch-site", "same-origin"), ("x-farebox-account", "alice")];
+    let answer = ask(&gateway, Method::GET, "/credits/balance", &by_hand, &headers, "").await;
+    answer.problem(403, "FORBIDDEN");
+    let hold = r#"{"id":"h","credits":1}"#;
+    let answer = ask(&gateway, Method::POST, "/credits/holds", &by_hand, &headers, hold).await;
+    answer.problem(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn another_credential_comes_before_the_cookie_and_two_cookies_are_none() {
+    let (_upstream, gateway) = shop().await;
+    let alice = cookie(&sign_in(&gateway, &token("alice")).await);
+    let bob = cookie(&sign_in(&gateway, &token("bob")).await);
+    let bearer = format!("Bearer {}", token("carol"));
+    let headers = [("sec-fetch-site", "cross-site"), ("authorization", &*bearer)];
+    let answer = ask(&gateway, Method::GET, "/credits/balance", &alice, &headers, "").await;
+    assert_eq!(answer.expect(200)["account"], "carol");
+    let wrong = [("sec-fetch-site", "same-origin"), ("x-api-key", "fb_wrong")];
+    let answer = ask(&gateway, Method::GET, "/credits/balance", &alice, &wrong, "").await;
+    answer.problem(401, "UNAUTHENTICATED");
+    // A subdomain can set a cookie beside ours: nobody is signed in then.
+    let both = format!("{alice}; other=1; {bob}");
+    let answer = ask(&gateway, Method::GET, "/credits/balance", &both, PAGE, "").await;
+    answer.problem(401, "UNAUTHENTICATED");
+    let twice = format!("a=b; {alice}; {alice}");
+    let answer = ask(&gateway, Method::GET, "/credits/balance", &twice, PAGE, "").await;
+    assert_eq!(answer.expect(200)["account"], "alice");
+}
+
+#[tokio::test]
+async fn on_priced_routes_the_cookie_counts_for_nothing_and_goes_no_further() {
+    let (upstream, gateway) = shop().await;
+    let cookie = cookie(&sign_in(&gateway, &token("alice")).await);
+    let answer = ask(&gateway, Method::POST, "/api/ai/generate", &cookie, PAGE, "{}").await;
+    answer.problem(401, "UNAUTHENTICATED");
+    assert_eq!(upstream.seen().len(), 0);
+    let bearer = format!("Bearer {}", token("alice"));
+    let secret = cookie.split_once('=').unwrap().1;
+    for (sent, forwarded) in [
+        (cookie.clone(), None),
+        (format!("theme=dark; {cookie}; lang=fr"), Some("theme=dark; lang=fr")),
+        (format!("{cookie};lang=fr"), Some("lang=fr")),
+        ("my_farebox_session=1; a=b".to_owned(), Some("my_farebox_session=1; a=b")),
+    ] {
+        let headers = [("authorization", &*bearer)];
+        ask(&gateway, Method::POST, "/api/ai/generate", &sent, &headers, "{}").await.expect(200);
+        let seen = upstream.seen().pop().unwrap();
+        assert_eq!(seen.header("cookie"), forwarded, "{sent}");
+        let leaked = seen.headers.values().any(|value| value.to_str().unwrap().contains(secret));
+        assert!(!leaked, "{:?}", seen.headers);
+    }
+    // Nor is it the operator's.
+    let request = gateway.client.get(gateway.admin_url("/admin/accounts"));
+    let answer =
+        Answer::of(request.header("cookie", format!("farebox_session={ADMIN_TOKEN}"))).await;
+    answer.problem(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_credential_that_no_cookie_holds_is_refused_in_clear_words() {
+    let (_upstream, gateway) = shop().await;
+    let exp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({ "sub": "alice", "exp": exp + 600, "groups": "x".repeat(3000) });
+    let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    let long = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    get(&gateway, "/credits/balance", &long).await.expect(200);
+    let refused = sign_in(&gateway, &long).await.problem(400, "BAD_REQUEST");
+    assert!(refused["detail"].as_str().unwrap().contains("too long"), "{refused}");
+}

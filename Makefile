@@ -32,7 +32,7 @@ run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Po
 	scripts/run-cluster.sh
 
 .PHONY: test
-test: setup-test fmt-check clippy shellcheck deny docs test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them
+test: setup-test fmt-check clippy shellcheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them
 
 .PHONY: lint
 lint: setup-test fmt-check clippy shellcheck deny ## The checks without the tests
@@ -75,6 +75,10 @@ test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against th
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
 
 stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests
+
+.PHONY: test-web
+test-web: ## The widgets of web/: amounts, words, the store
+	node --test web/test/
 
 # Each in a folder of its own, made anew when the pinned versions change.
 $(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt

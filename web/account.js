@@ -1,1 +1,154 @@
-// A placeholder.
+// @ts-check
+/** The account page: a token becomes a cookie that no script can read; then the widgets do the rest. */
+
+import './farebox.js';
+import { chart } from './chart.js';
+import { client } from './client.js';
+import { bones, failure, h } from './dom.js';
+import { scale, sum, unscale, when } from './format.js';
+import { words } from './i18n.js';
+import { forgetKey, keysCard } from './keys.js';
+import { ask, card, head, lang, main, say, signInCard } from './page.js';
+
+Object.assign(words, {
+  account: ['Your credits', 'Vos crédits'],
+  signInText: ['Open this page from your app, or paste a token or an API key.', 'Ouvrez cette page depuis votre application, ou collez un jeton ou une clé d’API.'],
+  secret: ['Token or API key', 'Jeton ou clé d’API'],
+  signedInAs: ['Signed in as', 'Connecté en tant que'],
+  switchTo: ['Switch accounts?', 'Changer de compte ?'],
+  switchText: ['You are signed in as {now}. This link is for {next}.', 'Vous êtes connecté en tant que {now}. Ce lien est celui de {next}.'],
+  switchYes: ['Continue with the other', 'Continuer avec l’autre'],
+  switchNo: ['Stay signed in', 'Rester connecté'],
+  paid: ['Thank you. Waiting for the payment to be confirmed…', 'Merci. En attente de la confirmation du paiement…'],
+  paidDone: [{ one: 'Thank you: {n} credit was added.', other: 'Thank you: {n} credits were added.' }, { one: 'Merci : {n} crédit a été ajouté.', many: 'Merci : {n} de crédits ont été ajoutés.', other: 'Merci : {n} crédits ont été ajoutés.' }],
+  paidSlow: ['The payment is not confirmed yet. The credits show up here once it is.', 'Le paiement n’est pas encore confirmé. Les crédits apparaîtront ici ensuite.'],
+  usage: ['Use by day', 'Utilisation par jour'],
+  usageDays: ['Credits used in 30 days', 'Crédits utilisés en 30 jours'],
+});
+
+const DAYS = 30;
+const DAY_MS = 86_400_000;
+const SERIES = 4;
+const PATIENCE_MS = 60_000;
+const RECENT_MS = 600_000;
+
+const store = client();
+const banner = h('div', { role: 'status' });
+const usage = h('div', {}, bones(lang(), 4));
+/** What POST /session answered, if this page asked. @type {{ may_manage_keys: boolean } | null} */
+let session = null;
+/** @type {any} */
+let wrong = null;
+let view = '';
+let counted = '';
+
+async function signIn(token, linked = false) {
+  if (linked) {
+    const next = await store.request('balance', { token });
+    const now = await store.request('balance').catch(() => null);
+    if (now && now.account !== next.account) {
+      const names = { now: now.account, next: next.account };
+      if (!(await ask(say('switchTo'), h('span', { class: 'told' }, say('switchText', names)), say('switchYes'), say('switchNo')))) return;
+    }
+  }
+  session = await store.request('session', { method: 'POST', token });
+  forgetKey();
+  store.restart();
+}
+
+async function signOut() {
+  await store.request('session', { method: 'DELETE' }).catch(() => {});
+  session = null;
+  forgetKey();
+  store.restart();
+}
+
+/** Waits for what was paid to arrive. */
+async function awaitPurchase() {
+  const { purchase } = store;
+  const end = Date.now() + PATIENCE_MS;
+  let left = false;
+  banner.replaceChildren(h('p', { class: 'note' }, say('paid')));
+  for (; Date.now() < end && !left; await new Promise((done) => setTimeout(done, 1500))) {
+    const { balance } = await store.refresh();
+    if (!balance) continue;
+    let more = 0n;
+    if (purchase?.account === balance.account) {
+      more = scale(balance.balance, 6) - scale(purchase.balance, 6);
+    } else {
+      const { transactions } = await store.request('transactions?limit=10').catch(() => ({ transactions: [] }));
+      const grant = transactions.find(({ kind, created_at }) => kind === 'grant' && Date.now() - Date.parse(created_at) < RECENT_MS);
+      more = scale(grant?.amount ?? 0, 6);
+    }
+    if (more <= 0n) continue;
+    left = true;
+    banner.replaceChildren(h('p', { class: 'note' }, say('paidDone', { n: unscale(more, 6) })));
+  }
+  if (!left) banner.replaceChildren(h('p', { class: 'note' }, say('paidSlow')));
+  store.purchase = null;
+  history.replaceState(null, '', location.pathname);
+}
+
+/** Use by day and route: the routes that took most, the rest as one. */
+async function count() {
+  try {
+    const { usage: lines } = await store.request(`usage?days=${DAYS}`, { lang: lang() });
+    const routes = Map.groupBy(lines, ({ route }) => route ?? '');
+    const total = (of) => Number(sum(of.map(({ credits }) => credits)));
+    const names = [...routes.keys()].sort((a, b) => total(routes.get(b)) - total(routes.get(a)));
+    const shown = names.slice(0, names.length > SERIES + 1 ? SERIES : SERIES + 1);
+    const rest = names.length > shown.length;
+    const columns = Array.from({ length: DAYS }, (_, index) => {
+      const day = new Date(Date.now() - (DAYS - 1 - index) * DAY_MS).toISOString().slice(0, 10);
+      const ofDay = lines.filter((line) => line.day === day);
+      const of = (test) => sum(ofDay.filter(({ route }) => test(route ?? '')).map(({ credits }) => credits));
+      const values = shown.map((name) => of((route) => route === name));
+      if (rest) values.push(of((route) => !shown.includes(route)));
+      return { label: when(lang(), day, { day: 'numeric', month: 'short', timeZone: 'UTC' }), values };
+    });
+    const series = rest ? [...shown, say('others')] : shown;
+    usage.replaceChildren(chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }));
+  } catch (error) {
+    usage.replaceChildren(failure(lang(), error, count));
+  }
+}
+
+function draw() {
+  const { status, balance } = store.state;
+  const out = status === 'signed-out';
+  if (out) {
+    main.replaceChildren(head(say('account'), draw, false), signInCard(say('signInText'), say('secret'), signIn, wrong));
+  } else {
+    const who = balance && h('p', { class: 'muted small who' }, say('signedInAs'), ' ', h('bdi', {}, balance.account));
+    main.replaceChildren(head(say('account'), draw, signOut, who), banner,
+      h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
+      h('div', { class: 'columns main' },
+        h('div', { class: 'stack' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
+        keysCard(store, session?.may_manage_keys ?? true)));
+    count();
+  }
+}
+
+/** @param {import('./farebox.d.ts').State} state */
+function look({ status, balance }) {
+  const now = status === 'signed-out' ? status : `in ${balance?.account ?? ''}`;
+  if (status !== 'loading' && now !== view) {
+    view = now;
+    draw();
+    if (balance && new URLSearchParams(location.search).has('paid')) awaitPurchase();
+  }
+  const uses = String(balance?.balance);
+  if (balance && uses !== counted) {
+    counted = uses;
+    count();
+  }
+}
+
+const token = new URLSearchParams(location.hash.slice(1)).get('token');
+if (token) {
+  // Out of the address before anything else: it is a secret.
+  history.replaceState(null, '', location.pathname + location.search);
+  await signIn(token, true).catch((error) => (wrong = error));
+}
+main.replaceChildren(head(say('account'), draw, false), h('section', { class: 'card' }, bones(lang(), 6)));
+store.subscribe(look);

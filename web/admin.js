@@ -1,1 +1,245 @@
-// A placeholder.
+// @ts-check
+/** The operator's page. Its token stays in this tab; every view is one address after the #. */
+
+import { chart } from './chart.js';
+import { Client } from './client.js';
+import { bones, failure, h, told } from './dom.js';
+import { credits, money, signed, when } from './format.js';
+import { describe } from './history.js';
+import { words } from './i18n.js';
+import { ask, card, field, form, head, lang, main, say, signInCard } from './page.js';
+
+Object.assign(words, {
+  admin: ['Farebox admin', 'Administration Farebox'],
+  adminText: ['The token is admin_token in gateway.toml. It stays in this tab.', 'Le jeton est admin_token dans gateway.toml. Il reste dans cet onglet.'],
+  adminToken: ['Admin token', 'Jeton d’administration'],
+  overview: ['Overview', 'Vue d’ensemble'],
+  accounts: ['Accounts', 'Comptes'],
+  entries: ['Entries', 'Opérations'],
+  holds: ['Stuck holds', 'Réservations bloquées'],
+  stripe: ['Stripe inbox', 'Événements Stripe'],
+  refresh: ['Refresh', 'Actualiser'],
+  live: ['Live holds', 'Réservations en cours'],
+  stuck: ['Stuck holds', 'Réservations bloquées'],
+  revenue: ['Revenue, 24 hours', 'Revenus, 24 heures'],
+  none: ['Nothing to show.', 'Rien à afficher.'],
+  calls: ['Calls', 'Appels'],
+  captured: ['Credits used', 'Crédits utilisés'],
+  granted: ['Credits added', 'Crédits ajoutés'],
+  purchases: ['Purchases', 'Achats'],
+  hour: ['Hour', 'Heure'],
+  margins: ['Margin per route', 'Marge par route'],
+  route: ['Route', 'Route'],
+  price: ['Price', 'Prix'],
+  cost: ['Own cost', 'Coût propre'],
+  margin: ['Margin', 'Marge'],
+  search: ['Search: the id begins with', 'Chercher : l’identifiant commence par'],
+  find: ['Search', 'Chercher'],
+  accountId: ['Account', 'Compte'],
+  free: ['Available', 'Disponible'],
+  reserved: ['Held', 'Réservé'],
+  frozen: ['Frozen', 'Gelé'],
+  since: ['Since', 'Depuis'],
+  give: ['Give credits', 'Donner des crédits'],
+  correct: ['Correct the balance', 'Corriger le solde'],
+  amountAny: ['Credits, negative to take', 'Crédits, négatif pour retirer'],
+  reason: ['Reason, which the account sees', 'Motif, que le compte voit'],
+  posted: ['Done. The balance is now {n}.', 'C’est fait. Le solde est maintenant de {n}.'],
+  sure: ['Take {n} credits?', 'Retirer {n} crédits ?'],
+  take: ['Take', 'Retirer'],
+  stuckText: ['Holds older than a minute. A long stream is fine; many old ones are not.', 'Réservations de plus d’une minute. Un long flux est normal ; beaucoup d’anciennes ne le sont pas.'],
+  at: ['When', 'Quand'],
+  origin: ['From', 'Origine'],
+  expires: ['Ends by itself', 'Expire'],
+  state: ['State', 'État'],
+  event: ['Event', 'Événement'],
+  replay: ['Replay', 'Rejouer'],
+});
+
+const TOKEN = 'farebox admin';
+const api = new Client(new URL('/admin/', location.href).href);
+api.token = () => sessionStorage.getItem(TOKEN);
+/** Counts what was asked for: a slow answer does not cover a newer view. */
+let turn = 0;
+
+/** @param {string} path @param {any} [body] @returns {Promise<any>} */
+const get = (path, body) => api.request(path, { lang: lang(), ...(body && { method: 'POST', body }) });
+
+/** @typedef {[key: string, cell: (row: any) => any, number?: boolean]} Column */
+
+/** @param {string} name @param {any[]} rows @param {Column[]} columns */
+const table = (name, rows, columns) =>
+  !rows.length ? h('p', { class: 'muted' }, say('none'))
+  : h('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': name }, h('table', {},
+      h('thead', {}, h('tr', {}, columns.map(([key, , number]) => h('th', { scope: 'col', class: number && 'end' }, say(key))))),
+      h('tbody', {}, rows.map((row) => h('tr', {}, columns.map(([, cell, number]) => h('td', { class: number && 'end' }, cell(row))))))));
+
+/** A list, and more of it by its cursor. @param {string} path @param {string} list @param {(rows: any[]) => any} show */
+async function paged(path, list, show) {
+  const rows = [];
+  const box = h('div', { class: 'stack' });
+  const more = async (cursor = '') => {
+    const page = await get(`${path}limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+    rows.push(...page[list]);
+    const go = () => more(page.next_cursor).catch((error) => box.append(failure(lang(), error)));
+    box.replaceChildren(show(rows), page.next_cursor ? h('div', {}, h('button', { class: 'quiet', type: 'button', onclick: go }, say('more'))) : '');
+  };
+  await more();
+  return box;
+}
+
+/** Also where the page came without TLS, and crypto.randomUUID is missing. */
+const randomId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+
+const number = (value) => credits(lang(), value);
+const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account)}` }, told(account));
+
+const moment = (at) => h('span', { class: 'when' }, when(lang(), at, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }));
+
+/** @type {Column[]} */
+const ENTRY = [
+  ['at', ({ created_at }) => moment(created_at)],
+  ['entry', (entry) => describe(lang(), entry)],
+  ['credits', ({ amount }) => signed(lang(), amount), true],
+  ['balance', ({ balance_after }) => number(balance_after), true],
+];
+
+const views = {
+  async overview() {
+    const { hours, routes, revenue, accounts, holds } = await get('overview?hours=24');
+    const stat = (key, ...value) => h('div', { class: 'card' }, h('div', { class: 'muted small' }, say(key)), h('div', { class: 'big' }, value.flat()));
+    const bars = (key) => h('section', { class: 'card' }, chart({
+      lang: lang(), title: say(key), head: say('hour'), series: [say(key)],
+      columns: hours.map((hour) => ({ label: when(lang(), hour.hour, { hour: '2-digit', minute: '2-digit' }), values: [hour[key]] })),
+    }));
+    return [
+      h('div', { class: 'stats' },
+        stat('revenue', revenue.length ? revenue.map((of) => h('div', {}, money(lang(), of))) : '–'),
+        stat('purchases', number(revenue.reduce((all, { purchases }) => all + purchases, 0))),
+        stat('accounts', number(accounts)), stat('live', number(holds.live)),
+        stat('stuck', h('span', { class: holds.stuck > 0 && 'failure' }, number(holds.stuck)))),
+      h('div', { class: 'columns' }, ['calls', 'captured', 'granted', 'purchases'].map(bars)),
+      card(say('margins'), table(say('margins'), routes, [
+        ['route', ({ route, methods }) => [told(route), h('small', {}, [methods].flat().join(', '))]],
+        ['calls', ({ calls }) => number(calls), true],
+        ['captured', ({ captured }) => number(captured), true],
+        ['price', ({ price }) => price, true],
+        ['cost', ({ cost }) => cost ?? '–', true],
+        ['margin', ({ margin }) => margin ?? '–', true],
+      ])),
+    ];
+  },
+
+  async accounts(account, search) {
+    if (account) return detail(account);
+    const find = async (made) => (location.hash = `accounts?${encodeURIComponent(made.elements.search.value.trim())}`);
+    return [card(say('accounts'),
+      form([field(say('search'), { name: 'search', type: 'search', value: search })], say('find'), find),
+      await paged(`accounts?search=${encodeURIComponent(search)}&`, 'accounts', (rows) => table(say('accounts'), rows, [
+        ['accountId', ({ account, frozen }) => [link(account), frozen && h('span', { class: 'badge' }, say('frozen'))]],
+        ['balance', ({ balance }) => number(balance), true],
+        ['reserved', ({ held }) => number(held), true],
+        ['free', ({ available }) => number(available), true],
+        ['since', ({ created_at }) => when(lang(), created_at, { dateStyle: 'medium' })],
+      ])))];
+  },
+
+  async entries() {
+    const { entries } = await get('entries?limit=50');
+    return [card(say('entries'), table(say('entries'), entries, [['accountId', ({ account }) => link(account)], ...ENTRY]))];
+  },
+
+  async holds() {
+    const { holds } = await get('holds?older_than=60&limit=100');
+    return [card(say('holds'), h('p', { class: 'muted' }, say('stuckText')), table(say('holds'), holds, [
+      ['accountId', ({ account }) => link(account)],
+      ['credits', (hold) => number(hold.credits), true],
+      ['route', ({ route }) => told(route ?? '–')],
+      ['origin', ({ origin }) => origin],
+      ['at', ({ created_at }) => moment(created_at)],
+      ['expires', ({ expires_at }) => moment(expires_at)],
+    ]))];
+  },
+
+  async stripe() {
+    const replay = async (event, button) => {
+      const { state } = await get(`stripe/events/${encodeURIComponent(event.id)}/replay`, {}).catch((error) => ({ state: error.message }));
+      button.previousElementSibling.replaceChildren(told(state));
+    };
+    return [card(say('stripe'), await paged('stripe/events?', 'events', (rows) => table(say('stripe'), rows, [
+      ['at', ({ received_at }) => moment(received_at)],
+      ['event', ({ id, type }) => [told(type), h('small', {}, told(id))]],
+      ['state', (event) => [
+        h('span', { role: 'status' }, event.state), ' ',
+        h('button', { class: 'quiet small', type: 'button', 'aria-label': `${say('replay')} ${event.id}`, onclick: ({ currentTarget }) => replay(event, currentTarget) }, say('replay')),
+        event.note && h('small', {}, told(event.note)),
+      ]],
+    ])))];
+  },
+};
+
+/** One account: what it has, what an operator can do, what moved it. @param {string} account */
+async function detail(account) {
+  const path = `accounts/${encodeURIComponent(account)}`;
+  const { balance, held, available, frozen } = await get(path);
+  const done = h('div', { role: 'status', class: 'done' });
+  const post = (what, label) => {
+    // The same id until it has succeeded: sent twice, it counts once.
+    let id = randomId();
+    return form([
+      field(label, { name: 'credits', required: true, inputmode: 'decimal', pattern: what === 'grants' ? '\\d+(\\.\\d{1,6})?' : '-?\\d+(\\.\\d{1,6})?' }),
+      field(say('reason'), { name: 'reason', required: true, maxlength: 500 }),
+    ], say(what === 'grants' ? 'give' : 'correct'), async (made) => {
+      const { credits, reason } = /** @type {any} */ (made.elements);
+      const taken = credits.value.replace('-', '');
+      if (taken !== credits.value && !(await ask(say('sure', { n: taken }), h('b', {}, told(account)), say('take')))) return;
+      const { balance_after } = await get(`${path}/${what}`, { credits: credits.value, id, reason: reason.value });
+      id = randomId();
+      await draw();
+      document.querySelector('[role=status].done')?.append(h('p', { class: 'note' }, say('posted', { n: balance_after })));
+    });
+  };
+  return [
+    h('p', {}, h('a', { href: '#accounts' }, `← ${say('accounts')}`)),
+    h('section', { class: 'card stack' }, h('h2', {}, told(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))),
+      h('dl', { class: 'row' }, [['balance', balance], ['reserved', held], ['free', available]].map(([key, value]) =>
+        h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))), done),
+    h('div', { class: 'columns' }, card(say('give'), post('grants', say('credits'))), card(say('correct'), post('adjustments', say('amountAny')))),
+    card(say('history'), await paged(`${path}/transactions?`, 'transactions', (rows) => table(say('history'), rows, ENTRY))),
+  ];
+}
+
+/** @param {string} secret */
+const signIn = async (secret) => {
+  sessionStorage.setItem(TOKEN, secret);
+  await draw();
+};
+
+const signOut = () => {
+  sessionStorage.removeItem(TOKEN);
+  draw();
+};
+
+/** Shows what the address says. */
+async function draw() {
+  const mine = ++turn;
+  const [, name = 'overview', account = '', search = ''] = /^#(\w+)(?:\/([^?]*))?(?:\?(.*))?$/.exec(location.hash) ?? [];
+  const door = (error) => main.replaceChildren(head(say('admin'), draw, false), signInCard(say('adminText'), say('adminToken'), signIn, error));
+  if (!sessionStorage.getItem(TOKEN)) return door();
+  const nav = h('nav', { class: 'row', 'aria-label': say('admin') }, Object.keys(views).map((key) =>
+    h('a', { href: `#${key}`, 'aria-current': key === name && 'page' }, say(key))));
+  const body = h('div', { class: 'stack body', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
+  main.replaceChildren(head(say('admin'), draw, signOut), h('div', { class: 'row' }, nav, h('button', { class: 'quiet small', type: 'button', onclick: draw }, say('refresh'))), body);
+  try {
+    const shown = await (views[name] ?? views.overview)(decodeURIComponent(account), decodeURIComponent(search));
+    if (mine === turn) body.replaceChildren(...shown);
+  } catch (/** @type {any} */ error) {
+    if (mine !== turn) return;
+    if (error.status === 401) return sessionStorage.removeItem(TOKEN), door(error);
+    body.replaceChildren(h('section', { class: 'card' }, failure(lang(), error, draw)));
+  }
+  body.removeAttribute('aria-busy');
+}
+
+addEventListener('hashchange', draw);
+draw();

@@ -1,1 +1,326 @@
-// A placeholder.
+// @ts-check
+/**
+ * The API, and what is known of the balance: one store for each base, shared by the page's widgets.
+ * It hears of changes by server-sent events (through fetch, which can send a token), from the
+ * page's own paid calls, and from other tabs.
+ *
+ * @typedef {import('./farebox.d.ts').State} State
+ * @typedef {import('./farebox.d.ts').Problem} Problem
+ * @typedef {import('./farebox.d.ts').Asked} Asked
+ */
+
+const POLL_MS = 10_000;
+const POLLS = 6;
+/** The server sends a comment every 15 s: longer silence is a cut line. */
+const SILENCE_MS = 45_000;
+const PURCHASE_MS = 1_800_000;
+
+/** The browser's own, whatever wraps it later. */
+const send = globalThis.fetch?.bind(globalThis);
+
+/** Not a success; `status` 0 and code `NETWORK` where there is no answer at all. */
+export class FareboxError extends Error {
+  /** @param {number} status @param {Problem} problem */
+  constructor(status, problem) {
+    super(problem.detail ?? problem.title ?? `HTTP ${status}`);
+    this.name = 'FareboxError';
+    this.status = status;
+    this.code = problem.code ?? `HTTP_${status}`;
+    this.problem = problem;
+  }
+}
+
+/** @type {Map<string, Client>} */
+const clients = new Map();
+/** @type {string | undefined} */
+let usual;
+
+/** The client of a base; without one, of the last that was configured, else of this module's home. @param {string | null} [base] */
+export function client(base) {
+  // Not in one expression: bundlers would take it for a file.
+  const here = import.meta.url;
+  const url = new URL(base || usual || new URL('..', here), globalThis.location?.href);
+  if (!url.pathname.endsWith('/')) url.pathname += '/';
+  const known = clients.get(url.href) ?? new Client(url.href);
+  clients.set(url.href, known);
+  return known;
+}
+
+/**
+ * Where Farebox is, and where its tokens come from: `token` is asked before each request. Without
+ * it the account page's cookie counts. `observe: false` leaves the page's own fetch alone.
+ * @param {import('./farebox.d.ts').Options} [options]
+ */
+export function configure({ base, token, observe } = {}) {
+  const chosen = client(base);
+  usual = chosen.base;
+  if (token !== undefined) chosen.token = token;
+  chosen.observes = observe ?? chosen.observes;
+  chosen.restart();
+  return chosen;
+}
+
+export class Client {
+  /** @type {State} */
+  state = { status: 'loading', balance: null, error: null };
+  /** @type {import('./farebox.d.ts').TokenSource | null} */
+  token = null;
+  observes = true;
+  /** @type {Set<(state: State) => void>} */
+  #listeners = new Set();
+  /** @type {Set<(problem: Problem) => void>} */
+  #refusals = new Set();
+  /** @type {AbortController | null} */
+  #live = null;
+  /** @type {BroadcastChannel | null} */
+  #tabs = null;
+  #streaming = false;
+  /** Counts what was taken in: a slow answer does not undo a newer one. */
+  #version = 0;
+  /** @type {any} */
+  #soon;
+
+  /** @param {string} base */
+  constructor(base) {
+    this.base = base;
+  }
+
+  /** Hears of each new state, until the answer is called. Keeps up to date while anybody listens. @param {(state: State) => void} listener */
+  subscribe(listener) {
+    this.#listeners.add(listener);
+    if (!this.#live) this.#start();
+    return () => {
+      this.#listeners.delete(listener);
+      // An element that is moved comes back at once.
+      setTimeout(() => this.#listeners.size || this.#stop());
+    };
+  }
+
+  /** Hears of each 402 that the page meets. @param {(problem: Problem) => void} listener */
+  onRefusal(listener) {
+    this.#refusals.add(listener);
+    return () => void this.#refusals.delete(listener);
+  }
+
+  /** Begins anew, as whoever the token says now. */
+  restart() {
+    this.#version++;
+    this.#stop();
+    this.#set({ status: 'loading', balance: null, error: null });
+    if (this.#listeners.size) this.#start();
+  }
+
+  /** Reads the balance now. @returns {Promise<State>} */
+  async refresh() {
+    const version = ++this.#version;
+    try {
+      const balance = await this.request('balance');
+      if (version === this.#version) this.#take(balance);
+    } catch (/** @type {any} */ error) {
+      if (version !== this.#version) return this.state;
+      if (error.status === 401) this.#set({ status: 'signed-out', balance: null, error: null });
+      else this.#set({ status: this.state.balance ? 'ready' : 'error', error });
+    }
+    return this.state;
+  }
+
+  /** Asks one of Farebox's own routes; a FareboxError where it fails. @param {string} path @param {Asked} [asked] @returns {Promise<any>} */
+  async request(path, asked) {
+    const response = await this.#ask(path, asked);
+    return response.status === 204 ? null : response.json();
+  }
+
+  /** Starts a purchase. @param {string} pack @param {string} [lang] */
+  async buy(pack, lang) {
+    const checkout = await this.request('buy', { method: 'POST', body: { pack }, lang });
+    this.purchase = this.state.balance && { ...this.state.balance, at: Date.now() };
+    return checkout;
+  }
+
+  /** What this tab had when it went off to pay, for half an hour. */
+  get purchase() {
+    try {
+      const kept = JSON.parse(sessionStorage.getItem(`farebox ${this.base}`) ?? 'null');
+      return kept?.at > Date.now() - PURCHASE_MS ? kept : null;
+    } catch {
+      return null;
+    }
+  }
+
+  set purchase(purchase) {
+    try {
+      sessionStorage.setItem(`farebox ${this.base}`, JSON.stringify(purchase));
+    } catch {
+      // A page without storage can buy, too.
+    }
+  }
+
+  /** The page's fetch, with the token where the address is Farebox's. @param {RequestInfo | URL} input @param {RequestInit} [init] */
+  async fetch(input, init) {
+    const request = new Request(input, init);
+    const token = this.#isOurs(request.url) && (await this.token?.());
+    if (token && !request.headers.has('authorization')) request.headers.set('authorization', `Bearer ${token}`);
+    const response = await send(request);
+    this.look(response);
+    return response;
+  }
+
+  /** Takes in what an answer says of credits. @param {Response} response */
+  look(response) {
+    if (!this.#isOurs(response.url)) return;
+    const remaining = response.headers.get('x-credits-remaining');
+    const refused = response.status === 402;
+    if (remaining === null && !refused) return;
+    const { balance } = this.state;
+    if (remaining !== null && balance) {
+      this.#version++;
+      this.#set({ balance: { ...balance, available: remaining } });
+    }
+    // The header does not know what is low, nor what a hold became.
+    clearTimeout(this.#soon);
+    if (!this.#streaming) this.#soon = setTimeout(() => this.refresh(), 300);
+    if (refused && /problem\+json/.test(response.headers.get('content-type') ?? '')) {
+      response.clone().json().then((problem) => this.#refusals.forEach((tell) => tell(problem)), () => {});
+    }
+  }
+
+  /** @param {string} url */
+  #isOurs(url) {
+    return url.startsWith(new URL('/', this.base).href);
+  }
+
+  /** @param {string} path @param {Asked} [asked] @returns {Promise<Response>} */
+  async #ask(path, { method, body, token, lang, signal } = {}) {
+    const bearer = token ?? (await this.token?.());
+    // The cookie is for its own origin, and only for who has no tokens.
+    if (!bearer && path !== 'packs' && (this.token || !this.#isOurs(location.href))) {
+      throw new FareboxError(401, { code: 'UNAUTHENTICATED' });
+    }
+    const headers = new Headers({ 'accept-language': lang ?? (document.documentElement.lang || navigator.language) });
+    if (bearer) headers.set('authorization', `Bearer ${bearer}`);
+    if (body) headers.set('content-type', 'application/json');
+    const init = { method, headers, signal, body: body ? JSON.stringify(body) : undefined };
+    const response = await send(new URL(path, this.base), { ...init, cache: 'no-store' })
+      .catch((cause) => Promise.reject(new FareboxError(0, { code: 'NETWORK', detail: String(cause) })));
+    if (response.ok) return response;
+    throw new FareboxError(response.status, await response.json().catch(() => ({})));
+  }
+
+  #take(balance, tell = true) {
+    this.#version++;
+    this.#set({ status: 'ready', balance, error: null });
+    if (tell) this.#tabs?.postMessage(balance);
+  }
+
+  #set(change) {
+    this.state = { ...this.state, ...change };
+    for (const listener of this.#listeners) listener(this.state);
+  }
+
+  #start() {
+    this.#live = new AbortController();
+    this.#tabs = new BroadcastChannel(`farebox ${this.base}`);
+    this.#tabs.onmessage = ({ data }) => data.account === this.state.balance?.account && this.#take(data, false);
+    this.#keepUp(this.#live.signal);
+  }
+
+  #stop() {
+    this.#live?.abort();
+    this.#tabs?.close();
+    this.#live = this.#tabs = null;
+  }
+
+  /** Streams while the page is seen; polls where there is no stream. @param {AbortSignal} stop */
+  async #keepUp(stop) {
+    // The page's next line may be the one that configures.
+    await until(stop, (done) => setTimeout(done));
+    for (let failures = 0, polls = 0; ; ) {
+      await until(stop, (done) => whenSeen(done));
+      if (stop.aborted) return;
+      const { status } = await this.refresh();
+      if (stop.aborted) return;
+      if (polls > 0 || status !== 'ready') {
+        failures = status === 'ready' ? 0 : failures + 1;
+      } else {
+        const came = await this.#stream(stop);
+        failures = came ? 0 : failures + 1;
+        // Refused, or swallowed on its way by a proxy that gathers answers.
+        if (came === null || failures > 3) polls = POLLS;
+      }
+      const wait = polls-- > 0 ? POLL_MS : 500 * 2 ** Math.min(failures, 6);
+      await until(stop, (done) => setTimeout(done, wait * (0.75 + Math.random() / 2)));
+    }
+  }
+
+  /** Until the stream ends, the page is hidden or the line is silent: whether anything came; null where it is refused. @param {AbortSignal} stop */
+  async #stream(stop) {
+    const end = new AbortController();
+    const cut = () => (stop.aborted || document.hidden) && end.abort();
+    stop.addEventListener('abort', cut);
+    document.addEventListener('visibilitychange', cut);
+    let timer;
+    const wait = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => end.abort(), SILENCE_MS);
+    };
+    /** @type {boolean | null} */
+    let came = false;
+    try {
+      wait();
+      const { body } = await this.#ask('events', { signal: end.signal });
+      const reader = /** @type {ReadableStream} */ (body).pipeThrough(new TextDecoderStream()).getReader();
+      for (let text = ''; ; ) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        wait();
+        const blocks = (text + value).split(/\r?\n\r?\n/);
+        text = blocks.pop() ?? '';
+        for (const balance of blocks.map(balanceOf)) {
+          if (!balance) continue;
+          came = this.#streaming = true;
+          this.#take(balance);
+        }
+      }
+    } catch (/** @type {any} */ error) {
+      if (error.status >= 400) came = null;
+    }
+    this.#streaming = false;
+    clearTimeout(timer);
+    end.abort();
+    document.removeEventListener('visibilitychange', cut);
+    return came;
+  }
+}
+
+/** The balance that one server-sent event tells, if it does. @param {string} block */
+export function balanceOf(block) {
+  const lines = block.split(/\r?\n/);
+  const data = lines.filter((line) => line.startsWith('data:')).map((line) => line.slice(5));
+  return lines.some((line) => /^event: ?balance$/.test(line)) && data.length ? JSON.parse(data.join('\n')) : null;
+}
+
+let observing = false;
+
+/** From now on, what the page's own fetch brings is looked at. It passes unchanged. */
+export function observe() {
+  if (observing) return;
+  observing = true;
+  const native = window.fetch;
+  window.fetch = async function (...call) {
+    const response = await native.apply(this, call);
+    for (const each of clients.values()) if (each.observes) each.look(response);
+    return response;
+  };
+}
+
+/** @param {AbortSignal} stop @param {(done: () => void) => any} begin @returns {Promise<void>} */
+const until = (stop, begin) =>
+  new Promise((done) => {
+    const timer = begin(done);
+    stop.addEventListener('abort', () => done(clearTimeout(timer)), { once: true });
+  });
+
+function whenSeen(done) {
+  if (!document.hidden) done();
+  else document.addEventListener('visibilitychange', () => whenSeen(done), { once: true });
+}

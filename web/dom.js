@@ -1,1 +1,120 @@
-// A placeholder.
+// @ts-check
+/** Nodes without markup: what comes from outside goes in as text or as an attribute's value. */
+
+import { client, observe } from './client.js';
+import { speak, t } from './i18n.js';
+import { base, sheet } from './style.js';
+
+/** @typedef {Record<string, any>} Props attributes; `on…` is a listener */
+
+/** @template {Element} E @param {E} node @param {Props} [props] @param {any[]} [children] */
+function fill(node, props = {}, children = []) {
+  for (const [name, value] of Object.entries(props)) {
+    if (typeof value === 'function') node.addEventListener(name.slice(2), value);
+    else if (value != null && value !== false) node.setAttribute(name, value === true ? '' : value);
+  }
+  node.append(...children.flat().filter((child) => child != null && child !== false));
+  return node;
+}
+
+/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {Props} [props] @param {...any} children @returns {HTMLElementTagNameMap[T]} */
+export const h = (tag, props, ...children) => fill(document.createElement(tag), props, children);
+
+/** @param {string} tag @param {Props} [props] @param {...any} children */
+export const svg = (tag, props, ...children) =>
+  fill(document.createElementNS('http://www.w3.org/2000/svg', tag), props, children);
+
+/** Text from outside: in its own direction, cut after three lines. @param {unknown} text */
+export const told = (text) => h('bdi', { class: 'told' }, String(text ?? ''));
+
+/** What went wrong, for people. @param {string} lang @param {any} error */
+export const explain = (lang, error) =>
+  error?.code === 'NETWORK' ? t(lang, 'network')
+  : error?.problem?.detail ?? t(lang, error?.status === 401 ? 'signedOut' : 'failed');
+
+/** Its own `lang`, else the nearest around it, through shadow roots, else the reader's. @param {any} node @returns {string} */
+export const languageOf = (node) =>
+  !node ? speak(navigator.language) : node.lang ? speak(node.lang) : languageOf(node.parentNode ?? node.host);
+
+/** @type {Set<FareboxElement>} */
+const connected = new Set();
+
+if (globalThis.document) {
+  new MutationObserver(() => connected.forEach((element) => element.render()))
+    .observe(document.documentElement, { attributeFilter: ['lang'] });
+}
+
+/** What the widgets share: a shadow root, the language around them, the store. On a server: nothing. */
+export class FareboxElement extends /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {}) {
+  static css = '';
+  static observedAttributes = ['lang', 'base', 'inline', 'show-buy-button'];
+  /** @type {import('./client.js').Client | undefined} */
+  client;
+  /** @type {(() => void)[]} */
+  #leave = [];
+
+  constructor() {
+    super();
+    this.root = this.attachShadow({ mode: 'open' });
+    const { css } = /** @type {typeof FareboxElement} */ (this.constructor);
+    this.root.adoptedStyleSheets = [sheet(base), sheet(css)];
+  }
+
+  connectedCallback() {
+    observe();
+    connected.add(this);
+    this.client = client(this.getAttribute('base'));
+    this.#leave = this.listen(this.client);
+    this.render();
+  }
+
+  disconnectedCallback() {
+    connected.delete(this);
+    for (const leave of this.#leave.splice(0)) leave();
+  }
+
+  /** @param {string} name */
+  attributeChangedCallback(name) {
+    if (!connected.has(this)) return;
+    if (name === 'base') {
+      this.disconnectedCallback();
+      this.connectedCallback();
+    } else {
+      this.render();
+    }
+  }
+
+  get language() {
+    return languageOf(this);
+  }
+
+  /** @param {string} key @param {Record<string, any>} [values] */
+  t(key, values) {
+    return t(this.language, key, values);
+  }
+
+  /** An event that leaves shadow roots; false where somebody prevents what it announces. @param {string} name @param {unknown} [detail] */
+  fire(name, detail) {
+    const event = { detail, bubbles: true, composed: true, cancelable: true };
+    return this.dispatchEvent(new CustomEvent(`farebox-${name}`, event));
+  }
+
+  /** Begins to listen; how to stop. @param {import('./client.js').Client} store @returns {(() => void)[]} */
+  listen(store) {
+    return [store.subscribe(() => this.render())];
+  }
+
+  /** Shows what is. */
+  render() {}
+}
+
+/** What went wrong, and a button to try again. @param {string} lang @param {any} error @param {() => void} [retry] */
+export const failure = (lang, error, retry) =>
+  h('p', { class: 'failure', part: 'error', role: 'alert' }, h('span', {}, explain(lang, error)),
+    retry && h('button', { class: 'quiet small', part: 'retry', type: 'button', onclick: retry }, t(lang, 'retry')));
+
+/** The shape of what is still being read. @param {string} lang @param {number} [lines] */
+export const bones = (lang, lines = 1) => [
+  h('span', { class: 'hush' }, t(lang, 'loading')),
+  ...Array.from({ length: lines }, () => h('span', { class: 'bone' })),
+];

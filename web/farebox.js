@@ -1,1 +1,24 @@
-// A placeholder.
+// @ts-check
+/** Defines the custom elements, and hands on what an app may want to call. */
+
+import { FareboxBalance } from './balance.js';
+import { FareboxHistory } from './history.js';
+import { FareboxPacks } from './packs.js';
+import { FareboxUpsell } from './upsell.js';
+
+export { client, configure, FareboxError, observe } from './client.js';
+export { FareboxBalance, FareboxHistory, FareboxPacks, FareboxUpsell };
+
+const elements = {
+  'farebox-balance': FareboxBalance,
+  'farebox-history': FareboxHistory,
+  'farebox-packs': FareboxPacks,
+  'farebox-upsell': FareboxUpsell,
+};
+
+// Not on a server; and once, also where a page loads it twice.
+if (globalThis.customElements) {
+  for (const [name, element] of Object.entries(elements)) {
+    if (!customElements.get(name)) customElements.define(name, element);
+  }
+}

@@ -1,1 +1,70 @@
-// A placeholder.
+// @ts-check
+/**
+ * Amounts and moments as people read them. Amounts come in digits, as the API writes them, and are
+ * counted in BigInt: no float touches credits or money.
+ *
+ * @typedef {import('./farebox.d.ts').Amount} Amount
+ * @typedef {import('./farebox.d.ts').Price} Price
+ */
+
+const MICROS = 6;
+
+/** Decimals of the minor units that are not two: Stripe's, which for HUF, IDR and others differ from Intl's. */
+const DECIMALS = Object.fromEntries([
+  ...'BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF'.split(' ').map((code) => [code, 0]),
+  ...'BHD JOD KWD OMR TND'.split(' ').map((code) => [code, 3]),
+]);
+
+/** @param {string} currency */
+export const decimals = (currency) => DECIMALS[currency.toUpperCase()] ?? 2;
+
+/** A decimal as an integer: `scale('0.25', 6)` is 250000n. @param {Amount} value @param {number} places */
+export function scale(value, places) {
+  const [, sign, whole, part = ''] = /^(-?)(\d+)\.?(\d*)$/.exec(String(value)) ?? ['', '', '0'];
+  return BigInt(sign + whole + part.padEnd(places, '0').slice(0, places));
+}
+
+/** And back: `unscale(250000n, 6)` is '0.250000'. @param {bigint} value @param {number} places */
+export function unscale(value, places) {
+  const digits = String(value).replace('-', '').padStart(places + 1, '0');
+  const cut = digits.length - places;
+  return (value < 0n ? '-' : '') + digits.slice(0, cut) + (places ? '.' + digits.slice(cut) : '');
+}
+
+/** Credits added up. @param {Amount[]} values */
+export const sum = (values) => unscale(values.map((value) => scale(value, MICROS)).reduce((a, b) => a + b, 0n), MICROS);
+
+/** The reader's own kind of the language: en-GB for en, where they read that. @param {string} lang */
+const locale = (lang) => globalThis.navigator?.languages?.find((wish) => wish.startsWith(lang)) ?? lang;
+
+/** Intl takes decimal text digit by digit, whatever its types say. */
+const number = (/** @type {string} */ lang, /** @type {Amount} */ value, /** @type {Intl.NumberFormatOptions} */ options) =>
+  new Intl.NumberFormat(locale(lang), options).format(/** @type {any} */ (String(value)));
+
+/** @param {string} lang @param {Amount} value */
+export const credits = (lang, value) => number(lang, value, { maximumFractionDigits: MICROS });
+
+/** What a balance moved by. @param {string} lang @param {Amount} value */
+export const signed = (lang, value) => number(lang, value, { maximumFractionDigits: MICROS, signDisplay: 'exceptZero' });
+
+/** @param {string} lang @param {bigint} value @param {number} places @param {string} currency */
+const priced = (lang, value, places, currency) =>
+  number(lang, unscale(value, places), {
+    style: 'currency', currency, minimumFractionDigits: decimals(currency), maximumFractionDigits: places,
+  });
+
+/** @param {string} lang @param {Price} price */
+export const money = (lang, { amount, currency }) => priced(lang, BigInt(amount), decimals(currency), currency);
+
+/** What one credit costs, to a hundredth of the minor unit. @param {string} lang @param {Price} price @param {Amount} count */
+export function perCredit(lang, { amount, currency }, count) {
+  const micros = scale(count, MICROS) || 1n;
+  const hundredths = (BigInt(amount) * 200_000_000n + micros) / (micros * 2n);
+  return priced(lang, hundredths, decimals(currency) + 2, currency);
+}
+
+/** A moment (RFC 3339) where the reader is. @param {string} lang @param {string} at @param {Intl.DateTimeFormatOptions} [options] */
+export function when(lang, at, options = { dateStyle: 'medium', timeStyle: 'short' }) {
+  const date = new Date(at);
+  return Number.isNaN(+date) ? at : date.toLocaleString(locale(lang), options);
+}

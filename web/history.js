@@ -1,1 +1,115 @@
-// A placeholder.
+// @ts-check
+/** `<farebox-history limit>`: the lines that moved the balance, newest first, new ones as they come. */
+
+import { FareboxElement, bones, failure, h, told } from './dom.js';
+import { signed, when } from './format.js';
+import { t, words } from './i18n.js';
+
+/** @typedef {import('./farebox.d.ts').Entry} Entry */
+
+/** What an entry is for: its kind, and the route or reason. @param {string} lang @param {Entry} entry */
+export const describe = (lang, { kind, route, reason }) => [
+  `kind-${kind}` in words ? t(lang, `kind-${kind}`) : kind,
+  (route || reason) && h('small', {}, told(route || reason)),
+];
+
+export class FareboxHistory extends FareboxElement {
+  static css = `
+    th + th, td { text-align: end }
+    tbody th { font: inherit; font-weight: 500; color: inherit; width: 100%; max-width: 0 }
+    td { padding-inline-start: 1rem; white-space: nowrap }
+    b { font-weight: 600 }
+    .up b { color: var(--accent) }
+    small { font-weight: 400 }
+    :host > button { margin-top: .75rem }`;
+
+  /** @type {Entry[]} */
+  #entries = [];
+  /** @type {string | null} */
+  #cursor = null;
+  /** 'loading', 'ready', 'signed-out', or what went wrong. @type {any} */
+  #state = 'loading';
+  #seen = '';
+  /** @type {any} */
+  #soon;
+  #head = h('thead');
+  #body = h('tbody');
+  #table = h('table', { part: 'table' }, this.#head, this.#body);
+  #other = h('div');
+  #more = h('button', { class: 'quiet', part: 'more', type: 'button', onclick: () => this.#page(this.#cursor) });
+  #say = h('div', { class: 'hush', role: 'status' });
+
+  constructor() {
+    super();
+    this.root.append(this.#table, this.#other, this.#more, this.#say);
+  }
+
+  /** @param {import('./client.js').Client} store */
+  listen(store) {
+    const look = () => this.#look(store.state);
+    look();
+    return [store.subscribe(look), () => clearTimeout(this.#soon)];
+  }
+
+  /** @param {import('./farebox.d.ts').State} state */
+  #look({ status, balance, error }) {
+    const seen = balance ? `${balance.account} ${balance.balance}` : '';
+    if (balance && seen === this.#seen) return;
+    const same = balance && this.#seen.split(' ')[0] === balance.account;
+    this.#seen = seen;
+    clearTimeout(this.#soon);
+    if (!same) this.#entries = [];
+    if (balance) this.#soon = setTimeout(() => this.#page(null), same ? 400 : 0);
+    else this.#show(error ?? status);
+  }
+
+  #show(state) {
+    this.#state = state;
+    this.render();
+  }
+
+  /** @param {string | null} cursor */
+  async #page(cursor) {
+    const query = new URLSearchParams({ limit: this.getAttribute('limit') ?? '20', ...(cursor && { cursor }) });
+    const account = this.#seen.split(' ')[0];
+    try {
+      const { transactions, next_cursor } = await /** @type {any} */ (this.client).request(`transactions?${query}`, { lang: this.language });
+      if (account !== this.#seen.split(' ')[0]) return;
+      const known = new Set(this.#entries.map(({ id }) => id));
+      const fresh = transactions.filter(({ id }) => !known.has(id));
+      // Nothing in common with what is shown: there may be a gap, so begin anew.
+      const anew = !cursor && fresh.length === transactions.length;
+      this.#entries = anew ? fresh : cursor ? [...this.#entries, ...fresh] : [...fresh, ...this.#entries];
+      if (anew || cursor) this.#cursor = next_cursor;
+      if (cursor) this.#say.textContent = this.t('loaded', { n: fresh.length });
+      this.#show('ready');
+    } catch (error) {
+      this.#show(error);
+      this.fire('error', error);
+    }
+  }
+
+  render() {
+    const lang = this.language;
+    const state = this.#state;
+    const some = this.#entries.length > 0;
+    this.#table.setAttribute('aria-label', this.t('history'));
+    this.#table.hidden = !some;
+    this.#head.replaceChildren(h('tr', {}, ['entry', 'credits'].map((key) => h('th', { scope: 'col' }, this.t(key)))));
+    this.#body.replaceChildren(...this.#entries.map((entry) => this.#row(entry, lang)));
+    this.#more.textContent = this.t('more');
+    this.#more.hidden = !some || !this.#cursor;
+    const note = { ready: some || 'noHistory', 'signed-out': 'signedOut', loading: true }[state];
+    this.#other.replaceChildren(...(
+      !note ? [failure(lang, state, () => (this.#seen ? this.#page(null) : this.client?.restart()))]
+      : note === true ? (some ? [] : bones(lang, 4))
+      : [h('p', { class: 'muted' }, this.t(note))]));
+  }
+
+  /** @param {Entry} entry @param {string} lang */
+  #row(entry, lang) {
+    return h('tr', { part: 'entry', class: Number(entry.amount) > 0 && 'up' },
+      h('th', { scope: 'row' }, describe(lang, entry), h('small', { class: 'when' }, when(lang, entry.created_at))),
+      h('td', {}, h('b', { part: 'amount' }, signed(lang, entry.amount)), h('small', {}, this.t('after', { n: entry.balance_after }))));
+  }
+}

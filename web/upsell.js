@@ -1,1 +1,120 @@
-// A placeholder.
+// @ts-check
+/**
+ * `<farebox-upsell manual>`: a dialog that offers packs. Opens by itself when the credits get low
+ * (once a visit) and when the page's fetch meets a 402; with `manual` only by `show()`. Fires
+ * `farebox-open` (preventable) and `farebox-close`.
+ */
+
+import { FareboxElement, h } from './dom.js';
+
+export class FareboxUpsell extends FareboxElement {
+  static css = `
+    :host { display: contents }
+    header { display: flex; gap: 1rem; align-items: start; justify-content: space-between }
+    header button { min-height: 2rem; width: 2rem; padding: 0; border: 0; flex: none; font-size: 1.25rem; line-height: 1; margin: -.25rem -.5rem 0 0 }`;
+
+  /** What is left, where the app knows better. @type {import('./farebox.d.ts').Amount | null} */
+  #remaining = null;
+  /** @type {import('./farebox.d.ts').Problem | null} */
+  #problem = null;
+  #low = false;
+  #title = h('h2', { id: 'title', part: 'title' });
+  #text = h('p', { id: 'text', class: 'muted', part: 'text' });
+  #close = h('button', { class: 'quiet', part: 'close', type: 'button', onclick: () => this.close() }, '×');
+  #later = h('button', { class: 'quiet', part: 'later', type: 'button', onclick: () => this.close() });
+  #packs = h('div');
+  #dialog = h('dialog', {
+    part: 'dialog', 'aria-labelledby': 'title', 'aria-describedby': 'text',
+    onclose: () => this.fire('close', this.#packs.replaceChildren()),
+    // The dialog's own box is padded: what hits the dialog itself may still be inside.
+    onclick: ({ target, x, y }) => {
+      const { left, right, top, bottom } = this.#dialog.getBoundingClientRect();
+      if (target === this.#dialog && (x < left || x > right || y < top || y > bottom)) this.close();
+    },
+  }, h('div', { class: 'stack' },
+    h('header', {}, this.#title, this.#close), this.#text, this.#packs, h('div', { class: 'row right' }, this.#later)));
+
+  constructor() {
+    super();
+    this.root.append(this.#dialog);
+  }
+
+  get open() {
+    return this.#dialog.open;
+  }
+
+  set open(open) {
+    if (open) this.show();
+    else this.close();
+  }
+
+  set remainingCredits(left) {
+    this.#remaining = left;
+    this.render();
+  }
+
+  get remainingCredits() {
+    return this.#remaining;
+  }
+
+  /** @param {import('./farebox.d.ts').Problem | null} [problem] of a 402 */
+  show(problem = null) {
+    if (!this.isConnected || this.open || !this.fire('open', { problem })) return;
+    this.#problem = problem;
+    this.#packs.replaceChildren(h('farebox-packs', {
+      base: this.getAttribute('base'), exportparts: 'list, pack, best, badge, name, credits, price, per-credit, buy, error, retry',
+    }));
+    this.render();
+    this.#dialog.showModal();
+  }
+
+  close() {
+    this.#dialog.close();
+  }
+
+  /** @param {import('./client.js').Client} store */
+  listen(store) {
+    return [
+      store.subscribe(() => (this.render(), this.#watch())),
+      store.onRefusal((problem) => this.hasAttribute('manual') || this.show(problem)),
+    ];
+  }
+
+  render() {
+    const balance = this.client?.state.balance;
+    const { required, available } = this.#problem ?? {};
+    const left = this.#remaining ?? available ?? (balance?.low ? balance.available : null);
+    this.#title.textContent = this.t(this.#problem ? 'upsellOut' : left === null ? 'buyCredits' : 'upsellLow');
+    const said = [required != null && this.t('needs', { n: required }), left !== null && this.t('left', { n: left })];
+    this.#text.textContent = said.filter(Boolean).join(' ');
+    this.#text.hidden = !this.#text.textContent;
+    this.#close.setAttribute('aria-label', this.t('close'));
+    this.#later.textContent = this.t('later');
+    this.#dialog.lang = this.language;
+  }
+
+  /** Once a visit is enough, whatever pages it goes through. */
+  #watch() {
+    const { balance } = this.client?.state ?? {};
+    if (!balance || balance.low === this.#low) return;
+    this.#low = balance.low;
+    const key = `farebox low ${this.client?.base}`;
+    try {
+      if (balance.low && sessionStorage.getItem(key)) return;
+      sessionStorage.setItem(key, balance.low ? '1' : '');
+    } catch {
+      // Without storage: once a page.
+    }
+    if (balance.low && !this.hasAttribute('manual')) this.show();
+  }
+}
+
+/** Opens the page's own upsell, or one made for it. @param {HTMLElement} element */
+export function openUpsell(element) {
+  let upsell = document.querySelector('farebox-upsell');
+  if (!upsell) {
+    const [base, lang] = ['base', 'lang'].map((name) => element.getAttribute(name));
+    document.body.append((upsell = h('farebox-upsell', { manual: true, base, lang })));
+  }
+  upsell.show();
+}

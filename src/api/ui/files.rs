@@ -13,10 +13,8 @@ macro_rules! web {
 
 /// Every file that a browser or an editor asks for. A new one is a line here.
 const WEB: &[(&str, &[u8])] = web![
-    "account.css",
     "account.html",
     "account.js",
-    "admin.css",
     "admin.html",
     "admin.js",
     "balance.js",
@@ -28,7 +26,10 @@ const WEB: &[(&str, &[u8])] = web![
     "format.js",
     "history.js",
     "i18n.js",
+    "keys.js",
     "packs.js",
+    "page.css",
+    "page.js",
     "react.d.ts",
     "react.js",
     "style.js",

@@ -116,6 +116,7 @@ async function count() {
 function draw() {
   const { status, balance } = store.state;
   const out = status === 'signed-out';
+  counted = String(balance?.balance);
   if (out) {
     main.replaceChildren(head(say('account'), draw, false), signInCard(say('signInText'), say('secret'), signIn, wrong));
   } else {

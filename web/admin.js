@@ -182,7 +182,6 @@ const views = {
 async function detail(account) {
   const path = `accounts/${encodeURIComponent(account)}`;
   const { balance, held, available, frozen } = await get(path);
-  const done = h('div', { role: 'status', class: 'done' });
   const post = (what, label) => {
     // The same id until it has succeeded: sent twice, it counts once.
     let id = randomId();
@@ -196,14 +195,16 @@ async function detail(account) {
       const { balance_after } = await get(`${path}/${what}`, { credits: credits.value, id, reason: reason.value });
       id = randomId();
       await draw();
-      document.querySelector('[role=status].done')?.append(h('p', { class: 'note' }, say('posted', { n: balance_after })));
+      const done = /** @type {HTMLElement | null} */ (main.querySelector('.done'));
+      done?.append(h('p', { class: 'note' }, say('posted', { n: balance_after })));
+      done?.focus();
     });
   };
   return [
     h('p', {}, h('a', { href: '#accounts' }, `← ${say('accounts')}`)),
     h('section', { class: 'card stack' }, h('h2', {}, told(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))),
       h('dl', { class: 'row' }, [['balance', balance], ['reserved', held], ['free', available]].map(([key, value]) =>
-        h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))), done),
+        h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))), h('div', { role: 'status', class: 'done', tabindex: -1 })),
     h('div', { class: 'columns' }, card(say('give'), post('grants', say('credits'))), card(say('correct'), post('adjustments', say('amountAny')))),
     card(say('history'), await paged(`${path}/transactions?`, 'transactions', (rows) => table(say('history'), rows, ENTRY))),
   ];
@@ -228,8 +229,11 @@ async function draw() {
   if (!sessionStorage.getItem(TOKEN)) return door();
   const nav = h('nav', { class: 'row', 'aria-label': say('admin') }, Object.keys(views).map((key) =>
     h('a', { href: `#${key}`, 'aria-current': key === name && 'page' }, say(key))));
+  const here = main.contains(document.activeElement);
   const body = h('div', { class: 'stack body', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
   main.replaceChildren(head(say('admin'), draw, signOut), h('div', { class: 'row' }, nav, h('button', { class: 'quiet small', type: 'button', onclick: draw }, say('refresh'))), body);
+  // What had the focus is gone: keyboards and screen readers go on from the view's name.
+  if (here) /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'))?.focus();
   try {
     const shown = await (views[name] ?? views.overview)(decodeURIComponent(account), decodeURIComponent(search));
     if (mine === turn) body.replaceChildren(...shown);

@@ -94,7 +94,7 @@ const randomId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte
 const number = (value) => credits(lang(), value);
 const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account)}` }, told(account));
 
-const moment = (at) => h('span', { class: 'when' }, when(lang(), at, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }));
+const moment = (at) => at && h('span', { class: 'when' }, when(lang(), at, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }));
 
 /** @type {Column[]} */
 const ENTRY = [
@@ -120,10 +120,10 @@ const views = {
         stat('stuck', h('span', { class: holds.stuck > 0 && 'failure' }, number(holds.stuck)))),
       h('div', { class: 'columns' }, ['calls', 'captured', 'granted', 'purchases'].map(bars)),
       card(say('margins'), table(say('margins'), routes, [
-        ['route', ({ route, methods }) => [told(route), h('small', {}, [methods].flat().join(', '))]],
+        ['route', ({ route, methods }) => [told(route), h('small', {}, methods)]],
         ['calls', ({ calls }) => number(calls), true],
         ['captured', ({ captured }) => number(captured), true],
-        ['price', ({ price }) => price, true],
+        ['price', ({ price }) => price ?? '–', true],
         ['cost', ({ cost }) => cost ?? '–', true],
         ['margin', ({ margin }) => margin ?? '–', true],
       ])),

@@ -126,7 +126,7 @@ function draw() {
     main.replaceChildren(head(say('account'), draw, signOut, who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
-        h('div', { class: 'stack' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
+        h('div', { class: 'stack loose' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
         keysCard(store, session?.may_manage_keys ?? true)));
     renotice();
     count();

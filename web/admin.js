@@ -136,7 +136,7 @@ const views = {
     return [card(say('accounts'),
       form([field(say('search'), { name: 'search', type: 'search', value: search })], say('find'), find),
       await paged(`accounts?search=${encodeURIComponent(search)}&`, 'accounts', (rows) => table(say('accounts'), rows, [
-        ['accountId', ({ account, frozen }) => [link(account), frozen && h('span', { class: 'badge' }, say('frozen'))]],
+        ['accountId', ({ account, frozen }) => [link(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))]],
         ['balance', ({ balance }) => number(balance), true],
         ['reserved', ({ held }) => number(held), true],
         ['free', ({ available }) => number(available), true],
@@ -230,7 +230,7 @@ async function draw() {
   const nav = h('nav', { class: 'row', 'aria-label': say('admin') }, Object.keys(views).map((key) =>
     h('a', { href: `#${key}`, 'aria-current': key === name && 'page' }, say(key))));
   const here = main.contains(document.activeElement);
-  const body = h('div', { class: 'stack body', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
+  const body = h('div', { class: 'stack loose', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
   main.replaceChildren(head(say('admin'), draw, signOut), h('div', { class: 'row' }, nav, h('button', { class: 'quiet small', type: 'button', onclick: draw }, say('refresh'))), body);
   // What had the focus is gone: keyboards and screen readers go on from the view's name.
   if (here) /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'))?.focus();

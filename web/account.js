@@ -109,7 +109,9 @@ async function count() {
       return { label: when(lang(), day, { day: 'numeric', month: 'short', timeZone: 'UTC' }), values };
     });
     const series = rest ? [...shown, say('others')] : shown;
-    usage.replaceChildren(chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }), complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
+    usage.replaceChildren(
+      chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }),
+      complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
   } catch (error) {
     usage.replaceChildren(failure(lang(), error, count));
   }

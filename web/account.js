@@ -76,7 +76,7 @@ async function awaitPurchase() {
   const end = Date.now() + PATIENCE_MS;
   let came = false;
   notice('paid');
-  for (; Date.now() < end && !came; await new Promise((done) => setTimeout(done, 1500))) {
+  for (; Date.now() < end; await new Promise((done) => setTimeout(done, 1500))) {
     const { transactions } = await store.request('transactions?limit=50').catch(() => ({ transactions: [] }));
     // Paid in another tab or browser: whatever was paid just now.
     const recent = ({ id, created_at }) => id.startsWith('stripe:') && Date.now() - Date.parse(created_at) < RECENT_MS;
@@ -85,6 +85,7 @@ async function awaitPurchase() {
     came = true;
     store.refresh();
     notice('paidDone', { n: paid.amount });
+    break;
   }
   if (!came) notice('paidSlow');
   store.purchase = null;
@@ -109,7 +110,9 @@ async function count() {
       return { label: when(lang(), day, { day: 'numeric', month: 'short', timeZone: 'UTC' }), values };
     });
     const series = rest ? [...shown, say('others')] : shown;
-    usage.replaceChildren(chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }), complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
+    usage.replaceChildren(
+      chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }),
+      complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
   } catch (error) {
     usage.replaceChildren(failure(lang(), error, count));
   }
@@ -126,7 +129,7 @@ function draw() {
     main.replaceChildren(head(say('account'), draw, signOut, who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
-        h('div', { class: 'stack' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
+        h('div', { class: 'stack loose' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
         keysCard(store, session?.may_manage_keys ?? true)));
     renotice();
     count();

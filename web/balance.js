@@ -16,12 +16,14 @@ export class FareboxBalance extends FareboxElement {
     .bone { width: 3ch; height: .75em; margin: .2em 0 }
     [role=status]:empty { margin-inline-start: -.375rem }
     .box > button { margin-top: .75rem }
-    :host([inline]) { display: inline-block; color: inherit }
+    :host([inline]) { display: inline-block; color: inherit; font: inherit; font-variant-numeric: tabular-nums }
     :host([inline]) .box { display: inline-flex; align-items: baseline; flex-wrap: wrap; gap: .25rem .5rem }
     :host([inline]) .line { gap: 0 .375rem }
     :host([inline]) .value { font: inherit; font-weight: 650; letter-spacing: 0 }
     :host([inline]) .bone { margin: 0 }
     :host([inline]) .label, :host([inline]) .held { display: none }
+    :host([inline]) .failure { display: inline-flex; margin: 0 }
+    :host([inline]) .failure span { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
     :host([inline]) .muted { color: inherit }
     :host([inline]) button { min-height: 1.75rem; padding: 0 .625rem; margin: 0; font-size: .875rem }`;
 

@@ -46,5 +46,5 @@ pub use payment::{
 };
 pub use pipeline::Pipeline;
 pub use redis::{ClusterLedger, ClusterReader, migrate_cluster};
-pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};
+pub use report::{Difference, FoldCursor, FoldReport, OldMonths, ReconcileReport};
 pub use sqlite::{SqliteLedger, SqliteReader, backup};

@@ -21,6 +21,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bouncer;
 mod check;
 mod cluster;
 mod load;
@@ -28,13 +29,17 @@ mod upstream;
 
 mod clock;
 mod field;
+mod history;
 mod interleavings;
 mod keys;
 mod kills;
 mod last_credit;
 mod lines;
 mod outages;
+mod partitions;
+mod plans;
 mod redis_loss;
+mod redis_ways;
 mod rolling;
 mod run_cluster;
 mod servers;

@@ -153,7 +153,9 @@ impl Draft {
     fn resolve_paths(&mut self, base: &Path) {
         let tls = self.server.iter_mut().filter_map(|server| server.tls.as_mut());
         let paths = (tls.flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file]))
-            .chain(self.ledger.iter_mut().map(|ledger| &mut ledger.path))
+            .chain(self.ledger.iter_mut().flat_map(|ledger| {
+                std::iter::once(&mut ledger.path).chain(&mut ledger.redis_ca_file)
+            }))
             .chain(
                 (self.auth.iter_mut().flat_map(|auth| &mut auth.jwt))
                     .filter_map(|jwt| jwt.public_key_file.as_mut()),

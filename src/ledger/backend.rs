@@ -14,7 +14,7 @@ use super::inbox::{EventState, StripeEvent};
 use super::key::KeyRecord;
 use super::operation::{Balance, Entry, HoldId, Operation, Outcome};
 use super::payment::Payment;
-use super::report::ReconcileReport;
+use super::report::{FoldReport, OldMonths, ReconcileReport};
 use super::screens::{Activity, HoldView, Usage};
 
 /// An account as the operator sees it.
@@ -138,6 +138,17 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// `None` where all that changes them passes through this process.
     async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
         let _ = since;
+        Ok(None)
+    }
+
+    /// Folds entries older than `before_ms` into opening balances, where that needs no pause between
+    /// batches; `None` where it does, and the pipeline is to do it.
+    async fn fold(
+        &self,
+        before_ms: i64,
+        months: OldMonths,
+    ) -> Result<Option<FoldReport>, LedgerError> {
+        let _ = (before_ms, months);
         Ok(None)
     }
 

@@ -17,6 +17,8 @@ pub struct LedgerConfig {
     pub path: PathBuf,
     /// The Redis of the `redis` backend.
     pub redis_url: Option<Secret>,
+    /// Who vouches for that Redis's certificate, as PEM; the system's authorities where there is none.
+    pub redis_ca_file: Option<PathBuf>,
     /// The Postgres that it is synced to.
     pub postgres_url: Option<Secret>,
     /// Farebox's own schema in there.
@@ -31,6 +33,9 @@ pub struct LedgerConfig {
     /// How many credits of one account may be taken in `relaxed` before Postgres knows of it: what
     /// can be lost if Redis and a gateway are lost at once.
     pub unsynced_cap: Credits,
+    /// How much of what Postgres does not know yet a gateway keeps in its memory, in `relaxed`: beyond
+    /// it new calls get 503 until Postgres is back.
+    pub redo_limit_bytes: usize,
 }
 
 /// A kind of ledger.
@@ -78,6 +83,9 @@ const LOW_BALANCE: Credits = whole(20);
 /// Enough for some thousand calls a second of one account in the quarter of a second that a sync takes.
 const UNSYNCED_CAP: Credits = whole(100_000);
 
+/// Some minutes of a thousand calls a second.
+const REDO_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
 /// The longest name of a gateway, in bytes.
 const MAX_NAME_BYTES: usize = 128;
 
@@ -93,12 +101,14 @@ impl Default for LedgerConfig {
             backend: BackendKind::Embedded,
             path: "farebox.db".into(),
             redis_url: None,
+            redis_ca_file: None,
             postgres_url: None,
             postgres_schema: "farebox".to_owned(),
             postgres_read_url: None,
             durability: Durability::Strict,
             gateway_name: None,
             unsynced_cap: UNSYNCED_CAP,
+            redo_limit_bytes: REDO_LIMIT_BYTES,
         }
     }
 }
@@ -139,6 +149,7 @@ impl LedgerConfig {
                 found.push(Mistake::new(format!("ledger.{name}"), message, hint));
             }
         }
+        found.extend(self.check_redis());
         let name = self.gateway_name.as_deref();
         if name.is_some_and(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
             let hint = "1 to 128 bytes, another one for each gateway, or remove the line";
@@ -148,9 +159,41 @@ impl LedgerConfig {
             let hint = "the most that one account may lose: unsynced_cap = 100000";
             found.push(Mistake::new("ledger.unsynced_cap", "`unsynced_cap` is zero", hint));
         }
+        found.extend(within(
+            "ledger.redo_limit_bytes",
+            self.redo_limit_bytes,
+            65_536..=REDO_LIMIT_BYTES * 1024,
+        ));
         found.extend(check_schema(&self.postgres_schema));
         found
     }
+}
+
+impl LedgerConfig {
+    fn check_redis(&self) -> Option<Mistake> {
+        if self.backend != BackendKind::Redis {
+            return None;
+        }
+        let url = self.redis_url.as_ref().filter(|url| !url.is_empty())?.expose();
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        if !REDIS_SCHEMES.contains(&scheme.strip_suffix("-sentinel").unwrap_or(scheme)) {
+            let hint = "redis://, rediss:// for TLS, or redis-sentinel:// and rediss-sentinel://";
+            let message = "`redis_url` is no address of a Redis that Farebox can use";
+            return Some(Mistake::new("ledger.redis_url", message, hint));
+        }
+        (self.redis_ca_file.is_some() && !uses_tls(scheme)).then(|| {
+            let hint = "write rediss:// (or rediss-sentinel://) in redis_url, or remove the line";
+            let message = "`redis_ca_file` is set, and `redis_url` uses no TLS";
+            Mistake::new("ledger.redis_ca_file", message, hint)
+        })
+    }
+}
+
+/// As the client library reads them.
+const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "valkey", "valkeys"];
+
+fn uses_tls(scheme: &str) -> bool {
+    scheme.starts_with("rediss") || scheme.starts_with("valkeys")
 }
 
 impl CreditsConfig {
@@ -202,6 +245,34 @@ mod tests {
         }
         for bad in ["", "public", "pg_x", "2f", "a b", "a\"b", "Farebox", &"x".repeat(64)] {
             assert!(check_schema(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_redis_says_how_it_is_reached() {
+        let check = |url: &str, ca: Option<&str>| {
+            let config = LedgerConfig {
+                backend: BackendKind::Redis,
+                redis_url: Some(Secret::new(url)),
+                redis_ca_file: ca.map(PathBuf::from),
+                postgres_url: Some(Secret::new("postgres://p")),
+                ..LedgerConfig::default()
+            };
+            config.check().into_iter().map(|mistake| mistake.key).collect::<Vec<_>>()
+        };
+        for (url, ca) in [
+            ("redis://:secret@r:6379/1", None),
+            ("rediss://r", None),
+            ("rediss://r", Some("ca.pem")),
+            ("redis-sentinel://r:26379/0?sentinelServiceName=m", None),
+            ("rediss-sentinel://r:26379/0?sentinelServiceName=m", Some("ca.pem")),
+            ("valkeys://r", Some("ca.pem")),
+        ] {
+            assert_eq!(check(url, ca), [""; 0], "{url}");
+        }
+        assert_eq!(check("redis://r", Some("ca.pem")), ["ledger.redis_ca_file"]);
+        for url in ["r:6379", "redis-cluster://r:6379", "http://r"] {
+            assert_eq!(check(url, None), ["ledger.redis_url"], "{url}");
         }
     }
 

@@ -16,7 +16,7 @@ use super::operation::{
     Balance, CallId, HoldId, NewHold, Operation, Origin, Outcome, Posting, Refusal,
 };
 use super::pipeline::{Message, Pipeline, Request};
-use super::report::{FoldReport, ReconcileReport};
+use super::report::{FoldReport, OldMonths, ReconcileReport};
 
 /// A ledger in use. Cheap to clone; all clones share one pipeline.
 #[derive(Clone, Debug)]
@@ -144,6 +144,21 @@ impl Ledger {
     /// # Errors
     /// Where the ledger cannot write. What was folded until then stays so.
     pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
+        self.fold_months(before_ms, OldMonths::Keep).await
+    }
+
+    /// The same, and says what becomes of the tables of whole months, where there are any.
+    ///
+    /// # Errors
+    /// As [`Ledger::fold`].
+    pub async fn fold_months(
+        &self,
+        before_ms: i64,
+        months: OldMonths,
+    ) -> Result<FoldReport, LedgerError> {
+        if let Some(report) = self.reader.fold(before_ms, months).await? {
+            return Ok(report);
+        }
         let mut report = FoldReport::default();
         let mut from = None;
         loop {

@@ -49,6 +49,6 @@ pub use payment::{
 };
 pub use pipeline::Pipeline;
 pub use redis::{ClusterLedger, ClusterReader, migrate_cluster};
-pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};
+pub use report::{Difference, FoldCursor, FoldReport, OldMonths, ReconcileReport};
 pub use screens::{Activity, DayUsage, HoldView, Movement, Usage};
 pub use sqlite::{SqliteLedger, SqliteReader, backup};

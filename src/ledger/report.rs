@@ -35,13 +35,25 @@ impl ReconcileReport {
     }
 }
 
+/// What becomes of the tables of whole months that are folded away, in the cluster ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OldMonths {
+    /// They stand beside the ledger, for an archive.
+    #[default]
+    Keep,
+    /// They are dropped.
+    Drop,
+}
+
 /// What folding old entries into opening balances did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FoldReport {
     /// Accounts with a new opening balance.
     pub accounts: u64,
     /// Entries folded away.
     pub entries: u64,
+    /// The tables of whole months that stand beside the ledger now, with its schema.
+    pub months: Vec<String>,
 }
 
 /// Where a folding goes on: it is done in slices, between which others are served.

@@ -1,6 +1,7 @@
 //! A whole cluster: gateways, the Redis and the Postgres that they share, and an upstream.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use crate::load::{Load, Shape};
 use crate::support::process::{Process, command, config_on_ports};
 use crate::support::random::Random;
-use crate::support::servers::{CutProxy, Disk, Persistence, Postgres, Redis};
+use crate::support::servers::{Bouncer, CutProxy, Disk, Persistence, Postgres, Redis};
 use crate::upstream::Upstream;
 
 /// The accounts of the load.
@@ -50,6 +51,12 @@ pub struct Plan {
     /// More variables for every gateway, and for Postgres.
     pub gateway_env: Vec<(String, String)>,
     pub postgres_env: Vec<(String, String)>,
+    /// Gateways reach Postgres through a PgBouncer.
+    pub has_bouncer: bool,
+    /// More lines under `[ledger]`.
+    pub ledger_lines: String,
+    /// The address of Redis, `{}` for where a gateway's own line to it begins.
+    pub redis_url: Option<String>,
 }
 
 impl Plan {
@@ -61,6 +68,9 @@ impl Plan {
             random: None,
             gateway_env: Vec::new(),
             postgres_env: Vec::new(),
+            has_bouncer: false,
+            ledger_lines: String::new(),
+            redis_url: None,
         }
     }
 }
@@ -79,22 +89,26 @@ impl Member {
     async fn start(
         plan: &Plan,
         redis: &Redis,
-        postgres: &Postgres,
+        postgres: SocketAddr,
         database: &str,
         upstream: &Upstream,
     ) -> Self {
-        let to_redis = CutProxy::before(redis.address()).await;
-        let to_postgres = CutProxy::before(postgres.address()).await;
+        let to_redis = CutProxy::before(redis.door()).await;
+        let to_postgres = CutProxy::before(postgres).await;
         let text = config_on_ports(upstream.address, "");
         let text = text.replace("[server]", "[server]\nshutdown_timeout = \"5s\"");
         let text = text.replace(
             "path = \"ledger.db\"",
             &format!(
-                "backend = \"redis\"\nredis_url = \"redis://{}\"\npostgres_url = \"{}\"\n\
-                 postgres_schema = \"farebox\"\ndurability = \"{}\"",
-                to_redis.address(),
+                "backend = \"redis\"\nredis_url = \"{}\"\npostgres_url = \"{}\"\n\
+                 postgres_schema = \"farebox\"\ndurability = \"{}\"\n{}",
+                plan.redis_url
+                    .as_deref()
+                    .unwrap_or("redis://{}")
+                    .replace("{}", &to_redis.address().to_string()),
                 Postgres::url_at(to_postgres.address(), database),
                 plan.durability.name(),
+                plan.ledger_lines,
             ),
         );
         let folder = tempfile::tempdir().unwrap();
@@ -149,6 +163,7 @@ pub struct Cluster {
     // First: gateways end before what they use.
     pub members: Vec<Member>,
     pub redis: Redis,
+    pub bouncer: Option<Bouncer>,
     pub postgres: Postgres,
     pub database: String,
     pub upstream: Upstream,
@@ -178,14 +193,17 @@ impl Cluster {
         let random = plan.random.clone().unwrap_or_else(Random::seeded);
         let postgres = Postgres::start_with(Disk::Relaxed, &plan.postgres_env);
         let database = postgres.database();
+        let bouncer = plan.has_bouncer.then(|| Bouncer::before(&postgres));
+        let door = bouncer.as_ref().map_or(postgres.address(), Bouncer::address);
         let upstream = Upstream::start().await;
         let mut members = Vec::new();
         for _ in 0..plan.gateways {
-            members.push(Member::start(plan, &redis, &postgres, &database, &upstream).await);
+            members.push(Member::start(plan, &redis, door, &database, &upstream).await);
         }
         let mut cluster = Self {
             members,
             redis,
+            bouncer,
             postgres,
             database,
             upstream,
@@ -279,7 +297,7 @@ impl Cluster {
     /// Leads every gateway to another Redis.
     pub fn lead_to(&mut self, redis: Redis) {
         for member in &self.members {
-            member.to_redis.lead_to(redis.address());
+            member.to_redis.lead_to(redis.door());
         }
         self.redis = redis;
     }

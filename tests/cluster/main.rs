@@ -21,6 +21,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bouncer;
 mod check;
 mod cluster;
 mod load;
@@ -28,6 +29,7 @@ mod upstream;
 
 mod clock;
 mod field;
+mod history;
 mod import;
 mod interleavings;
 mod keys;
@@ -35,7 +37,10 @@ mod kills;
 mod last_credit;
 mod lines;
 mod outages;
+mod partitions;
+mod plans;
 mod redis_loss;
+mod redis_ways;
 mod rolling;
 mod run_cluster;
 mod servers;

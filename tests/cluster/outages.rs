@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
 use crate::load::{Call, End, longest_gap};
+use crate::support::eventually;
 
 in_both_modes!(
     while_redis_is_away_calls_are_503_and_served_again_soon_after,
@@ -19,21 +20,48 @@ fn refused(calls: &[Call], from: Instant) -> usize {
     calls.iter().filter(|call| call.began > from && matches!(call.end, End::Refused(..))).count()
 }
 
+/// For longer than a lease; for as many seconds as `FAREBOX_AWAY_SECONDS` says in a run that may be long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relaxed_goes_on_on_a_lone_redis_while_postgres_is_away() {
+    let away = std::env::var("FAREBOX_AWAY_SECONDS").ok();
+    let away = away.map_or(6000, |seconds| 1000 * seconds.parse::<u64>().unwrap());
     let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
     let began = Instant::now();
     cluster.postgres.stop();
-    // Longer than a lease.
-    cluster.some_time(6000, 7000).await;
+    cluster.some_time(away, away + 1000).await;
     cluster.postgres.restart();
     load.serves_within(BACK_WITHIN).await;
     cluster.some_time(500, 1000).await;
     let calls = load.stop().await;
     let gap = longest_gap(&calls, began);
+    eprintln!("{} calls, the longest time without one that was paid: {gap:?}", calls.len());
     assert!(gap < Duration::from_secs(2), "no call was paid for {gap:?}");
+    cluster.check(&calls).await;
+}
+
+/// Of each account as much is taken as `unsynced_cap` says, on all gateways together; then 503, never 402.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relaxed_stops_at_the_cap_of_each_account_while_postgres_is_away() {
+    const CAP: i64 = 200;
+    let ledger_lines = format!("unsynced_cap = {CAP}");
+    let mut cluster =
+        Cluster::of(&Plan { ledger_lines, ..Plan::new(Durability::Relaxed, 2) }).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.postgres.stop();
+    let stopped = async || {
+        let refused = load.so_far().iter().rev().take(200).all(|call| call.end != End::Paid);
+        refused && load.so_far().len() > 200
+    };
+    assert!(eventually(stopped).await, "the cap does not hold");
+    let before = cluster.upstream.count();
+    cluster.some_time(1000, 1500).await;
+    assert_eq!(cluster.upstream.count(), before, "nothing above the cap");
+    cluster.postgres.restart();
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
     cluster.check(&calls).await;
 }
 

@@ -93,6 +93,10 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     let mut cluster = Cluster::of(&plan).await;
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
+    if durability == Durability::Relaxed {
+        let [median, p99] = sync_lag(&cluster, time / 10).await;
+        println!("sync lag under load, before any fault: median {median:?}, p99 {p99:?}");
+    }
     let end = Instant::now() + time;
     while Instant::now() < end {
         cluster.some_time(20, 800).await;
@@ -108,6 +112,21 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     survived.calls += checked.calls;
     survived.entries += checked.entries;
     survived.in_flight_at_kills += checked.in_flight_at_kills;
+}
+
+/// How old the oldest is that Postgres does not have yet, as the gateways say it: median and p99.
+async fn sync_lag(cluster: &Cluster, time: Duration) -> [Duration; 2] {
+    let mut lags = Vec::new();
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        for member in &cluster.members {
+            lags.push(member.metric("farebox_ledger_sync_lag_seconds").await);
+        }
+        // The gauge is set as often.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lags.sort_by(f64::total_cmp);
+    [50, 99].map(|part| Duration::from_secs_f64(lags[(lags.len() - 1) * part / 100]))
 }
 
 /// Does it, and undoes it.

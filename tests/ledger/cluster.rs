@@ -363,6 +363,61 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
+/// What a gateway remembers for Postgres is bounded: then calls that run are still settled, and no new one is
+/// taken, until Postgres is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
+    const LIMIT: usize = 65_536;
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let mut config = house.config("house");
+    config.redo_limit_bytes = LIMIT;
+    let metrics = farebox::metrics::Metrics::new().unwrap();
+    let opened = farebox::gateway::open_ledger(&config, metrics).await.unwrap();
+    let (ledger, pipeline) = opened;
+    ledger.post(grant("g", "alice", "10000")).await.unwrap();
+    ledger.balance(&account("alice")).await.unwrap();
+    line.part();
+    let call = async || {
+        let (id, route) = (CallId::new(), "/x".into());
+        ledger.hold(id, account("alice"), credits("1"), route).await
+    };
+    let (mut charged, mut live) = (0, Vec::new());
+    let refusal = loop {
+        match call().await {
+            // Every fourth is still running when no other is taken any more.
+            Ok(hold) if live.len() < charged / 3 => live.push(hold),
+            Ok(hold) => {
+                hold.capture(credits("1"));
+                charged += 1;
+            }
+            Err(refusal) => break refusal,
+        }
+        assert!(charged * 64 < LIMIT, "{charged} calls wait, and more are taken");
+    };
+    assert_eq!(refusal, Refusal::Unavailable, "the limit is ours: never 402");
+    assert!(charged > 50, "{charged}");
+    for hold in live {
+        hold.capture(credits("1"));
+        charged += 1;
+    }
+    let has = async || ledger.balance(&account("alice")).await.ok().flatten();
+    let left = (10_000 - charged).to_string();
+    eventually("Redis has settled all of them", async || {
+        has().await.is_some_and(|has| has.balance.to_string() == left && has.held == Credits::ZERO)
+    })
+    .await;
+    assert_eq!(call().await.unwrap_err(), Refusal::Unavailable);
+    line.mend();
+    eventually("calls are taken again", async || call().await.is_ok()).await;
+    eventually("Postgres has it", async || {
+        ledger.reconcile().await.is_ok_and(|report| report.is_clean() && report.live_holds == 0)
+    })
+    .await;
+    let view = ledger.read().account(&account("alice")).await.unwrap().unwrap();
+    assert_eq!(view.balance.balance.to_string(), left);
+    assert!(pipeline.stop().await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_gateways_may_migrate_at_once() {
     let house = House::new(Kind::ClusterStrict);

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::Admin;
 use crate::api::body::Json;
 use crate::api::transactions::unreadable;
-use crate::ledger::{FoldReport, ReconcileReport};
+use crate::ledger::{FoldReport, OldMonths, ReconcileReport};
 use crate::problem::{Problem, Text};
 
 #[derive(Serialize)]
@@ -29,6 +29,9 @@ pub(crate) async fn reconcile(
 pub(crate) struct FoldRequest {
     #[serde(with = "time::serde::rfc3339")]
     before: OffsetDateTime,
+    /// Whether the tables of whole months go too, in the cluster ledger.
+    #[serde(default)]
+    drop: bool,
 }
 
 pub(crate) async fn fold(
@@ -42,5 +45,6 @@ pub(crate) async fn fold(
         )));
     }
     let before_ms = request.before.unix_timestamp().saturating_mul(1000);
-    admin.shop.ledger.fold(before_ms).await.map(Answer).map_err(unreadable)
+    let months = if request.drop { OldMonths::Drop } else { OldMonths::Keep };
+    admin.shop.ledger.fold_months(before_ms, months).await.map(Answer).map_err(unreadable)
 }

@@ -15,7 +15,7 @@ use crate::ledger::rows::Column as _;
 use crate::ledger::sqlite::Source;
 
 use super::Store;
-use super::migrate::month_of;
+use super::partitions::Month;
 
 /// For how long the file may be silent: a slow disk is no reason to give up.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ impl Store {
         }
         self.must_be_at_rest(on).await?;
         self.must_be_empty(on).await?;
-        let months: BTreeSet<_> = source.days().await?.into_iter().map(month_of).collect();
+        let months: BTreeSet<_> = source.days().await?.into_iter().map(Month::of).collect();
         for month in months {
             self.make_partition(month, on).await?;
         }

@@ -7,8 +7,8 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use std::time::Duration;
 
+use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
-use crate::ledger::{LedgerError, wall_ms};
 
 use super::Store;
 
@@ -16,9 +16,6 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// How long a migration may take: a later one may rewrite a table.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
-
-/// How many months of partitions stand ready, the current one included.
-const MONTHS_AHEAD: i64 = 3;
 
 impl Store {
     /// Makes the schema or brings it up to date, in one transaction under a lock of that transaction:
@@ -118,73 +115,5 @@ impl Store {
             });
         }
         Ok(())
-    }
-
-    /// Makes the partitions of the months to come.
-    pub async fn make_partitions(&self) -> Result<(), LedgerError> {
-        let (year, month) = month_of(wall_ms());
-        for ahead in 0..MONTHS_AHEAD {
-            self.transact(async |on| self.make_partition((year, month + ahead), on).await).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes the partition of a month, where there is none.
-    pub(super) async fn make_partition(
-        &self,
-        (year, month): (i64, i64),
-        on: &mut PgConnection,
-    ) -> Result<(), LedgerError> {
-        let (from, upto) = (start_of(year, month), start_of(year, month + 1));
-        let (year, month) = month_of(from);
-        let name = format!("entries_{year:04}_{month:02}");
-        self.lock("partitions", on).await?;
-        let found = self
-            .query("SELECT to_regclass($1) IS NOT NULL AS found")
-            .bind(format!("{}.{name}", self.schema));
-        if found.fetch_one(&mut *on).await?.try_get("found")? {
-            return Ok(());
-        }
-        let sql = format!(
-            "CREATE TABLE {{s}}.{name} PARTITION OF {{s}}.entries FOR VALUES FROM ({from}) TO ({upto})"
-        );
-        on.execute(self.sql(&sql)).await?;
-        Ok(())
-    }
-}
-
-/// The year and the month (from 1) of a moment in milliseconds since 1970.
-pub(super) fn month_of(at_ms: i64) -> (i64, i64) {
-    let at = time::OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000));
-    let at = at.unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    (i64::from(at.year()), i64::from(u8::from(at.month())))
-}
-
-/// When a month begins, in milliseconds since 1970; month 13 is the next January.
-fn start_of(year: i64, month: i64) -> i64 {
-    let (year, month) = (year + (month - 1).div_euclid(12), (month - 1).rem_euclid(12) + 1);
-    // Days from 1970 to the first of a month, by the calendar's own rule: years begin in March, so
-    // that the leap day comes last.
-    let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leaps = years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400);
-    let days = years * 365 + leaps + (153 * months + 2) / 5 - 719_468;
-    days * 86_400_000
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn months_follow_each_other_without_a_gap() {
-        assert_eq!(start_of(1970, 1), 0);
-        for n in 0..2400 {
-            let from = start_of(1970, 1 + n);
-            assert_eq!(month_of(from), (1970 + n / 12, 1 + n % 12));
-            assert_eq!(
-                month_of(from - 1),
-                (1970 + (n - 1).div_euclid(12), 1 + (n - 1).rem_euclid(12))
-            );
-        }
     }
 }

@@ -3,10 +3,14 @@
 //! It may stand behind PgBouncer in transaction mode, so nothing outlives a transaction here: every
 //! statement runs inside one, none is prepared under a name, and every table is named with its schema.
 
+mod audit;
+mod fold;
 mod import;
 mod leases;
 mod look;
 mod migrate;
+mod months;
+mod partitions;
 mod payments;
 mod rare;
 mod read;
@@ -55,6 +59,8 @@ impl Store {
     pub fn new(url: &Secret, schema: &str) -> Result<Self, LedgerError> {
         let options = PgConnectOptions::from_str(url.expose())?
             .statement_cache_capacity(0)
+            // PgBouncer takes no connection that asks for it, and no float is read here.
+            .extra_float_digits(None)
             .application_name("farebox")
             .disable_statement_logging();
         let pool = PgPoolOptions::new()

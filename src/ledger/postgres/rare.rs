@@ -3,17 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
-use sqlx::{Executor as _, Row as _};
-
-use std::time::Duration;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, Books, Changes, Known, Lookups, Now};
 use crate::ledger::operation::{Entry, Operation, OperationId, Outcome};
 use crate::ledger::record::storable;
-use crate::ledger::report::FoldReport;
 use crate::ledger::rows::{Column as _, entry_from, key_from};
 
 use super::settle::{EntryColumns, int};
@@ -21,9 +18,6 @@ use super::{Store, is_race, payments};
 
 /// How often a decision is tried again that met another on its way.
 const ATTEMPTS: usize = 5;
-
-/// How long folding may take.
-const FOLD_LIMIT: Duration = Duration::from_secs(600);
 
 /// What Redis has to hear about an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,43 +265,6 @@ impl Store {
             .execute(on)
             .await?;
             Ok(())
-        })
-        .await
-    }
-
-    /// Folds the old entries of every account into one opening balance, up to the first that is not
-    /// older than `before_ms`. Their ids stay in `operations`.
-    pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
-        self.transact_within(FOLD_LIMIT, async |on| {
-            self.lock("fold", on).await?;
-            on.execute("SET LOCAL farebox.folding = 'on'").await?;
-            // By number: a clock that once went backwards must not tear a gap. An account with nothing
-            // old but its opening balance has nothing to fold.
-            let row = self
-                .query(
-                    "WITH kept AS (SELECT account, min(seq) AS seq FROM {s}.entries \
-                     WHERE created_at >= $1 GROUP BY account), \
-                     old AS (SELECT e.account, max(e.seq) AS seq, count(*) AS entries, \
-                     bool_and(e.kind = 'opening') AS folded FROM {s}.entries e \
-                     LEFT JOIN kept k ON k.account = e.account \
-                     WHERE e.created_at < $1 AND (k.seq IS NULL OR e.seq < k.seq) \
-                     GROUP BY e.account), \
-                     newest AS (SELECT e.account, e.seq, e.balance_after, e.created_at \
-                     FROM old JOIN {s}.entries e ON e.account = old.account AND e.seq = old.seq \
-                     WHERE NOT (old.entries = 1 AND old.folded)), \
-                     gone AS (DELETE FROM {s}.entries e USING newest n \
-                     WHERE e.account = n.account AND e.seq <= n.seq RETURNING 1), \
-                     opened AS (INSERT INTO {s}.entries (account, seq, operation, kind, amount, \
-                     balance_after, created_at) SELECT account, seq, \
-                     'opening:' || account || ':' || seq, 'opening', balance_after, balance_after, \
-                     created_at + 1 FROM newest RETURNING 1) \
-                     SELECT (SELECT count(*) FROM opened) AS accounts, \
-                     (SELECT count(*) FROM gone) AS entries",
-                )
-                .bind(before_ms)
-                .fetch_one(on)
-                .await?;
-            Ok(FoldReport { accounts: row.count("accounts")?, entries: row.count("entries")? })
         })
         .await
     }

@@ -1,16 +1,15 @@
-//! What people and reports read: the past, and whether it adds up.
+//! What people and reports read: the past.
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Executor as _, Row as _};
+use sqlx::Executor as _;
+use sqlx::postgres::PgRow;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{AccountView, KeyChanges};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry};
-use crate::ledger::report::{Difference, ReconcileReport};
 use crate::ledger::rows::{Column as _, entry_from, key_from};
 use crate::ledger::screens::{Rows, Value};
 
@@ -18,9 +17,6 @@ use super::Store;
 
 /// How many contradictions a report lists.
 pub(in crate::ledger) const LISTED: usize = 100;
-
-/// How long a report may take.
-const REPORT_LIMIT: Duration = Duration::from_secs(600);
 
 /// An account with all that Redis knows of it too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +31,9 @@ const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, 
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
 
+/// How long a screen's query may take until its connection is given up; Postgres ends it before.
+const SCREEN_LIMIT: Duration = Duration::from_secs(20);
+
 /// For people who wait in front of a screen: a query that takes longer is ended by Postgres, which
 /// is not away for that.
 impl Rows for Store {
@@ -43,7 +42,7 @@ impl Rows for Store {
     const LIVE_HOLDS: &'static str = "(SELECT * FROM {s}.holds WHERE state = 'live')";
 
     async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<PgRow>, LedgerError> {
-        self.transact_within(REPORT_LIMIT, async |on| {
+        self.transact_within(SCREEN_LIMIT, async |on| {
             on.execute("SET LOCAL statement_timeout = '15s'").await?;
             let mut query = self.query(sql);
             for value in values {
@@ -168,44 +167,6 @@ impl Store {
         })
         .await
     }
-
-    /// Checks what must hold in the database. Every figure is of the same moment.
-    pub async fn examine(&self) -> Result<ReconcileReport, LedgerError> {
-        self.transact_within(REPORT_LIMIT, async |on| {
-            on.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-            self.examine_in(on).await
-        })
-        .await
-    }
-
-    pub(super) async fn examine_in(
-        &self,
-        on: &mut PgConnection,
-    ) -> Result<ReconcileReport, LedgerError> {
-        let mut report = ReconcileReport::default();
-        let totals = self
-            .query(
-                "SELECT (SELECT count(*) FROM {s}.accounts) AS accounts, \
-                 (SELECT count(*) FROM {s}.entries) AS entries, \
-                 (SELECT count(*) FROM {s}.holds WHERE state = 'live') AS holds, \
-                 (SELECT count(*) FROM {s}.accounts WHERE balance < 0) AS debts",
-            )
-            .fetch_one(&mut *on)
-            .await?;
-        report.accounts = totals.count("accounts")?;
-        report.entries = totals.count("entries")?;
-        report.live_holds = totals.count("holds")?;
-        report.debts = totals.count("debts")?;
-        for check in CHECKS {
-            let sql = format!("{check} LIMIT {LISTED}");
-            for row in self.query(&sql).fetch_all(&mut *on).await? {
-                let (account, what) = (row.try_get("account")?, row.try_get("what")?);
-                report.differences.push(Difference { account, what });
-            }
-        }
-        report.differences.truncate(LISTED);
-        Ok(report)
-    }
 }
 
 fn view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
@@ -229,36 +190,3 @@ fn stored(row: &PgRow) -> Result<StoredAccount, LedgerError> {
         held: row.int("held")?,
     })
 }
-
-/// What must hold, each as a query for the rows that break it: `account`, `what`.
-const CHECKS: [&str; 7] = [
-    // An account's balance is the sum of its entries and the newest one's balance_after.
-    "SELECT a.id AS account, 'the balance is ' || a.balance || ', its entries add up to ' || \
-     coalesce(e.total, 0) || ' and the newest of them is number ' || coalesce(e.newest, 0) || \
-     ' of ' || a.seq || ' (micro-credits)' AS what FROM {s}.accounts a LEFT JOIN \
-     (SELECT account, sum(amount) AS total, max(seq) AS newest FROM {s}.entries GROUP BY account) e \
-     ON e.account = a.id WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq",
-    // Each entry continues the one before it, without a gap.
-    "SELECT account, 'entry ' || seq || ' does not continue the one before it' AS what FROM \
-     (SELECT account, seq, amount, balance_after, kind, \
-      lag(balance_after, 1, 0::int8) OVER w AS before, lag(seq, 1, 0::int8) OVER w AS previous \
-      FROM {s}.entries WINDOW w AS (PARTITION BY account ORDER BY seq)) e \
-     WHERE before + amount <> balance_after \
-     OR (seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0))",
-    "SELECT DISTINCT e.account, 'entries of an account that does not exist' AS what \
-     FROM {s}.entries e WHERE NOT EXISTS (SELECT 1 FROM {s}.accounts a WHERE a.id = e.account)",
-    // Every entry took effect under an id of its own.
-    "SELECT e.account, 'entry ' || e.seq || ' has not taken effect under its id' AS what \
-     FROM {s}.entries e WHERE e.kind <> 'opening' AND NOT EXISTS (SELECT 1 FROM {s}.operations o \
-     WHERE o.id = e.operation AND o.account = e.account AND o.seq = e.seq AND o.amount = e.amount)",
-    // A hold ends exactly once.
-    "SELECT h.account, 'hold ' || h.id || ' is live and captured' AS what FROM {s}.holds h \
-     WHERE h.state = 'live' \
-     AND EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = 'capture:' || h.id)",
-    "SELECT h.account, 'hold ' || h.id || ' was released and captured' AS what FROM {s}.holds h \
-     WHERE h.state = 'released' \
-     AND EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = 'capture:' || h.id)",
-    "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
-     FROM {s}.holds h WHERE h.state = 'live' \
-     AND NOT EXISTS (SELECT 1 FROM {s}.accounts a WHERE a.id = h.account)",
-];

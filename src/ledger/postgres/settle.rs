@@ -237,13 +237,16 @@ impl Store {
         Ok(accounts)
     }
 
+    /// One that comes after its month was folded away belongs to the first month that is open.
     pub(super) async fn insert_entries(
         &self,
         columns: EntryColumns,
         on: &mut PgConnection,
     ) -> Result<(), LedgerError> {
         self.query(
-            "WITH new AS (SELECT * FROM UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
+            "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
+             greatest(created_at, (SELECT closed_before FROM {s}.ledger)) AS created_at FROM \
+             UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
              $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[]) AS n (account, seq, \
              operation, kind, amount, balance_after, route, reason, created_at)), \
              once AS (INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \

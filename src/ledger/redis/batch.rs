@@ -81,6 +81,10 @@ impl Asked<'_> {
             || hold.is_some_and(|hold| holds.contains(hold))
     }
 
+    fn is_hold(&self) -> bool {
+        matches!(self, Self::Operation(Operation::Hold(_)))
+    }
+
     fn origin(&self) -> Option<Origin> {
         match self {
             Self::Operation(operation) => operation.origin(),
@@ -259,10 +263,12 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub fn new(asked: &'a [Asked<'a>]) -> Self {
+    /// `takes_holds`: new holds are asked for; otherwise they have their answer.
+    pub fn new(asked: &'a [Asked<'a>], takes_holds: bool) -> Self {
+        let is_asked = |index: &usize| takes_holds || !asked[*index].is_hold();
         Self {
             asked,
-            waiting: (0..asked.len()).collect(),
+            waiting: (0..asked.len()).filter(is_asked).collect(),
             in_doubt: Vec::new(),
             answers: vec![Answer::UNAVAILABLE; asked.len()],
             batches: Vec::new(),

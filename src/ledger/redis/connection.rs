@@ -1,6 +1,7 @@
 //! The connections to Redis: one for the batches alone, one for everything beside them, so that a long
 //! answer there delays no call.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,14 @@ use fred::bytes_utils::Str;
 use fred::clients::{Client, WithOptions};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{
-    ClientLike as _, HashesInterface as _, KeysInterface as _, LuaInterface as _,
-    StreamsInterface as _,
+    ClientLike as _, EventInterface as _, HashesInterface as _, KeysInterface as _,
+    LuaInterface as _, StreamsInterface as _,
 };
-use fred::types::config::{Config, Options, ReconnectPolicy};
+use fred::types::config::{Config, Options, ReconnectPolicy, TlsConnector};
 use fred::types::{Builder, ConnectHandle, CustomCommand, InfoKind, Value};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::task::JoinSet;
 
 use crate::config::Secret;
@@ -29,6 +33,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// After how long without an answer a connection is given up.
 const SILENCE_LIMIT: Duration = Duration::from_secs(3);
+
+/// The oldest Redis that has what the scripts need. Valkey began as a later one.
+const OLDEST_REDIS: u32 = 7;
 
 /// How often a lost connection is tried again.
 const RECONNECT_EVERY_MS: u32 = 100;
@@ -57,22 +64,14 @@ impl std::fmt::Debug for Redis {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Info {
     pub eviction: String,
+    /// As it names itself: `redis 7.0.15`, `valkey 8.1.0`.
+    pub name: String,
+    /// The version of Redis that it is, or is compatible with.
+    pub version: String,
     pub used_memory: i64,
     pub replicas: i64,
     /// Changes whenever it becomes a master.
     pub reign: String,
-}
-
-impl Info {
-    /// One that throws away what it has no room for may throw credits away.
-    pub fn refuse_eviction(&self) -> Result<(), LedgerError> {
-        if self.eviction == "noeviction" {
-            return Ok(());
-        }
-        let what = format!("its Redis has maxmemory-policy {}", self.eviction);
-        let hint = "set maxmemory-policy noeviction: another one may throw credits away";
-        Err(LedgerError::Disagrees { what, hint })
-    }
 }
 
 /// What stops a script.
@@ -85,9 +84,10 @@ pub(super) enum Stopped {
 }
 
 impl Redis {
-    /// Begins to connect, and goes on trying for ever.
-    pub fn new(url: &Secret) -> Result<Self, LedgerError> {
-        let mut config = Config::from_url(url.expose())?;
+    /// Begins to connect, and goes on trying for ever. `ca` vouches for its certificate, where it has one
+    /// that the system's authorities do not vouch for.
+    pub fn new(url: &Secret, ca: Option<&Path>) -> Result<Self, LedgerError> {
+        let mut config = config_of(url, ca)?;
         config.fail_fast = false;
         let has_sentinel = config.server.is_sentinel();
         let build = || {
@@ -206,20 +206,77 @@ impl Redis {
     /// What it says of itself.
     pub async fn info(&self) -> Result<Info, LedgerError> {
         let mut info = Info::default();
-        for kind in [InfoKind::Memory, InfoKind::Replication] {
+        for kind in [InfoKind::Server, InfoKind::Memory, InfoKind::Replication] {
             let text: String = limited(self.side.info(Some(kind))).await?;
-            for (name, value) in text.lines().filter_map(|line| line.trim().split_once(':')) {
-                match name {
-                    "maxmemory_policy" => info.eviction = value.to_owned(),
-                    "used_memory" => info.used_memory = value.parse().unwrap_or(0),
-                    "master_replid" => info.reign = value.to_owned(),
-                    "connected_slaves" => info.replicas = value.parse().unwrap_or(0),
-                    _ => {}
-                }
-            }
+            info.read(&text);
         }
         Ok(info)
     }
+}
+
+impl Info {
+    /// Takes what a section of INFO says.
+    fn read(&mut self, section: &str) {
+        for (name, value) in section.lines().filter_map(|line| line.trim().split_once(':')) {
+            match name {
+                "redis_version" => {
+                    self.version = value.to_owned();
+                    if self.name.is_empty() {
+                        self.name = format!("redis {value}");
+                    }
+                }
+                // Of Valkey alone, which says to which Redis it is compatible in `redis_version`.
+                "valkey_version" => self.name = format!("valkey {value}"),
+                "maxmemory_policy" => self.eviction = value.to_owned(),
+                "used_memory" => self.used_memory = value.parse().unwrap_or(0),
+                "master_replid" => self.reign = value.to_owned(),
+                "connected_slaves" => self.replicas = value.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+
+    /// What keeps a ledger from living in this Redis.
+    pub fn check(&self) -> Result<(), LedgerError> {
+        let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        // Who does not say is not known to be old.
+        if major.is_some_and(|major| major < OLDEST_REDIS) {
+            let what = format!("its Redis is {}", self.name);
+            let hint = "run Redis 7 or newer, or Valkey";
+            return Err(LedgerError::Disagrees { what, hint });
+        }
+        if self.eviction != "noeviction" {
+            let what = format!("its Redis has maxmemory-policy {}", self.eviction);
+            let hint = "set maxmemory-policy noeviction: another one may throw credits away";
+            return Err(LedgerError::Disagrees { what, hint });
+        }
+        Ok(())
+    }
+}
+
+/// Its address, with how its certificate is checked.
+fn config_of(url: &Secret, ca: Option<&Path>) -> Result<Config, LedgerError> {
+    // The library takes the process's provider of TLS; there is none where nothing used it before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let Some(path) = ca else { return Ok(Config::from_url(url.expose())?) };
+    let unreadable = |error| LedgerError::File {
+        path: path.to_owned(),
+        error: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
+    };
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(e.to_string()))? {
+        let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
+        authorities.add(certificate).map_err(|error| unreadable(error.to_string()))?;
+    }
+    if authorities.is_empty() {
+        return Err(unreadable("no certificate in it".to_owned()));
+    }
+    let tls = ClientConfig::builder().with_root_certificates(authorities).with_no_client_auth();
+    // Without the system's authorities, which need not even be there.
+    let plain = url.expose().replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
+    let mut config = Config::from_url(&plain)?;
+    config.tls = Some(TlsConnector::from(tls).into());
+    Ok(config)
 }
 
 /// An answer in time, or none: fred's own limit does not count while it looks for a connection.
@@ -238,9 +295,23 @@ impl Drop for Connecting {
 }
 
 async fn stay_connected(client: Client) {
+    let mut errors = client.error_rx();
     let mut connecting = Connecting(client.connect());
-    // It ends only when it is told to.
-    let _ = (&mut connecting.0).await;
+    let mut said = String::new();
+    loop {
+        tokio::select! {
+            // It ends only when it is told to.
+            _ = &mut connecting.0 => return,
+            Ok((error, _)) = errors.recv() => {
+                let error = error.to_string();
+                // Each attempt fails alike: a wrong password, a certificate that nobody vouches for.
+                if error != said {
+                    tracing::warn!(error, "a connection to Redis fails");
+                    said = error;
+                }
+            }
+        }
+    }
 }
 
 async fn evaluate(
@@ -267,5 +338,52 @@ impl From<Stopped> for LedgerError {
             Stopped::Epoch => Error::new(ErrorKind::NotFound, "the epoch has ended").into(),
             Stopped::Failed(error) => error.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each says of itself, as far as it is read.
+    fn info(server: &str) -> Info {
+        let mut info = Info::default();
+        info.read(server);
+        info.read("# Memory\r\nused_memory:1024\r\nmaxmemory_policy:noeviction\r\n");
+        info.read("# Replication\r\nrole:master\r\nconnected_slaves:1\r\nmaster_replid:ab\r\n");
+        info
+    }
+
+    #[test]
+    fn redis_7_and_valkey_are_taken_and_older_ones_are_not() {
+        let valkey =
+            "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.3\r\n";
+        for (server, name) in [
+            ("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n", "redis 7.0.15"),
+            ("# Server\r\nredis_version:8.2.1\r\n", "redis 8.2.1"),
+            (valkey, "valkey 8.1.3"),
+            // A managed one that hides it.
+            ("", ""),
+        ] {
+            let info = info(server);
+            assert_eq!(info.name, name);
+            info.check().unwrap();
+            assert_eq!((info.used_memory, info.replicas, info.reign.as_str()), (1024, 1, "ab"));
+        }
+        for old in ["6.2.14", "5.0.7"] {
+            let error = info(&format!("redis_version:{old}\r\n")).check().unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("redis {old}")) && error.contains("Redis 7"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_redis_that_evicts_is_refused() {
+        let mut info = info("redis_version:7.0.15\r\n");
+        info.read("maxmemory_policy:allkeys-lru\r\n");
+        let error = info.check().unwrap_err().to_string();
+        assert!(error.contains("allkeys-lru") && error.contains("noeviction"), "{error}");
     }
 }

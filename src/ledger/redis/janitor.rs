@@ -54,7 +54,7 @@ impl Shared {
         }
     }
 
-    /// Refuses a Redis that throws away what it has no room for; notes whether it has replicas.
+    /// Refuses a Redis that is too old, or throws away what it has no room for; notes whether it has replicas.
     pub async fn look_at_redis(&self) -> Result<(), LedgerError> {
         let info = self.redis.info().await?;
         self.metrics.ledger_redis_memory.set(info.used_memory);
@@ -66,7 +66,7 @@ impl Shared {
             let waiting = self.redis.stream_length(&scripts).await?.saturating_sub(1);
             self.metrics.ledger_outbox.set(waiting.max(0));
         }
-        info.refuse_eviction().inspect_err(|error| tracing::error!(%error))
+        info.check().inspect_err(|error| tracing::error!(%error))
     }
 
     /// Calls of a gateway that has been without a lease for long have ended without a word: their holds

@@ -92,7 +92,7 @@ impl ClusterLedger {
             Some(url) => Store::new(url, &config.postgres_schema)?,
             None => store.clone(),
         };
-        let redis = Redis::new(needed(config.redis_url.as_ref(), "redis_url")?)?;
+        let redis = redis_of(config)?;
         if let Err(error) = redis.wait().await {
             tracing::error!(%error, "Redis cannot be reached yet");
         }
@@ -101,8 +101,7 @@ impl ClusterLedger {
             None => uuid::Uuid::new_v4().to_string(),
         };
         let joined = patiently(|| store.join(&name)).await?;
-        let cap = config.unsynced_cap.micros();
-        let shared = Shared::new(store, redis, config.durability, joined.incarnation, cap, metrics);
+        let shared = Shared::new(store, redis, config, joined.incarnation, metrics);
         match shared.look_at_redis().await {
             Err(error @ LedgerError::Disagrees { .. }) => {
                 shared.store.leave(joined.incarnation).await?;
@@ -178,7 +177,7 @@ impl ClusterLedger {
 
     /// Has a batch decided and made as durable as is promised.
     async fn ask(&self, asked: &[Asked<'_>]) -> Vec<Answer> {
-        let mut work = Work::new(asked);
+        let mut work = Work::new(asked, self.shared.takes_holds());
         let sent = self.shared.sending();
         if let Some(scripts) = self.shared.scripts() {
             self.decide(&scripts, &mut work).await;
@@ -273,20 +272,6 @@ impl ClusterLedger {
         }
     }
 
-    async fn fold(&self, before_ms: i64) -> Outcome {
-        let folded = async {
-            self.shared.drain().await?;
-            self.shared.store.fold(before_ms).await
-        };
-        folded.await.map_or_else(
-            |error| {
-                tracing::error!(%error, "old entries could not be folded");
-                Outcome::Refused(Refusal::Unavailable)
-            },
-            |report| Outcome::Folded { report, next: None },
-        )
-    }
-
     /// Renews or expires the holds whose time is up.
     async fn sweep(&self, is_live: &IsLive<'_>) -> Result<Vec<Expired>, LedgerError> {
         let Some(scripts) = self.shared.scripts() else { return Ok(Vec::new()) };
@@ -324,9 +309,6 @@ impl Backend for ClusterLedger {
                 match (Place::of(&some[0]), some) {
                     (Place::Redis, some) => outcomes.extend(self.apply_hot(some).await),
                     (_, [Operation::Audit]) => outcomes.push(self.audit().await),
-                    (_, [Operation::Fold { before_ms, .. }]) => {
-                        outcomes.push(self.fold(*before_ms).await)
-                    }
                     (_, some) => outcomes.extend(self.apply_rare(some).await),
                 }
             }
@@ -417,10 +399,15 @@ pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
 
 /// The database of a cluster ledger that is about to be filled, where there is a Redis to serve it.
 pub(super) async fn target(config: &LedgerConfig) -> Result<Store, LedgerError> {
-    let redis = Redis::new(needed(config.redis_url.as_ref(), "redis_url")?)?;
+    let redis = redis_of(config)?;
     redis.wait().await?;
-    redis.info().await?.refuse_eviction()?;
+    redis.info().await?.check()?;
     patiently(|| prepare(config)).await
+}
+
+fn redis_of(config: &LedgerConfig) -> Result<Redis, LedgerError> {
+    let url = needed(config.redis_url.as_ref(), "redis_url")?;
+    Redis::new(url, config.redis_ca_file.as_deref())
 }
 
 fn needed<'a>(url: Option<&'a Secret>, key: &'static str) -> Result<&'a Secret, LedgerError> {

@@ -14,7 +14,7 @@ use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::Entry;
 use crate::ledger::payment::Payment;
 use crate::ledger::postgres::{LISTED, Store, StoredAccount};
-use crate::ledger::report::{Difference, ReconcileReport};
+use crate::ledger::report::{Difference, FoldReport, OldMonths, ReconcileReport};
 use crate::ledger::screens::{self, Activity, HoldView, Usage};
 use crate::ledger::wall_ms;
 
@@ -110,6 +110,15 @@ impl Reader for ClusterReader {
 
     async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
         self.shared.store.keys_since(since).await.map(Some)
+    }
+
+    async fn fold(
+        &self,
+        before_ms: i64,
+        months: OldMonths,
+    ) -> Result<Option<FoldReport>, LedgerError> {
+        self.shared.drain().await?;
+        self.shared.store.fold(before_ms, months).await.map(Some)
     }
 
     async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {

@@ -14,7 +14,12 @@ pub(super) struct Ring {
     /// The epoch is given up: what Redis says of it now is told to nobody.
     closed: bool,
     batches: VecDeque<(Instant, NumberedBatch)>,
+    /// What they take, roughly.
+    bytes: usize,
 }
+
+/// What a batch takes besides its text.
+const OVERHEAD: usize = size_of::<(Instant, NumberedBatch)>();
 
 impl Ring {
     /// Begins an epoch; what is left of the one before.
@@ -33,6 +38,7 @@ impl Ring {
             return false;
         }
         if batch.seq > self.durable {
+            self.bytes = self.bytes.saturating_add(batch.text.len() + OVERHEAD);
             self.batches.push_back((Instant::now(), batch));
         }
         true
@@ -55,14 +61,17 @@ impl Ring {
     /// What it had is handed over.
     pub fn clear(&mut self) {
         self.batches.clear();
+        self.bytes = 0;
     }
 
     /// Batches up to this one are in Postgres.
     pub fn trim(&mut self, epoch: i64, durable: i64) {
         if self.epoch == epoch && durable > self.durable {
             self.durable = durable;
-            while self.batches.front().is_some_and(|(_, batch)| batch.seq <= durable) {
-                self.batches.pop_front();
+            while let Some((_, batch)) =
+                self.batches.pop_front_if(|(_, batch)| batch.seq <= durable)
+            {
+                self.bytes = self.bytes.saturating_sub(batch.text.len() + OVERHEAD);
             }
         }
     }
@@ -75,6 +84,11 @@ impl Ring {
     /// For how long the oldest has waited, in seconds.
     pub fn lag(&self) -> f64 {
         self.batches.front().map_or(0.0, |(since, _)| since.elapsed().as_secs_f64())
+    }
+
+    /// The memory that they take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// True where everything is durable.
@@ -104,6 +118,24 @@ mod tests {
         assert_eq!(ring.begin(1), [], "the same epoch goes on");
         assert_eq!(ring.begin(2), [batch(3)]);
         assert!(ring.is_empty() && ring.durable() == 0);
+    }
+
+    #[test]
+    fn it_knows_what_it_takes() {
+        let mut ring = Ring::default();
+        ring.begin(1);
+        for seq in 1..=9 {
+            ring.push(1, batch(seq));
+        }
+        assert_eq!(ring.bytes(), 9 * (1 + OVERHEAD));
+        ring.push(1, batch(10));
+        ring.trim(1, 9);
+        assert_eq!(ring.bytes(), 2 + OVERHEAD);
+        ring.clear();
+        assert_eq!(ring.bytes(), 0);
+        ring.push(1, batch(11));
+        ring.begin(2);
+        assert_eq!(ring.bytes(), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
-use crate::ledger::config::Durability;
+use crate::ledger::config::{Durability, LedgerConfig};
 use crate::ledger::operation::{HoldId, Operation};
 use crate::ledger::postgres::{LEASE, Store};
 use crate::metrics::Metrics;
@@ -54,6 +54,10 @@ pub(super) struct Shared {
     pub incarnation: i64,
     /// In micro-credits; 0 for none.
     pub cap: u64,
+    /// How much the ring may hold before no new hold is taken, in bytes.
+    redo_limit: usize,
+    /// It holds as much: said once.
+    is_full: AtomicBool,
     pub metrics: Metrics,
     pub clock: Clock,
     /// The epoch that is open, as far as this gateway knows.
@@ -79,11 +83,12 @@ impl Shared {
     pub fn new(
         store: Store,
         redis: Redis,
-        durability: Durability,
+        config: &LedgerConfig,
         incarnation: i64,
-        cap: u64,
         metrics: Metrics,
     ) -> Arc<Self> {
+        let durability = config.durability;
+        let cap = config.unsynced_cap.micros();
         Arc::new(Self {
             can_fail_over: AtomicBool::new(redis.has_sentinel),
             store,
@@ -91,6 +96,8 @@ impl Shared {
             durability,
             incarnation,
             cap: if durability == Durability::Relaxed { cap } else { 0 },
+            redo_limit: config.redo_limit_bytes,
+            is_full: AtomicBool::new(false),
             metrics,
             clock: Clock::start(),
             scripts: ArcSwapOption::empty(),
@@ -134,6 +141,19 @@ impl Shared {
 
     pub fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether more may be set aside for calls that begin: what ends those that run is always taken.
+    pub fn takes_holds(&self) -> bool {
+        let full = self.ring().bytes() >= self.redo_limit;
+        match (self.is_full.swap(full, Ordering::Relaxed), full) {
+            (false, true) => tracing::error!(
+                "as much waits for Postgres as `redo_limit_bytes` allows: new calls get 503"
+            ),
+            (true, false) => tracing::info!("new calls are taken again"),
+            _ => {}
+        }
+        !full
     }
 
     /// Takes what is owed; what cannot be settled is given back by [`Shared::owe`].

@@ -3,11 +3,13 @@
 // Each test binary uses some of it.
 #![allow(dead_code, unused_imports)]
 
+mod bouncer;
 mod cut;
 mod postgres;
 mod process;
 mod redis;
 
+pub use bouncer::Bouncer;
 pub use cut::{CutProxy, Flow};
 pub use postgres::{Disk, Postgres, shared_postgres};
 pub use process::{Family, free_port};

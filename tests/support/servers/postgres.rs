@@ -175,10 +175,10 @@ pub fn shared_postgres() -> Arc<Mutex<Postgres>> {
 }
 
 /// The superuser of the tests' servers.
-const USER: &str = "farebox";
+pub(super) const USER: &str = "farebox";
 
 /// A folder that the server's user can reach.
-fn folder() -> TempDir {
+pub(super) fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     if let Some((uid, gid)) = other_user() {
         chown(folder.path(), Some(uid), Some(gid)).unwrap();
@@ -226,10 +226,15 @@ fn copy(from: &Path, to: &Path) {
 
 /// One of Postgres's programs, by a user whom Postgres accepts: it refuses root.
 fn as_server_user(name: &str) -> Command {
-    let Some((uid, gid)) = other_user() else { return Command::new(program(name)) };
+    as_user(&program(name))
+}
+
+/// A program that refuses root, by a user whom it accepts.
+pub(super) fn as_user(program: &Path) -> Command {
+    let Some((uid, gid)) = other_user() else { return Command::new(program) };
     let mut command = Command::new("setpriv");
     command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
-    command.args(["--clear-groups", "--"]).arg(program(name));
+    command.args(["--clear-groups", "--"]).arg(program);
     // The folder of the tests may be closed to it.
     command.current_dir("/");
     command

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,6 +30,10 @@ pub struct Snapshot(Vec<u8>);
 #[derive(Debug)]
 pub struct Redis {
     address: SocketAddr,
+    /// The port where clients speak TLS to it.
+    tls: Option<u16>,
+    /// What we have to say first.
+    password: Option<Box<str>>,
     options: Vec<String>,
     folder: TempDir,
     process: Option<Family>,
@@ -60,10 +64,15 @@ impl Redis {
     /// Starts a Sentinel that watches the Redis at `master` under this name, and makes a replica of
     /// it the master half a second after it is gone.
     pub fn sentinel_of(master: SocketAddr, name: &str) -> Self {
+        Self::sentinel_among(master, name, 1)
+    }
+
+    /// One of several: so many have to agree that the master is gone.
+    pub fn sentinel_among(master: SocketAddr, name: &str, quorum: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("sentinel.conf");
         let lines = [
-            format!("sentinel monitor {name} {} {} 1", master.ip(), master.port()),
+            format!("sentinel monitor {name} {} {} {quorum}", master.ip(), master.port()),
             format!("sentinel down-after-milliseconds {name} 500"),
             format!("sentinel failover-timeout {name} 2000"),
         ];
@@ -78,7 +87,9 @@ impl Redis {
 
     fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut redis = Self { address: local(free_port()), options, folder, process: None };
+        let address = local(free_port());
+        let (tls, password) = (None, None);
+        let mut redis = Self { address, tls, password, options, folder, process: None };
         // Somebody else may have taken the port in between.
         while !redis.try_start() {
             redis.address = local(free_port());
@@ -86,8 +97,40 @@ impl Redis {
         redis
     }
 
+    /// From here on it asks every client for this password, also after a restart.
+    pub fn require(&mut self, password: &str) {
+        assert_eq!(self.ask(&["CONFIG", "SET", "requirepass", password]), "OK");
+        self.options.extend(["--requirepass".to_owned(), password.to_owned()]);
+        self.password = Some(password.into());
+    }
+
+    /// Starts one that speaks TLS with this certificate, beside the plain port that the tests use.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        let mut redis = Self::start(Persistence::None);
+        let tls = free_port();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        for (option, value) in [
+            ("tls-cert-file", text(certificate)),
+            ("tls-key-file", text(key)),
+            ("tls-ca-cert-file", text(certificate)),
+            ("tls-auth-clients", "no".to_owned()),
+            ("tls-port", tls.to_string()),
+        ] {
+            redis.options.extend([format!("--{option}"), value]);
+        }
+        redis.tls = Some(tls);
+        redis.kill();
+        redis.restart();
+        redis
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where clients come in: with TLS, if it speaks that.
+    pub fn door(&self) -> SocketAddr {
+        self.tls.map_or(self.address, local)
     }
 
     pub fn url(&self) -> String {
@@ -167,14 +210,21 @@ impl Redis {
     pub fn try_ask(&self, command: &[&str]) -> std::io::Result<String> {
         let mut socket = TcpStream::connect(self.address)?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut request = format!("*{}\r\n", command.len());
-        for word in command {
-            request += &format!("${}\r\n{word}\r\n", word.len());
+        let mut reader = BufReader::new(socket.try_clone()?);
+        let mut ask = |command: &[&str]| {
+            let mut request = format!("*{}\r\n", command.len());
+            for word in command {
+                request += &format!("${}\r\n{word}\r\n", word.len());
+            }
+            socket.write_all(request.as_bytes())?;
+            let mut words = Vec::new();
+            read_reply(&mut reader, &mut words)?;
+            std::io::Result::Ok(words.join("\n"))
+        };
+        if let Some(password) = &self.password {
+            ask(&["AUTH", password])?;
         }
-        socket.write_all(request.as_bytes())?;
-        let mut words = Vec::new();
-        read_reply(&mut BufReader::new(socket), &mut words)?;
-        Ok(words.join("\n"))
+        ask(command)
     }
 
     /// Waits until `condition` holds.
@@ -222,9 +272,11 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Redis, or Valkey where that is what is installed.
-fn program() -> &'static str {
-    let found = ["redis-server", "valkey-server"].into_iter().find(|program| {
+/// Redis, or Valkey where that is what is installed; another one where `FAREBOX_REDIS_SERVER` names it.
+fn program() -> String {
+    let named = std::env::var("FAREBOX_REDIS_SERVER").ok();
+    let known = ["redis-server", "valkey-server"].map(str::to_owned);
+    let found = named.into_iter().chain(known).find(|program| {
         Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
     });
     found.expect("redis-server is missing; scripts/setup.sh test installs it")

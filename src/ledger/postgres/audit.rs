@@ -1,0 +1,257 @@
+//! Whether the database adds up.
+//!
+//! Everything is read once, in the order of an index and in slices, each a short statement that neither
+//! scans a table nor sorts: no snapshot stands for minutes, no memory is needed for all accounts at once, and
+//! whoever serves calls meanwhile keeps the disk. Slices are of different moments, and that is enough: an
+//! entry never changes, and an account's row changes with its newest entry in one transaction, so each
+//! statement sees them agree.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Executor as _, Row as _};
+
+use crate::ledger::LedgerError;
+use crate::ledger::report::{Difference, ReconcileReport};
+use crate::ledger::rows::Column as _;
+
+use super::Store;
+use super::read::LISTED;
+
+/// How many entries or holds a slice has: some tens of milliseconds of work where they are in memory.
+const SLICE: i64 = 2000;
+
+/// How many accounts: each is looked up in every month.
+const ACCOUNTS_SLICE: i64 = 250;
+
+/// How long a slice may take, on a disk that is busy.
+const SLICE_LIMIT: Duration = Duration::from_secs(60);
+
+/// A slice is read in the order of its index. Where little is left the planner would rather sort that
+/// little, and it is wrong about how much that is where statistics are old. And it takes the whole table's
+/// cost for the slice's, and so would compile each slice: for longer than the slice takes.
+const IN_ORDER: &str = "SET LOCAL enable_sort = off; SET LOCAL jit = off";
+
+/// Which transaction a slice is read in.
+enum Through<'a> {
+    ItsOwn,
+    One(&'a mut PgConnection),
+}
+
+/// Where the entries of a slice begin: behind this one.
+#[derive(Debug, Default)]
+struct Place {
+    account: String,
+    seq: i64,
+    balance: i64,
+    /// Its account has been begun anew, because a folding came in between.
+    again: bool,
+}
+
+/// Each entry continues the one before it, without a gap, and took effect under an id of its own. Of the
+/// slice after `$1`, number `$2`, which left the balance `$3`: the first, the last, and what is wrong.
+///
+/// An id is asked for by a subquery of its own, since a join might read all of `operations` for a slice.
+const ENTRIES: &str = "SELECT * FROM \
+    (SELECT account, seq, kind, amount, balance_after, n, entries, \
+     before + amount = balance_after \
+     AND (seq = previous + 1 OR (kind = 'opening' AND previous = 0)) AS continues, \
+     kind = 'opening' OR coalesce((SELECT o.account = e.account AND o.seq = e.seq \
+      AND o.amount = e.amount FROM {s}.operations o WHERE o.id = e.operation), false) AS took_effect, \
+     inside OR (SELECT a.id FROM {s}.accounts a WHERE a.id = e.account) IS NOT NULL AS has_account \
+     FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS entries, \
+       lag(seq) OVER w IS NOT NULL AS inside, \
+       coalesce(lag(seq) OVER w, CASE WHEN account = $1 THEN $2 ELSE 0 END) AS previous, \
+       coalesce(lag(balance_after) OVER w, CASE WHEN account = $1 THEN $3::int8 ELSE 0 END) AS before \
+       FROM (SELECT account, seq, operation, kind, amount, balance_after FROM {s}.entries \
+         WHERE (account, seq) > ($1, $2) ORDER BY account, seq LIMIT $4) slice \
+       WINDOW w AS (PARTITION BY account ORDER BY seq)) e) e \
+    WHERE n = 1 OR n = entries OR NOT (continues AND took_effect AND has_account)";
+
+/// An account's balance is its newest entry's, which the check above found to be the sum. Of the slice after
+/// `$1`: the last, with counts, and what is wrong.
+const ACCOUNTS: &str = "SELECT * FROM (SELECT id, balance, seq, total, newest, \
+     row_number() OVER () AS n, count(*) OVER () AS accounts, \
+     count(*) FILTER (WHERE balance < 0) OVER () AS debts, \
+     total = balance AND newest = seq AS fits FROM \
+     (SELECT a.id, a.balance, a.seq, coalesce(e.balance_after, 0) AS total, \
+      coalesce(e.seq, 0) AS newest FROM {s}.accounts a LEFT JOIN LATERAL \
+      (SELECT seq, balance_after FROM {s}.entries e WHERE e.account = a.id ORDER BY e.seq DESC LIMIT 1) e \
+      ON true WHERE a.id > $1 ORDER BY a.id LIMIT $2) slice) a WHERE n = accounts OR NOT fits";
+
+/// A hold ends exactly once. Of the slice after `$1`: the last, with counts, and what is wrong.
+const HOLDS: &str = "SELECT * FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS holds, \
+     count(*) FILTER (WHERE state = 'live') OVER () AS live, \
+     state = 'live' AND NOT has_account AS is_nobodys FROM \
+     (SELECT h.id, h.account, h.state, \
+      (SELECT o.id FROM {s}.operations o WHERE o.id = 'capture:' || h.id) IS NOT NULL AS captured, \
+      (SELECT a.id FROM {s}.accounts a WHERE a.id = h.account) IS NOT NULL AS has_account \
+      FROM {s}.holds h WHERE h.id > $1 ORDER BY h.id LIMIT $2) slice) h \
+    WHERE n = holds OR (captured AND state IN ('live', 'released')) OR is_nobodys";
+
+impl Store {
+    /// Checks what must hold in the database.
+    pub async fn examine(&self) -> Result<ReconcileReport, LedgerError> {
+        self.examine_through(Through::ItsOwn).await
+    }
+
+    /// The same, as one transaction sees it.
+    pub(super) async fn examine_in(
+        &self,
+        on: &mut PgConnection,
+    ) -> Result<ReconcileReport, LedgerError> {
+        self.examine_through(Through::One(on)).await
+    }
+
+    async fn examine_through(
+        &self,
+        mut through: Through<'_>,
+    ) -> Result<ReconcileReport, LedgerError> {
+        let mut report = ReconcileReport::default();
+        self.examine_entries(&mut through, &mut report).await?;
+        self.examine_accounts(&mut through, &mut report).await?;
+        self.examine_holds(&mut through, &mut report).await?;
+        report.differences.truncate(LISTED);
+        Ok(report)
+    }
+
+    async fn examine_entries(
+        &self,
+        through: &mut Through<'_>,
+        report: &mut ReconcileReport,
+    ) -> Result<(), LedgerError> {
+        let mut place = Place::default();
+        loop {
+            let rows = self
+                .slice(through, async |on| {
+                    let query = self.query(ENTRIES).bind(&place.account).bind(place.seq);
+                    Ok(query.bind(place.balance).bind(SLICE).fetch_all(on).await?)
+                })
+                .await?;
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
+            let opens = first.text("kind")? == "opening" && first.text("account")? == place.account;
+            if opens && place.seq > 0 && !place.again {
+                // The account was folded while it was examined.
+                (place.seq, place.balance, place.again) = (0, 0, true);
+                continue;
+            }
+            report.entries = report.entries.saturating_add(last.count("entries")?);
+            for row in &rows {
+                report.differences.extend(wrong_with_entry(row)?);
+            }
+            let account = last.text("account")?.to_owned();
+            place = Place {
+                again: place.again && account == place.account,
+                seq: last.int("seq")?,
+                balance: last.int("balance_after")?,
+                account,
+            };
+            if last.int("entries")? < SLICE || report.differences.len() >= LISTED {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn examine_accounts(
+        &self,
+        through: &mut Through<'_>,
+        report: &mut ReconcileReport,
+    ) -> Result<(), LedgerError> {
+        let mut after = String::new();
+        loop {
+            let rows = self
+                .slice(through, async |on| {
+                    Ok(self.query(ACCOUNTS).bind(&after).bind(ACCOUNTS_SLICE).fetch_all(on).await?)
+                })
+                .await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            report.accounts = report.accounts.saturating_add(last.count("accounts")?);
+            report.debts = report.debts.saturating_add(last.count("debts")?);
+            for row in rows.iter().filter(|row| !row.flag("fits").unwrap_or(false)) {
+                report.differences.push(wrong_with_account(row)?);
+            }
+            after = last.text("id")?.to_owned();
+            if last.int("accounts")? < ACCOUNTS_SLICE || report.differences.len() >= LISTED {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn examine_holds(
+        &self,
+        through: &mut Through<'_>,
+        report: &mut ReconcileReport,
+    ) -> Result<(), LedgerError> {
+        let mut after = String::new();
+        loop {
+            let rows = self
+                .slice(through, async |on| {
+                    Ok(self.query(HOLDS).bind(&after).bind(SLICE).fetch_all(on).await?)
+                })
+                .await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            report.live_holds = report.live_holds.saturating_add(last.count("live")?);
+            for row in &rows {
+                report.differences.extend(wrong_with_hold(row)?);
+            }
+            after = last.text("id")?.to_owned();
+            if last.int("holds")? < SLICE || report.differences.len() >= LISTED {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn slice(
+        &self,
+        through: &mut Through<'_>,
+        read: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<PgRow>, LedgerError>,
+    ) -> Result<Vec<PgRow>, LedgerError> {
+        let slice = async |on: &mut PgConnection| {
+            on.execute(IN_ORDER).await?;
+            read(on).await
+        };
+        match through {
+            Through::ItsOwn => self.transact_within(SLICE_LIMIT, slice).await,
+            Through::One(on) => slice(on).await,
+        }
+    }
+}
+
+fn wrong_with_entry(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
+    let (account, seq) = (row.text("account")?, row.int("seq")?);
+    let checks = [
+        ("continues", format!("entry {seq} does not continue the one before it")),
+        ("took_effect", format!("entry {seq} has not taken effect under its id")),
+        ("has_account", "entries of an account that does not exist".to_owned()),
+    ];
+    let mut wrong = Vec::new();
+    for (check, what) in checks {
+        if !row.flag(check)? {
+            wrong.push(Difference { account: account.to_owned(), what });
+        }
+    }
+    Ok(wrong)
+}
+
+fn wrong_with_account(row: &PgRow) -> Result<Difference, LedgerError> {
+    let what = format!(
+        "the balance is {}, its entries add up to {} and the newest of them is number {} of {} \
+         (micro-credits)",
+        row.int("balance")?,
+        row.int("total")?,
+        row.int("newest")?,
+        row.int("seq")?,
+    );
+    Ok(Difference { account: row.text("id")?.to_owned(), what })
+}
+
+fn wrong_with_hold(row: &PgRow) -> Result<Option<Difference>, LedgerError> {
+    let (id, state) = (row.text("id")?, row.text("state")?);
+    let what = match state {
+        "live" if row.flag("captured")? => format!("hold {id} is live and captured"),
+        "released" if row.flag("captured")? => format!("hold {id} was released and captured"),
+        _ if row.try_get("is_nobodys")? => format!("hold {id} of an account that does not exist"),
+        _ => return Ok(None),
+    };
+    Ok(Some(Difference { account: row.text("account")?.to_owned(), what }))
+}

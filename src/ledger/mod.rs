@@ -47,6 +47,10 @@ pub use payment::{
     TakeFacts,
 };
 pub use pipeline::Pipeline;
-pub use redis::{ClusterLedger, ClusterReader, migrate_cluster};
-pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport};
-pub use sqlite::{SqliteLedger, SqliteReader, backup};
+pub use redis::{
+    ChangedAccount, ClusterLedger, ClusterReader, RecoveryPlan, migrate_cluster, plan_recovery,
+    recover_cluster, repair_cluster,
+};
+pub(crate) use report::in_credits;
+pub use report::{Difference, FoldCursor, FoldReport, ReconcileReport, RepairReport};
+pub use sqlite::{SqliteLedger, SqliteReader, backup, repair_embedded};

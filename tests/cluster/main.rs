@@ -36,6 +36,8 @@ mod last_credit;
 mod lines;
 mod outages;
 mod redis_loss;
+mod repair;
+mod restore;
 mod rolling;
 mod run_cluster;
 mod servers;

@@ -19,16 +19,7 @@ use super::Store;
 pub(in crate::ledger) const LISTED: usize = 100;
 
 /// How long a report may take.
-const REPORT_LIMIT: Duration = Duration::from_secs(600);
-
-/// An account with all that Redis knows of it too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::ledger) struct StoredAccount {
-    pub account: String,
-    pub balance: i64,
-    pub grant_seq: i64,
-    pub held: i64,
-}
+pub(super) const REPORT_LIMIT: Duration = Duration::from_secs(600);
 
 const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, \
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
@@ -89,23 +80,6 @@ impl Store {
             })
             .await?;
         Ok(row.as_ref().map(view).transpose()?)
-    }
-
-    /// Accounts as they are compared with Redis, and up to which batch they are.
-    pub async fn stored_accounts(
-        &self,
-        ids: &[String],
-    ) -> Result<(i64, Vec<StoredAccount>), LedgerError> {
-        let (checkpoint, rows) = self
-            .transact(async |on| {
-                on.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-                let checkpoint = self.read_checkpoint("", on).await?;
-                let sql = format!("{ACCOUNTS} WHERE id = ANY($1)");
-                Ok((checkpoint.seq, self.query(&sql).bind(ids.to_vec()).fetch_all(on).await?))
-            })
-            .await?;
-        let stored = rows.iter().map(stored).collect::<Result<_, _>>()?;
-        Ok((checkpoint, stored))
     }
 
     pub async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {
@@ -171,7 +145,7 @@ impl Store {
             let sql = format!("{check} LIMIT {LISTED}");
             for row in self.query(&sql).fetch_all(&mut *on).await? {
                 let (account, what) = (row.try_get("account")?, row.try_get("what")?);
-                report.differences.push(Difference { account, what });
+                report.differences.push(Difference::in_micros(account, what));
             }
         }
         report.differences.truncate(LISTED);
@@ -192,25 +166,20 @@ fn view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
     })
 }
 
-fn stored(row: &PgRow) -> Result<StoredAccount, LedgerError> {
-    Ok(StoredAccount {
-        account: row.text("id")?.to_owned(),
-        balance: row.int("balance")?,
-        grant_seq: row.int("grant_seq")?,
-        held: row.int("held")?,
-    })
-}
-
 /// What must hold, each as a query for the rows that break it: `account`, `what`.
-const CHECKS: [&str; 7] = [
+const CHECKS: [&str; 8] = [
     // An account's balance is the sum of its entries and the newest one's balance_after.
-    "SELECT a.id AS account, 'the balance is ' || a.balance || ', its entries add up to ' || \
-     coalesce(e.total, 0) || ' and the newest of them is number ' || coalesce(e.newest, 0) || \
-     ' of ' || a.seq || ' (micro-credits)' AS what FROM {s}.accounts a LEFT JOIN \
+    "SELECT a.id AS account, 'the balance is {' || a.balance || '}, the entries add up to {' || \
+     coalesce(e.total, 0) || '}' || CASE WHEN coalesce(e.newest, 0) = a.seq THEN '' ELSE \
+     '; the newest of them is number ' || coalesce(e.newest, 0) || ', and it should be ' || a.seq END \
+     AS what FROM {s}.accounts a LEFT JOIN \
      (SELECT account, sum(amount) AS total, max(seq) AS newest FROM {s}.entries GROUP BY account) e \
      ON e.account = a.id WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq",
     // Each entry continues the one before it, without a gap.
-    "SELECT account, 'entry ' || seq || ' does not continue the one before it' AS what FROM \
+    "SELECT account, CASE WHEN seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0) \
+     THEN 'entry ' || seq || ' follows entry ' || previous || ': those in between are missing' \
+     ELSE 'entry ' || seq || ' should leave {' || (before + amount) || '} and says {' || \
+     balance_after || '}' END AS what FROM \
      (SELECT account, seq, amount, balance_after, kind, \
       lag(balance_after, 1, 0::int8) OVER w AS before, lag(seq, 1, 0::int8) OVER w AS previous \
       FROM {s}.entries WINDOW w AS (PARTITION BY account ORDER BY seq)) e \
@@ -232,4 +201,8 @@ const CHECKS: [&str; 7] = [
     "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
      FROM {s}.holds h WHERE h.state = 'live' \
      AND NOT EXISTS (SELECT 1 FROM {s}.accounts a WHERE a.id = h.account)",
+    // An account is frozen while a dispute keeps it from spending.
+    "SELECT a.id AS account, CASE WHEN a.frozen THEN 'it is frozen, and no dispute says so' \
+     ELSE 'it is not frozen, and a dispute says that it is' END AS what FROM {s}.accounts a \
+     WHERE a.frozen <> EXISTS (SELECT 1 FROM {s}.freezes f WHERE f.account = a.id)",
 ];

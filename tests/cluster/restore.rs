@@ -94,3 +94,32 @@ async fn a_recovery_that_is_asked_for_loses_nothing_under_load() {
     let calls = load.stop().await;
     cluster.check(&calls).await;
 }
+
+/// The same epoch: the stream was trimmed of what the restored Postgres lacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_says_which_batches_are_gone_and_whose_they_were() {
+    let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
+    cluster.grant("erin", 100, "gift-erin").await;
+    cluster.gateway(0).post("erin", ROUTE).await.expect(200);
+    cluster.check(&[]).await;
+    cluster.postgres.back_up();
+    for _ in 0..5 {
+        let again = async || cluster.gateway(0).post("erin", ROUTE).await.status == 200;
+        assert!(eventually(again).await);
+        cluster.check(&[]).await;
+    }
+    for gateway in 0..2 {
+        cluster.stop_gateway(gateway);
+    }
+    cluster.postgres.take_back();
+    let said = cluster.run(0, &["recover", "--dry-run"]).unwrap();
+    for expected in ["lost: batches ", "of epoch 1: Postgres had them once", "erin: Redis 70, "] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let said = cluster.run(0, &["recover"]).unwrap_or_else(|said| panic!("{said}"));
+    assert!(said.contains("epoch 2 has begun"), "{said}");
+    for gateway in 0..2 {
+        cluster.restart_gateway(gateway);
+    }
+    cluster.check_with(&[], Excuse { lost: 5 }).await;
+}

@@ -15,6 +15,7 @@ mod migrate;
 mod packs;
 mod prices;
 mod reconcile;
+mod recover;
 mod run;
 mod serve;
 mod stripe;
@@ -68,6 +69,8 @@ enum Command {
     Stripe(stripe::Stripe),
     /// Check what the ledger must always hold.
     Reconcile(reconcile::Reconcile),
+    /// Say what a recovery of Redis would do, or have one made.
+    Recover(recover::Recover),
     /// Copy the ledger, in use or not.
     Backup(backup::Backup),
     /// Fold old ledger entries into opening balances.
@@ -176,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Packs(command) => command.run(),
         Command::Stripe(command) => command.run(),
         Command::Reconcile(command) => command.run(),
+        Command::Recover(command) => command.run(),
         Command::Backup(command) => command.run(),
         Command::Fold(command) => command.run(),
         Command::Healthcheck(command) => command.run(),

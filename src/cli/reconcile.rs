@@ -5,18 +5,61 @@ use http::Method;
 
 use super::admin_client::AdminClient;
 use super::{CliError, ConfigFile, block_on};
+use crate::config::Sections;
+use crate::ledger::{BackendKind, ImportError, LedgerError, repair_cluster, repair_embedded};
+use crate::metrics::Metrics;
 
-/// Checks what the ledger must always hold, and says where it does not; exit code 1 then.
+/// Checks what the ledger must always hold, account by account, and says where it does not; exit
+/// code 1 then. On Redis and Postgres: Redis beside Postgres, its holds and accounts beside its entries.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {
     #[command(flatten)]
     config: ConfigFile,
+    /// Put right what can be: entries are the truth and are never edited; accounts follow their sums;
+    /// what differs in Redis is dropped there and brought again from Postgres, under running gateways.
+    /// On the embedded ledger the gateway must be stopped.
+    #[arg(long)]
+    repair: bool,
 }
 
 impl Reconcile {
     pub fn run(self) -> Result<(), CliError> {
-        block_on(check(&self.config))
+        block_on(async {
+            if self.repair {
+                repair(&self.config).await?;
+            }
+            check(&self.config).await
+        })
     }
+}
+
+async fn repair(file: &ConfigFile) -> Result<(), CliError> {
+    let mut config = file.load(Sections::LEDGER)?.ledger;
+    let report = match config.backend {
+        BackendKind::Embedded => match repair_embedded(&config.path).await {
+            Err(ImportError::Ledger(LedgerError::Locked { path })) => {
+                return Err(CliError::Failed(format!(
+                    "a gateway has {} in use, and its balances in memory: stop it, repair, start it \
+                     again; nothing was changed",
+                    path.display()
+                )));
+            }
+            repaired => repaired?,
+        },
+        BackendKind::Redis => {
+            // A gateway of this name may be serving; this process is another one.
+            config.gateway_name = None;
+            let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
+            repair_cluster(&config, metrics).await?
+        }
+    };
+    for repaired in &report.repaired {
+        println!("repaired {}: {}", repaired.account, repaired.what);
+    }
+    for left in &report.left {
+        println!("left {}: {}", left.account, left.what);
+    }
+    Ok(())
 }
 
 /// Has the ledger of a config examined, and says what was found.

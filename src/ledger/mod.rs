@@ -48,7 +48,11 @@ pub use payment::{
     TakeFacts,
 };
 pub use pipeline::Pipeline;
-pub use redis::{ClusterLedger, ClusterReader, migrate_cluster};
-pub use report::{Difference, FoldCursor, FoldReport, OldMonths, ReconcileReport};
+pub use redis::{
+    ChangedAccount, ClusterLedger, ClusterReader, RecoveryPlan, migrate_cluster, plan_recovery,
+    recover_cluster, repair_cluster,
+};
+pub(crate) use report::in_credits;
+pub use report::{Difference, FoldCursor, FoldReport, OldMonths, ReconcileReport, RepairReport};
 pub use screens::{Activity, DayUsage, HoldView, Movement, Usage};
-pub use sqlite::{SqliteLedger, SqliteReader, backup};
+pub use sqlite::{SqliteLedger, SqliteReader, backup, repair_embedded};

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::account::AccountId;
+use crate::credits::SignedCredits;
 
 /// Where the ledger contradicts itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,6 +46,49 @@ pub enum OldMonths {
     Drop,
 }
 
+/// What `reconcile --repair` did, and what it left to a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// What was put right, and how.
+    pub repaired: Vec<Difference>,
+    /// What was not, and why.
+    pub left: Vec<Difference>,
+}
+
+impl Difference {
+    pub(super) fn new(account: &str, what: impl Into<String>) -> Self {
+        Self { account: account.to_owned(), what: what.into() }
+    }
+
+    /// The same from a database that writes amounts in micro-credits between braces.
+    pub(super) fn in_micros(account: &str, text: &str) -> Self {
+        let mut what = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            what.push_str(before);
+            let Some((micros, after)) = after.split_once('}') else {
+                what.push('{');
+                rest = after;
+                continue;
+            };
+            match micros.parse() {
+                Ok(micros) => what.push_str(&in_credits(micros)),
+                // An id may have braces of its own.
+                Err(_) => what.extend(["{", micros, "}"]),
+            }
+            rest = after;
+        }
+        what.push_str(rest);
+        Self { account: account.to_owned(), what }
+    }
+}
+
+/// An amount for people, also where it is beyond what an account may have.
+pub(crate) fn in_credits(micros: i64) -> String {
+    let amount = SignedCredits::from_micros(micros);
+    amount.map_or_else(|| format!("{micros} micro-credits"), |amount| amount.to_string())
+}
+
 /// What folding old entries into opening balances did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FoldReport {
@@ -65,4 +109,21 @@ pub struct FoldCursor {
     pub(super) seq: u64,
     /// That entry is an opening balance which this folding wrote.
     pub(super) is_own: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_shown_in_credits_and_ids_as_they_are() {
+        for (text, shown) in [
+            ("the balance is {95000000}, not {-250000}", "the balance is 95, not -0.25"),
+            ("hold {job} of {5000000}", "hold {job} of 5"),
+            ("hold {job", "hold {job"),
+            ("{9223372036854775807}", "9223372036854775807 micro-credits"),
+        ] {
+            assert_eq!(Difference::in_micros("", text).what, shown);
+        }
+    }
 }

@@ -41,6 +41,8 @@ mod partitions;
 mod plans;
 mod redis_loss;
 mod redis_ways;
+mod repair;
+mod restore;
 mod rolling;
 mod run_cluster;
 mod servers;

@@ -225,10 +225,10 @@ async fn reconcile_finds_what_is_wrong(house: House) {
     for (harm, found) in [
         ("UPDATE accounts SET balance = balance + 1".to_owned(), "the balance is"),
         ("UPDATE accounts SET seq = seq + 1".to_owned(), "the newest of them"),
-        (format!("{changed} SET amount = amount + 1 WHERE seq = 2"), "does not continue"),
-        (format!("{changed} SET balance_after = 0 WHERE seq = 3"), "does not continue"),
-        (format!("{deleted} WHERE seq = 1"), "does not continue"),
-        (format!("{deleted} WHERE seq = 2"), "does not continue"),
+        (format!("{changed} SET amount = amount + 1 WHERE seq = 2"), "should leave"),
+        (format!("{changed} SET balance_after = 0 WHERE seq = 3"), "should leave"),
+        (format!("{deleted} WHERE seq = 1"), "are missing"),
+        (format!("{deleted} WHERE seq = 2"), "are missing"),
         (format!("{deleted} WHERE seq = 3"), "the newest of them"),
         ("DELETE FROM accounts".to_owned(), "does not exist"),
         (

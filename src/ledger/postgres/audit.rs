@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Executor as _, Row as _};
 
 use crate::ledger::LedgerError;
-use crate::ledger::report::{Difference, ReconcileReport};
+use crate::ledger::report::{Difference, ReconcileReport, in_credits};
 use crate::ledger::rows::Column as _;
 
 use super::Store;
@@ -53,9 +53,9 @@ struct Place {
 ///
 /// An id is asked for by a subquery of its own, since a join might read all of `operations` for a slice.
 const ENTRIES: &str = "SELECT * FROM \
-    (SELECT account, seq, kind, amount, balance_after, n, entries, \
-     before + amount = balance_after \
-     AND (seq = previous + 1 OR (kind = 'opening' AND previous = 0)) AS continues, \
+    (SELECT account, seq, kind, balance_after, n, entries, previous, before + amount AS should_be, \
+     seq = previous + 1 OR (kind = 'opening' AND previous = 0) AS follows, \
+     before + amount = balance_after AS adds_up, \
      kind = 'opening' OR coalesce((SELECT o.account = e.account AND o.seq = e.seq \
       AND o.amount = e.amount FROM {s}.operations o WHERE o.id = e.operation), false) AS took_effect, \
      inside OR (SELECT a.id FROM {s}.accounts a WHERE a.id = e.account) IS NOT NULL AS has_account \
@@ -66,18 +66,20 @@ const ENTRIES: &str = "SELECT * FROM \
        FROM (SELECT account, seq, operation, kind, amount, balance_after FROM {s}.entries \
          WHERE (account, seq) > ($1, $2) ORDER BY account, seq LIMIT $4) slice \
        WINDOW w AS (PARTITION BY account ORDER BY seq)) e) e \
-    WHERE n = 1 OR n = entries OR NOT (continues AND took_effect AND has_account)";
+    WHERE n = 1 OR n = entries OR NOT (follows AND adds_up AND took_effect AND has_account)";
 
 /// An account's balance is its newest entry's, which the check above found to be the sum. Of the slice after
 /// `$1`: the last, with counts, and what is wrong.
-const ACCOUNTS: &str = "SELECT * FROM (SELECT id, balance, seq, total, newest, \
+const ACCOUNTS: &str = "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
      row_number() OVER () AS n, count(*) OVER () AS accounts, \
      count(*) FILTER (WHERE balance < 0) OVER () AS debts, \
-     total = balance AND newest = seq AS fits FROM \
-     (SELECT a.id, a.balance, a.seq, coalesce(e.balance_after, 0) AS total, \
+     total = balance AND newest = seq AS fits, frozen = is_disputed AS is_frozen_rightly FROM \
+     (SELECT a.id, a.balance, a.seq, a.frozen, \
+      (SELECT f.account FROM {s}.freezes f WHERE f.account = a.id LIMIT 1) IS NOT NULL AS is_disputed, \
+      coalesce(e.balance_after, 0) AS total, \
       coalesce(e.seq, 0) AS newest FROM {s}.accounts a LEFT JOIN LATERAL \
       (SELECT seq, balance_after FROM {s}.entries e WHERE e.account = a.id ORDER BY e.seq DESC LIMIT 1) e \
-      ON true WHERE a.id > $1 ORDER BY a.id LIMIT $2) slice) a WHERE n = accounts OR NOT fits";
+      ON true WHERE a.id > $1 ORDER BY a.id LIMIT $2) slice) a WHERE n = accounts OR NOT (fits AND is_frozen_rightly)";
 
 /// A hold ends exactly once. Of the slice after `$1`: the last, with counts, and what is wrong.
 const HOLDS: &str = "SELECT * FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS holds, \
@@ -167,8 +169,8 @@ impl Store {
             let Some(last) = rows.last() else { return Ok(()) };
             report.accounts = report.accounts.saturating_add(last.count("accounts")?);
             report.debts = report.debts.saturating_add(last.count("debts")?);
-            for row in rows.iter().filter(|row| !row.flag("fits").unwrap_or(false)) {
-                report.differences.push(wrong_with_account(row)?);
+            for row in &rows {
+                report.differences.extend(wrong_with_account(row)?);
             }
             after = last.text("id")?.to_owned();
             if last.int("accounts")? < ACCOUNTS_SLICE || report.differences.len() >= LISTED {
@@ -219,30 +221,50 @@ impl Store {
 
 fn wrong_with_entry(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
     let (account, seq) = (row.text("account")?, row.int("seq")?);
-    let checks = [
-        ("continues", format!("entry {seq} does not continue the one before it")),
-        ("took_effect", format!("entry {seq} has not taken effect under its id")),
-        ("has_account", "entries of an account that does not exist".to_owned()),
-    ];
     let mut wrong = Vec::new();
-    for (check, what) in checks {
-        if !row.flag(check)? {
-            wrong.push(Difference { account: account.to_owned(), what });
-        }
+    if !row.flag("follows")? {
+        let previous = row.int("previous")?;
+        let what = format!("entry {seq} follows entry {previous}: those in between are missing");
+        wrong.push(Difference::new(account, what));
+    } else if !row.flag("adds_up")? {
+        let should_be = in_credits(row.int("should_be")?);
+        let says = in_credits(row.int("balance_after")?);
+        let what = format!("entry {seq} should leave {should_be} and says {says}");
+        wrong.push(Difference::new(account, what));
+    }
+    if !row.flag("took_effect")? {
+        let what = format!("entry {seq} has not taken effect under its id");
+        wrong.push(Difference::new(account, what));
+    }
+    if !row.flag("has_account")? {
+        wrong.push(Difference::new(account, "entries of an account that does not exist"));
     }
     Ok(wrong)
 }
 
-fn wrong_with_account(row: &PgRow) -> Result<Difference, LedgerError> {
-    let what = format!(
-        "the balance is {}, its entries add up to {} and the newest of them is number {} of {} \
-         (micro-credits)",
-        row.int("balance")?,
-        row.int("total")?,
-        row.int("newest")?,
-        row.int("seq")?,
-    );
-    Ok(Difference { account: row.text("id")?.to_owned(), what })
+fn wrong_with_account(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
+    let account = row.text("id")?;
+    let mut wrong = Vec::new();
+    if !row.flag("fits")? {
+        let (balance, total) = (in_credits(row.int("balance")?), in_credits(row.int("total")?));
+        let mut what = format!("the balance is {balance}, the entries add up to {total}");
+        let (newest, seq) = (row.int("newest")?, row.int("seq")?);
+        if newest != seq {
+            what += &format!("; the newest of them is number {newest}, and it should be {seq}");
+        }
+        wrong.push(Difference::new(account, what));
+    }
+    if !row.flag("is_frozen_rightly")? {
+        wrong.push(Difference::new(
+            account,
+            if row.flag("frozen")? {
+                "it is frozen, and no dispute says so"
+            } else {
+                "it is not frozen, and a dispute says that it is"
+            },
+        ));
+    }
+    Ok(wrong)
 }
 
 fn wrong_with_hold(row: &PgRow) -> Result<Option<Difference>, LedgerError> {
@@ -253,5 +275,5 @@ fn wrong_with_hold(row: &PgRow) -> Result<Option<Difference>, LedgerError> {
         _ if row.try_get("is_nobodys")? => format!("hold {id} of an account that does not exist"),
         _ => return Ok(None),
     };
-    Ok(Some(Difference { account: row.text("account")?.to_owned(), what }))
+    Ok(Some(Difference::new(row.text("account")?, what)))
 }

@@ -9,6 +9,7 @@ use sqlx::{Postgres, Row as _, Transaction};
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::HoldId;
+use crate::ledger::redis::Epoch;
 use crate::ledger::rows::Column as _;
 
 use super::settle::{Checkpoint, NumberedBatch, SHARD};
@@ -305,15 +306,16 @@ impl Recovery {
         Ok((replayed, missing))
     }
 
-    /// Opens the next epoch.
-    pub async fn open(mut self, nonce: &str) -> Result<(), LedgerError> {
+    /// Opens an epoch, the next one or a later one.
+    pub async fn open(mut self, epoch: &Epoch) -> Result<(), LedgerError> {
         self.store
             .query(
-                "UPDATE {s}.shards SET epoch = epoch + 1, nonce = $2, checkpoint = 0, digest = '', \
+                "UPDATE {s}.shards SET epoch = $3, nonce = $2, checkpoint = 0, digest = '', \
                  recovering = false WHERE id = $1",
             )
             .bind(SHARD)
-            .bind(nonce)
+            .bind(&epoch.nonce)
+            .bind(epoch.number)
             .execute(&mut *self.transaction)
             .await?;
         self.store

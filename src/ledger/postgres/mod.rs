@@ -4,6 +4,7 @@
 //! statement runs inside one, none is prepared under a name, and every table is named with its schema.
 
 mod audit;
+mod compare;
 mod fold;
 mod import;
 mod leases;
@@ -14,7 +15,9 @@ mod partitions;
 mod payments;
 mod rare;
 mod read;
+mod repair;
 mod settle;
+mod survey;
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -29,11 +32,13 @@ use crate::config::Secret;
 
 use super::LedgerError;
 
+pub(super) use compare::StoredAccount;
 pub(super) use leases::LEASE;
 pub(super) use look::{ColdAccount, Fate};
 pub(super) use rare::Delivery;
-pub(super) use read::{LISTED, StoredAccount};
+pub(super) use read::LISTED;
 pub(super) use settle::{Checkpoint, NumberedBatch, Settled, digest};
+pub(super) use survey::Survey;
 
 /// How long one transaction may take before the database counts as away.
 const LIMIT: Duration = Duration::from_millis(1500);

@@ -18,14 +18,8 @@ use super::Store;
 /// How many contradictions a report lists.
 pub(in crate::ledger) const LISTED: usize = 100;
 
-/// An account with all that Redis knows of it too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::ledger) struct StoredAccount {
-    pub account: String,
-    pub balance: i64,
-    pub grant_seq: i64,
-    pub held: i64,
-}
+/// How long a report may take.
+pub(super) const REPORT_LIMIT: Duration = Duration::from_secs(600);
 
 const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, \
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
@@ -119,23 +113,6 @@ impl Store {
         Ok(row.as_ref().map(view).transpose()?)
     }
 
-    /// Accounts as they are compared with Redis, and up to which batch they are.
-    pub async fn stored_accounts(
-        &self,
-        ids: &[String],
-    ) -> Result<(i64, Vec<StoredAccount>), LedgerError> {
-        let (checkpoint, rows) = self
-            .transact(async |on| {
-                on.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-                let checkpoint = self.read_checkpoint("", on).await?;
-                let sql = format!("{ACCOUNTS} WHERE id = ANY($1)");
-                Ok((checkpoint.seq, self.query(&sql).bind(ids.to_vec()).fetch_all(on).await?))
-            })
-            .await?;
-        let stored = rows.iter().map(stored).collect::<Result<_, _>>()?;
-        Ok((checkpoint, stored))
-    }
-
     pub async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {
         let rows = self
             .transact(async |on| {
@@ -179,14 +156,5 @@ fn view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
         },
         seq: row.count("seq")?,
         created_at_ms: row.int("created_at")?,
-    })
-}
-
-fn stored(row: &PgRow) -> Result<StoredAccount, LedgerError> {
-    Ok(StoredAccount {
-        account: row.text("id")?.to_owned(),
-        balance: row.int("balance")?,
-        grant_seq: row.int("grant_seq")?,
-        held: row.int("held")?,
     })
 }

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use fred::types::Value;
+
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId};
@@ -82,22 +84,29 @@ impl Shared {
         if accounts.is_empty() {
             return Ok(());
         }
-        self.doubt(scripts, nonce, accounts.iter().map(|id| format!("a:{id}"))).await?;
+        let names = || accounts.iter().map(|id| format!("a:{id}"));
+        if !self.doubt(scripts, nonce, names()).await? {
+            // One was let go of before Postgres had all of it.
+            self.drain().await?;
+            self.tell_durable(scripts).await?;
+            self.doubt(scripts, nonce, names()).await?;
+        }
         for cold in self.store.cold_accounts(accounts).await? {
             self.keep(scripts, account_args(nonce, &cold)).await?;
         }
         Ok(())
     }
 
+    /// Leaves the nonce; false where something must become durable first.
     async fn doubt(
         &self,
         scripts: &Scripts,
         nonce: &str,
         names: impl Iterator<Item = String>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<bool, LedgerError> {
         let mut args = texts(["doubt", nonce]);
         args.extend(names.map(|name| text(&name)));
-        self.keep(scripts, args).await.map(drop)
+        Ok(self.keep(scripts, args).await? == Value::Integer(1))
     }
 }
 
@@ -114,7 +123,7 @@ fn record_of(fate: &Fate) -> Result<String, AccountId> {
     })
 }
 
-fn account_args(nonce: &str, cold: &ColdAccount) -> Vec<fred::types::Value> {
+fn account_args(nonce: &str, cold: &ColdAccount) -> Vec<Value> {
     let flag = |set: bool| if set { "1" } else { "0" };
     let mut args = texts([
         "account",

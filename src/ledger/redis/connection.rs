@@ -74,6 +74,19 @@ pub(super) struct Info {
     pub reign: String,
 }
 
+/// What a Redis says of the ledger in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// The open epoch's name, `closed`, or nothing.
+    pub epoch: String,
+    /// The newest epoch that was ever open in this data.
+    pub number: i64,
+    pub newest: i64,
+    pub durable: i64,
+    /// False where it has been another one's replica since, or was restarted.
+    pub is_same_reign: bool,
+}
+
 /// What stops a script.
 #[derive(Debug)]
 pub(super) enum Stopped {
@@ -182,6 +195,24 @@ impl Redis {
         Ok(limited(self.side.unlink(keys)).await?)
     }
 
+    /// What stands in `meta`, and whether this is still the Redis that wrote it.
+    pub async fn marks(&self, scripts: &Scripts) -> Result<Marks, LedgerError> {
+        let names = ["epoch", "number", "seq", "durable", "reign"];
+        let found: Vec<Option<String>> =
+            limited(self.side.hmget(&scripts.keys[0], names.to_vec())).await?;
+        let word = |at: usize| found.get(at).cloned().flatten().unwrap_or_default();
+        let number = |at: usize| word(at).parse().unwrap_or(0);
+        // One that an earlier version wrote says it in the epoch's name alone.
+        let named = word(0).split('.').next().and_then(|number| number.parse().ok());
+        Ok(Marks {
+            epoch: word(0),
+            number: named.unwrap_or(0).max(number(1)),
+            newest: number(2),
+            durable: number(3),
+            is_same_reign: word(4) == self.info().await?.reign,
+        })
+    }
+
     /// No script of any epoch is of use any more.
     pub async fn fence(&self, scripts: &Scripts) -> Result<(), LedgerError> {
         Ok(limited(self.side.hset(&scripts.keys[0], ("epoch", "closed"))).await?)
@@ -196,6 +227,7 @@ impl Redis {
         limited(self.side.unlink::<(), _>(scripts.keys[1].clone())).await?;
         let meta = [
             ("epoch", scripts.epoch.name()),
+            ("number", scripts.epoch.number.to_string()),
             ("reign", self.info().await?.reign),
             ("seq", "0".into()),
             ("durable", "0".into()),

@@ -107,6 +107,12 @@ impl Shared {
         LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
     }
 
+    /// Tells Redis up to which batch Postgres is known to be.
+    pub async fn tell_durable(&self, scripts: &Scripts) -> Result<(), LedgerError> {
+        let durable = self.ring().durable();
+        self.announce(scripts, durable).await.map(drop)
+    }
+
     /// Tells Redis up to which batch Postgres is known to be; the number of the newest batch, and up
     /// to which they are in Postgres.
     async fn announce(&self, scripts: &Scripts, durable: i64) -> Result<(i64, i64), LedgerError> {

@@ -11,10 +11,17 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local keep = {}
 
 -- Postgres is about to be asked for these. What is found counts only if the nonce still stands then.
+-- 0 where one of them was forgotten (keep.forget) with what Postgres does not have yet: that comes first.
 function keep.doubt(nonce, ...)
+    local durable, known = tonumber(call('HGET', KEYS[1], 'durable')), 1
     for _, name in ipairs({ ... }) do
-        call('SET', P .. 'n:' .. name, nonce, 'PX', '10000')
+        if tonumber(call('GET', P .. 'w:' .. name) or 0) > durable then
+            known = 0
+        else
+            call('SET', P .. 'n:' .. name, nonce, 'PX', '10000')
+        end
     end
+    return known
 end
 
 -- An account as Postgres has it, with its live holds. 0 where something came in between.
@@ -30,7 +37,7 @@ function keep.account(nonce, account, exists, balance, grants, frozen, ...)
     end
     local value = format('%s %.0f %s 0 %s %s 0 0 0 %.0f', balance, held, grants, exists, frozen, now)
     call('SET', P .. 'a:' .. account, value)
-    call('DEL', P .. 'n:a:' .. account)
+    call('DEL', P .. 'n:a:' .. account, P .. 'w:a:' .. account)
     return 1
 end
 
@@ -108,6 +115,50 @@ function keep.durable(seq, owner)
         call('HSET', KEYS[1], 'durable', seq)
     end
     return { newest, durable }
+end
+
+-- For the comparison with Postgres: the holds whose deadlines are watched, some at a time. The next
+-- cursor, then id, record, …
+function keep.live(cursor)
+    local page = call('ZSCAN', KEYS[3], cursor, 'COUNT', '500')
+    local found = { page[1] }
+    for i = 1, #page[2], 2 do
+        found[#found + 1] = page[2][i]
+        found[#found + 1] = call('GET', P .. 'o:' .. page[2][i]) or ''
+    end
+    return found
+end
+
+-- One moment: the newest batch; those after number `from`: number, text, …; the values of `n` accounts; of
+-- the holds that follow: record, whether the deadline is watched, …
+function keep.picture(from, n, ...)
+    local names, batches, accounts, holds = { ... }, {}, {}, {}
+    local after = '(' .. match(EPOCH, '^%d+') .. '-' .. from
+    for _, entry in ipairs(call('XRANGE', KEYS[2], after, '+', 'COUNT', '5000')) do
+        batches[#batches + 1], batches[#batches + 2] = match(entry[1], '%-(%d+)$'), entry[2][2]
+    end
+    for i = 1, tonumber(n) do
+        accounts[i] = call('GET', P .. 'a:' .. names[i])
+    end
+    for i = tonumber(n) + 1, #names do
+        holds[#holds + 1] = call('GET', P .. 'o:' .. names[i]) or ''
+        holds[#holds + 1] = call('ZSCORE', KEYS[3], names[i]) and '1' or '0'
+    end
+    return { call('HGET', KEYS[1], 'seq'), batches, accounts, holds }
+end
+
+-- Lets go of an account that is not as Postgres has it, and of these of its holds. It comes back as
+-- Postgres has it, once that has all that was decided here until now: nobody brings it before. How a hold
+-- ended stays known.
+function keep.forget(account, ...)
+    for _, id in ipairs({ ... }) do
+        local state = match(call('GET', P .. 'o:' .. id) or '', '^[CREN]')
+        if not state then call('DEL', P .. 'o:' .. id, P .. 'n:i:' .. id) end
+        call('ZREM', KEYS[3], id)
+    end
+    call('DEL', P .. 'a:' .. account, P .. 'n:a:' .. account)
+    call('SET', P .. 'w:a:' .. account, call('HGET', KEYS[1], 'seq'))
+    return 1
 end
 
 return keep[ARGV[1]](unpack(ARGV, 2))

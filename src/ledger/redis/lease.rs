@@ -44,7 +44,7 @@ impl Shared {
 
     /// Renews the lease once, and does what the state of the ledger asks for.
     pub async fn look_up(&self) -> Result<(), LedgerError> {
-        let asked = Instant::now();
+        let (asked, known) = (Instant::now(), self.ring().known());
         let Some(checkpoint) = self.store.renew(self.incarnation).await? else {
             tracing::error!(
                 "another gateway has taken this one's `gateway_name`, or it was gone for too long; \
@@ -57,6 +57,15 @@ impl Shared {
         self.extend_lease(asked);
         if checkpoint.recovering {
             return self.recover(checkpoint.epoch).await;
+        }
+        if known.0 == checkpoint.epoch && known.1 > checkpoint.seq {
+            tracing::error!(
+                known = known.1,
+                checkpoint = checkpoint.seq,
+                "Postgres was taken back to an earlier point"
+            );
+            self.lost(checkpoint.epoch).await;
+            return Ok(());
         }
         let served = self.scripts().map(|scripts| scripts.epoch.number);
         if served != Some(checkpoint.epoch) {
@@ -134,6 +143,8 @@ impl Shared {
         let Some(mut recovery) = self.store.begin_recovery().await? else { return Ok(false) };
         let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
         let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
+        // Postgres may have been taken back to an earlier epoch: keys of a later one must stay unread.
+        let seen = self.redis.marks(&ending).await?.number;
         // Whoever has not heard yet is stopped by Redis itself, if it still has the old script.
         self.redis.fence(&ending).await?;
         if epoch > 0 && recovery.someone_is_silent().await? {
@@ -150,13 +161,14 @@ impl Shared {
                  cap of each account is lost), or Postgres was taken back to an earlier point"
             );
         }
-        let next = Epoch { number: epoch + 1, nonce: uuid::Uuid::new_v4().simple().to_string() };
+        let number = epoch.max(seen).saturating_add(1);
+        let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
         let scripts = Scripts::new(SHARD, next);
         self.redis.begin(&scripts).await?;
-        recovery.open(&scripts.epoch.nonce).await?;
+        recovery.open(&scripts.epoch).await?;
         if epoch > 0 {
             self.metrics.ledger_recoveries.inc();
-            tracing::warn!(epoch = epoch + 1, replayed, "the ledger is recovered");
+            tracing::warn!(epoch = number, replayed, "the ledger is recovered");
         }
         Ok(true)
     }

@@ -5,11 +5,13 @@
 //!   everything rare. In `strict` a batch is in Postgres before it is answered; in `relaxed` it is there
 //!   within a quarter of a second, and until then also in the memory of the gateway (`ring.rs`).
 //! - `bring.rs` brings to Redis what a batch needs and Redis does not have.
+//! - `compare.rs` holds Redis against Postgres, and drops from it what differs.
 //! - `lease.rs` leads from one epoch to the next: an epoch is one life of Redis's data, and the scripts'
 //!   own text names it, so that a Redis that lost data does not know them.
 
 mod batch;
 mod bring;
+mod compare;
 mod connection;
 mod drain;
 mod janitor;
@@ -18,6 +20,7 @@ mod reader;
 mod ring;
 mod script;
 mod shared;
+mod survey;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,8 +40,11 @@ use super::config::LedgerConfig;
 use super::hold::CALL_TTL_MS;
 use super::operation::{HoldId, Operation, Outcome, Refusal};
 use super::postgres::Store;
+use super::report::RepairReport;
 
 pub use reader::ClusterReader;
+pub(super) use script::Epoch;
+pub use survey::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
 
 /// The largest batch of one call.
 const MAX_BATCH: usize = 1024;
@@ -128,10 +134,14 @@ impl ClusterLedger {
     async fn wait_until_open(&mut self) {
         let limit = Instant::now() + OPEN_LIMIT;
         loop {
-            let open = match self.shared.look_up().await {
-                Ok(()) => self.shared.drain().await,
-                Err(error) => Err(error),
+            let open = async {
+                self.shared.look_up().await?;
+                self.shared.drain().await?;
+                // Redis has said by now where Postgres was: it may have been taken back since.
+                self.shared.look_up().await?;
+                self.shared.open_scripts().map(drop)
             };
+            let open = open.await;
             match open {
                 Ok(()) => return,
                 Err(error) if Instant::now() >= limit => {
@@ -395,6 +405,23 @@ async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
 /// Where Postgres cannot be reached or refuses.
 pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
     patiently(|| async { migrate(config).await?.make_partitions().await }).await
+}
+
+/// Puts right what `farebox reconcile` finds and what can be put right; gateways may serve meanwhile.
+///
+/// # Errors
+/// Where Redis or Postgres cannot be reached.
+pub async fn repair_cluster(
+    config: &LedgerConfig,
+    metrics: Metrics,
+) -> Result<RepairReport, LedgerError> {
+    let mut ledger = ClusterLedger::open(config, metrics).await?;
+    let report = ledger.shared.repair().await;
+    let limit = Instant::now() + PATIENCE;
+    while !ledger.close().await && Instant::now() < limit {
+        tokio::time::sleep(RETRY_EVERY).await;
+    }
+    report
 }
 
 /// The database of a cluster ledger that is about to be filled, where there is a Redis to serve it.

@@ -1,8 +1,6 @@
 //! What is read beside the batches: the past from Postgres or its replica, and whether Redis agrees.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -13,19 +11,12 @@ use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::Entry;
 use crate::ledger::payment::Payment;
-use crate::ledger::postgres::{LISTED, Store, StoredAccount};
-use crate::ledger::report::{Difference, FoldReport, OldMonths, ReconcileReport};
+use crate::ledger::postgres::{LISTED, Store};
+use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::ledger::screens::{self, Activity, HoldView, Usage};
 use crate::ledger::wall_ms;
 
-use super::script::Scripts;
 use super::shared::Shared;
-
-/// How often an account is compared again that seems to differ: it may have moved in between.
-const LOOKS: usize = 20;
-
-/// How long it is left alone between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Reads of the cluster ledger. They see what is durable.
 #[derive(Clone, Debug)]
@@ -127,97 +118,4 @@ impl Reader for ClusterReader {
         report.differences.truncate(LISTED);
         Ok(report)
     }
-}
-
-/// An account as Redis has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HotAccount {
-    balance: i64,
-    held: i64,
-    grant_seq: i64,
-    /// The newest batch that moved it.
-    seq: i64,
-    exists: bool,
-}
-
-impl HotAccount {
-    fn parse(value: &str) -> Option<Self> {
-        let mut words = value.split(' ');
-        let mut number = || words.next()?.parse().ok();
-        let (balance, held, grant_seq, seq) = (number()?, number()?, number()?, number()?);
-        Some(Self { balance, held, grant_seq, seq, exists: number()? == 1 })
-    }
-}
-
-impl Shared {
-    /// Compares every account that is in Redis with Postgres.
-    async fn compare(&self) -> Result<Vec<Difference>, LedgerError> {
-        let scripts = self.open_scripts()?;
-        let (mut cursor, mut differences) = ("0".to_owned(), Vec::new());
-        let pattern = format!("{}*", scripts.account_key(""));
-        loop {
-            let keys;
-            (cursor, keys) = self.redis.scan(&cursor, &pattern).await?;
-            let prefix = scripts.account_key("").len();
-            let accounts = keys.iter().filter_map(|key| key.get(prefix..)).map(str::to_owned);
-            differences.extend(self.compare_accounts(&scripts, accounts.collect()).await?);
-            if cursor == "0" || differences.len() >= LISTED {
-                return Ok(differences);
-            }
-        }
-    }
-
-    /// An account is comparable while Postgres has all that moved it in Redis. One that is busy is
-    /// looked at again; one that never rests cannot be compared, and is not said to differ.
-    async fn compare_accounts(
-        &self,
-        scripts: &Scripts,
-        mut accounts: Vec<String>,
-    ) -> Result<Vec<Difference>, LedgerError> {
-        let mut found = Vec::new();
-        for look in 0..LOOKS {
-            if accounts.is_empty() {
-                break;
-            }
-            if look > 0 {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            found.clear();
-            let (checkpoint, stored) = self.store.stored_accounts(&accounts).await?;
-            let stored: HashMap<_, _> =
-                stored.iter().map(|stored| (stored.account.as_str(), stored)).collect();
-            let keys = accounts.iter().map(|account| scripts.account_key(account)).collect();
-            let values = self.redis.values(keys).await?;
-            let mut again = Vec::new();
-            for (account, value) in accounts.iter().zip(values) {
-                let Some(value) = value else { continue };
-                let hot = HotAccount::parse(&value);
-                match difference(hot.as_ref(), stored.get(account.as_str()).copied()) {
-                    None => continue,
-                    // It moved after Postgres was asked, or is about to be written there.
-                    Some(_) if hot.is_some_and(|hot| hot.seq > checkpoint) => {}
-                    Some(what) => found.push(Difference { account: account.clone(), what }),
-                }
-                again.push(account.clone());
-            }
-            accounts = again;
-        }
-        Ok(found)
-    }
-}
-
-fn difference(hot: Option<&HotAccount>, stored: Option<&StoredAccount>) -> Option<String> {
-    let Some(hot) = hot else { return Some("Redis has an account that cannot be read".into()) };
-    let Some(stored) = stored else {
-        return hot.exists.then(|| "the account is in Redis and not in Postgres".into());
-    };
-    let same =
-        (hot.balance, hot.held, hot.grant_seq) == (stored.balance, stored.held, stored.grant_seq);
-    (!same).then(|| {
-        format!(
-            "Redis has balance {}, held {}, grant {}; Postgres has balance {}, held {}, grant {} \
-             (micro-credits)",
-            hot.balance, hot.held, hot.grant_seq, stored.balance, stored.held, stored.grant_seq
-        )
-    })
 }

@@ -81,6 +81,11 @@ impl Ring {
         self.durable
     }
 
+    /// The epoch, and up to which batch of it Postgres was known to be.
+    pub fn known(&self) -> (i64, i64) {
+        (self.epoch, self.durable)
+    }
+
     /// For how long the oldest has waited, in seconds.
     pub fn lag(&self) -> f64 {
         self.batches.front().map_or(0.0, |(since, _)| since.elapsed().as_secs_f64())

@@ -56,6 +56,11 @@ impl Source {
         }
     }
 
+    /// Where it is read and written.
+    pub fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
     /// Checks what must hold in the file.
     pub async fn examine(&mut self) -> Result<ReconcileReport, LedgerError> {
         read::reconcile(&mut self.connection).await

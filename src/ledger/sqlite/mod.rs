@@ -15,6 +15,7 @@ mod json_rows;
 mod load;
 mod maintain;
 mod read;
+mod repair;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ use super::{Durability, LedgerError};
 pub(super) use export::Source;
 pub use maintain::backup;
 pub use read::SqliteReader;
+pub use repair::repair_embedded;
 
 /// How long an acknowledged operation of a call may wait for the disk in `relaxed`. Half of what
 /// is promised, so that the commit itself fits in the other half.

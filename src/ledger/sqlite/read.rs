@@ -228,17 +228,20 @@ fn select(columns: &str, rest: &str) -> String {
 /// What must hold on disk, each as a query for the rows that break it: `account`, `what`.
 const CHECKS: [&str; 7] = [
     // An account's balance is the sum of its entries and the newest one's balance_after.
-    "SELECT a.id AS account, 'the balance is ' || a.balance || ', its entries add up to ' || \
-     coalesce(e.total, 0) || ' and the newest of them is number ' || coalesce(e.newest, 0) || \
-     ' of ' || a.seq || ' (micro-credits)' AS what FROM accounts a LEFT JOIN \
+    "SELECT a.id AS account, 'the balance is {' || a.balance || '}, the entries add up to {' || \
+     coalesce(e.total, 0) || '}' || CASE WHEN coalesce(e.newest, 0) = a.seq THEN '' ELSE \
+     '; the newest of them is number ' || coalesce(e.newest, 0) || ', and it should be ' || a.seq END \
+     AS what FROM accounts a LEFT JOIN \
      (SELECT account, sum(amount) AS total, max(seq) AS newest FROM entries GROUP BY account) e \
-     ON e.account = a.id \
-     WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq",
+     ON e.account = a.id WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq",
     // Each entry continues the one before it, without a gap.
-    "SELECT account, 'entry ' || seq || ' does not continue the one before it' AS what FROM \
+    "SELECT account, CASE WHEN seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0) \
+     THEN 'entry ' || seq || ' follows entry ' || previous || ': those in between are missing' \
+     ELSE 'entry ' || seq || ' should leave {' || (before + amount) || '} and says {' || \
+     balance_after || '}' END AS what FROM \
      (SELECT account, seq, amount, balance_after, kind, \
       lag(balance_after, 1, 0) OVER w AS before, lag(seq, 1, 0) OVER w AS previous \
-      FROM entries WINDOW w AS (PARTITION BY account ORDER BY seq)) \
+      FROM entries WINDOW w AS (PARTITION BY account ORDER BY seq)) e \
      WHERE before + amount <> balance_after \
      OR (seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0))",
     "SELECT DISTINCT e.account, 'entries of an account that does not exist' AS what \
@@ -254,8 +257,8 @@ const CHECKS: [&str; 7] = [
      FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
     // What a payment granted and took back is what its entries, folded ones too, add up to. They are
     // called as the payment and, from ':' to ';', after it.
-    "SELECT account, 'payment ' || id || ' has moved ' || moved || ' micro-credits, its entries \
-     add up to ' || total AS what FROM (SELECT account, id, moved, \
+    "SELECT account, 'payment ' || id || ' has moved {' || moved || '}, its entries add up to {' || \
+     total || '}' AS what FROM (SELECT account, id, moved, \
       (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \
       (SELECT coalesce(sum(amount), 0) FROM folded_operations WHERE operation = name) + \
       (SELECT coalesce(sum(amount), 0) FROM entries \
@@ -285,9 +288,8 @@ pub(super) async fn reconcile(
     for check in CHECKS {
         let limited = sqlx::query(sqlx::AssertSqlSafe(format!("{check} LIMIT {LISTED}")));
         for row in limited.fetch_all(&mut *connection).await? {
-            report
-                .differences
-                .push(Difference { account: row.try_get("account")?, what: row.try_get("what")? });
+            let (account, what) = (row.try_get("account")?, row.try_get("what")?);
+            report.differences.push(Difference::in_micros(account, what));
         }
     }
     report.differences.truncate(LISTED as usize);

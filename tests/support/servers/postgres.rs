@@ -127,6 +127,26 @@ impl Postgres {
         assert!(self.try_start(), "it does not start again: {}", self.said());
     }
 
+    /// Stops, and copies all of its data: a backup. It runs again afterwards.
+    pub fn back_up(&mut self) {
+        self.stop();
+        copy(&self.folder.path().join("data"), &self.backup());
+        self.restart();
+    }
+
+    /// Goes back to what [`Postgres::back_up`] copied: what came after it is gone.
+    pub fn take_back(&mut self) {
+        self.stop();
+        let data = self.folder.path().join("data");
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&self.backup(), &data);
+        self.restart();
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.folder.path().join("backup")
+    }
+
     /// SIGSTOP: the system takes connections, and nobody answers.
     pub fn pause(&self) {
         self.process.as_ref().unwrap().pause();

@@ -1,0 +1,113 @@
+//! What differs between Redis, Postgres and the entries is found under load, and put right when asked.
+
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::support::Upstream;
+use crate::support::process::{Process, config_on_ports, fails, ok};
+
+in_both_modes!(what_was_damaged_by_hand_is_found_and_repaired_only_when_asked);
+
+/// Changes the nth number of an account as Redis has it.
+fn damage(cluster: &Cluster, account: &str, number: usize, by: i64) {
+    const CHANGE: &str = "local words = {} \
+        for word in string.gmatch(redis.call('GET', KEYS[1]), '%S+') do words[#words + 1] = word end \
+        words[tonumber(ARGV[1])] = string.format('%.0f', words[tonumber(ARGV[1])] + ARGV[2]) \
+        return redis.call('SET', KEYS[1], table.concat(words, ' '))";
+    let key = cluster.redis.ask(&["KEYS", &format!("*:a:{account}")]);
+    let (number, by) = (number.to_string(), by.to_string());
+    assert_eq!(cluster.redis.ask(&["EVAL", CHANGE, "1", &key, &number, &by]), "OK");
+}
+
+async fn what_was_damaged_by_hand_is_found_and_repaired_only_when_asked(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    for account in ["erin", "frank", "gina"] {
+        cluster.grant(account, 100, &format!("gift-{account}")).await;
+        // Brought to Redis, as it is still right.
+        cluster.gateway(0).post(account, ROUTE).await.expect(200);
+    }
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let said = cluster.run(0, &["reconcile"]);
+    assert!(said.as_ref().is_ok_and(|said| said.contains("clean")), "{said:?}");
+
+    damage(&cluster, "alice", 1, 1_000_000_000);
+    damage(&cluster, "bob", 2, 7_000_000);
+    let key = cluster.redis.ask(&["KEYS", "*:a:gina"]);
+    cluster.redis.ask(&["SET", &key, "what is this"]);
+    let sql = |sql: &str| cluster.postgres.sql(&cluster.database, sql);
+    sql("UPDATE farebox.accounts SET balance = balance + 7000000 WHERE id = 'erin'; \
+         UPDATE farebox.accounts SET frozen = true WHERE id = 'frank'; \
+         DELETE FROM farebox.operations WHERE account = 'frank' AND kind = 'grant'");
+    for _ in 0..2 {
+        // Looking repairs nothing.
+        let said = cluster.run(0, &["reconcile"]).unwrap_err();
+        for expected in [
+            "alice: the balance is",
+            "bob: what is held is",
+            "gina: what Redis has of it cannot be read",
+            "erin: the balance is 102, the entries add up to 95",
+            "frank: it is frozen, and no dispute says so",
+            "frank: entry 1 has not taken effect under its id",
+        ] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+    let said = cluster.run(1, &["reconcile", "--repair"]);
+    let said = said.unwrap_or_else(|said| panic!("{said}"));
+    for account in ["alice", "bob", "erin", "frank", "gina"] {
+        assert!(said.contains(&format!("repaired {account}: ")), "{account}: {said}");
+    }
+    for account in ["carol", "dave"] {
+        assert!(!said.contains(account), "{said}");
+    }
+    assert!(said.contains("clean"), "{said}");
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_is_missing_is_said_and_not_made_up() {
+    let cluster = Cluster::start(Durability::Strict, 2).await;
+    for _ in 0..3 {
+        cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+    }
+    cluster.check(&[]).await;
+    let gone = "SET session_replication_role = replica; \
+         DELETE FROM farebox.entries WHERE account = 'alice' AND seq = 2";
+    cluster.postgres.sql(&cluster.database, gone);
+    let said = cluster.run(0, &["reconcile"]).unwrap_err();
+    assert!(
+        said.contains("alice: entry 3 follows entry 1: those in between are missing"),
+        "{said}"
+    );
+    let said = cluster.run(0, &["reconcile", "--repair"]).unwrap_err();
+    assert!(said.contains("left alice: entries are missing"), "{said}");
+    assert_eq!(cluster.gateway(0).account("alice").await["balance"], 1_000_000 - 15);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_ledger_is_repaired_while_nobody_serves_it() {
+    let upstream = Upstream::canned().await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = config_on_ports(upstream.address, "");
+    let mut gateway = Process::serve(folder.path(), &text);
+    gateway.grant("alice", 100, "gift-alice").await;
+    gateway.post("alice", ROUTE).await.expect(200);
+    let said = fails(folder.path(), &["reconcile", "--repair"], 1);
+    assert!(said.contains("stop it, repair, start it again"), "{said}");
+    assert!(gateway.terminate().success());
+    let url = format!("sqlite://{}", folder.path().join("ledger.db").display());
+    let mut file = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let damaged = "UPDATE accounts SET balance = balance + 1000000";
+    sqlx::raw_sql(damaged).execute(&mut file).await.unwrap();
+    sqlx::Connection::close(file).await.unwrap();
+    for _ in 0..2 {
+        let output = crate::support::process::run(folder.path(), &["reconcile"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!output.status.success());
+        assert!(said.contains("alice: the balance is 96, the entries add up to 95"), "{said}");
+    }
+    let said = ok(folder.path(), &["reconcile", "--repair"]);
+    assert!(said.contains("repaired alice: the balance was 96 and is 95"), "{said}");
+    assert!(said.contains("clean"), "{said}");
+}

@@ -1,0 +1,125 @@
+//! Postgres was restored to an earlier point while Redis lives: Redis knows more than the truth does.
+//! No credit is minted, whatever the operator forgets to do.
+
+use crate::check::Excuse;
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::support::eventually;
+
+in_both_modes!(
+    what_redis_has_of_later_epochs_is_never_read_again,
+    gateways_that_run_on_find_out_by_themselves,
+);
+
+/// Redis has another epoch's balances under the very number that would come next.
+async fn what_redis_has_of_later_epochs_is_never_read_again(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    cluster.grant("erin", 100, "gift-erin").await;
+    cluster.gateway(0).post("erin", ROUTE).await.expect(200);
+    cluster.check(&[]).await;
+    cluster.postgres.back_up();
+    cluster.redis.flush_all();
+    // What is granted now is gone with the restored Postgres, and so is what it paid for.
+    let late = async || {
+        let body = r#"{"credits":1000,"id":"gift-late"}"#;
+        let path = "/admin/accounts/erin/grants";
+        cluster.gateway(0).admin(http::Method::POST, path, body).await.status == 200
+    };
+    assert!(eventually(late).await);
+    assert!(eventually(async || cluster.gateway(1).post("erin", ROUTE).await.status == 200).await);
+    let synced = async || cluster.gateway(0).account("erin").await["balance"] == 1090;
+    assert!(eventually(synced).await, "{}", cluster.gateway(0).account("erin").await);
+    for gateway in 0..2 {
+        cluster.stop_gateway(gateway);
+    }
+    cluster.postgres.take_back();
+
+    let said = cluster.run(0, &["recover", "--dry-run"]).unwrap();
+    for expected in [
+        "Postgres was taken back to an earlier point",
+        "erin: Redis 1090, Postgres 95, afterwards 95",
+        "nothing was changed",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let again = cluster.run(0, &["recover", "--dry-run"]).unwrap();
+    // Only the time goes on.
+    let lasting = |said: &str| {
+        let lines = said.lines().filter(|line| !line.contains("gateway"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lasting(&said), lasting(&again));
+
+    for gateway in 0..2 {
+        cluster.restart_gateway(gateway);
+    }
+    let answer = cluster.gateway(0).post("erin", ROUTE).await;
+    assert!(answer.status == 200 || answer.status == 503, "{}", answer.text);
+    assert!(eventually(async || cluster.gateway(1).post("erin", ROUTE).await.status == 200).await);
+    cluster.check_with(&[], Excuse { lost: 1 }).await;
+}
+
+/// Nobody stops them, as the runbook says to.
+async fn gateways_that_run_on_find_out_by_themselves(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    load.stop().await;
+    // At rest: a hold that is live in a backup is live until it expires.
+    cluster.check(&[]).await;
+    cluster.postgres.back_up();
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    cluster.some_time(300, 900).await;
+    load.stop().await;
+    cluster.check(&[]).await;
+    let recovered = cluster.recoveries().await;
+    // Nobody calls, so nothing but a look at Postgres can tell.
+    cluster.postgres.take_back();
+    assert!(eventually(async || cluster.recoveries().await > recovered).await, "it was noticed");
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    load.stop().await;
+    let lost = cluster.upstream.count();
+    cluster.check_with(&[], Excuse { lost }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_that_is_asked_for_loses_nothing_under_load() {
+    let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let said = cluster.run(0, &["recover"]).unwrap_or_else(|said| panic!("{said}"));
+    assert!(said.contains("epoch 2 has begun"), "{said}");
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+/// The same epoch: the stream was trimmed of what the restored Postgres lacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_says_which_batches_are_gone_and_whose_they_were() {
+    let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
+    cluster.grant("erin", 100, "gift-erin").await;
+    cluster.gateway(0).post("erin", ROUTE).await.expect(200);
+    cluster.check(&[]).await;
+    cluster.postgres.back_up();
+    for _ in 0..5 {
+        let again = async || cluster.gateway(0).post("erin", ROUTE).await.status == 200;
+        assert!(eventually(again).await);
+        cluster.check(&[]).await;
+    }
+    for gateway in 0..2 {
+        cluster.stop_gateway(gateway);
+    }
+    cluster.postgres.take_back();
+    let said = cluster.run(0, &["recover", "--dry-run"]).unwrap();
+    for expected in ["lost: batches ", "of epoch 1: Postgres had them once", "erin: Redis 70, "] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let said = cluster.run(0, &["recover"]).unwrap_or_else(|said| panic!("{said}"));
+    assert!(said.contains("epoch 2 has begun"), "{said}");
+    for gateway in 0..2 {
+        cluster.restart_gateway(gateway);
+    }
+    cluster.check_with(&[], Excuse { lost: 5 }).await;
+}

@@ -165,7 +165,7 @@ async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House)
         assert!(matches!(again[4], Outcome::Captured { late: false, .. }), "{again:?}");
         assert!(matches!(again[5], Outcome::Released { .. }), "{again:?}");
         let redis = &house.cluster().redis;
-        for key in redis.ask(&["KEYS", "{s00}:*:o:*"]).lines() {
+        for key in redis.ask(&["KEYS", "{s00}:*:ended:*"]).lines() {
             redis.ask(&["DEL", key]);
         }
     }
@@ -185,7 +185,7 @@ async fn a_capture_counts_late_after_redis_forgot_the_expiry(house: House) {
     ledger.apply(&[hold_of(Origin::Call, "slow", "4", 0)]).await;
     assert_eq!(ledger.tick(&|_| false).await.len(), 1);
     let redis = &house.cluster().redis;
-    for key in redis.ask(&["KEYS", "{s00}:*:o:*"]).lines() {
+    for key in redis.ask(&["KEYS", "{s00}:*:ended:*"]).lines() {
         redis.ask(&["DEL", key]);
     }
     let late = ledger.apply(&[call_capture("slow", "4"), call_capture("slow", "4")]).await;

@@ -160,11 +160,6 @@ impl Redis {
         Ok(limited(self.side.custom(scan, args)).await?)
     }
 
-    /// The values of keys.
-    pub async fn values(&self, keys: Vec<String>) -> Result<Vec<Option<String>>, LedgerError> {
-        Ok(limited(self.side.mget(keys)).await?)
-    }
-
     /// Removes keys, their memory in the background.
     pub async fn remove(&self, keys: Vec<String>) -> Result<(), LedgerError> {
         Ok(limited(self.side.unlink(keys)).await?)
@@ -237,7 +232,7 @@ async fn evaluate(
     script: &Script,
     args: Vec<Value>,
 ) -> Result<Value, Stopped> {
-    let keys = scripts.keys.to_vec();
+    let keys = vec![scripts.keys[0].clone()];
     let sha = Str::from(script.sha.as_str());
     limited(client.evalsha(sha, keys, args)).await.map_err(|error: Error| {
         let said = error.details();

@@ -17,7 +17,7 @@ use crate::ledger::postgres::{LISTED, Store, StoredAccount};
 use crate::ledger::report::{Difference, ReconcileReport};
 
 use super::script::Scripts;
-use super::shared::Shared;
+use super::shared::{Shared, text, texts};
 
 /// How often an account is compared again that seems to differ: it may have moved in between.
 const LOOKS: usize = 20;
@@ -158,11 +158,14 @@ impl Shared {
             let (checkpoint, stored) = self.store.stored_accounts(&accounts).await?;
             let stored: HashMap<_, _> =
                 stored.iter().map(|stored| (stored.account.as_str(), stored)).collect();
-            let keys = accounts.iter().map(|account| scripts.account_key(account)).collect();
-            let values = self.redis.values(keys).await?;
+            let mut args = texts(["hot"]);
+            args.extend(accounts.iter().map(|account| text(account)));
+            let values: Vec<String> = self.keep(scripts, args).await?.convert()?;
             let mut again = Vec::new();
             for (account, value) in accounts.iter().zip(values) {
-                let Some(value) = value else { continue };
+                if value.is_empty() {
+                    continue;
+                }
                 let hot = HotAccount::parse(&value);
                 match difference(hot.as_ref(), stored.get(account.as_str()).copied()) {
                     None => continue,

@@ -363,6 +363,22 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
+/// Also where all that the account had before is durable.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_the_holds_of_one_batch_count_together_against_the_cap() {
+    let house = House::new(Kind::ClusterRelaxed);
+    let mut config = house.config("house");
+    config.unsynced_cap = credits("20");
+    let metrics = farebox::metrics::Metrics::new().unwrap();
+    let mut ledger = ClusterLedger::open(&config, metrics).await.unwrap();
+    ledger.apply(&[Operation::Post(grant("g", "alice", "100"))]).await;
+    let hold = |id: &str| hold_of(Origin::Call, id, "8", HOUR_MS);
+    let outcomes = ledger.apply(&[hold("one"), hold("two"), hold("three")]).await;
+    assert!(outcomes[..2].iter().all(|held| matches!(held, Outcome::Held { .. })), "{outcomes:?}");
+    assert_eq!(outcomes[2], Outcome::Refused(Refusal::Unavailable));
+    assert!(ledger.close().await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_gateways_may_migrate_at_once() {
     let house = House::new(Kind::ClusterStrict);

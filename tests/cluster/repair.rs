@@ -8,10 +8,10 @@ in_both_modes!(what_was_damaged_by_hand_is_found_and_repaired_only_when_asked);
 
 /// Changes the nth number of an account as Redis has it.
 fn damage(cluster: &Cluster, account: &str, number: usize, by: i64) {
-    const CHANGE: &str = "local words = {} \
-        for word in string.gmatch(redis.call('GET', KEYS[1]), '%S+') do words[#words + 1] = word end \
-        words[tonumber(ARGV[1])] = string.format('%.0f', words[tonumber(ARGV[1])] + ARGV[2]) \
-        return redis.call('SET', KEYS[1], table.concat(words, ' '))";
+    const CHANGE: &str = "local form = '<i8i8i8i8i8i8i8BBi8' \
+        local numbers = { struct.unpack(form, redis.call('GET', KEYS[1])) } \
+        numbers[tonumber(ARGV[1])] = numbers[tonumber(ARGV[1])] + ARGV[2] \
+        return redis.call('SET', KEYS[1], struct.pack(form, unpack(numbers, 1, 10)))";
     let key = cluster.redis.ask(&["KEYS", &format!("*:a:{account}")]);
     let (number, by) = (number.to_string(), by.to_string());
     assert_eq!(cluster.redis.ask(&["EVAL", CHANGE, "1", &key, &number, &by]), "OK");

@@ -165,7 +165,7 @@ async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House)
         assert!(matches!(again[4], Outcome::Captured { late: false, .. }), "{again:?}");
         assert!(matches!(again[5], Outcome::Released { .. }), "{again:?}");
         let redis = &house.cluster().redis;
-        for key in redis.ask(&["KEYS", "{s00}:*:o:*"]).lines() {
+        for key in redis.ask(&["KEYS", "{s00}:*:ended:*"]).lines() {
             redis.ask(&["DEL", key]);
         }
     }
@@ -185,7 +185,7 @@ async fn a_capture_counts_late_after_redis_forgot_the_expiry(house: House) {
     ledger.apply(&[hold_of(Origin::Call, "slow", "4", 0)]).await;
     assert_eq!(ledger.tick(&|_| false).await.len(), 1);
     let redis = &house.cluster().redis;
-    for key in redis.ask(&["KEYS", "{s00}:*:o:*"]).lines() {
+    for key in redis.ask(&["KEYS", "{s00}:*:ended:*"]).lines() {
         redis.ask(&["DEL", key]);
     }
     let late = ledger.apply(&[call_capture("slow", "4"), call_capture("slow", "4")]).await;
@@ -416,6 +416,22 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     let view = ledger.read().account(&account("alice")).await.unwrap().unwrap();
     assert_eq!(view.balance.balance.to_string(), left);
     assert!(pipeline.stop().await);
+}
+
+/// Also where all that the account had before is durable.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_the_holds_of_one_batch_count_together_against_the_cap() {
+    let house = House::new(Kind::ClusterRelaxed);
+    let mut config = house.config("house");
+    config.unsynced_cap = credits("20");
+    let metrics = farebox::metrics::Metrics::new().unwrap();
+    let mut ledger = ClusterLedger::open(&config, metrics).await.unwrap();
+    ledger.apply(&[Operation::Post(grant("g", "alice", "100"))]).await;
+    let hold = |id: &str| hold_of(Origin::Call, id, "8", HOUR_MS);
+    let outcomes = ledger.apply(&[hold("one"), hold("two"), hold("three")]).await;
+    assert!(outcomes[..2].iter().all(|held| matches!(held, Outcome::Held { .. })), "{outcomes:?}");
+    assert_eq!(outcomes[2], Outcome::Refused(Refusal::Unavailable));
+    assert!(ledger.close().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

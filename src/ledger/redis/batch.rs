@@ -15,8 +15,9 @@ use crate::ledger::postgres::NumberedBatch;
 use crate::ledger::record::unescape;
 
 use super::bring::Needs;
-use super::script::{Lines, Scripts};
-use super::shared::{Shared, text};
+use super::question::{Kind, Question};
+use super::script::Scripts;
+use super::shared::Shared;
 
 /// Where an operation is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,22 +64,34 @@ pub(super) enum Asked<'a> {
     Expire(&'a HoldId, bool),
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// The hold that it is about.
+    pub fn hold(self) -> Option<&'a HoldId> {
+        match self {
+            Self::Operation(
+                Operation::Hold(NewHold { id: hold, .. })
+                | Operation::Capture { hold, .. }
+                | Operation::Release { hold, .. }
+                | Operation::Renew { hold, .. },
+            ) => Some(hold),
+            Self::Operation(_) => None,
+            Self::Expire(hold, _) => Some(hold),
+        }
+    }
+
     /// True where it concerns one of these.
     fn names(&self, accounts: &[AccountId], holds: &[HoldId]) -> bool {
-        let (account, hold) = match self {
-            Self::Operation(operation) => match operation {
-                Operation::Hold(NewHold { id, account, .. }) => (Some(account), Some(id)),
-                Operation::Capture { hold, account, .. }
-                | Operation::Release { hold, account, .. } => (account.as_ref(), Some(hold)),
-                Operation::Renew { hold, .. } => (None, Some(hold)),
-                Operation::Balance { account } => (Some(account), None),
-                _ => (None, None),
-            },
-            Self::Expire(hold, _) => (None, Some(*hold)),
+        let account = match self {
+            Self::Operation(
+                Operation::Hold(NewHold { account, .. }) | Operation::Balance { account },
+            ) => Some(account),
+            Self::Operation(
+                Operation::Capture { account, .. } | Operation::Release { account, .. },
+            ) => account.as_ref(),
+            _ => None,
         };
         account.is_some_and(|account| accounts.contains(account))
-            || hold.is_some_and(|hold| holds.contains(hold))
+            || self.hold().is_some_and(|hold| holds.contains(hold))
     }
 
     fn is_hold(&self) -> bool {
@@ -221,30 +234,79 @@ impl Answer {
 pub(super) struct Reply {
     seq: i64,
     durable: i64,
-    /// How many other Redis could take this one's place.
-    replicas: i64,
-    log: String,
+    /// Whether another Redis could take this one's place.
+    has_replica: bool,
+    /// What stands in the stream in front of the operations; empty where nothing changed.
+    head: String,
     answers: Vec<Answer>,
     needs: Needs,
 }
 
 impl Reply {
-    /// Reads it; `None` for what no script of ours answers.
-    pub fn parse(value: Value) -> Option<Self> {
-        type Parts = (i64, i64, i64, String, Vec<i64>, Vec<String>, Vec<String>);
-        let (seq, durable, replicas, log, numbers, needs, ends): Parts = value.convert().ok()?;
-        let mut answers = numbers
-            .chunks_exact(3)
-            .map(|n| Some(Answer { code: Code::of(n[0])?, first: n[1], second: n[2], end: None }))
-            .collect::<Option<Vec<_>>>()?;
+    /// Reads the answer to a question; `None` for what no script of ours answers.
+    pub fn parse(value: Value, question: &Question<'_>) -> Option<Self> {
+        type Usual = (i64, i64, i64, String, Vec<i64>);
+        type Rest = (usize, Vec<i64>, Vec<String>, Vec<String>);
+        let mut parts = value.into_array();
+        let rest = if parts.len() > 5 { parts.split_off(5) } else { Vec::new() };
+        let usual: Usual = Value::Array(parts).convert().ok()?;
+        let (seq, durable, replicas, head, balances) = usual;
+        let rest: Option<Rest> = match rest.is_empty() {
+            true => None,
+            false => Some(Value::Array(rest).convert().ok()?),
+        };
+        let all = (question.len(), Vec::new(), Vec::new(), Vec::new());
+        let (decided, decisions, needs, ends) = rest.unwrap_or(all);
+        let mut answers = answers(question, decided, &balances, &decisions)?;
         for end in ends.chunks_exact(4) {
             let credits = |text: &str| Credits::from_micros(text.parse().ok()?);
             let (captured, released) = (credits(&end[1])?, credits(&end[2])?);
             let end_of = answers.get_mut(end[0].parse::<usize>().ok()?)?;
             end_of.end = Some(HoldEnd { route: unescape(&end[3]), captured, released });
         }
-        Some(Self { seq, durable, replicas, log, answers, needs: Needs::parse(&needs)? })
+        let needs = Needs::parse(&needs)?;
+        Some(Self { seq, durable, has_replica: replicas > 0, head, answers, needs })
     }
+}
+
+/// The answers to those that were decided: what was done as it was asked follows from how the accounts
+/// stood before, and the rest is said.
+fn answers(
+    question: &Question<'_>,
+    decided: usize,
+    balances: &[i64],
+    decisions: &[i64],
+) -> Option<Vec<Answer>> {
+    let mut accounts: Vec<_> = balances.chunks_exact(2).map(|had| (had[0], had[1])).collect();
+    let mut decisions = decisions.chunks_exact(5).peekable();
+    let mut answers = Vec::with_capacity(decided);
+    for (place, kind) in question.kinds.get(..decided)?.iter().enumerate() {
+        let is_this = |said: &&[i64]| usize::try_from(said[0]) == Ok(place);
+        let (code, first, second) = if let Some(said) = decisions.next_if(is_this) {
+            if let Some(account) = usize::try_from(said[4]).ok()?.checked_sub(1) {
+                *accounts.get_mut(account)? = (said[2], said[3]);
+            }
+            (Code::of(said[1])?, said[2], said[3])
+        } else {
+            let (code, terms) = match kind {
+                Kind::Hold(terms) => (Code::Held, terms),
+                Kind::Capture(terms) => (Code::Captured, terms),
+                Kind::Line(_) => return None,
+            };
+            let terms = question.terms.get(*terms)?;
+            let (balance, held) = accounts.get_mut(terms.account)?;
+            let amount = i64::try_from(terms.amount).ok()?;
+            if code == Code::Held {
+                *held = held.checked_add(amount)?;
+            } else {
+                *balance = balance.checked_sub(amount)?;
+                *held = held.checked_sub(amount)?;
+            }
+            (code, *balance, *held)
+        };
+        answers.push(Answer { code, first, second, end: None });
+    }
+    Some(answers)
 }
 
 /// A batch between its first call of Redis and its answers.
@@ -281,26 +343,16 @@ impl<'a> Work<'a> {
         self.waiting.is_empty()
     }
 
-    /// The arguments that ask for what is waiting.
-    pub fn args(&self, shared: &Shared, durable: i64) -> Vec<Value> {
-        let mut lines = Lines::with_room_for(self.waiting.len());
-        for index in &self.waiting {
-            match self.asked[*index] {
-                Asked::Operation(operation) => lines.push(operation),
-                Asked::Expire(hold, in_any_case) => lines.expire(hold, in_any_case),
-            }
-        }
-        let owner = shared.incarnation.to_string();
-        let (durable, cap) = (durable.to_string(), shared.cap.to_string());
-        let mut args: Vec<_> = [owner, durable, cap].iter().map(|arg| text(arg)).collect();
-        args.push(Value::String(lines.finish().into()));
-        args
+    /// What asks for what is waiting.
+    pub fn question(&self, owner: i64) -> Question<'a> {
+        let asked = self.asked;
+        Question::new(self.waiting.iter().map(|index| asked[*index]), owner)
     }
 
     /// Takes the answers, and remembers what must not be lost; what the rest needs.
-    pub fn take(&mut self, reply: Reply, scripts: &Scripts, shared: &Shared) -> Needs {
+    pub fn take(&mut self, reply: Reply, text: &str, scripts: &Scripts, shared: &Shared) -> Needs {
         let epoch = scripts.epoch.number;
-        if reply.replicas > 0 {
+        if reply.has_replica {
             // Once and for all: one that is seen no longer may have been promoted.
             shared.can_fail_over.store(true, Ordering::Relaxed);
         }
@@ -312,8 +364,10 @@ impl<'a> Work<'a> {
         self.seq = self.seq.max(reply.seq);
         let mut ring = shared.ring();
         ring.trim(epoch, reply.durable);
-        if !reply.log.is_empty() {
-            let batch = NumberedBatch { seq: reply.seq, text: reply.log };
+        if !reply.head.is_empty() {
+            // As the script has added it to the stream.
+            let text = format!("{}\n{text}", reply.head);
+            let batch = NumberedBatch { seq: reply.seq, text };
             if shared.durability == Durability::Relaxed {
                 ring.push(epoch, batch.clone());
             }
@@ -374,7 +428,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The route of a hold, out of its record in Redis: `L origin amount account owner route`.
+/// The route of a hold, out of its record in Redis: `deadline amount origin account owner route`.
 pub(super) fn route_of(record: &str) -> Arc<str> {
     record.splitn(6, ' ').nth(5).map_or_else(|| "".into(), unescape)
 }
@@ -385,8 +439,8 @@ mod tests {
 
     #[test]
     fn a_route_of_several_words_is_read_from_a_record() {
-        assert_eq!(&*route_of("L c 5 alice 7 /a b"), "/a b");
-        assert_eq!(&*route_of("L a 5 alice 7 "), "");
+        assert_eq!(&*route_of("99 5 c alice 7 /a b"), "/a b");
+        assert_eq!(&*route_of("99 5 a alice 7 "), "");
         assert_eq!(&*route_of(""), "");
     }
 

@@ -21,9 +21,6 @@ use super::shared::{Shared, text, texts};
 /// A hold that was restored lives at least so long, whatever the clocks have done meanwhile.
 const RESTART_MS: i64 = 60_000;
 
-/// How long Redis remembers what it was told of an id.
-const FATE_KEPT_MS: &str = "120000";
-
 /// What a batch asks for.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
@@ -63,7 +60,7 @@ impl Shared {
             for (id, fate) in needs.holds.iter().zip(self.store.fates(&needs.holds).await?) {
                 match record_of(&fate) {
                     Ok(record) => {
-                        let args = ["fate", &nonce, id.as_str(), &record, FATE_KEPT_MS];
+                        let args = ["fate", &nonce, id.as_str(), &record];
                         self.keep(scripts, texts(args)).await?;
                     }
                     // It comes with its account.
@@ -114,10 +111,10 @@ impl Shared {
 fn record_of(fate: &Fate) -> Result<String, AccountId> {
     Ok(match fate {
         Fate::Live(account) => return Err(account.clone()),
-        Fate::Captured { account, amount } => format!("C c {} {account}", amount.micros()),
+        Fate::Captured { account, amount } => format!("{:016} c {account}", amount.micros()),
         Fate::Ended { account, amount, origin, ending } => {
             let state = if *ending == Ending::Released { 'R' } else { 'E' };
-            format!("{state} {} {} {account}", letter_of(*origin), amount.micros())
+            format!("{state} {} {:016} {account}", letter_of(*origin), amount.micros())
         }
         Fate::Unknown => "N".to_owned(),
     })
@@ -139,7 +136,7 @@ fn account_args(nonce: &str, cold: &ColdAccount) -> Vec<Value> {
         let left_ms = hold.expires_ms.saturating_sub(now_ms).max(RESTART_MS);
         args.extend(texts([
             hold.id.as_str(),
-            &hold.amount.micros().to_string(),
+            &format!("{:016}", hold.amount.micros()),
             letter_of(hold.origin),
             &hold.owner.to_string(),
             &left_ms.to_string(),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fred::types::Value;
 
 use crate::account::AccountId;
@@ -42,39 +43,39 @@ pub(super) struct HotAccount {
 }
 
 impl HotAccount {
-    pub fn parse(value: &str) -> Option<Self> {
-        let mut words = value.split(' ');
-        let mut number = || words.next()?.parse::<i64>().ok();
-        let (balance, held, grant_seq, _seq) = (number()?, number()?, number()?, number()?);
-        let (exists, frozen) = (number()? == 1, number()? == 1);
-        Some(Self { balance, held, grant_seq, exists, frozen })
+    /// Out of what is stored: numbers one behind the other, as `layout.lua` says (`STORED`).
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        const BYTES: usize = 66;
+        if value.len() != BYTES {
+            return None;
+        }
+        let number = |at: usize| value.get(at..at + 8)?.try_into().map(i64::from_le_bytes).ok();
+        let flag = |at: usize| value.get(at).map(|byte| *byte == 1);
+        Some(Self {
+            balance: number(0)?,
+            held: number(8)?,
+            grant_seq: number(16)?,
+            exists: flag(56)?,
+            frozen: flag(57)?,
+        })
     }
 }
 
-/// A hold as Redis has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct HotHold {
-    /// What is held, and of whom, where it is live.
-    live: Option<(i64, String)>,
-    /// Its deadline is watched.
-    is_due: bool,
-}
+/// A live hold as Redis has it: how much, and of whom.
+type HotHold = (i64, String);
 
-impl HotHold {
-    fn parse(record: &str, due: &str) -> Self {
-        let mut words = record.split(' ');
-        let live = (words.next() == Some("L")).then(|| {
-            let amount = words.nth(1)?.parse().ok()?;
-            Some((amount, words.next()?.to_owned()))
-        });
-        Self { live: live.flatten(), is_due: due == "1" }
-    }
+/// Reads a record of the live holds; nothing of what stands among them besides.
+fn live_hold(record: &str) -> Option<HotHold> {
+    let mut words = record.split(' ');
+    let _deadline: i64 = words.next()?.parse().ok()?;
+    let amount = words.next()?.parse().ok()?;
+    Some((amount, words.nth(1)?.to_owned()))
 }
 
 /// What one moment of Redis says.
 struct Picture {
-    accounts: BTreeMap<String, Option<String>>,
-    holds: HashMap<String, HotHold>,
+    accounts: BTreeMap<String, Option<Bytes>>,
+    holds: HashMap<String, Option<HotHold>>,
     batches: Vec<Batch>,
 }
 
@@ -193,20 +194,20 @@ impl Shared {
             return Ok(None);
         }
         let batches: Option<_> = batches.iter().map(|(_, text)| Batch::parse(text)).collect();
-        let values: Vec<Option<String>> = values.convert()?;
-        let records: Vec<(String, String)> = records.convert()?;
+        let values: Vec<Option<Bytes>> = values.convert()?;
+        let records: Vec<String> = records.convert()?;
         Ok(Some(Picture {
             accounts: accounts.iter().cloned().zip(values).collect(),
             holds: holds
                 .iter()
                 .cloned()
-                .zip(records.iter().map(|(record, due)| HotHold::parse(record, due)))
+                .zip(records.iter().map(|record| live_hold(record)))
                 .collect(),
             batches: batches.ok_or_else(unreadable)?,
         }))
     }
 
-    /// The live holds whose deadlines Redis watches, by account.
+    /// The live holds in Redis, by account.
     async fn live_holds(
         &self,
         scripts: &Scripts,
@@ -217,7 +218,7 @@ impl Shared {
             let mut page = page.convert::<Vec<String>>()?.into_iter();
             cursor = page.next().ok_or_else(unreadable)?;
             while let (Some(id), Some(record)) = (page.next(), page.next()) {
-                if let Some((_, account)) = HotHold::parse(&record, "1").live {
+                if let Some((_, account)) = live_hold(&record) {
                     holds.entry(account).or_default().push(id);
                 }
             }
@@ -312,12 +313,12 @@ pub(super) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
 /// In what an account in Redis differs from `stored`, what it must be.
 fn unlike(
     account: &str,
-    value: Option<&str>,
+    value: Option<&[u8]>,
     stored: &StoredAccount,
-    holds: &HashMap<String, HotHold>,
+    holds: &HashMap<String, Option<HotHold>>,
 ) -> Option<Unlike> {
     let sure = |what: String| Some(Unlike { what, is_sure: true });
-    let its_own = |hold: &&HotHold| hold.live.as_ref().is_some_and(|(_, of)| of == account);
+    let its_own = |hold: &&Option<HotHold>| hold.as_ref().is_some_and(|(_, of)| of == account);
     let Some(value) = value else {
         // It has gone cold since it was listed, which it does with nothing held.
         let left = holds.values().filter(its_own).count();
@@ -354,11 +355,8 @@ fn unlike(
     for (id, amount) in &stored.holds {
         // One that is newer than the question was not asked for.
         let Some(hold) = holds.get(id) else { continue };
-        match &hold.live {
-            Some((found, of)) if found == amount && of == account && hold.is_due => {}
-            Some((found, of)) if found == amount && of == account => {
-                words.push(format!("Redis does not watch the deadline of hold {id}"));
-            }
+        match hold {
+            Some((found, of)) if found == amount && of == account => {}
             Some((found, of)) => words.push(format!(
                 "hold {id} is {} of {of} in Redis, {} in Postgres",
                 in_credits(*found),
@@ -379,4 +377,18 @@ fn unlike(
 
 fn unreadable() -> LedgerError {
     LedgerError::Corrupt { what: "a script of Redis gave an answer that cannot be read".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_hold_is_told_from_what_else_stands_there() {
+        let record = "1795412683123 0000000005000000 c alice 7 /a b";
+        assert_eq!(live_hold(record), Some((5_000_000, "alice".to_owned())));
+        assert_eq!(live_hold("1795412683123 T c alice"), None);
+        assert_eq!(live_hold("without a value as long as this one"), None);
+        assert_eq!(live_hold(""), None);
+    }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fred::bytes_utils::Str;
 use fred::clients::{Client, WithOptions};
 use fred::error::{Error, ErrorKind};
@@ -185,8 +186,8 @@ impl Redis {
         Ok(limited(self.side.custom(scan, args)).await?)
     }
 
-    /// The values of keys.
-    pub async fn values(&self, keys: Vec<String>) -> Result<Vec<Option<String>>, LedgerError> {
+    /// What stands under keys.
+    pub async fn values(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, LedgerError> {
         Ok(limited(self.side.mget(keys)).await?)
     }
 
@@ -352,7 +353,7 @@ async fn evaluate(
     script: &Script,
     args: Vec<Value>,
 ) -> Result<Value, Stopped> {
-    let keys = scripts.keys.to_vec();
+    let keys = vec![scripts.keys[0].clone()];
     let sha = Str::from(script.sha.as_str());
     limited(client.evalsha(sha, keys, args)).await.map_err(|error: Error| {
         let said = error.details();

@@ -163,7 +163,7 @@ mod tests {
         for (key, goes) in [
             ("{s00}:6:a:alice", true),
             ("{s00}:7:a:alice", false),
-            ("{s00}:8:exp", false),
+            ("{s00}:8:live", false),
             ("{s00}:meta", false),
             ("{s00}:out", false),
             ("6:a:alice", false),

@@ -1,6 +1,7 @@
 //! The cluster ledger: Redis decides, Postgres remembers. Any number of gateways share it.
 //!
-//! - `decide.lua` decides a batch of operations on holds in one call, and writes it into a stream.
+//! - `decide.lua` decides a batch of operations on holds in one call, and writes it into a stream:
+//!   `question.rs` asks it, `batch.rs` reads the answer.
 //! - `drain.rs` writes the stream into Postgres, and lets Redis hear what Postgres decided: grants and
 //!   everything rare. In `strict` a batch is in Postgres before it is answered; in `relaxed` it is there
 //!   within a quarter of a second, and until then also in the memory of the gateway (`ring.rs`).
@@ -16,6 +17,8 @@ mod connection;
 mod drain;
 mod janitor;
 mod lease;
+mod pack;
+mod question;
 mod reader;
 mod ring;
 mod script;
@@ -25,6 +28,7 @@ mod survey;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fred::types::Value;
 use tokio::task::JoinSet;
 
 use crate::config::Secret;
@@ -33,7 +37,7 @@ use crate::metrics::Metrics;
 use self::batch::{Answer, Asked, Code, Place, Reply, Work, route_of};
 use self::connection::{Redis, Stopped};
 use self::script::Scripts;
-use self::shared::{Sent, Shared, texts};
+use self::shared::{Sent, Shared, text, texts};
 use super::LedgerError;
 use super::backend::{Backend, Expired, IsLive};
 use super::config::LedgerConfig;
@@ -80,6 +84,8 @@ const SWEPT: &str = "500";
 pub struct ClusterLedger {
     shared: Arc<Shared>,
     lists: Store,
+    /// How far the live holds have been looked over for expiry: a cursor of Redis.
+    swept: String,
     /// The lease, the syncer and the janitor. They end with it.
     tasks: JoinSet<()>,
     /// Since when it has been trying to close.
@@ -116,8 +122,8 @@ impl ClusterLedger {
             Err(error) => tracing::error!(%error, "Redis does not answer"),
             Ok(()) => {}
         }
-        let mut ledger =
-            Self { shared, lists, tasks: JoinSet::new(), closing: None, closed: false };
+        let (swept, tasks) = ("0".to_owned(), JoinSet::new());
+        let mut ledger = Self { shared, lists, swept, tasks, closing: None, closed: false };
         ledger.wait_until_open().await;
         if let Some(earlier) = joined.replaced {
             match ledger.shared.release_calls_of(earlier).await {
@@ -206,9 +212,12 @@ impl ClusterLedger {
                 return;
             }
             let durable = self.shared.ring().durable();
-            let args = work.args(&self.shared, durable);
+            let question = work.question(self.shared.incarnation);
+            let packed = question.packed(scripts, durable, self.shared.cap);
+            let stream = question.text();
+            let args = vec![Value::Bytes(packed.into()), text(&stream)];
             let reply = match self.shared.redis.decide(scripts, args).await {
-                Ok(value) => Reply::parse(value),
+                Ok(value) => Reply::parse(value, &question),
                 Err(Stopped::Epoch) => return self.shared.lost(scripts.epoch.number).await,
                 Err(Stopped::Failed(error)) => {
                     tracing::warn!(%error, "Redis does not decide");
@@ -216,7 +225,7 @@ impl ClusterLedger {
                 }
             };
             let Some(reply) = reply else { return work.doubt_the_rest() };
-            let needs = work.take(reply, scripts, &self.shared);
+            let needs = work.take(reply, &stream, scripts, &self.shared);
             if work.is_done() {
                 return;
             }
@@ -283,19 +292,21 @@ impl ClusterLedger {
     }
 
     /// Renews or expires the holds whose time is up.
-    async fn sweep(&self, is_live: &IsLive<'_>) -> Result<Vec<Expired>, LedgerError> {
+    async fn sweep(&mut self, is_live: &IsLive<'_>) -> Result<Vec<Expired>, LedgerError> {
         let Some(scripts) = self.shared.scripts() else { return Ok(Vec::new()) };
         let owner = self.shared.incarnation.to_string();
-        let due = self.shared.keep(&scripts, texts(["due", &owner, GRACE_MS, SWEPT])).await?;
-        let due: Vec<(String, String)> = due.convert()?;
+        let args = texts(["due", &owner, GRACE_MS, SWEPT, &self.swept]);
+        let mut due: Vec<String> = self.shared.keep(&scripts, args).await?.convert()?;
+        let records = due.split_off(due.len().min(1));
+        self.swept = due.pop().unwrap_or_else(|| "0".to_owned());
         let mut renewed = Vec::new();
         let mut expiring: Vec<(HoldId, Arc<str>, bool)> = Vec::new();
-        for (id, record) in due {
-            let Ok(id) = id.parse::<HoldId>() else { continue };
+        for due in records.chunks_exact(2) {
+            let (Ok(id), record) = (due[0].parse::<HoldId>(), &due[1]) else { continue };
             if is_live(&id) {
                 renewed.push(Operation::Renew { hold: id, ttl_ms: CALL_TTL_MS });
             } else {
-                expiring.push((id, route_of(&record), false));
+                expiring.push((id, route_of(record), false));
             }
         }
         let lapsed = std::mem::take(&mut *self.shared.lapsed());

@@ -4,15 +4,13 @@ use std::fmt::Write as _;
 
 use sha1::{Digest as _, Sha1};
 
-use crate::account::AccountId;
-use crate::ledger::operation::{HoldId, NewHold, Operation, Origin};
-use crate::ledger::record::{escape, letter_of};
-
+const LAYOUT: &str = include_str!("layout.lua");
 const DECIDE: &str = include_str!("decide.lua");
+const UNUSUAL: &str = include_str!("unusual.lua");
 const KEEP: &str = include_str!("keep.lua");
 
-/// A hundred years: longer than anybody waits, and short enough to be added to the time of day.
-const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
+/// Where `decide.lua` has room for `unusual.lua`.
+const ROOM: &str = "--@unusual.lua";
 
 /// One life of Redis's data, by number and nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +34,8 @@ pub(super) struct Scripts {
     pub keep: Script,
     /// Stands in front of the keys that live and die with the epoch.
     pub prefix: String,
-    /// `meta`, `out`, and the deadlines.
-    pub keys: [String; 3],
+    /// `meta` and `out`.
+    pub keys: [String; 2],
 }
 
 /// The hash tag of a shard: all its keys share a slot.
@@ -48,10 +46,18 @@ pub(super) fn tag(shard: i32) -> String {
 impl Scripts {
     pub fn new(shard: i32, epoch: Epoch) -> Self {
         let tag = tag(shard);
-        let prefix = format!("{tag}{}:", epoch.number);
-        let name = epoch.name();
+        let number = epoch.number;
+        let prefix = format!("{tag}{number}:");
+        let keys = [format!("{tag}meta"), format!("{tag}out")];
+        let [meta, out] = &keys;
+        let head = format!(
+            "local EPOCH, NUMBER, META, OUT = '{name}', '{number}', '{meta}', '{out}'\n\
+             local LIVE, ENDED_0, ENDED_1 = '{prefix}live', '{prefix}ended:0', '{prefix}ended:1'\n\
+             local ACCOUNT, NONCE, LET_GO, ALIVE = '{prefix}a:', '{prefix}n:', '{prefix}w:', '{prefix}alive'\n",
+            name = epoch.name(),
+        );
         let script = |body: &str| {
-            let text = format!("local EPOCH, P = '{name}', '{prefix}'\n{body}");
+            let text = format!("{head}{LAYOUT}{body}");
             let sha = Sha1::digest(&text).iter().fold(String::new(), |mut hex, byte| {
                 // Writing to a String cannot fail.
                 let _ = write!(hex, "{byte:02x}");
@@ -60,10 +66,10 @@ impl Scripts {
             Script { text, sha }
         };
         Self {
-            decide: script(DECIDE),
+            decide: script(&DECIDE.replace(ROOM, UNUSUAL)),
             keep: script(KEEP),
-            keys: [format!("{tag}meta"), format!("{tag}out"), format!("{prefix}exp")],
             prefix,
+            keys,
             epoch,
         }
     }
@@ -81,104 +87,17 @@ impl Epoch {
     }
 }
 
-/// The lines of a batch.
-#[derive(Debug)]
-pub(super) struct Lines(String);
-
-impl Lines {
-    pub fn with_room_for(operations: usize) -> Self {
-        Self(String::with_capacity(operations.saturating_mul(96)))
-    }
-
-    pub fn finish(self) -> String {
-        self.0
-    }
-
-    pub fn push(&mut self, operation: &Operation) {
-        match operation {
-            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms }) => {
-                let made = if *origin == Origin::Call { made_ms(id) } else { 0 };
-                self.line(
-                    'h',
-                    id,
-                    account.as_str(),
-                    amount.micros(),
-                    *origin,
-                    *ttl_ms,
-                    made,
-                    route,
-                );
-            }
-            Operation::Renew { hold, ttl_ms } => {
-                self.line('n', hold, "-", 0, Origin::Call, *ttl_ms, 0, "");
-            }
-            Operation::Capture { hold, account, amount, route, origin } => {
-                let (kind, account) = named(account.as_ref(), 'c', 'C');
-                self.line(kind, hold, account, amount.micros(), *origin, 0, 0, route);
-            }
-            Operation::Release { hold, account, origin } => {
-                let (kind, account) = named(account.as_ref(), 'r', 'R');
-                self.line(kind, hold, account, 0, *origin, 0, 0, "");
-            }
-            Operation::Balance { account } => {
-                // Writing to a String cannot fail.
-                let _ = writeln!(self.0, "b - {account} 0 c 0 0 ");
-            }
-            // The rest is decided in Postgres.
-            _ => debug_assert!(false, "{operation:?} is not for Redis"),
-        }
-    }
-
-    /// Ends a hold whose time has run out: if it still has, or in any case.
-    pub fn expire(&mut self, id: &HoldId, in_any_case: bool) {
-        let kind = if in_any_case { 'X' } else { 'x' };
-        self.line(kind, id, "-", 0, Origin::Call, 0, 0, "");
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of a line, in order")]
-    fn line(
-        &mut self,
-        kind: char,
-        id: &HoldId,
-        account: &str,
-        amount: u64,
-        origin: Origin,
-        ttl: u64,
-        made: u64,
-        route: &str,
-    ) {
-        let (origin, route, ttl) = (letter_of(origin), escape(route), ttl.min(MAX_TTL_MS));
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.0, "{kind} {id} {account} {amount} {origin} {ttl} {made} {route}");
-    }
-}
-
-fn named(account: Option<&AccountId>, with: char, without: char) -> (char, &str) {
-    account.map_or((without, "-"), |account| (with, account.as_str()))
-}
-
-/// When a call's id was made, in milliseconds since 1970: it is a UUID of version 7. 0 for another.
-fn made_ms(id: &HoldId) -> u64 {
-    let Ok(uuid) = uuid::Uuid::try_parse(id.as_str()) else { return 0 };
-    match uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7) {
-        Some(made) => {
-            let (seconds, nanos) = made.to_unix();
-            seconds.saturating_mul(1000).saturating_add(u64::from(nanos) / 1_000_000)
-        }
-        None => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_calls_id_tells_when_it_was_made() {
-        let now = u64::try_from(crate::ledger::wall_ms()).unwrap();
-        assert!(now.abs_diff(made_ms(&HoldId::for_call())) < 10_000);
-        for other in ["job-7", "67e55044-10b1-426f-9247-bb680e5fe0c8"] {
-            assert_eq!(made_ms(&other.parse().unwrap()), 0);
-        }
+    fn the_scripts_of_two_epochs_differ() {
+        let scripts = |number| Scripts::new(0, Epoch { number, nonce: "n".into() });
+        let (one, two) = (scripts(1), scripts(2));
+        assert_ne!(one.decide.sha, two.decide.sha);
+        assert_ne!(one.keep.sha, two.keep.sha);
+        assert!(one.decide.text.contains(UNUSUAL) && !one.decide.text.contains(ROOM));
+        assert_eq!(two.account_key("alice"), "{s00}:2:a:alice");
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::ledger::backend::Backend as _;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::postgres::{NumberedBatch, Store, StoredAccount, Survey, digest};
@@ -291,7 +293,7 @@ impl Planner {
     fn note(
         &mut self,
         account: String,
-        value: Option<String>,
+        value: Option<Bytes>,
         stored: &BTreeMap<String, StoredAccount>,
         after: &BTreeMap<String, StoredAccount>,
     ) {

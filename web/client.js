@@ -200,7 +200,7 @@ export class Client {
     if (bearer) headers.set('authorization', `Bearer ${bearer}`);
     if (body) headers.set('content-type', 'application/json');
     const init = { method, headers, signal, body: body ? JSON.stringify(body) : undefined };
-    const response = await send(new URL(path, this.base), { ...init, cache: 'no-store', credentials: bearer ? 'omit' : 'same-origin' })
+    const response = await send(new URL(path, this.base), { ...init, cache: 'no-store' })
       .catch((cause) => Promise.reject(new FareboxError(0, { code: 'NETWORK', detail: String(cause) })));
     if (response.ok) return response;
     throw new FareboxError(response.status, await response.json().catch(() => ({})));

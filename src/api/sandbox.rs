@@ -30,7 +30,7 @@ pub(super) async fn show(
     let catalogue = shop.catalogue.load();
     let pack = catalogue.packs.iter().find(|pack| *pack.id == *page.sale.pack);
     let name = pack.map_or(&*page.sale.pack, PackConfig::name);
-    Ok((HEADERS, Html(render(&page, name))).into_response())
+    Ok((HEADERS, Html(render(&page, name, &shop.topup_url))).into_response())
 }
 
 pub(super) async fn pay(
@@ -54,7 +54,8 @@ async fn end(shop: &Shop, session: &str, paid: bool) -> Result<Redirect, Problem
         tracing::error!(%error, "the sandbox's event was not taken in");
         Problem::ledger_unavailable()
     })?;
-    Ok(Redirect::to(&format!("../{session}")))
+    // Where Stripe would send the buyer: the demo's success and cancel addresses.
+    Ok(Redirect::to(&shop.topup_url))
 }
 
 async fn find<'a>(shop: &'a Shop, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {
@@ -69,7 +70,7 @@ async fn find<'a>(shop: &'a Shop, session: &str) -> Result<(&'a Sales, SandboxPa
     Ok((sales, page.ok_or_else(unknown)?))
 }
 
-fn render(page: &SandboxPage, name: &str) -> String {
+fn render(page: &SandboxPage, name: &str, account_page: &str) -> String {
     let SandboxPage { sale, progress } = page;
     let (pack, account) = (escape(name), escape(sale.account.as_str()));
     let (credits, price) = (sale.credits, escape(&shown(&sale.price)));
@@ -89,14 +90,15 @@ fn render(page: &SandboxPage, name: &str) -> String {
          <meta name=viewport content=\"width=device-width\"><title>Sandbox checkout</title>\
          <style>{STYLE}</style><main><p class=note>Sandbox: no money moves.</p>\
          <h1>{pack}</h1><p>{credits} credits for {account}</p><p class=price>{price}</p>\
-         {state}</main></html>"
+         {state}<p><a href=\"{back}\">Back to the account</a></p></main></html>",
+        back = escape(account_page),
     )
 }
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;background:#f4f4f2;color:#222}\
     main{max-width:22rem;margin:12vh auto;background:#fff;padding:2rem;border-radius:12px}\
     h1{margin:0}.price{font-size:2rem;margin:.5rem 0 1.5rem}.note{color:#8a5a00;margin-top:0}\
-    button{width:100%;padding:.8rem;border:0;border-radius:8px;background:#222;color:#fff;\
+    a{color:inherit}button{width:100%;padding:.8rem;border:0;border-radius:8px;background:#222;color:#fff;\
     font:inherit;cursor:pointer}.quiet{background:none;color:#555;margin-top:.5rem}";
 
 /// `79.00 EUR`; as it is stored where the currency is not known.
@@ -135,8 +137,11 @@ mod tests {
             credits: "500".parse().unwrap(),
             price: Money { amount: 7900, currency: "eur".into() },
         };
-        let page =
-            render(&SandboxPage { sale, progress: Progress::Open }, "<script>alert(2)</script>");
+        let page = render(
+            &SandboxPage { sale, progress: Progress::Open },
+            "<script>alert(2)</script>",
+            "/a",
+        );
         assert!(!page.contains("<script>") && !page.contains("<b>alice"), "{page}");
         assert!(page.contains("Pay 79.00 EUR"), "{page}");
     }

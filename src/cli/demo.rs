@@ -45,13 +45,24 @@ impl Demo {
         let socket = TcpListener::bind("127.0.0.1:0").await.map_err(no_upstream)?;
         let upstream = socket.local_addr().map_err(no_upstream)?;
         let serving = tokio::spawn(demo::serve_upstream(socket));
-        let token = Secret::new(format!("demo-{}", uuid::Uuid::new_v4().simple()));
-        let config = demo::config(self.listen, self.admin, upstream, folder, &token, stripe_key())?;
+        let token = Secret::new(format!("demo-{}", random()));
+        let jwt_secret = Secret::new(random() + &random());
+        let config = demo::config(
+            self.listen,
+            self.admin,
+            upstream,
+            folder,
+            &token,
+            &jwt_secret,
+            stripe_key(),
+        )?;
         let gateway = Gateway::start(&config).await?;
         let account = demo::fund(gateway.ledger()).await;
         let account = account.map_err(|refusal| CliError::Failed(refusal.to_string()))?;
         gateway.add_key(account.record.clone());
-        print(gateway.addresses(), &account, &token);
+        let link = demo::sign_in(&account.account, &jwt_secret);
+        let link = link.map_err(|error| CliError::Failed(error.to_string()))?;
+        print(gateway.addresses(), &account, &token, &link);
         // A demo has no file to take up again.
         while let Asked::Reload = signals.next().await {}
         gateway.stop().await;
@@ -74,15 +85,19 @@ fn no_upstream(error: std::io::Error) -> CliError {
     CliError::Failed(format!("the demo upstream: {error}"))
 }
 
+fn random() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
 /// Only looked at: the demo never speaks to Stripe.
 fn stripe_key() -> Option<Secret> {
     process_env("STRIPE_SECRET_KEY").filter(|key| !key.is_empty()).map(Secret::new)
 }
 
-fn print(addresses: Addresses, account: &DemoAccount, token: &Secret) {
+fn print(addresses: Addresses, account: &DemoAccount, token: &Secret, link: &Secret) {
     let Addresses { public, admin, .. } = addresses;
     let (key, id, funds) = (account.key.expose(), &account.account, account.funds);
-    let token = token.expose();
+    let (token, link) = (token.expose(), link.expose());
     println!(
         r#"Farebox demo: everything runs in this process, and is gone when it stops (Ctrl-C).
 
@@ -90,6 +105,14 @@ fn print(addresses: Addresses, account: &DemoAccount, token: &Secret) {
   admin listener: http://{admin}
   account: {id}, with {funds} credits
   api key: {key}
+
+Open these in a browser:
+
+  # The account page, signed in: balance, packs, usage, keys.
+  http://{public}/credits/account#token={link}
+
+  # The operator's page; its token is {token}
+  http://{admin}/admin/ui
 
 Paste these into another terminal:
 

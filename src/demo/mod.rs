@@ -6,6 +6,8 @@ mod upstream;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+
 use crate::account::AccountId;
 use crate::config::{self, Config, Mistakes, Secret, Sections};
 use crate::credits::Credits;
@@ -26,8 +28,12 @@ const FUNDS: Credits = match Credits::from_whole(50) {
     None => Credits::ZERO,
 };
 
-/// The demo's config, with its upstream at `upstream` and its ledger in `folder`. Packs are sold
-/// on a page of its own, which refuses to start where `stripe_key` is a live one.
+/// How long the link to the account page is good for: half a day.
+const LINK_SECS: i64 = 12 * 3600;
+
+/// The demo's config, with its upstream at `upstream` and its ledger in `folder`; `token` is the
+/// operator's, and the app's tokens are signed with `jwt_secret`. Packs are sold on a page of its
+/// own, which refuses to start where `stripe_key` is a live one.
 ///
 /// # Errors
 /// Only if the embedded file has a mistake, which a test rules out.
@@ -37,6 +43,7 @@ pub fn config(
     upstream: SocketAddr,
     folder: &Path,
     token: &Secret,
+    jwt_secret: &Secret,
     stripe_key: Option<Secret>,
 ) -> Result<Config, Mistakes> {
     let env = |name: &str| match name {
@@ -44,10 +51,25 @@ pub fn config(
         "ADMIN" => Some(admin.to_string()),
         "UPSTREAM" => Some(upstream.to_string()),
         "ADMIN_TOKEN" => Some(token.expose().to_owned()),
+        "JWT_SECRET" => Some(jwt_secret.expose().to_owned()),
         _ => None,
     };
     let config = config::parse(CONFIG, &folder.join("demo.toml"), Sections::ALL, &env)?;
     Ok(Config { stripe: Some(StripeConfig::sandbox(stripe_key)), ..config })
+}
+
+/// A token of `account`, as the app would sign it when somebody has signed in there.
+///
+/// # Errors
+/// Where the secret cannot sign.
+pub fn sign_in(
+    account: &AccountId,
+    jwt_secret: &Secret,
+) -> Result<Secret, jsonwebtoken::errors::Error> {
+    let expires = (wall_ms() / 1000).saturating_add(LINK_SECS);
+    let claims = serde_json::json!({ "sub": account, "exp": expires });
+    let key = EncodingKey::from_secret(jwt_secret.expose().as_bytes());
+    encode(&Header::new(Algorithm::HS256), &claims, &key).map(Secret::new)
 }
 
 /// The demo's account, with its credits and a key.
@@ -102,8 +124,10 @@ mod tests {
     fn the_demo_s_config_has_no_mistake() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let token = Secret::new("sixteen-bytes-or-more");
+        let secret = Secret::new("thirty-two-bytes-or-more-of-a-secret");
+        let upstream = address(3000);
         let config =
-            config(address(8080), address(9090), address(3000), Path::new(""), &token, None);
+            config(address(8080), address(9090), upstream, Path::new(""), &token, &secret, None);
         if let Err(mistakes) = config {
             panic!("{mistakes}");
         }

@@ -93,6 +93,10 @@ async fn a_newcomer_buys_a_pack_in_the_demo_s_own_checkout() {
     };
     let paid = pay().await;
     assert!(paid.status.as_u16() < 400, "{} {}", paid.status, paid.text);
+    assert!(
+        paid.header("content-security-policy").contains("script-src 'self'"),
+        "the account page"
+    );
     let risen = eventually(async || balance(&demo, &key).await == before + 500.0);
     assert!(risen.await, "{}", demo.stderr());
     // Pressed twice, and gone back to: one purchase.

@@ -11,6 +11,21 @@ fn paste(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The links lead to the pages, and the token in the first of them signs its reader in.
+fn the_screens_open(said: &str, admin: &str) {
+    let link = said.split_whitespace().find(|word| word.contains("/credits/account#token="));
+    let (page, token) = link.unwrap().split_once("#token=").unwrap();
+    assert!(paste(&format!("curl -sf {page}")).contains("<html"));
+    let session = page.replace("/account", "/session");
+    let sign_in = format!(
+        "curl -sf -X POST {session} -H 'sec-fetch-site: same-origin' -H 'authorization: Bearer {token}'"
+    );
+    let session: serde_json::Value = serde_json::from_str(&paste(&sign_in)).unwrap();
+    assert_eq!((&session["account"], &session["may_manage_keys"]), (&"demo".into(), &true.into()));
+    assert!(said.contains(&format!("http://{admin}/admin/ui")), "{said}");
+    assert!(paste(&format!("curl -sf http://{admin}/admin/ui")).contains("<html"));
+}
+
 #[test]
 fn the_demo_s_lines_work_when_pasted() {
     let folder = tempfile::tempdir().unwrap();
@@ -35,6 +50,8 @@ fn the_demo_s_lines_work_when_pasted() {
         let found = lines.iter().position(|line| line.contains(needle));
         &answers[found.unwrap_or_else(|| panic!("no line with {needle}: {said}"))]
     };
+
+    the_screens_open(&said, &admin);
 
     let paid = answer("chat/completions").to_lowercase();
     for header in ["http/1.1 200", "x-credits-cost: 5", "x-credits-remaining: 45", "x-request-id:"]

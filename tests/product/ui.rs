@@ -103,7 +103,7 @@ async fn apps_of_any_origin_load_the_modules_and_nothing_else() {
         for (file, media_type) in [
             ("farebox.js", "text/javascript; charset=utf-8"),
             ("react.js", "text/javascript; charset=utf-8"),
-            ("account.css", "text/css; charset=utf-8"),
+            ("page.css", "text/css; charset=utf-8"),
             ("farebox.d.ts", "text/plain; charset=utf-8"),
         ] {
             let request = gateway.client.get(gateway.url(&format!("/credits/ui/{file}")));

@@ -5,7 +5,7 @@ import './farebox.js';
 import { chart } from './chart.js';
 import { client } from './client.js';
 import { bones, failure, h } from './dom.js';
-import { scale, sum, unscale, when } from './format.js';
+import { sum, when } from './format.js';
 import { words } from './i18n.js';
 import { forgetKey, keysCard } from './keys.js';
 import { ask, card, head, lang, main, say, signInCard } from './page.js';
@@ -23,6 +23,7 @@ Object.assign(words, {
   paidDone: [{ one: 'Thank you: {n} credit was added.', other: 'Thank you: {n} credits were added.' }, { one: 'Merci : {n} crédit a été ajouté.', many: 'Merci : {n} de crédits ont été ajoutés.', other: 'Merci : {n} crédits ont été ajoutés.' }],
   paidSlow: ['The payment is not confirmed yet. The credits show up here once it is.', 'Le paiement n’est pas encore confirmé. Les crédits apparaîtront ici ensuite.'],
   usage: ['Use by day', 'Utilisation par jour'],
+  partly: ['Too many calls: the oldest are not counted in.', 'Trop d’appels : les plus anciens ne sont pas comptés.'],
   usageDays: ['Credits used in 30 days', 'Crédits utilisés en 30 jours'],
 });
 
@@ -35,7 +36,7 @@ const RECENT_MS = 600_000;
 const store = client();
 const banner = h('div', { role: 'status' });
 const usage = h('div', {}, bones(lang(), 4));
-/** What POST /session answered, if this page asked. @type {{ may_manage_keys: boolean } | null} */
+/** Who is signed in by what. @type {{ may_manage_keys: boolean } | null} */
 let session = null;
 /** @type {any} */
 let wrong = null;
@@ -51,40 +52,41 @@ async function signIn(token, linked = false) {
       if (!(await ask(say('switchTo'), h('span', { class: 'told' }, say('switchText', names)), say('switchYes'), say('switchNo')))) return;
     }
   }
-  session = await store.request('session', { method: 'POST', token });
+  await store.request('session', { method: 'POST', token });
   forgetKey();
   store.restart();
 }
 
 async function signOut() {
   await store.request('session', { method: 'DELETE' }).catch(() => {});
-  session = null;
   forgetKey();
   store.restart();
 }
+
+/** Says it above everything else; again where the language changes. */
+function notice(key, values = {}) {
+  renotice = () => banner.replaceChildren(h('p', { class: 'note' }, say(key, values)));
+  renotice();
+}
+let renotice = () => {};
 
 /** Waits for what was paid to arrive. */
 async function awaitPurchase() {
   const { purchase } = store;
   const end = Date.now() + PATIENCE_MS;
-  let left = false;
-  banner.replaceChildren(h('p', { class: 'note' }, say('paid')));
-  for (; Date.now() < end && !left; await new Promise((done) => setTimeout(done, 1500))) {
-    const { balance } = await store.refresh();
-    if (!balance) continue;
-    let more = 0n;
-    if (purchase?.account === balance.account) {
-      more = scale(balance.balance, 6) - scale(purchase.balance, 6);
-    } else {
-      const { transactions } = await store.request('transactions?limit=10').catch(() => ({ transactions: [] }));
-      const grant = transactions.find(({ kind, created_at }) => kind === 'grant' && Date.now() - Date.parse(created_at) < RECENT_MS);
-      more = scale(grant?.amount ?? 0, 6);
-    }
-    if (more <= 0n) continue;
-    left = true;
-    banner.replaceChildren(h('p', { class: 'note' }, say('paidDone', { n: unscale(more, 6) })));
+  let came = false;
+  notice('paid');
+  for (; Date.now() < end && !came; await new Promise((done) => setTimeout(done, 1500))) {
+    const { transactions } = await store.request('transactions?limit=50').catch(() => ({ transactions: [] }));
+    // Paid in another tab or browser: whatever was paid just now.
+    const recent = ({ id, created_at }) => id.startsWith('stripe:') && Date.now() - Date.parse(created_at) < RECENT_MS;
+    const paid = transactions.find(purchase ? ({ id }) => id === `stripe:${purchase.session_id}` : recent);
+    if (!paid) continue;
+    came = true;
+    store.refresh();
+    notice('paidDone', { n: paid.amount });
   }
-  if (!left) banner.replaceChildren(h('p', { class: 'note' }, say('paidSlow')));
+  if (!came) notice('paidSlow');
   store.purchase = null;
   history.replaceState(null, '', location.pathname);
 }
@@ -92,7 +94,7 @@ async function awaitPurchase() {
 /** Use by day and route: the routes that took most, the rest as one. */
 async function count() {
   try {
-    const { usage: lines } = await store.request(`usage?days=${DAYS}`, { lang: lang() });
+    const { usage: lines, complete } = await store.request(`usage?days=${DAYS}`, { lang: lang() });
     const routes = Map.groupBy(lines, ({ route }) => route ?? '');
     const total = (of) => Number(sum(of.map(({ credits }) => credits)));
     const names = [...routes.keys()].sort((a, b) => total(routes.get(b)) - total(routes.get(a)));
@@ -107,7 +109,7 @@ async function count() {
       return { label: when(lang(), day, { day: 'numeric', month: 'short', timeZone: 'UTC' }), values };
     });
     const series = rest ? [...shown, say('others')] : shown;
-    usage.replaceChildren(chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }));
+    usage.replaceChildren(chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }), complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
   } catch (error) {
     usage.replaceChildren(failure(lang(), error, count));
   }
@@ -116,6 +118,7 @@ async function count() {
 function draw() {
   const { status, balance } = store.state;
   const out = status === 'signed-out';
+  counted = String(balance?.balance);
   if (out) {
     main.replaceChildren(head(say('account'), draw, false), signInCard(say('signInText'), say('secret'), signIn, wrong));
   } else {
@@ -125,15 +128,18 @@ function draw() {
       h('div', { class: 'columns main' },
         h('div', { class: 'stack' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
         keysCard(store, session?.may_manage_keys ?? true)));
+    renotice();
     count();
   }
 }
 
 /** @param {import('./farebox.d.ts').State} state */
-function look({ status, balance }) {
+async function look({ status, balance }) {
   const now = status === 'signed-out' ? status : `in ${balance?.account ?? ''}`;
   if (status !== 'loading' && now !== view) {
     view = now;
+    session = balance && (await store.request('session').catch(() => null));
+    if (view !== now) return;
     draw();
     if (balance && new URLSearchParams(location.search).has('paid')) awaitPurchase();
   }
@@ -144,11 +150,11 @@ function look({ status, balance }) {
   }
 }
 
+main.replaceChildren(head(say('account'), draw, false), h('section', { class: 'card' }, bones(lang(), 6)));
 const token = new URLSearchParams(location.hash.slice(1)).get('token');
 if (token) {
   // Out of the address before anything else: it is a secret.
   history.replaceState(null, '', location.pathname + location.search);
   await signIn(token, true).catch((error) => (wrong = error));
 }
-main.replaceChildren(head(say('account'), draw, false), h('section', { class: 'card' }, bones(lang(), 6)));
 store.subscribe(look);

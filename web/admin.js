@@ -94,7 +94,7 @@ const randomId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte
 const number = (value) => credits(lang(), value);
 const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account)}` }, told(account));
 
-const moment = (at) => h('span', { class: 'when' }, when(lang(), at, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }));
+const moment = (at) => at && h('span', { class: 'when' }, when(lang(), at, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }));
 
 /** @type {Column[]} */
 const ENTRY = [
@@ -120,10 +120,10 @@ const views = {
         stat('stuck', h('span', { class: holds.stuck > 0 && 'failure' }, number(holds.stuck)))),
       h('div', { class: 'columns' }, ['calls', 'captured', 'granted', 'purchases'].map(bars)),
       card(say('margins'), table(say('margins'), routes, [
-        ['route', ({ route, methods }) => [told(route), h('small', {}, [methods].flat().join(', '))]],
+        ['route', ({ route, methods }) => [told(route), h('small', {}, methods)]],
         ['calls', ({ calls }) => number(calls), true],
         ['captured', ({ captured }) => number(captured), true],
-        ['price', ({ price }) => price, true],
+        ['price', ({ price }) => price ?? '–', true],
         ['cost', ({ cost }) => cost ?? '–', true],
         ['margin', ({ margin }) => margin ?? '–', true],
       ])),
@@ -182,7 +182,6 @@ const views = {
 async function detail(account) {
   const path = `accounts/${encodeURIComponent(account)}`;
   const { balance, held, available, frozen } = await get(path);
-  const done = h('div', { role: 'status', class: 'done' });
   const post = (what, label) => {
     // The same id until it has succeeded: sent twice, it counts once.
     let id = randomId();
@@ -196,14 +195,16 @@ async function detail(account) {
       const { balance_after } = await get(`${path}/${what}`, { credits: credits.value, id, reason: reason.value });
       id = randomId();
       await draw();
-      document.querySelector('[role=status].done')?.append(h('p', { class: 'note' }, say('posted', { n: balance_after })));
+      const done = /** @type {HTMLElement | null} */ (main.querySelector('.done'));
+      done?.append(h('p', { class: 'note' }, say('posted', { n: balance_after })));
+      done?.focus();
     });
   };
   return [
     h('p', {}, h('a', { href: '#accounts' }, `← ${say('accounts')}`)),
     h('section', { class: 'card stack' }, h('h2', {}, told(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))),
       h('dl', { class: 'row' }, [['balance', balance], ['reserved', held], ['free', available]].map(([key, value]) =>
-        h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))), done),
+        h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))), h('div', { role: 'status', class: 'done', tabindex: -1 })),
     h('div', { class: 'columns' }, card(say('give'), post('grants', say('credits'))), card(say('correct'), post('adjustments', say('amountAny')))),
     card(say('history'), await paged(`${path}/transactions?`, 'transactions', (rows) => table(say('history'), rows, ENTRY))),
   ];
@@ -228,8 +229,11 @@ async function draw() {
   if (!sessionStorage.getItem(TOKEN)) return door();
   const nav = h('nav', { class: 'row', 'aria-label': say('admin') }, Object.keys(views).map((key) =>
     h('a', { href: `#${key}`, 'aria-current': key === name && 'page' }, say(key))));
+  const here = main.contains(document.activeElement);
   const body = h('div', { class: 'stack body', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
   main.replaceChildren(head(say('admin'), draw, signOut), h('div', { class: 'row' }, nav, h('button', { class: 'quiet small', type: 'button', onclick: draw }, say('refresh'))), body);
+  // What had the focus is gone: keyboards and screen readers go on from the view's name.
+  if (here) /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'))?.focus();
   try {
     const shown = await (views[name] ?? views.overview)(decodeURIComponent(account), decodeURIComponent(search));
     if (mine === turn) body.replaceChildren(...shown);

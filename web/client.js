@@ -133,11 +133,11 @@ export class Client {
   /** Starts a purchase. @param {string} pack @param {string} [lang] */
   async buy(pack, lang) {
     const checkout = await this.request('buy', { method: 'POST', body: { pack }, lang });
-    this.purchase = this.state.balance && { ...this.state.balance, at: Date.now() };
+    this.purchase = { ...checkout, at: Date.now() };
     return checkout;
   }
 
-  /** What this tab had when it went off to pay, for half an hour. */
+  /** The checkout that this tab went off to, for half an hour. */
   get purchase() {
     try {
       const kept = JSON.parse(sessionStorage.getItem(`farebox ${this.base}`) ?? 'null');

@@ -29,7 +29,7 @@ let fresh = null;
 /** @param {import('./client.js').Client} store @param {boolean} mayManage */
 export function keysCard(store, mayManage) {
   const once = h('div', { role: 'status' });
-  const list = h('div', {}, bones(lang(), 2));
+  const list = h('div', { tabindex: -1 }, bones(lang(), 2));
 
   async function show() {
     once.replaceChildren(...(fresh ? [shown(fresh.key)] : []));
@@ -57,7 +57,7 @@ export function keysCard(store, mayManage) {
     const revoke = async () => {
       if (!(await ask(say('revokeSure'), [h('b', {}, told(name || hint || id)), h('br'), say('revokeText')], say('revoke')))) return;
       await store.request(`keys/${encodeURIComponent(id)}`, { method: 'DELETE', lang: lang() })
-        .then(show, (error) => list.prepend(failure(lang(), error)));
+        .then(() => (show(), list.focus()), (error) => list.prepend(failure(lang(), error)));
     };
     return h('li', { class: 'row' }, h('div', { class: 'grow' }, h('b', {}, told(name || id)),
       h('div', { class: 'muted small' }, say('made', { at: when(lang(), created_at, { dateStyle: 'medium' }) }), hint && ` · ${hint}`)),

@@ -59,8 +59,9 @@ export class FareboxUpsell extends FareboxElement {
 
   /** @param {import('./farebox.d.ts').Problem | null} [problem] of a 402 */
   show(problem = null) {
-    if (!this.isConnected || this.open || !this.fire('open', { problem })) return;
+    if (!this.isConnected || (this.open ? !problem : !this.fire('open', { problem }))) return;
     this.#problem = problem;
+    if (this.open) return this.render();
     this.#packs.replaceChildren(h('farebox-packs', {
       base: this.getAttribute('base'), exportparts: 'list, pack, best, badge, name, credits, price, per-credit, buy, error, retry',
     }));
@@ -96,7 +97,7 @@ export class FareboxUpsell extends FareboxElement {
   /** Once a visit is enough, whatever pages it goes through. */
   #watch() {
     const { balance } = this.client?.state ?? {};
-    if (!balance || balance.low === this.#low) return;
+    if (!balance || balance.low === this.#low || this.hasAttribute('manual')) return;
     this.#low = balance.low;
     const key = `farebox low ${this.client?.base}`;
     try {
@@ -105,7 +106,7 @@ export class FareboxUpsell extends FareboxElement {
     } catch {
       // Without storage: once a page.
     }
-    if (balance.low && !this.hasAttribute('manual')) this.show();
+    if (balance.low) this.show();
   }
 }
 

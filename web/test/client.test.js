@@ -147,10 +147,10 @@ test('tabs of one account tell each other', async (t) => {
 });
 
 test('a purchase is remembered for its way to the checkout and back', async (t) => {
-  const { store } = await gateway(t, { balance: json(balance(90)), buy: json({ checkout_url: 'https://pay.test/' }) });
+  const { store } = await gateway(t, { balance: json(balance(90)), buy: json({ checkout_url: 'https://pay.test/', session_id: 'cs_1' }) });
   await store.refresh();
   await store.buy('pack-500');
-  assert.equal(store.purchase.balance, 90);
+  assert.equal(store.purchase.session_id, 'cs_1');
   store.purchase = null;
   assert.equal(store.purchase, null);
 });

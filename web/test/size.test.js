@@ -1,0 +1,27 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import test from 'node:test';
+import { gzipSync } from 'node:zlib';
+
+/** A module and all that it imports. */
+async function modules(name, found = new Map()) {
+  if (found.has(name)) return found;
+  const source = await readFile(new URL(`../${name}`, import.meta.url));
+  found.set(name, gzipSync(source, { level: 9 }).length);
+  for (const [, other] of String(source).matchAll(/from '\.\/(.+\.js)'/g)) await modules(other, found);
+  return found;
+}
+
+test('what an app loads for the widgets is under 20 kB compressed', async () => {
+  const sizes = await modules('farebox.js');
+  const total = [...sizes.values()].reduce((a, b) => a + b);
+  assert.ok(sizes.size > 5 && total < 20_000, `${total} bytes: ${[...sizes].map(String).join(' ')}`);
+});
+
+test('no file writes markup or loads from elsewhere', async () => {
+  for (const name of [...(await modules('farebox.js')).keys(), 'account.js', 'admin.js', 'chart.js', 'keys.js', 'page.js', 'react.js', 'account.html', 'admin.html', 'page.css']) {
+    const source = await readFile(new URL(`../${name}`, import.meta.url), 'utf8');
+    assert.doesNotMatch(source, /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser| style="|onclick="|@import/, name);
+    assert.doesNotMatch(source.replace('http://www.w3.org/2000/svg', ''), /https?:\/\//, name);
+  }
+});

@@ -168,9 +168,11 @@ impl Stream {
                         return None;
                     }
                 }
-                changed = self.balances.changed() => changed.ok()?,
+                changed = self.balances.changed() => {
+                    changed.ok()?;
+                    self.next = *self.balances.borrow_and_update();
+                }
             }
-            self.next = (*self.balances.borrow_and_update()).or(self.next);
         }
         self.told = self.next;
         let body = BalanceBody::of(&self.shop, self.account.clone(), self.told.unwrap_or_default());

@@ -55,7 +55,8 @@ async fn end(shop: &Shop, session: &str, paid: bool) -> Result<Redirect, Problem
         Problem::ledger_unavailable()
     })?;
     // Where Stripe would send the buyer: the demo's success and cancel addresses.
-    Ok(Redirect::to(&shop.topup_url))
+    let thanks = if paid { "?paid=1" } else { "" };
+    Ok(Redirect::to(&format!("{}{thanks}", shop.topup_url)))
 }
 
 async fn find<'a>(shop: &'a Shop, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {

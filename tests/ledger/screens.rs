@@ -1,7 +1,7 @@
 //! What the screens read of the past.
 
 use farebox::credits::{Credits, SignedCredits};
-use farebox::ledger::{CallId, EntryKind, Movement, Operation, Origin, Outcome};
+use farebox::ledger::{CallId, EntryKind, Movement, Operation, Origin, Outcome, Usage};
 
 use crate::house::{
     House, Running, account, api_capture, api_hold, credits, eventually, grant, on_every_ledger,
@@ -10,6 +10,7 @@ use crate::payments::{nth, paid, take};
 
 on_every_ledger!("current_thread":
     usage_is_what_was_captured_by_day_and_route,
+    usage_looks_at_the_newest_lines_and_says_where_these_are_not_all,
     the_newest_entries_of_all_accounts_come_first,
     live_holds_tell_their_age_where_their_ids_do,
     activity_adds_up_what_moved_and_what_was_paid,
@@ -62,6 +63,28 @@ async fn usage_is_what_was_captured_by_day_and_route(house: House) {
         let used = ledger.read().usage(&account(who), since_ms).await.unwrap();
         assert!(used.days.is_empty() && used.is_whole, "{who}: {used:?}");
     }
+    ledger.stop().await;
+}
+
+async fn usage_looks_at_the_newest_lines_and_says_where_these_are_not_all(house: House) {
+    let ledger = house.open_with("1").await;
+    let now = now_ms();
+    // One line a second for three days, all of them captures of one credit.
+    house
+        .execute(&format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 259200) \
+             INSERT INTO entries SELECT 'busy', n, 'capture:' || n, 'capture', -1000000, 0, '/a', \
+             NULL, {now} - (259200 - n) * 1000 FROM n"
+        ))
+        .await
+        .unwrap();
+    let usage = async |since_ms| ledger.read().usage(&account("busy"), since_ms).await.unwrap();
+    let calls = |used: &Usage| used.days.iter().map(|line| line.calls).sum::<u64>();
+    let all = usage(0).await;
+    assert_eq!((all.is_whole, calls(&all)), (false, 250_000));
+    let day = usage(now - DAY_MS).await;
+    assert_eq!((day.is_whole, calls(&day)), (true, 86_401));
+    assert_eq!(day.days[0].credits.to_string(), day.days[0].calls.to_string());
     ledger.stop().await;
 }
 

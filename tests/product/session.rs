@@ -5,7 +5,10 @@ use http::Method;
 use serde_json::json;
 
 use crate::http::{Answer, admin, get};
-use crate::support::{ADMIN_TOKEN, JWT_SECRET, TestGateway, Upstream, config_text, token};
+use crate::support::h2::{TLS, http2, write_certificate};
+use crate::support::{
+    ADMIN_TOKEN, JWT_SECRET, TestGateway, Upstream, config_text, config_with, token,
+};
 
 const PACKS: &str = "[[packs]]\nid = \"p\"\ncredits = 100\nprice = \"19.00 EUR\"\n";
 
@@ -273,6 +276,26 @@ async fn on_priced_routes_the_cookie_counts_for_nothing_and_goes_no_further() {
     let answer =
         Answer::of(request.header("cookie", format!("farebox_session={ADMIN_TOKEN}"))).await;
     answer.problem(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn over_http_2_the_page_is_known_by_its_origin_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = write_certificate(folder.path());
+    let upstream = Upstream::canned().await;
+    let text = config_with(upstream.address, TLS, "", "");
+    let gateway = TestGateway::start_in(folder, &text).await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    for (origin, status) in [("https://shop.test", 200), ("https://evil.test", 403)] {
+        let request = http::Request::post("https://shop.test/credits/session")
+            .header("authorization", format!("Bearer {}", token("alice")))
+            .header("origin", origin);
+        let (answer, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), status, "{origin}");
+        let cookie = answer.headers().get("set-cookie").map(|cookie| cookie.to_str().unwrap());
+        assert_eq!(cookie.is_some_and(|cookie| cookie.ends_with("; Secure")), status == 200);
+    }
 }
 
 #[tokio::test]

@@ -104,6 +104,7 @@ async fn apps_of_any_origin_load_the_modules_and_nothing_else() {
             ("farebox.js", "text/javascript; charset=utf-8"),
             ("react.js", "text/javascript; charset=utf-8"),
             ("page.css", "text/css; charset=utf-8"),
+            ("package.json", "application/json"),
             ("farebox.d.ts", "text/plain; charset=utf-8"),
         ] {
             let request = gateway.client.get(gateway.url(&format!("/credits/ui/{file}")));
@@ -119,7 +120,7 @@ async fn apps_of_any_origin_load_the_modules_and_nothing_else() {
             let answer = Answer::of(request.header("origin", "https://elsewhere.example")).await;
             assert_eq!(answer.header("access-control-allow-origin"), "", "{path}");
         }
-        for path in ["account.html", "nothing.js", "..%2faccount.js", "package.json", ""] {
+        for path in ["account.html", "nothing.js", "..%2faccount.js", "README.md", "test", ""] {
             let answer = load(&gateway, gateway.url(&format!("/credits/ui/{path}"))).await;
             assert!([400, 404].contains(&answer.status.as_u16()), "{path}: {}", answer.status);
         }

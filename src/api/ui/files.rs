@@ -27,6 +27,7 @@ const WEB: &[(&str, &[u8])] = web![
     "history.js",
     "i18n.js",
     "keys.js",
+    "package.json",
     "packs.js",
     "page.css",
     "page.js",
@@ -71,6 +72,7 @@ fn media_type(name: &str) -> HeaderValue {
     HeaderValue::from_static(match name.rsplit_once('.') {
         Some((_, "html")) => "text/html; charset=utf-8",
         Some((_, "css")) => "text/css; charset=utf-8",
+        Some((_, "json")) => "application/json",
         Some((_, "js")) => "text/javascript; charset=utf-8",
         _ => "text/plain; charset=utf-8",
     })
@@ -86,9 +88,7 @@ mod tests {
         for entry in folder {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
-            // What npm reads, and people.
-            let is_for_npm = ["README.md", "package.json"].contains(&&*name);
-            if entry.file_type().unwrap().is_file() && !is_for_npm {
+            if entry.file_type().unwrap().is_file() && name != "README.md" {
                 assert!(File::named(&name).is_some(), "{name} is not in the table");
             }
         }

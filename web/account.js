@@ -109,7 +109,9 @@ async function count() {
       return { label: when(lang(), day, { day: 'numeric', month: 'short', timeZone: 'UTC' }), values };
     });
     const series = rest ? [...shown, say('others')] : shown;
-    usage.replaceChildren(chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }), complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
+    usage.replaceChildren(
+      chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }),
+      complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
   } catch (error) {
     usage.replaceChildren(failure(lang(), error, count));
   }
@@ -126,7 +128,7 @@ function draw() {
     main.replaceChildren(head(say('account'), draw, signOut, who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
-        h('div', { class: 'stack' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
+        h('div', { class: 'stack loose' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
         keysCard(store, session?.may_manage_keys ?? true)));
     renotice();
     count();

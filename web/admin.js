@@ -82,7 +82,8 @@ async function paged(path, list, show) {
     const page = await get(`${path}limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
     rows.push(...page[list]);
     const go = () => more(page.next_cursor).catch((error) => box.append(failure(lang(), error)));
-    box.replaceChildren(show(rows), page.next_cursor ? h('div', {}, h('button', { class: 'quiet', type: 'button', onclick: go }, say('more'))) : '');
+    const button = h('div', {}, h('button', { class: 'quiet', type: 'button', onclick: go }, say('more')));
+    box.replaceChildren(show(rows), page.next_cursor ? button : '');
   };
   await more();
   return box;
@@ -136,7 +137,7 @@ const views = {
     return [card(say('accounts'),
       form([field(say('search'), { name: 'search', type: 'search', value: search })], say('find'), find),
       await paged(`accounts?search=${encodeURIComponent(search)}&`, 'accounts', (rows) => table(say('accounts'), rows, [
-        ['accountId', ({ account, frozen }) => [link(account), frozen && h('span', { class: 'badge' }, say('frozen'))]],
+        ['accountId', ({ account, frozen }) => [link(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))]],
         ['balance', ({ balance }) => number(balance), true],
         ['reserved', ({ held }) => number(held), true],
         ['free', ({ available }) => number(available), true],
@@ -171,7 +172,10 @@ const views = {
       ['event', ({ id, type }) => [told(type), h('small', {}, told(id))]],
       ['state', (event) => [
         h('span', { role: 'status' }, event.state), ' ',
-        h('button', { class: 'quiet small', type: 'button', 'aria-label': `${say('replay')} ${event.id}`, onclick: ({ currentTarget }) => replay(event, currentTarget) }, say('replay')),
+        h('button', {
+          class: 'quiet small', type: 'button', 'aria-label': `${say('replay')} ${event.id}`,
+          onclick: ({ currentTarget }) => replay(event, currentTarget),
+        }, say('replay')),
         event.note && h('small', {}, told(event.note)),
       ]],
     ])))];
@@ -186,7 +190,9 @@ async function detail(account) {
     // The same id until it has succeeded: sent twice, it counts once.
     let id = randomId();
     return form([
-      field(label, { name: 'credits', required: true, inputmode: 'decimal', pattern: what === 'grants' ? '\\d+(\\.\\d{1,6})?' : '-?\\d+(\\.\\d{1,6})?' }),
+      field(label, {
+        name: 'credits', required: true, inputmode: 'decimal', pattern: `${what === 'grants' ? '' : '-?'}\\d+(\\.\\d{1,6})?`,
+      }),
       field(say('reason'), { name: 'reason', required: true, maxlength: 500 }),
     ], say(what === 'grants' ? 'give' : 'correct'), async (made) => {
       const { credits, reason } = /** @type {any} */ (made.elements);
@@ -204,7 +210,8 @@ async function detail(account) {
     h('p', {}, h('a', { href: '#accounts' }, `← ${say('accounts')}`)),
     h('section', { class: 'card stack' }, h('h2', {}, told(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))),
       h('dl', { class: 'row' }, [['balance', balance], ['reserved', held], ['free', available]].map(([key, value]) =>
-        h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))), h('div', { role: 'status', class: 'done', tabindex: -1 })),
+        h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))),
+      h('div', { role: 'status', class: 'done', tabindex: -1 })),
     h('div', { class: 'columns' }, card(say('give'), post('grants', say('credits'))), card(say('correct'), post('adjustments', say('amountAny')))),
     card(say('history'), await paged(`${path}/transactions?`, 'transactions', (rows) => table(say('history'), rows, ENTRY))),
   ];
@@ -225,13 +232,15 @@ const signOut = () => {
 async function draw() {
   const mine = ++turn;
   const [, name = 'overview', account = '', search = ''] = /^#(\w+)(?:\/([^?]*))?(?:\?(.*))?$/.exec(location.hash) ?? [];
-  const door = (error) => main.replaceChildren(head(say('admin'), draw, false), signInCard(say('adminText'), say('adminToken'), signIn, error));
+  const door = (error) =>
+    main.replaceChildren(head(say('admin'), draw, false), signInCard(say('adminText'), say('adminToken'), signIn, error));
   if (!sessionStorage.getItem(TOKEN)) return door();
   const nav = h('nav', { class: 'row', 'aria-label': say('admin') }, Object.keys(views).map((key) =>
     h('a', { href: `#${key}`, 'aria-current': key === name && 'page' }, say(key))));
   const here = main.contains(document.activeElement);
-  const body = h('div', { class: 'stack body', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
-  main.replaceChildren(head(say('admin'), draw, signOut), h('div', { class: 'row' }, nav, h('button', { class: 'quiet small', type: 'button', onclick: draw }, say('refresh'))), body);
+  const body = h('div', { class: 'stack loose', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
+  const refresh = h('button', { class: 'quiet small', type: 'button', onclick: draw }, say('refresh'));
+  main.replaceChildren(head(say('admin'), draw, signOut), h('div', { class: 'row' }, nav, refresh), body);
   // What had the focus is gone: keyboards and screen readers go on from the view's name.
   if (here) /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'))?.focus();
   try {

@@ -22,6 +22,8 @@ export class FareboxBalance extends FareboxElement {
     :host([inline]) .value { font: inherit; font-weight: 650; letter-spacing: 0 }
     :host([inline]) .bone { margin: 0 }
     :host([inline]) .label, :host([inline]) .held { display: none }
+    :host([inline]) .failure { display: inline-flex; margin: 0 }
+    :host([inline]) .failure span { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
     :host([inline]) .muted { color: inherit }
     :host([inline]) button { min-height: 1.75rem; padding: 0 .625rem; margin: 0; font-size: .875rem }`;
 

@@ -5,10 +5,10 @@ import { h, svg, told } from './dom.js';
 import { credits, sum } from './format.js';
 import { t } from './i18n.js';
 
-/** The next of 1, 2, 5, 10, … @param {number} value */
+/** The next round number, for the top of a scale. @param {number} value */
 export function ceiling(value) {
   const unit = 10 ** Math.floor(Math.log10(value || 1));
-  return (([1, 2, 5].find((step) => step * unit >= value) ?? 10) * unit);
+  return ([1, 2, 3, 4, 5, 6, 8].find((step) => step * unit >= value) ?? 10) * unit;
 }
 
 /**

@@ -61,7 +61,9 @@ export function keysCard(store, mayManage) {
     };
     return h('li', { class: 'row' }, h('div', { class: 'grow' }, h('b', {}, told(name || id)),
       h('div', { class: 'muted small' }, say('made', { at: when(lang(), created_at, { dateStyle: 'medium' }) }), hint && ` · ${hint}`)),
-      mayManage && h('button', { class: 'quiet small', type: 'button', onclick: revoke, 'aria-label': say('revokeKey', { name: (name || id).slice(0, 80) }) }, say('revoke')));
+      mayManage && h('button', {
+        class: 'quiet small', type: 'button', onclick: revoke, 'aria-label': say('revokeKey', { name: (name || id).slice(0, 80) }),
+      }, say('revoke')));
   };
 
   const make = async (/** @type {any} */ made) => {

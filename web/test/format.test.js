@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import test from 'node:test';
 
+import { ceiling } from '../chart.js';
 import { credits, decimals, money, perCredit, scale, signed, sum, unscale, when } from '../format.js';
 
 /** Intl's narrow and plain non-breaking spaces, as the ones that are typed here. */
@@ -61,4 +62,8 @@ test('currencies have the decimals that the gateway counts in', async () => {
 test('a moment that cannot be read is shown as it came', () => {
   assert.equal(when('en', '<b>'), '<b>');
   assert.match(when('fr', '2026-11-23T05:00:00Z', { month: 'long', timeZone: 'UTC' }), /novembre/);
+});
+
+test('a scale ends at a round number', () => {
+  assert.deepEqual([0, 0.5, 1, 5, 11, 98, 550, 8001].map(ceiling), [1, 0.5, 1, 5, 20, 100, 600, 10000]);
 });

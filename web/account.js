@@ -76,7 +76,7 @@ async function awaitPurchase() {
   const end = Date.now() + PATIENCE_MS;
   let came = false;
   notice('paid');
-  for (; Date.now() < end && !came; await new Promise((done) => setTimeout(done, 1500))) {
+  for (; Date.now() < end; await new Promise((done) => setTimeout(done, 1500))) {
     const { transactions } = await store.request('transactions?limit=50').catch(() => ({ transactions: [] }));
     // Paid in another tab or browser: whatever was paid just now.
     const recent = ({ id, created_at }) => id.startsWith('stripe:') && Date.now() - Date.parse(created_at) < RECENT_MS;
@@ -85,6 +85,7 @@ async function awaitPurchase() {
     came = true;
     store.refresh();
     notice('paidDone', { n: paid.amount });
+    break;
   }
   if (!came) notice('paidSlow');
   store.purchase = null;

@@ -16,7 +16,7 @@ export class FareboxBalance extends FareboxElement {
     .bone { width: 3ch; height: .75em; margin: .2em 0 }
     [role=status]:empty { margin-inline-start: -.375rem }
     .box > button { margin-top: .75rem }
-    :host([inline]) { display: inline-block; color: inherit }
+    :host([inline]) { display: inline-block; color: inherit; font: inherit; font-variant-numeric: tabular-nums }
     :host([inline]) .box { display: inline-flex; align-items: baseline; flex-wrap: wrap; gap: .25rem .5rem }
     :host([inline]) .line { gap: 0 .375rem }
     :host([inline]) .value { font: inherit; font-weight: 650; letter-spacing: 0 }

@@ -13,7 +13,7 @@ export class FareboxPacks extends FareboxElement {
   static css = `
     :host { container-type: inline-size }
     ul { display: grid; gap: .875rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 9.5rem), 1fr)) }
-    li { position: relative; display: flex; flex-direction: column; padding: 1.125rem 1rem 1rem; background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius); min-width: 0 }
+    li { position: relative; display: flex; flex-direction: column; padding: 1.125rem 1rem 1rem; background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius); min-width: 0; max-width: 26rem }
     .best { border-color: var(--accent); box-shadow: inset 0 0 0 1px var(--accent) }
     b { font-size: .9375rem; font-weight: 600 }
     .badge { position: absolute; top: -.6875rem; inset-inline-start: 1rem; background: var(--accent); color: var(--on-accent) }

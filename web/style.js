@@ -65,7 +65,7 @@ dialog {
 }
 dialog::backdrop { background: rgb(8 16 14 / .5) }
 dialog[open] { animation: rise .18s ease-out }
-@keyframes rise { from { opacity: 0; transform: translateY(8px) } }
+@keyframes rise { from { transform: translateY(8px) } }
 .stack { display: grid; grid-template-columns: minmax(0, 1fr); --gap: 1rem }
 .stack > * + * { margin-top: var(--gap) }
 .stack > [role=status]:empty { margin: 0 }

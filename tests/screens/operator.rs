@@ -39,7 +39,9 @@ async fn an_operator_finds_accounts_gives_credits_and_replays_events() {
     }
 
     sign_in(&browser, &demo.admin, "not-the-token").await;
-    browser.until("$('.failure') && $('input[type=password]')").await;
+    browser
+        .until("$('.failure', 'This is not the admin token') && $('input[type=password]')")
+        .await;
     sign_in(&browser, &demo.admin, &demo.admin_token).await;
     browser.until("$('nav a[aria-current]', 'Overview') && !$('[aria-busy]')").await;
     // Four charts of 24 hours, what came in, and what each route earns.

@@ -38,7 +38,7 @@ pub struct Look {
     pub width: u32,
 }
 
-/// Both languages, themes and widths. The first four have every two of them together.
+/// Both languages, themes and widths.
 pub const LOOKS: [Look; 8] = {
     const fn look(lang: &'static str, theme: &'static str, width: u32) -> Look {
         Look { lang, theme, width }

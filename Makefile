@@ -10,6 +10,7 @@ SDK_VENV := $(TARGET_DIR)/sdk-venv
 DEPLOY_VENV := $(TARGET_DIR)/deploy-venv
 PROMTOOL := $(TARGET_DIR)/tools/promtool
 STRIPE_VENV := $(TARGET_DIR)/buying-venv
+SCREENS_NODE := $(TARGET_DIR)/screens-node
 NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 
@@ -61,13 +62,16 @@ test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runb
 	cargo build --locked --bin farebox
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox PROMTOOL=$(PROMTOOL) $(DEPLOY_VENV)/bin/python tests/deploy/test_deploy.py
 
-.PHONY: test-rust test-orders test-doc test-sdk stripe-venv
-test-rust: stripe-venv ## The Rust tests alone
-	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python \
+.PHONY: test-rust test-orders test-screens test-doc test-sdk stripe-venv screens-node
+test-rust: stripe-venv screens-node ## The Rust tests alone
+	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
 		cargo nextest run --locked --profile $(NEXTEST_PROFILE)
 test-orders: stripe-venv ## Stripe's events in many random orders with crashes between: half an hour
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
 		cargo nextest run --locked --profile long --test buying -E 'test(orders::)'
+test-screens: screens-node ## The screens alone, in Chromium; FAREBOX_SCREENSHOTS=<folder> keeps pictures of them
+	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
+		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test screens
 test-doc:
 	cargo test --locked --doc
 test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against the demo
@@ -75,6 +79,15 @@ test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against th
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
 
 stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests
+screens-node: $(SCREENS_NODE)/installed ## axe-core and both Reacts, for the browser tests
+
+.PHONY: screenshots
+screenshots: screens-node ## The README's pictures, made anew (with pngquant)
+	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) FAREBOX_SCREENSHOTS=$(abspath $(TARGET_DIR)/pictures) \
+		cargo nextest run --locked --test screens -E 'test(pictures::)'
+	for name in account account-phone upsell admin; do \
+		pngquant --force --skip-if-larger --speed 1 --output docs/screenshots/$$name.png $(TARGET_DIR)/pictures/$$name.png; \
+	done
 
 .PHONY: test-web
 test-web: ## The widgets of web/: amounts, words, the store
@@ -84,6 +97,13 @@ test-web: ## The widgets of web/: amounts, words, the store
 $(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt
 	python3 -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# The versions are those of package-lock.json; nothing of theirs is run while they are installed.
+$(SCREENS_NODE)/installed: tests/screens/package.json tests/screens/package-lock.json
+	mkdir -p $(@D)
+	cp $^ $(@D)
+	cd $(@D) && npm ci --ignore-scripts --legacy-peer-deps --no-audit --no-fund --loglevel=error
 	touch $@
 
 # Ends by itself; FAREBOX_SEED=<number> repeats the faults of a run.

@@ -46,6 +46,9 @@ need_for_test() {
     need python3 "runs the official OpenAI and Stripe SDKs beside the gateway" have python3
     need python3-venv "gives each SDK a folder of its own" python3 -c 'import ensurepip, venv'
     need nodejs "tests the widgets of web/" have node
+    need npm "installs what the browser tests load" have npm
+    need chromium "shows the screens to the browser tests" have chromium
+    need chromium-driver "drives it" have chromedriver
     need shellcheck "checks the scripts" have shellcheck
     need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
     need pgbouncer "stands between gateways and Postgres in a test" have_pgbouncer

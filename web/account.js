@@ -154,7 +154,10 @@ async function look({ status, balance }) {
 }
 
 main.replaceChildren(head(say('account'), draw, false), h('section', { class: 'card' }, bones(lang(), 6)));
-const token = new URLSearchParams(location.hash.slice(1)).get('token');
+const brought = () => new URLSearchParams(location.hash.slice(1)).get('token');
+// A link that is followed on this very page changes the fragment alone.
+addEventListener('hashchange', () => brought() && location.reload());
+const token = brought();
 if (token) {
   // Out of the address before anything else: it is a secret.
   history.replaceState(null, '', location.pathname + location.search);

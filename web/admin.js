@@ -13,6 +13,7 @@ Object.assign(words, {
   admin: ['Farebox admin', 'Administration Farebox'],
   adminText: ['The token is admin_token in gateway.toml. It stays in this tab.', 'Le jeton est admin_token dans gateway.toml. Il reste dans cet onglet.'],
   adminToken: ['Admin token', 'Jeton d’administration'],
+  adminWrong: ['This is not the admin token.', 'Ce n’est pas le jeton d’administration.'],
   overview: ['Overview', 'Vue d’ensemble'],
   accounts: ['Accounts', 'Comptes'],
   entries: ['Entries', 'Opérations'],
@@ -248,7 +249,7 @@ async function draw() {
     if (mine === turn) body.replaceChildren(...shown);
   } catch (/** @type {any} */ error) {
     if (mine !== turn) return;
-    if (error.status === 401) return sessionStorage.removeItem(TOKEN), door(error);
+    if (error.status === 401) return sessionStorage.removeItem(TOKEN), door({ problem: { detail: say('adminWrong') } });
     body.replaceChildren(h('section', { class: 'card' }, failure(lang(), error, draw)));
   }
   body.removeAttribute('aria-busy');

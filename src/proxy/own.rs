@@ -132,7 +132,11 @@ async fn stream(session: &mut Session, body: &mut Body) -> Result<()> {
                 }
             }
             gone = session.read_body_or_idle(true) => {
-                gone?;
+                // Closing a tab is how a stream of events ends, and no error.
+                if gone.is_err() {
+                    session.set_keepalive(None);
+                    return Ok(());
+                }
             }
         }
     }

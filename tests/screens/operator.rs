@@ -1,0 +1,114 @@
+//! The operator's page.
+
+use http::Method;
+use serde_json::json;
+
+use crate::browser::{Browser, LOOKS};
+use crate::demo::Demo;
+use crate::http::Answer;
+use crate::shop::{PACKS, Shop};
+use crate::support::clock::Clock;
+use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
+
+/// Signs in with a token.
+async fn sign_in(browser: &Browser, page: &str, token: &str) {
+    browser.open(page).await;
+    browser.fill("$('input[type=password]')", token).await;
+    browser.click("$('form button')").await;
+}
+
+/// Goes to a view by the page's own links.
+async fn view(browser: &Browser, name: &str) {
+    browser.click(&format!("$('nav a', '{name}')")).await;
+    browser.until(&format!("$('nav a[aria-current]', '{name}') && !$('[aria-busy]')")).await;
+}
+
+#[tokio::test]
+async fn an_operator_finds_accounts_gives_credits_and_replays_events() {
+    let demo = Demo::start();
+    let browser = Browser::start().await;
+    browser.look(LOOKS[0]).await;
+    assert_eq!(demo.call().await, 200);
+    let bought =
+        demo.process.client.post(demo.process.url("/credits/buy")).bearer_auth(demo.token());
+    let bought = Answer::of(bought.body(r#"{"pack":"pack-500"}"#)).await.expect(200);
+    let pay = format!("{}/pay", bought["checkout_url"].as_str().unwrap());
+    assert!(Answer::of(demo.process.client.post(pay)).await.status.is_success());
+    for account in ["alice", "alicia", "bob"] {
+        demo.grant(account, 30, &format!("for {account}").replace(' ', "-")).await;
+    }
+
+    sign_in(&browser, &demo.admin, "not-the-token").await;
+    browser
+        .until("$('.failure', 'This is not the admin token') && $('input[type=password]')")
+        .await;
+    sign_in(&browser, &demo.admin, &demo.admin_token).await;
+    browser.until("$('nav a[aria-current]', 'Overview') && !$('[aria-busy]')").await;
+    // Four charts of 24 hours, what came in, and what each route earns.
+    browser.until("all('figure').length === 4 && all('svg').length === 4").await;
+    browser.until("$('.stats', '€79.00') && $('tr', '/api/ai/generate')").await;
+    browser.until("/%/.test($('tr', '/api/ai/generate').textContent)").await;
+    browser.picture("admin-overview").await;
+
+    view(&browser, "Accounts").await;
+    browser.until("all('tbody tr').length === 4").await;
+    browser.fill("$('input[type=search]')", "ali").await;
+    browser.click("$('form button')").await;
+    browser.until("all('tbody tr').length === 2 && !$('tbody tr', 'bob')").await;
+    browser.click("$('tbody a', 'alicia')").await;
+    browser.until("$('dd', '30')").await;
+    browser.fill("$('input[name=credits]')", "12.5").await;
+    browser.fill("$('input[name=reason]')", "sorry for the outage").await;
+    browser.click("$('form button', 'Give credits')").await;
+    browser.until("$('.done', '42.5') && $('dd', '42.5')").await;
+    browser.until("$('tr', 'sorry for the outage')").await;
+    browser.picture("admin-account").await;
+
+    view(&browser, "Entries").await;
+    browser.until("$('tbody tr:first-child', 'sorry for the outage')").await;
+    browser.until("$('tbody tr', 'demo') && $('tbody tr', '-5')").await;
+    view(&browser, "Stripe inbox").await;
+    browser.until("$('tbody tr', 'checkout.session.completed')").await;
+    browser.click("$('tbody button', 'Replay')").await;
+    browser.until("$('tbody [role=status] .told', 'applied')").await;
+    let account = demo.ask_admin(Method::GET, "accounts/demo", json!({})).await;
+    assert_eq!(account["balance"], 545, "a replay pays nothing out");
+
+    // The token is this tab's; who signs out takes it along.
+    let kept = "return JSON.stringify({ ...localStorage }) + document.cookie";
+    assert!(!browser.run(kept).await.as_str().unwrap().contains(&demo.admin_token));
+    browser.click("$('header button', 'Sign out')").await;
+    browser.until("$('input[type=password]')").await;
+    assert_eq!(browser.run("return JSON.stringify({ ...sessionStorage })").await, "{}");
+    browser.assert_quiet(&[demo.process.admin]).await;
+}
+
+#[tokio::test]
+async fn an_operator_sees_which_holds_are_stuck() {
+    let slow = Upstream::start(axum::Router::new().fallback(std::future::pending::<()>)).await;
+    let route = format!(
+        "{PACKS}[[upstreams]]\nname = \"slow\"\nurl = \"http://{}\"\n\
+         [[routes]]\npath = \"/slow\"\nupstream = \"slow\"\ncredits = 7\n",
+        slow.address
+    );
+    let clock = Clock::new();
+    let shop = Shop::with(&route, Some(&clock)).await;
+    shop.grant("alice", 30, "a gift").await;
+    let call = shop.process.client.post(shop.process.url("/slow")).bearer_auth(token("alice"));
+    let call = tokio::spawn(call.send());
+    assert!(eventually(async || slow.seen().len() == 1).await);
+
+    let browser = Browser::start().await;
+    browser.look(LOOKS[0]).await;
+    sign_in(&browser, &shop.admin(), ADMIN_TOKEN).await;
+    browser.until("$('nav') && !$('[aria-busy]')").await;
+    view(&browser, "Stuck holds").await;
+    browser.until("$('p', 'Nothing to show.')").await;
+    clock.is_off_by("+10m");
+    browser.click("$('button', 'Refresh')").await;
+    browser.until("$('tbody tr', 'alice') && $('tbody tr', '/slow') && $('tbody tr', '7')").await;
+    browser.picture("admin-holds").await;
+    browser.click("$('tbody a', 'alice')").await;
+    browser.until("$('dd', '23')").await;
+    call.abort();
+}

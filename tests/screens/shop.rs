@@ -1,0 +1,93 @@
+//! `farebox serve` in a process of its own, with packs and a Stripe that sells them.
+
+use http::Method;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::process::{Process, config_on_ports};
+use crate::support::clock::Clock;
+use crate::support::stripe::{SECRET_KEY, Stripe};
+use crate::support::{Upstream, token};
+
+pub struct Shop {
+    pub process: Process,
+    pub stripe: Stripe,
+    _folder: TempDir,
+}
+
+/// What its Stripe signs events with.
+pub const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
+
+/// What most tests sell.
+pub const PACKS: &str = r#"
+[[packs]]
+id = "pack-100"
+name = "Pack 100"
+credits = 100
+price = "19.00 EUR"
+
+[[packs]]
+id = "pack-500"
+name = "Pack 500"
+credits = 500
+price = "79.00 EUR"
+best_value = true
+
+[[packs]]
+id = "pack-1000"
+name = "Pack 1000"
+credits = 1000
+price = "139.00 EUR"
+"#;
+
+impl Shop {
+    /// Sells [`PACKS`], and lets an app of this origin call.
+    pub async fn open(origin: &str) -> Self {
+        Self::with(&format!("{PACKS}\n[api]\ncors_origins = [\"{origin}\"]\n"), None).await
+    }
+
+    /// With these tables in gateway.toml, by this clock.
+    pub async fn with(more: &str, clock: Option<&Clock>) -> Self {
+        let (upstream, stripe) = (Upstream::canned().await, Stripe::start().await);
+        let base = stripe.api_base();
+        let sales = format!(
+            r#"{more}
+[credits]
+low_balance = 20
+
+[stripe]
+secret_key = "{SECRET_KEY}"
+webhook_secret = "{WEBHOOK_SECRET}"
+api_base = "{base}"
+success_url = "https://app.example.com/credits?paid=1"
+cancel_url = "https://app.example.com/credits"
+"#
+        );
+        let text = config_on_ports(upstream.address, &sales);
+        let folder = tempfile::tempdir().unwrap();
+        let env = clock.map(Clock::env).unwrap_or_default();
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let process = Process::serve_in(folder.path(), &text, &env);
+        Self { process, stripe, _folder: folder }
+    }
+
+    /// The account page's address with a token of `account`.
+    pub fn link(&self, account: &str) -> String {
+        self.process.url(&format!("/credits/account#token={}", token(account)))
+    }
+
+    /// Gives credits, for a reason.
+    pub async fn grant(&self, account: &str, credits: u64, reason: &str) {
+        let id = uuid::Uuid::new_v4().to_string();
+        let body = json!({ "credits": credits, "id": id, "reason": reason }).to_string();
+        let account =
+            percent_encoding::utf8_percent_encode(account, percent_encoding::NON_ALPHANUMERIC);
+        let path = format!("/admin/accounts/{account}/grants");
+        self.process.admin(Method::POST, &path, &body).await.expect(200);
+    }
+
+    /// The address of the operator's page.
+    pub fn admin(&self) -> String {
+        format!("http://{}/admin/ui", self.process.admin)
+    }
+}

@@ -137,6 +137,7 @@ mod tests {
             pack: "<script>alert(1)</script>".into(),
             credits: "500".parse().unwrap(),
             price: Money { amount: 7900, currency: "eur".into() },
+            imported: false,
         };
         let page = render(
             &SandboxPage { sale, progress: Progress::Open },

@@ -10,7 +10,9 @@ use serde_json::json;
 use super::admin_client::{AdminClient, segment};
 use super::{CliError, ConfigFile, block_on, reconcile};
 use crate::config::Sections;
+use crate::credits::Credits;
 use crate::ledger::{BackendKind, Imported, import};
+use crate::price::PackConfig;
 
 /// Brings accounts over: a whole embedded ledger into Redis and Postgres (--from), or what accounts
 /// had in any earlier system (--csv).
@@ -25,7 +27,10 @@ pub(super) struct Import {
     #[arg(long, value_name = "FILE", required_unless_present = "csv", conflicts_with = "csv")]
     from: Option<PathBuf>,
     /// A CSV file with the columns account, credits and id; the first line names them. Each row is
-    /// a grant; repeatable: a row whose id was imported before is no second one.
+    /// a grant; repeatable: a row whose id was imported before is no second one. With the column
+    /// payment_intent (pi_…), a later refund or dispute of that payment takes credits back, in
+    /// proportion to the column paid (79.00 EUR); left empty, that is the price of the pack with
+    /// as many credits.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 }
@@ -65,18 +70,33 @@ impl Import {
 
     fn import_rows(&self, csv: &Path) -> Result<(), CliError> {
         let rows = read_csv(csv, &["account", "credits", "id"])?;
+        let packs = self.config.load(Sections::PACKS)?.packs;
         block_on(async {
             let admin = AdminClient::connect(&self.config).await?;
             let mut done = Ok(());
             let mut imported = 0;
             for row in &rows {
                 let path = format!("/admin/accounts/{}/grants", segment(row.get("account")));
-                let body = json!({
+                let mut body = json!({
                     "credits": row.get("credits"),
                     "id": row.get("id"),
                     "reason": "import",
                     "source": "import",
                 });
+                if let Some(payment_intent) = row.filled("payment_intent") {
+                    let paid = row.filled("paid").map(str::to_owned);
+                    let Some(paid) = paid.or_else(|| price_of(row.get("credits"), &packs)) else {
+                        done = Err(CliError::Failed(format!(
+                            "{}:{}: no pack has {} credits, so say what was paid for them in the \
+                             column paid, such as 79.00 EUR",
+                            csv.display(),
+                            row.line,
+                            row.get("credits")
+                        )));
+                        break;
+                    };
+                    body["payment"] = json!({ "payment_intent": payment_intent, "paid": paid });
+                }
                 if let Err(error) = admin.ask(Method::POST, &path, Some(&body)).await {
                     let line = row.line;
                     let file = csv.display();
@@ -92,6 +112,12 @@ impl Import {
     }
 }
 
+/// What the pack with so many credits costs.
+fn price_of(credits: &str, packs: &[PackConfig]) -> Option<String> {
+    let credits: Credits = credits.parse().ok()?;
+    packs.iter().find(|pack| pack.credits == credits).map(|pack| pack.price.to_string())
+}
+
 /// One row of a CSV file, by its columns' names.
 pub(super) struct Row {
     /// Where it stands, from 1.
@@ -100,6 +126,11 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// A column's value, where there is one.
+    fn filled(&self, column: &str) -> Option<&str> {
+        Some(self.get(column)).filter(|value| !value.is_empty())
+    }
+
     /// A column's value; empty where there is none.
     pub fn get(&self, column: &str) -> &str {
         self.values.get(column).map_or("", String::as_str)

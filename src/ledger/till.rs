@@ -46,6 +46,12 @@ impl Desk<'_> {
         let before = related.clone();
         let mut payment = merge(related, facts, self.now.wall_ms)?;
         payment.facts.join(facts);
+        // A payment belongs to one sale.
+        if let (Some(known), Some(told)) = (&payment.facts.sale, &facts.sale)
+            && known.session != told.session
+        {
+            return Err(Refusal::Conflict);
+        }
         let due = payment.facts.due(*on_dispute);
         let mut settled = difference(payment, &due);
         if let Some(account) = settled.payment.account().cloned() {
@@ -197,5 +203,7 @@ fn difference(mut payment: Payment, due: &Due) -> Settled {
     let reinstated = less(payment.taken, due.taken);
     payment.granted = payment.granted.max(due.granted);
     payment.taken = due.taken;
+    let imported = payment.facts.sale.as_ref().is_some_and(|sale| sale.imported);
+    let granted = if imported { Credits::ZERO } else { granted };
     Settled { payment, granted, clawed_back, reinstated }
 }

@@ -215,6 +215,7 @@ fn sale(session: &str, account: &AccountId, pack: &PackConfig) -> Sale {
             amount: pack.price.minor(),
             currency: pack.price.currency().code().to_ascii_lowercase().into(),
         },
+        imported: false,
     }
 }
 

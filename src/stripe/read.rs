@@ -132,6 +132,7 @@ fn sale(session: &Session, ledger_id: &str) -> Option<Sale> {
             amount: session.amount_subtotal.or(session.amount_total)?,
             currency: session.currency.clone()?,
         },
+        imported: false,
     })
 }
 

@@ -7,7 +7,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::{ApiError, Client};
 use super::config::StripeConfig;
-use crate::ledger::{Facts, Ledger, LedgerError, Operation, Outcome, Refusal, Settled, TakeFacts};
+use crate::ledger::{
+    Facts, Ledger, LedgerError, OnDispute, Operation, Outcome, Refusal, Settled, TakeFacts,
+};
 use crate::metrics::Metrics;
 
 /// How often the inbox is looked over for events that were kept and not taken up.
@@ -82,6 +84,11 @@ impl Sales {
             self.catch_up().await;
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// What a dispute does to the account.
+    pub fn on_dispute(&self) -> OnDispute {
+        self.config.on_dispute
     }
 
     /// Takes up facts, with the credits they move, and counts what was sold.

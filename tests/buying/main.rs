@@ -27,6 +27,7 @@ mod shop;
 mod buy;
 mod disputes;
 mod faults;
+mod imported;
 mod local_stripe;
 mod lost;
 mod orders;

@@ -38,6 +38,7 @@ pub fn paid() -> Facts {
         pack: "pack-500".into(),
         credits: credits("500"),
         price: euros(PAID),
+        imported: false,
     };
     let (progress, paid) = (Progress::Paid, Some(euros(PAID)));
     Facts { sale: Some(sale), progress, paid, ..named(&["cs_1", "pi_1"]) }

@@ -5,6 +5,7 @@ use axum::extract::{Path, Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
+use super::payments::{self, ImportedPayment};
 use crate::account::AccountId;
 use crate::api::body::Json;
 use crate::api::holds::bad_id;
@@ -27,6 +28,9 @@ pub(crate) struct GrantRequest {
     reason: Option<String>,
     #[serde(default)]
     source: GrantSource,
+    /// With which the credits were bought in the earlier system that they are imported from.
+    #[serde(default)]
+    payment: Option<ImportedPayment>,
 }
 
 /// Where a grant comes from, for the metric.
@@ -88,12 +92,16 @@ pub(crate) async fn grant(
     Path(account): Path<String>,
     Json(request): Json<GrantRequest>,
 ) -> Result<Answer<PostedBody>, Problem> {
-    let GrantRequest { credits, id, reason, source } = request;
+    let GrantRequest { credits, id, reason, source, payment } = request;
+    let payment = payment.map(|payment| payment.facts(&account, credits, &id)).transpose()?;
     let (entry, new) =
         post(&admin, EntryKind::Grant, &account, credits.signed(), &id, reason).await?;
     if new {
         let granted = &admin.shop.metrics.credits_granted;
         granted.with_label_values(&[source.as_str()]).inc_by(credits.as_metric());
+    }
+    if let Some(facts) = payment {
+        payments::remember(&admin, facts).await?;
     }
     Ok(Answer(PostedBody::of(id, entry)))
 }

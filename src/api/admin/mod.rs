@@ -6,6 +6,7 @@ pub(super) mod holds;
 pub(super) mod keys;
 pub(super) mod ledger;
 pub(super) mod overview;
+mod payments;
 pub(super) mod stripe;
 mod token;
 

@@ -39,6 +39,9 @@ pub struct Sale {
     pub credits: Credits,
     /// What was asked for them.
     pub price: Money,
+    /// An import has granted the credits: the payment itself moves only what is taken back.
+    #[serde(default)]
+    pub imported: bool,
 }
 
 /// An amount in minor units of a currency. Ordered by the amount, for joining.

@@ -38,6 +38,7 @@ fn sold() -> Facts {
         pack: "pack-500".into(),
         credits: whole(500),
         price: euros(PAID),
+        imported: false,
     };
     Facts { names: names(&["cs_1"]), sale: Some(sale), ..Facts::default() }
 }

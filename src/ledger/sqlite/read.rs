@@ -256,7 +256,7 @@ const CHECKS: [&str; 7] = [
     "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
      FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
     // What a payment granted and took back is what its entries, folded ones too, add up to. They are
-    // called as the payment and, from ':' to ';', after it.
+    // called as the payment and, from ':' to ';', after it. What an import granted, it granted by itself.
     "SELECT account, 'payment ' || id || ' has moved {' || moved || '}, its entries add up to {' || \
      total || '}' AS what FROM (SELECT account, id, moved, \
       (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \
@@ -265,7 +265,8 @@ const CHECKS: [&str; 7] = [
        WHERE operation > name || ':' AND operation < name || ';') + \
       (SELECT coalesce(sum(amount), 0) FROM folded_operations \
        WHERE operation > name || ':' AND operation < name || ';') AS total \
-      FROM (SELECT account, id, document->>'granted' - document->>'taken' AS moved, \
+      FROM (SELECT account, id, iif(coalesce(document->>'$.facts.sale.imported', 0), 0, \
+        document->>'granted') - document->>'taken' AS moved, \
        'stripe:' || (document->>'$.facts.sale.session') AS name \
        FROM payments WHERE account IS NOT NULL)) WHERE moved <> total",
 ];

@@ -186,7 +186,10 @@ impl Gateway {
         }
         background.spawn(refresh_keys(shop.clone(), stopping.clone()));
         background.spawn(until(stopping.clone(), follow_keys(shop.clone())));
-        background.spawn(until(closed, examine(shop.ledger.clone())));
+        // Where many gateways share a ledger, each start would read all of it again.
+        if config.ledger.backend == BackendKind::Embedded {
+            background.spawn(until(closed, examine(shop.ledger.clone())));
+        }
         if let Some(sales) = shop.sales.clone() {
             background.spawn(until(stopping.clone(), async move { sales.run().await }));
         }

@@ -251,13 +251,16 @@ async fn reconcile_finds_what_is_wrong_in_postgres_and_nothing_of_it_is_folded()
     for (harm, found) in [
         ("UPDATE farebox.accounts SET balance = balance + 1 WHERE id = 'old-000002'", "add up to"),
         ("UPDATE farebox.accounts SET seq = seq + 1 WHERE id = 'old-000002'", "the newest of them"),
-        (&format!("UPDATE farebox.entries SET amount = amount + 1 {second}"), "does not continue"),
-        (&format!("UPDATE farebox.entries SET balance_after = 0 {second}"), "does not continue"),
-        (&format!("DELETE FROM farebox.entries {second}"), "does not continue"),
+        (
+            &format!("UPDATE farebox.entries SET amount = amount + 1 {second}"),
+            "entry 3 should leave",
+        ),
+        (&format!("UPDATE farebox.entries SET balance_after = 0 {second}"), "and says 0"),
+        (&format!("DELETE FROM farebox.entries {second}"), "those in between are missing"),
         // Where one slice ends and the next begins.
         (
             "DELETE FROM farebox.entries WHERE account = 'old-000001' AND seq = 1996",
-            "entry 1997 does not continue",
+            "entry 1997 follows entry 1995",
         ),
         (&format!("DELETE FROM farebox.operations {second}"), "not taken effect under its id"),
         ("DELETE FROM farebox.accounts WHERE id = 'old-000002'", "does not exist"),

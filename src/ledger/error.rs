@@ -126,13 +126,78 @@ impl LedgerError {
             Self::Slow { .. } | Self::Redis(_) => true,
             Self::Database(error) => match error {
                 sqlx::Error::Database(said) => {
-                    // It is starting or stopping, or has no connection left.
-                    said.code().is_some_and(|code| code.starts_with("57P") || code == "53300")
+                    // It is starting or stopping, or has no connection left; or PgBouncer speaks, which
+                    // has none to it (class 08).
+                    let away =
+                        |code: &str| ["57P", "08", "53300"].iter().any(|c| code.starts_with(c));
+                    said.code().is_some_and(|code| away(&code))
                 }
                 sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } => false,
                 _ => true,
             },
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::error::Error;
+    use std::fmt;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// An error of Postgres's, or of PgBouncer's, by its code.
+    #[derive(Debug)]
+    struct Said(&'static str);
+
+    impl fmt::Display for Said {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Said {}
+
+    impl DatabaseError for Said {
+        fn message(&self) -> &str {
+            self.0
+        }
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn a_database_that_is_away_is_told_from_one_that_refuses() {
+        // It starts, it ends, it has no room; PgBouncer has no connection to it.
+        for (code, is_away) in [
+            ("57P03", true),
+            ("57P01", true),
+            ("53300", true),
+            ("08P01", true),
+            ("08006", true),
+            ("42501", false),
+            ("28P01", false),
+            ("23505", false),
+        ] {
+            let error = LedgerError::Database(sqlx::Error::Database(Box::new(Said(code))));
+            assert_eq!(error.is_outage(), is_away, "{code}");
         }
     }
 }

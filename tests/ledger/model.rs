@@ -10,7 +10,8 @@ use std::sync::Arc;
 use farebox::account::AccountId;
 use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
 use farebox::ledger::{
-    Backend as _, EntryKind, Ledger, NewHold, Operation, OperationId, Origin, Outcome, Posting,
+    Backend as _, EntryKind, Ledger, NewHold, OldMonths, Operation, OperationId, Origin, Outcome,
+    Posting,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -220,9 +221,19 @@ async fn by_batch(house: House, steps: Vec<Step>) {
                 reader = backend.reader().await;
             }
             Step::Fold => {
-                let fold = Operation::Fold { before_ms: i64::MAX, from: None };
-                let folded = backend.ask(fold).await;
-                let Outcome::Folded { report, next: None } = folded else { panic!("{folded:?}") };
+                // Beside the pipeline, or in it.
+                let beside = reader.fold(i64::MAX, OldMonths::Keep).await.unwrap();
+                let report = match beside {
+                    Some(report) => report,
+                    None => {
+                        let fold = Operation::Fold { before_ms: i64::MAX, from: None };
+                        let folded = backend.ask(fold).await;
+                        let Outcome::Folded { report, next: None } = folded else {
+                            panic!("{folded:?}")
+                        };
+                        report
+                    }
+                };
                 assert_eq!((report.accounts, report.entries), model.fold());
             }
         }

@@ -307,7 +307,7 @@ pub async fn open_ledger(
         BackendKind::Embedded => {
             let backend =
                 SqliteLedger::open(&config.path, config.durability, metrics.clone()).await?;
-            let reader = backend.reader().await?;
+            let reader = backend.reader();
             Ok(Ledger::start(backend, reader, metrics))
         }
         BackendKind::Redis => {

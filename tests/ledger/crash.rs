@@ -188,7 +188,7 @@ async fn hammer(dir: PathBuf, kind: Kind) {
     let metrics = Metrics::new().unwrap();
     let path = dir.join("ledger.db");
     let backend = SqliteLedger::open(&path, kind.durability(), metrics.clone()).await.unwrap();
-    let reader = backend.reader().await.unwrap();
+    let reader = backend.reader();
     let (ledger, _pipeline) = Ledger::start(backend, reader, metrics);
     let start = HoldId::for_call();
     ledger.post(grant(&format!("start-{start}"), "alice", "1000000")).await.unwrap();

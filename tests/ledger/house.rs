@@ -162,7 +162,7 @@ impl House {
         let metrics = Metrics::new().unwrap();
         let (ledger, pipeline) = if self.kind.is_embedded() {
             let backend = self.embedded().await.unwrap();
-            let reader = backend.reader().await.unwrap();
+            let reader = backend.reader();
             Ledger::start(backend, reader, metrics)
         } else {
             farebox::gateway::open_ledger(&self.config("house"), metrics).await.unwrap()
@@ -252,7 +252,7 @@ pub enum AnyBackend {
 impl AnyBackend {
     pub async fn reader(&self) -> Arc<dyn Reader> {
         match self {
-            Self::Embedded(ledger) => Arc::new(ledger.reader().await.unwrap()),
+            Self::Embedded(ledger) => Arc::new(ledger.reader()),
             Self::Cluster(ledger) => Arc::new(ledger.reader()),
         }
     }

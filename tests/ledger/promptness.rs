@@ -69,7 +69,7 @@ async fn relaxed_writes_within_its_promise_while_thousands_of_calls_are_ready() 
     let metrics = Metrics::new().unwrap();
     let (path, durability) = (house.path(), house.kind.durability());
     let ledger = SqliteLedger::open(&path, durability, metrics.clone()).await.unwrap();
-    let reader = ledger.reader().await.unwrap();
+    let reader = ledger.reader();
     let ages = Arc::new(Mutex::new(Vec::new()));
     let watched =
         Watched { ledger, metrics: metrics.clone(), waiting_since: None, ages: ages.clone() };

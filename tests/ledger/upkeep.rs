@@ -1,7 +1,8 @@
 //! The file and its upkeep: immutable entries, folding, reconciling, backup, the lock.
 
 use farebox::ledger::{
-    Backend as _, EntryKind, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, backup,
+    Backend as _, EntryKind, Ledger, LedgerError, NewHold, Operation, OperationId, Origin, Outcome,
+    backup,
 };
 use sqlx::Executor as _;
 
@@ -27,6 +28,7 @@ mod file {
         old_endings_are_forgotten_a_slice_at_a_time,
         reconcile_finds_what_is_wrong,
         a_backup_of_a_live_ledger_opens_and_reconciles,
+        a_closed_ledger_is_one_file_though_it_was_read,
         the_lock_refuses_a_second_opener,
         the_lock_refuses_a_second_opener_by_another_name,
     );
@@ -249,7 +251,7 @@ async fn reconcile_finds_what_is_wrong(house: House) {
         let harmed = house.crashed();
         let mut sql = harmed.sql().await;
         sql.execute(sqlx::AssertSqlSafe(harm.clone())).await.unwrap();
-        let reader = farebox::ledger::SqliteReader::open(&harmed.path()).await.unwrap();
+        let reader = farebox::ledger::SqliteReader::new(&harmed.path());
         let report = farebox::ledger::Reader::reconcile(&reader).await.unwrap();
         let differences = report.differences;
         assert!(differences.iter().any(|d| d.what.contains(found)), "{harm}: {differences:#?}");
@@ -290,6 +292,18 @@ async fn a_backup_of_a_live_ledger_opens_and_reconciles(house: House) {
     assert_eq!(entries, first[..entries.len()], "one moment of the ledger, whole");
     restored.stop().await;
     ledger.stop().await;
+}
+
+async fn a_closed_ledger_is_one_file_though_it_was_read(house: House) {
+    let ledger = house.open_with("10").await;
+    assert_eq!(ledger.entries("alice").await.len(), 1, "by another connection than wrote it");
+    let still_held = Ledger::clone(&ledger);
+    ledger.stop().await;
+    let files = std::fs::read_dir(house.dir()).unwrap();
+    let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["ledger.db", "ledger.db.lock"]);
+    still_held.read().entries(&account("alice"), None, 1).await.expect_err("it is closed");
 }
 
 async fn the_lock_refuses_a_second_opener(house: House) {

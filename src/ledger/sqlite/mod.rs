@@ -50,6 +50,9 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// How long a failing disk is left alone between two attempts.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 
+/// How long the closing of the file waits for reads that are still under way.
+const READS_END_WITHIN: Duration = Duration::from_secs(2);
+
 /// How many endings of holds are forgotten in one go, since nobody is served meanwhile.
 const PURGE_SLICE: u32 = 2000;
 
@@ -79,6 +82,8 @@ pub struct SqliteLedger {
     /// Set after a commit that failed while the file could not be read: it may have been written
     /// all the same. Until that is known, nothing is decided.
     in_doubt: bool,
+    /// What reads beside it, and is closed before it.
+    reader: SqliteReader,
     /// Held for life: one writer per file.
     _lock: LedgerLock,
 }
@@ -123,13 +128,14 @@ impl SqliteLedger {
             last_purge: None,
             failing_until: None,
             in_doubt: false,
+            reader: SqliteReader::new(path),
             _lock: lock,
         })
     }
 
-    /// A reader of the same file; it sees what is committed.
-    pub async fn reader(&self) -> Result<SqliteReader, LedgerError> {
-        SqliteReader::open(&self.path).await
+    /// A reader of the same file; it sees what is committed, until the ledger is closed.
+    pub fn reader(&self) -> SqliteReader {
+        self.reader.clone()
     }
 
     /// Decides operations that are acknowledged from memory.
@@ -478,6 +484,10 @@ impl Backend for SqliteLedger {
     async fn close(&mut self) -> bool {
         if !self.settle_doubt().await || !self.flush().await {
             return false;
+        }
+        // The last to close the file takes its WAL away, and a reader cannot.
+        if tokio::time::timeout(READS_END_WITHIN, self.reader.close()).await.is_err() {
+            tracing::warn!("the ledger is closed while it is read; its WAL stays");
         }
         if let Some(connection) = self.connection.take() {
             // Closing checkpoints the WAL; a failure there loses nothing.

@@ -31,11 +31,15 @@ pub struct SqliteReader {
 }
 
 impl SqliteReader {
-    /// Opens `path` for reading only.
-    pub async fn open(path: &Path) -> Result<Self, LedgerError> {
+    /// Reads the file at `path`, which it opens with the first read.
+    pub fn new(path: &Path) -> Self {
         let options = load::options(path).read_only(true);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-        Ok(Self { pool })
+        Self { pool: SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options) }
+    }
+
+    /// Reads no more, in any clone; waits for what is under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
     }
 }
 

@@ -5,11 +5,11 @@
 //! the socket is accepted from here and only the connections are handed to Pingora.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
@@ -210,27 +210,33 @@ struct Connection {
     cut_off: watch::Receiver<bool>,
 }
 
-#[async_trait]
 impl HttpServerApp for Connection {
-    /// Serves one request: on HTTP/1 it is still to be read, on HTTP/2 its head is there.
-    async fn process_new_http(
-        self: &Arc<Self>,
+    /// Serves one request: on HTTP/1 it is still to be read, on HTTP/2 its head is there. Written
+    /// out, so that Pingora's future of a call is not put into another box of ours.
+    fn process_new_http<'a, 'b, 'future>(
+        self: &'a Arc<Self>,
         session: ServerSession,
-        shutdown: &watch::Receiver<bool>,
-    ) -> Option<ReusedHttpStream> {
+        shutdown: &'b watch::Receiver<bool>,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'future>>
+    where
+        'a: 'future,
+        'b: 'future,
+    {
         if !self.is_http2 {
             self.head.awaits_next();
-            return self.proxy.process_new_http(session, shutdown).await;
+            return self.proxy.process_new_http(session, shutdown);
         }
         self.head.set(BUSY);
-        let mut cut_off = self.cut_off.clone();
-        tokio::select! {
-            // First, or a call whose connection was cut as well would pass for one whose client
-            // has left.
-            biased;
-            _ = cut_off.wait_for(|cut_off| *cut_off) => None,
-            reused = self.proxy.process_new_http(session, shutdown) => reused,
-        }
+        Box::pin(async move {
+            let mut cut_off = self.cut_off.clone();
+            tokio::select! {
+                // First, or a call whose connection was cut as well would pass for one whose
+                // client has left.
+                biased;
+                _ = cut_off.wait_for(|cut_off| *cut_off) => None,
+                reused = self.proxy.process_new_http(session, shutdown) => reused,
+            }
+        })
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

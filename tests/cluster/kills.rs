@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::check::Excuse;
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, in_both_modes};
-use crate::load::{Call, longest_gap};
+use crate::load::{Call, Shape, longest_gap};
 use crate::support::servers::Persistence;
 
 in_both_modes!(
     a_gateway_that_is_killed_takes_nothing_with_it_but_its_calls,
     a_gateway_that_is_stopped_holds_nobody_up_and_loses_nothing,
+    a_gateway_that_was_taken_for_gone_settles_its_calls_and_serves_again,
     a_redis_that_is_killed_and_comes_back_empty_loses_nothing,
     a_redis_that_is_killed_and_comes_back_with_its_log_loses_nothing,
     a_redis_that_is_stopped_loses_nothing,
@@ -20,6 +21,9 @@ in_both_modes!(
 
 /// What of a call may not be in Postgres yet: younger than this.
 const UNSYNCED: Duration = Duration::from_secs(1);
+
+/// A lease, what it is given beyond that, and the looks of another gateway.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(40);
 
 /// Others go on while one gateway is gone.
 const GO_ON_WITHIN: Duration = Duration::from_secs(5);
@@ -55,6 +59,27 @@ async fn a_gateway_that_is_stopped_holds_nobody_up_and_loses_nothing(durability:
         cluster.members[victim].resume();
         load.serves_within(BACK_WITHIN).await;
     }
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+/// Stopped for so long that the others have given it up, with the holds of its calls.
+async fn a_gateway_that_was_taken_for_gone_settles_its_calls_and_serves_again(
+    durability: Durability,
+) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load_of(&Shape { delay_ms: 200, ..Shape::default() });
+    load.serves_within(BACK_WITHIN).await;
+    cluster.some_time(50, 500).await;
+    let victim = cluster.any_gateway();
+    cluster.members[victim].pause();
+    let limit = Instant::now() + GIVEN_UP_WITHIN;
+    while cluster.sql("SELECT count(*) FROM farebox.gateways") != "1" {
+        assert!(Instant::now() < limit, "nobody has given it up");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    cluster.members[victim].resume();
+    load.gateway_serves_within(victim, 2, BACK_WITHIN).await;
     let calls = load.stop().await;
     cluster.check(&calls).await;
 }

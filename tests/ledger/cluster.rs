@@ -31,6 +31,8 @@ on_cluster_ledgers!("multi_thread":
     gateways_that_are_set_up_otherwise_are_refused,
     a_key_that_is_revoked_elsewhere_is_seen,
     a_hold_of_a_call_of_a_crashed_gateway_is_given_back,
+    a_gateway_that_was_given_up_serves_again,
+    two_gateways_of_one_name_both_go_on,
     gateways_that_hear_of_one_payment_at_once_move_it_once,
     a_freeze_holds_on_every_gateway,
 );
@@ -291,6 +293,40 @@ async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
     assert!(matches!(late, Outcome::Captured { late: true, .. }), "{late:?}");
     ledger.reconciles().await;
     ledger.stop().await;
+}
+
+async fn places(house: &House) -> i64 {
+    let mut sql = house.cluster().sql().await;
+    sqlx::query_scalar("SELECT count(*) FROM gateways").fetch_one(&mut sql).await.unwrap()
+}
+
+async fn a_gateway_that_was_given_up_serves_again(house: House) {
+    let ledger = house.open_with("10").await;
+    let live = ledger.call("4").await.unwrap();
+    house.execute("DELETE FROM gateways").await.unwrap();
+    eventually("it takes its place again", async || places(&house).await == 1).await;
+    live.capture(credits("4"));
+    ledger.call("1").await.unwrap().capture(credits("1"));
+    eventually("all is settled", async || ledger.has("alice").await == text(("5", "0"))).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+    assert_eq!(places(&house).await, 0);
+}
+
+async fn two_gateways_of_one_name_both_go_on(house: House) {
+    let first = house.open_with("10").await;
+    let live = first.call("4").await.unwrap();
+    let second = house.open_another("house").await;
+    eventually("the first has another place", async || places(&house).await == 2).await;
+    // It was given back with the second one's start, and counts late.
+    live.capture(credits("4"));
+    for ledger in [&first, &second] {
+        ledger.call("1").await.unwrap().capture(credits("1"));
+    }
+    eventually("all is settled", async || second.has("alice").await == text(("4", "0"))).await;
+    first.reconciles().await;
+    first.stop().await;
+    second.stop().await;
 }
 
 /// A ledger whose line to Postgres can be cut.

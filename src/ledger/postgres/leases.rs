@@ -21,8 +21,12 @@ pub(in crate::ledger) const LEASE: Duration = Duration::from_secs(3);
 /// For how long the transaction of a recovery may do nothing: it asks Redis in between.
 const RECOVERY_IDLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// A gateway that has been without a lease for so long is gone for good: its calls' holds expire.
-const GONE_AFTER: &str = "10 seconds";
+/// A gateway that has been without a lease for so long is taken for gone: its calls' holds expire.
+const GONE: &str = "lease_until < now() - interval '10 seconds'";
+
+/// Takes a gateway's place away, if no hold of its calls is left.
+const LEAVE: &str = "DELETE FROM {s}.gateways WHERE incarnation = $1 AND NOT EXISTS \
+     (SELECT 1 FROM {s}.holds WHERE owner = $1 AND state = 'live' AND origin = 'call')";
 
 /// A gateway's place among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,33 @@ impl Store {
         .await
     }
 
+    /// Takes a place again for a start of a gateway that had lost it; also what it is called there: by
+    /// its name, unless another start has that by now. It may still have to hand over what it remembers
+    /// of the present epoch.
+    pub async fn rejoin(
+        &self,
+        name: &str,
+        incarnation: i64,
+    ) -> Result<(Checkpoint, String), LedgerError> {
+        self.transact(async |on| {
+            self.lock("gateways", on).await?;
+            let shard = self.read_checkpoint("FOR SHARE", on).await?;
+            let row = self
+                .query(&lease(
+                    "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in) \
+                     SELECT CASE WHEN EXISTS (SELECT 1 FROM {s}.gateways WHERE id = $1) \
+                     THEN $1 || '-' || $2 ELSE $1 END, $2, now() + {lease}, $3 RETURNING id",
+                ))
+                .bind(name)
+                .bind(incarnation)
+                .bind(shard.epoch.saturating_sub(1))
+                .fetch_one(on)
+                .await?;
+            Ok((shard, row.text("id")?.to_owned()))
+        })
+        .await
+    }
+
     /// Gives the place up. It stays empty while there are holds of its calls: who comes next, or the
     /// others after a while, ends them.
     pub async fn leave(&self, incarnation: i64) -> Result<(), LedgerError> {
@@ -100,14 +131,17 @@ impl Store {
                 .bind(incarnation)
                 .execute(&mut *on)
                 .await?;
-            self.query(
-                "DELETE FROM {s}.gateways WHERE incarnation = $1 AND NOT EXISTS \
-                 (SELECT 1 FROM {s}.holds \
-                 WHERE owner = $1 AND state = 'live' AND origin = 'call')",
-            )
-            .bind(incarnation)
-            .execute(on)
-            .await?;
+            self.query(LEAVE).bind(incarnation).execute(on).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does the same for a gateway that is gone, unless it came back meanwhile.
+    pub async fn forget_gone(&self, incarnation: i64) -> Result<(), LedgerError> {
+        self.transact(async |on| {
+            let sql = format!("{LEAVE} AND {GONE}");
+            self.query(&sql).bind(incarnation).execute(on).await?;
             Ok(())
         })
         .await
@@ -197,9 +231,7 @@ impl Store {
     /// The gateways that have been without a lease for long.
     pub async fn gone(&self) -> Result<Vec<i64>, LedgerError> {
         self.transact(async |on| {
-            let sql = format!(
-                "SELECT incarnation FROM {{s}}.gateways WHERE lease_until < now() - interval '{GONE_AFTER}'"
-            );
+            let sql = format!("SELECT incarnation FROM {{s}}.gateways WHERE {GONE}");
             let rows = self.query(&sql).fetch_all(on).await?;
             rows.iter().map(|row| Ok(row.int("incarnation")?)).collect()
         })

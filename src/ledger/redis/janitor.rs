@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::ledger::operation::{Operation, Origin};
 use crate::ledger::{LedgerError, wall_ms};
 
 use super::script::tag;
@@ -69,22 +68,15 @@ impl Shared {
         info.check().inspect_err(|error| tracing::error!(%error))
     }
 
-    /// Calls of a gateway that has been without a lease for long have ended without a word: their holds
-    /// expire, so that a capture that comes all the same counts, late.
+    /// Calls of a gateway that has been without a lease for long have ended without a word.
     async fn expire_calls_of_the_gone(&self) -> Result<(), LedgerError> {
         for incarnation in self.store.gone().await? {
             if incarnation == self.incarnation || self.is_heard_of(incarnation).await? {
                 continue;
             }
-            self.drain().await?;
-            let calls = self.store.calls_of(incarnation).await?;
-            if calls.is_empty() {
-                self.store.leave(incarnation).await?;
-                continue;
+            if self.expire_calls_of(incarnation).await? == 0 {
+                self.store.forget_gone(incarnation).await?;
             }
-            tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
-            // Whatever their deadlines say, with the next sweep.
-            self.lapsed().extend(calls.into_iter().map(|call| (call.id, call.route)));
         }
         Ok(())
     }
@@ -97,19 +89,17 @@ impl Shared {
         Ok((0..SILENT_MS).contains(&silence))
     }
 
-    /// Gives back the holds of the calls that an earlier start of this gateway left.
-    pub async fn release_calls_of(&self, incarnation: i64) -> Result<(), LedgerError> {
+    /// Has the holds of a gateway's calls expire with the next sweep, whatever their deadlines say. It may
+    /// be there all the same: what its calls capture counts, late. How many there are.
+    pub async fn expire_calls_of(&self, incarnation: i64) -> Result<usize, LedgerError> {
         self.drain().await?;
         let calls = self.store.calls_of(incarnation).await?;
         if !calls.is_empty() {
-            tracing::warn!(holds = calls.len(), "releases the holds of calls that a crash cut off");
+            tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
         }
-        self.owe(calls.into_iter().map(|call| Operation::Release {
-            hold: call.id,
-            account: Some(call.account),
-            origin: Origin::Call,
-        }));
-        Ok(())
+        let count = calls.len();
+        self.lapsed().extend(calls.into_iter().map(|call| (call.id, call.route)));
+        Ok(count)
     }
 
     /// Lets accounts leave Redis that nothing has touched for `idle`; how many went.

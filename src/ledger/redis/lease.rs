@@ -36,23 +36,15 @@ impl Shared {
             if let Err(error) = self.look_up().await {
                 tracing::debug!(%error, "the ledger's state is not known");
             }
-            if self.replaced.load(Ordering::Relaxed) {
-                return;
-            }
         }
     }
 
     /// Renews the lease once, and does what the state of the ledger asks for.
     pub async fn look_up(&self) -> Result<(), LedgerError> {
         let (asked, known) = (Instant::now(), self.ring().known());
-        let Some(checkpoint) = self.store.renew(self.incarnation).await? else {
-            tracing::error!(
-                "another gateway has taken this one's `gateway_name`, or it was gone for too long; \
-                 it serves nothing any more"
-            );
-            self.replaced.store(true, Ordering::Relaxed);
-            self.close_epoch();
-            return Ok(());
+        let checkpoint = match self.store.renew(self.incarnation).await? {
+            Some(checkpoint) => checkpoint,
+            None => self.rejoin().await?,
         };
         self.extend_lease(asked);
         if checkpoint.recovering {
@@ -72,6 +64,23 @@ impl Shared {
             self.follow(checkpoint);
         }
         Ok(())
+    }
+
+    /// Takes a place again: the others gave this gateway up, and the holds of its calls with it. What
+    /// these calls still owe is captured late.
+    async fn rejoin(&self) -> Result<Checkpoint, LedgerError> {
+        let (checkpoint, name) = self.store.rejoin(&self.name, self.incarnation).await?;
+        if name == self.name {
+            tracing::warn!("this gateway was taken for gone; it serves again");
+        } else {
+            tracing::error!(
+                taken = self.name,
+                name,
+                "another gateway has this one's `gateway_name`: give each its own, or each start of \
+                 one gives back what calls of the other hold"
+            );
+        }
+        Ok(checkpoint)
     }
 
     /// Serves an epoch that has opened.

@@ -113,7 +113,7 @@ impl ClusterLedger {
             None => uuid::Uuid::new_v4().to_string(),
         };
         let joined = patiently(|| store.join(&name)).await?;
-        let shared = Shared::new(store, redis, config, joined.incarnation, metrics);
+        let shared = Shared::new(store, redis, config, name, joined.incarnation, metrics);
         match shared.look_at_redis().await {
             Err(error @ LedgerError::Disagrees { .. }) => {
                 shared.store.leave(joined.incarnation).await?;
@@ -125,16 +125,20 @@ impl ClusterLedger {
         let (swept, tasks) = ("0".to_owned(), JoinSet::new());
         let mut ledger = Self { shared, lists, swept, tasks, closing: None, closed: false };
         ledger.wait_until_open().await;
-        if let Some(earlier) = joined.replaced {
-            match ledger.shared.release_calls_of(earlier).await {
-                Ok(()) => ledger.settle_owed().await,
-                Err(error) => tracing::error!(%error, "the holds of an earlier start expire later"),
-            }
+        if let Some(earlier) = joined.replaced
+            && let Err(error) = ledger.expire_calls_of(earlier).await
+        {
+            tracing::error!(%error, "the holds of an earlier start expire later");
         }
         ledger.tasks.spawn(ledger.shared.clone().run_lease());
         ledger.tasks.spawn(ledger.shared.clone().run_syncer());
         ledger.tasks.spawn(ledger.shared.clone().run_janitor());
         Ok(ledger)
+    }
+
+    async fn expire_calls_of(&mut self, earlier: i64) -> Result<(), LedgerError> {
+        self.shared.expire_calls_of(earlier).await?;
+        self.sweep(&|_| false).await.map(drop)
     }
 
     async fn wait_until_open(&mut self) {

@@ -51,6 +51,8 @@ pub(super) struct Shared {
     pub store: Store,
     pub redis: Redis,
     pub durability: Durability,
+    /// Under which name it has its place among the gateways.
+    pub name: String,
     pub incarnation: i64,
     /// In micro-credits; 0 for none.
     pub cap: u64,
@@ -68,8 +70,6 @@ pub(super) struct Shared {
     pub can_fail_over: AtomicBool,
     /// Set until the accounts with live holds are back in Redis after a recovery.
     pub must_bring: AtomicBool,
-    /// Another gateway has taken this one's place: it serves nothing any more.
-    pub replaced: AtomicBool,
     /// Ends of holds that this gateway owes: of calls that were told nothing came of their hold, or
     /// out of a ring that nobody took over.
     owed: Mutex<Vec<Operation>>,
@@ -84,6 +84,7 @@ impl Shared {
         store: Store,
         redis: Redis,
         config: &LedgerConfig,
+        name: String,
         incarnation: i64,
         metrics: Metrics,
     ) -> Arc<Self> {
@@ -94,6 +95,7 @@ impl Shared {
             store,
             redis,
             durability,
+            name,
             incarnation,
             cap: if durability == Durability::Relaxed { cap } else { 0 },
             redo_limit: config.redo_limit_bytes,
@@ -104,7 +106,6 @@ impl Shared {
             ring: Mutex::default(),
             lease: Mutex::default(),
             must_bring: AtomicBool::new(false),
-            replaced: AtomicBool::new(false),
             owed: Mutex::default(),
             lapsed: Mutex::default(),
             look: Notify::new(),
@@ -194,9 +195,6 @@ impl Shared {
     /// interrupted (this process may have been stopped while others went on), or where no other Redis
     /// can have taken this one's place and nobody can have brought it back meanwhile.
     pub fn may_answer(&self, sent: Sent) -> bool {
-        if self.replaced.load(Ordering::Relaxed) {
-            return false;
-        }
         if sent.term.is_some() && sent.term == self.lease_term() {
             return true;
         }

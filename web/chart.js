@@ -1,9 +1,12 @@
 // @ts-check
 /** Stacked bars, and the same figures as a table. */
 
-import { h, svg, told } from './dom.js';
+import { fill, h, told } from './dom.js';
 import { credits, sum } from './format.js';
 import { t } from './i18n.js';
+
+const svg = (/** @type {string} */ tag, /** @type {Record<string, any>} */ props, /** @type {any[]} */ ...children) =>
+  fill(document.createElementNS('http://www.w3.org/2000/svg', tag), props, children);
 
 /** The next round number, for the top of a scale. @param {number} value */
 export function ceiling(value) {

@@ -64,8 +64,8 @@ dialog {
 dialog::backdrop { background: rgb(8 16 14 / .5) }
 dialog[open] { animation: rise .18s ease-out }
 @keyframes rise { from { transform: translateY(8px) } }
-.stack { display: grid; grid-template-columns: minmax(0, 1fr); --gap: 1rem }
-.stack > * + * { margin-top: var(--gap) }
+.stack { display: grid; grid-template-columns: minmax(0, 1fr) }
+.stack > * + * { margin-top: 1rem }
 .row { display: flex; flex-wrap: wrap; align-items: center; gap: .75rem }
 .right { justify-content: flex-end }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important } }

@@ -8,7 +8,7 @@ import { bones, failure, h } from './dom.js';
 import { sum, when } from './format.js';
 import { words } from './i18n.js';
 import { forgetKey, keysCard } from './keys.js';
-import { ask, card, head, lang, main, say, signInCard } from './page.js';
+import { ask, card, head, lang, main, quiet, say, signInCard } from './page.js';
 
 Object.assign(words, {
   account: ['Your credits', 'Vos crédits'],
@@ -53,12 +53,13 @@ async function signIn(token, linked = false) {
     }
   }
   await store.request('session', { method: 'POST', token });
-  forgetKey();
-  store.restart();
+  restart();
 }
 
-async function signOut() {
-  await store.request('session', { method: 'DELETE' }).catch(() => {});
+const signOut = () => store.request('session', { method: 'DELETE' }).catch(() => {}).then(restart);
+
+/** As somebody else, or nobody. */
+function restart() {
   forgetKey();
   store.restart();
 }
@@ -123,10 +124,12 @@ function draw() {
   const out = status === 'signed-out';
   counted = String(balance?.balance);
   if (out) {
-    main.replaceChildren(head(say('account'), draw, false), signInCard(say('signInText'), say('secret'), signIn, wrong));
+    main.replaceChildren(head(say('account'), draw), signInCard(say('signInText'), say('secret'), signIn, wrong));
   } else {
-    const who = balance && h('p', { class: 'muted small who' }, say('signedInAs'), ' ', h('bdi', {}, balance.account));
-    main.replaceChildren(head(say('account'), draw, signOut, who), banner,
+    const who = h('div', { class: 'row tight who' },
+      h('p', { class: 'muted small grow' }, balance && [say('signedInAs'), ' ', h('bdi', {}, balance.account)]),
+      quiet(say('signOut'), signOut));
+    main.replaceChildren(head(say('account'), draw, who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
         h('div', { class: 'stack loose' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
@@ -153,7 +156,7 @@ async function look({ status, balance }) {
   }
 }
 
-main.replaceChildren(head(say('account'), draw, false), h('section', { class: 'card' }, bones(lang(), 6)));
+main.replaceChildren(head(say('account'), draw), h('section', { class: 'card' }, bones(lang(), 6)));
 const brought = () => new URLSearchParams(location.hash.slice(1)).get('token');
 // A link that is followed on this very page changes the fragment alone.
 addEventListener('hashchange', () => brought() && location.reload());

@@ -1,16 +1,16 @@
 // @ts-check
 /** The operator's page. Its token stays in this tab; every view is one address after the #. */
 
-import { chart } from './chart.js';
+import { chart, table } from './chart.js';
 import { Client } from './client.js';
 import { bones, failure, h, told } from './dom.js';
 import { credits, money, signed, when } from './format.js';
 import { describe } from './history.js';
 import { words } from './i18n.js';
-import { ask, card, field, form, head, lang, main, say, signInCard } from './page.js';
+import { ask, card, field, form, head, lang, main, quiet, say, signInCard } from './page.js';
 
 Object.assign(words, {
-  admin: ['Farebox admin', 'Administration Farebox'],
+  admin: ['Farebox admin', 'Admin Farebox'],
   adminText: ['The token is admin_token in gateway.toml. It stays in this tab.', 'Le jeton est admin_token dans gateway.toml. Il reste dans cet onglet.'],
   adminToken: ['Admin token', 'Jeton d’administration'],
   adminWrong: ['This is not the admin token.', 'Ce n’est pas le jeton d’administration.'],
@@ -21,7 +21,6 @@ Object.assign(words, {
   stripe: ['Stripe inbox', 'Événements Stripe'],
   refresh: ['Refresh', 'Actualiser'],
   live: ['Live holds', 'Réservations en cours'],
-  stuck: ['Stuck holds', 'Réservations bloquées'],
   revenue: ['Revenue, 24 hours', 'Revenus, 24 heures'],
   none: ['Nothing to show.', 'Rien à afficher.'],
   calls: ['Calls', 'Appels'],
@@ -60,7 +59,7 @@ Object.assign(words, {
 const TOKEN = 'farebox admin';
 const api = new Client(new URL('/admin/', location.href).href);
 api.token = () => sessionStorage.getItem(TOKEN);
-/** Counts what was asked for: a slow answer does not cover a newer view. */
+/** Counted up, so that a slow answer does not cover a newer view. */
 let turn = 0;
 
 /** @param {string} path @param {any} [body] @returns {Promise<any>} */
@@ -69,29 +68,27 @@ const get = (path, body) => api.request(path, { lang: lang(), ...(body && { meth
 /** @typedef {[key: string, cell: (row: any) => any, number?: boolean]} Column */
 
 /** @param {string} name @param {any[]} rows @param {Column[]} columns */
-const table = (name, rows, columns) =>
+const list = (name, rows, columns) =>
   !rows.length ? h('p', { class: 'muted' }, say('none'))
-  : h('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': name }, h('table', {},
-      h('thead', {}, h('tr', {}, columns.map(([key, , number]) => h('th', { scope: 'col', class: number && 'end' }, say(key))))),
-      h('tbody', {}, rows.map((row) => h('tr', {}, columns.map(([, cell, number]) => h('td', { class: number && 'end' }, cell(row))))))));
+  : table(name, h('tr', {}, columns.map(([key, , number]) => h('th', { scope: 'col', class: number && 'end' }, say(key)))),
+    rows.map((row) => h('tr', {}, columns.map(([, cell, number]) => h('td', { class: number && 'end' }, cell(row))))));
 
-/** A list, and more of it by its cursor. @param {string} path @param {string} list @param {(rows: any[]) => any} show */
-async function paged(path, list, show) {
+/** Rows, and more of them by their cursor. @param {string} path @param {string} of @param {(rows: any[]) => any} show */
+async function paged(path, of, show) {
   const rows = [];
   const box = h('div', { class: 'stack' });
   const more = async (cursor = '') => {
     const page = await get(`${path}limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
-    rows.push(...page[list]);
+    rows.push(...page[of]);
     const go = () => more(page.next_cursor).catch((error) => box.append(failure(lang(), error)));
-    const button = h('div', {}, h('button', { class: 'quiet', type: 'button', onclick: go }, say('more')));
-    box.replaceChildren(show(rows), page.next_cursor ? button : '');
+    box.replaceChildren(show(rows), page.next_cursor ? h('div', {}, quiet(say('more'), go)) : '');
   };
   await more();
   return box;
 }
 
 /** Also where the page came without TLS, and crypto.randomUUID is missing. */
-const randomId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+const randomId = () => crypto.getRandomValues(new BigUint64Array(2)).join('-');
 
 const number = (value) => credits(lang(), value);
 const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account)}` }, told(account));
@@ -119,9 +116,9 @@ const views = {
         stat('revenue', revenue.length ? revenue.map((of) => h('div', {}, money(lang(), of))) : '–'),
         stat('purchases', number(revenue.reduce((all, { purchases }) => all + purchases, 0))),
         stat('accounts', number(accounts)), stat('live', number(holds.live)),
-        stat('stuck', h('span', { class: holds.stuck > 0 && 'failure' }, number(holds.stuck)))),
+        stat('holds', h('span', { class: holds.stuck > 0 && 'failure' }, number(holds.stuck)))),
       h('div', { class: 'columns' }, ['calls', 'captured', 'granted', 'purchases'].map(bars)),
-      card(say('margins'), table(say('margins'), routes, [
+      card(say('margins'), list(say('margins'), routes, [
         ['route', ({ route, methods }) => [told(route), h('small', {}, methods)]],
         ['calls', ({ calls }) => number(calls), true],
         ['captured', ({ captured }) => number(captured), true],
@@ -137,7 +134,7 @@ const views = {
     const find = async (made) => (location.hash = `accounts?${encodeURIComponent(made.elements.search.value.trim())}`);
     return [card(say('accounts'),
       form([field(say('search'), { name: 'search', type: 'search', value: search })], say('find'), find),
-      await paged(`accounts?search=${encodeURIComponent(search)}&`, 'accounts', (rows) => table(say('accounts'), rows, [
+      await paged(`accounts?search=${encodeURIComponent(search)}&`, 'accounts', (rows) => list(say('accounts'), rows, [
         ['accountId', ({ account, frozen }) => [link(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))]],
         ['balance', ({ balance }) => number(balance), true],
         ['reserved', ({ held }) => number(held), true],
@@ -148,12 +145,12 @@ const views = {
 
   async entries() {
     const { entries } = await get('entries?limit=50');
-    return [card(say('entries'), table(say('entries'), entries, [['accountId', ({ account }) => link(account)], ...ENTRY]))];
+    return [card(say('entries'), list(say('entries'), entries, [['accountId', ({ account }) => link(account)], ...ENTRY]))];
   },
 
   async holds() {
     const { holds } = await get('holds?older_than=60&limit=100');
-    return [card(say('holds'), h('p', { class: 'muted' }, say('stuckText')), table(say('holds'), holds, [
+    return [card(say('holds'), h('p', { class: 'muted' }, say('stuckText')), list(say('holds'), holds, [
       ['accountId', ({ account }) => link(account)],
       ['credits', (hold) => number(hold.credits), true],
       ['route', ({ route }) => told(route ?? '–')],
@@ -168,15 +165,12 @@ const views = {
       const { state } = await get(`stripe/events/${encodeURIComponent(event.id)}/replay`, {}).catch((error) => ({ state: error.message }));
       button.previousElementSibling.replaceChildren(told(state));
     };
-    return [card(say('stripe'), await paged('stripe/events?', 'events', (rows) => table(say('stripe'), rows, [
+    return [card(say('stripe'), await paged('stripe/events?', 'events', (rows) => list(say('stripe'), rows, [
       ['at', ({ received_at }) => moment(received_at)],
       ['event', ({ id, type }) => [told(type), h('small', {}, told(id))]],
       ['state', (event) => [
         h('span', { role: 'status' }, event.state), ' ',
-        h('button', {
-          class: 'quiet small', type: 'button', 'aria-label': `${say('replay')} ${event.id}`,
-          onclick: ({ currentTarget }) => replay(event, currentTarget),
-        }, say('replay')),
+        quiet(say('replay'), ({ currentTarget }) => replay(event, currentTarget), { 'aria-label': `${say('replay')} ${event.id}` }),
         event.note && h('small', {}, told(event.note)),
       ]],
     ])))];
@@ -214,7 +208,7 @@ async function detail(account) {
         h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))),
       h('div', { role: 'status', class: 'done', tabindex: -1 })),
     h('div', { class: 'columns' }, card(say('give'), post('grants', say('credits'))), card(say('correct'), post('adjustments', say('amountAny')))),
-    card(say('history'), await paged(`${path}/transactions?`, 'transactions', (rows) => table(say('history'), rows, ENTRY))),
+    card(say('history'), await paged(`${path}/transactions?`, 'transactions', (rows) => list(say('history'), rows, ENTRY))),
   ];
 }
 
@@ -234,14 +228,13 @@ async function draw() {
   const mine = ++turn;
   const [, name = 'overview', account = '', search = ''] = /^#(\w+)(?:\/([^?]*))?(?:\?(.*))?$/.exec(location.hash) ?? [];
   const door = (error) =>
-    main.replaceChildren(head(say('admin'), draw, false), signInCard(say('adminText'), say('adminToken'), signIn, error));
+    main.replaceChildren(head(say('admin'), draw), signInCard(say('adminText'), say('adminToken'), signIn, error));
   if (!sessionStorage.getItem(TOKEN)) return door();
   const nav = h('nav', { class: 'row', 'aria-label': say('admin') }, Object.keys(views).map((key) =>
     h('a', { href: `#${key}`, 'aria-current': key === name && 'page' }, say(key))));
   const here = main.contains(document.activeElement);
   const body = h('div', { class: 'stack loose', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
-  const refresh = h('button', { class: 'quiet small', type: 'button', onclick: draw }, say('refresh'));
-  main.replaceChildren(head(say('admin'), draw, signOut), h('div', { class: 'row' }, nav, refresh), body);
+  main.replaceChildren(head(say('admin'), draw, h('div', { class: 'row bar' }, nav, quiet(say('refresh'), draw), quiet(say('signOut'), signOut))), body);
   // What had the focus is gone: keyboards and screen readers go on from the view's name.
   if (here) /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'))?.focus();
   try {

@@ -1,8 +1,5 @@
 // @ts-check
-/**
- * `<farebox-balance inline show-buy-button>`: what the account has. Fires `farebox-balance` at each
- * change, `farebox-low` as the credits get low, `farebox-topup` (preventable) at the button.
- */
+/** `<farebox-balance inline show-buy-button>`: what the account has, and whether it runs low. */
 
 import { FareboxElement, bones, failure, h } from './dom.js';
 import { credits } from './format.js';
@@ -23,7 +20,6 @@ export class FareboxBalance extends FareboxElement {
     :host([inline]) .bone { margin: 0 }
     :host([inline]) .label, :host([inline]) .held { display: none }
     :host([inline]) .failure { display: inline-flex; margin: 0 }
-    :host([inline]) .failure span { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
     :host([inline]) .muted { color: inherit }
     :host([inline]) button { min-height: 1.75rem; padding: 0 .625rem; margin: 0; font-size: .875rem }`;
 
@@ -34,7 +30,7 @@ export class FareboxBalance extends FareboxElement {
   #line = h('span', { class: 'line' }, this.#value, this.#unit, this.#low);
   #held = h('span', { class: 'held muted small', part: 'held' });
   #other = h('span');
-  #button = h('button', { part: 'button', type: 'button', onclick: () => this.fire('topup') && openUpsell(this) });
+  #button = h('button', { part: 'button', onclick: () => this.fire('topup') && openUpsell(this) });
   /** @type {any} */
   #told = {};
 

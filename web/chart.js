@@ -1,9 +1,13 @@
 // @ts-check
 /** Stacked bars, and the same figures as a table. */
 
-import { h, svg, told } from './dom.js';
+import { fill, h, told } from './dom.js';
 import { credits, sum } from './format.js';
 import { t } from './i18n.js';
+
+/** @param {string} tag @param {Record<string, any>} props @param {...any} children */
+const svg = (tag, props, ...children) =>
+  fill(document.createElementNS('http://www.w3.org/2000/svg', tag), props, children);
 
 /** The next round number, for the top of a scale. @param {number} value */
 export function ceiling(value) {
@@ -11,10 +15,13 @@ export function ceiling(value) {
   return ([1, 2, 3, 4, 5, 6, 8].find((step) => step * unit >= value) ?? 10) * unit;
 }
 
+/** A table that is moved sideways where it is wide. @param {string} name @param {any} head @param {any} rows */
+export const table = (name, head, rows) =>
+  h('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': name }, h('table', {}, h('thead', {}, head), h('tbody', {}, rows)));
+
+/** @import { Amount } from './farebox.d.ts' */
 /**
- * @typedef {import('./farebox.d.ts').Amount} Amount
  * @typedef {{ label: string, values: Amount[] }} Column a value for each of the series
- *
  * @param {{ lang: string, title: string, head: string, series: string[], columns: Column[] }} shown
  */
 export function chart({ lang, title, head, series, columns }) {
@@ -40,9 +47,8 @@ export function chart({ lang, title, head, series, columns }) {
       svg('svg', { viewBox: `0 0 ${columns.length * 10} 100`, preserveAspectRatio: 'none' }, bars),
       h('div', { class: 'row axis muted small' }, ends)),
     series.length > 1 && h('ul', { class: 'row legend small' }, series.map((name, at) => h('li', { class: `s${at}` }, told(name)))),
-    h('details', { class: 'small' }, h('summary', {}, t(lang, 'asTable')),
-      h('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': title }, h('table', {},
-        h('thead', {}, row('col', head, series.map((name) => h('th', { class: 'end', scope: 'col' }, told(name))))),
-        h('tbody', {}, columns.filter((_, at) => Number(totals[at])).map(({ label, values }) =>
-          row('row', label, values.map((value) => h('td', { class: 'end' }, credits(lang, value))))))))));
+    h('details', { class: 'small' }, h('summary', {}, t(lang, 'asTable')), table(title,
+      row('col', head, series.map((name) => h('th', { class: 'end', scope: 'col' }, told(name)))),
+      columns.filter((_, at) => Number(totals[at])).map(({ label, values }) =>
+        row('row', label, values.map((value) => h('td', { class: 'end' }, credits(lang, value))))))));
 }

@@ -1,24 +1,35 @@
 // @ts-check
 /**
- * The API, and what is known of the balance: one store for each base, shared by the page's widgets.
- * It hears of changes by server-sent events (through fetch, which can send a token), from the
- * page's own paid calls, and from other tabs.
- *
- * @typedef {import('./farebox.d.ts').State} State
- * @typedef {import('./farebox.d.ts').Problem} Problem
- * @typedef {import('./farebox.d.ts').Asked} Asked
+ * The API, and one store of the balance for each base. It hears of changes by server-sent events
+ * (through fetch, which can send a token), from the page's own paid calls, and from other tabs.
  */
+
+/** @import { Asked, Options, Problem, State, TokenSource } from './farebox.d.ts' */
 
 const POLL_MS = 10_000;
 const POLLS = 6;
-/** The server sends a comment every 15 s: longer silence is a cut line. */
+/** Of a line that brings a comment every 15 s. */
 const SILENCE_MS = 45_000;
 const PURCHASE_MS = 1_800_000;
+
+/** Until the balance is read. @type {State} */
+export const UNREAD = Object.freeze({ status: 'loading', balance: null, error: null });
 
 /** The browser's own, whatever wraps it later. */
 const send = globalThis.fetch?.bind(globalThis);
 
-/** Not a success; `status` 0 and code `NETWORK` where there is no answer at all. */
+/** What is kept under a name, or from now on; null in a page without storage. @param {string} name @param {unknown} [value] */
+export function kept(name, value, where = 'sessionStorage') {
+  try {
+    const storage = globalThis[where];
+    if (value !== undefined) storage.setItem(name, JSON.stringify(value));
+    return JSON.parse(storage.getItem(name) ?? 'null');
+  } catch {
+    return null;
+  }
+}
+
+/** Not a success; `status` 0 and code `NETWORK`: no answer. */
 export class FareboxError extends Error {
   /** @param {number} status @param {Problem} problem */
   constructor(status, problem) {
@@ -35,22 +46,18 @@ const clients = new Map();
 /** @type {string | undefined} */
 let usual;
 
-/** The client of a base; without one, of the last that was configured, else of this module's home. @param {string | null} [base] */
+/** The client of a base; else of the last that was configured, else of this module's home. @param {string | null} [base] */
 export function client(base) {
   // Not in one expression: bundlers would take it for a file.
   const here = import.meta.url;
   const url = new URL(base || usual || new URL('..', here), globalThis.location?.href);
   if (!url.pathname.endsWith('/')) url.pathname += '/';
-  const known = clients.get(url.href) ?? new Client(url.href);
-  clients.set(url.href, known);
+  let known = clients.get(url.href);
+  if (!known) clients.set(url.href, (known = new Client(url.href)));
   return known;
 }
 
-/**
- * Where Farebox is, and where its tokens come from: `token` is asked before each request. Without
- * it the account page's cookie counts. `observe: false` leaves the page's own fetch alone.
- * @param {import('./farebox.d.ts').Options} [options]
- */
+/** Where Farebox is, and where its tokens come from. @param {Options} [options] */
 export function configure({ base, token, observe } = {}) {
   const chosen = client(base);
   usual = chosen.base;
@@ -62,8 +69,8 @@ export function configure({ base, token, observe } = {}) {
 
 export class Client {
   /** @type {State} */
-  state = { status: 'loading', balance: null, error: null };
-  /** @type {import('./farebox.d.ts').TokenSource | null} */
+  state = UNREAD;
+  /** @type {TokenSource | null} */
   token = null;
   observes = true;
   /** @type {Set<(state: State) => void>} */
@@ -75,7 +82,7 @@ export class Client {
   /** @type {BroadcastChannel | null} */
   #tabs = null;
   #streaming = false;
-  /** Counts what was taken in: a slow answer does not undo a newer one. */
+  /** Counted up, so that a slow answer does not undo a newer one. */
   #version = 0;
   /** @type {any} */
   #soon;
@@ -85,7 +92,7 @@ export class Client {
     this.base = base;
   }
 
-  /** Hears of each new state, until the answer is called. Keeps up to date while anybody listens. @param {(state: State) => void} listener */
+  /** Keeps up to date while anybody listens. @param {(state: State) => void} listener */
   subscribe(listener) {
     this.#listeners.add(listener);
     if (!this.#live) this.#start();
@@ -106,7 +113,7 @@ export class Client {
   restart() {
     this.#version++;
     this.#stop();
-    this.#set({ status: 'loading', balance: null, error: null });
+    this.#set(UNREAD);
     if (this.#listeners.size) this.#start();
   }
 
@@ -118,13 +125,13 @@ export class Client {
       if (version === this.#version) this.#take(balance);
     } catch (/** @type {any} */ error) {
       if (version !== this.#version) return this.state;
-      if (error.status === 401) this.#set({ status: 'signed-out', balance: null, error: null });
+      if (error.status === 401) this.#set({ ...UNREAD, status: 'signed-out' });
       else this.#set({ status: this.state.balance ? 'ready' : 'error', error });
     }
     return this.state;
   }
 
-  /** Asks one of Farebox's own routes; a FareboxError where it fails. @param {string} path @param {Asked} [asked] @returns {Promise<any>} */
+  /** Asks one of Farebox's own routes. @throws {FareboxError} @param {string} path @param {Asked} [asked] @returns {Promise<any>} */
   async request(path, asked) {
     const response = await this.#ask(path, asked);
     return response.status === 204 ? null : response.json();
@@ -137,22 +144,14 @@ export class Client {
     return checkout;
   }
 
-  /** The checkout that this tab went off to, for half an hour. */
+  /** The checkout that this tab went off to. */
   get purchase() {
-    try {
-      const kept = JSON.parse(sessionStorage.getItem(`farebox ${this.base}`) ?? 'null');
-      return kept?.at > Date.now() - PURCHASE_MS ? kept : null;
-    } catch {
-      return null;
-    }
+    const purchase = kept(`farebox ${this.base}`);
+    return purchase?.at > Date.now() - PURCHASE_MS ? purchase : null;
   }
 
   set purchase(purchase) {
-    try {
-      sessionStorage.setItem(`farebox ${this.base}`, JSON.stringify(purchase));
-    } catch {
-      // A page without storage can buy, too.
-    }
+    kept(`farebox ${this.base}`, purchase);
   }
 
   /** The page's fetch, with the token where the address is Farebox's. @param {RequestInfo | URL} input @param {RequestInit} [init] */
@@ -176,7 +175,7 @@ export class Client {
       this.#version++;
       this.#set({ balance: { ...balance, available: remaining } });
     }
-    // The header does not know what is low, nor what a hold became.
+    // The header does not say what is low or held.
     clearTimeout(this.#soon);
     if (!this.#streaming) this.#soon = setTimeout(() => this.refresh(), 300);
     if (refused && /problem\+json/.test(response.headers.get('content-type') ?? '')) {
@@ -199,8 +198,7 @@ export class Client {
     const headers = new Headers({ 'accept-language': lang ?? (document.documentElement.lang || navigator.language) });
     if (bearer) headers.set('authorization', `Bearer ${bearer}`);
     if (body) headers.set('content-type', 'application/json');
-    const init = { method, headers, signal, body: body ? JSON.stringify(body) : undefined };
-    const response = await send(new URL(path, this.base), { ...init, cache: 'no-store' })
+    const response = await send(new URL(path, this.base), { method, headers, signal, body: body ? JSON.stringify(body) : null, cache: 'no-store' })
       .catch((cause) => Promise.reject(new FareboxError(0, { code: 'NETWORK', detail: String(cause) })));
     if (response.ok) return response;
     throw new FareboxError(response.status, await response.json().catch(() => ({})));
@@ -235,7 +233,7 @@ export class Client {
     // The page's next line may be the one that configures.
     await until(stop, (done) => setTimeout(done));
     for (let failures = 0, polls = 0; ; ) {
-      await until(stop, (done) => whenSeen(done));
+      await until(stop, whenSeen);
       if (stop.aborted) return;
       const { status } = await this.refresh();
       if (stop.aborted) return;
@@ -255,9 +253,8 @@ export class Client {
   /** Until the stream ends, the page is hidden or the line is silent: whether anything came; null where it is refused. @param {AbortSignal} stop */
   async #stream(stop) {
     const end = new AbortController();
-    const cut = () => (stop.aborted || document.hidden) && end.abort();
-    stop.addEventListener('abort', cut);
-    document.addEventListener('visibilitychange', cut);
+    const signal = AbortSignal.any([stop, end.signal]);
+    document.addEventListener('visibilitychange', () => end.abort(), { signal });
     let timer;
     const wait = () => {
       clearTimeout(timer);
@@ -267,7 +264,7 @@ export class Client {
     let came = false;
     try {
       wait();
-      const { body } = await this.#ask('events', { signal: end.signal });
+      const { body } = await this.#ask('events', { signal });
       const reader = /** @type {ReadableStream} */ (body).pipeThrough(new TextDecoderStream()).getReader();
       for (let text = ''; ; ) {
         const { done, value } = await reader.read();
@@ -275,8 +272,7 @@ export class Client {
         wait();
         const blocks = (text + value).split(/\r?\n\r?\n/);
         text = blocks.pop() ?? '';
-        for (const balance of blocks.map(balanceOf)) {
-          if (!balance) continue;
+        for (const balance of blocks.map(balanceOf).filter(Boolean)) {
           came = this.#streaming = true;
           this.#take(balance);
         }
@@ -287,16 +283,14 @@ export class Client {
     this.#streaming = false;
     clearTimeout(timer);
     end.abort();
-    document.removeEventListener('visibilitychange', cut);
     return came;
   }
 }
 
 /** The balance that one server-sent event tells, if it does. @param {string} block */
 export function balanceOf(block) {
-  const lines = block.split(/\r?\n/);
-  const data = lines.filter((line) => line.startsWith('data:')).map((line) => line.slice(5));
-  return lines.some((line) => /^event: ?balance$/.test(line)) && data.length ? JSON.parse(data.join('\n')) : null;
+  const data = [...block.matchAll(/^data:(.*)/gm)].map(([, line]) => line).join('');
+  return data && /^event: ?balance$/m.test(block) ? JSON.parse(data) : null;
 }
 
 let observing = false;
@@ -308,7 +302,7 @@ export function observe() {
   const native = window.fetch;
   window.fetch = async function (...call) {
     const response = await native.apply(this, call);
-    for (const each of clients.values()) if (each.observes) each.look(response);
+    clients.forEach((each) => each.observes && each.look(response));
     return response;
   };
 }
@@ -317,7 +311,8 @@ export function observe() {
 const until = (stop, begin) =>
   new Promise((done) => {
     const timer = begin(done);
-    stop.addEventListener('abort', () => done(clearTimeout(timer)), { once: true });
+    // The loop waits for one thing at a time; listeners would gather.
+    stop.onabort = () => done(clearTimeout(timer));
   });
 
 function whenSeen(done) {

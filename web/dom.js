@@ -5,10 +5,11 @@ import { client, observe } from './client.js';
 import { speak, t } from './i18n.js';
 import { base, sheet } from './style.js';
 
+/** @import { Client } from './client.js' */
 /** @typedef {Record<string, any>} Props attributes; `on…` is a listener */
 
 /** @template {Element} E @param {E} node @param {Props} [props] @param {any[]} [children] */
-function fill(node, props = {}, children = []) {
+export function fill(node, props = {}, children = []) {
   for (const [name, value] of Object.entries(props)) {
     if (typeof value === 'function') node.addEventListener(name.slice(2), value);
     else if (value != null && value !== false) node.setAttribute(name, value === true ? '' : value);
@@ -20,21 +21,17 @@ function fill(node, props = {}, children = []) {
 /** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {Props} [props] @param {...any} children @returns {HTMLElementTagNameMap[T]} */
 export const h = (tag, props, ...children) => fill(document.createElement(tag), props, children);
 
-/** @param {string} tag @param {Props} [props] @param {...any} children */
-export const svg = (tag, props, ...children) =>
-  fill(document.createElementNS('http://www.w3.org/2000/svg', tag), props, children);
-
 /** Text from outside: in its own direction, cut after three lines. @param {unknown} text */
 export const told = (text) => h('bdi', { class: 'told' }, String(text ?? ''));
 
 /** What went wrong, for people. @param {string} lang @param {any} error */
-export const explain = (lang, error) =>
+const explain = (lang, error) =>
   error?.code === 'NETWORK' ? t(lang, 'network')
   : error?.problem?.detail ?? t(lang, error?.status === 401 ? 'signedOut' : 'failed');
 
 /** Its own `lang`, else the nearest around it, through shadow roots, else the reader's. @param {any} node @returns {string} */
 export const languageOf = (node) =>
-  !node ? speak(navigator.language) : node.lang ? speak(node.lang) : languageOf(node.parentNode ?? node.host);
+  node && !node.lang ? languageOf(node.parentNode ?? node.host) : speak(node?.lang ?? navigator.language);
 
 /** @type {Set<FareboxElement>} */
 const connected = new Set();
@@ -48,7 +45,7 @@ if (globalThis.document) {
 export class FareboxElement extends /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {}) {
   static css = '';
   static observedAttributes = ['lang', 'base', 'inline', 'show-buy-button'];
-  /** @type {import('./client.js').Client | undefined} */
+  /** @type {Client | undefined} */
   client;
   /** @type {(() => void)[]} */
   #leave = [];
@@ -76,12 +73,9 @@ export class FareboxElement extends /** @type {typeof HTMLElement} */ (globalThi
   /** @param {string} name */
   attributeChangedCallback(name) {
     if (!connected.has(this)) return;
-    if (name === 'base') {
-      this.disconnectedCallback();
-      this.connectedCallback();
-    } else {
-      this.render();
-    }
+    if (name !== 'base') return this.render();
+    this.disconnectedCallback();
+    this.connectedCallback();
   }
 
   get language() {
@@ -93,13 +87,12 @@ export class FareboxElement extends /** @type {typeof HTMLElement} */ (globalThi
     return t(this.language, key, values);
   }
 
-  /** An event that leaves shadow roots; false where somebody prevents what it announces. @param {string} name @param {unknown} [detail] */
+  /** False where somebody prevents what the event announces. @param {string} name @param {unknown} [detail] */
   fire(name, detail) {
-    const event = { detail, bubbles: true, composed: true, cancelable: true };
-    return this.dispatchEvent(new CustomEvent(`farebox-${name}`, event));
+    return this.dispatchEvent(new CustomEvent(`farebox-${name}`, { detail, bubbles: true, composed: true, cancelable: true }));
   }
 
-  /** Begins to listen; how to stop. @param {import('./client.js').Client} store @returns {(() => void)[]} */
+  /** How to stop again. @param {Client} store @returns {(() => void)[]} */
   listen(store) {
     return [store.subscribe(() => this.render())];
   }
@@ -111,7 +104,7 @@ export class FareboxElement extends /** @type {typeof HTMLElement} */ (globalThi
 /** What went wrong, and a button to try again. @param {string} lang @param {any} error @param {() => void} [retry] */
 export const failure = (lang, error, retry) =>
   h('p', { class: 'failure', part: 'error', role: 'alert' }, h('span', {}, explain(lang, error)),
-    retry && h('button', { class: 'quiet small', part: 'retry', type: 'button', onclick: retry }, t(lang, 'retry')));
+    retry && h('button', { class: 'quiet small', part: 'retry', onclick: retry }, t(lang, 'retry')));
 
 /** The shape of what is still being read. @param {string} lang @param {number} [lines] */
 export const bones = (lang, lines = 1) => [

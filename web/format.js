@@ -2,14 +2,13 @@
 /**
  * Amounts and moments as people read them. Amounts come in digits, as the API writes them, and are
  * counted in BigInt: no float touches credits or money.
- *
- * @typedef {import('./farebox.d.ts').Amount} Amount
- * @typedef {import('./farebox.d.ts').Price} Price
  */
+
+/** @import { Amount, Price } from './farebox.d.ts' */
 
 const MICROS = 6;
 
-/** Decimals of the minor units that are not two: Stripe's, which for HUF, IDR and others differ from Intl's. */
+/** Where minor units have not two decimals: Stripe's list, not Intl's, which differs in HUF, IDR and others. */
 const DECIMALS = Object.fromEntries([
   ...'BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF'.split(' ').map((code) => [code, 0]),
   ...'BHD JOD KWD OMR TND'.split(' ').map((code) => [code, 3]),
@@ -37,8 +36,8 @@ export const sum = (values) => unscale(values.map((value) => scale(value, MICROS
 /** The reader's own kind of the language: en-GB for en, where they read that. @param {string} lang */
 const locale = (lang) => globalThis.navigator?.languages?.find((wish) => wish.startsWith(lang)) ?? lang;
 
-/** Intl takes decimal text digit by digit, whatever its types say. */
-const number = (/** @type {string} */ lang, /** @type {Amount} */ value, /** @type {Intl.NumberFormatOptions} */ options) =>
+/** Intl takes decimal text digit by digit, whatever its types say. @param {string} lang @param {Amount} value @param {Intl.NumberFormatOptions} options */
+const number = (lang, value, options) =>
   new Intl.NumberFormat(locale(lang), options).format(/** @type {any} */ (String(value)));
 
 /** @param {string} lang @param {Amount} value */

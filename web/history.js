@@ -1,11 +1,12 @@
 // @ts-check
-/** `<farebox-history limit>`: the lines that moved the balance, newest first, new ones as they come. */
+/** `<farebox-history limit>`: the lines that moved the balance, newest first. */
 
 import { FareboxElement, bones, failure, h, told } from './dom.js';
 import { signed, when } from './format.js';
 import { t, words } from './i18n.js';
 
-/** @typedef {import('./farebox.d.ts').Entry} Entry */
+/** @import { Client } from './client.js' */
+/** @import { Balance, Entry, State } from './farebox.d.ts' */
 
 /** What an entry is for: its kind, and the route or reason. @param {string} lang @param {Entry} entry */
 export const describe = (lang, { kind, route, reason }) => [
@@ -29,14 +30,15 @@ export class FareboxHistory extends FareboxElement {
   #cursor = null;
   /** 'loading', 'ready', 'signed-out', or what went wrong. @type {any} */
   #state = 'loading';
-  #seen = '';
+  /** Whose entries are shown. @type {Balance | null} */
+  #seen = null;
   /** @type {any} */
   #soon;
   #head = h('thead');
   #body = h('tbody');
   #table = h('table', { part: 'table' }, this.#head, this.#body);
   #other = h('div');
-  #more = h('button', { class: 'quiet', part: 'more', type: 'button', onclick: () => this.#page(this.#cursor) });
+  #more = h('button', { class: 'quiet', part: 'more', onclick: () => this.#page(this.#cursor) });
   #say = h('div', { class: 'hush', role: 'status' });
 
   constructor() {
@@ -44,19 +46,19 @@ export class FareboxHistory extends FareboxElement {
     this.root.append(this.#table, this.#other, this.#more, this.#say);
   }
 
-  /** @param {import('./client.js').Client} store */
+  /** @param {Client} store */
   listen(store) {
     const look = () => this.#look(store.state);
     look();
     return [store.subscribe(look), () => clearTimeout(this.#soon)];
   }
 
-  /** @param {import('./farebox.d.ts').State} state */
+  /** @param {State} state */
   #look({ status, balance, error }) {
-    const seen = balance ? `${balance.account} ${balance.balance}` : '';
-    if (balance && seen === this.#seen) return;
-    const same = balance && this.#seen.split(' ')[0] === balance.account;
-    this.#seen = seen;
+    const before = this.#seen;
+    const same = balance && balance.account === before?.account;
+    if (same && balance.balance === before.balance) return;
+    this.#seen = balance;
     clearTimeout(this.#soon);
     if (!same) this.#entries = [];
     if (balance) this.#soon = setTimeout(() => this.#page(null), same ? 400 : 0);
@@ -71,13 +73,13 @@ export class FareboxHistory extends FareboxElement {
   /** @param {string | null} cursor */
   async #page(cursor) {
     const query = new URLSearchParams({ limit: this.getAttribute('limit') ?? '20', ...(cursor && { cursor }) });
-    const account = this.#seen.split(' ')[0];
+    const account = this.#seen?.account;
     try {
       const { transactions, next_cursor } = await /** @type {any} */ (this.client).request(`transactions?${query}`, { lang: this.language });
-      if (account !== this.#seen.split(' ')[0]) return;
+      if (account !== this.#seen?.account) return;
       const known = new Set(this.#entries.map(({ id }) => id));
       const fresh = transactions.filter(({ id }) => !known.has(id));
-      // Nothing in common with what is shown: there may be a gap, so begin anew.
+      // Nothing in common with what is shown: there may be a gap.
       const anew = !cursor && fresh.length === transactions.length;
       this.#entries = anew ? fresh : cursor ? [...this.#entries, ...fresh] : [...fresh, ...this.#entries];
       if (anew || cursor) this.#cursor = next_cursor;
@@ -99,17 +101,17 @@ export class FareboxHistory extends FareboxElement {
     this.#body.replaceChildren(...this.#entries.map((entry) => this.#row(entry, lang)));
     this.#more.textContent = this.t('more');
     this.#more.hidden = !some || !this.#cursor;
-    const note = { ready: some || 'noHistory', 'signed-out': 'signedOut', loading: true }[state];
+    const none = { ready: 'noHistory', 'signed-out': 'signedOut' }[state];
     this.#other.replaceChildren(...(
-      !note ? [failure(lang, state, () => (this.#seen ? this.#page(null) : this.client?.restart()))]
-      : note === true ? (some ? [] : bones(lang, 4))
-      : [h('p', { class: 'muted' }, this.t(note))]));
+      state === 'loading' ? bones(lang, 4)
+      : !none ? [failure(lang, state, () => (this.#seen ? this.#page(null) : this.client?.restart()))]
+      : some ? [] : [h('p', { class: 'muted' }, this.t(none))]));
   }
 
   /** @param {Entry} entry @param {string} lang */
   #row(entry, lang) {
     return h('tr', { part: 'entry', class: Number(entry.amount) > 0 && 'up' },
-      h('th', { scope: 'row' }, describe(lang, entry), h('small', { class: 'when' }, when(lang, entry.created_at))),
+      h('th', { scope: 'row' }, describe(lang, entry), h('small', {}, when(lang, entry.created_at))),
       h('td', {}, h('b', { part: 'amount' }, signed(lang, entry.amount)), h('small', {}, this.t('after', { n: entry.balance_after }))));
   }
 }

@@ -5,9 +5,7 @@ import { credits } from './format.js';
 
 /** @typedef {string | Partial<Record<Intl.LDMLPluralRule, string>>} Message */
 
-export const languages = ['en', 'fr'];
-
-/** By key: a message in each of the languages. @type {Record<string, Message[]>} */
+/** By key: English, French. @type {Record<string, Message[]>} */
 export const words = {
   available: ['Credits available', 'Crédits disponibles'],
   unit: [{ one: 'credit', other: 'credits' }, { one: 'crédit', many: 'de crédits', other: 'crédits' }],
@@ -51,15 +49,10 @@ export const words = {
 /** The language to speak for a wish such as "fr-CA". @param {string} [wish] */
 export const speak = (wish) => (/^fr\b/i.test(wish ?? '') ? 'fr' : 'en');
 
-/**
- * A text. `{name}` stands for `values.name`; `n` is an amount of credits, and chooses the plural.
- * @param {string} lang
- * @param {string} key
- * @param {Record<string, any>} [values]
- */
+/** A text. `{name}` stands for `values.name`; `n` is credits, and chooses the plural. @param {string} lang @param {string} key @param {Record<string, any>} [values] */
 export function t(lang, key, values = {}) {
-  const message = words[key][languages.indexOf(lang)];
-  const form = () => new Intl.PluralRules(lang).select(Math.abs(Number(values.n)));
-  const text = typeof message === 'string' ? message : message[form()] ?? message.other ?? '';
+  const message = words[key][lang === 'fr' ? 1 : 0];
+  const plural = () => new Intl.PluralRules(lang).select(Math.abs(Number(values.n)));
+  const text = typeof message === 'string' ? message : message[plural()] ?? message.other ?? '';
   return text.replace(/\{(\w+)\}/g, (_, name) => (name === 'n' ? credits(lang, values.n) : values[name]));
 }

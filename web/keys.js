@@ -4,7 +4,7 @@
 import { bones, failure, h, told } from './dom.js';
 import { when } from './format.js';
 import { words } from './i18n.js';
-import { ask, card, field, form, lang, say } from './page.js';
+import { ask, card, field, form, lang, quiet, say } from './page.js';
 
 Object.assign(words, {
   keys: ['API keys', 'Clés d’API'],
@@ -49,7 +49,7 @@ export function keysCard(store, mayManage) {
       await navigator.clipboard?.writeText(key).catch(() => {}) ?? document.execCommand('copy');
       button.textContent = say('copied');
     };
-    const button = h('button', { type: 'button', onclick: copy }, say('copy'));
+    const button = h('button', { onclick: copy }, say('copy'));
     return h('div', { class: 'note stack' }, h('p', {}, say('keyOnce')), h('div', { class: 'row tight' }, box, button));
   };
 
@@ -60,10 +60,9 @@ export function keysCard(store, mayManage) {
         .then(() => (show(), list.focus()), (error) => list.prepend(failure(lang(), error)));
     };
     return h('li', { class: 'row' }, h('div', { class: 'grow' }, h('b', {}, told(name || id)),
-      h('div', { class: 'muted small' }, say('made', { at: when(lang(), created_at, { dateStyle: 'medium' }) }), hint && ` · ${hint}`)),
-      mayManage && h('button', {
-        class: 'quiet small', type: 'button', onclick: revoke, 'aria-label': say('revokeKey', { name: (name || id).slice(0, 80) }),
-      }, say('revoke')));
+      h('div', { class: 'code muted' }, hint),
+      h('div', { class: 'muted small' }, say('made', { at: when(lang(), created_at, { dateStyle: 'medium' }) }))),
+      mayManage && quiet(say('revoke'), revoke, { 'aria-label': say('revokeKey', { name: (name || id).slice(0, 80) }) }));
   };
 
   const make = async (/** @type {any} */ made) => {

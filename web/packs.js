@@ -1,13 +1,11 @@
 // @ts-check
-/**
- * `<farebox-packs>`: what is for sale. Fires `farebox-buy` (preventable) with the pack, then
- * `farebox-checkout` (preventable) with where to pay, else the page goes there.
- */
+/** `<farebox-packs>`: what is for sale; a pack's button goes to the checkout. */
 
-import { FareboxElement, bones, explain, failure, h, told } from './dom.js';
+import { FareboxElement, bones, failure, h, told } from './dom.js';
 import { money, perCredit } from './format.js';
 
-/** @typedef {import('./farebox.d.ts').Pack} Pack */
+/** @import { Client } from './client.js' */
+/** @import { Pack } from './farebox.d.ts' */
 
 export class FareboxPacks extends FareboxElement {
   static css = `
@@ -29,10 +27,10 @@ export class FareboxPacks extends FareboxElement {
       li button, .bone { grid-column: 1 / -1 }
       li button { margin-top: .625rem }
     }
-    .say:not(:empty) { margin-top: .75rem }`;
+    [role=status]:not(:empty) { margin-top: .75rem }`;
 
   #list = h('ul', { role: 'list', part: 'list' });
-  #say = h('div', { class: 'say', role: 'status' });
+  #say = h('div', { role: 'status' });
   /** @type {Pack[] | null} */
   #packs = null;
   /** @type {unknown} */
@@ -44,13 +42,13 @@ export class FareboxPacks extends FareboxElement {
     this.root.append(this.#list, this.#say);
   }
 
-  /** @param {import('./client.js').Client} store */
+  /** @param {Client} store */
   listen(store) {
     this.#load(store);
     return [];
   }
 
-  /** @param {import('./client.js').Client} store */
+  /** @param {Client} store */
   async #load(store) {
     this.#error = this.#packs = null;
     this.render();
@@ -86,7 +84,7 @@ export class FareboxPacks extends FareboxElement {
       h('span', { class: 'price', part: 'price' }, price),
       h('span', { class: 'per muted small', part: 'per-credit' }, this.t('perCredit', { price: perCredit(lang, pack.price, pack.credits) })),
       h('button', {
-        part: 'buy', type: 'button', class: best || 'quiet', onclick: ({ currentTarget }) => this.#buy(pack, currentTarget),
+        part: 'buy', class: best || 'quiet', onclick: ({ currentTarget }) => this.#buy(pack, currentTarget),
         'aria-label': this.t('buyPack', { name: pack.name.slice(0, 80), price }),
       }, this.t('buy')));
   }
@@ -104,7 +102,7 @@ export class FareboxPacks extends FareboxElement {
       this.#say.replaceChildren();
       if (this.fire('checkout', checkout)) location.assign(to);
     } catch (error) {
-      this.#say.replaceChildren(h('p', { class: 'failure', part: 'error' }, explain(this.language, error)));
+      this.#say.replaceChildren(failure(this.language, error));
       this.fire('error', error);
     }
     this.#busy = false;

@@ -1,6 +1,7 @@
 // @ts-check
 /** What the account page and the admin page share: their words, the frame, signing in, asking. */
 
+import { kept } from './client.js';
 import { failure, h, languageOf } from './dom.js';
 import { t, words } from './i18n.js';
 import { base, sheet } from './style.js';
@@ -17,44 +18,35 @@ Object.assign(words, {
   day: ['Day', 'Jour'],
 });
 
-/** The language of the page: what was chosen here before, else the reader's. */
-try {
-  document.documentElement.lang = localStorage.getItem('farebox lang') ?? '';
-} catch {
-  // Storage is closed to this page.
-}
-document.documentElement.lang = languageOf(document.documentElement);
+/** What was chosen here before, or is chosen now. @param {string} [lang] */
+const chosen = (lang) => kept('farebox lang', lang, 'localStorage');
+
+const page = document.documentElement;
+page.lang = chosen() ?? '';
+page.lang = languageOf(page);
 document.adoptedStyleSheets = [sheet(base)];
 
 export const main = /** @type {HTMLElement} */ (document.querySelector('main'));
 
-export const lang = () => document.documentElement.lang;
+export const lang = () => page.lang;
 
 /** @param {string} key @param {Record<string, any>} [values] */
 export const say = (key, values) => t(lang(), key, values);
 
-/**
- * The page's head, with the language and a way out.
- * @param {string} title @param {() => void} draw everything anew @param {false | (() => void)} signOut @param {...any} nav
- */
-export function head(title, draw, signOut, ...nav) {
+/** The page's head, with the language. @param {string} title @param {() => void} draw everything anew @param {...any} more */
+export function head(title, draw, ...more) {
   document.title = title;
-  /** @param {any} event */
-  const speak = ({ target }) => {
-    document.documentElement.lang = target.value;
-    try {
-      localStorage.setItem('farebox lang', target.value);
-    } catch {
-      // It counts for this page, then.
-    }
+  const option = (code, name) => h('option', { value: code, lang: code, selected: code === lang() }, name);
+  const select = h('select', { 'aria-label': say('language'), onchange: () => {
+    chosen((page.lang = select.value));
     draw();
     document.querySelector('select')?.focus();
-  };
-  const option = (code, name) => h('option', { value: code, lang: code, selected: code === lang() }, name);
-  return h('header', { class: 'top row' }, h('h1', {}, title), nav,
-    h('select', { 'aria-label': say('language'), onchange: speak }, option('en', 'English'), option('fr', 'Français')),
-    signOut && h('button', { class: 'quiet', type: 'button', onclick: signOut }, say('signOut')));
+  } }, option('en', 'English'), option('fr', 'Français'));
+  return h('header', { class: 'row top' }, h('h1', {}, title), select, more);
 }
+
+/** A quiet button. @param {string} label @param {(event: any) => void} onclick @param {Record<string, any>} [props] */
+export const quiet = (label, onclick, props) => h('button', { class: 'quiet small', onclick, ...props }, label);
 
 /** @param {string} title @param {...any} children */
 export const card = (title, ...children) => h('section', { class: 'card stack' }, h('h2', {}, title), children);

@@ -1,53 +1,50 @@
 'use client';
 // @ts-check
-/** The widgets for React 18 and 19. On a server they render empty elements, which the browser fills. */
+/** @import { Credits, CreditsDisplayProps, FareboxProviderProps, UpsellModalProps } from './react.d.ts' */
+/** @import { FareboxUpsell } from './farebox.d.ts' */
+/** For React 18 and 19. On a server, empty elements. */
 
 import { createContext, createElement, useCallback, useContext, useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
+import { UNREAD } from './client.js';
 import { client, configure } from './farebox.js';
 
-/** @type {import('react').Context<string | undefined>} */
 const Base = createContext(/** @type {string | undefined} */ (undefined));
 
-/** What is known on a server, and in the browser until it has read the balance. */
-const NOTHING = Object.freeze({ status: 'loading', balance: null, error: null });
+const inBrowser = 'window' in globalThis;
 
-const inBrowser = typeof window !== 'undefined';
-const never = () => () => {};
-
-/** @param {import('./react.d.ts').FareboxProviderProps} props */
-export function FareboxProvider({ baseUrl, getToken, children }) {
-  const source = useRef(getToken);
+/** The newest value, for callbacks. @template T @param {T} value */
+function useLatest(value) {
+  const latest = useRef(value);
   useEffect(() => {
-    source.current = getToken;
+    latest.current = value;
   });
-  // While rendering: the elements below connect before any effect of this component runs.
+  return latest;
+}
+
+/** @param {FareboxProviderProps} props */
+export function FareboxProvider({ baseUrl, getToken, children }) {
+  const source = useLatest(getToken);
+  // While rendering: the elements below connect before effects run.
   useMemo(() => {
     if (inBrowser) configure({ base: baseUrl, token: getToken ? () => source.current?.() : null });
   }, [baseUrl, !getToken]);
   return createElement(Base.Provider, { value: baseUrl }, children);
 }
 
-/** @returns {import('./react.d.ts').Credits} */
+/** @returns {Credits} */
 export function useCredits() {
   const base = useContext(Base);
-  const store = useMemo(() => (inBrowser ? client(base) : null), [base]);
-  const subscribe = useCallback((/** @type {() => void} */ changed) => (store ? store.subscribe(changed) : never()), [store]);
-  const state = useSyncExternalStore(subscribe, () => store?.state ?? NOTHING, () => NOTHING);
+  const store = inBrowser ? client(base) : null;
+  const subscribe = useCallback((/** @type {() => void} */ changed) => store?.subscribe(changed) ?? (() => {}), [store]);
   const refresh = useCallback(async () => void (await store?.refresh()), [store]);
-  const { balance } = state;
-  return {
-    credits: balance && Number(balance.available),
-    isLow: balance?.low ?? false,
-    loading: state.status === 'loading',
-    error: state.error,
-    refresh,
-  };
+  const { status, balance, error } = useSyncExternalStore(subscribe, () => store?.state ?? UNREAD, () => UNREAD);
+  return { credits: balance && Number(balance.available), isLow: balance?.low ?? false, loading: status === 'loading', error, refresh };
 }
 
-/** React 18 writes `false` into attributes of custom elements: absent is undefined. @param {unknown} on */
+/** React 18 would write `false` into the attribute. @param {unknown} on */
 const flag = (on) => (on ? '' : undefined);
 
-/** @param {import('./react.d.ts').CreditsDisplayProps} props */
+/** @param {CreditsDisplayProps} props */
 export function CreditsDisplay({ userId, inline, showBuyButton, lang }) {
   const base = useContext(Base);
   const before = useRef(userId);
@@ -59,15 +56,12 @@ export function CreditsDisplay({ userId, inline, showBuyButton, lang }) {
   return createElement('farebox-balance', { base, lang, inline: flag(inline), 'show-buy-button': flag(showBuyButton) });
 }
 
-/** @param {import('./react.d.ts').UpsellModalProps} props */
+/** @param {UpsellModalProps} props */
 export function UpsellModal({ open, onClose, remainingCredits, lang }) {
   const base = useContext(Base);
-  /** @type {import('react').RefObject<import('./farebox.d.ts').FareboxUpsell | null>} */
+  /** @type {import('react').RefObject<FareboxUpsell | null>} */
   const element = useRef(null);
-  const closed = useRef(onClose);
-  useEffect(() => {
-    closed.current = onClose;
-  });
+  const closed = useLatest(onClose);
   useEffect(() => {
     const close = () => closed.current?.();
     const upsell = element.current;

@@ -1,5 +1,5 @@
 // @ts-check
-/** What widgets and pages look like. Constructed style sheets need no 'unsafe-inline'. */
+/** What it looks like. Constructed style sheets need no 'unsafe-inline'. */
 
 /** @type {Map<string, CSSStyleSheet>} */
 const sheets = new Map();
@@ -12,7 +12,7 @@ export function sheet(css) {
   return made;
 }
 
-/** Every colour is a custom property; light or dark follows the page's own color-scheme. */
+/** Light or dark follows the page's own color-scheme. */
 export const base = `
 :host, :root {
   --accent: var(--farebox-accent, light-dark(#0f766e, #5eead4));
@@ -29,12 +29,11 @@ export const base = `
 :host { display: block; color: var(--text); font: 1rem/1.5 var(--font); font-variant-numeric: tabular-nums }
 :host([hidden]), [hidden] { display: none !important }
 * { box-sizing: border-box }
-h2, p, ul, figure { margin: 0; padding: 0 }
+h2, p, ul { margin: 0; padding: 0 }
 h2 { font-size: 1.125rem; line-height: 1.35; letter-spacing: -.01em; font-weight: 650; text-wrap: balance }
 ul { list-style: none }
-button, input, select { font: inherit }
 button {
-  min-height: 2.5rem; padding: .375rem 1rem; border: 1px solid transparent; border-radius: calc(var(--radius) * .67);
+  font: inherit; min-height: 2.5rem; padding: .375rem 1rem; border: 1px solid transparent; border-radius: calc(var(--radius) * .67);
   background: var(--accent); color: var(--on-accent); font-weight: 600; cursor: pointer; transition: filter .15s, background-color .15s;
 }
 button:hover { filter: brightness(1.08) }
@@ -49,7 +48,7 @@ small { display: block; font-size: .8125rem; color: var(--muted); overflow-wrap:
 .badge { padding: .0625rem .5rem; border-radius: 99px; font-size: .75rem; line-height: 1.25rem; font-weight: 600; white-space: nowrap; background: color-mix(in srgb, var(--warn) 16%, transparent); color: var(--warn) }
 .told { overflow-wrap: anywhere; display: -webkit-inline-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; vertical-align: bottom; max-width: 100%; white-space: normal }
 .failure { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem .75rem; color: var(--danger); overflow-wrap: anywhere }
-.hush { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
+.hush, :host([inline]) .failure span { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
 .bone { display: block; height: 1em; margin: .75rem 0; border-radius: 6px; background: color-mix(in srgb, var(--text) 11%, transparent); animation: breathe 1.6s ease-in-out infinite }
 @keyframes breathe { 50% { opacity: .45 } }
 table { width: 100%; border-collapse: collapse }
@@ -58,7 +57,6 @@ th { font-size: .8125rem; font-weight: 500; color: var(--muted) }
 tr > :first-child { padding-inline-start: 0 }
 tr > :last-child { padding-inline-end: 0 }
 tbody tr:last-child > * { border-bottom: 0 }
-.end { text-align: end; white-space: nowrap }
 dialog {
   width: min(34rem, calc(100vw - 2rem)); max-height: calc(100dvh - 2rem); padding: 1.5rem; border: 1px solid var(--line);
   border-radius: calc(var(--radius) * 1.33); background: var(--surface); color: var(--text); box-shadow: 0 20px 60px rgb(0 0 0 / .25);
@@ -66,9 +64,8 @@ dialog {
 dialog::backdrop { background: rgb(8 16 14 / .5) }
 dialog[open] { animation: rise .18s ease-out }
 @keyframes rise { from { transform: translateY(8px) } }
-.stack { display: grid; grid-template-columns: minmax(0, 1fr); --gap: 1rem }
-.stack > * + * { margin-top: var(--gap) }
-.stack > [role=status]:empty { margin: 0 }
+.stack { display: grid; grid-template-columns: minmax(0, 1fr) }
+.stack > * + * { margin-top: 1rem }
 .row { display: flex; flex-wrap: wrap; align-items: center; gap: .75rem }
 .right { justify-content: flex-end }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important } }

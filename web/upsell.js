@@ -1,11 +1,11 @@
 // @ts-check
-/**
- * `<farebox-upsell manual>`: a dialog that offers packs. Opens by itself when the credits get low
- * (once a visit) and when the page's fetch meets a 402; with `manual` only by `show()`. Fires
- * `farebox-open` (preventable) and `farebox-close`.
- */
+/** `<farebox-upsell manual>`: a dialog that offers packs, when the credits get low and on a 402. */
 
+import { kept } from './client.js';
 import { FareboxElement, h } from './dom.js';
+
+/** @import { Client } from './client.js' */
+/** @import { Amount, Problem } from './farebox.d.ts' */
 
 export class FareboxUpsell extends FareboxElement {
   static css = `
@@ -13,20 +13,20 @@ export class FareboxUpsell extends FareboxElement {
     header { display: flex; gap: 1rem; align-items: start; justify-content: space-between }
     header button { min-height: 2rem; width: 2rem; padding: 0; border: 0; flex: none; font-size: 1.25rem; line-height: 1; margin: -.25rem -.5rem 0 0 }`;
 
-  /** What is left, where the app knows better. @type {import('./farebox.d.ts').Amount | null} */
+  /** What is left, where the app knows better. @type {Amount | null} */
   #remaining = null;
-  /** @type {import('./farebox.d.ts').Problem | null} */
+  /** @type {Problem | null} */
   #problem = null;
   #low = false;
   #title = h('h2', { id: 'title', part: 'title' });
   #text = h('p', { id: 'text', class: 'muted', part: 'text' });
-  #close = h('button', { class: 'quiet', part: 'close', type: 'button', onclick: () => this.close() }, '×');
-  #later = h('button', { class: 'quiet', part: 'later', type: 'button', onclick: () => this.close() });
+  #close = h('button', { class: 'quiet', part: 'close', onclick: () => this.close() }, '×');
+  #later = h('button', { class: 'quiet', part: 'later', onclick: () => this.close() });
   #packs = h('div');
   #dialog = h('dialog', {
     part: 'dialog', 'aria-labelledby': 'title', 'aria-describedby': 'text',
     onclose: () => this.fire('close', this.#packs.replaceChildren()),
-    // The dialog's own box is padded: what hits the dialog itself may still be inside.
+    // What hits the dialog itself may be its padding.
     onclick: ({ target, x, y }) => {
       const { left, right, top, bottom } = this.#dialog.getBoundingClientRect();
       if (target === this.#dialog && (x < left || x > right || y < top || y > bottom)) this.close();
@@ -57,15 +57,15 @@ export class FareboxUpsell extends FareboxElement {
     return this.#remaining;
   }
 
-  /** @param {import('./farebox.d.ts').Problem | null} [problem] of a 402 */
+  /** @param {Problem | null} [problem] of a 402 */
   show(problem = null) {
     if (!this.isConnected || (this.open ? !problem : !this.fire('open', { problem }))) return;
     this.#problem = problem;
-    if (this.open) return this.render();
+    this.render();
+    if (this.open) return;
     this.#packs.replaceChildren(h('farebox-packs', {
       base: this.getAttribute('base'), exportparts: 'list, pack, best, badge, name, credits, price, per-credit, buy, error, retry',
     }));
-    this.render();
     this.#dialog.showModal();
   }
 
@@ -73,7 +73,7 @@ export class FareboxUpsell extends FareboxElement {
     this.#dialog.close();
   }
 
-  /** @param {import('./client.js').Client} store */
+  /** @param {Client} store */
   listen(store) {
     return [
       store.subscribe(() => (this.render(), this.#watch())),
@@ -100,13 +100,9 @@ export class FareboxUpsell extends FareboxElement {
     if (!balance || balance.low === this.#low || this.hasAttribute('manual')) return;
     this.#low = balance.low;
     const key = `farebox low ${this.client?.base}`;
-    try {
-      if (balance.low && sessionStorage.getItem(key)) return;
-      sessionStorage.setItem(key, balance.low ? '1' : '');
-    } catch {
-      // Without storage: once a page.
-    }
-    if (balance.low) this.show();
+    const before = kept(key);
+    kept(key, this.#low);
+    if (this.#low && !before) this.show();
   }
 }
 
@@ -114,8 +110,8 @@ export class FareboxUpsell extends FareboxElement {
 export function openUpsell(element) {
   let upsell = document.querySelector('farebox-upsell');
   if (!upsell) {
-    const [base, lang] = ['base', 'lang'].map((name) => element.getAttribute(name));
-    document.body.append((upsell = h('farebox-upsell', { manual: true, base, lang })));
+    upsell = h('farebox-upsell', { manual: true, base: element.getAttribute('base'), lang: element.getAttribute('lang') });
+    document.body.append(upsell);
   }
   upsell.show();
 }

@@ -1,5 +1,9 @@
 //! The screens' files: what browsers are told about them.
 
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
+
 use crate::http::Answer;
 use crate::support::{TestGateway, Upstream, config_text};
 
@@ -91,6 +95,51 @@ async fn a_file_is_loaded_once_and_asked_for_again() {
         assert_eq!(Answer::of(request).await.status, 200, "{url}");
         let head = Answer::of(gateway.client.head(&url)).await;
         assert_eq!((head.status.as_u16(), head.header("etag")), (200, &*etag), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_reads_gzip_is_sent_gzip() {
+    let gateway = gateway().await;
+    for url in [
+        gateway.url("/credits/ui/farebox.js"),
+        gateway.url("/credits/account"),
+        gateway.admin_url("/admin/ui"),
+        gateway.admin_url("/admin/ui/page.css"),
+    ] {
+        let plain = load(&gateway, url.clone()).await;
+        assert_eq!(plain.header("content-encoding"), "", "{url}");
+        assert_eq!(plain.header("vary"), "accept-encoding", "{url}");
+        for accepted in ["gzip", "gzip, deflate, br, zstd", "br, GZIP ; q=0.5", "x-gzip", "*"] {
+            let request = gateway.client.get(&url).header("accept-encoding", accepted);
+            let coded = request.send().await.unwrap();
+            let headers = coded.headers().clone();
+            assert_eq!(headers["content-encoding"], "gzip", "{url} {accepted}");
+            assert_eq!(headers["vary"], "accept-encoding");
+            assert_eq!(headers["content-type"], plain.headers["content-type"]);
+            let bytes = coded.bytes().await.unwrap();
+            assert_eq!(headers["content-length"], bytes.len().to_string());
+            assert!(bytes.len() < plain.text.len(), "{url}: {}", bytes.len());
+            let mut text = String::new();
+            GzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
+            assert!(text == plain.text, "{url}: {text}");
+            // Other bytes under another tag, so that a cache never mixes the two.
+            let etag = headers["etag"].to_str().unwrap();
+            assert_ne!(etag, plain.header("etag"));
+            for (known, status) in [(etag, 304), (plain.header("etag"), 200)] {
+                let request = gateway.client.get(&url).header("accept-encoding", accepted);
+                let again = Answer::of(request.header("if-none-match", known)).await;
+                assert_eq!(again.status, status, "{url} {known}");
+                assert_eq!((again.header("etag"), again.header("vary")), (etag, "accept-encoding"));
+            }
+        }
+        for refused in ["", "identity", "br", "gzip;q=0", "gzip;q=0.000, *", "*;q=0", "gzipped"] {
+            let request = gateway.client.get(&url).header("accept-encoding", refused);
+            let answer = Answer::of(request).await;
+            assert_eq!(answer.header("content-encoding"), "", "{url} {refused}");
+            assert!(answer.text == plain.text, "{url} {refused}");
+            assert_eq!(answer.header("etag"), plain.header("etag"));
+        }
     }
 }
 

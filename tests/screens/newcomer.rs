@@ -60,6 +60,13 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
         browser.until(&format!("$('.note', '{thanks}')")).await;
         browser.until("!location.search && !$('.bone')").await;
         browser.picture(&format!("account-{name}")).await;
+        // The way out ends the head's line, and a key is recognised by one line.
+        let gap = "const right = (node) => Math.round(node.getBoundingClientRect().right); \
+            return right($('header')) - right($('header button'))";
+        assert_eq!(browser.run(gap).await, 0, "{look:?}");
+        let lines = "const range = document.createRange(); \
+            range.selectNodeContents($('.lines .code')); return range.getClientRects().length";
+        assert_eq!(browser.run(lines).await, 1, "{look:?}");
 
         // From here on without a reload: the page keeps this.
         browser.run("window.same = true").await;

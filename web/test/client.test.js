@@ -84,6 +84,36 @@ test('the balance is read with the token, then streamed', async (t) => {
   assert.equal(asked[0]['accept-language'], 'fr');
 });
 
+test('the stream lasts while the page is seen and somebody listens', async (t) => {
+  const streams = [];
+  const ended = [];
+  const { store } = await gateway(t, {
+    balance: json(balance(90)),
+    events: (_, response) => {
+      streams.push(response.writeHead(200, { 'content-type': 'text/event-stream' }));
+      response.on('close', () => ended.push(response));
+      response.write(`event: balance\ndata: ${JSON.stringify(balance(85))}\n\n`);
+    },
+  });
+  const come = async (test) => {
+    while (!test()) await new Promise((done) => setTimeout(done, 5));
+  };
+  const look = (hidden) => {
+    document.hidden = hidden;
+    document.dispatchEvent(new Event('visibilitychange'));
+  };
+  t.after(() => look(false));
+  const stop = store.subscribe(() => {});
+  await come(() => store.state.balance?.available === 85);
+  look(true);
+  await come(() => ended.length === 1);
+  assert.equal(streams.length, 1);
+  look(false);
+  await come(() => streams.length === 2);
+  stop();
+  await come(() => ended.length === 2);
+});
+
 test('a call of the page moves the balance; a 402 is heard', async (t) => {
   const problem = { code: 'INSUFFICIENT_CREDITS', required: 5, available: 3 };
   const { base, store, watch } = await gateway(t, {

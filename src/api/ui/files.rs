@@ -1,7 +1,12 @@
-//! The files of `web/`, embedded as they are: there is no build step.
+//! The files of `web/`, embedded as they are: there is no build step. They are compressed once a
+//! process, when the first of them is asked for.
 
+use std::io::Write as _;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
@@ -37,24 +42,45 @@ const WEB: &[(&str, &[u8])] = web![
     "upsell.js",
 ];
 
-/// One file of `web/`.
+/// One file of `web/`, in both codings that it is sent in.
 pub(super) struct File {
     name: &'static str,
-    pub bytes: &'static [u8],
     pub media_type: HeaderValue,
-    /// Its content's hash: a browser that has it asks again, and hears 304.
+    pub plain: Form,
+    pub gzip: Form,
+}
+
+/// A file's bytes in one coding.
+pub(super) struct Form {
+    pub bytes: Bytes,
+    /// The hash of these bytes: a browser that has them asks again, and hears 304.
     pub etag: HeaderValue,
+}
+
+impl Form {
+    fn of(bytes: Bytes) -> Option<Self> {
+        let hash = hex::encode(&Sha256::digest(&bytes)[..16]);
+        // Quotes and hexadecimal digits are a valid header.
+        let etag = HeaderValue::from_str(&format!("\"{hash}\"")).ok()?;
+        Some(Self { bytes, etag })
+    }
 }
 
 static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
     let file = |&(name, bytes): &(&'static str, &'static [u8])| {
-        let hash = hex::encode(&Sha256::digest(bytes)[..16]);
-        // Quotes and hexadecimal digits are a valid header.
-        let etag = HeaderValue::from_str(&format!("\"{hash}\"")).ok()?;
-        Some(File { name, bytes, media_type: media_type(name), etag })
+        let plain = Form::of(Bytes::from_static(bytes))?;
+        let gzip = Form::of(compressed(bytes)?)?;
+        Some(File { name, media_type: media_type(name), plain, gzip })
     };
     WEB.iter().filter_map(file).collect()
 });
+
+/// Never `None`: memory takes all that is written to it.
+fn compressed(bytes: &[u8]) -> Option<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).ok()?;
+    encoder.finish().ok().map(Bytes::from)
+}
 
 impl File {
     /// The file of this name.

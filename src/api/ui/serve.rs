@@ -59,20 +59,45 @@ fn page(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// The file, or 304 where the browser has it.
+/// The file, or 304 where the browser has it in the coding that it would be sent in.
 fn answer(file: &'static File, headers: &HeaderMap) -> Response {
-    let mut response = if has(headers, &file.etag) {
+    let gzip = reads_gzip(headers);
+    let form = if gzip { &file.gzip } else { &file.plain };
+    let mut response = if has(headers, &form.etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let mut whole = Body::from(file.bytes).into_response();
+        let mut whole = Body::from(form.bytes.clone()).into_response();
         whole.headers_mut().insert(header::CONTENT_TYPE, file.media_type.clone());
+        if gzip {
+            let coding = HeaderValue::from_static("gzip");
+            whole.headers_mut().insert(header::CONTENT_ENCODING, coding);
+        }
         whole
     };
     let said = response.headers_mut();
-    said.insert(header::ETAG, file.etag.clone());
+    said.insert(header::ETAG, form.etag.clone());
+    said.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     said.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     said.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// RFC 9110, 12.5.3: gzip is named, or `*` stands for it, with a weight above zero.
+fn reads_gzip(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let (mut named, mut any) = (None, false);
+    for item in lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(',')) {
+        let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
+        let weight = weight.trim().to_ascii_lowercase();
+        let none = |digits: &str| digits.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+        let taken = !weight.strip_prefix("q=").is_some_and(none);
+        match &*coding.trim().to_ascii_lowercase() {
+            "gzip" | "x-gzip" => named = Some(taken),
+            "*" => any = taken,
+            _ => {}
+        }
+    }
+    named.unwrap_or(any)
 }
 
 /// RFC 9110, 13.1.2: a list of tags, compared weakly, or `*`.

@@ -209,14 +209,14 @@ async fn by_batch(house: House, steps: Vec<Step>) {
             Step::Restart => {
                 assert!(backend.close().await);
                 drop(backend);
-                model.start();
+                model.start(house.kind);
                 backend = house.backend().await;
                 reader = backend.reader().await;
             }
             Step::Crash => {
                 backend.ask(Operation::Audit).await;
                 drop(backend);
-                model.start();
+                model.start(house.kind);
                 backend = house.backend().await;
                 reader = backend.reader().await;
             }
@@ -247,7 +247,12 @@ async fn by_batch(house: House, steps: Vec<Step>) {
         }
     }
     assert!(backend.close().await);
-    model.agrees_with(&*reader).await;
+    drop(backend);
+    model.start(house.kind);
+    let mut backend = house.backend().await;
+    assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
+    model.agrees_with(&*backend.reader().await).await;
+    assert!(backend.close().await);
 }
 
 async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<u8>, live: bool) {
@@ -293,7 +298,7 @@ async fn by_pipeline(house: House, steps: Vec<Step>) {
             Step::TimeIsUp(..) => everything = false,
             Step::Restart | Step::Crash => {
                 ledger.stop().await;
-                model.start();
+                model.start(house.kind);
                 ledger = house.open().await;
             }
             Step::Fold => {
@@ -309,9 +314,12 @@ async fn by_pipeline(house: House, steps: Vec<Step>) {
             model.agrees_with(ledger.read()).await;
         }
     }
-    let reader = Ledger::clone(&ledger);
     ledger.stop().await;
-    model.agrees_with(reader.read()).await;
+    model.start(house.kind);
+    let ledger = house.open().await;
+    ledger.reconciles().await;
+    model.agrees_with(ledger.read()).await;
+    ledger.stop().await;
 }
 
 /// Asks all at once, in this order.

@@ -10,6 +10,8 @@ use farebox::ledger::{
     Refusal,
 };
 
+use crate::house::Kind;
+
 /// What the model knows of a hold's id.
 #[derive(Clone, Debug)]
 pub struct Fate {
@@ -323,11 +325,13 @@ impl Model {
         Ok(Outcome::Released { after: self.after(&fate.account), settled: None })
     }
 
-    pub fn start(&mut self) {
+    pub fn start(&mut self, kind: Kind) {
+        // On a shared ledger what was stopped may run on, and its calls may still capture.
+        let end = if kind.is_embedded() { State::Released } else { State::Expired };
         for fate in self.holds.values_mut() {
             fate.overtaken = false;
             if fate.state == State::Live && fate.origin == Origin::Call {
-                fate.state = State::Released;
+                fate.state = end;
             }
         }
         self.batch += 1;

@@ -3,13 +3,15 @@
 use serde_json::Value;
 
 use crate::backend::{Backend, on_both_ledgers};
+use crate::http::Answer;
 use crate::shop::{PRICE, Shop};
-use crate::support::eventually;
+use crate::support::{eventually, token};
 
 on_both_ledgers!(
     views_checkouts_purchases_buyers_and_revenue_are_counted,
     a_refused_signature_is_counted,
     a_purchase_is_one_log_line,
+    a_checkout_that_is_asked_for_again_is_counted_once,
 );
 
 async fn views_checkouts_purchases_buyers_and_revenue_are_counted(backend: Backend) {
@@ -53,6 +55,18 @@ async fn views_checkouts_purchases_buyers_and_revenue_are_counted(backend: Backe
     assert_eq!(shop.metric("farebox_purchases_total{pack=\"pack-500\"}").await, 2.0);
     shop.crash();
     assert_eq!(shop.metric("farebox_buyers").await, 2.0);
+    shop.close().await;
+}
+
+async fn a_checkout_that_is_asked_for_again_is_counted_once(backend: Backend) {
+    let shop = Shop::open(backend).await;
+    for (n, key) in ["one", "one", "one", "two"].into_iter().enumerate() {
+        let request = shop.gateway.client.post(shop.gateway.url("/credits/buy"));
+        let request = request.bearer_auth(token("alice")).header("idempotency-key", key);
+        Answer::of(request.body(r#"{"pack":"pack-500"}"#)).await.expect(200);
+        let counted = shop.metric("farebox_checkouts_total{pack=\"pack-500\"}").await;
+        assert_eq!(counted, if n < 3 { 1.0 } else { 2.0 });
+    }
     shop.close().await;
 }
 

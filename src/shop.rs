@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::value::RawValue;
 
+use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
@@ -106,6 +107,34 @@ impl Shop {
         let path = CanonicalPath::parse(path.as_bytes()).map_err(refuse_path)?;
         self.catalogue.load().prices.quote(&method, &path).map_err(refuse_quote)
     }
+}
+
+/// What somebody is charged for.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage<'a> {
+    /// Who pays.
+    pub account: &'a AccountId,
+    /// What for.
+    pub route: &'a str,
+    /// How much.
+    pub cost: Credits,
+    /// What they have left.
+    pub available_after: SignedCredits,
+    /// The request that had it charged.
+    pub request_id: &'a str,
+}
+
+/// The line that every charge leaves in the log.
+pub fn log_usage(usage: &Usage<'_>) {
+    tracing::info!(
+        target: "farebox::usage",
+        account = %usage.account,
+        route = usage.route,
+        cost = %usage.cost,
+        available_after = %usage.available_after,
+        request_id = usage.request_id,
+        "credit usage"
+    );
 }
 
 /// The problem for a path that is not canonical.

@@ -130,7 +130,8 @@ impl Desk<'_> {
             self.lift_hold(id, &live);
             let after = self.balance(&live.account);
             let released = live.amount.checked_sub(amount).unwrap_or_default();
-            let end = HoldEnd { route: live.route, captured: amount, released };
+            let LiveHold { account, route, .. } = live;
+            let end = HoldEnd { account, route, captured: amount, released };
             return Ok(Outcome::Captured { after, late: false, settled: told(origin, end) });
         }
         self.capture_late(id, operation, account, amount, route, origin)
@@ -168,8 +169,9 @@ impl Desk<'_> {
         }
         let kind = EntryKind::Capture;
         self.enter(&owner, operation, kind, -amount.signed(), Some(route.clone()), None)?;
-        let end = HoldEnd { route: route.clone(), captured: amount, released: Credits::ZERO };
         let after = self.balance(&owner);
+        let (route, released) = (route.clone(), Credits::ZERO);
+        let end = HoldEnd { account: owner, route, captured: amount, released };
         Ok(Outcome::Captured { after, late: true, settled: told(origin, end) })
     }
 
@@ -188,7 +190,8 @@ impl Desk<'_> {
             self.bury(id, Some(live.account.clone()), live.amount, origin, ending);
             let after = self.balance(&live.account);
             let (captured, released) = (Credits::ZERO, live.amount);
-            let end = HoldEnd { route: live.route, captured, released };
+            let LiveHold { account, route, .. } = live;
+            let end = HoldEnd { account, route, captured, released };
             return Ok(Outcome::Released { after, settled: told(origin, end) });
         }
         if self.known.entries.contains_key(&OperationId::capture(id)) {

@@ -50,6 +50,16 @@ pub struct Shop {
 }
 
 impl Shop {
+    /// Makes an account exist that comes by itself, with its sign-up grant if it did not. One that is
+    /// brought over, or given credits by hand, comes to exist without.
+    ///
+    /// # Errors
+    /// 503.
+    pub async fn open(&self, account: &AccountId) -> Result<(), Problem> {
+        let opened = self.ledger.open(account, self.credits.signup_grant).await;
+        opened.map_err(|_| Problem::ledger_unavailable())
+    }
+
     /// Who sent these headers. An account seen for the first time gets its sign-up grant.
     ///
     /// # Errors
@@ -57,14 +67,15 @@ impl Shop {
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         let identity =
             self.identifier.identify(headers, SystemTime::now()).await.map_err(refuse_caller)?;
-        if identity.fresh {
-            let opened = self.ledger.open(&identity.account, self.credits.signup_grant);
-            let opened = Box::pin(opened).await;
-            if opened.is_err() {
+        // An account that only a backend names need not exist until it has credits.
+        let is_due = identity.on_behalf_by.is_none() || !self.credits.signup_grant.is_zero();
+        if identity.fresh && is_due {
+            if let Err(problem) = Box::pin(self.open(&identity.account)).await {
                 // Not remembered, so that the next call opens the account.
                 self.identifier.forget(headers);
-                return Err(Problem::ledger_unavailable());
+                return Err(problem);
             }
+            self.identifier.exists(&identity);
         }
         Ok(identity)
     }

@@ -26,8 +26,6 @@ pub(super) struct Key {
 enum Command {
     /// Make a key. It is shown this once.
     Create {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Whose credits it spends.
         account: AccountId,
         /// What you call it.
@@ -39,23 +37,17 @@ enum Command {
     },
     /// The keys of an account.
     List {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Whose.
         account: AccountId,
     },
     /// Revoke a key, at once.
     Revoke {
-        #[command(flatten)]
-        config: ConfigFile,
         /// The key's id, as `list` shows it.
         id: String,
     },
     /// Bring keys over from another gateway, so that customers keep theirs. Broken off, it has
     /// imported the first of them: type it again.
     Import {
-        #[command(flatten)]
-        config: ConfigFile,
         /// A CSV file with the columns account and hash (the SHA-256 of the key in hexadecimal),
         /// and optionally name; the first line names them.
         file: PathBuf,
@@ -63,28 +55,30 @@ enum Command {
 }
 
 impl Key {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, config: &ConfigFile) -> Result<(), CliError> {
         block_on(async {
             match self.command {
-                Command::Create { config, account, name, service } => {
+                Command::Create { account, name, service } => {
                     let path = format!("/admin/accounts/{}/keys", segment(account.as_str()));
                     let body = json!({ "name": name, "service": service });
-                    let key =
-                        AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
+                    let admin = AdminClient::connect_to_open(config).await?;
+                    let key = admin.ask(Method::POST, &path, Some(&body)).await;
+                    admin.close().await?;
+                    let key = key?;
                     println!("id:  {}", key["id"].as_str().unwrap_or_default());
                     println!("key: {}", key["key"].as_str().unwrap_or_default());
                     eprintln!("This is the only time the key is shown.");
                 }
-                Command::List { config, account } => {
+                Command::List { account } => {
                     let path = format!("/admin/accounts/{}/keys", segment(account.as_str()));
-                    print_keys(&AdminClient::ask_once(&config, Method::GET, &path, None).await?);
+                    print_keys(&AdminClient::ask_once(config, Method::GET, &path, None).await?);
                 }
-                Command::Revoke { config, id } => {
+                Command::Revoke { id } => {
                     let path = format!("/admin/keys/{}", segment(&id));
-                    AdminClient::ask_once(&config, Method::DELETE, &path, None).await?;
+                    AdminClient::ask_once(config, Method::DELETE, &path, None).await?;
                     println!("{id} is revoked");
                 }
-                Command::Import { config, file } => import(&config, &file).await?,
+                Command::Import { file } => import(config, &file).await?,
             }
             Ok(())
         })

@@ -47,12 +47,16 @@ fn every_command_has_help_and_takes_a_config() {
         &["key", "list"],
         &["key", "revoke"],
         &["key", "import"],
+        &["stripe"],
+        &["stripe", "reconcile"],
+        &["stripe", "events"],
+        &["stripe", "replay"],
+        &["packs", "sync"],
+        &["recover"],
     ] {
         let help = ok(folder.path(), &[words, &["--help"]].concat());
         assert!(help.contains("Usage: farebox"), "{words:?}: {help}");
-        if !matches!(words, ["demo"] | ["account"] | ["key"]) {
-            assert!(help.contains("--config"), "{words:?}: {help}");
-        }
+        assert!(help.contains("--config"), "{words:?}: {help}");
         let parent = ok(folder.path(), &[&words[..words.len() - 1], &["--help"]].concat());
         assert!(parent.contains(words[words.len() - 1]), "{words:?}");
     }
@@ -299,6 +303,40 @@ fn keys_that_cannot_be_imported_say_where_they_stand() {
     assert!(errors.contains("imported 500 keys"), "{errors}");
     assert!(ok(at, &["account", "show", "customer-499"]).contains("balance 0"));
     fails(at, &["account", "show", "customer-500"], 1);
+}
+
+#[test]
+fn the_config_may_stand_anywhere_in_the_line() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    std::fs::rename(at.join("gateway.toml"), at.join("other.toml")).unwrap();
+    ok(at, &["key", "create", "alice", "--config", "other.toml"]);
+    for line in [
+        &["--config", "other.toml", "key", "list", "alice"],
+        &["key", "--config", "other.toml", "list", "alice"],
+        &["key", "list", "--config", "other.toml", "alice"],
+        &["key", "list", "alice", "-c", "other.toml"],
+    ] {
+        assert_eq!(ok(at, line).lines().count(), 1, "{line:?}");
+    }
+    fails(at, &["key", "list", "alice"], 2);
+    fails(at, &["account", "--config", "nowhere.toml", "list"], 2);
+}
+
+#[test]
+fn a_key_that_is_made_without_a_gateway_gives_the_sign_up_grant_too() {
+    let folder = folder();
+    let at = folder.path();
+    let text = "[ledger]\npath = \"ledger.db\"\n[credits]\nsignup_grant = 12\n";
+    std::fs::write(at.join("gateway.toml"), text).unwrap();
+    for _ in 0..2 {
+        ok(at, &["key", "create", "alice"]);
+        assert!(ok(at, &["account", "show", "alice"]).contains("balance 12,"));
+    }
+    write_keys(&at.join("keys.csv"), 0, 1);
+    ok(at, &["key", "import", "keys.csv"]);
+    assert!(ok(at, &["account", "show", "customer-0"]).contains("balance 0,"));
 }
 
 #[test]

@@ -355,6 +355,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, Code::IdempotencyConflict, detail)
     }
 
+    /// 422: an idempotency key that stands for another request already.
+    pub fn other_payload(detail: Text) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyConflict, detail)
+    }
+
     /// 422: the request is understood and its values make no sense.
     pub fn unprocessable(detail: Text) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadRequest, detail)

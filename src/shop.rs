@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::value::RawValue;
 
+use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
@@ -49,6 +50,16 @@ pub struct Shop {
 }
 
 impl Shop {
+    /// Makes an account exist that comes by itself, with its sign-up grant if it did not. One that is
+    /// brought over, or given credits by hand, comes to exist without.
+    ///
+    /// # Errors
+    /// 503.
+    pub async fn open(&self, account: &AccountId) -> Result<(), Problem> {
+        let opened = self.ledger.open(account, self.credits.signup_grant).await;
+        opened.map_err(|_| Problem::ledger_unavailable())
+    }
+
     /// Who sent these headers. An account seen for the first time gets its sign-up grant.
     ///
     /// # Errors
@@ -56,14 +67,15 @@ impl Shop {
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         let identity =
             self.identifier.identify(headers, SystemTime::now()).await.map_err(refuse_caller)?;
-        if identity.fresh {
-            let opened = self.ledger.open(&identity.account, self.credits.signup_grant);
-            let opened = Box::pin(opened).await;
-            if opened.is_err() {
+        // An account that only a backend names need not exist until it has credits.
+        let is_due = identity.on_behalf_by.is_none() || !self.credits.signup_grant.is_zero();
+        if identity.fresh && is_due {
+            if let Err(problem) = Box::pin(self.open(&identity.account)).await {
                 // Not remembered, so that the next call opens the account.
                 self.identifier.forget(headers);
-                return Err(Problem::ledger_unavailable());
+                return Err(problem);
             }
+            self.identifier.exists(&identity);
         }
         Ok(identity)
     }
@@ -106,6 +118,34 @@ impl Shop {
         let path = CanonicalPath::parse(path.as_bytes()).map_err(refuse_path)?;
         self.catalogue.load().prices.quote(&method, &path).map_err(refuse_quote)
     }
+}
+
+/// What somebody is charged for.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage<'a> {
+    /// Who pays.
+    pub account: &'a AccountId,
+    /// What for.
+    pub route: &'a str,
+    /// How much.
+    pub cost: Credits,
+    /// What they have left.
+    pub available_after: SignedCredits,
+    /// The request that had it charged.
+    pub request_id: &'a str,
+}
+
+/// The line that every charge leaves in the log.
+pub fn log_usage(usage: &Usage<'_>) {
+    tracing::info!(
+        target: "farebox::usage",
+        account = %usage.account,
+        route = usage.route,
+        cost = %usage.cost,
+        available_after = %usage.available_after,
+        request_id = usage.request_id,
+        "credit usage"
+    );
 }
 
 /// The problem for a path that is not canonical.

@@ -32,10 +32,11 @@ pub(super) struct BuyBody {
 }
 
 /// A checkout page on which the caller can pay for a pack. With an `idempotency-key` header, the
-/// same request again is the same page.
+/// same request again is the same page; 422 where the key was sent with another pack before, 409
+/// while the first request is under way.
 #[utoipa::path(post, path = "/buy", request_body = BuyRequest, responses(
     (status = 200, body = BuyBody), (status = 400), (status = 401), (status = 404),
-    (status = 502), (status = 503)))]
+    (status = 409), (status = 422), (status = 502), (status = 503)))]
 pub(super) async fn buy(
     State(shop): State<Arc<Shop>>,
     Caller(caller): Caller,
@@ -61,7 +62,9 @@ pub(super) async fn buy(
     })?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     // The caller's own key is theirs alone.
-    let key = key.map_or_else(|| request_id.to_string(), |key| format!("{}:{key}", caller.account));
+    let account = &caller.account;
+    let own = |key| format!("{}:{account}:{key}", account.as_str().len());
+    let key = key.map_or_else(|| request_id.to_string(), own);
     let bought = sales.buy(&caller.account, pack, &key).await.map_err(refuse)?;
     Ok(axum::Json(BuyBody { checkout_url: bought.url, session_id: bought.session.to_string() }))
 }
@@ -74,6 +77,15 @@ fn refuse(error: BuyError) -> Problem {
             tracing::error!(%error, "a pack cannot be sold");
             Problem::payments_failed()
         }
+        BuyError::OtherPurchase => Problem::other_payload(Text::new(
+            "Another purchase was asked for with this `idempotency-key`. Send a new key with a new \
+             purchase.",
+            "Cette `idempotency-key` a déjà servi pour un autre achat. Envoyez-en une nouvelle.",
+        )),
+        BuyError::InFlight => Problem::conflict(Text::new(
+            "The purchase with this `idempotency-key` is still being made. Ask again in a moment.",
+            "L'achat de cette `idempotency-key` est encore en cours. Redemandez dans un instant.",
+        )),
         BuyError::Ledger(error) => super::transactions::unreadable(error),
         BuyError::Refused(_) => Problem::ledger_unavailable(),
     }

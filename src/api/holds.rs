@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answer::RequestId;
 use super::body::Json;
 use super::caller::ServiceCaller;
 use crate::account::AccountId;
@@ -16,7 +18,7 @@ use crate::ledger::{HoldEnd, HoldId, NewHold, Operation, Origin, Outcome};
 use crate::metrics::Metrics;
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
+use crate::shop::{Shop, Usage, log_usage};
 
 /// How long a hold lives if the caller does not say: a quarter of an hour.
 const DEFAULT_TTL_SECS: u64 = 15 * 60;
@@ -149,6 +151,7 @@ pub(super) struct CaptureRequest {
 pub(super) async fn capture(
     State(shop): State<Arc<Shop>>,
     ServiceCaller(_): ServiceCaller,
+    Extension(RequestId(request_id)): Extension<RequestId>,
     Path(id): Path<String>,
     Json(request): Json<CaptureRequest>,
 ) -> Result<axum::Json<EndBody>, Problem> {
@@ -160,7 +163,7 @@ pub(super) async fn capture(
         route: API_ROUTE.into(),
         origin: Origin::Api,
     };
-    end(&shop, id, capture).await
+    end(&shop, id, capture, Some(&request_id)).await
 }
 
 /// Gives a hold back.
@@ -173,13 +176,14 @@ pub(super) async fn release(
     Path(id): Path<String>,
 ) -> Result<axum::Json<EndBody>, Problem> {
     let hold = id.parse().map_err(bad_id)?;
-    end(&shop, id, Operation::Release { hold, account: None, origin: Origin::Api }).await
+    end(&shop, id, Operation::Release { hold, account: None, origin: Origin::Api }, None).await
 }
 
 async fn end(
     shop: &Shop,
     id: String,
     operation: Operation,
+    captured_by: Option<&str>,
 ) -> Result<axum::Json<EndBody>, Problem> {
     let (state, after, late, settled) = match shop.ledger.ask(operation).await {
         Outcome::Captured { after, late, settled } => ("captured", after, late, settled),
@@ -189,6 +193,15 @@ async fn end(
     };
     if let Some(settled) = settled {
         count(&shop.metrics, &settled, state, late);
+        if let Some(request_id) = captured_by.filter(|_| !settled.captured.is_zero()) {
+            log_usage(&Usage {
+                account: &settled.account,
+                route: &settled.route,
+                cost: settled.captured,
+                available_after: after.available(),
+                request_id,
+            });
+        }
     }
     Ok(axum::Json(EndBody { id, state, available: after.available() }))
 }

@@ -19,21 +19,14 @@ pub(super) struct Account {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Every account with what it has.
-    List {
-        #[command(flatten)]
-        config: ConfigFile,
-    },
+    List,
     /// One account.
     Show {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Whose.
         account: AccountId,
     },
     /// The lines that moved an account's balance, newest first.
     Transactions {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Whose.
         account: AccountId,
         /// How many at most.
@@ -42,8 +35,6 @@ enum Command {
     },
     /// Move a balance, up or down.
     Adjust {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Whose.
         account: AccountId,
         /// By how much, such as 5 or -0.25.
@@ -58,15 +49,11 @@ enum Command {
     },
     /// Lift what freezes an account while a payment of its is disputed.
     Thaw {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Whose.
         account: AccountId,
     },
     /// Give a call's charge back.
     Refund {
-        #[command(flatten)]
-        config: ConfigFile,
         /// The call's request id, as in its `x-request-id`.
         request_id: String,
         /// Why, for people who read the ledger.
@@ -76,32 +63,32 @@ enum Command {
 }
 
 impl Account {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, config: &ConfigFile) -> Result<(), CliError> {
         block_on(async {
             match self.command {
-                Command::List { config } => list(&config).await,
-                Command::Show { config, account } => {
+                Command::List => list(config).await,
+                Command::Show { account } => {
                     let path = format!("/admin/accounts/{}", segment(account.as_str()));
-                    print_account(&AdminClient::ask_once(&config, Method::GET, &path, None).await?);
+                    print_account(&AdminClient::ask_once(config, Method::GET, &path, None).await?);
                     Ok(())
                 }
-                Command::Transactions { config, account, limit } => {
+                Command::Transactions { account, limit } => {
                     let path = format!(
                         "/admin/accounts/{}/transactions?limit={limit}",
                         segment(account.as_str())
                     );
                     print_transactions(
-                        &AdminClient::ask_once(&config, Method::GET, &path, None).await?,
+                        &AdminClient::ask_once(config, Method::GET, &path, None).await?,
                     );
                     Ok(())
                 }
-                Command::Adjust { config, account, credits, id, reason } => {
+                Command::Adjust { account, credits, id, reason } => {
                     let id = id.unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
                     let path = format!("/admin/accounts/{}/adjustments", segment(account.as_str()));
                     let body =
                         json!({ "credits": credits.to_string(), "id": id, "reason": reason });
                     let answer =
-                        AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
+                        AdminClient::ask_once(config, Method::POST, &path, Some(&body)).await?;
                     println!(
                         "{account} was adjusted by {credits} credits under id {id}; its balance \
                          after that: {}",
@@ -109,20 +96,20 @@ impl Account {
                     );
                     Ok(())
                 }
-                Command::Thaw { config, account } => {
+                Command::Thaw { account } => {
                     let path = format!("/admin/accounts/{}/thaw", segment(account.as_str()));
-                    let answer = AdminClient::ask_once(&config, Method::POST, &path, None).await?;
+                    let answer = AdminClient::ask_once(config, Method::POST, &path, None).await?;
                     println!(
                         "{account} may spend again; disputes that froze it: {}",
                         answer["disputes"]
                     );
                     Ok(())
                 }
-                Command::Refund { config, request_id, reason } => {
+                Command::Refund { request_id, reason } => {
                     let path = format!("/admin/captures/{}/refund", segment(&request_id));
                     let body = json!({ "reason": reason });
                     let answer =
-                        AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
+                        AdminClient::ask_once(config, Method::POST, &path, Some(&body)).await?;
                     println!("refunded {} credits", answer["amount"]);
                     Ok(())
                 }

@@ -17,7 +17,7 @@ use crate::api::{self, Readiness};
 use crate::config::{Config, Secret, Sections};
 use crate::gateway::{StartError, open_ledger, open_sales, open_shop};
 use crate::identify::AuthConfig;
-use crate::ledger::{CreditsConfig, LedgerError, Pipeline};
+use crate::ledger::{LedgerError, Pipeline};
 use crate::metrics::Metrics;
 
 /// How long a running gateway may take to answer.
@@ -51,6 +51,11 @@ impl AdminClient {
         Self::connect_with(file, Sections::LEDGER).await
     }
 
+    /// The same for a command by which accounts may come to exist: it knows the sign-up grant.
+    pub async fn connect_to_open(file: &ConfigFile) -> Result<Self, CliError> {
+        Self::connect_with(file, Sections::LEDGER | Sections::CREDITS).await
+    }
+
     /// The same for a command that speaks to Stripe.
     pub async fn connect_to_stripe(file: &ConfigFile) -> Result<Self, CliError> {
         let client = Self::connect_with(file, Sections::LEDGER | Sections::STRIPE).await?;
@@ -58,13 +63,13 @@ impl AdminClient {
     }
 
     async fn connect_with(file: &ConfigFile, sections: Sections) -> Result<Self, CliError> {
-        let Config { ledger: mut config, stripe, .. } = file.load(sections)?;
+        let Config { ledger: mut config, stripe, credits, .. } = file.load(sections)?;
         // A gateway of this name may be serving; this process is another one.
         config.gateway_name = None;
         let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
         match open_ledger(&config, metrics.clone()).await {
             Ok((ledger, pipeline)) => {
-                let (auth, credits) = (AuthConfig::default(), CreditsConfig::default());
+                let auth = AuthConfig::default();
                 let sales = open_sales(stripe, &ledger, &metrics, "").await;
                 let sales = sales.map_err(StartError::from)?;
                 let shop = open_shop(ledger, metrics, &auth, credits, "", sales).await?;

@@ -12,15 +12,13 @@ use crate::ledger::{BackendKind, backup};
 /// moment of it, whole.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    #[command(flatten)]
-    config: ConfigFile,
     /// Where to; must not exist.
     file: PathBuf,
 }
 
 impl Backup {
-    pub fn run(self) -> Result<(), CliError> {
-        let config = self.config.load(Sections::LEDGER)?;
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
+        let config = file.load(Sections::LEDGER)?;
         if config.ledger.backend == BackendKind::Redis {
             return Err(CliError::Failed(
                 "the cluster ledger is backed up with Postgres: pg_dump, or its archive of WAL"

@@ -7,17 +7,14 @@ use crate::config::Sections;
 
 /// Prints each mistake with its file, line and a hint; exit code 2 where there is one.
 #[derive(Debug, Args)]
-pub(super) struct Check {
-    #[command(flatten)]
-    config: ConfigFile,
-}
+pub(super) struct Check {}
 
 impl Check {
-    pub fn run(self) -> Result<(), CliError> {
-        let config = self.config.load(Sections::ALL)?;
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
+        let config = file.load(Sections::ALL)?;
         println!(
             "{} is good (upstreams: {}, priced routes: {}, packs: {})",
-            self.config.path().display(),
+            file.path().display(),
             config.upstreams.len(),
             config.routes.len(),
             config.packs.len()

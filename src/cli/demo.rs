@@ -6,14 +6,17 @@ use std::net::SocketAddr;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::CliError;
 use super::run::{Asked, Signals, runtime};
-use crate::config::{Secret, process_env};
+use super::{CliError, ConfigFile};
+use crate::config::{Config, Secret, Sections, process_env};
+use crate::credits::Credits;
 use crate::demo::{self, DemoAccount};
 use crate::gateway::{Addresses, Gateway};
+use crate::price::{PackConfig, RouteConfig};
 
 /// Runs a ledger, an OpenAI-compatible upstream and a funded account; prints a key and lines to
-/// paste. All of it is gone when it stops.
+/// paste. All of it is gone when it stops. With --config, the prices and packs are those of that
+/// file, and the demo's upstream answers for all of its routes.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
     /// Where the demo gateway listens.
@@ -28,19 +31,24 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         if let Some(address) = self.upstream_only {
             return runtime(0)?.block_on(serve_upstream_alone(address));
         }
+        let prices = if file.is_given() {
+            Some(file.load(Sections::ROUTES | Sections::PACKS)?)
+        } else {
+            None
+        };
         let folder = std::env::temp_dir().join(format!("farebox-demo-{}", uuid::Uuid::now_v7()));
         let in_folder = |error| CliError::File { path: folder.clone(), error };
         std::fs::create_dir(&folder).map_err(in_folder)?;
-        let done = runtime(0)?.block_on(self.serve(&folder));
+        let done = runtime(0)?.block_on(self.serve(&folder, prices));
         std::fs::remove_dir_all(&folder).map_err(in_folder)?;
         done
     }
 
-    async fn serve(self, folder: &std::path::Path) -> Result<(), CliError> {
+    async fn serve(self, folder: &std::path::Path, prices: Option<Config>) -> Result<(), CliError> {
         let mut signals = Signals::listen()?;
         let socket = TcpListener::bind("127.0.0.1:0").await.map_err(no_upstream)?;
         let upstream = socket.local_addr().map_err(no_upstream)?;
@@ -56,13 +64,23 @@ impl Demo {
             &jwt_secret,
             stripe_key(),
         )?;
+        let config = match prices {
+            Some(file) => demo::with_prices_of(config, file),
+            None => config,
+        };
+        let tried = Tried::first_of(&config.routes);
+        let funds = |tried: &Tried<'_>| {
+            Credits::from_micros(tried.credits.micros().checked_mul(demo::CALLS)?)
+        };
+        let funds = tried.as_ref().and_then(funds);
         let gateway = Gateway::start(&config).await?;
-        let account = demo::fund(gateway.ledger()).await;
+        let account = demo::fund(gateway.ledger(), funds.unwrap_or(demo::FUNDS)).await;
         let account = account.map_err(|refusal| CliError::Failed(refusal.to_string()))?;
         gateway.add_key(account.record.clone());
         let link = demo::sign_in(&account.account, &jwt_secret);
         let link = link.map_err(|error| CliError::Failed(error.to_string()))?;
-        print(gateway.addresses(), &account, &token, &link);
+        let offer = (tried.as_ref(), &*config.packs);
+        print(gateway.addresses(), &account, &token, &link, offer);
         // A demo has no file to take up again.
         while let Asked::Reload = signals.next().await {}
         gateway.stop().await;
@@ -94,10 +112,80 @@ fn stripe_key() -> Option<Secret> {
     process_env("STRIPE_SECRET_KEY").filter(|key| !key.is_empty()).map(Secret::new)
 }
 
-fn print(addresses: Addresses, account: &DemoAccount, token: &Secret, link: &Secret) {
+/// A route that a line can call as it stands: with a price, and without `{…}` in its path.
+struct Tried<'a> {
+    method: &'a str,
+    path: &'a str,
+    credits: Credits,
+}
+
+impl<'a> Tried<'a> {
+    fn first_of(routes: &'a [RouteConfig]) -> Option<Self> {
+        let can_be_typed = |route: &&RouteConfig| {
+            !route.credits.is_zero() && !route.path.contains(['{', '\'', '\\'])
+        };
+        let route = routes.iter().find(can_be_typed)?;
+        let method = route.methods.as_ref().and_then(|methods| methods.first());
+        let method = method.map_or("POST", String::as_str);
+        Some(Self { method, path: &route.path, credits: route.credits })
+    }
+}
+
+/// Lines that call, and lines that call until the credits are gone; none where no route has a price.
+fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, String) {
+    let Some(Tried { method, path, credits }) = tried else { return Default::default() };
+    let bearer = format!("-H 'authorization: Bearer {key}'");
+    let once = format!("curl -i 'http://{public}{path}' -X {method} {bearer}");
+    let chat = |more: &str, content: &str| {
+        format!(
+            r#"http://{public}{path} {bearer} -H 'content-type: application/json' -d '{{"model":"farebox-demo"{more},"messages":[{{"role":"user","content":"{content}"}}]}}'"#
+        )
+    };
+    let paid = if *path == demo::CHAT {
+        format!(
+            "  curl -i {}\n\n  # The same, streamed.\n  curl -N {}",
+            chat("", "hello"),
+            chat(r#","stream":true"#, "hello to a stream of words")
+        )
+    } else {
+        format!("  {once}")
+    };
+    let paid =
+        format!("  # A paid call: {credits} credits. Look at its x-credits-* headers.\n{paid}\n\n");
+    let (funded, more) = (demo::CALLS, demo::CALLS + 1);
+    let spent = format!(
+        "  # After {funded} calls the credits are gone: 402, and an offer to buy.\n  \
+         for i in $(seq {more}); do curl -s -o /dev/null -w '%{{http_code}}\\n' \
+         'http://{public}{path}' -X {method} {bearer}; done\n  {once}\n\n"
+    );
+    (paid, spent)
+}
+
+/// Lines that buy the best of the packs.
+fn purchase(public: SocketAddr, key: &str, packs: &[PackConfig]) -> String {
+    let pack = packs.iter().find(|pack| pack.best_value).or(packs.first());
+    pack.map_or_else(String::new, |pack| {
+        let id = &pack.id;
+        format!(
+            r#"  # Buy a pack: open the checkout_url of the answer in a browser, and press Pay (no money moves).
+  curl http://{public}/credits/buy -H 'authorization: Bearer {key}' -d '{{"pack":"{id}"}}'
+
+"#
+        )
+    })
+}
+
+fn print(
+    addresses: Addresses,
+    account: &DemoAccount,
+    token: &Secret,
+    link: &Secret,
+    (tried, packs): (Option<&Tried<'_>>, &[PackConfig]),
+) {
     let Addresses { public, admin, .. } = addresses;
     let (key, id, funds) = (account.key.expose(), &account.account, account.funds);
     let (token, link) = (token.expose(), link.expose());
+    let ((paid, spent), purchase) = (calls(public, key, tried), purchase(public, key, packs));
     println!(
         r#"Farebox demo: everything runs in this process, and is gone when it stops (Ctrl-C).
 
@@ -116,24 +204,11 @@ Open these in a browser:
 
 Paste these into another terminal:
 
-  # A paid call: five credits. Look at its x-credits-* headers.
-  curl -i http://{public}/v1/chat/completions -H 'authorization: Bearer {key}' -H 'content-type: application/json' -d '{{"model":"farebox-demo","messages":[{{"role":"user","content":"hello"}}]}}'
-
-  # The same, streamed.
-  curl -N http://{public}/v1/chat/completions -H 'authorization: Bearer {key}' -H 'content-type: application/json' -d '{{"model":"farebox-demo","stream":true,"messages":[{{"role":"user","content":"hello to a stream of words"}}]}}'
-
-  # The balance, and the lines that moved it.
+{paid}  # The balance, and the lines that moved it.
   curl http://{public}/credits/balance -H 'authorization: Bearer {key}'
   curl http://{public}/credits/transactions -H 'authorization: Bearer {key}'
 
-  # After ten calls the credits are gone: 402, and an offer to buy.
-  for i in $(seq 11); do curl -s -o /dev/null -w '%{{http_code}}\n' http://{public}/api/ai/generate -X POST -H 'authorization: Bearer {key}'; done
-  curl -i http://{public}/api/ai/generate -X POST -H 'authorization: Bearer {key}'
-
-  # Buy a pack: open the checkout_url of the answer in a browser, and press Pay (no money moves).
-  curl http://{public}/credits/buy -H 'authorization: Bearer {key}' -d '{{"pack":"pack-500"}}'
-
-  # Be the operator: give it 20 more.
+{spent}{purchase}  # Be the operator: give it 20 more.
   curl http://{admin}/admin/accounts/{id}/grants -H 'authorization: Bearer {token}' -d '{{"credits":20,"id":"gift-1","reason":"for trying it out"}}'
 "#
     );

@@ -18,8 +18,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// can be made again. In Postgres the tables of whole months are detached, and stay for an archive.
 #[derive(Debug, Args)]
 pub(super) struct Fold {
-    #[command(flatten)]
-    config: ConfigFile,
     /// Entries before this day are folded, such as 2026-01-01 (UTC).
     #[arg(long, value_name = "DAY")]
     before: String,
@@ -29,10 +27,10 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         block_on(async {
             let body = json!({ "before": format!("{}T00:00:00Z", self.before), "drop": self.drop });
-            let admin = AdminClient::connect(&self.config).await?.within(ANSWER_LIMIT);
+            let admin = AdminClient::connect(file).await?.within(ANSWER_LIMIT);
             let report = admin.ask(Method::POST, "/admin/fold", Some(&body)).await;
             admin.close().await?;
             let report = report?;

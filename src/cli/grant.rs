@@ -12,8 +12,6 @@ use crate::credits::Credits;
 /// Adds credits to an account.
 #[derive(Debug, Args)]
 pub(super) struct Grant {
-    #[command(flatten)]
-    config: ConfigFile,
     /// Whose; the account comes to exist with its first grant.
     account: AccountId,
     /// How many credits, such as 100 or 0.25.
@@ -27,14 +25,14 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    pub fn run(self) -> Result<(), CliError> {
-        let Self { config, account, credits, id, reason } = self;
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
+        let Self { account, credits, id, reason } = self;
         let id = id.unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
         block_on(async {
             let path = format!("/admin/accounts/{}/grants", segment(account.as_str()));
             // Amounts as text: no float touches them on the way.
             let body = json!({ "credits": credits.to_string(), "id": id, "reason": reason });
-            let answer = AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
+            let answer = AdminClient::ask_once(file, Method::POST, &path, Some(&body)).await?;
             println!(
                 "{account} was granted {credits} credits under id {id}; its balance after that: {}",
                 answer["balance_after"]

@@ -9,14 +9,11 @@ use crate::config::Sections;
 
 /// Exit code 0 where the gateway of this config answers `/healthz`.
 #[derive(Debug, Args)]
-pub(super) struct Healthcheck {
-    #[command(flatten)]
-    config: ConfigFile,
-}
+pub(super) struct Healthcheck {}
 
 impl Healthcheck {
-    pub fn run(self) -> Result<(), CliError> {
-        let config = self.config.load(Sections::SERVER)?;
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
+        let config = file.load(Sections::SERVER)?;
         let server = config.server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
         let mut address = server.health.unwrap_or(server.admin);
         // A listener on every address answers on this machine's own.

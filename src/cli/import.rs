@@ -18,9 +18,6 @@ use crate::price::PackConfig;
 /// had in any earlier system (--csv).
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// Of the ledger that takes them in.
-    #[command(flatten)]
-    config: ConfigFile,
     /// An embedded ledger whose gateway is stopped. All of it is moved into the empty ledger of
     /// --config, in one transaction: entries under their ids, balances, holds of the API, keys,
     /// payments, Stripe's events. FILE stays as it is. Broken off, it has done nothing; repeat it.
@@ -36,80 +33,80 @@ pub(super) struct Import {
 }
 
 impl Import {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         match (&self.from, &self.csv) {
-            (Some(from), _) => self.import_ledger(from),
-            (None, Some(csv)) => self.import_rows(csv),
+            (Some(from), _) => import_ledger(file, from),
+            (None, Some(csv)) => import_rows(file, csv),
             // clap asks for one of them.
             (None, None) => Ok(()),
         }
     }
+}
 
-    fn import_ledger(&self, from: &Path) -> Result<(), CliError> {
-        let config = self.config.load(Sections::LEDGER)?.ledger;
-        if config.backend != BackendKind::Redis {
-            return Err(CliError::Failed(format!(
-                "{}: [ledger] says backend = \"embedded\"; --from moves a ledger into one with \
-                 backend = \"redis\", a redis_url and a postgres_url",
-                self.config.path().display()
-            )));
+fn import_ledger(file: &ConfigFile, from: &Path) -> Result<(), CliError> {
+    let config = file.load(Sections::LEDGER)?.ledger;
+    if config.backend != BackendKind::Redis {
+        return Err(CliError::Failed(format!(
+            "{}: [ledger] says backend = \"embedded\"; --from moves a ledger into one with \
+             backend = \"redis\", a redis_url and a postgres_url",
+            file.path().display()
+        )));
+    }
+    block_on(async {
+        let (moved, schema) = (from.display(), &config.postgres_schema);
+        match import(&config, from).await? {
+            Imported::Before => println!("{moved} was moved into the schema {schema} before"),
+            Imported::Moved(rows) => {
+                let rows: Vec<_> =
+                    rows.iter().map(|(name, count)| format!("{count} {name}")).collect();
+                println!("moved {moved} into the schema {schema}: {}", rows.join(", "));
+            }
         }
-        block_on(async {
-            let (file, schema) = (from.display(), &config.postgres_schema);
-            match import(&config, from).await? {
-                Imported::Before => println!("{file} was moved into the schema {schema} before"),
-                Imported::Moved(rows) => {
-                    let rows: Vec<_> =
-                        rows.iter().map(|(name, count)| format!("{count} {name}")).collect();
-                    println!("moved {file} into the schema {schema}: {}", rows.join(", "));
-                }
-            }
-            reconcile::check(&self.config).await
-        })
-    }
+        reconcile::check(file).await
+    })
+}
 
-    fn import_rows(&self, csv: &Path) -> Result<(), CliError> {
-        let rows = read_csv(csv, &["account", "credits", "id"])?;
-        let packs = self.config.load(Sections::PACKS)?.packs;
-        block_on(async {
-            let admin = AdminClient::connect(&self.config).await?;
-            let mut done = Ok(());
-            let mut imported = 0;
-            for row in &rows {
-                let path = format!("/admin/accounts/{}/grants", segment(row.get("account")));
-                let mut body = json!({
-                    "credits": row.get("credits"),
-                    "id": row.get("id"),
-                    "reason": "import",
-                    "source": "import",
-                });
-                if let Some(payment_intent) = row.filled("payment_intent") {
-                    let paid = row.filled("paid").map(str::to_owned);
-                    let Some(paid) = paid.or_else(|| price_of(row.get("credits"), &packs)) else {
-                        done = Err(CliError::Failed(format!(
-                            "{}:{}: no pack has {} credits, so say what was paid for them in the \
-                             column paid, such as 79.00 EUR",
-                            csv.display(),
-                            row.line,
-                            row.get("credits")
-                        )));
-                        break;
-                    };
-                    body["payment"] = json!({ "payment_intent": payment_intent, "paid": paid });
-                }
-                if let Err(error) = admin.ask(Method::POST, &path, Some(&body)).await {
-                    let line = row.line;
-                    let file = csv.display();
-                    done = Err(CliError::Failed(format!("{file}:{line}: {error}")));
+fn import_rows(file: &ConfigFile, csv: &Path) -> Result<(), CliError> {
+    let rows = read_csv(csv, &["account", "credits", "id"])?;
+    let packs = file.load(Sections::PACKS)?.packs;
+    block_on(async {
+        let admin = AdminClient::connect(file).await?;
+        let mut done = Ok(());
+        let mut imported = 0;
+        for row in &rows {
+            let path = format!("/admin/accounts/{}/grants", segment(row.get("account")));
+            let mut body = json!({
+                "credits": row.get("credits"),
+                "id": row.get("id"),
+                "reason": "import",
+                "source": "import",
+            });
+            if let Some(payment_intent) = row.filled("payment_intent") {
+                let paid = row.filled("paid").map(str::to_owned);
+                let Some(paid) = paid.or_else(|| price_of(row.get("credits"), &packs)) else {
+                    done = Err(CliError::Failed(format!(
+                        "{}:{}: no pack has {} credits, so say what was paid for them in the \
+                         column paid, such as 79.00 EUR",
+                        csv.display(),
+                        row.line,
+                        row.get("credits")
+                    )));
                     break;
-                }
-                imported += 1;
+                };
+                body["payment"] = json!({ "payment_intent": payment_intent, "paid": paid });
             }
-            admin.close().await?;
-            println!("{imported} of {} rows are imported", rows.len());
-            done
-        })
-    }
+            if let Err(error) = admin.ask(Method::POST, &path, Some(&body)).await {
+                let line = row.line;
+                let csv = csv.display();
+                done = Err(CliError::Failed(format!("{csv}:{line}: {error}")));
+                break;
+            }
+            imported += 1;
+        }
+        admin.close().await?;
+        println!("{imported} of {} rows are imported", rows.len());
+        done
+    })
 }
 
 /// What the pack with so many credits costs.

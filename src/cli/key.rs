@@ -7,8 +7,13 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, segment};
+use super::import::{Row, read_csv};
 use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
+use crate::ledger::KeyHash;
+
+/// How many keys are sent at once: the ledger decides nothing else while it takes them.
+const MAX_SLICE: usize = 500;
 
 /// Makes, lists, revokes and imports API keys.
 #[derive(Debug, Args)]
@@ -21,8 +26,6 @@ pub(super) struct Key {
 enum Command {
     /// Make a key. It is shown this once.
     Create {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Whose credits it spends.
         account: AccountId,
         /// What you call it.
@@ -34,22 +37,17 @@ enum Command {
     },
     /// The keys of an account.
     List {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Whose.
         account: AccountId,
     },
     /// Revoke a key, at once.
     Revoke {
-        #[command(flatten)]
-        config: ConfigFile,
         /// The key's id, as `list` shows it.
         id: String,
     },
-    /// Bring keys over from another gateway, so that customers keep theirs.
+    /// Bring keys over from another gateway, so that customers keep theirs. Broken off, it has
+    /// imported the first of them: type it again.
     Import {
-        #[command(flatten)]
-        config: ConfigFile,
         /// A CSV file with the columns account and hash (the SHA-256 of the key in hexadecimal),
         /// and optionally name; the first line names them.
         file: PathBuf,
@@ -57,42 +55,30 @@ enum Command {
 }
 
 impl Key {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, config: &ConfigFile) -> Result<(), CliError> {
         block_on(async {
             match self.command {
-                Command::Create { config, account, name, service } => {
+                Command::Create { account, name, service } => {
                     let path = format!("/admin/accounts/{}/keys", segment(account.as_str()));
                     let body = json!({ "name": name, "service": service });
-                    let key =
-                        AdminClient::ask_once(&config, Method::POST, &path, Some(&body)).await?;
+                    let admin = AdminClient::connect_to_open(config).await?;
+                    let key = admin.ask(Method::POST, &path, Some(&body)).await;
+                    admin.close().await?;
+                    let key = key?;
                     println!("id:  {}", key["id"].as_str().unwrap_or_default());
                     println!("key: {}", key["key"].as_str().unwrap_or_default());
                     eprintln!("This is the only time the key is shown.");
                 }
-                Command::List { config, account } => {
+                Command::List { account } => {
                     let path = format!("/admin/accounts/{}/keys", segment(account.as_str()));
-                    print_keys(&AdminClient::ask_once(&config, Method::GET, &path, None).await?);
+                    print_keys(&AdminClient::ask_once(config, Method::GET, &path, None).await?);
                 }
-                Command::Revoke { config, id } => {
+                Command::Revoke { id } => {
                     let path = format!("/admin/keys/{}", segment(&id));
-                    AdminClient::ask_once(&config, Method::DELETE, &path, None).await?;
+                    AdminClient::ask_once(config, Method::DELETE, &path, None).await?;
                     println!("{id} is revoked");
                 }
-                Command::Import { config, file } => {
-                    let keys = read_keys(&file)?;
-                    let body = json!({ "keys": keys });
-                    let answer = AdminClient::ask_once(
-                        &config,
-                        Method::POST,
-                        "/admin/keys/import",
-                        Some(&body),
-                    )
-                    .await?;
-                    println!(
-                        "imported {} keys; {} were there already",
-                        answer["imported"], answer["existing"]
-                    );
-                }
+                Command::Import { file } => import(config, &file).await?,
             }
             Ok(())
         })
@@ -117,14 +103,43 @@ fn print_keys(page: &Value) {
     }
 }
 
-fn read_keys(file: &Path) -> Result<Vec<Value>, CliError> {
-    let rows = super::import::read_csv(file, &["account", "hash"])?;
-    let key = |row: super::import::Row| {
-        json!({
-            "account": row.get("account"),
-            "hash": row.get("hash"),
-            "name": row.get("name"),
-        })
-    };
-    Ok(rows.into_iter().map(key).collect())
+/// Sends the keys of a file slice by slice; what is in the ledger already stays as it is.
+async fn import(config: &ConfigFile, file: &Path) -> Result<(), CliError> {
+    let rows = read_csv(file, &["account", "hash"])?;
+    for row in &rows {
+        let wrong = |error: &dyn std::fmt::Display| {
+            CliError::Failed(format!("{}:{}: {error}", file.display(), row.line))
+        };
+        row.get("account").parse::<AccountId>().map_err(|error| wrong(&error))?;
+        row.get("hash").parse::<KeyHash>().map_err(|error| wrong(&error))?;
+    }
+    let admin = AdminClient::connect(config).await?;
+    let (mut imported, mut existing) = (0, 0);
+    let mut done = Ok(());
+    for slice in rows.chunks(MAX_SLICE) {
+        let keys: Vec<_> = slice.iter().map(key_of).collect();
+        let body = json!({ "keys": keys });
+        match admin.ask(Method::POST, "/admin/keys/import", Some(&body)).await {
+            Ok(answer) => {
+                imported += answer["imported"].as_u64().unwrap_or_default();
+                existing += answer["existing"].as_u64().unwrap_or_default();
+            }
+            Err(error) => {
+                let (first, last) = (slice.first(), slice.last());
+                let [first, last] = [first, last].map(|row| row.map_or(0, |row| row.line));
+                let file = file.display();
+                done = Err(CliError::Failed(format!("{file}, lines {first} to {last}: {error}")));
+                break;
+            }
+        }
+    }
+    admin.close().await?;
+    let counted = format!("imported {imported} keys; {existing} were there already");
+    done.map_err(|error| CliError::Failed(format!("{error}\n{counted}; type it again to go on")))?;
+    println!("{counted}");
+    Ok(())
+}
+
+fn key_of(row: &Row) -> Value {
+    json!({ "account": row.get("account"), "hash": row.get("hash"), "name": row.get("name") })
 }

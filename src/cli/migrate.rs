@@ -10,14 +10,11 @@ use crate::metrics::Metrics;
 
 /// Makes the ledger, or brings its schema up to date.
 #[derive(Debug, Args)]
-pub(super) struct Migrate {
-    #[command(flatten)]
-    config: ConfigFile,
-}
+pub(super) struct Migrate {}
 
 impl Migrate {
-    pub fn run(self) -> Result<(), CliError> {
-        let config = self.config.load(Sections::LEDGER)?;
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
+        let config = file.load(Sections::LEDGER)?;
         block_on(async {
             match config.ledger.backend {
                 BackendKind::Embedded => {

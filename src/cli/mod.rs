@@ -38,6 +38,8 @@ use crate::stripe::SalesError;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    config: ConfigFile,
     /// How log lines are written.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -82,18 +84,23 @@ enum Command {
 /// The config that every command takes.
 #[derive(Clone, Debug, Args)]
 struct ConfigFile {
-    /// The config file.
-    #[arg(long = "config", short = 'c', value_name = "FILE", default_value = "gateway.toml")]
-    path: PathBuf,
+    /// The config file [default: gateway.toml, but for the demo].
+    #[arg(long = "config", short = 'c', value_name = "FILE", global = true)]
+    path: Option<PathBuf>,
 }
 
 impl ConfigFile {
     fn load(&self, sections: Sections) -> Result<Config, CliError> {
-        Ok(config::load(&self.path, sections, &process_env)?)
+        Ok(config::load(self.path(), sections, &process_env)?)
     }
 
     fn path(&self) -> &Path {
-        &self.path
+        self.path.as_deref().unwrap_or(Path::new("gateway.toml"))
+    }
+
+    /// False where the command line says nothing of it.
+    fn is_given(&self) -> bool {
+        self.path.is_some()
     }
 }
 
@@ -164,25 +171,25 @@ impl CliError {
 
 /// Reads the command line and runs its command.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    logging::start(cli.log_format);
-    let done = match cli.command {
-        Command::Serve(command) => command.run(),
-        Command::Demo(command) => command.run(),
-        Command::Check(command) => command.run(),
-        Command::Migrate(command) => command.run(),
-        Command::Import(command) => command.run(),
-        Command::Grant(command) => command.run(),
-        Command::Account(command) => command.run(),
-        Command::Key(command) => command.run(),
-        Command::Prices(command) => command.run(),
-        Command::Packs(command) => command.run(),
-        Command::Stripe(command) => command.run(),
-        Command::Reconcile(command) => command.run(),
-        Command::Recover(command) => command.run(),
-        Command::Backup(command) => command.run(),
-        Command::Fold(command) => command.run(),
-        Command::Healthcheck(command) => command.run(),
+    let Cli { command, config, log_format } = Cli::parse();
+    logging::start(log_format);
+    let done = match command {
+        Command::Serve(command) => command.run(&config),
+        Command::Demo(command) => command.run(&config),
+        Command::Check(command) => command.run(&config),
+        Command::Migrate(command) => command.run(&config),
+        Command::Import(command) => command.run(&config),
+        Command::Grant(command) => command.run(&config),
+        Command::Account(command) => command.run(&config),
+        Command::Key(command) => command.run(&config),
+        Command::Prices(command) => command.run(&config),
+        Command::Packs(command) => command.run(&config),
+        Command::Stripe(command) => command.run(&config),
+        Command::Reconcile(command) => command.run(&config),
+        Command::Recover(command) => command.run(&config),
+        Command::Backup(command) => command.run(&config),
+        Command::Fold(command) => command.run(&config),
+        Command::Healthcheck(command) => command.run(&config),
     };
     logging::finish();
     match done {

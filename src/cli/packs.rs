@@ -10,10 +10,7 @@ use crate::stripe::{ApiError, Client, sync_packs, sync_webhook};
 
 /// Prints the packs for sale; `sync` makes them at Stripe.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Packs {
-    #[command(flatten)]
-    config: ConfigFile,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -22,8 +19,6 @@ pub(super) struct Packs {
 enum Command {
     /// Make or update Stripe's products and prices for the packs, and the webhook; repeatable.
     Sync {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Where Stripe reaches this gateway's webhook, such as
         /// https://api.example.com/webhooks/stripe: it is made, or sent the events that it lacks.
         /// Without this, the webhook is left alone.
@@ -33,12 +28,10 @@ enum Command {
 }
 
 impl Packs {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         match self.command {
-            None => list(&self.config),
-            Some(Command::Sync { config, webhook_url }) => {
-                block_on(sync(&config, webhook_url.as_ref()))
-            }
+            None => list(file),
+            Some(Command::Sync { webhook_url }) => block_on(sync(file, webhook_url.as_ref())),
         }
     }
 }

@@ -9,14 +9,11 @@ use crate::price::{PriceTable, render_report};
 
 /// Prints what calls cost the customer and you. A credit sells at the smallest pack's price.
 #[derive(Debug, Args)]
-pub(super) struct Prices {
-    #[command(flatten)]
-    config: ConfigFile,
-}
+pub(super) struct Prices {}
 
 impl Prices {
-    pub fn run(self) -> Result<(), CliError> {
-        let config = self.config.load(Sections::ROUTES | Sections::PACKS)?;
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
+        let config = file.load(Sections::ROUTES | Sections::PACKS)?;
         let upstreams: Vec<&str> =
             config.routes.iter().map(|route| route.upstream.as_str()).collect();
         let table = PriceTable::new(&config.routes, &upstreams).map_err(StartError::Config)?;

@@ -13,8 +13,6 @@ use crate::metrics::Metrics;
 /// code 1 then. On Redis and Postgres: Redis beside Postgres, its holds and accounts beside its entries.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {
-    #[command(flatten)]
-    config: ConfigFile,
     /// Put right what can be: entries are the truth and are never edited; accounts follow their sums;
     /// what differs in Redis is dropped there and brought again from Postgres, under running gateways.
     /// On the embedded ledger the gateway must be stopped.
@@ -23,12 +21,12 @@ pub(super) struct Reconcile {
 }
 
 impl Reconcile {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         block_on(async {
             if self.repair {
-                repair(&self.config).await?;
+                repair(file).await?;
             }
-            check(&self.config).await
+            check(file).await
         })
     }
 }

@@ -14,16 +14,14 @@ use crate::metrics::Metrics;
 /// Redis has lost data; this is for a night when they are to do it all the same.
 #[derive(Debug, Args)]
 pub(super) struct Recover {
-    #[command(flatten)]
-    config: ConfigFile,
     /// Change nothing: only say what would be replayed, restored and lost, and which balances change.
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Recover {
-    pub fn run(self) -> Result<(), CliError> {
-        let mut config = self.config.load(Sections::LEDGER)?.ledger;
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
+        let mut config = file.load(Sections::LEDGER)?.ledger;
         if config.backend != BackendKind::Redis {
             return Err(CliError::Failed(
                 "the embedded ledger has nothing to recover: it is whole whenever it is opened; \

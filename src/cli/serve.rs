@@ -9,14 +9,11 @@ use crate::gateway::Gateway;
 
 /// Serves until SIGTERM or SIGINT; SIGHUP takes up new prices, packs and upstreams.
 #[derive(Debug, Args)]
-pub(super) struct Serve {
-    #[command(flatten)]
-    config: ConfigFile,
-}
+pub(super) struct Serve {}
 
 impl Serve {
-    pub fn run(self) -> Result<(), CliError> {
-        let config = self.config.load(Sections::ALL)?;
+    pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
+        let config = file.load(Sections::ALL)?;
         let threads = config.server.as_ref().map_or(0, |server| server.threads);
         runtime(threads)?.block_on(async {
             let mut signals = Signals::listen()?;
@@ -26,7 +23,7 @@ impl Serve {
             tracing::info!(public = %addresses.public, admin = %addresses.admin, "serving");
             println!("listening on {}", addresses.public);
             while let Asked::Reload = signals.next().await {
-                self.reload(&gateway).await;
+                reload(file, &gateway).await;
             }
             tracing::info!("stopping");
             if gateway.stop().await {
@@ -36,18 +33,18 @@ impl Serve {
             }
         })
     }
+}
 
-    /// A file with a mistake changes nothing and says so.
-    async fn reload(&self, gateway: &Gateway) {
-        let sections = Sections::ROUTES | Sections::PACKS | Sections::UPSTREAMS | Sections::API;
-        match self.config.load(sections) {
-            Ok(config) => match gateway.reload(&config).await {
-                Ok(()) => tracing::info!("took up the new prices, packs and upstreams"),
-                Err(error) => {
-                    tracing::error!(%error, "the config was not taken up; the old one stays")
-                }
-            },
-            Err(error) => tracing::error!(%error, "the config was not taken up; the old one stays"),
-        }
+/// A file with a mistake changes nothing and says so.
+async fn reload(file: &ConfigFile, gateway: &Gateway) {
+    let sections = Sections::ROUTES | Sections::PACKS | Sections::UPSTREAMS | Sections::API;
+    match file.load(sections) {
+        Ok(config) => match gateway.reload(&config).await {
+            Ok(()) => tracing::info!("took up the new prices, packs and upstreams"),
+            Err(error) => {
+                tracing::error!(%error, "the config was not taken up; the old one stays")
+            }
+        },
+        Err(error) => tracing::error!(%error, "the config was not taken up; the old one stays"),
     }
 }

@@ -21,36 +21,30 @@ enum Command {
     /// Ask Stripe for its payments, refunds and disputes, and take up what no event told.
     /// Repeatable: what is taken up already is not taken up again.
     Reconcile {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Since when: a day (2026-01-31), a moment (2026-01-31T08:00:00Z), or how long ago (7d, 12h).
         #[arg(long, value_parser = moment)]
         since: OffsetDateTime,
     },
     /// List the events that Stripe sent, oldest first.
     Events {
-        #[command(flatten)]
-        config: ConfigFile,
         /// Those in one state: received, applied, foreign, ignored or failed.
         #[arg(long)]
         state: Option<String>,
     },
     /// Take an event up once more. What it moved before, it does not move again.
     Replay {
-        #[command(flatten)]
-        config: ConfigFile,
         /// The event's id: evt_…
         event: String,
     },
 }
 
 impl Stripe {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, config: &ConfigFile) -> Result<(), CliError> {
         block_on(async {
             match self.command {
-                Command::Reconcile { config, since } => reconcile(&config, since).await,
-                Command::Events { config, state } => events(&config, state.as_deref()).await,
-                Command::Replay { config, event } => replay(&config, &event).await,
+                Command::Reconcile { since } => reconcile(config, since).await,
+                Command::Events { state } => events(config, state.as_deref()).await,
+                Command::Replay { event } => replay(config, &event).await,
             }
         })
     }

@@ -22,11 +22,17 @@ pub use upstream::serve as serve_upstream;
 /// The demo's config; it is worth reading.
 const CONFIG: &str = include_str!("demo.toml");
 
-/// What the demo account starts with: ten calls of five credits.
-const FUNDS: Credits = match Credits::from_whole(50) {
+/// How many calls the demo account is funded for.
+pub const CALLS: u64 = 10;
+
+/// What it starts with where no call costs anything.
+pub const FUNDS: Credits = match Credits::from_whole(50) {
     Some(funds) => funds,
     None => Credits::ZERO,
 };
+
+/// The route that speaks OpenAI's chat API.
+pub const CHAT: &str = "/v1/chat/completions";
 
 /// How long the link to the account page is good for: half a day.
 const LINK_SECS: i64 = 12 * 3600;
@@ -58,6 +64,15 @@ pub fn config(
     Ok(Config { stripe: Some(StripeConfig::sandbox(stripe_key)), ..config })
 }
 
+/// The demo with the prices and packs of somebody's own file, and its own upstream behind them.
+pub fn with_prices_of(demo: Config, file: Config) -> Config {
+    let upstream = demo.upstreams.first().map(|upstream| upstream.name.clone());
+    let upstream = upstream.unwrap_or_default();
+    let mut routes = file.routes;
+    routes.iter_mut().for_each(|route| route.upstream.clone_from(&upstream));
+    Config { routes, packs: file.packs, ..demo }
+}
+
 /// A token of `account`, as the app would sign it when somebody has signed in there.
 ///
 /// # Errors
@@ -85,17 +100,17 @@ pub struct DemoAccount {
     pub record: KeyRecord,
 }
 
-/// Funds the demo account and makes its key.
+/// Gives the demo account `funds`, and makes its key.
 ///
 /// # Errors
 /// Where the ledger cannot write.
-pub async fn fund(ledger: &Ledger) -> Result<DemoAccount, Refusal> {
+pub async fn fund(ledger: &Ledger, funds: Credits) -> Result<DemoAccount, Refusal> {
     let account: AccountId = "demo".parse().map_err(|_| Refusal::Unavailable)?;
     let grant = Posting {
         id: OperationId::posting(EntryKind::Grant, "demo").map_err(|_| Refusal::Unavailable)?,
         account: account.clone(),
         kind: EntryKind::Grant,
-        amount: FUNDS.signed(),
+        amount: funds.signed(),
         reason: Some("demo".into()),
     };
     ledger.post(grant).await?;
@@ -112,7 +127,7 @@ pub async fn fund(ledger: &Ledger) -> Result<DemoAccount, Refusal> {
     };
     match ledger.ask(Operation::PutKeys(vec![record.clone()])).await {
         Outcome::Refused(refusal) => Err(refusal),
-        _ => Ok(DemoAccount { account, funds: FUNDS, key: key.key, record }),
+        _ => Ok(DemoAccount { account, funds, key: key.key, record }),
     }
 }
 

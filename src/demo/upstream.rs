@@ -25,8 +25,7 @@ pub async fn serve(socket: TcpListener) {
     let router = Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models))
-        .route("/api/ai/generate", post(generate))
-        .route("/api/ai/generate/hd", post(generate));
+        .fallback(generate);
     if let Err(error) = axum::serve(socket, router).await {
         tracing::error!(%error, "the demo upstream failed");
     }

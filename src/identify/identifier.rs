@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use tokio::sync::watch;
 
-use super::cache::VerifiedTokens;
+use super::cache::{NamedAccounts, VerifiedTokens};
 use super::check::checked;
 use super::jwt::{Issuers, Verified};
 use super::token::Token;
@@ -28,8 +28,8 @@ pub struct Identity {
     pub on_behalf_by: Option<AccountId>,
     /// When its token is not good any more, in milliseconds since 1970. Keys end by being revoked.
     pub expires_at_ms: Option<i64>,
-    /// The token was not remembered: this process may see its account for the first time, so
-    /// look whether it is due a sign-up grant. Says nothing of keys, whose accounts exist.
+    /// This process may see the account for the first time, by a token or named by a service key, so
+    /// look whether it is due a sign-up grant. False for an account's own keys: it exists.
     pub fresh: bool,
 }
 
@@ -50,7 +50,8 @@ pub struct Identifier {
     issuers: Issuers,
     /// `None` where `api_keys` is not enabled.
     keys: Option<Arc<KeyRing>>,
-    verified: VerifiedTokens,
+    pub(super) verified: VerifiedTokens,
+    named: NamedAccounts,
 }
 
 impl Identifier {
@@ -61,13 +62,25 @@ impl Identifier {
     pub fn new(config: &AuthConfig, keys: Arc<KeyRing>) -> Result<Self, Vec<Mistake>> {
         let issuers = Issuers::new(checked(config)?)?;
         let keys = config.api_keys.enabled.then_some(keys);
-        Ok(Self { issuers, keys, verified: VerifiedTokens::default() })
+        Ok(Self {
+            issuers,
+            keys,
+            verified: VerifiedTokens::default(),
+            named: NamedAccounts::default(),
+        })
     }
 
     /// Fetches every issuer's JWKS once, so that the first call need not wait for it. What
     /// could not be fetched is logged; [`Identifier::run`] keeps trying.
     pub async fn load_keys(&self) {
         self.issuers.load_keys().await;
+    }
+
+    /// Remembers that an account which a service key has named exists.
+    pub fn exists(&self, identity: &Identity) {
+        if identity.on_behalf_by.is_some() {
+            self.named.insert(&identity.account);
+        }
     }
 
     /// Forgets the token in these headers, so that it counts as fresh the next time.
@@ -99,7 +112,7 @@ impl Identifier {
         let credential = credential::read(headers)?;
         let hash = KeyHash::of(credential);
         if let Some(key) = self.keys.as_ref().and_then(|keys| keys.get(&hash)) {
-            return by_key(&key, headers);
+            return by_key(&key, headers, &self.named);
         }
         let now = since_epoch(now);
         if let Some(verified) = self.verified.get(&hash, now)
@@ -110,23 +123,28 @@ impl Identifier {
         let token = Token::parse(credential)?;
         // Rare and large, where every call carries this future.
         let verified = Box::pin(self.issuers.verify(&token, now)).await?;
-        self.verified.insert(hash, verified.clone());
-        Ok(by_token(verified, true))
+        let fresh = self.verified.insert(hash, verified.clone());
+        Ok(by_token(verified, fresh))
     }
 }
 
-fn by_key(key: &KeyRecord, headers: &HeaderMap) -> Result<Identity, Unauthenticated> {
+fn by_key(
+    key: &KeyRecord,
+    headers: &HeaderMap,
+    seen: &NamedAccounts,
+) -> Result<Identity, Unauthenticated> {
     if key.revoked_at_ms.is_some() {
         return Err(Unauthenticated::Revoked);
     }
     let named = if key.service { credential::read_account(headers)? } else { None };
+    let fresh = named.as_ref().is_some_and(|account| !seen.has(account));
     Ok(Identity {
         credential: if key.service { CredentialKind::ServiceKey } else { CredentialKind::ApiKey },
         key_id: Some(Arc::clone(&key.id)),
         on_behalf_by: named.is_some().then(|| key.account.clone()),
         account: named.unwrap_or_else(|| key.account.clone()),
         expires_at_ms: None,
-        fresh: false,
+        fresh,
     })
 }
 

@@ -18,6 +18,8 @@ use crate::config::Mistake;
 #[derive(Clone)]
 pub(super) struct Verified {
     pub(super) account: AccountId,
+    /// Since the epoch: up to when it may be believed without another look.
+    pub(super) exp: Duration,
     /// Since the epoch: its `exp` and the issuer's leeway. Not good at this moment any more.
     pub(super) until: Duration,
     /// Which entry of the config vouched for it, with which generation of its keys.
@@ -94,8 +96,9 @@ impl Issuers {
         let mut refusal = Unauthenticated::AlgorithmNotAllowed;
         for (index, issuer) in self.0.iter().enumerate() {
             match issuer.judge(token, now) {
-                Ok((account, until, generation)) => {
-                    return Ok(Verified { account, until, issuer: index, generation });
+                Ok((account, exp, generation)) => {
+                    let until = exp.saturating_add(issuer.leeway);
+                    return Ok(Verified { account, exp, until, issuer: index, generation });
                 }
                 Err(other) => refusal = refusal.further(other),
             }
@@ -129,7 +132,7 @@ impl Issuer {
         })
     }
 
-    /// The ladder of checks; the account, when its token ends, and the generation of the keys.
+    /// The ladder of checks; the account, its token's `exp`, and the generation of the keys.
     fn judge(
         &self,
         token: &Token<'_>,
@@ -137,12 +140,12 @@ impl Issuer {
     ) -> Result<(AccountId, Duration, u64), Unauthenticated> {
         let algorithm = self.fits(token)?;
         let generation = self.check_signature(token, algorithm)?;
-        let until = match token.date("exp") {
-            Date::At(exp) => exp.saturating_add(self.leeway),
+        let exp = match token.date("exp") {
+            Date::At(exp) => exp,
             Date::Missing => return Err(Unauthenticated::NoExpiry),
             Date::Unreadable => return Err(Unauthenticated::Malformed),
         };
-        if now >= until {
+        if now >= exp.saturating_add(self.leeway) {
             return Err(Unauthenticated::Expired);
         }
         match token.date("nbf") {
@@ -156,7 +159,7 @@ impl Issuer {
             return Err(Unauthenticated::WrongAudience);
         }
         let account = token.account(&self.account_claim);
-        account.map(|account| (account, until, generation)).ok_or(Unauthenticated::NoAccountClaim)
+        account.map(|account| (account, exp, generation)).ok_or(Unauthenticated::NoAccountClaim)
     }
 
     /// Whether this issuer could have made the token, before any cryptography: the algorithm

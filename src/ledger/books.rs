@@ -12,7 +12,7 @@ use crate::credits::{Credits, SignedCredits};
 
 use super::desk::Desk;
 use super::inbox::StripeEvent;
-use super::key::{KeyHash, KeyRecord};
+use super::key::{KeyHash, KeyRecord, KnownKeys};
 use super::operation::{
     Balance, Ending, Entry, HoldId, Operation, OperationId, Origin, Outcome, Refusal,
 };
@@ -56,7 +56,7 @@ pub(super) struct EndedHold {
 pub(super) struct Known {
     pub entries: HashMap<OperationId, Entry>,
     pub ended: HashMap<HoldId, EndedHold>,
-    pub keys: Vec<KeyRecord>,
+    pub keys: KnownKeys,
     pub events: HashMap<Arc<str>, StripeEvent>,
     /// By the ledger's own ids of them.
     pub payments: HashMap<Arc<str>, Payment>,

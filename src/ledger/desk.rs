@@ -7,7 +7,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
 use super::books::{Account, Books, Changes, EndedHold, Known, LiveHold, Now, Undo};
-use super::key::KeyRecord;
+use super::key::{KeyRecord, KnownKeys};
 use super::operation::{
     Balance, Ending, Entry, EntryKind, HoldEnd, HoldId, NewHold, OperationId, Origin, Outcome,
     Posting, Refusal,
@@ -130,7 +130,8 @@ impl Desk<'_> {
             self.lift_hold(id, &live);
             let after = self.balance(&live.account);
             let released = live.amount.checked_sub(amount).unwrap_or_default();
-            let end = HoldEnd { route: live.route, captured: amount, released };
+            let LiveHold { account, route, .. } = live;
+            let end = HoldEnd { account, route, captured: amount, released };
             return Ok(Outcome::Captured { after, late: false, settled: told(origin, end) });
         }
         self.capture_late(id, operation, account, amount, route, origin)
@@ -168,8 +169,9 @@ impl Desk<'_> {
         }
         let kind = EntryKind::Capture;
         self.enter(&owner, operation, kind, -amount.signed(), Some(route.clone()), None)?;
-        let end = HoldEnd { route: route.clone(), captured: amount, released: Credits::ZERO };
         let after = self.balance(&owner);
+        let (route, released) = (route.clone(), Credits::ZERO);
+        let end = HoldEnd { account: owner, route, captured: amount, released };
         Ok(Outcome::Captured { after, late: true, settled: told(origin, end) })
     }
 
@@ -188,7 +190,8 @@ impl Desk<'_> {
             self.bury(id, Some(live.account.clone()), live.amount, origin, ending);
             let after = self.balance(&live.account);
             let (captured, released) = (Credits::ZERO, live.amount);
-            let end = HoldEnd { route: live.route, captured, released };
+            let LiveHold { account, route, .. } = live;
+            let end = HoldEnd { account, route, captured, released };
             return Ok(Outcome::Released { after, settled: told(origin, end) });
         }
         if self.known.entries.contains_key(&OperationId::capture(id)) {
@@ -252,25 +255,30 @@ impl Desk<'_> {
     }
 
     pub fn put_keys(&mut self, keys: &[KeyRecord]) -> Result<Outcome, Refusal> {
-        let mut fresh: Vec<&KeyRecord> = Vec::new();
+        let mut fresh = KnownKeys::default();
+        let mut order = Vec::new();
         for key in keys {
-            let there = self.known.keys.iter().chain(fresh.iter().copied());
-            match there.into_iter().find(|k| k.hash == key.hash || k.id == key.id) {
-                Some(k) if k.hash == key.hash && k.account == key.account => {}
-                Some(_) => return Err(Refusal::Conflict),
-                None => fresh.push(key),
+            let there = |known: &KnownKeys| match known.by_hash(&key.hash) {
+                Some(same) if same.account == key.account => Ok(true),
+                Some(_) => Err(Refusal::Conflict),
+                None if known.by_id(&key.id).is_some() => Err(Refusal::Conflict),
+                None => Ok(false),
+            };
+            if !there(&self.known.keys)? && !there(&fresh)? {
+                fresh.insert(key.clone());
+                order.push(key);
             }
         }
-        for key in &fresh {
+        for key in &order {
             self.open(&key.account, Credits::ZERO)?;
             self.changes.keys_added.push((*key).clone());
-            self.known.keys.push((*key).clone());
+            self.known.keys.insert((*key).clone());
         }
-        Ok(Outcome::KeysStored { new: fresh.len() })
+        Ok(Outcome::KeysStored { new: order.len() })
     }
 
     pub fn revoke_key(&mut self, id: &Arc<str>) -> Result<Outcome, Refusal> {
-        let key = self.known.keys.iter_mut().find(|key| key.id == *id);
+        let key = self.known.keys.by_id_mut(id);
         let key = key.ok_or(Refusal::UnknownKey)?;
         if key.revoked_at_ms.is_none() {
             key.revoked_at_ms = Some(self.now.wall_ms);

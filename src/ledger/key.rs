@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ahash::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::account::AccountId;
@@ -86,6 +87,32 @@ pub struct KeyRecord {
     pub created_at_ms: i64,
     /// In milliseconds since 1970; refused once it is set, even if it lies ahead.
     pub revoked_at_ms: Option<i64>,
+}
+
+/// The keys that are stored already, of those that a batch names by id or hash.
+#[derive(Debug, Default)]
+pub(super) struct KnownKeys {
+    by_hash: HashMap<KeyHash, KeyRecord>,
+    hash_of: HashMap<Arc<str>, KeyHash>,
+}
+
+impl KnownKeys {
+    pub fn insert(&mut self, key: KeyRecord) {
+        self.hash_of.insert(key.id.clone(), key.hash);
+        self.by_hash.insert(key.hash, key);
+    }
+
+    pub fn by_hash(&self, hash: &KeyHash) -> Option<&KeyRecord> {
+        self.by_hash.get(hash)
+    }
+
+    pub fn by_id(&self, id: &str) -> Option<&KeyRecord> {
+        self.by_hash.get(self.hash_of.get(id)?)
+    }
+
+    pub fn by_id_mut(&mut self, id: &str) -> Option<&mut KeyRecord> {
+        self.by_hash.get_mut(self.hash_of.get(id)?)
+    }
 }
 
 #[cfg(test)]

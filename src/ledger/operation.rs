@@ -444,6 +444,8 @@ impl Ending {
 /// What the end of a hold came to, for whoever counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldEnd {
+    /// Whose credits they are.
+    pub account: AccountId,
     /// What the hold was for.
     pub route: Arc<str>,
     /// How much was charged.

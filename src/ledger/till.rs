@@ -54,6 +54,7 @@ impl Desk<'_> {
         }
         let due = payment.facts.due(*on_dispute);
         let mut settled = difference(payment, &due);
+        settled.new = settled.is_ours() && before.iter().all(|known| known.facts.sale.is_none());
         if let Some(account) = settled.payment.account().cloned() {
             self.move_credits(&account, &mut settled, because)?;
             self.freeze(&account, &settled.payment.facts, due.frozen_by);
@@ -205,5 +206,5 @@ fn difference(mut payment: Payment, due: &Due) -> Settled {
     payment.taken = due.taken;
     let imported = payment.facts.sale.as_ref().is_some_and(|sale| sale.imported);
     let granted = if imported { Credits::ZERO } else { granted };
-    Settled { payment, granted, clawed_back, reinstated }
+    Settled { payment, new: false, granted, clawed_back, reinstated }
 }

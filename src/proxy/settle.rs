@@ -7,6 +7,7 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 use super::call::Call;
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
+use crate::shop::{Usage, log_usage};
 
 /// Route labels of answers that no price rule led to.
 const NO_ROUTE: &str = "none";
@@ -41,15 +42,13 @@ pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
     let Some(hold) = call.hold.take() else { return };
     match verdict {
         Verdict::Charge => {
-            tracing::info!(
-                target: "farebox::usage",
-                account = %hold.account(),
-                route = hold.route(),
-                cost = %hold.amount(),
-                available_after = %hold.after().available(),
-                request_id = %call.id,
-                "credit usage"
-            );
+            log_usage(&Usage {
+                account: hold.account(),
+                route: hold.route(),
+                cost: hold.amount(),
+                available_after: hold.after().available(),
+                request_id: call.id.as_str(),
+            });
             let amount = hold.amount();
             hold.capture(amount);
         }

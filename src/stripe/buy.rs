@@ -9,7 +9,6 @@ use stripe_checkout::checkout_session::{
     CreateCheckoutSessionInvoiceCreation, CreateCheckoutSessionLineItems,
     CreateCheckoutSessionLineItemsPriceData, CreateCheckoutSessionPaymentIntentData, ProductData,
 };
-use stripe_client_core::StripeRequest as _;
 use stripe_core::customer::CreateCustomer;
 use stripe_shared::{CheckoutSessionLocale, CheckoutSessionMode};
 use stripe_types::Currency;
@@ -33,12 +32,19 @@ pub enum BuyError {
     Api(#[from] ApiError),
     /// Stripe would charge another price than the one that is shown.
     #[error(
-        "the `stripe_price` of {pack} asks another amount than its `price`: run `farebox packs sync`"
+        "the `stripe_price` of {pack} asks another amount or currency than its `price`: run \
+         `farebox packs sync`"
     )]
     OtherPrice {
         /// The pack's id.
         pack: String,
     },
+    /// The same key was sent with another purchase before.
+    #[error("another purchase was asked for under this key before")]
+    OtherPurchase,
+    /// The same purchase is being made at this moment.
+    #[error("the purchase that was asked for under this key is still being made")]
+    InFlight,
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -59,10 +65,11 @@ pub struct Bought {
 impl Sales {
     /// Makes a checkout session in which `account` can pay for `pack`. What was agreed is kept
     /// before the buyer hears of it. The same `key` again is the same session, as long as Stripe
-    /// remembers it.
+    /// remembers it (a day at least).
     ///
     /// # Errors
-    /// The buyer has nothing to pay then.
+    /// The buyer has nothing to pay then; [`BuyError::OtherPurchase`] where `key` stands for another
+    /// pack, or for the same one as it was sold before a change of gateway.toml.
     pub async fn buy(
         &self,
         account: &AccountId,
@@ -72,16 +79,21 @@ impl Sales {
         let bought = match &self.checkout {
             Checkout::Stripe(client) => self.open_session(client, account, pack, key).await?,
             Checkout::Sandbox { base_url } => {
-                let session = format!("cs_sandbox_{}", uuid::Uuid::now_v7().simple());
+                let session = idempotency_key(&["sandbox", key]).replace("farebox-", "cs_sandbox_");
                 let url = format!("{base_url}/{session}");
                 Bought { session: session.into(), url }
             }
         };
         let sale = sale(&bought.session, account, pack);
         let names = [bought.session.clone()].into();
-        let facts = Facts { names, sale: Some(sale), ..Facts::default() };
-        self.take(None, facts, "checkout".into()).await?;
-        self.metrics.checkouts.with_label_values(&[&*pack.id]).inc();
+        let facts = Facts { names, sale: Some(sale.clone()), ..Facts::default() };
+        let settled = self.take(None, facts, "checkout".into()).await?;
+        if settled.payment.facts.sale.is_some_and(|known| known.pack != sale.pack) {
+            return Err(BuyError::OtherPurchase);
+        }
+        if settled.new {
+            self.metrics.checkouts.with_label_values(&[&*pack.id]).inc();
+        }
         Ok(bought)
     }
 
@@ -95,16 +107,20 @@ impl Sales {
         let customer = self.customer(client, account, key, None).await?;
         let session = match self.ask_for_session(client, account, pack, key, &customer).await {
             // A customer that was deleted, or is of the other mode (test, live).
-            Err(ApiError::Refused { status: 400 | 404, param: Some(param), .. })
-                if param == "customer" =>
-            {
+            Err(BuyError::Api(ApiError::Refused {
+                status: 400 | 404, param: Some(param), ..
+            })) if param == "customer" => {
                 let customer = self.customer(client, account, key, Some(customer)).await?;
                 self.ask_for_session(client, account, pack, key, &customer).await?
             }
             answer => answer?,
         };
-        // A `stripe_price` may have been made for another amount; nobody is charged that.
-        if session.amount_subtotal.is_some_and(|subtotal| subtotal != pack.price.minor()) {
+        // A `stripe_price` may have been made for another amount or in another currency; nobody is
+        // charged that.
+        let code = pack.price.currency().code();
+        let is_other = session.amount_subtotal.is_some_and(|asked| asked != pack.price.minor())
+            || session.currency.as_deref().is_some_and(|asked| !asked.eq_ignore_ascii_case(code));
+        if is_other {
             return Err(BuyError::OtherPrice { pack: pack.id.clone() });
         }
         let no_page = || ApiError::Unreadable("a session without a page".to_owned());
@@ -118,10 +134,15 @@ impl Sales {
         pack: &PackConfig,
         key: &str,
         customer: &str,
-    ) -> Result<Session, ApiError> {
+    ) -> Result<Session, BuyError> {
         let request = self.session(account, pack, customer);
-        let form = request.build().body.unwrap_or_default();
-        client.post(&request, &idempotency_key(&["buy", key, &form])).await
+        // Stripe tells another purchase under the same key, and one that is still being made.
+        let asked = client.post(&request, &idempotency_key(&["buy", key, customer])).await;
+        asked.map_err(|error| match error {
+            ApiError::KeyReused => BuyError::OtherPurchase,
+            ApiError::KeyInUse => BuyError::InFlight,
+            error => BuyError::Api(error),
+        })
     }
 
     fn session(

@@ -9,6 +9,7 @@ use stripe_client_core::{
     CustomizedStripeRequest, IdempotencyKey, RequestBuilder, RequestStrategy, StripeClient,
     StripeRequest,
 };
+use stripe_shared::{ApiErrors, ApiErrorsType};
 
 use super::config::StripeConfig;
 use super::objects::List;
@@ -38,6 +39,12 @@ pub enum ApiError {
         /// In Stripe's words.
         message: String,
     },
+    /// Under this idempotency key something else was asked for before.
+    #[error("Stripe has had another request under this idempotency key")]
+    KeyReused,
+    /// What was asked for under this idempotency key is still being done.
+    #[error("Stripe is still at the request with this idempotency key")]
+    KeyInUse,
     /// An answer that is not Stripe's.
     #[error("Stripe's answer cannot be read: {0}")]
     Unreadable(String),
@@ -47,9 +54,9 @@ impl ApiError {
     /// True where the same request may succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Timeout | Self::Unreachable(_) => true,
+            Self::Timeout | Self::Unreachable(_) | Self::KeyInUse => true,
             Self::Refused { status, .. } => matches!(status, 409 | 429 | 500..),
-            Self::Unreadable(_) => false,
+            Self::KeyReused | Self::Unreadable(_) => false,
         }
     }
 }
@@ -62,6 +69,9 @@ impl From<StripeError> for ApiError {
                 Self::Unreachable(error)
             }
             StripeError::JSONDeserialize(error) => Self::Unreadable(error),
+            // https://docs.stripe.com/api/idempotent_requests
+            StripeError::Stripe(error, 400) if is_about_the_key(&error) => Self::KeyReused,
+            StripeError::Stripe(error, 409) if is_about_the_key(&error) => Self::KeyInUse,
             StripeError::Stripe(error, status) => Self::Refused {
                 status,
                 param: error.param,
@@ -69,6 +79,10 @@ impl From<StripeError> for ApiError {
             },
         }
     }
+}
+
+fn is_about_the_key(error: &ApiErrors) -> bool {
+    error.type_ == ApiErrorsType::IdempotencyError
 }
 
 /// A client of Stripe's API.
@@ -144,13 +158,22 @@ impl Client {
 
     async fn send<T: DeserializeOwned>(
         &self,
-        request: RequestBuilder,
+        mut request: RequestBuilder,
         strategy: RequestStrategy,
     ) -> Result<T, ApiError> {
+        request.body = request.body.as_deref().map(in_order);
         let request = request.customize::<String>().request_strategy(strategy);
         let answer = request.send(&Verbatim(&self.client)).await?;
         serde_json::from_str(&answer).map_err(|error| ApiError::Unreadable(error.to_string()))
     }
+}
+
+/// The same form with its fields in the order of their names. Metadata come in a new order each time,
+/// and what is repeated under an idempotency key must be the same.
+fn in_order(form: &str) -> String {
+    let mut fields: Vec<&str> = form.split('&').collect();
+    fields.sort_by_key(|field| field.split('=').next().unwrap_or_default());
+    fields.join("&")
 }
 
 /// Hands an answer on as one text. async-stripe gives answers to a parser of its own and to no

@@ -19,6 +19,8 @@ on_both_ledgers!(
     one_account_is_one_customer_of_stripe,
     a_customer_that_was_deleted_at_stripe_stops_nobody_from_buying,
     a_pack_with_a_price_of_its_own_is_sold_at_it,
+    a_pack_whose_price_at_stripe_asks_something_else_is_not_sold,
+    the_same_idempotency_key_is_the_same_purchase_or_none,
     accounts_of_every_length_and_shape_can_buy,
     what_cannot_be_bought_is_refused_before_stripe_hears_of_it,
     a_refusal_for_want_of_credits_creates_nothing_at_stripe,
@@ -173,6 +175,54 @@ async fn a_pack_with_a_price_of_its_own_is_sold_at_it(backend: Backend) {
     let line = &asked[0].parameters["line_items"][0];
     assert_eq!(line["price"], price.as_str());
     assert!(line.get("price_data").is_none(), "{line}");
+    shop.close().await;
+}
+
+async fn a_pack_whose_price_at_stripe_asks_something_else_is_not_sold(backend: Backend) {
+    for (currency, amount, sold) in [("eur", 7900, true), ("eur", 790, false), ("usd", 7900, false)]
+    {
+        let stripe = Stripe::start().await;
+        let product = stripe.ask("POST", "/v1/products", "name=Pack");
+        let product = product["id"].as_str().unwrap();
+        let form = format!("product={product}&currency={currency}&unit_amount={amount}");
+        let price = stripe.ask("POST", "/v1/prices", &form)["id"].as_str().unwrap().to_owned();
+        let upstream = Upstream::canned().await;
+        let text = config(&upstream, &stripe, "");
+        let with = format!("id = \"pack-500\"\nstripe_price = \"{price}\"");
+        let text = text.replace("id = \"pack-500\"", &with);
+        let shop = Shop::open_on(backend, stripe, upstream, text);
+        let answer = shop.try_buy("alice", "pack-500").await;
+        if sold {
+            answer.expect(200);
+        } else {
+            problem(&answer, &[502]);
+        }
+        let sales = f64::from(u8::from(sold));
+        assert_eq!(shop.metric("farebox_checkouts_total{pack=\"pack-500\"}").await, sales);
+        shop.close().await;
+    }
+}
+
+async fn the_same_idempotency_key_is_the_same_purchase_or_none(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
+    let buy = |shop: &Shop, account: &str, pack: &str, key: &str| {
+        let request = shop.gateway.client.post(shop.gateway.url("/credits/buy"));
+        let request = request.bearer_auth(token(account)).header("idempotency-key", key);
+        let request = request.body(json!({ "pack": pack }).to_string());
+        async { Answer::of(request).await }
+    };
+    let first = buy(&shop, "alice", "pack-500", "basket-7").await.expect(200);
+    assert_eq!(buy(&shop, "alice", "pack-500", "basket-7").await.expect(200), first);
+    let other = buy(&shop, "alice", "pack-100", "basket-7").await;
+    other.problem(422, "IDEMPOTENCY_CONFLICT");
+    shop.crash();
+    buy(&shop, "alice", "pack-100", "basket-7").await.problem(422, "IDEMPOTENCY_CONFLICT");
+    assert_eq!(buy(&shop, "alice", "pack-500", "basket-7").await.expect(200), first);
+    assert_eq!(shop.stripe.all("checkout.session").len(), 1, "one basket, one session");
+    // Another's key is another one, and so is another key.
+    buy(&shop, "bob", "pack-100", "basket-7").await.expect(200);
+    buy(&shop, "alice", "pack-100", "basket-8").await.expect(200);
+    assert_eq!(shop.stripe.all("checkout.session").len(), 3);
     shop.close().await;
 }
 

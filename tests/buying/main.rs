@@ -30,6 +30,7 @@ mod faults;
 mod imported;
 mod local_stripe;
 mod lost;
+mod newcomers;
 mod orders;
 mod packs;
 mod refunds;

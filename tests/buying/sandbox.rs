@@ -113,6 +113,22 @@ async fn a_newcomer_buys_a_pack_in_the_demo_s_own_checkout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_s_checkout_knows_an_idempotency_key_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut demo, key) = demo(folder.path(), &[]);
+    let buy = async |pack: &str| {
+        let request = demo.client.post(demo.url("/credits/buy")).bearer_auth(&key);
+        let request = request.header("idempotency-key", "basket-7");
+        Answer::of(request.body(format!(r#"{{"pack":"{pack}"}}"#))).await
+    };
+    let first = buy("pack-500").await.expect(200);
+    assert_eq!(buy("pack-500").await.expect(200), first);
+    buy("pack-100").await.problem(422, "IDEMPOTENCY_CONFLICT");
+    assert_eq!(buy("pack-500").await.expect(200), first);
+    assert_eq!(demo.terminate().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_s_webhook_believes_nobody_either() {
     let folder = tempfile::tempdir().unwrap();
     let (mut demo, _) = demo(folder.path(), &[]);

@@ -26,6 +26,7 @@ on_every_ledger!("current_thread":
     an_api_hold_is_never_taken_for_a_calls,
     a_capture_is_refunded_once,
     keys_are_stored_once_and_revoked_at_once,
+    thousands_of_keys_are_stored_at_once,
     the_signup_grant_is_given_once,
     a_refused_operation_changes_nothing,
 );
@@ -368,6 +369,23 @@ async fn keys_are_stored_once_and_revoked_at_once(house: House) {
     assert_eq!(keys.len(), 2);
     assert_eq!(keys.iter().find(|k| &*k.id == "k1").unwrap().revoked_at_ms, revoked_at_ms);
     assert_eq!(keys.iter().find(|k| &*k.id == "k2"), Some(&second));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// More than a transaction on Postgres has the time for, one by one.
+async fn thousands_of_keys_are_stored_at_once(house: House) {
+    const COUNT: usize = 8_000;
+    let ledger = house.open().await;
+    let keys: Vec<_> = (0..COUNT)
+        .map(|n| key(&format!("k{n}"), &format!("secret {n}"), &format!("customer-{n}")))
+        .collect();
+    for new in [COUNT, 0] {
+        let stored = ledger.ask(Operation::PutKeys(keys.clone())).await;
+        assert_eq!(stored, Outcome::KeysStored { new });
+    }
+    assert_eq!(ledger.read().keys(None).await.unwrap().len(), COUNT);
+    assert_eq!(ledger.read().keys(Some(&account("customer-7"))).await.unwrap(), keys[7..8]);
     ledger.reconciles().await;
     ledger.stop().await;
 }

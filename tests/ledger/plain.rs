@@ -60,13 +60,13 @@ impl Line {
 /// What every hold of the model's operations is for.
 pub const ROUTE: &str = "/r";
 
-fn settled(origin: Origin, captured: i64, released: i64) -> Option<HoldEnd> {
+fn settled(origin: Origin, who: &AccountId, captured: i64, released: i64) -> Option<HoldEnd> {
     if origin == Origin::Call {
         return None;
     }
     let credits = |micros: i64| Credits::from_micros(micros as u64).unwrap();
     let (captured, released) = (credits(captured), credits(released));
-    Some(HoldEnd { route: ROUTE.into(), captured, released })
+    Some(HoldEnd { account: who.clone(), route: ROUTE.into(), captured, released })
 }
 
 #[derive(Default)]
@@ -285,7 +285,8 @@ impl Model {
             if !late {
                 self.end(id, State::Released);
             }
-            let settled = fate.filter(|_| !late).and_then(|fate| settled(origin, 0, fate.amount));
+            let settled =
+                fate.filter(|_| !late).and_then(|fate| settled(origin, &owner, 0, fate.amount));
             return Ok(Outcome::Released { after: self.after(&owner), settled });
         }
         self.line(&owner, operation, EntryKind::Capture, -amount)?;
@@ -294,7 +295,7 @@ impl Model {
             Some(_) => self.end(id, State::Captured),
             None => self.fate(id, &owner, amount, origin, State::Captured),
         }
-        let settled = settled(origin, amount, rest);
+        let settled = settled(origin, &owner, amount, rest);
         Ok(Outcome::Captured { after: self.after(&owner), late, settled })
     }
 
@@ -317,7 +318,7 @@ impl Model {
                     return Err(Refusal::UnknownHold);
                 }
                 self.end(id, State::Released);
-                let settled = settled(origin, 0, fate.amount);
+                let settled = settled(origin, &fate.account, 0, fate.amount);
                 return Ok(Outcome::Released { after: self.after(&fate.account), settled });
             }
             State::Released | State::Expired => {}

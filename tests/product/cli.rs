@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use farebox::ledger::KeyHash;
+
 use crate::process::{command, fails, ok, run};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml");
@@ -45,12 +47,16 @@ fn every_command_has_help_and_takes_a_config() {
         &["key", "list"],
         &["key", "revoke"],
         &["key", "import"],
+        &["stripe"],
+        &["stripe", "reconcile"],
+        &["stripe", "events"],
+        &["stripe", "replay"],
+        &["packs", "sync"],
+        &["recover"],
     ] {
         let help = ok(folder.path(), &[words, &["--help"]].concat());
         assert!(help.contains("Usage: farebox"), "{words:?}: {help}");
-        if !matches!(words, ["demo"] | ["account"] | ["key"]) {
-            assert!(help.contains("--config"), "{words:?}: {help}");
-        }
+        assert!(help.contains("--config"), "{words:?}: {help}");
         let parent = ok(folder.path(), &[&words[..words.len() - 1], &["--help"]].concat());
         assert!(parent.contains(words[words.len() - 1]), "{words:?}");
     }
@@ -246,6 +252,91 @@ fn accounts_and_keys_are_imported_once() {
     std::fs::write(at.join("keys.csv"), "account,hash\nalice,abc\n").unwrap();
     fails(at, &["key", "import", "keys.csv"], 1);
     assert!(ok(at, &["reconcile"]).contains("clean"));
+}
+
+/// A file of keys: `count` of them from number `first` on, each of an account of its own.
+fn write_keys(file: &Path, first: usize, count: usize) {
+    let row = |n: usize| format!("customer-{n},{}\n", KeyHash::of(&format!("sk-{n}")));
+    let rows: String = (first..first + count).map(row).collect();
+    std::fs::write(file, format!("account,hash\n{rows}")).unwrap();
+}
+
+#[test]
+fn a_whole_customer_base_of_keys_is_imported_and_may_be_again() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    let file = at.join("keys.csv");
+    // A break: part of the file is in the ledger.
+    write_keys(&file, 0, 700);
+    assert!(ok(at, &["key", "import", "keys.csv"]).contains("imported 700 keys; 0 were"));
+    write_keys(&file, 0, 20_000);
+    let said = ok(at, &["key", "import", "keys.csv"]);
+    assert!(said.contains("imported 19300 keys; 700 were there already"), "{said}");
+    let said = ok(at, &["key", "import", "keys.csv"]);
+    assert!(said.contains("imported 0 keys; 20000 were there already"), "{said}");
+    assert_eq!(ok(at, &["key", "list", "customer-19999"]).lines().count(), 1);
+    assert!(ok(at, &["reconcile"]).contains("clean"));
+}
+
+#[test]
+fn keys_that_cannot_be_imported_say_where_they_stand() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    let file = at.join("keys.csv");
+    write_keys(&file, 0, 1_200);
+    let rows = std::fs::read_to_string(&file).unwrap();
+    // What is no key is found before anything is sent.
+    for bad in ["customer-9,abc\n", ",9f86\n"] {
+        std::fs::write(&file, format!("{rows}{bad}")).unwrap();
+        let errors = fails(at, &["key", "import", "keys.csv"], 1);
+        assert!(errors.contains("keys.csv:1202"), "{errors}");
+        fails(at, &["account", "show", "customer-0"], 1);
+    }
+    // One of somebody else's is found on the way.
+    std::fs::write(&file, format!("account,hash\nother,{}\n", KeyHash::of("sk-700"))).unwrap();
+    ok(at, &["key", "import", "keys.csv"]);
+    std::fs::write(&file, rows).unwrap();
+    let errors = fails(at, &["key", "import", "keys.csv"], 1);
+    assert!(errors.contains("lines 502 to 1001"), "{errors}");
+    assert!(errors.contains("imported 500 keys"), "{errors}");
+    assert!(ok(at, &["account", "show", "customer-499"]).contains("balance 0"));
+    fails(at, &["account", "show", "customer-500"], 1);
+}
+
+#[test]
+fn the_config_may_stand_anywhere_in_the_line() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    std::fs::rename(at.join("gateway.toml"), at.join("other.toml")).unwrap();
+    ok(at, &["key", "create", "alice", "--config", "other.toml"]);
+    for line in [
+        &["--config", "other.toml", "key", "list", "alice"],
+        &["key", "--config", "other.toml", "list", "alice"],
+        &["key", "list", "--config", "other.toml", "alice"],
+        &["key", "list", "alice", "-c", "other.toml"],
+    ] {
+        assert_eq!(ok(at, line).lines().count(), 1, "{line:?}");
+    }
+    fails(at, &["key", "list", "alice"], 2);
+    fails(at, &["account", "--config", "nowhere.toml", "list"], 2);
+}
+
+#[test]
+fn a_key_that_is_made_without_a_gateway_gives_the_sign_up_grant_too() {
+    let folder = folder();
+    let at = folder.path();
+    let text = "[ledger]\npath = \"ledger.db\"\n[credits]\nsignup_grant = 12\n";
+    std::fs::write(at.join("gateway.toml"), text).unwrap();
+    for _ in 0..2 {
+        ok(at, &["key", "create", "alice"]);
+        assert!(ok(at, &["account", "show", "alice"]).contains("balance 12,"));
+    }
+    write_keys(&at.join("keys.csv"), 0, 1);
+    ok(at, &["key", "import", "keys.csv"]);
+    assert!(ok(at, &["account", "show", "customer-0"]).contains("balance 0,"));
 }
 
 #[test]

@@ -73,3 +73,40 @@ fn the_demo_s_lines_work_when_pasted() {
     assert_eq!(demo.terminate().code(), Some(0));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all of it is gone");
 }
+
+/// The prices and packs of somebody's own file, to look at before there is a backend.
+#[test]
+fn a_demo_with_a_config_shows_that_file_s_prices_and_packs() {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let admin = format!("127.0.0.1:{}", free_port());
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml");
+    let arguments = ["demo", "--config", shipped, "--listen", &listen, "--admin", &admin];
+    let temporary = [("TMPDIR", folder.path().to_str().unwrap())];
+    let start = command(folder.path(), &arguments, &temporary);
+    let mut demo = Process::start(start, listen.parse().unwrap(), admin.parse().unwrap());
+    demo.wait_until(|demo| demo.stdout().contains("gift-1"));
+    let said = demo.stdout();
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("no curl here: nothing is pasted");
+        return;
+    }
+    let prices = paste(&format!("curl -sf http://{listen}/credits/prices"));
+    assert!(prices.contains("/api/ar/convert-2d-to-3d"), "{prices}");
+    assert!(!prices.contains("/v1/chat/completions"), "{prices}");
+    let lines: Vec<&str> = (said.lines().map(str::trim))
+        .filter(|line| line.starts_with("curl ") || line.starts_with("for "))
+        .collect();
+    let answers: Vec<String> = lines.iter().map(|line| paste(line)).collect();
+    let all = answers.join("\n").to_lowercase();
+    for wanted in ["http/1.1 200", "x-credits-cost: 5", "insufficient_credits", "pack-1000"] {
+        assert!(all.contains(wanted), "{wanted}: {said} {all}");
+    }
+    assert_eq!(demo.terminate().code(), Some(0));
+
+    let bad = folder.path().join("bad.toml");
+    std::fs::write(&bad, "[[routes]]\npath = \"/a\"\n").unwrap();
+    let arguments = ["demo", "--config", bad.to_str().unwrap()];
+    let output = command(folder.path(), &arguments, &temporary).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}

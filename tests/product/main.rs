@@ -32,6 +32,7 @@ mod auth;
 mod cli;
 mod crash;
 mod demo;
+mod documents;
 mod events;
 mod faults;
 mod holds;

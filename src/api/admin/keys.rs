@@ -41,6 +41,10 @@ pub(crate) async fn create(
     let NewKeyRequest { name, service } = request;
     let (record, key) = new_key(&account, &name, service)?;
     let id = record.id.to_string();
+    // A backend is nobody's customer; whom it acts for is.
+    if !service {
+        admin.shop.open(&account).await?;
+    }
     store(&admin.shop, vec![record]).await?;
     let body = NewKeyBody { id, key: key.expose().to_owned(), account, name, service };
     Ok((StatusCode::CREATED, Answer(body)))

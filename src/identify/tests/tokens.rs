@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::signer::{RSA_PUBLIC, Signer, unsigned};
 use super::*;
+use crate::ledger::KeyHash;
 use Unauthenticated::*;
 
 fn alice() -> Signer {
@@ -156,6 +157,24 @@ fn issuer_and_audience_are_checked_when_set() {
         assert_eq!(judged(audience, json!({ "aud": ["web", "credits"] })), Ok("alice".into()));
         assert_eq!(judged(audience, json!({ "aud": "credits" })), Ok("alice".into()));
     }
+}
+
+#[test]
+fn a_token_is_remembered_up_to_its_exp_and_judged_anew_within_the_leeway() {
+    let identifier = hs256("leeway = '30s'");
+    let token = alice().token(&claims(json!({})));
+    let (headers, hash, exp) = (bearer(&token), KeyHash::of(&token), NOW + 60);
+    let remembered =
+        |seconds| identifier.verified.get(&hash, Duration::from_secs(seconds)).is_some();
+    assert!(ask_at(&identifier, &headers, NOW).unwrap().fresh);
+    assert!(!ask_at(&identifier, &headers, exp - 1).unwrap().fresh);
+    assert!(remembered(exp - 1) && !remembered(exp));
+    for _ in 0..2 {
+        let identity = ask_at(&identifier, &headers, exp + 29).unwrap();
+        assert!(!identity.fresh, "its account was opened when it was first seen");
+        assert!(!remembered(exp), "not by a later look either");
+    }
+    assert_eq!(ask_at(&identifier, &headers, exp + 30), Err(Expired));
 }
 
 #[test]

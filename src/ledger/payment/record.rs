@@ -87,6 +87,8 @@ pub struct TakeFacts {
 pub struct Settled {
     /// The payment, with the facts in it.
     pub payment: Payment,
+    /// It was not known before what was sold.
+    pub new: bool,
     /// Granted by this: the payment was paid, and was not before.
     pub granted: Credits,
     /// Taken back by this.

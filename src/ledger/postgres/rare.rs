@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnection;
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, Books, Changes, Known, Lookups, Now};
+use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, Operation, OperationId, Outcome};
 use crate::ledger::record::storable;
 use crate::ledger::rows::{Column as _, entry_from, key_from};
@@ -139,7 +140,9 @@ impl Store {
                 .bind(hashes)
                 .fetch_all(on)
                 .await?;
-            known.keys = rows.iter().map(key_from).collect::<Result<_, _>>()?;
+            for row in &rows {
+                known.keys.insert(key_from(row)?);
+            }
         }
         Ok(())
     }
@@ -201,23 +204,7 @@ impl Store {
         }
         let counted = "UPDATE {s}.ledger SET key_changes = key_changes + 1 RETURNING key_changes";
         let changed: i64 = self.query(counted).fetch_one(&mut *on).await?.try_get("key_changes")?;
-        for key in &changes.keys_added {
-            self.query(
-                "INSERT INTO {s}.api_keys (id, hash, account, name, service, hint, created_at, \
-                 revoked_at, changed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            )
-            .bind(&*key.id)
-            .bind(key.hash.as_bytes().as_slice())
-            .bind(key.account.as_str())
-            .bind(storable(&key.name))
-            .bind(key.service)
-            .bind(storable(&key.hint))
-            .bind(key.created_at_ms)
-            .bind(key.revoked_at_ms)
-            .bind(changed)
-            .execute(&mut *on)
-            .await?;
-        }
+        self.insert_keys(&changes.keys_added, changed, on).await?;
         let revoked: Vec<_> = changes.keys_revoked.iter().map(|id| (**id).to_owned()).collect();
         self.query(
             "UPDATE {s}.api_keys SET revoked_at = $2, changed = $3 \
@@ -225,6 +212,31 @@ impl Store {
         )
         .bind(revoked)
         .bind(now.wall_ms)
+        .bind(changed)
+        .execute(on)
+        .await?;
+        Ok(())
+    }
+
+    async fn insert_keys(
+        &self,
+        keys: &[KeyRecord],
+        changed: i64,
+        on: &mut PgConnection,
+    ) -> Result<(), LedgerError> {
+        self.query(
+            "INSERT INTO {s}.api_keys (id, hash, account, name, service, hint, created_at, \
+             revoked_at, changed) SELECT *, $9 FROM UNNEST($1::text[], $2::bytea[], $3::text[], \
+             $4::text[], $5::bool[], $6::text[], $7::int8[], $8::int8[])",
+        )
+        .bind(each(keys, |key| (*key.id).to_owned()))
+        .bind(each(keys, |key| key.hash.as_bytes().to_vec()))
+        .bind(each(keys, |key| key.account.as_str().to_owned()))
+        .bind(each(keys, |key| storable(&key.name)))
+        .bind(each(keys, |key| key.service))
+        .bind(each(keys, |key| storable(&key.hint)))
+        .bind(each(keys, |key| key.created_at_ms))
+        .bind(each(keys, |key| key.revoked_at_ms))
         .bind(changed)
         .execute(on)
         .await?;
@@ -268,6 +280,10 @@ impl Store {
         })
         .await
     }
+}
+
+fn each<T>(keys: &[KeyRecord], column: impl Fn(&KeyRecord) -> T) -> Vec<T> {
+    keys.iter().map(column).collect()
 }
 
 fn texts(ids: &[OperationId]) -> Vec<String> {

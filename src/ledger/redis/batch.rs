@@ -258,11 +258,12 @@ impl Reply {
         let all = (question.len(), Vec::new(), Vec::new(), Vec::new());
         let (decided, decisions, needs, ends) = rest.unwrap_or(all);
         let mut answers = answers(question, decided, &balances, &decisions)?;
-        for end in ends.chunks_exact(4) {
+        for end in ends.chunks_exact(5) {
             let credits = |text: &str| Credits::from_micros(text.parse().ok()?);
             let (captured, released) = (credits(&end[1])?, credits(&end[2])?);
             let end_of = answers.get_mut(end[0].parse::<usize>().ok()?)?;
-            end_of.end = Some(HoldEnd { route: unescape(&end[3]), captured, released });
+            let (account, route) = (end[3].parse().ok()?, unescape(&end[4]));
+            end_of.end = Some(HoldEnd { account, route, captured, released });
         }
         let needs = Needs::parse(&needs)?;
         Some(Self { seq, durable, has_replica: replicas > 0, head, answers, needs })

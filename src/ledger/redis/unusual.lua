@@ -63,11 +63,11 @@ local function note(i, ...)
 end
 
 -- What became of holds that were made through the API, for whoever counts them.
-local function ended_now(i, origin, taken, released, route)
+local function ended_now(i, origin, account, taken, released, route)
     if origin ~= 'a' then return end
     local e = #api_ends
     api_ends[e + 1], api_ends[e + 2] = format('%d', i - 1), taken
-    api_ends[e + 3], api_ends[e + 4] = released, route
+    api_ends[e + 3], api_ends[e + 4], api_ends[e + 5] = released, account, route
 end
 local function end_hold(i, r, a, state, letter)
     a[H] = a[H] - tonumber(r.amount)
@@ -144,7 +144,7 @@ local function capture(i, account, amount, origin, route)
     local is_live, credits = r.state == 'L', tonumber(amount)
     if credits == 0 then
         if is_live then
-            ended_now(i, origin, '0', r.amount, route_of(r))
+            ended_now(i, origin, r.account, '0', r.amount, route_of(r))
             end_hold(i, r, a, 'R', 'r')
         end
         return RELEASED, a
@@ -157,7 +157,7 @@ local function capture(i, account, amount, origin, route)
         route, released = route_of(r), tonumber(r.amount) - credits
         a[H] = a[H] - tonumber(r.amount)
     end
-    ended_now(i, origin, amount, format('%d', released), route)
+    ended_now(i, origin, holder, amount, format('%d', released), route)
     note(i, 'c', ids[i], holder, amount, origin, is_live and '0' or '1', route)
     set(i, { state = 'C', origin = origin, amount = amount, account = holder })
     return is_live and CAPTURED or LATE, a
@@ -180,7 +180,7 @@ local function release(i, account, origin)
     local a = account_of(r.state == 'N' and account or r.account)
     if not a then return end
     if r.state == 'L' then
-        ended_now(i, origin, '0', r.amount, route_of(r))
+        ended_now(i, origin, r.account, '0', r.amount, route_of(r))
         end_hold(i, r, a, 'R', 'r')
     elseif r.state == 'N' then
         -- It overtook its hold: a tombstone, so that the hold is refused.

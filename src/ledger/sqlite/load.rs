@@ -182,7 +182,7 @@ pub(super) async fn known(
         .bind(json(wanted.key_ids.iter().map(|id| &**id)))
         .bind(json(hashes.iter().map(String::as_str)));
         for row in rows.fetch_all(&mut *connection).await? {
-            known.keys.push(key_from(&row)?);
+            known.keys.insert(key_from(&row)?);
         }
     }
     known_of_payments(connection, wanted, &mut known).await?;

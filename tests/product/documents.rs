@@ -1,0 +1,168 @@
+//! What README.md, docs/ and gateway.toml say, against the command line and the config as they are.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use farebox::api::ApiConfig;
+use farebox::cli::Cli;
+use farebox::identify::AuthConfig;
+use farebox::ledger::{CreditsConfig, LedgerConfig};
+use farebox::price::{PackConfig, RouteConfig};
+use farebox::proxy::{ServerConfig, UpstreamConfig};
+use farebox::stripe::StripeConfig;
+use serde::de::DeserializeOwned;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// A command line of a document.
+struct Typed {
+    words: Vec<String>,
+    /// It stands in a sentence, where a command may be named without all that it needs.
+    in_prose: bool,
+}
+
+/// The words of a shell's line, up to what ends a command.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            ('#' | '&' | ';' | '>' | '<', None) if word.is_none() => break,
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Every `farebox …` in a Markdown file: in its blocks of shell lines, and in its code spans.
+fn typed_in(text: &str) -> Vec<Typed> {
+    let mut typed = Vec::new();
+    for (n, block) in text.split("```").enumerate() {
+        let in_prose = n % 2 == 0;
+        let pieces: Vec<&str> = if in_prose {
+            block.split('`').skip(1).step_by(2).collect()
+        } else {
+            block.strip_prefix("sh\n").unwrap_or_default().lines().collect()
+        };
+        for piece in pieces {
+            let words = words(piece);
+            if words.first().is_some_and(|word| word == "farebox") {
+                typed.push(Typed { words, in_prose });
+            }
+        }
+    }
+    typed
+}
+
+/// The same with something in place of what stands for it; a line for each of `this|that`.
+fn lines_of(typed: &Typed) -> Vec<Vec<String>> {
+    let choices = typed.words.get(1).map_or("", String::as_str);
+    let line = |choice: &str| {
+        let rest = typed.words.iter().skip(2).map(|word| match word.as_str() {
+            "CREDITS" => "5".to_owned(),
+            "…" => "https://example.com".to_owned(),
+            word => word.to_owned(),
+        });
+        ["farebox".to_owned(), choice.to_owned()].into_iter().chain(rest).collect()
+    };
+    choices.split('|').filter(|choice| !matches!(*choice, "" | "…")).map(line).collect()
+}
+
+#[test]
+fn every_command_in_the_documents_is_one_that_farebox_takes() {
+    let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let markdown = docs.filter(|path| path.extension().is_some_and(|ext| ext == "md"));
+    let files: Vec<PathBuf> =
+        markdown.chain(["README.md", "gateway.toml"].map(|name| root().join(name))).collect();
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for file in files {
+        for typed in typed_in(&read(&file)) {
+            for line in lines_of(&typed) {
+                seen += 1;
+                let Err(error) = Cli::try_parse_from(&line) else { continue };
+                let is_a_mention = typed.in_prose
+                    && matches!(
+                        error.kind(),
+                        ErrorKind::MissingRequiredArgument
+                            | ErrorKind::MissingSubcommand
+                            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                    );
+                if !is_a_mention {
+                    wrong.push(format!("{}: {}: {error}", file.display(), line.join(" ")));
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The keys that a section takes, as serde names them when it meets another.
+fn keys_of<T: DeserializeOwned>(toml: &str) -> Vec<String> {
+    let Err(error) = toml::from_str::<T>(toml) else { panic!("{toml} is taken") };
+    let (_, expected) = error.message().split_once("expected").unwrap();
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The lines of gateway.toml under each time that `header` stands in it, commented out or not.
+fn section(text: &str, header: &str) -> Vec<String> {
+    let (mut lines, mut inside) = (Vec::new(), false);
+    for line in text.lines() {
+        let line = line.trim_start_matches(['#', ' ']);
+        if line.starts_with('[') {
+            inside = line.split_whitespace().next() == Some(header);
+        } else if inside {
+            lines.push(line.to_owned());
+        }
+    }
+    lines
+}
+
+#[test]
+fn the_shipped_config_shows_every_key_that_there_is() {
+    let text = read(&root().join("gateway.toml"));
+    let sections = [
+        ("[server]", keys_of::<ServerConfig>("none = 1")),
+        ("[server.tls]", keys_of::<ServerConfig>("[tls]\nnone = 1")),
+        ("[ledger]", keys_of::<LedgerConfig>("none = 1")),
+        ("[[auth.jwt]]", keys_of::<AuthConfig>("[[jwt]]\nnone = 1")),
+        ("[auth.api_keys]", keys_of::<AuthConfig>("[api_keys]\nnone = 1")),
+        ("[credits]", keys_of::<CreditsConfig>("none = 1")),
+        ("[api]", keys_of::<ApiConfig>("none = 1")),
+        ("[[upstreams]]", keys_of::<UpstreamConfig>("none = 1")),
+        ("[[routes]]", keys_of::<RouteConfig>("none = 1")),
+        ("[[packs]]", keys_of::<PackConfig>("none = 1")),
+        ("[stripe]", keys_of::<StripeConfig>("none = 1")),
+        ("[stripe.checkout]", keys_of::<StripeConfig>("[checkout]\nnone = 1")),
+    ];
+    let mut missing = Vec::new();
+    for (header, keys) in sections {
+        assert!(!keys.is_empty(), "{header}");
+        let lines = section(&text, header);
+        for key in keys {
+            let shown = lines.iter().any(|line| {
+                line.strip_prefix(&*key).is_some_and(|rest| rest.trim_start().starts_with('='))
+            });
+            // A table of its own, which is looked at above.
+            let is_table =
+                matches!((header, &*key), ("[server]", "tls") | ("[stripe]", "checkout"));
+            if !shown && !is_table {
+                missing.push(format!("{header} {key}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "gateway.toml does not show {}", missing.join(", "));
+}

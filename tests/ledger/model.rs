@@ -10,8 +10,7 @@ use std::sync::Arc;
 use farebox::account::AccountId;
 use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
 use farebox::ledger::{
-    Backend as _, EntryKind, Ledger, NewHold, OldMonths, Operation, OperationId, Origin, Outcome,
-    Posting,
+    Backend as _, EntryKind, NewHold, OldMonths, Operation, OperationId, Origin, Outcome, Posting,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -22,7 +22,7 @@ const RECOVER_EVERY: Duration = Duration::from_millis(100);
 const SHARD: i32 = 0;
 
 /// How many batches are read from a stream at once.
-const BATCHES: u64 = 500;
+const BATCHES: u64 = 128;
 
 impl Shared {
     /// Renews the lease, and follows the ledger from epoch to epoch.
@@ -103,9 +103,10 @@ impl Shared {
         }
         let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
         if !checkpoint.recovering {
+            // Beside the lease, which is renewed meanwhile.
+            self.must_bring.store(checkpoint.epoch, Ordering::Relaxed);
             self.follow(checkpoint);
-            self.must_bring.store(true, Ordering::Relaxed);
-            self.bring_held().await?;
+            self.house.notify_one();
         }
         Ok(())
     }
@@ -195,17 +196,6 @@ impl Shared {
                 }
             }
         }
-    }
-
-    /// Brings every account with a live hold, so that its deadline is watched.
-    pub async fn bring_held(&self) -> Result<(), LedgerError> {
-        let scripts = self.open_scripts()?;
-        let nonce = uuid::Uuid::new_v4().simple().to_string();
-        for some in self.store.accounts_with_holds().await?.chunks(500) {
-            self.bring_accounts(&scripts, some, &nonce).await?;
-        }
-        self.must_bring.store(false, Ordering::Relaxed);
-        Ok(())
     }
 }
 

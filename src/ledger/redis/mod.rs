@@ -366,6 +366,9 @@ impl Backend for ClusterLedger {
             }
         };
         if written {
+            if let Err(error) = self.shared.bring_held().await {
+                tracing::warn!(%error, "not everything that is held is in Redis yet");
+            }
             self.tasks.shutdown().await;
             // A lease that is not given back runs out.
             if let Err(error) = self.shared.store.leave(self.shared.incarnation).await {

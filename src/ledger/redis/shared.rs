@@ -1,6 +1,6 @@
 //! What the batches and the tasks beside them share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,8 +66,9 @@ pub(super) struct Shared {
     lease: Mutex<Lease>,
     /// Another Redis may take this one's place without our knowing.
     pub can_fail_over: AtomicBool,
-    /// Set until the accounts with live holds are back in Redis after a recovery.
-    pub must_bring: AtomicBool,
+    /// The epoch that this gateway has opened, until the accounts with live holds are in Redis again; 0 for
+    /// none.
+    pub must_bring: AtomicI64,
     /// Another gateway has taken this one's place: it serves nothing any more.
     pub replaced: AtomicBool,
     /// Ends of holds that this gateway owes: of calls that were told nothing came of their hold, or
@@ -77,6 +78,8 @@ pub(super) struct Shared {
     lapsed: Mutex<Vec<(HoldId, Arc<str>)>>,
     /// Wakes the task that watches the epoch.
     pub look: Notify,
+    /// Wakes the janitor.
+    pub house: Notify,
 }
 
 impl Shared {
@@ -103,11 +106,12 @@ impl Shared {
             scripts: ArcSwapOption::empty(),
             ring: Mutex::default(),
             lease: Mutex::default(),
-            must_bring: AtomicBool::new(false),
+            must_bring: AtomicI64::new(0),
             replaced: AtomicBool::new(false),
             owed: Mutex::default(),
             lapsed: Mutex::default(),
             look: Notify::new(),
+            house: Notify::new(),
         })
     }
 

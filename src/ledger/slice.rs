@@ -1,6 +1,10 @@
 //! How much is taken up at once, where a step has a limit and what waits has none.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// A step that takes longer is large enough: a third of what Postgres is given for one.
+const QUICK: Duration = Duration::from_millis(500);
 
 /// How many of the first of `items` together weigh at most `most`; at least one, where there is one.
 pub(super) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> usize {
@@ -30,8 +34,11 @@ impl Slice {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// The step was done.
-    pub fn grow(&self) {
+    /// The step was done in this time. One twice as large must still have time enough.
+    pub fn grow(&self, took: Duration) {
+        if took > QUICK {
+            return;
+        }
         self.now.store(self.now().saturating_mul(2).min(self.most), Ordering::Relaxed);
     }
 
@@ -64,8 +71,10 @@ mod tests {
             slice.shrink(1_000);
         }
         assert_eq!(slice.now(), 1);
+        slice.grow(QUICK * 2);
+        assert_eq!(slice.now(), 1, "slow enough as it is");
         for _ in 0..9 {
-            slice.grow();
+            slice.grow(QUICK / 2);
         }
         assert_eq!(slice.now(), 100);
     }

@@ -294,7 +294,7 @@ async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
 }
 
 /// A ledger whose line to Postgres can be cut.
-async fn with_a_line(kind: Kind) -> (House, CutProxy) {
+pub async fn with_a_line(kind: Kind) -> (House, CutProxy) {
     let mut house = House::new(kind);
     let (port, url) = {
         let cluster = house.cluster();

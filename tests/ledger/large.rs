@@ -1,17 +1,21 @@
 //! The cluster ledger with more of something than one step can take: holds of one account, batches that
 //! wait for Postgres, and what a gateway hands over to a recovery.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farebox::ledger::{
-    Backend as _, ClusterLedger, NewHold, Operation, Origin, Outcome, Reader as _, repair_cluster,
+    Backend as _, CallId, ClusterLedger, NewHold, Operation, Origin, Outcome, Reader as _,
+    repair_cluster,
 };
 use farebox::metrics::Metrics;
 
+use crate::cluster::with_a_line;
 use crate::house::{
-    HOUR_MS, House, account, api_capture, credits, eventually, grant, hold_id, hold_of,
+    HOUR_MS, House, Kind, account, api_capture, credits, eventually, grant, hold_id, hold_of,
     on_cluster_ledgers,
 };
+use crate::servers::CutProxy;
 
 on_cluster_ledgers!("multi_thread":
     an_account_with_thousands_of_holds_is_served_again_and_repaired,
@@ -137,5 +141,104 @@ async fn an_account_that_cannot_be_brought_stops_nothing_else(house: House) {
         !redis.ask(&["KEYS", "{s00}:[0-9]:a:account-7"]).is_empty()
     })
     .await;
+    assert!(ledger.close().await);
+}
+
+/// A call's hold that has a line of its own in the stream, `route` and all.
+fn long_hold(id: &CallId, route: &Arc<str>) -> Operation {
+    Operation::Hold(NewHold {
+        id: id.hold_id().clone(),
+        account: account("alice"),
+        amount: credits("1"),
+        route: route.clone(),
+        origin: Origin::Call,
+        ttl_ms: HOUR_MS,
+    })
+}
+
+fn capture_of(id: &CallId, route: &Arc<str>) -> Operation {
+    Operation::Capture {
+        hold: id.hold_id().clone(),
+        account: Some(account("alice")),
+        amount: credits("1"),
+        route: route.clone(),
+        origin: Origin::Call,
+    }
+}
+
+/// A gateway that has decided so many batches of holds and as many of captures while Postgres was away, and
+/// the line to that.
+async fn behind(route: &str, batches: usize) -> (House, CutProxy, ClusterLedger) {
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let mut config = house.config("house");
+    config.unsynced_cap = credits("10000000");
+    let mut ledger = ClusterLedger::open(&config, Metrics::new().unwrap()).await.unwrap();
+    ledger.apply(&[Operation::Post(grant("g", "alice", "1000000"))]).await;
+    assert_eq!(alice_has(&mut ledger).await.0, "1000000");
+    line.part();
+    let route: Arc<str> = route.into();
+    for _ in 0..batches {
+        let ids: Vec<_> = (0..1024).map(|_| CallId::new()).collect();
+        let holds: Vec<_> = ids.iter().map(|id| long_hold(id, &route)).collect();
+        let captures: Vec<_> = ids.iter().map(|id| capture_of(id, &route)).collect();
+        let held = ledger.apply(&holds).await;
+        assert!(held.iter().all(|held| matches!(held, Outcome::Held { .. })), "{:?}", held[0]);
+        let charged = ledger.apply(&captures).await;
+        let is_charged = |charged: &Outcome| matches!(charged, Outcome::Captured { .. });
+        assert!(charged.iter().all(is_charged), "{:?}", charged[0]);
+    }
+    (house, line, ledger)
+}
+
+/// Each row that is written into a table waits for so long, where `when` holds of it.
+async fn slow_down(house: &House, table: &str, when: &str, seconds: f64) {
+    let sql = format!(
+        "CREATE FUNCTION wait_{table}() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$; \
+         CREATE TRIGGER wait_{table} BEFORE INSERT ON {table} FOR EACH ROW WHEN ({when}) \
+         EXECUTE FUNCTION wait_{table}();"
+    );
+    house.execute(&sql).await.unwrap();
+}
+
+/// All of it is in Postgres, and nothing else.
+async fn is_settled(ledger: &ClusterLedger, charged: usize) {
+    let reader = ledger.reader();
+    eventually("Postgres has all of it", async || {
+        let alice = reader.account(&account("alice")).await;
+        let left = (1_000_000 - charged).to_string();
+        alice.is_ok_and(|alice| alice.unwrap().balance.balance.to_string() == left)
+    })
+    .await;
+    let report = reader.reconcile().await.unwrap();
+    assert!(report.is_clean() && report.live_holds == 0, "{report:?}");
+}
+
+/// All of it takes four seconds to write, and Postgres counts as away after one and a half.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
+    let batches = 16;
+    let (house, line, mut ledger) = behind("/x", batches).await;
+    slow_down(&house, "entries", "NEW.seq % 4 = 0", 0.001).await;
+    line.mend();
+    is_settled(&ledger, batches * 1024).await;
+    assert!(ledger.close().await);
+}
+
+/// Redis loses all of it, and the one transaction of a recovery that a gateway makes in time would not be
+/// enough: it takes three seconds to write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_handed_over_to_a_recovery_may_be_large() {
+    let batches = 44;
+    let (house, line, mut ledger) = behind(&format!("/{}", "x".repeat(250)), batches).await;
+    slow_down(&house, "redo", "true", 3.0 / (2.0 * batches as f64)).await;
+    let redis = &house.cluster().redis;
+    let bytes = redis.ask(&["MEMORY", "USAGE", "{s00}:out", "SAMPLES", "0"]);
+    assert!(bytes.parse::<u64>().unwrap() > 20 << 20, "{bytes}");
+    redis.flush_all();
+    line.mend();
+    let left = ((1_000_000 - batches * 1024).to_string(), "0".to_owned());
+    assert_eq!(alice_has(&mut ledger).await, left);
+    is_settled(&ledger, batches * 1024).await;
     assert!(ledger.close().await);
 }

@@ -17,6 +17,7 @@ use crate::ledger::record::{escape, letter_of};
 use crate::ledger::slice::fitting;
 use crate::ledger::wall_ms;
 
+use super::IN_TIME;
 use super::script::Scripts;
 use super::shared::{Shared, text, texts};
 
@@ -67,7 +68,7 @@ impl Shared {
             let names = needs.holds.iter().map(|id| format!("i:{id}"));
             self.doubt(scripts, &nonce, names).await?;
             // What Redis decided and forgot since must be in Postgres before it is asked.
-            self.drain().await?;
+            self.drain_within(IN_TIME).await?;
             for (id, fate) in needs.holds.iter().zip(self.store.fates(&needs.holds).await?) {
                 match record_of(&fate) {
                     Ok(record) => {

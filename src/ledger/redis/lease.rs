@@ -93,12 +93,8 @@ impl Shared {
     /// nobody else does.
     async fn recover(&self, epoch: i64) -> Result<(), LedgerError> {
         self.close_epoch();
-        let ring = self.ring().close(epoch);
-        if !self.store.check_in(self.incarnation, epoch, &ring).await? {
-            return Ok(());
-        }
-        self.ring().clear();
-        if !self.open_next().await? {
+        self.ring().close(epoch);
+        if !self.check_in(epoch).await? || !self.open_next().await? {
             return Ok(());
         }
         let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
@@ -111,24 +107,46 @@ impl Shared {
         Ok(())
     }
 
+    /// Hands over what only this gateway remembers, a slice in each transaction, and checks in with the last
+    /// one. False where the next epoch has opened without it, or the lease has to be renewed before the rest.
+    async fn check_in(&self, epoch: i64) -> Result<bool, LedgerError> {
+        let began = Instant::now();
+        while began.elapsed() < RENEW_EVERY {
+            let (some, are_all) = self.ring().oldest(epoch, self.handing.now());
+            let started = Instant::now();
+            let handed = self.store.check_in(self.incarnation, epoch, &some, are_all).await;
+            match handed {
+                Ok(true) => self.handing.grow(started.elapsed()),
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    self.handing.shrink(some.iter().map(|batch| batch.text.len()).sum());
+                    return Err(error);
+                }
+            }
+            if let Some(last) = some.last() {
+                self.ring().handed(epoch, last.seq);
+            }
+            if are_all {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Hands what only this gateway remembers to the recovery that Redis, away as it is, will need. True
     /// where Postgres has it.
     pub async fn hand_over(&self) -> bool {
         let Some(scripts) = self.scripts() else { return self.ring().is_empty() };
         let epoch = scripts.epoch.number;
         self.close_epoch();
-        let ring = self.ring().close(epoch);
+        self.ring().close(epoch);
         let handed = async {
             self.store.give_up(epoch).await?;
-            self.store.check_in(self.incarnation, epoch, &ring).await
+            self.check_in(epoch).await
         };
         match handed.await {
             Ok(true) => {
-                tracing::warn!(
-                    batches = ring.len(),
-                    "Redis is away; what it had decided is handed over"
-                );
-                self.ring().clear();
+                tracing::warn!("Redis is away; what it had decided is handed over");
                 true
             }
             Ok(false) => false,

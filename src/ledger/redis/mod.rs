@@ -72,6 +72,10 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// the recovery that follows.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
+/// How long a batch waits until Postgres has what Redis decided before it: all calls of this gateway wait
+/// with it.
+const IN_TIME: Duration = Duration::from_millis(500);
+
 /// How long after its deadline a call's hold is left to its own gateway, which renews it while the
 /// call runs.
 const GRACE_MS: &str = "60000";
@@ -250,7 +254,7 @@ impl ClusterLedger {
         let own = self.shared.settle(scripts, &work.batches).await;
         let sealed = match own {
             Ok(true) if work.seq <= self.shared.ring().durable() => Ok(()),
-            Ok(_) => self.shared.drain_upto(scripts, work.seq).await,
+            Ok(_) => self.shared.drain_upto(scripts, work.seq, IN_TIME).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &sealed {
@@ -263,7 +267,7 @@ impl ClusterLedger {
     async fn apply_rare(&self, operations: &[Operation]) -> Vec<Outcome> {
         let decided = async {
             self.shared.need_postgres()?;
-            self.shared.drain().await?;
+            self.shared.drain_within(IN_TIME).await?;
             self.shared.store.decide(operations, self.shared.clock.now(0)).await
         };
         match decided.await {
@@ -357,7 +361,7 @@ impl Backend for ClusterLedger {
             return true;
         }
         self.settle_owed().await;
-        let written = match self.shared.drain().await {
+        let written = match self.shared.drain_within(HAND_OVER_AFTER).await {
             Ok(()) => self.shared.ring().is_empty(),
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet");

@@ -13,6 +13,7 @@ use crate::ledger::clock::Clock;
 use crate::ledger::config::{Durability, LedgerConfig};
 use crate::ledger::operation::{HoldId, Operation};
 use crate::ledger::postgres::{LEASE, Store};
+use crate::ledger::slice::Slice;
 use crate::metrics::Metrics;
 
 use super::connection::{Redis, Stopped};
@@ -29,6 +30,13 @@ const REPLY_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a recovery takes at the least where a gateway has not checked in.
 pub(super) const RECOVERY_TAKES: Duration = Duration::from_secs(1);
+
+/// How much of the stream is written into Postgres in one transaction at the most, in bytes: some 20,000
+/// operations.
+const WRITTEN_AT_ONCE: usize = 1 << 20;
+
+/// How much is handed over in one transaction at the most, in bytes.
+const HANDED_AT_ONCE: usize = 4 << 20;
 
 /// The right to answer.
 #[derive(Debug, Default)]
@@ -54,6 +62,10 @@ pub(super) struct Shared {
     pub incarnation: i64,
     /// In micro-credits; 0 for none.
     pub cap: u64,
+    /// How much is written into Postgres in one transaction, in bytes of the stream's text.
+    pub writing: Slice,
+    /// How much is handed over to a recovery in one transaction, in bytes.
+    pub handing: Slice,
     /// How much the ring may hold before no new hold is taken, in bytes.
     redo_limit: usize,
     /// It holds as much: said once.
@@ -99,6 +111,8 @@ impl Shared {
             durability,
             incarnation,
             cap: if durability == Durability::Relaxed { cap } else { 0 },
+            writing: Slice::of(WRITTEN_AT_ONCE),
+            handing: Slice::of(HANDED_AT_ONCE),
             redo_limit: config.redo_limit_bytes,
             is_full: AtomicBool::new(false),
             metrics,

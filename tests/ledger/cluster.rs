@@ -367,6 +367,31 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
+/// Where another Redis may take this one's place, nobody goes on without a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_with_a_replica_the_metric_says_when_every_call_is_refused() {
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let _replica = Redis::replica_of(house.cluster().redis.address());
+    let metrics = farebox::metrics::Metrics::new().unwrap();
+    let opened = farebox::gateway::open_ledger(&house.config("house"), metrics.clone()).await;
+    let (ledger, pipeline) = opened.unwrap();
+    ledger.post(grant("g", "alice", "100")).await.unwrap();
+    let call = async || {
+        let (id, route) = (CallId::new(), "/x".into());
+        ledger.hold(id, account("alice"), credits("1"), route).await
+    };
+    eventually("calls are taken", async || call().await.is_ok()).await;
+    eventually("the metric says so", async || metrics.ledger_up.get() == 1).await;
+    line.part();
+    eventually("no call is taken", async || call().await.is_err()).await;
+    eventually("the metric says so", async || metrics.ledger_up.get() == 0).await;
+    assert_eq!(call().await.unwrap_err(), Refusal::Unavailable);
+    line.mend();
+    eventually("calls are taken again", async || call().await.is_ok()).await;
+    eventually("the metric says so", async || metrics.ledger_up.get() == 1).await;
+    assert!(pipeline.stop().await);
+}
+
 /// What a gateway remembers for Postgres is bounded: then calls that run are still settled, and no new one is
 /// taken, until Postgres is back.
 #[tokio::test(flavor = "multi_thread")]
@@ -376,7 +401,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     let mut config = house.config("house");
     config.redo_limit_bytes = LIMIT;
     let metrics = farebox::metrics::Metrics::new().unwrap();
-    let opened = farebox::gateway::open_ledger(&config, metrics).await.unwrap();
+    let opened = farebox::gateway::open_ledger(&config, metrics.clone()).await.unwrap();
     let (ledger, pipeline) = opened;
     ledger.post(grant("g", "alice", "10000")).await.unwrap();
     ledger.balance(&account("alice")).await.unwrap();
@@ -400,6 +425,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     };
     assert_eq!(refusal, Refusal::Unavailable, "the limit is ours: never 402");
     assert!(charged > 50, "{charged}");
+    eventually("the metric says so", async || metrics.ledger_up.get() == 0).await;
     for hold in live {
         hold.capture(credits("1"));
         charged += 1;
@@ -413,6 +439,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     assert_eq!(call().await.unwrap_err(), Refusal::Unavailable);
     line.mend();
     eventually("calls are taken again", async || call().await.is_ok()).await;
+    eventually("the metric says so", async || metrics.ledger_up.get() == 1).await;
     eventually("Postgres has it", async || {
         ledger.reconcile().await.is_ok_and(|report| report.is_clean() && report.live_holds == 0)
     })

@@ -189,14 +189,17 @@ impl Shared {
         }
     }
 
-    /// `strict` needs both stores, `relaxed` can go on without Postgres.
+    /// Says whether a new call would be taken. `strict` needs both stores, `relaxed` can go on without
+    /// Postgres: with a lease or on a lone Redis, and while not too much waits.
     fn note_health(&self, error: Option<&LedgerError>) {
-        let up = match error {
+        let stores = match error {
             None => true,
             Some(LedgerError::Redis(_)) => false,
-            Some(_) => self.scripts().is_some() && self.durability == Durability::Relaxed,
+            Some(_) => self.durability == Durability::Relaxed,
         };
-        self.metrics.ledger_up.set(i64::from(up));
+        let takes_calls =
+            self.scripts().is_some() && self.may_answer(self.sending()) && self.takes_holds();
+        self.metrics.ledger_up.set(i64::from(stores && takes_calls));
     }
 
     /// Keeps Postgres near what Redis decides, and the other way round.
@@ -206,22 +209,25 @@ impl Shared {
             tokio::time::sleep(SYNC_EVERY).await;
             self.metrics.ledger_sync_lag_seconds.set(self.ring().lag());
             if self.scripts().is_none() {
+                self.note_health(None);
                 continue;
             }
-            let due = delivered.elapsed() >= DELIVER_EVERY;
-            let synced = match self.drain_within(SYNC_FOR).await {
-                Ok(()) | Err(LedgerError::Behind) if due => self.deliver().await,
-                Err(LedgerError::Behind) => Ok(()),
-                synced => synced,
-            };
-            if due {
+            let mut synced = self.drain_within(SYNC_FOR).await;
+            if delivered.elapsed() >= DELIVER_EVERY {
+                // Also where more is left to write: what Postgres decided does not wait for that.
+                if matches!(synced, Ok(()) | Err(LedgerError::Behind)) {
+                    synced = self.deliver().await.and(synced);
+                }
                 delivered = Instant::now();
             }
             self.note_health(synced.as_ref().err());
-            if let Err(error) = synced {
-                tracing::debug!(%error, "nothing was synced");
-                // What is away is asked less often.
-                tokio::time::sleep(SYNC_EVERY * 4).await;
+            match synced {
+                Ok(()) | Err(LedgerError::Behind) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "nothing was synced");
+                    // What is away is asked less often.
+                    tokio::time::sleep(SYNC_EVERY * 4).await;
+                }
             }
         }
     }

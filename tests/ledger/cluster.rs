@@ -367,6 +367,48 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
+/// Who calls with a token that this gateway has not seen asks for the account first: one that Redis has is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_an_account_that_redis_has_is_open_without_postgres() {
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let ledger = house.open_with("10").await;
+    let other = house.open_another("other").await;
+    ledger.call("1").await.unwrap().release();
+    line.part();
+    // Longer than a lease lasts.
+    eventually("Postgres is away", async || {
+        ledger.open(&account("nobody"), credits("5")).await == Err(Refusal::Unavailable)
+    })
+    .await;
+    let away = Instant::now();
+    while away.elapsed() < Duration::from_secs(4) {
+        for gateway in [&ledger, &other] {
+            let asked = Instant::now();
+            assert_eq!(gateway.open(&account("alice"), credits("5")).await, Ok(()));
+            gateway.call("1").await.unwrap().release();
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+            assert_eq!(
+                gateway.open(&account("nobody"), credits("5")).await,
+                Err(Refusal::Unavailable),
+                "nobody knows whether it is there"
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    line.mend();
+    for gateway in [&ledger, &other] {
+        eventually("a new account is made", async || {
+            gateway.open(&account("nobody"), credits("5")).await.is_ok()
+        })
+        .await;
+    }
+    eventually("all is settled", async || ledger.has("alice").await == text(("10", "0"))).await;
+    assert_eq!(ledger.has("nobody").await, text(("5", "0")), "one grant");
+    ledger.reconciles().await;
+    other.stop().await;
+    ledger.stop().await;
+}
+
 /// Where another Redis may take this one's place, nobody goes on without a lease.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_with_a_replica_the_metric_says_when_every_call_is_refused() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farebox::ledger::{
-    Backend as _, CallId, ClusterLedger, NewHold, Operation, Origin, Outcome, Reader as _,
+    Backend as _, CallId, ClusterLedger, NewHold, Operation, Origin, Outcome, Reader as _, Refusal,
     repair_cluster,
 };
 use farebox::metrics::Metrics;
@@ -221,6 +221,24 @@ async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
     let (house, line, mut ledger) = behind("/x", batches).await;
     slow_down(&house, "entries", "NEW.seq % 4 = 0", 0.001).await;
     line.mend();
+    eventually("Postgres is there", async || {
+        ledger.reader().account(&account("alice")).await.is_ok()
+    })
+    .await;
+    // It waits for what Redis decided before, and every call of this gateway waits behind it: not for all.
+    let mut refused = 0;
+    loop {
+        let asked = Instant::now();
+        let posted = ledger.apply(&[Operation::Post(grant("g", "alice", "1000000"))]).await;
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        match posted.as_slice() {
+            [Outcome::Posted { new: false, .. }] => break,
+            posted => assert_eq!(posted, [Outcome::Refused(Refusal::Unavailable)]),
+        }
+        refused += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(refused > 0, "nothing waited for Postgres");
     is_settled(&ledger, batches * 1024).await;
     assert!(ledger.close().await);
 }

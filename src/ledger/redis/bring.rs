@@ -11,13 +11,14 @@ use fred::types::Value;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::operation::{Ending, HoldId};
+use crate::ledger::operation::{Ending, HoldId, Operation};
 use crate::ledger::postgres::{ColdAccount, Fate};
 use crate::ledger::record::{escape, letter_of};
 use crate::ledger::slice::fitting;
 use crate::ledger::wall_ms;
 
 use super::IN_TIME;
+use super::compare::HotAccount;
 use super::script::Scripts;
 use super::shared::{Shared, text, texts};
 
@@ -179,6 +180,31 @@ impl Shared {
         let cold = held.iter().zip(values).filter(|(_, value)| value.is_none());
         let cold: Vec<_> = cold.map(|((account, _), _)| account.clone()).collect();
         self.bring_accounts(scripts, &cold, nonce).await
+    }
+
+    /// Which of them open an account that Redis has, as one that exists. None ceases to, so nothing that
+    /// stands beside it in the batch changes that.
+    pub async fn are_open(&self, operations: &[Operation]) -> Vec<bool> {
+        let none = vec![false; operations.len()];
+        let opened = operations.iter().map(|operation| match operation {
+            Operation::Open { account, .. } => Some(account),
+            _ => None,
+        });
+        let Some(scripts) = self.scripts() else { return none };
+        let key = |account: &AccountId| scripts.account_key(account.as_str());
+        let keys: Vec<_> = opened.clone().flatten().map(key).collect();
+        if keys.is_empty() {
+            return none;
+        }
+        let sent = self.sending();
+        let values = match self.redis.values_at_once(keys).await {
+            Ok(values) if self.may_answer(sent) => values,
+            _ => return none,
+        };
+        let mut exists = values.into_iter().map(|value| {
+            value.and_then(|value| HotAccount::parse(&value)).is_some_and(|a| a.exists)
+        });
+        opened.map(|opened| opened.is_some() && exists.next() == Some(true)).collect()
     }
 
     /// Leaves the nonce; false where something must become durable first.

@@ -103,6 +103,11 @@ impl Shop {
         }
     }
 
+    /// The problem for a call whose hold was refused.
+    pub fn refuse_call(&self, refusal: Refusal, required: Credits) -> Problem {
+        self.refuse(of_a_call(refusal), required)
+    }
+
     /// The price of an endpoint named in a request's body.
     ///
     /// # Errors
@@ -204,6 +209,17 @@ fn sentence(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Why a call's hold is refused. Its id is ours, so whatever is wrong with that is our own failure.
+fn of_a_call(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::Insufficient { .. } | Refusal::Frozen | Refusal::Unavailable => refusal,
+        other => {
+            tracing::error!(refusal = %other, "a call's hold was refused for its own sake");
+            Refusal::Unavailable
+        }
+    }
+}
+
 /// The problem for an operation that the ledger refused, whatever it cost.
 fn refuse_operation(refusal: Refusal) -> Problem {
     let text = |fr: &'static str| Text::new(sentence(&refusal), fr);
@@ -229,5 +245,29 @@ fn refuse_operation(refusal: Refusal) -> Problem {
             Problem::unprocessable(text("Le solde dépasserait ce qui peut être compté."))
         }
         Refusal::Insufficient { .. } | Refusal::Unavailable => Problem::ledger_unavailable(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_of_a_calls_hold_without_its_account_is_our_failure() {
+        let available = SignedCredits::ZERO;
+        for (refusal, status) in [
+            (Refusal::Frozen, 403),
+            (Refusal::Ended, 503),
+            (Refusal::Conflict, 503),
+            (Refusal::UnknownHold, 503),
+            (Refusal::OutOfRange, 503),
+            (Refusal::Zero, 503),
+            (Refusal::Unavailable, 503),
+        ] {
+            let problem = refuse_operation(of_a_call(refusal));
+            assert_eq!(problem.status.as_u16(), status, "{refusal:?}");
+        }
+        let poor = Refusal::Insufficient { available };
+        assert_eq!(of_a_call(poor), poor, "told with an offer");
     }
 }

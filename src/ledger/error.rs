@@ -82,6 +82,9 @@ pub enum LedgerError {
         /// Which.
         what: &'static str,
     },
+    /// Postgres is there, and so much waits for it that this has to wait.
+    #[error("more waits for Postgres than it has written in time")]
+    Behind,
     /// This gateway is set up otherwise than the ledger that it would share.
     #[error("this ledger cannot be shared: {what}; {hint}")]
     Disagrees {
@@ -123,7 +126,7 @@ impl LedgerError {
     /// True where a store could not be reached or does not answer, rather than said no.
     pub(super) fn is_outage(&self) -> bool {
         match self {
-            Self::Slow { .. } | Self::Redis(_) => true,
+            Self::Slow { .. } | Self::Behind | Self::Redis(_) => true,
             Self::Database(error) => match error {
                 sqlx::Error::Database(said) => {
                     // It is starting or stopping, or has no connection left; or PgBouncer speaks, which

@@ -27,6 +27,7 @@ mod redis;
 mod report;
 mod rows;
 mod screens;
+mod slice;
 mod sqlite;
 mod till;
 

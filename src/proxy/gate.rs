@@ -95,7 +95,7 @@ impl Gate {
         // A call is admitted once.
         let id = call.unheld.take().ok_or_else(Problem::ledger_unavailable)?;
         let held = self.shop.ledger.hold(id, identity.account, quote.credits, label).await;
-        call.hold = Some(held.map_err(|refusal| self.shop.refuse(refusal, quote.credits))?);
+        call.hold = Some(held.map_err(|refusal| self.shop.refuse_call(refusal, quote.credits))?);
         Ok(())
     }
 

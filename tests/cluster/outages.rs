@@ -41,6 +41,39 @@ async fn relaxed_goes_on_on_a_lone_redis_while_postgres_is_away() {
     cluster.check(&calls).await;
 }
 
+/// A token that the gateway has never seen asks for its account first, here one that only the other gateway
+/// has served so far.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relaxed_takes_new_tokens_of_known_accounts_while_postgres_is_away() {
+    let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    // Of the first gateway alone, until Postgres is away.
+    cluster.grant("erin", 1000, "gift-erin").await;
+    cluster.gateway(0).post("erin", ROUTE).await.expect(200);
+    cluster.postgres.stop();
+    let away = Instant::now();
+    let mut minted = 0;
+    // For longer than a lease lasts. A token says when it was made, in seconds.
+    while away.elapsed() < Duration::from_secs(6) {
+        let asked = Instant::now();
+        cluster.gateway(1).post("erin", ROUTE).await.expect(200);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        minted += 1;
+        cluster.gateway(1).post("nobody", ROUTE).await.problem(503, "LEDGER_UNAVAILABLE");
+        cluster.some_time(100, 500).await;
+    }
+    cluster.postgres.restart();
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    let gap = longest_gap(&calls, away);
+    eprintln!(
+        "{minted} calls with other tokens, the longest time without one that was paid: {gap:?}"
+    );
+    assert!(gap < Duration::from_secs(2), "no call was paid for {gap:?}");
+    cluster.check(&calls).await;
+}
+
 /// Of each account as much is taken as `unsynced_cap` says, on all gateways together; then 503, never 402.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relaxed_stops_at_the_cap_of_each_account_while_postgres_is_away() {

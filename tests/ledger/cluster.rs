@@ -209,8 +209,12 @@ async fn a_hold_with_an_old_id_is_refused(house: House) {
     };
     let hold = |id: &str| hold_of(Origin::Call, id, "1", HOUR_MS);
     let outcomes = ledger.apply(&[hold(&made_before(25)), hold(&made_before(23))]).await;
-    assert_eq!(outcomes[0], ended());
+    // The id of a call's hold is ours: it is our clock that is wrong.
+    assert_eq!(outcomes[0], Outcome::Refused(Refusal::Unavailable));
     assert!(matches!(outcomes[1], Outcome::Held { .. }), "{outcomes:?}");
+    // One that a client chose says nothing of when it was made.
+    let chosen = ledger.apply(&[api_hold(&made_before(25), "1")]).await;
+    assert!(matches!(chosen[..], [Outcome::Held { .. }]), "{chosen:?}");
     assert!(ledger.close().await);
 }
 
@@ -330,7 +334,7 @@ async fn two_gateways_of_one_name_both_go_on(house: House) {
 }
 
 /// A ledger whose line to Postgres can be cut.
-async fn with_a_line(kind: Kind) -> (House, CutProxy) {
+pub async fn with_a_line(kind: Kind) -> (House, CutProxy) {
     let mut house = House::new(kind);
     let (port, url) = {
         let cluster = house.cluster();
@@ -399,6 +403,73 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
+/// Who calls with a token that this gateway has not seen asks for the account first: one that Redis has is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_an_account_that_redis_has_is_open_without_postgres() {
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let ledger = house.open_with("10").await;
+    let other = house.open_another("other").await;
+    ledger.call("1").await.unwrap().release();
+    line.part();
+    // Longer than a lease lasts.
+    eventually("Postgres is away", async || {
+        ledger.open(&account("nobody"), credits("5")).await == Err(Refusal::Unavailable)
+    })
+    .await;
+    let away = Instant::now();
+    while away.elapsed() < Duration::from_secs(4) {
+        for gateway in [&ledger, &other] {
+            let asked = Instant::now();
+            assert_eq!(gateway.open(&account("alice"), credits("5")).await, Ok(()));
+            gateway.call("1").await.unwrap().release();
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+            assert_eq!(
+                gateway.open(&account("nobody"), credits("5")).await,
+                Err(Refusal::Unavailable),
+                "nobody knows whether it is there"
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    line.mend();
+    for gateway in [&ledger, &other] {
+        eventually("a new account is made", async || {
+            gateway.open(&account("nobody"), credits("5")).await.is_ok()
+        })
+        .await;
+    }
+    eventually("all is settled", async || ledger.has("alice").await == text(("10", "0"))).await;
+    assert_eq!(ledger.has("nobody").await, text(("5", "0")), "one grant");
+    ledger.reconciles().await;
+    other.stop().await;
+    ledger.stop().await;
+}
+
+/// Where another Redis may take this one's place, nobody goes on without a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_with_a_replica_the_metric_says_when_every_call_is_refused() {
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let _replica = Redis::replica_of(house.cluster().redis.address());
+    let metrics = farebox::metrics::Metrics::new().unwrap();
+    let opened = farebox::gateway::open_ledger(&house.config("house"), metrics.clone()).await;
+    let (ledger, pipeline) = opened.unwrap();
+    ledger.post(grant("g", "alice", "100")).await.unwrap();
+    let call = async || {
+        let (id, route) = (CallId::new(), "/x".into());
+        ledger.hold(id, account("alice"), credits("1"), route).await
+    };
+    eventually("calls are taken", async || call().await.is_ok()).await;
+    eventually("the metric says so", async || metrics.ledger_up.get() == 1).await;
+    line.part();
+    eventually("no call is taken", async || call().await.is_err()).await;
+    eventually("the metric says so", async || metrics.ledger_up.get() == 0).await;
+    assert_eq!(call().await.unwrap_err(), Refusal::Unavailable);
+    line.mend();
+    eventually("calls are taken again", async || call().await.is_ok()).await;
+    eventually("the metric says so", async || metrics.ledger_up.get() == 1).await;
+    assert!(pipeline.stop().await);
+}
+
 /// What a gateway remembers for Postgres is bounded: then calls that run are still settled, and no new one is
 /// taken, until Postgres is back.
 #[tokio::test(flavor = "multi_thread")]
@@ -408,7 +479,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     let mut config = house.config("house");
     config.redo_limit_bytes = LIMIT;
     let metrics = farebox::metrics::Metrics::new().unwrap();
-    let opened = farebox::gateway::open_ledger(&config, metrics).await.unwrap();
+    let opened = farebox::gateway::open_ledger(&config, metrics.clone()).await.unwrap();
     let (ledger, pipeline) = opened;
     ledger.post(grant("g", "alice", "10000")).await.unwrap();
     ledger.balance(&account("alice")).await.unwrap();
@@ -432,6 +503,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     };
     assert_eq!(refusal, Refusal::Unavailable, "the limit is ours: never 402");
     assert!(charged > 50, "{charged}");
+    eventually("the metric says so", async || metrics.ledger_up.get() == 0).await;
     for hold in live {
         hold.capture(credits("1"));
         charged += 1;
@@ -445,6 +517,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     assert_eq!(call().await.unwrap_err(), Refusal::Unavailable);
     line.mend();
     eventually("calls are taken again", async || call().await.is_ok()).await;
+    eventually("the metric says so", async || metrics.ledger_up.get() == 1).await;
     eventually("Postgres has it", async || {
         ledger.reconcile().await.is_ok_and(|report| report.is_clean() && report.live_holds == 0)
     })

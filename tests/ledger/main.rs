@@ -13,6 +13,7 @@ mod contract;
 mod crash;
 mod faults;
 mod house;
+mod large;
 mod last_credit;
 mod lifetimes;
 mod model;

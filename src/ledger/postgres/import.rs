@@ -44,7 +44,7 @@ impl Store {
         source: &mut Source,
         sent: &ReconcileReport,
     ) -> Result<Imported, ImportError> {
-        let mut transaction = self.begin(IDLE_LIMIT).await?;
+        let mut transaction = self.begin(IDLE_LIMIT, Duration::ZERO).await?;
         let on: &mut PgConnection = &mut transaction;
         // From here on no epoch opens, and no gateway joins.
         self.read_checkpoint("FOR UPDATE", on).await?;

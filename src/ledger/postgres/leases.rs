@@ -160,13 +160,15 @@ impl Store {
         .await
     }
 
-    /// Gives up an epoch for this gateway: from here on it acknowledges nothing of it, and what Redis
-    /// had acknowledged to it is handed over. False where the next epoch has opened without it.
+    /// Gives up an epoch for this gateway, which acknowledges nothing of it any more: what Redis had
+    /// acknowledged to it is handed over, some at a time; the gateway has checked in with the last. False
+    /// where the next epoch has opened without it.
     pub async fn check_in(
         &self,
         incarnation: i64,
         epoch: i64,
         ring: &[NumberedBatch],
+        is_last: bool,
     ) -> Result<bool, LedgerError> {
         self.transact(async |on| {
             let shard = self.read_checkpoint("FOR SHARE", on).await?;
@@ -185,11 +187,13 @@ impl Store {
             .bind(texts)
             .execute(&mut *on)
             .await?;
-            self.query("UPDATE {s}.gateways SET checked_in = $2 WHERE incarnation = $1")
-                .bind(incarnation)
-                .bind(epoch)
-                .execute(on)
-                .await?;
+            if is_last {
+                self.query("UPDATE {s}.gateways SET checked_in = $2 WHERE incarnation = $1")
+                    .bind(incarnation)
+                    .bind(epoch)
+                    .execute(on)
+                    .await?;
+            }
             Ok(true)
         })
         .await
@@ -199,7 +203,7 @@ impl Store {
     /// another gateway is at it, or a gateway that may still serve has not checked in.
     pub async fn begin_recovery(&self) -> Result<Option<Recovery>, LedgerError> {
         let begin = async {
-            let mut transaction = self.begin(RECOVERY_IDLE_LIMIT).await?;
+            let mut transaction = self.begin(RECOVERY_IDLE_LIMIT, Duration::ZERO).await?;
             let locked = self
                 .query(
                     "SELECT 1 FROM {s}.shards WHERE id = $1 AND recovering FOR UPDATE SKIP LOCKED",

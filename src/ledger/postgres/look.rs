@@ -1,8 +1,11 @@
 //! What Redis asks for when it does not have it: accounts with their live holds, and what became of a
 //! hold's id.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use sqlx::Executor as _;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
@@ -11,6 +14,9 @@ use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
 use crate::ledger::rows::Column as _;
 
 use super::Store;
+
+/// How long looking through all live holds may take: no call waits for it.
+const ALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// An account that is not in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +60,7 @@ pub(in crate::ledger) enum Fate {
 }
 
 impl Store {
-    /// Reads accounts as they are in one moment.
+    /// Reads accounts as they are in one moment; one that is asked for twice is told once.
     pub async fn cold_accounts(&self, ids: &[AccountId]) -> Result<Vec<ColdAccount>, LedgerError> {
         let names: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
         let (accounts, holds) = self
@@ -86,10 +92,11 @@ impl Store {
             frozen: false,
             holds: Vec::new(),
         };
-        let mut cold: Vec<_> = ids.iter().map(none).collect();
+        // Each once: a second one would come without what was found of it.
+        let mut cold: BTreeMap<_, _> = ids.iter().map(|id| (id, none(id))).collect();
         for row in &accounts {
             let id = row.account("id")?;
-            if let Some(account) = cold.iter_mut().find(|cold| cold.account == id) {
+            if let Some(account) = cold.get_mut(&id) {
                 account.exists = true;
                 account.balance = row.signed("balance")?;
                 account.grant_seq = row.int("grant_seq")?;
@@ -98,7 +105,7 @@ impl Store {
         }
         for row in &holds {
             let id = row.account("account")?;
-            if let Some(account) = cold.iter_mut().find(|cold| cold.account == id) {
+            if let Some(account) = cold.get_mut(&id) {
                 account.holds.push(RestoredHold {
                     id: row.hold("id")?,
                     amount: row.credits("amount")?,
@@ -109,7 +116,7 @@ impl Store {
                 });
             }
         }
-        Ok(cold)
+        Ok(cold.into_values().collect())
     }
 
     /// What became of each of these ids.
@@ -169,14 +176,20 @@ impl Store {
         Ok(fates)
     }
 
-    /// The accounts that have live holds: after a recovery their deadlines must be watched again.
-    pub async fn accounts_with_holds(&self) -> Result<Vec<AccountId>, LedgerError> {
+    /// The accounts that have live holds, and how many: after a recovery their deadlines must be watched
+    /// again.
+    pub async fn accounts_with_holds(&self) -> Result<Vec<(AccountId, usize)>, LedgerError> {
         let rows = self
-            .transact(async |on| {
-                let all = "SELECT DISTINCT account FROM {s}.holds WHERE state = 'live'";
+            .transact_within(ALL_LIMIT, async |on| {
+                let all = "SELECT account, count(*) AS holds FROM {s}.holds WHERE state = 'live' \
+                           GROUP BY account";
                 Ok(self.query(all).fetch_all(on).await?)
             })
             .await?;
-        rows.iter().map(|row| Ok(row.account("account")?)).collect()
+        let held = |row: &PgRow| {
+            let holds = usize::try_from(row.count("holds")?).unwrap_or(usize::MAX);
+            Ok((row.account("account")?, holds))
+        };
+        rows.iter().map(held).collect()
     }
 }

@@ -43,6 +43,9 @@ pub(super) use survey::Survey;
 /// How long one transaction may take before the database counts as away.
 const LIMIT: Duration = Duration::from_millis(1500);
 
+/// How long after that Postgres ends a statement that is still at it.
+const END_AFTER: Duration = Duration::from_millis(500);
+
 /// For how long a transaction may do nothing.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -100,10 +103,20 @@ impl Store {
     }
 
     /// Begins a transaction that Postgres itself ends when nothing is heard for `idle`: a gateway that
-    /// is stopped in the middle of one (SIGSTOP, a frozen machine) must not keep its locks.
-    async fn begin(&self, idle: Duration) -> Result<Transaction<'static, Postgres>, LedgerError> {
-        let begin =
-            format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}", idle.as_millis());
+    /// is stopped in the middle of one (SIGSTOP, a frozen machine) must not keep its locks. Nor must a
+    /// statement that nobody waits for any more: Postgres ends one that takes longer than `statement` (zero:
+    /// no limit).
+    async fn begin(
+        &self,
+        idle: Duration,
+        statement: Duration,
+    ) -> Result<Transaction<'static, Postgres>, LedgerError> {
+        let begin = format!(
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
+             SET LOCAL statement_timeout = {}",
+            idle.as_millis(),
+            statement.as_millis()
+        );
         Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
     }
 
@@ -113,7 +126,7 @@ impl Store {
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let run = async {
-            let mut transaction = self.begin(IDLE_LIMIT).await?;
+            let mut transaction = self.begin(IDLE_LIMIT, limit + END_AFTER).await?;
             let done = work(&mut transaction).await?;
             transaction.commit().await?;
             Ok(done)

@@ -360,6 +360,12 @@ impl<'a> Work<'a> {
         for (index, answer) in
             self.waiting.drain(..reply.answers.len().min(self.waiting.len())).zip(reply.answers)
         {
+            if answer.code == Code::Unavailable {
+                tracing::error!(
+                    "by Redis's clock the id of a new call is more than a day old: this machine's clock, \
+                     or that of Redis, is wrong"
+                );
+            }
             self.answers[index] = answer;
         }
         self.seq = self.seq.max(reply.seq);

@@ -5,21 +5,34 @@
 //! stands: nothing came in between.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use fred::types::Value;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::operation::{Ending, HoldId};
+use crate::ledger::operation::{Ending, HoldId, Operation};
 use crate::ledger::postgres::{ColdAccount, Fate};
 use crate::ledger::record::{escape, letter_of};
+use crate::ledger::slice::fitting;
 use crate::ledger::wall_ms;
 
+use super::IN_TIME;
+use super::compare::HotAccount;
 use super::script::Scripts;
 use super::shared::{Shared, text, texts};
 
 /// A hold that was restored lives at least so long, whatever the clocks have done meanwhile.
 const RESTART_MS: i64 = 60_000;
+
+/// How many accounts are brought together after a recovery.
+const ACCOUNTS: usize = 500;
+
+/// And with how many holds, unless one has more.
+const HOLDS: usize = 5000;
+
+/// After so many failures in a row it is not the accounts that fail.
+const AWAY: usize = 3;
 
 /// What a batch asks for.
 #[derive(Debug, Default)]
@@ -56,7 +69,7 @@ impl Shared {
             let names = needs.holds.iter().map(|id| format!("i:{id}"));
             self.doubt(scripts, &nonce, names).await?;
             // What Redis decided and forgot since must be in Postgres before it is asked.
-            self.drain().await?;
+            self.drain_within(IN_TIME).await?;
             for (id, fate) in needs.holds.iter().zip(self.store.fates(&needs.holds).await?) {
                 match record_of(&fate) {
                     Ok(record) => {
@@ -71,8 +84,35 @@ impl Shared {
         self.bring_accounts(scripts, &accounts, &nonce).await
     }
 
-    /// Brings accounts with their live holds.
+    /// Brings accounts with their live holds. One that cannot be brought keeps no other from it: the error
+    /// of such a one is told in the end.
     pub async fn bring_accounts(
+        &self,
+        scripts: &Scripts,
+        accounts: &[AccountId],
+        nonce: &str,
+    ) -> Result<(), LedgerError> {
+        let (mut left, mut failed) = (vec![accounts], Ok(()));
+        while let Some(some) = left.pop() {
+            match self.bring_together(scripts, some, nonce).await {
+                Ok(()) => {}
+                // What is away is away for all of them.
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) if some.len() == 1 => {
+                    let account = some.first().map_or("", AccountId::as_str);
+                    tracing::error!(account, %error, "an account cannot be brought to Redis");
+                    failed = Err(error);
+                }
+                Err(_) => {
+                    let (one, other) = some.split_at(some.len() / 2);
+                    left.extend([other, one]);
+                }
+            }
+        }
+        failed
+    }
+
+    async fn bring_together(
         &self,
         scripts: &Scripts,
         accounts: &[AccountId],
@@ -92,6 +132,79 @@ impl Shared {
             self.keep(scripts, account_args(nonce, &cold)).await?;
         }
         Ok(())
+    }
+
+    /// After a recovery by this gateway brings every account with a live hold that Redis does not have, so
+    /// that its deadline is watched. What cannot be brought is tried again the next time.
+    pub async fn bring_held(&self) -> Result<(), LedgerError> {
+        let epoch = self.must_bring.load(Ordering::Relaxed);
+        if epoch == 0 {
+            return Ok(());
+        }
+        let scripts = self.open_scripts()?;
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let held = self.store.accounts_with_holds().await?;
+        let (mut rest, mut failed, mut in_a_row) = (&held[..], Ok(()), 0);
+        while !rest.is_empty() {
+            let fit = fitting(rest, HOLDS, |(_, holds)| *holds);
+            let (some, others) = rest.split_at(fit.min(ACCOUNTS));
+            rest = others;
+            match self.bring_cold(&scripts, some, &nonce).await {
+                Ok(()) => in_a_row = 0,
+                Err(error) => {
+                    in_a_row += 1;
+                    failed = Err(error);
+                }
+            }
+            if in_a_row == AWAY {
+                break;
+            }
+        }
+        if failed.is_ok() {
+            // Unless another epoch has been opened meanwhile.
+            let relaxed = Ordering::Relaxed;
+            let _ = self.must_bring.compare_exchange(epoch, 0, relaxed, relaxed);
+        }
+        failed
+    }
+
+    /// Those of them that Redis does not have yet.
+    async fn bring_cold(
+        &self,
+        scripts: &Scripts,
+        held: &[(AccountId, usize)],
+        nonce: &str,
+    ) -> Result<(), LedgerError> {
+        let keys = held.iter().map(|(account, _)| scripts.account_key(account.as_str()));
+        let values = self.redis.values(keys.collect()).await?;
+        let cold = held.iter().zip(values).filter(|(_, value)| value.is_none());
+        let cold: Vec<_> = cold.map(|((account, _), _)| account.clone()).collect();
+        self.bring_accounts(scripts, &cold, nonce).await
+    }
+
+    /// Which of them open an account that Redis has, as one that exists. None ceases to, so nothing that
+    /// stands beside it in the batch changes that.
+    pub async fn are_open(&self, operations: &[Operation]) -> Vec<bool> {
+        let none = vec![false; operations.len()];
+        let opened = operations.iter().map(|operation| match operation {
+            Operation::Open { account, .. } => Some(account),
+            _ => None,
+        });
+        let Some(scripts) = self.scripts() else { return none };
+        let key = |account: &AccountId| scripts.account_key(account.as_str());
+        let keys: Vec<_> = opened.clone().flatten().map(key).collect();
+        if keys.is_empty() {
+            return none;
+        }
+        let sent = self.sending();
+        let values = match self.redis.values_at_once(keys).await {
+            Ok(values) if self.may_answer(sent) => values,
+            _ => return none,
+        };
+        let mut exists = values.into_iter().map(|value| {
+            value.and_then(|value| HotAccount::parse(&value)).is_some_and(|a| a.exists)
+        });
+        opened.map(|opened| opened.is_some() && exists.next() == Some(true)).collect()
     }
 
     /// Leaves the nonce; false where something must become durable first.
@@ -134,14 +247,15 @@ fn account_args(nonce: &str, cold: &ColdAccount) -> Vec<Value> {
     let now_ms = wall_ms();
     for hold in &cold.holds {
         let left_ms = hold.expires_ms.saturating_sub(now_ms).max(RESTART_MS);
-        args.extend(texts([
-            hold.id.as_str(),
-            &format!("{:016}", hold.amount.micros()),
+        let record = format!(
+            "{:016} {} {} {} {}",
+            hold.amount.micros(),
             letter_of(hold.origin),
-            &hold.owner.to_string(),
-            &left_ms.to_string(),
-            &escape(&hold.route),
-        ]));
+            cold.account,
+            hold.owner,
+            escape(&hold.route),
+        );
+        args.extend(texts([hold.id.as_str(), &left_ms.to_string(), &record]));
     }
     args
 }

@@ -15,6 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::postgres::{LISTED, StoredAccount};
 use crate::ledger::record::{Batch, Decided};
 use crate::ledger::report::{Difference, RepairReport, in_credits};
+use crate::ledger::slice::fitting;
 
 use super::script::Scripts;
 use super::shared::{Shared, text, texts};
@@ -28,6 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How many accounts are looked at together.
 const ACCOUNTS: usize = 200;
+
+/// And with how many holds, unless one has more.
+const HOLDS: usize = 5000;
 
 /// How many rounds of repairs are made: more than one only where somebody damages on.
 const REPAIRS: usize = 20;
@@ -102,7 +106,11 @@ impl Shared {
                 // Holds whose account is not there.
                 wanted.extend(std::mem::take(&mut holds));
             }
-            for some in wanted.chunks(ACCOUNTS) {
+            let mut rest = &wanted[..];
+            while !rest.is_empty() {
+                let fit = fitting(rest, HOLDS, |(_, holds)| holds.len());
+                let (some, others) = rest.split_at(fit.min(ACCOUNTS));
+                rest = others;
                 let some = some.iter().cloned().collect();
                 differences.extend(self.compare_some(&scripts, some).await?);
             }

@@ -191,6 +191,14 @@ impl Redis {
         Ok(limited(self.side.mget(keys)).await?)
     }
 
+    /// The same on the way of the batches, for a batch.
+    pub async fn values_at_once(
+        &self,
+        keys: Vec<String>,
+    ) -> Result<Vec<Option<Bytes>>, LedgerError> {
+        Ok(limited(self.hot.mget(keys)).await?)
+    }
+
     /// Removes keys, their memory in the background.
     pub async fn remove(&self, keys: Vec<String>) -> Result<(), LedgerError> {
         Ok(limited(self.side.unlink(keys)).await?)

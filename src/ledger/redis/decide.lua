@@ -29,13 +29,14 @@
 -- asked; +: the next line tells; a point: nothing) or * where all were done as they were asked; these
 -- lines; ARGV[2].
 local MAX = 9007199254740992 -- 2^53: what a number can count
-local FRESH, STALE = 60000, 86400000 -- a call's id: needs no look-up; is refused
+local FRESH, STALE = 60000, 86400000 -- a call's id: needs no look-up; the clock that made it is wrong
 local ENDED_KEPT, TOMBSTONE_KEPT = 120000, 90000000
 local ZEROES = '0000000000000000'
 
 local HELD, RENEWED, CAPTURED, LATE, RELEASED, BALANCE, NOBODY = 1, 2, 3, 4, 5, 6, 7
 local INSUFFICIENT, CONFLICT, ENDED, UNKNOWN, ABOVE, ZERO, RANGE = 8, 9, 10, 11, 12, 13, 14
 local FROZEN, CAPPED, EXPIRED, FROZENBALANCE = 15, 16, 17, 18
+local UNAVAILABLE = 0
 
 local asked = cmsgpack.unpack(ARGV[1])
 local owner, heard, cap, usual_ttl, oldest = asked[1], asked[2], asked[3], asked[4], asked[5]

@@ -8,6 +8,7 @@ use fred::types::Value;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::ledger::postgres::{Checkpoint, Delivery, NumberedBatch, Settled, digest};
+use crate::ledger::slice::fitting;
 
 use super::script::Scripts;
 use super::shared::{Shared, texts};
@@ -19,27 +20,41 @@ const SYNC_EVERY: Duration = Duration::from_millis(50);
 /// decided tells Redis at once, and this is for the one that could not.
 const DELIVER_EVERY: Duration = Duration::from_millis(500);
 
-/// How many batches are written in one transaction.
+/// How many batches are read from the stream at once.
 const BATCHES: u64 = 128;
 
 /// How many deliveries are taken at once.
 const DELIVERIES: i64 = 500;
 
-/// How often a checkpoint that others move is read again.
-const ATTEMPTS: usize = 50;
+/// How long the syncer writes before it looks at what else there is to do.
+const SYNC_FOR: Duration = Duration::from_secs(1);
+
+/// For whom no call waits.
+const NO_HURRY: Duration = Duration::from_secs(60);
 
 impl Shared {
-    /// Makes durable everything that Redis has decided so far.
+    /// Makes durable everything that Redis has decided so far. Where that is much, it may take long.
     pub async fn drain(&self) -> Result<(), LedgerError> {
+        self.drain_within(NO_HURRY).await
+    }
+
+    /// The same; an error where it is not done in time. What was written until then is written.
+    pub async fn drain_within(&self, patience: Duration) -> Result<(), LedgerError> {
         let scripts = self.open_scripts()?;
         let known = self.ring().durable();
         let (newest, durable) = self.announce(&scripts, known).await?;
-        if newest > durable { self.drain_upto(&scripts, newest).await } else { Ok(()) }
+        if newest > durable { self.drain_upto(&scripts, newest, patience).await } else { Ok(()) }
     }
 
-    /// Makes durable the batches of this epoch up to one.
-    pub async fn drain_upto(&self, scripts: &Scripts, seq: i64) -> Result<(), LedgerError> {
-        for _ in 0..ATTEMPTS {
+    /// Makes durable the batches of this epoch up to one. No step is begun after `patience`.
+    pub async fn drain_upto(
+        &self,
+        scripts: &Scripts,
+        seq: i64,
+        patience: Duration,
+    ) -> Result<(), LedgerError> {
+        let began = Instant::now();
+        while began.elapsed() < patience {
             let checkpoint = self.store.checkpoint().await?;
             if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
                 self.look.notify_one();
@@ -50,9 +65,26 @@ impl Shared {
                 return Ok(());
             }
             let batches = self.read_stream(scripts, &checkpoint).await?;
-            self.settle(scripts, &batches).await?;
+            let mut rest = &batches[..];
+            while !rest.is_empty() && began.elapsed() < patience {
+                let fit = fitting(rest, self.writing.now(), |batch| batch.text.len());
+                let (some, others) = rest.split_at(fit);
+                let started = Instant::now();
+                match self.settle(scripts, some).await {
+                    Ok(true) => self.writing.grow(started.elapsed()),
+                    // Others are at it: the checkpoint is read again.
+                    Ok(false) => break,
+                    Err(error) => {
+                        self.writing.shrink(some.iter().map(|batch| batch.text.len()).sum());
+                        return Err(error);
+                    }
+                }
+                rest = others;
+            }
         }
-        Err(LedgerError::Slow { what: "Postgres" })
+        let (epoch, durable) = self.ring().known();
+        let is_done = epoch == scripts.epoch.number && durable >= seq;
+        if is_done { Ok(()) } else { Err(LedgerError::Behind) }
     }
 
     /// Writes batches that follow the checkpoint, if they still do. True where they are durable.
@@ -157,14 +189,17 @@ impl Shared {
         }
     }
 
-    /// `strict` needs both stores, `relaxed` can go on without Postgres.
+    /// Says whether a new call would be taken. `strict` needs both stores, `relaxed` can go on without
+    /// Postgres: with a lease or on a lone Redis, and while not too much waits.
     fn note_health(&self, error: Option<&LedgerError>) {
-        let up = match error {
+        let stores = match error {
             None => true,
             Some(LedgerError::Redis(_)) => false,
-            Some(_) => self.scripts().is_some() && self.durability == Durability::Relaxed,
+            Some(_) => self.durability == Durability::Relaxed,
         };
-        self.metrics.ledger_up.set(i64::from(up));
+        let takes_calls =
+            self.scripts().is_some() && self.may_answer(self.sending()) && self.takes_holds();
+        self.metrics.ledger_up.set(i64::from(stores && takes_calls));
     }
 
     /// Keeps Postgres near what Redis decides, and the other way round.
@@ -174,21 +209,25 @@ impl Shared {
             tokio::time::sleep(SYNC_EVERY).await;
             self.metrics.ledger_sync_lag_seconds.set(self.ring().lag());
             if self.scripts().is_none() {
+                self.note_health(None);
                 continue;
             }
-            let due = delivered.elapsed() >= DELIVER_EVERY;
-            let synced = match self.drain().await {
-                Ok(()) if due => self.deliver().await,
-                synced => synced,
-            };
-            if due {
+            let mut synced = self.drain_within(SYNC_FOR).await;
+            if delivered.elapsed() >= DELIVER_EVERY {
+                // Also where more is left to write: what Postgres decided does not wait for that.
+                if matches!(synced, Ok(()) | Err(LedgerError::Behind)) {
+                    synced = self.deliver().await.and(synced);
+                }
                 delivered = Instant::now();
             }
             self.note_health(synced.as_ref().err());
-            if let Err(error) = synced {
-                tracing::debug!(%error, "nothing was synced");
-                // What is away is asked less often.
-                tokio::time::sleep(SYNC_EVERY * 4).await;
+            match synced {
+                Ok(()) | Err(LedgerError::Behind) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "nothing was synced");
+                    // What is away is asked less often.
+                    tokio::time::sleep(SYNC_EVERY * 4).await;
+                }
             }
         }
     }

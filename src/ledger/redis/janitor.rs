@@ -16,6 +16,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How often what lasts for hours is done.
 const RARELY: Duration = Duration::from_secs(3600);
 
+/// When that is tried again where some of it failed.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// For how long nothing must have touched an account before it leaves Redis.
 const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -26,29 +29,27 @@ const SILENT_MS: i64 = 10_000;
 const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
 
 impl Shared {
-    /// Keeps house, until it is stopped.
+    /// Keeps house, until it is stopped. What fails keeps nothing else from being done.
     pub async fn run_janitor(self: Arc<Self>) {
-        let mut rarely = Instant::now();
+        let mut rarely = Instant::now() + RARELY;
         loop {
-            tokio::time::sleep(EVERY).await;
-            let done = async {
-                self.look_at_redis().await?;
-                if self.must_bring.load(Ordering::Relaxed) {
-                    self.bring_held().await?;
-                }
-                self.expire_calls_of_the_gone().await?;
-                if rarely.elapsed() >= RARELY {
-                    self.store.make_partitions().await?;
-                    let kept = i64::try_from(ENDED_CALLS_KEPT.as_millis()).unwrap_or(i64::MAX);
-                    self.store.purge(wall_ms().saturating_sub(kept)).await?;
-                    self.forget_epochs().await?;
-                    self.retire(COLD_AFTER).await?;
-                    rarely = Instant::now();
-                }
-                Ok::<_, LedgerError>(())
-            };
-            if let Err(error) = done.await {
-                tracing::debug!(%error, "the house is not kept");
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = self.house.notified() => {}
+            }
+            is_done("looking at Redis", self.look_at_redis().await);
+            is_done("bringing what is held", self.bring_held().await);
+            is_done("expiring lost calls", self.expire_calls_of_the_gone().await);
+            if Instant::now() >= rarely {
+                let kept = i64::try_from(ENDED_CALLS_KEPT.as_millis()).unwrap_or(i64::MAX);
+                let done = [
+                    is_done("making partitions", self.store.make_partitions().await),
+                    is_done("purging", self.store.purge(wall_ms().saturating_sub(kept)).await),
+                    is_done("forgetting epochs", self.forget_epochs().await),
+                    is_done("retiring accounts", self.retire(COLD_AFTER).await),
+                ];
+                let again = if done == [true; 4] { RARELY } else { RETRY_AFTER };
+                rarely = Instant::now() + again;
             }
         }
     }
@@ -136,6 +137,13 @@ impl Shared {
             }
         }
     }
+}
+
+fn is_done<T>(what: &str, result: Result<T, LedgerError>) -> bool {
+    if let Err(error) = &result {
+        tracing::debug!(what, %error, "the house is not kept");
+    }
+    result.is_ok()
 }
 
 fn is_of_earlier(key: &str, tag: &str, epoch: i64) -> bool {

@@ -5,32 +5,49 @@ local function put_account(key, a)
     call('SET', key, struct.pack(STORED, a[B], a[H], a[G], a[S], a[OLD], a[UPTO], a[NEW], a[X], a[F], a[T]))
 end
 
-local keep = {}
+-- What is asked for is ARGV[1], and the words after it are its arguments. A list among them may be longer
+-- than what Lua can pass to a function (8,000 values): it begins at LIST, and is read where it stands.
+local keep, LIST = {}, {}
 
--- Postgres is about to be asked for these. What is found counts only if the nonce still stands then.
+-- So many values are passed at once.
+local SOME = 1000
+
+-- Postgres is about to be asked for these. What is found counts only if the nonce still stands then. Several
+-- may stand for one name: whoever asks beside us brings what we would bring, and only the first counts.
 -- 0 where one of them was forgotten (keep.forget) with what Postgres does not have yet: that comes first.
-function keep.doubt(nonce, ...)
+LIST.doubt = 3
+function keep.doubt(nonce)
     local durable, known = tonumber(meta[4]), 1
-    for _, name in ipairs({ ... }) do
+    for i = LIST.doubt, #ARGV do
+        local name = ARGV[i]
         if tonumber(call('GET', LET_GO .. name) or 0) > durable then
             known = 0
         else
-            call('SET', NONCE .. name, nonce, 'PX', '10000')
+            local nonces = NONCE .. name
+            -- Of so many the older ones have long been given up.
+            if call('HLEN', nonces) >= 100 then call('DEL', nonces) end
+            call('HSET', nonces, nonce, '')
+            call('PEXPIRE', nonces, '10000')
         end
     end
     return known
 end
 
--- An account as Postgres has it, with its live holds. 0 where something came in between.
-function keep.account(nonce, account, exists, balance, grants, frozen, ...)
-    if call('GET', NONCE .. 'a:' .. account) ~= nonce then return 0 end
+-- An account as Postgres has it, with its live holds: id, ms to live, the rest of its record, … 0 where
+-- something came in between.
+LIST.account = 8
+function keep.account(nonce, account, exists, balance, grants, frozen)
+    if call('HEXISTS', NONCE .. 'a:' .. account, nonce) == 0 then return 0 end
     if call('EXISTS', ACCOUNT .. account) == 1 then return 0 end
-    local holds, held = { ... }, 0
-    for i = 1, #holds, 6 do
-        local id, amount, origin, owner, ttl, route = unpack(holds, i, i + 5)
-        held = held + tonumber(amount)
-        local expires = format('%d', now + tonumber(ttl))
-        call('HSET', LIVE, id, table.concat({ expires, amount, origin, account, owner, route }, ' '))
+    local held, some, n = 0, {}, 0
+    for i = LIST.account, #ARGV, 3 do
+        held = held + tonumber(sub(ARGV[i + 2], 1, 16))
+        some[n + 1], some[n + 2] = ARGV[i], format('%d', now + tonumber(ARGV[i + 1])) .. ' ' .. ARGV[i + 2]
+        n = n + 2
+        if n >= SOME or i + 3 > #ARGV then
+            call('HSET', LIVE, unpack(some, 1, n))
+            n = 0
+        end
     end
     local a = { [B] = tonumber(balance), [H] = held, [G] = tonumber(grants), [X] = tonumber(exists) }
     a[S], a[OLD], a[UPTO], a[NEW], a[F], a[T] = 0, 0, 0, 0, tonumber(frozen), now
@@ -41,7 +58,7 @@ end
 
 -- What Postgres knows of a hold's id that is not here. 0 where something came in between.
 function keep.fate(nonce, id, record)
-    if call('GET', NONCE .. 'i:' .. id) ~= nonce then return 0 end
+    if call('HEXISTS', NONCE .. 'i:' .. id, nonce) == 0 then return 0 end
     for _, key in ipairs({ LIVE, NEWER, OLDER }) do
         if call('HEXISTS', key, id) == 1 then return 0 end
     end
@@ -95,15 +112,19 @@ end
 
 -- Lets go of accounts that nothing has touched for `idle` ms: all of them durable, nothing held.
 -- How many went.
-function keep.retire(idle, ...)
+LIST.retire = 3
+function keep.retire(idle)
     local durable, went = tonumber(meta[4]), 0
-    for _, key in ipairs({ ... }) do
+    for i = LIST.retire, #ARGV do
+        local key = ARGV[i]
         local value = call('GET', key)
         -- One that somebody has spoiled is for a repair.
         if value and #value == struct.size(STORED) then
             local a = account_in(value)
             if a[H] == 0 and a[S] <= durable and now - a[T] >= tonumber(idle) then
                 went = went + call('DEL', key)
+                -- Whoever is bringing it read Postgres while it was still here.
+                call('DEL', NONCE .. 'a:' .. sub(key, #ACCOUNT + 1))
             end
         end
     end
@@ -140,16 +161,18 @@ end
 
 -- One moment: the newest batch; those after number `from`: number, text, …; the values of `n` accounts; the
 -- records of the holds that follow.
-function keep.picture(from, n, ...)
-    local names, batches, accounts, holds = { ... }, {}, {}, {}
+LIST.picture = 4
+function keep.picture(from, n)
+    local first = LIST.picture + tonumber(n)
+    local batches, accounts, holds = {}, {}, {}
     for _, entry in ipairs(call('XRANGE', OUT, '(' .. NUMBER .. '-' .. from, '+', 'COUNT', '5000')) do
         batches[#batches + 1], batches[#batches + 2] = match(entry[1], '%-(%d+)$'), entry[2][2]
     end
-    for i = 1, tonumber(n) do
-        accounts[i] = call('GET', ACCOUNT .. names[i])
+    for i = LIST.picture, first - 1 do
+        accounts[#accounts + 1] = call('GET', ACCOUNT .. ARGV[i])
     end
-    for i = tonumber(n) + 1, #names do
-        holds[#holds + 1] = call('HGET', LIVE, names[i]) or ''
+    for i = first, #ARGV do
+        holds[#holds + 1] = call('HGET', LIVE, ARGV[i]) or ''
     end
     return { meta[3], batches, accounts, holds }
 end
@@ -157,14 +180,15 @@ end
 -- Lets go of an account that is not as Postgres has it, and of these of its holds. It comes back as
 -- Postgres has it, once that has all that was decided here until now: nobody brings it before. How a hold
 -- ended stays known.
-function keep.forget(account, ...)
-    for _, id in ipairs({ ... }) do
-        call('HDEL', LIVE, id)
-        call('DEL', NONCE .. 'i:' .. id)
+LIST.forget = 3
+function keep.forget(account)
+    for i = LIST.forget, #ARGV do
+        call('HDEL', LIVE, ARGV[i])
+        call('DEL', NONCE .. 'i:' .. ARGV[i])
     end
     call('DEL', ACCOUNT .. account, NONCE .. 'a:' .. account)
     call('SET', LET_GO .. 'a:' .. account, meta[3])
     return 1
 end
 
-return keep[ARGV[1]](unpack(ARGV, 2))
+return keep[ARGV[1]](unpack(ARGV, 2, math.min(#ARGV, (LIST[ARGV[1]] or #ARGV + 1) - 1)))

@@ -22,7 +22,7 @@ const RECOVER_EVERY: Duration = Duration::from_millis(100);
 const SHARD: i32 = 0;
 
 /// How many batches are read from a stream at once.
-const BATCHES: u64 = 500;
+const BATCHES: u64 = 128;
 
 impl Shared {
     /// Renews the lease, and follows the ledger from epoch to epoch.
@@ -102,21 +102,44 @@ impl Shared {
     /// nobody else does.
     async fn recover(&self, epoch: i64) -> Result<(), LedgerError> {
         self.close_epoch();
-        let ring = self.ring().close(epoch);
-        if !self.store.check_in(self.incarnation, epoch, &ring).await? {
-            return Ok(());
-        }
-        self.ring().clear();
-        if !self.open_next().await? {
+        self.ring().close(epoch);
+        if !self.check_in(epoch).await? || !self.open_next().await? {
             return Ok(());
         }
         let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
         if !checkpoint.recovering {
+            // Beside the lease, which is renewed meanwhile.
+            self.must_bring.store(checkpoint.epoch, Ordering::Relaxed);
             self.follow(checkpoint);
-            self.must_bring.store(true, Ordering::Relaxed);
-            self.bring_held().await?;
+            self.house.notify_one();
         }
         Ok(())
+    }
+
+    /// Hands over what only this gateway remembers, a slice in each transaction, and checks in with the last
+    /// one. False where the next epoch has opened without it, or the lease has to be renewed before the rest.
+    async fn check_in(&self, epoch: i64) -> Result<bool, LedgerError> {
+        let began = Instant::now();
+        while began.elapsed() < RENEW_EVERY {
+            let (some, are_all) = self.ring().oldest(epoch, self.handing.now());
+            let started = Instant::now();
+            let handed = self.store.check_in(self.incarnation, epoch, &some, are_all).await;
+            match handed {
+                Ok(true) => self.handing.grow(started.elapsed()),
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    self.handing.shrink(some.iter().map(|batch| batch.text.len()).sum());
+                    return Err(error);
+                }
+            }
+            if let Some(last) = some.last() {
+                self.ring().handed(epoch, last.seq);
+            }
+            if are_all {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Hands what only this gateway remembers to the recovery that Redis, away as it is, will need. True
@@ -125,18 +148,14 @@ impl Shared {
         let Some(scripts) = self.scripts() else { return self.ring().is_empty() };
         let epoch = scripts.epoch.number;
         self.close_epoch();
-        let ring = self.ring().close(epoch);
+        self.ring().close(epoch);
         let handed = async {
             self.store.give_up(epoch).await?;
-            self.store.check_in(self.incarnation, epoch, &ring).await
+            self.check_in(epoch).await
         };
         match handed.await {
             Ok(true) => {
-                tracing::warn!(
-                    batches = ring.len(),
-                    "Redis is away; what it had decided is handed over"
-                );
-                self.ring().clear();
+                tracing::warn!("Redis is away; what it had decided is handed over");
                 true
             }
             Ok(false) => false,
@@ -204,17 +223,6 @@ impl Shared {
                 }
             }
         }
-    }
-
-    /// Brings every account with a live hold, so that its deadline is watched.
-    pub async fn bring_held(&self) -> Result<(), LedgerError> {
-        let scripts = self.open_scripts()?;
-        let nonce = uuid::Uuid::new_v4().simple().to_string();
-        for some in self.store.accounts_with_holds().await?.chunks(500) {
-            self.bring_accounts(&scripts, some, &nonce).await?;
-        }
-        self.must_bring.store(false, Ordering::Relaxed);
-        Ok(())
     }
 }
 

@@ -72,6 +72,13 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// the recovery that follows.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
+/// How long a batch waits until Postgres has what Redis decided before it: all calls of this gateway wait
+/// with it.
+const IN_TIME: Duration = Duration::from_millis(500);
+
+/// How long a batch that must be in Postgres waits for others to be written before it.
+const SEALED_WITHIN: Duration = Duration::from_secs(2);
+
 /// How long after its deadline a call's hold is left to its own gateway, which renews it while the
 /// call runs.
 const GRACE_MS: &str = "60000";
@@ -254,7 +261,7 @@ impl ClusterLedger {
         let own = self.shared.settle(scripts, &work.batches).await;
         let sealed = match own {
             Ok(true) if work.seq <= self.shared.ring().durable() => Ok(()),
-            Ok(_) => self.shared.drain_upto(scripts, work.seq).await,
+            Ok(_) => self.shared.drain_upto(scripts, work.seq, SEALED_WITHIN).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &sealed {
@@ -267,7 +274,7 @@ impl ClusterLedger {
     async fn apply_rare(&self, operations: &[Operation]) -> Vec<Outcome> {
         let decided = async {
             self.shared.need_postgres()?;
-            self.shared.drain().await?;
+            self.shared.drain_within(IN_TIME).await?;
             self.shared.store.decide(operations, self.shared.clock.now(0)).await
         };
         match decided.await {
@@ -282,6 +289,24 @@ impl ClusterLedger {
                 vec![Outcome::Refused(Refusal::Unavailable); operations.len()]
             }
         }
+    }
+
+    /// The same, without Postgres where Redis knows the answer: an account that it has, is there.
+    async fn apply_rare_unless_known(&self, operations: &[Operation]) -> Vec<Outcome> {
+        let known = self.shared.are_open(operations).await;
+        let rest = operations.iter().zip(&known).filter(|(_, known)| !**known);
+        let rest: Vec<_> = rest.map(|(operation, _)| operation.clone()).collect();
+        let mut decided = match rest.is_empty() {
+            true => Vec::new(),
+            false => self.apply_rare(&rest).await,
+        }
+        .into_iter();
+        let outcome = |known| match known {
+            true => Some(Outcome::Opened { new: false }),
+            false => decided.next(),
+        };
+        let unknown = Outcome::Refused(Refusal::Unavailable);
+        known.into_iter().map(outcome).map(|outcome| outcome.unwrap_or(unknown.clone())).collect()
     }
 
     /// Makes everything durable. The comparison with Postgres is the reader's: it may take long.
@@ -334,7 +359,7 @@ impl Backend for ClusterLedger {
                 match (Place::of(&some[0]), some) {
                     (Place::Redis, some) => outcomes.extend(self.apply_hot(some).await),
                     (_, [Operation::Audit]) => outcomes.push(self.audit().await),
-                    (_, some) => outcomes.extend(self.apply_rare(some).await),
+                    (_, some) => outcomes.extend(self.apply_rare_unless_known(some).await),
                 }
             }
         }
@@ -361,7 +386,7 @@ impl Backend for ClusterLedger {
             return true;
         }
         self.settle_owed().await;
-        let written = match self.shared.drain().await {
+        let written = match self.shared.drain_within(HAND_OVER_AFTER).await {
             Ok(()) => self.shared.ring().is_empty(),
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet");
@@ -370,6 +395,9 @@ impl Backend for ClusterLedger {
             }
         };
         if written {
+            if let Err(error) = self.shared.bring_held().await {
+                tracing::warn!(%error, "not everything that is held is in Redis yet");
+            }
             self.tasks.shutdown().await;
             // A lease that is not given back runs out.
             if let Err(error) = self.shared.store.leave(self.shared.incarnation).await {

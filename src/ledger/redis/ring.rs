@@ -49,30 +49,45 @@ impl Ring {
         self.epoch == epoch && !self.closed
     }
 
-    /// Gives an epoch up; a copy of what has to be handed over.
-    pub fn close(&mut self, epoch: i64) -> Vec<NumberedBatch> {
-        if self.epoch != epoch {
-            return Vec::new();
-        }
-        self.closed = true;
-        self.batches.iter().map(|(_, batch)| batch.clone()).collect()
+    /// Gives an epoch up: what it has now has to be handed over.
+    pub fn close(&mut self, epoch: i64) {
+        self.closed |= self.epoch == epoch;
     }
 
-    /// What it had is handed over.
-    pub fn clear(&mut self) {
-        self.batches.clear();
-        self.bytes = 0;
+    /// The oldest batches of an epoch, of so many bytes together or one, and whether these are all.
+    pub fn oldest(&self, epoch: i64, bytes: usize) -> (Vec<NumberedBatch>, bool) {
+        if self.epoch != epoch {
+            return (Vec::new(), true);
+        }
+        let mut sum = 0_usize;
+        let fit = self.batches.iter().take_while(|(_, batch)| {
+            let is_first = sum == 0;
+            sum = sum.saturating_add(batch.text.len() + OVERHEAD);
+            is_first || sum <= bytes
+        });
+        let some: Vec<_> = fit.map(|(_, batch)| batch.clone()).collect();
+        let are_all = some.len() == self.batches.len();
+        (some, are_all)
+    }
+
+    /// Batches up to this one are handed over.
+    pub fn handed(&mut self, epoch: i64, seq: i64) {
+        if self.epoch == epoch {
+            self.drop_upto(seq);
+        }
     }
 
     /// Batches up to this one are in Postgres.
     pub fn trim(&mut self, epoch: i64, durable: i64) {
         if self.epoch == epoch && durable > self.durable {
             self.durable = durable;
-            while let Some((_, batch)) =
-                self.batches.pop_front_if(|(_, batch)| batch.seq <= durable)
-            {
-                self.bytes = self.bytes.saturating_sub(batch.text.len() + OVERHEAD);
-            }
+            self.drop_upto(durable);
+        }
+    }
+
+    fn drop_upto(&mut self, seq: i64) {
+        while let Some((_, batch)) = self.batches.pop_front_if(|(_, batch)| batch.seq <= seq) {
+            self.bytes = self.bytes.saturating_sub(batch.text.len() + OVERHEAD);
         }
     }
 
@@ -136,7 +151,7 @@ mod tests {
         ring.push(1, batch(10));
         ring.trim(1, 9);
         assert_eq!(ring.bytes(), 2 + OVERHEAD);
-        ring.clear();
+        ring.handed(1, 10);
         assert_eq!(ring.bytes(), 0);
         ring.push(1, batch(11));
         ring.begin(2);
@@ -148,12 +163,29 @@ mod tests {
         let mut ring = Ring::default();
         ring.begin(1);
         ring.push(1, batch(1));
-        assert_eq!(ring.close(2), []);
+        ring.close(2);
         assert!(ring.is_open(1));
-        assert_eq!(ring.close(1), [batch(1)]);
+        ring.close(1);
         assert!(!ring.is_open(1) && !ring.push(1, batch(2)));
-        ring.clear();
+        ring.handed(1, 1);
         assert_eq!(ring.begin(2), []);
         assert!(ring.push(2, batch(1)));
+    }
+
+    #[test]
+    fn what_was_not_handed_over_yet_is_still_there() {
+        let mut ring = Ring::default();
+        ring.begin(1);
+        for seq in 1..=3 {
+            ring.push(1, batch(seq));
+        }
+        ring.close(1);
+        assert_eq!(ring.oldest(2, 9999), (vec![], true), "of another epoch it has nothing");
+        ring.handed(2, 3);
+        assert_eq!(ring.oldest(1, 0), (vec![batch(1)], false), "one at the least");
+        assert_eq!(ring.oldest(1, 2 * (1 + OVERHEAD)), (vec![batch(1), batch(2)], false));
+        ring.handed(1, 2);
+        assert_eq!(ring.oldest(1, 9999), (vec![batch(3)], true));
+        assert_eq!(ring.begin(2), [batch(3)]);
     }
 }

@@ -1,6 +1,6 @@
 //! What the batches and the tasks beside them share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::ledger::clock::Clock;
 use crate::ledger::config::{Durability, LedgerConfig};
 use crate::ledger::operation::{HoldId, Operation};
 use crate::ledger::postgres::{LEASE, Store};
+use crate::ledger::slice::Slice;
 use crate::metrics::Metrics;
 
 use super::connection::{Redis, Stopped};
@@ -29,6 +30,13 @@ const REPLY_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a recovery takes at the least where a gateway has not checked in.
 pub(super) const RECOVERY_TAKES: Duration = Duration::from_secs(1);
+
+/// How much of the stream is written into Postgres in one transaction at the most, in bytes: some 20,000
+/// operations.
+const WRITTEN_AT_ONCE: usize = 1 << 20;
+
+/// How much is handed over in one transaction at the most, in bytes.
+const HANDED_AT_ONCE: usize = 4 << 20;
 
 /// The right to answer.
 #[derive(Debug, Default)]
@@ -56,6 +64,10 @@ pub(super) struct Shared {
     pub incarnation: i64,
     /// In micro-credits; 0 for none.
     pub cap: u64,
+    /// How much is written into Postgres in one transaction, in bytes of the stream's text.
+    pub writing: Slice,
+    /// How much is handed over to a recovery in one transaction, in bytes.
+    pub handing: Slice,
     /// How much the ring may hold before no new hold is taken, in bytes.
     redo_limit: usize,
     /// It holds as much: said once.
@@ -68,8 +80,9 @@ pub(super) struct Shared {
     lease: Mutex<Lease>,
     /// Another Redis may take this one's place without our knowing.
     pub can_fail_over: AtomicBool,
-    /// Set until the accounts with live holds are back in Redis after a recovery.
-    pub must_bring: AtomicBool,
+    /// The epoch that this gateway has opened, until the accounts with live holds are in Redis again; 0 for
+    /// none.
+    pub must_bring: AtomicI64,
     /// Ends of holds that this gateway owes: of calls that were told nothing came of their hold, or
     /// out of a ring that nobody took over.
     owed: Mutex<Vec<Operation>>,
@@ -77,6 +90,8 @@ pub(super) struct Shared {
     lapsed: Mutex<Vec<(HoldId, Arc<str>)>>,
     /// Wakes the task that watches the epoch.
     pub look: Notify,
+    /// Wakes the janitor.
+    pub house: Notify,
 }
 
 impl Shared {
@@ -98,6 +113,8 @@ impl Shared {
             name,
             incarnation,
             cap: if durability == Durability::Relaxed { cap } else { 0 },
+            writing: Slice::of(WRITTEN_AT_ONCE),
+            handing: Slice::of(HANDED_AT_ONCE),
             redo_limit: config.redo_limit_bytes,
             is_full: AtomicBool::new(false),
             metrics,
@@ -105,10 +122,11 @@ impl Shared {
             scripts: ArcSwapOption::empty(),
             ring: Mutex::default(),
             lease: Mutex::default(),
-            must_bring: AtomicBool::new(false),
+            must_bring: AtomicI64::new(0),
             owed: Mutex::default(),
             lapsed: Mutex::default(),
             look: Notify::new(),
+            house: Notify::new(),
         })
     }
 

@@ -91,7 +91,7 @@ function decide.h(i, account, amount, origin, ttl, made, route)
     if r and r.state ~= 'N' then return ENDED end
     local created, credits = tonumber(made), tonumber(amount)
     if not r then
-        if created > 0 and now - created > STALE then return ENDED end
+        if created > 0 and now - created > STALE then return UNAVAILABLE end
         if created == 0 or now - created > FRESH then return end
     end
     if credits == 0 then return ZERO end

@@ -1,0 +1,262 @@
+//! The cluster ledger with more of something than one step can take: holds of one account, batches that
+//! wait for Postgres, and what a gateway hands over to a recovery.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farebox::ledger::{
+    Backend as _, CallId, ClusterLedger, NewHold, Operation, Origin, Outcome, Reader as _, Refusal,
+    repair_cluster,
+};
+use farebox::metrics::Metrics;
+
+use crate::cluster::with_a_line;
+use crate::house::{
+    HOUR_MS, House, Kind, account, api_capture, credits, eventually, grant, hold_id, hold_of,
+    on_cluster_ledgers,
+};
+use crate::servers::CutProxy;
+
+on_cluster_ledgers!("multi_thread":
+    an_account_with_thousands_of_holds_is_served_again_and_repaired,
+    an_account_that_cannot_be_brought_stops_nothing_else,
+);
+
+/// More than the script's language can pass to a function.
+const MANY: usize = 3000;
+
+/// As many operations as a batch may have.
+const BATCH: usize = 1000;
+
+fn hold_for(who: &str, id: &str, amount: &str) -> Operation {
+    Operation::Hold(NewHold {
+        id: hold_id(id),
+        account: account(who),
+        amount: credits(amount),
+        route: "/jobs".into(),
+        origin: Origin::Api,
+        ttl_ms: HOUR_MS,
+    })
+}
+
+/// Alice's balance and what is held of it, as soon as the ledger says.
+async fn alice_has(ledger: &mut ClusterLedger) -> (String, String) {
+    let limit = Instant::now() + Duration::from_secs(30);
+    loop {
+        let asked = ledger.apply(&[Operation::Balance { account: account("alice") }]).await;
+        match asked.as_slice() {
+            [Outcome::Balance(Some(has))] => {
+                return (has.balance.to_string(), has.held.to_string());
+            }
+            other => assert!(Instant::now() < limit, "alice is not served: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `n` holds of 1 on alice's credits, through the API.
+async fn hold_many(ledger: &mut ClusterLedger, n: usize) {
+    let granted = Operation::Post(grant("g", "alice", "1000000"));
+    ledger.apply(&[granted]).await;
+    let holds: Vec<_> =
+        (0..n).map(|n| hold_of(Origin::Api, &format!("job-{n}"), "1", HOUR_MS)).collect();
+    for some in holds.chunks(BATCH) {
+        let held = ledger.apply(some).await;
+        assert!(held.iter().all(|held| matches!(held, Outcome::Held { .. })), "{:?}", held[0]);
+    }
+}
+
+/// `FAREBOX_HOLDS` says how many, in a run that may be long.
+async fn an_account_with_thousands_of_holds_is_served_again_and_repaired(house: House) {
+    let many = std::env::var("FAREBOX_HOLDS").map_or(MANY, |many| many.parse().unwrap());
+    let mut ledger = house.gateway("house").await.unwrap();
+    let mut other = house.gateway("other").await.unwrap();
+    hold_many(&mut ledger, many).await;
+    let reader = ledger.reader();
+    assert!(reader.reconcile().await.unwrap().is_clean());
+
+    let redis = &house.cluster().redis;
+    redis.flush_all();
+    let began = Instant::now();
+    let expected = ("1000000".to_owned(), many.to_string());
+    // Both bring it at once.
+    let (one, two) = tokio::join!(alice_has(&mut ledger), alice_has(&mut other));
+    assert_eq!((&one, &two), (&expected, &expected));
+    println!("{many} holds are back after {:?}", began.elapsed());
+    let charged = ledger.apply(&[api_capture("job-1", "1")]).await;
+    assert!(matches!(charged[..], [Outcome::Captured { late: false, .. }]), "{charged:?}");
+    let report = reader.reconcile().await.unwrap();
+    assert!(report.is_clean() && report.live_holds == many as u64 - 1, "{report:?}");
+
+    let key = redis.ask(&["KEYS", "{s00}:[0-9]:a:alice"]);
+    redis.ask(&["SET", &key, "what is this"]);
+    let report = repair_cluster(&house.config("repair"), Metrics::new().unwrap()).await.unwrap();
+    assert!(report.repaired.iter().any(|repaired| repaired.account == "alice"), "{report:?}");
+    let left = ("999999".to_owned(), (many - 1).to_string());
+    assert_eq!(alice_has(&mut other).await, left);
+    assert!(reader.reconcile().await.unwrap().is_clean());
+    assert!(ledger.close().await && other.close().await);
+}
+
+/// Its hold is one that nobody can read. The others are brought to Redis, and what a lost gateway held is
+/// given back.
+async fn an_account_that_cannot_be_brought_stops_nothing_else(house: House) {
+    let mut ledger = house.gateway("house").await.unwrap();
+    let mut crashed = house.gateway("crashed").await.unwrap();
+    let others: Vec<_> = (0..20).map(|n| format!("account-{n}")).collect();
+    for who in others.iter().map(String::as_str).chain(["alice"]) {
+        let granted = Operation::Post(grant(&format!("g-{who}"), who, "10"));
+        ledger.apply(&[granted]).await;
+        let held = ledger.apply(&[hold_for(who, &format!("job-{who}"), "1")]).await;
+        assert!(matches!(held[..], [Outcome::Held { .. }]), "{held:?}");
+    }
+    let lost = crashed.apply(&[hold_of(Origin::Call, "lost", "4", HOUR_MS)]).await;
+    assert!(matches!(lost[..], [Outcome::Held { .. }]), "{lost:?}");
+    let audited = ledger.apply(&[Operation::Audit]).await;
+    assert_eq!(audited, [Outcome::Audited(vec![])]);
+    drop(crashed);
+    house
+        .execute(
+            "INSERT INTO holds SELECT 'no id', 'account-7', 1, '/x', 'api', 0, 'live', expires_at, NULL \
+             FROM holds LIMIT 1",
+        )
+        .await
+        .unwrap();
+    let redis = &house.cluster().redis;
+    redis.flush_all();
+    assert_eq!(alice_has(&mut ledger).await, ("10".to_owned(), "5".to_owned()));
+    // Nobody asks for them: they come because their holds' deadlines have to be watched.
+    eventually("all the others are back", async || {
+        let back = redis.ask(&["KEYS", "{s00}:[0-9]:a:account-*"]);
+        back.lines().count() == others.len() - 1
+    })
+    .await;
+    eventually("the lost gateway's hold has expired", async || {
+        ledger.tick(&|_| false).await;
+        alice_has(&mut ledger).await.1 == "1"
+    })
+    .await;
+    house.execute("DELETE FROM holds WHERE id = 'no id'").await.unwrap();
+    eventually("the last one is back", async || {
+        !redis.ask(&["KEYS", "{s00}:[0-9]:a:account-7"]).is_empty()
+    })
+    .await;
+    assert!(ledger.close().await);
+}
+
+/// A call's hold that has a line of its own in the stream, `route` and all.
+fn long_hold(id: &CallId, route: &Arc<str>) -> Operation {
+    Operation::Hold(NewHold {
+        id: id.hold_id().clone(),
+        account: account("alice"),
+        amount: credits("1"),
+        route: route.clone(),
+        origin: Origin::Call,
+        ttl_ms: HOUR_MS,
+    })
+}
+
+fn capture_of(id: &CallId, route: &Arc<str>) -> Operation {
+    Operation::Capture {
+        hold: id.hold_id().clone(),
+        account: Some(account("alice")),
+        amount: credits("1"),
+        route: route.clone(),
+        origin: Origin::Call,
+    }
+}
+
+/// A gateway that has decided so many batches of holds and as many of captures while Postgres was away, and
+/// the line to that.
+async fn behind(route: &str, batches: usize) -> (House, CutProxy, ClusterLedger) {
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let mut config = house.config("house");
+    config.unsynced_cap = credits("10000000");
+    let mut ledger = ClusterLedger::open(&config, Metrics::new().unwrap()).await.unwrap();
+    ledger.apply(&[Operation::Post(grant("g", "alice", "1000000"))]).await;
+    assert_eq!(alice_has(&mut ledger).await.0, "1000000");
+    line.part();
+    let route: Arc<str> = route.into();
+    for _ in 0..batches {
+        let ids: Vec<_> = (0..1024).map(|_| CallId::new()).collect();
+        let holds: Vec<_> = ids.iter().map(|id| long_hold(id, &route)).collect();
+        let captures: Vec<_> = ids.iter().map(|id| capture_of(id, &route)).collect();
+        let held = ledger.apply(&holds).await;
+        assert!(held.iter().all(|held| matches!(held, Outcome::Held { .. })), "{:?}", held[0]);
+        let charged = ledger.apply(&captures).await;
+        let is_charged = |charged: &Outcome| matches!(charged, Outcome::Captured { .. });
+        assert!(charged.iter().all(is_charged), "{:?}", charged[0]);
+    }
+    (house, line, ledger)
+}
+
+/// Each row that is written into a table waits for so long, where `when` holds of it.
+async fn slow_down(house: &House, table: &str, when: &str, seconds: f64) {
+    let sql = format!(
+        "CREATE FUNCTION wait_{table}() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$; \
+         CREATE TRIGGER wait_{table} BEFORE INSERT ON {table} FOR EACH ROW WHEN ({when}) \
+         EXECUTE FUNCTION wait_{table}();"
+    );
+    house.execute(&sql).await.unwrap();
+}
+
+/// All of it is in Postgres, and nothing else.
+async fn is_settled(ledger: &ClusterLedger, charged: usize) {
+    let reader = ledger.reader();
+    eventually("Postgres has all of it", async || {
+        let alice = reader.account(&account("alice")).await;
+        let left = (1_000_000 - charged).to_string();
+        alice.is_ok_and(|alice| alice.unwrap().balance.balance.to_string() == left)
+    })
+    .await;
+    let report = reader.reconcile().await.unwrap();
+    assert!(report.is_clean() && report.live_holds == 0, "{report:?}");
+}
+
+/// All of it takes four seconds to write, and Postgres counts as away after one and a half.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
+    let batches = 16;
+    let (house, line, mut ledger) = behind("/x", batches).await;
+    slow_down(&house, "entries", "NEW.seq % 4 = 0", 0.001).await;
+    line.mend();
+    eventually("Postgres is there", async || {
+        ledger.reader().account(&account("alice")).await.is_ok()
+    })
+    .await;
+    // It waits for what Redis decided before, and every call of this gateway waits behind it: not for all.
+    let mut refused = 0;
+    loop {
+        let asked = Instant::now();
+        let posted = ledger.apply(&[Operation::Post(grant("g", "alice", "1000000"))]).await;
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        match posted.as_slice() {
+            [Outcome::Posted { new: false, .. }] => break,
+            posted => assert_eq!(posted, [Outcome::Refused(Refusal::Unavailable)]),
+        }
+        refused += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(refused > 0, "nothing waited for Postgres");
+    is_settled(&ledger, batches * 1024).await;
+    assert!(ledger.close().await);
+}
+
+/// Redis loses all of it, and the one transaction of a recovery that a gateway makes in time would not be
+/// enough: it takes three seconds to write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_handed_over_to_a_recovery_may_be_large() {
+    let batches = 44;
+    let (house, line, mut ledger) = behind(&format!("/{}", "x".repeat(250)), batches).await;
+    slow_down(&house, "redo", "true", 3.0 / (2.0 * batches as f64)).await;
+    let redis = &house.cluster().redis;
+    let bytes = redis.ask(&["MEMORY", "USAGE", "{s00}:out", "SAMPLES", "0"]);
+    assert!(bytes.parse::<u64>().unwrap() > 20 << 20, "{bytes}");
+    redis.flush_all();
+    line.mend();
+    let left = ((1_000_000 - batches * 1024).to_string(), "0".to_owned());
+    assert_eq!(alice_has(&mut ledger).await, left);
+    is_settled(&ledger, batches * 1024).await;
+    assert!(ledger.close().await);
+}

@@ -104,7 +104,10 @@ impl Store {
     async fn begin(&self, idle: Duration) -> Result<Transaction<'static, Postgres>, LedgerError> {
         let begin =
             format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}", idle.as_millis());
-        Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
+        // However long the transaction may take: PgBouncer takes connections where it has none to
+        // Postgres, and lets this wait.
+        let begun = tokio::time::timeout(LIMIT, self.pool.begin_with(AssertSqlSafe(begin))).await;
+        Ok(begun.map_err(|_| LedgerError::Slow { what: "Postgres" })??)
     }
 
     async fn transact_within<T>(

@@ -65,6 +65,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(20);
 /// How long a start waits for Postgres.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often it says so while nothing is heard at all.
+const SAY_EVERY: Duration = Duration::from_secs(3);
+
 /// How often it tries.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 
@@ -384,13 +387,24 @@ where
 {
     let limit = Instant::now() + PATIENCE;
     loop {
-        match attempt().await {
+        match out_loud(attempt()).await {
             Err(error) if error.is_outage() && Instant::now() < limit => {
                 tracing::warn!(%error, "the start waits for Postgres");
                 tokio::time::sleep(RETRY_EVERY).await;
             }
             result => return result,
         }
+    }
+}
+
+/// Says now and then that it still waits: an attempt may take as long as another gateway migrates.
+async fn out_loud<T>(attempt: impl Future<Output = T>) -> T {
+    let mut attempt = std::pin::pin!(attempt);
+    loop {
+        if let Ok(result) = tokio::time::timeout(SAY_EVERY, &mut attempt).await {
+            return result;
+        }
+        tracing::warn!("the start waits for Postgres, or for another gateway that migrates it");
     }
 }
 

@@ -16,6 +16,7 @@ mod faults;
 mod house;
 mod last_credit;
 mod lifetimes;
+mod mending;
 mod model;
 mod payments;
 mod plain;

@@ -44,6 +44,8 @@ impl Shared {
                     self.store.purge(wall_ms().saturating_sub(kept)).await?;
                     self.forget_epochs().await?;
                     self.retire(COLD_AFTER).await?;
+                    // Whom a repair let go of and did not bring again.
+                    self.bring_held().await?;
                     rarely = Instant::now();
                 }
                 Ok::<_, LedgerError>(())

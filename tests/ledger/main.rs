@@ -15,6 +15,7 @@ mod endings;
 mod faults;
 mod house;
 mod last_credit;
+mod layouts;
 mod lifetimes;
 mod mending;
 mod model;

@@ -43,7 +43,7 @@ pub(in crate::ledger) struct CallHold {
 
 impl Store {
     /// Takes a place, with a first lease. A gateway of the same name gives way.
-    pub async fn join(&self, name: &str) -> Result<Joined, LedgerError> {
+    pub async fn join(&self, name: &str, layout: i32) -> Result<Joined, LedgerError> {
         self.transact(async |on| {
             self.lock("gateways", on).await?;
             let shard = self.read_checkpoint("FOR SHARE", on).await?;
@@ -56,13 +56,14 @@ impl Store {
             let checked_in = shard.epoch - i64::from(!shard.recovering);
             let row = self
                 .query(&lease(
-                    "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in) \
-                     VALUES ($1, $3, now() + {lease}, $2) \
+                    "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in, layout) \
+                     VALUES ($1, $3, now() + {lease}, $2, $4) \
                      RETURNING incarnation",
                 ))
                 .bind(name)
                 .bind(checked_in)
                 .bind(new_incarnation())
+                .bind(layout)
                 .fetch_one(on)
                 .await?;
             Ok(Joined {
@@ -161,9 +162,28 @@ impl Store {
         .await
     }
 
+    /// True while a gateway of this layout is there, or may come back with calls to settle.
+    pub async fn is_served_in(&self, layout: i32) -> Result<bool, LedgerError> {
+        self.transact(async |on| self.has_gateways_of(layout, on).await).await
+    }
+
+    async fn has_gateways_of(
+        &self,
+        layout: i32,
+        on: &mut PgConnection,
+    ) -> Result<bool, LedgerError> {
+        let sql = format!(
+            "SELECT count(*) AS serving FROM {{s}}.gateways \
+             WHERE layout = $1 AND lease_until > clock_timestamp() - interval '{GONE_AFTER}'"
+        );
+        let row = self.query(&sql).bind(layout).fetch_one(on).await?;
+        Ok(row.count("serving")? > 0)
+    }
+
     /// Begins to open the next epoch, where the ledger waits for it: `None` where it does not, or
-    /// another gateway is at it, or a gateway that may still serve has not checked in.
-    pub async fn begin_recovery(&self) -> Result<Option<Recovery>, LedgerError> {
+    /// another gateway is at it, or a gateway that may still serve has not checked in, or gateways of the
+    /// layout that it had are there, and this is another one.
+    pub async fn begin_recovery(&self, layout: i32) -> Result<Option<Recovery>, LedgerError> {
         let begin = async {
             let mut transaction = self.begin(RECOVERY_IDLE_LIMIT).await?;
             let locked = self
@@ -186,6 +206,11 @@ impl Store {
                 .fetch_one(&mut *transaction)
                 .await?;
             if serving.count("serving")? > 0 {
+                return Ok(None);
+            }
+            if checkpoint.layout != layout
+                && self.has_gateways_of(checkpoint.layout, &mut transaction).await?
+            {
                 return Ok(None);
             }
             Ok(Some(Recovery { store: self.clone(), transaction, checkpoint }))
@@ -307,15 +332,16 @@ impl Recovery {
     }
 
     /// Opens an epoch, the next one or a later one.
-    pub async fn open(mut self, epoch: &Epoch) -> Result<(), LedgerError> {
+    pub async fn open(mut self, epoch: &Epoch, layout: i32) -> Result<(), LedgerError> {
         self.store
             .query(
                 "UPDATE {s}.shards SET epoch = $3, nonce = $2, checkpoint = 0, digest = '', \
-                 recovering = false WHERE id = $1",
+                 recovering = false, layout = $4 WHERE id = $1",
             )
             .bind(SHARD)
             .bind(&epoch.nonce)
             .bind(epoch.number)
+            .bind(layout)
             .execute(&mut *self.transaction)
             .await?;
         self.store

@@ -47,7 +47,7 @@ use super::postgres::Store;
 use super::report::RepairReport;
 
 pub use reader::ClusterReader;
-pub(super) use script::Epoch;
+pub(super) use script::{Epoch, LAYOUT};
 pub use survey::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
 
 /// The largest batch of one call.
@@ -115,7 +115,7 @@ impl ClusterLedger {
             Some(name) => name.clone(),
             None => uuid::Uuid::new_v4().to_string(),
         };
-        let joined = patiently(|| store.join(&name)).await?;
+        let joined = patiently(|| store.join(&name, config.layout)).await?;
         let shared = Shared::new(store, redis, config, joined.incarnation, metrics);
         match shared.look_at_redis().await {
             Err(error @ LedgerError::Disagrees { .. }) => {
@@ -153,6 +153,8 @@ impl ClusterLedger {
             let open = open.await;
             match open {
                 Ok(()) => return,
+                // It has said so, and may wait for long.
+                Err(_) if self.shared.is_left_to_others() => return,
                 Err(error) if Instant::now() >= limit => {
                     return tracing::error!(%error, "the ledger is not open; it answers 503 until it is");
                 }

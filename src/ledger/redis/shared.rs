@@ -52,6 +52,10 @@ pub(super) struct Shared {
     pub redis: Redis,
     pub durability: Durability,
     pub incarnation: i64,
+    /// Of Redis's data: [`LAYOUT`](super::script::LAYOUT).
+    pub layout: i32,
+    /// The open epoch has another one, and gateways that serve it.
+    pub left_to_others: AtomicBool,
     /// In micro-credits; 0 for none.
     pub cap: u64,
     /// How much the ring may hold before no new hold is taken, in bytes.
@@ -95,6 +99,8 @@ impl Shared {
             redis,
             durability,
             incarnation,
+            layout: config.layout,
+            left_to_others: AtomicBool::new(false),
             cap: if durability == Durability::Relaxed { cap } else { 0 },
             redo_limit: config.redo_limit_bytes,
             is_full: AtomicBool::new(false),
@@ -137,6 +143,11 @@ impl Shared {
     pub fn close_epoch(&self) {
         self.scripts.store(None);
         self.metrics.ledger_up.set(0);
+    }
+
+    /// True while gateways of another layout serve the ledger.
+    pub fn is_left_to_others(&self) -> bool {
+        self.left_to_others.load(Ordering::Relaxed)
     }
 
     pub fn ring(&self) -> MutexGuard<'_, Ring> {

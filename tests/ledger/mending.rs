@@ -14,7 +14,7 @@ async fn what_a_repair_let_go_of_and_did_not_bring_again_is_brought_by_the_next(
     let ledger = house.open_with("10").await;
     ledger.ask(api_hold("job", "3")).await;
     let redis = &house.cluster().redis;
-    let account = redis.ask(&["KEYS", "{s00}:*:a:alice"]);
+    let account = redis.ask(&["KEYS", "{s00}:?:a:alice"]);
     let live = account.replace(":a:alice", ":live");
     let newest = redis.ask(&["HGET", "{s00}:meta", "seq"]);
     assert_eq!(redis.ask(&["HDEL", &live, "job"]), "1");

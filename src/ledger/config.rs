@@ -7,6 +7,8 @@ use serde::Deserialize;
 use crate::config::{Mistake, Secret, within};
 use crate::credits::Credits;
 
+use super::redis::LAYOUT;
+
 /// Where credits are kept, and how safely.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,6 +38,9 @@ pub struct LedgerConfig {
     /// How much of what Postgres does not know yet a gateway keeps in its memory, in `relaxed`: beyond
     /// it new calls get 503 until Postgres is back.
     pub redo_limit_bytes: usize,
+    /// No setting: the layout of Redis's data that this version has. A test is another version with another.
+    #[serde(skip)]
+    pub layout: i32,
 }
 
 /// A kind of ledger.
@@ -109,6 +114,7 @@ impl Default for LedgerConfig {
             gateway_name: None,
             unsynced_cap: UNSYNCED_CAP,
             redo_limit_bytes: REDO_LIMIT_BYTES,
+            layout: LAYOUT,
         }
     }
 }

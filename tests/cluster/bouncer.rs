@@ -1,6 +1,8 @@
 //! PgBouncer in transaction mode between the gateways and Postgres: each transaction may run in another
 //! session, so nothing may be left in one or be looked for there.
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
@@ -59,4 +61,55 @@ async fn a_ledger_behind_pgbouncer_works_and_survives_what_others_do(durability:
     cluster.run(1, &["reconcile"]).unwrap();
     let said = cluster.bouncer.as_ref().unwrap().said();
     assert!(!said.contains("prepared statement"), "{said}");
+}
+
+/// How soon an operator is told what a start waits for.
+const SAID_WITHIN: Duration = Duration::from_secs(5);
+
+/// PgBouncer takes connections where there is no Postgres behind it, and lets those wait who ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_behind_a_pgbouncer_without_postgres_says_what_it_waits_for() {
+    let plan = Plan { has_bouncer: true, ..Plan::new(Durability::Strict, 1) };
+    let mut cluster = Cluster::of(&plan).await;
+    cluster.stop_gateway(0);
+    // Postgres is gone, or takes connections and answers nobody, as where packets are dropped; PgBouncer
+    // has spoken to it before, and greets in its name, or has not.
+    for (is_gone, is_known) in [(true, true), (false, false), (false, true)] {
+        if !is_known {
+            cluster.bouncer.as_mut().unwrap().stop();
+        }
+        if is_gone {
+            cluster.postgres.kill()
+        } else {
+            cluster.postgres.pause()
+        }
+        if !is_known {
+            cluster.bouncer.as_mut().unwrap().restart();
+        }
+        let began = Instant::now();
+        cluster.members[0].begin_again();
+        let gateway = &mut cluster.members[0].process;
+        gateway.wait_until(|gateway| gateway.stderr().contains("the start waits for Postgres"));
+        let said = began.elapsed();
+        assert!(said < SAID_WITHIN, "said after {said:?}");
+        // Once it is there, it serves.
+        if is_gone {
+            cluster.postgres.restart()
+        } else {
+            cluster.postgres.resume()
+        }
+        let gateway = &mut cluster.members[0].process;
+        gateway.wait_until(|gateway| gateway.stdout().contains("listening on"));
+        gateway.post("alice", ROUTE).await.expect(200);
+        assert!(gateway.terminate().success(), "{}", gateway.stderr());
+    }
+    // As long as it stays away, the start ends as with any other, and says why.
+    cluster.postgres.pause();
+    cluster.members[0].begin_again();
+    let gateway = &mut cluster.members[0].process;
+    let status = gateway.ended_within(Duration::from_secs(40));
+    gateway.wait_for_logs();
+    assert_eq!(status.code(), Some(1));
+    assert!(gateway.stderr().contains("Postgres does not answer in time"), "{}", gateway.stderr());
+    cluster.postgres.resume();
 }

@@ -122,6 +122,12 @@ impl Member {
         self.process = serve(&self.folder, &self.text, &self.env);
     }
 
+    /// The same, without waiting until it serves.
+    pub fn begin_again(&mut self) {
+        let env: Vec<_> = self.env.iter().map(|(name, value)| (&**name, &**value)).collect();
+        self.process = Process::begin_serving(self.folder.path(), &env);
+    }
+
     /// SIGSTOP.
     pub fn pause(&self) {
         self.process.signal("STOP");

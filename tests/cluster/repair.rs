@@ -1,10 +1,23 @@
 //! What differs between Redis, Postgres and the entries is found under load, and put right when asked.
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
-use crate::support::Upstream;
-use crate::support::process::{Process, config_on_ports, fails, ok};
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
-in_both_modes!(what_was_damaged_by_hand_is_found_and_repaired_only_when_asked);
+use sqlx::Connection as _;
+
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::support::process::{Process, command, config_on_ports, fails, ok};
+use crate::support::{Upstream, eventually};
+
+in_both_modes!(
+    what_was_damaged_by_hand_is_found_and_repaired_only_when_asked,
+    a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not,
+);
+
+/// Where Redis has an account; empty where it has not. Nonces of accounts that are being brought stand one name deeper.
+fn key_of(cluster: &Cluster, account: &str) -> String {
+    cluster.redis.ask(&["KEYS", &format!("{{s00}}:?:a:{account}")])
+}
 
 /// Changes the nth number of an account as Redis has it.
 fn damage(cluster: &Cluster, account: &str, number: usize, by: i64) {
@@ -12,7 +25,7 @@ fn damage(cluster: &Cluster, account: &str, number: usize, by: i64) {
         local numbers = { struct.unpack(form, redis.call('GET', KEYS[1])) } \
         numbers[tonumber(ARGV[1])] = numbers[tonumber(ARGV[1])] + ARGV[2] \
         return redis.call('SET', KEYS[1], struct.pack(form, unpack(numbers, 1, 10)))";
-    let key = cluster.redis.ask(&["KEYS", &format!("*:a:{account}")]);
+    let key = key_of(cluster, account);
     let (number, by) = (number.to_string(), by.to_string());
     assert_eq!(cluster.redis.ask(&["EVAL", CHANGE, "1", &key, &number, &by]), "OK");
 }
@@ -31,7 +44,7 @@ async fn what_was_damaged_by_hand_is_found_and_repaired_only_when_asked(durabili
 
     damage(&cluster, "alice", 1, 1_000_000_000);
     damage(&cluster, "bob", 2, 7_000_000);
-    let key = cluster.redis.ask(&["KEYS", "*:a:gina"]);
+    let key = key_of(&cluster, "gina");
     cluster.redis.ask(&["SET", &key, "what is this"]);
     let sql = |sql: &str| cluster.postgres.sql(&cluster.database, sql);
     sql("UPDATE farebox.accounts SET balance = balance + 7000000 WHERE id = 'erin'; \
@@ -63,6 +76,79 @@ async fn what_was_damaged_by_hand_is_found_and_repaired_only_when_asked(durabili
     load.serves_within(BACK_WITHIN).await;
     let calls = load.stop().await;
     cluster.check(&calls).await;
+}
+
+/// Postgres stalls at a random moment of a repair, and in the middle of its work for longer than a
+/// transaction and a lease last: what was repaired is repaired, what was not is found again, and no call is
+/// lost or paid twice.
+async fn a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not(
+    durability: Durability,
+) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    for account in ["erin", "frank"] {
+        cluster.grant(account, 100, &format!("gift-{account}")).await;
+        cluster.gateway(0).post(account, ROUTE).await.expect(200);
+    }
+    let load = cluster.load();
+    for is_in_its_middle in [false, true] {
+        load.serves_within(BACK_WITHIN).await;
+        let are_hot =
+            async || ["alice", "bob"].iter().all(|account| !key_of(&cluster, account).is_empty());
+        assert!(eventually(are_hot).await, "{}", cluster.redis.ask(&["KEYS", "*"]));
+        damage(&cluster, "alice", 1, 1_000_000_000);
+        damage(&cluster, "bob", 2, 7_000_000);
+        let sql = "UPDATE farebox.accounts SET balance = balance + 7000000 WHERE id = 'erin'; \
+             UPDATE farebox.accounts SET frozen = true WHERE id = 'frank'";
+        cluster.postgres.sql(&cluster.database, sql);
+        // Erin's row is in use, so that is where a repair waits.
+        let url = cluster.postgres.url(&cluster.database);
+        let mut other = sqlx::PgConnection::connect(&url).await.unwrap();
+        if is_in_its_middle {
+            let lock = "BEGIN; SELECT 1 FROM farebox.accounts WHERE id = 'erin' FOR UPDATE";
+            sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+        }
+        let folder = cluster.members[0].folder.path();
+        let mut repair = command(folder, &["reconcile", "--repair"], &[]);
+        let repair = repair.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        if is_in_its_middle {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                 AND query LIKE '%farebox.accounts WHERE id = $1 FOR UPDATE'";
+            let waits = async || cluster.postgres.sql(&cluster.database, waits) == "1";
+            assert!(eventually(waits).await, "nobody waits for the row");
+            cluster.postgres.pause();
+            cluster.some_time(4000, 5000).await;
+        } else {
+            cluster.some_time(30, 300).await;
+            cluster.postgres.pause();
+            cluster.some_time(300, 2500).await;
+        }
+        cluster.postgres.resume();
+        drop(other);
+        let waited = tokio::task::spawn_blocking(|| repair.wait_with_output());
+        let waited = tokio::time::timeout(Duration::from_secs(60), waited).await;
+        match said_by(&waited.expect("it ends").unwrap().unwrap()) {
+            Ok(said) => assert!(!is_in_its_middle && said.contains("clean"), "{said}"),
+            Err(said) => assert!(said.contains("Postgres does not answer in time"), "{said}"),
+        }
+        // Whatever it came to: the next one leaves nothing.
+        load.serves_within(BACK_WITHIN).await;
+        let said = cluster.run(1, &["reconcile", "--repair"]);
+        assert!(said.as_ref().is_ok_and(|said| said.contains("clean")), "{said:?}");
+    }
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+    for account in ["erin", "frank"] {
+        let has = cluster.gateway(1).account(account).await;
+        assert_eq!(has["balance"], 95, "{has}");
+        cluster.gateway(1).post(account, ROUTE).await.expect(200);
+    }
+}
+
+fn said_by(output: &Output) -> Result<String, String> {
+    let said = [&output.stdout[..], &output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.code().is_some() && !said.contains("panicked"), "{said}");
+    if output.status.success() { Ok(said) } else { Err(said) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,10 +183,10 @@ async fn an_embedded_ledger_is_repaired_while_nobody_serves_it() {
     assert!(said.contains("stop it, repair, start it again"), "{said}");
     assert!(gateway.terminate().success());
     let url = format!("sqlite://{}", folder.path().join("ledger.db").display());
-    let mut file = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let mut file = sqlx::SqliteConnection::connect(&url).await.unwrap();
     let damaged = "UPDATE accounts SET balance = balance + 1000000";
     sqlx::raw_sql(damaged).execute(&mut file).await.unwrap();
-    sqlx::Connection::close(file).await.unwrap();
+    file.close().await.unwrap();
     for _ in 0..2 {
         let output = crate::support::process::run(folder.path(), &["reconcile"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();

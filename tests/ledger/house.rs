@@ -309,6 +309,11 @@ impl Deref for Running {
 }
 
 impl Running {
+    /// What was opened in another way.
+    pub fn of((ledger, pipeline): (Ledger, Pipeline)) -> Self {
+        Self { ledger, pipeline }
+    }
+
     pub async fn stop(self) {
         assert!(self.pipeline.stop().await, "everything could be written");
     }

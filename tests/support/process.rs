@@ -116,6 +116,13 @@ impl Process {
         Self::serve_command(folder, text, &["serve"], env)
     }
 
+    /// `farebox serve` on the `gateway.toml` that stands in `folder`, from its first moment on.
+    pub fn begin_serving(folder: &Path, env: &[(&str, &str)]) -> Self {
+        let text = std::fs::read_to_string(folder.join("gateway.toml")).unwrap();
+        let command = command(folder, &["serve"], env);
+        Self::begin(command, address_of(&text, "listen"), address_of(&text, "admin"))
+    }
+
     fn serve_command(folder: &Path, text: &str, arguments: &[&str], env: &[(&str, &str)]) -> Self {
         std::fs::write(folder.join("gateway.toml"), text).unwrap();
         let command = command(folder, arguments, env);
@@ -130,14 +137,19 @@ impl Process {
     }
 
     /// A command that prints `listening on` once it serves.
-    pub fn start(mut command: Command, public: SocketAddr, admin: SocketAddr) -> Self {
+    pub fn start(command: Command, public: SocketAddr, admin: SocketAddr) -> Self {
+        let mut process = Self::begin(command, public, admin);
+        process.wait_until(|process| process.stdout().contains("listening on"));
+        process
+    }
+
+    /// The same, without waiting for that.
+    pub fn begin(mut command: Command, public: SocketAddr, admin: SocketAddr) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = collect(child.stdout.take().unwrap());
         let err = collect(child.stderr.take().unwrap());
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut process = Self { child, public, admin, out, err, client };
-        process.wait_until(|process| process.stdout().contains("listening on"));
-        process
+        Self { child, public, admin, out, err, client }
     }
 
     /// Waits for something to come true; fails with what the process said.

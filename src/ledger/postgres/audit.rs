@@ -68,10 +68,20 @@ const ENTRIES: &str = "SELECT * FROM \
        WINDOW w AS (PARTITION BY account ORDER BY seq)) e) e \
     WHERE n = 1 OR n = entries OR NOT (follows AND adds_up AND took_effect AND has_account)";
 
-/// An account's balance is its newest entry's, which the check above found to be the sum. Of the slice after
-/// `$1`: the last, with counts, and what is wrong.
-const ACCOUNTS: &str = "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
-     row_number() OVER () AS n, count(*) OVER () AS accounts, \
+/// A table that is looked through in the order of its ids.
+struct Table {
+    /// Of the slice after `$1`, of `$2` rows: the last, with counts, and what is wrong.
+    sql: &'static str,
+    slice: i64,
+    /// Adds the counts.
+    count: fn(&mut ReconcileReport, &PgRow) -> Result<(), LedgerError>,
+    wrong: fn(&PgRow) -> Result<Vec<Difference>, LedgerError>,
+}
+
+/// An account's balance is its newest entry's, which the check above found to be the sum.
+const ACCOUNTS: Table = Table {
+    sql: "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
+     row_number() OVER () AS n, count(*) OVER () AS rows, \
      count(*) FILTER (WHERE balance < 0) OVER () AS debts, \
      total = balance AND newest = seq AS fits, frozen = is_disputed AS is_frozen_rightly FROM \
      (SELECT a.id, a.balance, a.seq, a.frozen, \
@@ -79,17 +89,34 @@ const ACCOUNTS: &str = "SELECT * FROM (SELECT id, balance, seq, frozen, total, n
       coalesce(e.balance_after, 0) AS total, \
       coalesce(e.seq, 0) AS newest FROM {s}.accounts a LEFT JOIN LATERAL \
       (SELECT seq, balance_after FROM {s}.entries e WHERE e.account = a.id ORDER BY e.seq DESC LIMIT 1) e \
-      ON true WHERE a.id > $1 ORDER BY a.id LIMIT $2) slice) a WHERE n = accounts OR NOT (fits AND is_frozen_rightly)";
+      ON true WHERE a.id > $1 ORDER BY a.id LIMIT $2) slice) a \
+     WHERE n = a.rows OR NOT (fits AND is_frozen_rightly)",
+    slice: ACCOUNTS_SLICE,
+    count: |report, last| {
+        report.accounts = report.accounts.saturating_add(last.count("rows")?);
+        report.debts = report.debts.saturating_add(last.count("debts")?);
+        Ok(())
+    },
+    wrong: wrong_with_account,
+};
 
-/// A hold ends exactly once. Of the slice after `$1`: the last, with counts, and what is wrong.
-const HOLDS: &str = "SELECT * FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS holds, \
+/// A hold ends exactly once.
+const HOLDS: Table = Table {
+    sql: "SELECT * FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS rows, \
      count(*) FILTER (WHERE state = 'live') OVER () AS live, \
      state = 'live' AND NOT has_account AS is_nobodys FROM \
      (SELECT h.id, h.account, h.state, \
       (SELECT o.id FROM {s}.operations o WHERE o.id = 'capture:' || h.id) IS NOT NULL AS captured, \
       (SELECT a.id FROM {s}.accounts a WHERE a.id = h.account) IS NOT NULL AS has_account \
       FROM {s}.holds h WHERE h.id > $1 ORDER BY h.id LIMIT $2) slice) h \
-    WHERE n = holds OR (captured AND state IN ('live', 'released')) OR is_nobodys";
+     WHERE n = h.rows OR (captured AND state IN ('live', 'released')) OR is_nobodys",
+    slice: SLICE,
+    count: |report, last| {
+        report.live_holds = report.live_holds.saturating_add(last.count("live")?);
+        Ok(())
+    },
+    wrong: wrong_with_hold,
+};
 
 impl Store {
     /// Checks what must hold in the database.
@@ -111,8 +138,9 @@ impl Store {
     ) -> Result<ReconcileReport, LedgerError> {
         let mut report = ReconcileReport::default();
         self.examine_entries(&mut through, &mut report).await?;
-        self.examine_accounts(&mut through, &mut report).await?;
-        self.examine_holds(&mut through, &mut report).await?;
+        for table in [&ACCOUNTS, &HOLDS] {
+            self.examine_table(table, &mut through, &mut report).await?;
+        }
         report.differences.truncate(LISTED);
         Ok(report)
     }
@@ -154,8 +182,10 @@ impl Store {
         }
     }
 
-    async fn examine_accounts(
+    /// Looks through a table, slice by slice.
+    async fn examine_table(
         &self,
+        table: &Table,
         through: &mut Through<'_>,
         report: &mut ReconcileReport,
     ) -> Result<(), LedgerError> {
@@ -163,41 +193,16 @@ impl Store {
         loop {
             let rows = self
                 .slice(through, async |on| {
-                    Ok(self.query(ACCOUNTS).bind(&after).bind(ACCOUNTS_SLICE).fetch_all(on).await?)
+                    Ok(self.query(table.sql).bind(&after).bind(table.slice).fetch_all(on).await?)
                 })
                 .await?;
             let Some(last) = rows.last() else { return Ok(()) };
-            report.accounts = report.accounts.saturating_add(last.count("accounts")?);
-            report.debts = report.debts.saturating_add(last.count("debts")?);
+            (table.count)(report, last)?;
             for row in &rows {
-                report.differences.extend(wrong_with_account(row)?);
+                report.differences.extend((table.wrong)(row)?);
             }
             after = last.text("id")?.to_owned();
-            if last.int("accounts")? < ACCOUNTS_SLICE || report.differences.len() >= LISTED {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn examine_holds(
-        &self,
-        through: &mut Through<'_>,
-        report: &mut ReconcileReport,
-    ) -> Result<(), LedgerError> {
-        let mut after = String::new();
-        loop {
-            let rows = self
-                .slice(through, async |on| {
-                    Ok(self.query(HOLDS).bind(&after).bind(SLICE).fetch_all(on).await?)
-                })
-                .await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            report.live_holds = report.live_holds.saturating_add(last.count("live")?);
-            for row in &rows {
-                report.differences.extend(wrong_with_hold(row)?);
-            }
-            after = last.text("id")?.to_owned();
-            if last.int("holds")? < SLICE || report.differences.len() >= LISTED {
+            if last.int("rows")? < table.slice || report.differences.len() >= LISTED {
                 return Ok(());
             }
         }
@@ -267,13 +272,13 @@ fn wrong_with_account(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
     Ok(wrong)
 }
 
-fn wrong_with_hold(row: &PgRow) -> Result<Option<Difference>, LedgerError> {
+fn wrong_with_hold(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
     let (id, state) = (row.text("id")?, row.text("state")?);
     let what = match state {
         "live" if row.flag("captured")? => format!("hold {id} is live and captured"),
         "released" if row.flag("captured")? => format!("hold {id} was released and captured"),
         _ if row.try_get("is_nobodys")? => format!("hold {id} of an account that does not exist"),
-        _ => return Ok(None),
+        _ => return Ok(Vec::new()),
     };
-    Ok(Some(Difference::new(row.text("account")?, what)))
+    Ok(vec![Difference::new(row.text("account")?, what)])
 }

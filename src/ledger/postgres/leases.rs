@@ -22,7 +22,7 @@ pub(in crate::ledger) const LEASE: Duration = Duration::from_secs(3);
 const RECOVERY_IDLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A gateway that has been without a lease for so long is taken for gone: its calls' holds expire.
-const GONE: &str = "lease_until < now() - interval '10 seconds'";
+const GONE: &str = "lease_until < clock_timestamp() - interval '10 seconds'";
 
 /// Takes a gateway's place away, if no hold of its calls is left.
 const LEAVE: &str = "DELETE FROM {s}.gateways WHERE incarnation = $1 AND NOT EXISTS \
@@ -47,7 +47,7 @@ pub(in crate::ledger) struct CallHold {
 
 impl Store {
     /// Takes a place, with a first lease. A gateway of the same name gives way.
-    pub async fn join(&self, name: &str) -> Result<Joined, LedgerError> {
+    pub async fn join(&self, name: &str, layout: i32) -> Result<Joined, LedgerError> {
         self.transact(async |on| {
             self.lock("gateways", on).await?;
             let shard = self.read_checkpoint("FOR SHARE", on).await?;
@@ -60,13 +60,14 @@ impl Store {
             let checked_in = shard.epoch - i64::from(!shard.recovering);
             let row = self
                 .query(&lease(
-                    "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in) \
-                     VALUES ($1, $3, now() + {lease}, $2) \
+                    "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in, layout) \
+                     VALUES ($1, $3, now() + {lease}, $2, $4) \
                      RETURNING incarnation",
                 ))
                 .bind(name)
                 .bind(checked_in)
                 .bind(new_incarnation())
+                .bind(layout)
                 .fetch_one(on)
                 .await?;
             Ok(Joined {
@@ -103,19 +104,21 @@ impl Store {
         &self,
         name: &str,
         incarnation: i64,
+        layout: i32,
     ) -> Result<(Checkpoint, String), LedgerError> {
         self.transact(async |on| {
             self.lock("gateways", on).await?;
             let shard = self.read_checkpoint("FOR SHARE", on).await?;
             let row = self
                 .query(&lease(
-                    "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in) \
+                    "INSERT INTO {s}.gateways (id, incarnation, lease_until, checked_in, layout) \
                      SELECT CASE WHEN EXISTS (SELECT 1 FROM {s}.gateways WHERE id = $1) \
-                     THEN $1 || '-' || $2 ELSE $1 END, $2, now() + {lease}, $3 RETURNING id",
+                     THEN $1 || '-' || $2 ELSE $1 END, $2, now() + {lease}, $3, $4 RETURNING id",
                 ))
                 .bind(name)
                 .bind(incarnation)
                 .bind(shard.epoch.saturating_sub(1))
+                .bind(layout)
                 .fetch_one(on)
                 .await?;
             Ok((shard, row.text("id")?.to_owned()))
@@ -199,9 +202,27 @@ impl Store {
         .await
     }
 
+    /// True while a gateway of this layout is there, or may come back with calls to settle.
+    pub async fn is_served_in(&self, layout: i32) -> Result<bool, LedgerError> {
+        self.transact(async |on| self.has_gateways_of(layout, on).await).await
+    }
+
+    async fn has_gateways_of(
+        &self,
+        layout: i32,
+        on: &mut PgConnection,
+    ) -> Result<bool, LedgerError> {
+        let sql = format!(
+            "SELECT count(*) AS serving FROM {{s}}.gateways WHERE layout = $1 AND NOT ({GONE})"
+        );
+        let row = self.query(&sql).bind(layout).fetch_one(on).await?;
+        Ok(row.count("serving")? > 0)
+    }
+
     /// Begins to open the next epoch, where the ledger waits for it: `None` where it does not, or
-    /// another gateway is at it, or a gateway that may still serve has not checked in.
-    pub async fn begin_recovery(&self) -> Result<Option<Recovery>, LedgerError> {
+    /// another gateway is at it, or a gateway that may still serve has not checked in, or gateways of the
+    /// layout that it had are there, and this is another one.
+    pub async fn begin_recovery(&self, layout: i32) -> Result<Option<Recovery>, LedgerError> {
         let begin = async {
             let mut transaction = self.begin(RECOVERY_IDLE_LIMIT, Duration::ZERO).await?;
             let locked = self
@@ -224,6 +245,11 @@ impl Store {
                 .fetch_one(&mut *transaction)
                 .await?;
             if serving.count("serving")? > 0 {
+                return Ok(None);
+            }
+            if checkpoint.layout != layout
+                && self.has_gateways_of(checkpoint.layout, &mut transaction).await?
+            {
                 return Ok(None);
             }
             Ok(Some(Recovery { store: self.clone(), transaction, checkpoint }))
@@ -343,15 +369,16 @@ impl Recovery {
     }
 
     /// Opens an epoch, the next one or a later one.
-    pub async fn open(mut self, epoch: &Epoch) -> Result<(), LedgerError> {
+    pub async fn open(mut self, epoch: &Epoch, layout: i32) -> Result<(), LedgerError> {
         self.store
             .query(
                 "UPDATE {s}.shards SET epoch = $3, nonce = $2, checkpoint = 0, digest = '', \
-                 recovering = false WHERE id = $1",
+                 recovering = false, layout = $4 WHERE id = $1",
             )
             .bind(SHARD)
             .bind(&epoch.nonce)
             .bind(epoch.number)
+            .bind(layout)
             .execute(&mut *self.transaction)
             .await?;
         self.store

@@ -117,7 +117,10 @@ impl Store {
             idle.as_millis(),
             statement.as_millis()
         );
-        Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
+        // However long the transaction may take: PgBouncer takes connections where it has none to
+        // Postgres, and lets this wait.
+        let begun = tokio::time::timeout(LIMIT, self.pool.begin_with(AssertSqlSafe(begin))).await;
+        Ok(begun.map_err(|_| LedgerError::Slow { what: "Postgres" })??)
     }
 
     async fn transact_within<T>(

@@ -30,6 +30,8 @@ pub(in crate::ledger) struct Checkpoint {
     pub digest: Vec<u8>,
     /// Nothing is decided until the next epoch opens.
     pub recovering: bool,
+    /// What the epoch's data in Redis look like.
+    pub layout: i32,
 }
 
 /// A batch of the stream, by its number in the epoch.
@@ -60,7 +62,8 @@ impl Store {
         on: &mut PgConnection,
     ) -> Result<Checkpoint, LedgerError> {
         let sql = format!(
-            "SELECT epoch, nonce, checkpoint, digest, recovering FROM {{s}}.shards WHERE id = $1 {lock}"
+            "SELECT epoch, nonce, checkpoint, digest, recovering, layout \
+             FROM {{s}}.shards WHERE id = $1 {lock}"
         );
         let row = self.query(&sql).bind(SHARD).fetch_one(on).await?;
         Ok(Checkpoint {
@@ -69,6 +72,7 @@ impl Store {
             seq: row.int("checkpoint")?,
             digest: row.try_get("digest")?,
             recovering: row.flag("recovering")?,
+            layout: row.try_get("layout")?,
         })
     }
 

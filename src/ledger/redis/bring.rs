@@ -134,13 +134,21 @@ impl Shared {
         Ok(())
     }
 
-    /// After a recovery by this gateway brings every account with a live hold that Redis does not have, so
-    /// that its deadline is watched. What cannot be brought is tried again the next time.
-    pub async fn bring_held(&self) -> Result<(), LedgerError> {
+    /// After a recovery by this gateway brings every account with a live hold. What cannot be brought is
+    /// tried again the next time.
+    pub async fn bring_what_was_lost(&self) -> Result<(), LedgerError> {
         let epoch = self.must_bring.load(Ordering::Relaxed);
-        if epoch == 0 {
-            return Ok(());
+        if epoch != 0 {
+            self.bring_held().await?;
+            // Unless another epoch has been opened meanwhile.
+            let relaxed = Ordering::Relaxed;
+            let _ = self.must_bring.compare_exchange(epoch, 0, relaxed, relaxed);
         }
+        Ok(())
+    }
+
+    /// Brings every account with a live hold that Redis does not have, so that its deadline is watched.
+    pub async fn bring_held(&self) -> Result<(), LedgerError> {
         let scripts = self.open_scripts()?;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         let held = self.store.accounts_with_holds().await?;
@@ -159,11 +167,6 @@ impl Shared {
             if in_a_row == AWAY {
                 break;
             }
-        }
-        if failed.is_ok() {
-            // Unless another epoch has been opened meanwhile.
-            let relaxed = Ordering::Relaxed;
-            let _ = self.must_bring.compare_exchange(epoch, 0, relaxed, relaxed);
         }
         failed
     }

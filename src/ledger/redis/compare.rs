@@ -254,6 +254,8 @@ impl Shared {
             }
             self.forget(&scripts, &std::mem::take(&mut wrong)).await?;
         }
+        // An earlier repair may have ended before it had brought what it let go of.
+        self.bring_held().await?;
         self.deliver().await?;
         Ok(report)
     }

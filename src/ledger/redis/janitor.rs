@@ -38,7 +38,7 @@ impl Shared {
                 () = self.house.notified() => {}
             }
             is_done("looking at Redis", self.look_at_redis().await);
-            is_done("bringing what is held", self.bring_held().await);
+            is_done("bringing what is held", self.bring_what_was_lost().await);
             is_done("expiring lost calls", self.expire_calls_of_the_gone().await);
             if Instant::now() >= rarely {
                 let kept = i64::try_from(ENDED_CALLS_KEPT.as_millis()).unwrap_or(i64::MAX);
@@ -47,8 +47,10 @@ impl Shared {
                     is_done("purging", self.store.purge(wall_ms().saturating_sub(kept)).await),
                     is_done("forgetting epochs", self.forget_epochs().await),
                     is_done("retiring accounts", self.retire(COLD_AFTER).await),
+                    // Whom a repair let go of and did not bring again.
+                    is_done("bringing what is held", self.bring_held().await),
                 ];
-                let again = if done == [true; 4] { RARELY } else { RETRY_AFTER };
+                let again = if done == [true; 5] { RARELY } else { RETRY_AFTER };
                 rarely = Instant::now() + again;
             }
         }

@@ -28,7 +28,8 @@ impl Shared {
     /// Renews the lease, and follows the ledger from epoch to epoch.
     pub async fn run_lease(self: Arc<Self>) {
         loop {
-            let wait = if self.scripts().is_some() { RENEW_EVERY } else { RECOVER_EVERY };
+            let is_at_rest = self.scripts().is_some() || self.is_left_to_others();
+            let wait = if is_at_rest { RENEW_EVERY } else { RECOVER_EVERY };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.look.notified() => {}
@@ -50,6 +51,9 @@ impl Shared {
         if checkpoint.recovering {
             return self.recover(checkpoint.epoch).await;
         }
+        if checkpoint.layout != self.layout {
+            return self.leave_to_others(&checkpoint).await;
+        }
         if known.0 == checkpoint.epoch && known.1 > checkpoint.seq {
             tracing::error!(
                 known = known.1,
@@ -69,7 +73,8 @@ impl Shared {
     /// Takes a place again: the others gave this gateway up, and the holds of its calls with it. What
     /// these calls still owe is captured late.
     async fn rejoin(&self) -> Result<Checkpoint, LedgerError> {
-        let (checkpoint, name) = self.store.rejoin(&self.name, self.incarnation).await?;
+        let (checkpoint, name) =
+            self.store.rejoin(&self.name, self.incarnation, self.layout).await?;
         if name == self.name {
             tracing::warn!("this gateway was taken for gone; it serves again");
         } else {
@@ -83,8 +88,32 @@ impl Shared {
         Ok(checkpoint)
     }
 
+    /// The open epoch is another version's of Farebox, whose scripts and data in Redis are others. While its
+    /// gateways are there it stays theirs: they alone can settle the calls that they have begun. After that the
+    /// next epoch, by the ordinary recovery, is this one's.
+    async fn leave_to_others(&self, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
+        self.close_epoch();
+        let (epoch, theirs, ours) = (checkpoint.epoch, checkpoint.layout, self.layout);
+        if self.store.is_served_in(theirs).await? {
+            if !self.left_to_others.swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    theirs,
+                    ours,
+                    "gateways of another version of Farebox serve this ledger, with another layout of \
+                     Redis's data: this one answers 503 until they have been stopped, or it is replaced \
+                     by their version"
+                );
+            }
+            return Ok(());
+        }
+        tracing::warn!(epoch, theirs, ours, "the layout of Redis's data changes, by a recovery");
+        self.left_to_others.store(false, Ordering::Relaxed);
+        self.store.give_up(epoch).await
+    }
+
     /// Serves an epoch that has opened.
     fn follow(&self, checkpoint: Checkpoint) {
+        self.left_to_others.store(false, Ordering::Relaxed);
         let left = self.ring().begin(checkpoint.epoch);
         if !left.is_empty() {
             tracing::warn!(
@@ -107,7 +136,7 @@ impl Shared {
             return Ok(());
         }
         let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
-        if !checkpoint.recovering {
+        if !checkpoint.recovering && checkpoint.layout == self.layout {
             // Beside the lease, which is renewed meanwhile.
             self.must_bring.store(checkpoint.epoch, Ordering::Relaxed);
             self.follow(checkpoint);
@@ -168,7 +197,9 @@ impl Shared {
 
     /// Opens the next epoch; false where that is not for this gateway, or not yet.
     async fn open_next(&self) -> Result<bool, LedgerError> {
-        let Some(mut recovery) = self.store.begin_recovery().await? else { return Ok(false) };
+        let Some(mut recovery) = self.store.begin_recovery(self.layout).await? else {
+            return Ok(false);
+        };
         let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
         let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
         // Postgres may have been taken back to an earlier epoch: keys of a later one must stay unread.
@@ -193,7 +224,7 @@ impl Shared {
         let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
         let scripts = Scripts::new(SHARD, next);
         self.redis.begin(&scripts).await?;
-        recovery.open(&scripts.epoch).await?;
+        recovery.open(&scripts.epoch, self.layout).await?;
         if epoch > 0 {
             self.metrics.ledger_recoveries.inc();
             tracing::warn!(epoch = number, replayed, "the ledger is recovered");

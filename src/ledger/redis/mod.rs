@@ -47,7 +47,7 @@ use super::postgres::Store;
 use super::report::RepairReport;
 
 pub use reader::ClusterReader;
-pub(super) use script::Epoch;
+pub(super) use script::{Epoch, LAYOUT};
 pub use survey::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
 
 /// The largest batch of one call.
@@ -64,6 +64,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a start waits for Postgres.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it says so while nothing is heard at all.
+const SAY_EVERY: Duration = Duration::from_secs(3);
 
 /// How often it tries.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
@@ -119,7 +122,7 @@ impl ClusterLedger {
             Some(name) => name.clone(),
             None => uuid::Uuid::new_v4().to_string(),
         };
-        let joined = patiently(|| store.join(&name)).await?;
+        let joined = patiently(|| store.join(&name, config.layout)).await?;
         let shared = Shared::new(store, redis, config, name, joined.incarnation, metrics);
         match shared.look_at_redis().await {
             Err(error @ LedgerError::Disagrees { .. }) => {
@@ -161,6 +164,8 @@ impl ClusterLedger {
             let open = open.await;
             match open {
                 Ok(()) => return,
+                // It has said so, and may wait for long.
+                Err(_) if self.shared.is_left_to_others() => return,
                 Err(error) if Instant::now() >= limit => {
                     return tracing::error!(%error, "the ledger is not open; it answers 503 until it is");
                 }
@@ -416,13 +421,24 @@ where
 {
     let limit = Instant::now() + PATIENCE;
     loop {
-        match attempt().await {
+        match out_loud(attempt()).await {
             Err(error) if error.is_outage() && Instant::now() < limit => {
                 tracing::warn!(%error, "the start waits for Postgres");
                 tokio::time::sleep(RETRY_EVERY).await;
             }
             result => return result,
         }
+    }
+}
+
+/// Says now and then that it still waits: an attempt may take as long as another gateway migrates.
+async fn out_loud<T>(attempt: impl Future<Output = T>) -> T {
+    let mut attempt = std::pin::pin!(attempt);
+    loop {
+        if let Ok(result) = tokio::time::timeout(SAY_EVERY, &mut attempt).await {
+            return result;
+        }
+        tracing::warn!("the start waits for Postgres, or for another gateway that migrates it");
     }
 }
 

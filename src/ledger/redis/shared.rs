@@ -62,6 +62,10 @@ pub(super) struct Shared {
     /// Under which name it has its place among the gateways.
     pub name: String,
     pub incarnation: i64,
+    /// Of Redis's data: [`LAYOUT`](super::script::LAYOUT).
+    pub layout: i32,
+    /// The open epoch has another one, and gateways that serve it.
+    pub left_to_others: AtomicBool,
     /// In micro-credits; 0 for none.
     pub cap: u64,
     /// How much is written into Postgres in one transaction, in bytes of the stream's text.
@@ -112,6 +116,8 @@ impl Shared {
             durability,
             name,
             incarnation,
+            layout: config.layout,
+            left_to_others: AtomicBool::new(false),
             cap: if durability == Durability::Relaxed { cap } else { 0 },
             writing: Slice::of(WRITTEN_AT_ONCE),
             handing: Slice::of(HANDED_AT_ONCE),
@@ -156,6 +162,11 @@ impl Shared {
     pub fn close_epoch(&self) {
         self.scripts.store(None);
         self.metrics.ledger_up.set(0);
+    }
+
+    /// True while gateways of another layout serve the ledger.
+    pub fn is_left_to_others(&self) -> bool {
+        self.left_to_others.load(Ordering::Relaxed)
     }
 
     pub fn ring(&self) -> MutexGuard<'_, Ring> {

@@ -66,6 +66,12 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
     let survey = store.survey().await?;
     let mut planner = Planner { store, redis, survey, plan: RecoveryPlan::empty() };
     planner.describe_gateways(config.durability);
+    let theirs = planner.survey.checkpoint.layout;
+    if theirs != config.layout {
+        let ours = config.layout;
+        let what = format!("it has layout {theirs} of Redis's data, this version has {ours}");
+        planner.plan.state.push(what);
+    }
     match planner.redis.wait().await {
         Ok(()) => planner.look_at_redis().await?,
         Err(error) => planner.without_redis(&error),
@@ -82,6 +88,12 @@ pub async fn recover_cluster(config: &LedgerConfig, metrics: Metrics) -> Result<
     let store =
         Store::new(needed(config.postgres_url.as_ref(), "postgres_url")?, &config.postgres_schema)?;
     let before = store.checkpoint().await?;
+    if before.layout != config.layout && store.is_served_in(before.layout).await? {
+        return Err(LedgerError::Disagrees {
+            what: "gateways of a version with another layout of Redis's data serve it".to_owned(),
+            hint: "run the command of their version, or stop them first",
+        });
+    }
     store.give_up(before.epoch).await?;
     let mut ledger = ClusterLedger::open(config, metrics).await?;
     let opened = loop {

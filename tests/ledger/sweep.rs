@@ -1,0 +1,104 @@
+//! More holds than are looked over at once run out of time together.
+
+use std::collections::HashSet;
+
+use farebox::ledger::{
+    Backend as _, ClusterLedger, HoldId, NewHold, Operation, Origin, Outcome, Reader as _,
+};
+
+use crate::house::{
+    HOUR_MS, House, account, api_capture, call_capture, credits, grant, hold_id, hold_of,
+    on_cluster_ledgers,
+};
+
+on_cluster_ledgers!("multi_thread":
+    holds_of_many_slices_expire_once_each_and_calls_are_served_in_between,
+);
+
+const ACCOUNTS: [&str; 3] = ["alice", "bob", "carol"];
+
+/// Two thousand holds are looked at in one go, and five hundred ended.
+const DUE: usize = 4500;
+
+/// Their time is not up: they alone are more than one slice.
+const LIVE: usize = 4500;
+
+/// More would do nothing.
+const MOST_SWEEPS: usize = 200;
+
+fn hold(id: &str, n: usize, ttl_ms: u64) -> Operation {
+    Operation::Hold(NewHold {
+        id: hold_id(id),
+        account: account(ACCOUNTS[n % ACCOUNTS.len()]),
+        amount: credits("1"),
+        route: "/jobs".into(),
+        origin: Origin::Api,
+        ttl_ms,
+    })
+}
+
+/// A call of alice's, from its hold to its end.
+async fn call(ledger: &mut ClusterLedger) {
+    let id = HoldId::for_call();
+    let held = ledger.apply(&[hold_of(Origin::Call, id.as_str(), "2", HOUR_MS)]).await;
+    assert!(matches!(held[..], [Outcome::Held { .. }]), "{held:?}");
+    let charged = ledger.apply(&[call_capture(id.as_str(), "1")]).await;
+    assert!(matches!(charged[..], [Outcome::Captured { late: false, .. }]), "{charged:?}");
+}
+
+async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(house: House) {
+    let mut ledger = house.gateway("house").await.unwrap();
+    for who in ACCOUNTS {
+        ledger.apply(&[Operation::Post(grant(&format!("g-{who}"), who, "10000"))]).await;
+    }
+    let due = (0..DUE).map(|n| hold(&format!("due-{n}"), n, 0));
+    let live = (0..LIVE).map(|n| hold(&format!("live-{n}"), n, HOUR_MS));
+    let holds: Vec<_> = due.chain(live).collect();
+    for some in holds.chunks(1000) {
+        let outcomes = ledger.apply(some).await;
+        assert!(outcomes.iter().all(|o| matches!(o, Outcome::Held { .. })), "{outcomes:?}");
+    }
+
+    let (mut expired, mut captured) = (HashSet::new(), HashSet::new());
+    let (mut sweeps, mut slices) = (0, 0);
+    while expired.len() + captured.len() < DUE {
+        let ended = ledger.tick(&|_| false).await;
+        slices += usize::from(!ended.is_empty());
+        for hold in ended {
+            assert!(hold.hold.as_str().starts_with("due-"), "{hold:?}");
+            assert!(expired.insert(hold.hold.as_str().to_owned()), "{hold:?} expired twice");
+        }
+        call(&mut ledger).await;
+        // One that is due is captured before its turn comes.
+        let next = (0..DUE).map(|n| format!("due-{n}"));
+        if let Some(id) =
+            next.into_iter().find(|id| !expired.contains(id) && !captured.contains(id))
+        {
+            let outcome = ledger.apply(&[api_capture(&id, "1")]).await;
+            assert!(matches!(outcome[..], [Outcome::Captured { late: false, .. }]), "{outcome:?}");
+            captured.insert(id);
+        }
+        sweeps += 1;
+        assert!(sweeps < MOST_SWEEPS, "{} of {DUE} expired", expired.len());
+    }
+    assert!(slices > 2, "{slices}");
+    assert!(expired.is_disjoint(&captured));
+    // Another round finds nothing.
+    for _ in 0..20 {
+        assert!(ledger.tick(&|_| false).await.is_empty());
+    }
+
+    assert_eq!(ledger.apply(&[Operation::Audit]).await, [Outcome::Audited(vec![])]);
+    let report = ledger.reader().reconcile().await.unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    assert_eq!(report.live_holds, LIVE as u64);
+    let count = async |sql: &str| -> i64 {
+        let mut on = house.cluster().sql().await;
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut on).await.unwrap()
+    };
+    let ended = count("SELECT count(*) FROM holds WHERE state = 'expired'").await;
+    assert_eq!(ended, expired.len() as i64);
+    let entries = count("SELECT count(*) FROM entries").await;
+    assert_eq!(entries as usize, ACCOUNTS.len() + captured.len() + sweeps);
+    assert!(ledger.close().await);
+}

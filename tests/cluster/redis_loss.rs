@@ -91,7 +91,7 @@ async fn a_restart_from_what_redis_saved_by_itself_erases_no_debit(durability: D
 async fn a_lagging_replica_that_is_promoted_erases_no_debit(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;
     let line = CutProxy::before(cluster.redis.address()).await;
-    let replica = Redis::replica_of(line.address());
+    let mut replica = Redis::replica_of(line.address());
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
     line.set(Flow::Open, Flow::Stalled);
@@ -109,7 +109,7 @@ async fn a_lagging_replica_that_is_promoted_erases_no_debit(durability: Durabili
 async fn a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;
     let line = CutProxy::before(cluster.redis.address()).await;
-    let replica = Redis::replica_of(line.address());
+    let mut replica = Redis::replica_of(line.address());
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
     line.set(Flow::Open, Flow::Stalled);

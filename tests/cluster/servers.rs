@@ -40,7 +40,7 @@ fn a_redis_starts_again_from_an_old_snapshot() {
 async fn a_replica_behind_a_stalled_line_lags_and_can_be_promoted() {
     let mut master = Redis::start(Persistence::None);
     let line = CutProxy::before(master.address()).await;
-    let replica = Redis::replica_of(line.address());
+    let mut replica = Redis::replica_of(line.address());
     master.ask(&["SET", "key", "old"]);
     replica.wait_until("the key", |replica| replica.ask(&["GET", "key"]) == "old");
     line.set(Flow::Open, Flow::Stalled);

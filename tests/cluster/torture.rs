@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan};
+use crate::support::clock::Clock;
 use crate::support::random::{Random, seed};
-use crate::support::servers::{Flow, Persistence};
+use crate::support::servers::{CutProxy, Flow, Persistence, Redis};
 
 /// How long one cluster is tortured before all that it did is looked at.
 const ROUND: Duration = Duration::from_secs(30);
@@ -17,12 +18,14 @@ const SHORT_ROUND: Duration = Duration::from_secs(6);
 enum Fault {
     KillGateway,
     PauseGateway,
+    PauseGatewayForLong,
     RestartGateway,
     KillRedis,
     PauseRedis,
     FlushAll,
     ScriptFlush,
     OldCopy,
+    PromoteReplica,
     KillPostgres,
     PausePostgres,
     CutLines,
@@ -30,10 +33,11 @@ enum Fault {
     PartPostgres,
     LoseAnswers,
     LateRequests,
+    MoveClock,
 }
 
 /// Single faults: whatever comes of them, nothing may be lost.
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault::KillGateway,
     Fault::PauseGateway,
     Fault::RestartGateway,
@@ -42,6 +46,7 @@ const FAULTS: [Fault; 15] = [
     Fault::FlushAll,
     Fault::ScriptFlush,
     Fault::OldCopy,
+    Fault::PromoteReplica,
     Fault::KillPostgres,
     Fault::PausePostgres,
     Fault::CutLines,
@@ -50,6 +55,9 @@ const FAULTS: [Fault; 15] = [
     Fault::LoseAnswers,
     Fault::LateRequests,
 ];
+
+/// How far a clock may be off.
+const OFFSETS: [&str; 4] = ["+50m", "+7s", "-50m", "-7s"];
 
 /// What was survived so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,7 +97,19 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     let mut random = random;
     let persistence = random.one_of(&[Persistence::None, Persistence::Aof]);
     let gateways = 2 + random.below(2);
-    let plan = Plan { persistence, random: Some(random), ..Plan::new(durability, gateways) };
+    // The clocks of the gateways and of Postgres. Slow to read, so not in every round.
+    let clocks = (random.below(2) == 0).then(|| [Clock::new(), Clock::new()]);
+    let env = |which: usize| clocks.as_ref().map_or_else(Vec::new, |clocks| clocks[which].env());
+    let mut faults = FAULTS.to_vec();
+    faults.extend(clocks.is_some().then_some(Fault::MoveClock));
+    faults.extend((time >= ROUND).then_some(Fault::PauseGatewayForLong));
+    let plan = Plan {
+        persistence,
+        random: Some(random),
+        gateway_env: env(0),
+        postgres_env: env(1),
+        ..Plan::new(durability, gateways)
+    };
     let mut cluster = Cluster::of(&plan).await;
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
@@ -100,10 +120,10 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     let end = Instant::now() + time;
     while Instant::now() < end {
         cluster.some_time(20, 800).await;
-        let fault = cluster.random.one_of(&FAULTS);
+        let fault = cluster.random.one_of(&faults);
         // Said before it is done: what fails is the last one.
         eprintln!("{durability:?}, {persistence:?}, {gateways} gateways: {fault:?}");
-        inflict(&mut cluster, fault).await;
+        inflict(&mut cluster, fault, clocks.as_ref()).await;
         load.serves_within(BACK_WITHIN).await;
         survived.faults += 1;
     }
@@ -129,8 +149,8 @@ async fn sync_lag(cluster: &Cluster, time: Duration) -> [Duration; 2] {
     [50, 99].map(|part| Duration::from_secs_f64(lags[(lags.len() - 1) * part / 100]))
 }
 
-/// Does it, and undoes it.
-async fn inflict(cluster: &mut Cluster, fault: Fault) {
+/// Does it, and undoes it; a clock stays as it is until it is moved again.
+async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]>) {
     let victim = cluster.any_gateway();
     match fault {
         Fault::KillGateway => {
@@ -141,6 +161,12 @@ async fn inflict(cluster: &mut Cluster, fault: Fault) {
         Fault::PauseGateway => {
             cluster.members[victim].pause();
             cluster.some_time(100, 5000).await;
+            cluster.members[victim].resume();
+        }
+        // Until the others have taken it for gone.
+        Fault::PauseGatewayForLong => {
+            cluster.members[victim].pause();
+            cluster.some_time(14_000, 18_000).await;
             cluster.members[victim].resume();
         }
         Fault::RestartGateway => {
@@ -160,6 +186,7 @@ async fn inflict(cluster: &mut Cluster, fault: Fault) {
         Fault::FlushAll => cluster.redis.flush_all(),
         Fault::ScriptFlush => cluster.redis.script_flush(),
         Fault::OldCopy => old_copy(cluster).await,
+        Fault::PromoteReplica => promote_replica(cluster).await,
         Fault::KillPostgres => {
             cluster.postgres.kill();
             cluster.some_time(1, 2000).await;
@@ -194,7 +221,23 @@ async fn inflict(cluster: &mut Cluster, fault: Fault) {
             cluster.some_time(100, 6000).await;
             cluster.members[victim].to_redis.mend();
         }
+        Fault::MoveClock => {
+            let clock = cluster.random.one_of(&[0, 1]);
+            clocks.unwrap()[clock].is_off_by(cluster.random.one_of(&OFFSETS));
+        }
     }
+}
+
+/// Redis is gone, and a replica that had fallen behind takes its place.
+async fn promote_replica(cluster: &mut Cluster) {
+    let line = CutProxy::before(cluster.redis.address()).await;
+    let mut replica = Redis::replica_of(line.address());
+    cluster.some_time(1, 500).await;
+    line.set(Flow::Open, Flow::Stalled);
+    cluster.some_time(1, 1000).await;
+    cluster.redis.kill();
+    replica.promote();
+    cluster.lead_to(replica);
 }
 
 /// Back to what Redis had a moment ago; where it keeps a log of its own, that log is its copy.

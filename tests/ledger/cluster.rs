@@ -33,6 +33,7 @@ on_cluster_ledgers!("multi_thread":
     a_hold_of_a_call_of_a_crashed_gateway_is_given_back,
     a_gateway_that_was_given_up_serves_again,
     two_gateways_of_one_name_both_go_on,
+    a_lease_from_before_the_clock_was_set_back_stops_no_recovery,
     gateways_that_hear_of_one_payment_at_once_move_it_once,
     a_freeze_holds_on_every_gateway,
 );
@@ -331,6 +332,17 @@ async fn two_gateways_of_one_name_both_go_on(house: House) {
     first.reconciles().await;
     first.stop().await;
     second.stop().await;
+}
+
+async fn a_lease_from_before_the_clock_was_set_back_stops_no_recovery(house: House) {
+    let ledger = house.open_with("10").await;
+    // Of a gateway that is no more.
+    let left = "INSERT INTO gateways (id, incarnation, lease_until, checked_in, layout) \
+                SELECT 'dead', 7, now() + interval '50 minutes', 0, layout FROM shards";
+    house.execute(left).await.unwrap();
+    house.cluster().redis.flush_all();
+    serves_again(&ledger).await;
+    ledger.stop().await;
 }
 
 /// A ledger whose line to Postgres can be cut.

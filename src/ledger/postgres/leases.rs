@@ -24,6 +24,12 @@ const RECOVERY_IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// A gateway that has been without a lease for so long is taken for gone: its calls' holds expire.
 const GONE: &str = "lease_until < clock_timestamp() - interval '10 seconds'";
 
+/// Ends a lease in time that was given before Postgres's clock was set back: of a gateway that died meanwhile,
+/// nobody else would. From here on it is as long as any, so never shorter than its gateway believes.
+const SHORTEN: &str = "UPDATE {s}.gateways SET lease_until = clock_timestamp() + {lease} WHERE incarnation IN \
+     (SELECT incarnation FROM {s}.gateways \
+     WHERE lease_until > clock_timestamp() + {lease} + interval '10 seconds' FOR UPDATE SKIP LOCKED)";
+
 /// Takes a gateway's place away, if no hold of its calls is left.
 const LEAVE: &str = "DELETE FROM {s}.gateways WHERE incarnation = $1 AND NOT EXISTS \
      (SELECT 1 FROM {s}.holds WHERE owner = $1 AND state = 'live' AND origin = 'call')";
@@ -82,6 +88,7 @@ impl Store {
     /// the place.
     pub async fn renew(&self, incarnation: i64) -> Result<Option<Checkpoint>, LedgerError> {
         self.transact(async |on| {
+            self.query(&lease(SHORTEN)).execute(&mut *on).await?;
             let renewed = self
                 .query(&lease(
                     "UPDATE {s}.gateways SET lease_until = now() + {lease} WHERE incarnation = $1",

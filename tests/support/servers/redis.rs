@@ -195,9 +195,12 @@ impl Redis {
         assert_eq!(self.ask(&["SCRIPT", "FLUSH"]), "OK");
     }
 
-    /// Makes a replica a master.
-    pub fn promote(&self) {
+    /// Makes a replica a master, also after a restart.
+    pub fn promote(&mut self) {
         assert_eq!(self.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
+        let of = self.options.iter().position(|option| option == "--replicaof");
+        let of = of.expect("it is not a replica");
+        self.options.drain(of..of + 2);
     }
 
     /// Runs one command on a connection of its own. What a list holds comes a line each; an error

@@ -74,6 +74,12 @@ pub trait Backend: Send + 'static {
 /// What is read beside the pipeline: the past, for people and reports. It sees what is durable.
 #[async_trait]
 pub trait Reader: fmt::Debug + Send + Sync + 'static {
+    /// Makes durable what has been decided so far, where that is not the pipeline's alone: beside it, so
+    /// that no call waits.
+    async fn catch_up(&self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
     /// Entries of an account, newest first, starting below sequence number `before`.
     async fn entries(
         &self,

@@ -128,6 +128,7 @@ impl Ledger {
     /// # Errors
     /// Where the ledger cannot be read.
     pub async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
+        self.reader.catch_up().await?;
         let audit = self.ask(Operation::Audit).await;
         let mut report = self.reader.reconcile().await?;
         match audit {

@@ -438,7 +438,7 @@ pub fn call_release(id: &str) -> Operation {
 
 /// Waits until `condition` holds; fails after half a minute.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(30);
+    let limit = Instant::now() + Duration::from_secs(60);
     while !condition().await {
         assert!(Instant::now() < limit, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

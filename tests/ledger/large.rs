@@ -20,6 +20,7 @@ use crate::servers::CutProxy;
 on_cluster_ledgers!("multi_thread":
     an_account_with_thousands_of_holds_is_served_again_and_repaired,
     an_account_that_cannot_be_brought_stops_nothing_else,
+    thousands_of_calls_that_a_crash_cut_off_are_given_back,
 );
 
 /// More than the script's language can pass to a function.
@@ -96,6 +97,26 @@ async fn an_account_with_thousands_of_holds_is_served_again_and_repaired(house: 
     assert_eq!(alice_has(&mut other).await, left);
     assert!(reader.reconcile().await.unwrap().is_clean());
     assert!(ledger.close().await && other.close().await);
+}
+
+/// More in one sweep than a batch may have, and than the script's language can pass to a function.
+async fn thousands_of_calls_that_a_crash_cut_off_are_given_back(house: House) {
+    let mut crashed = house.gateway("house").await.unwrap();
+    let granted = Operation::Post(grant("g", "alice", "1000000"));
+    crashed.apply(&[granted]).await;
+    let calls: Vec<_> =
+        (0..5 * BATCH).map(|n| hold_of(Origin::Call, &format!("call-{n}"), "1", HOUR_MS)).collect();
+    for some in calls.chunks(BATCH) {
+        let held = crashed.apply(some).await;
+        assert!(held.iter().all(|held| matches!(held, Outcome::Held { .. })), "{:?}", held[0]);
+    }
+    drop(crashed);
+    let mut ledger = house.gateway("house").await.unwrap();
+    assert_eq!(alice_has(&mut ledger).await, ("1000000".to_owned(), "0".to_owned()));
+    assert_eq!(ledger.apply(&[Operation::Audit]).await, [Outcome::Audited(vec![])]);
+    let report = ledger.reader().reconcile().await.unwrap();
+    assert!(report.is_clean() && report.live_holds == 0, "{report:?}");
+    assert!(ledger.close().await);
 }
 
 /// Its hold is one that nobody can read. The others are brought to Redis, and what a lost gateway held is

@@ -30,6 +30,10 @@ const SHORTEN: &str = "UPDATE {s}.gateways SET lease_until = clock_timestamp() +
      (SELECT incarnation FROM {s}.gateways \
      WHERE lease_until > clock_timestamp() + {lease} + interval '10 seconds' FOR UPDATE SKIP LOCKED)";
 
+/// The live holds of a gateway's calls.
+const CALLS: &str = "SELECT id, account, route FROM {s}.holds \
+     WHERE owner = $1 AND state = 'live' AND origin = 'call'";
+
 /// Takes a gateway's place away, if no hold of its calls is left.
 const LEAVE: &str = "DELETE FROM {s}.gateways WHERE incarnation = $1 AND NOT EXISTS \
      (SELECT 1 FROM {s}.holds WHERE owner = $1 AND state = 'live' AND origin = 'call')";
@@ -41,6 +45,19 @@ pub(in crate::ledger) struct Joined {
     pub incarnation: i64,
     /// The start of the same gateway before, which has ended or is replaced herewith.
     pub replaced: Option<i64>,
+    /// It has a lease all the same.
+    pub still_serves: bool,
+}
+
+/// Gateways of another layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ledger) enum Others {
+    /// All have left.
+    None,
+    /// None has had a lease for long.
+    Unheard,
+    /// One has, or has had one until a moment ago: it may come back with calls to settle.
+    Serve,
 }
 
 /// A live hold of a call.
@@ -52,16 +69,30 @@ pub(in crate::ledger) struct CallHold {
 }
 
 impl Store {
-    /// Takes a place, with a first lease. A gateway of the same name gives way.
+    /// Takes a place, with a first lease. A gateway of the same name loses its name; its place, only if it
+    /// serves no more: a recovery has to wait for its lease.
     pub async fn join(&self, name: &str, layout: i32) -> Result<Joined, LedgerError> {
         self.transact(async |on| {
             self.lock("gateways", on).await?;
             let shard = self.read_checkpoint("FOR SHARE", on).await?;
-            let earlier = self
-                .query("DELETE FROM {s}.gateways WHERE id = $1 RETURNING incarnation")
+            let renamed = self
+                .query(
+                    "UPDATE {s}.gateways SET id = id || '-' || incarnation \
+                     WHERE id = $1 AND (lease_until > now() OR layout <> $2) \
+                     RETURNING incarnation, lease_until > now() AS serves",
+                )
+                .bind(name)
+                .bind(layout)
+                .fetch_optional(&mut *on)
+                .await?;
+            let ended = self
+                .query(
+                    "DELETE FROM {s}.gateways WHERE id = $1 RETURNING incarnation, false AS serves",
+                )
                 .bind(name)
                 .fetch_optional(&mut *on)
                 .await?;
+            let earlier = renamed.or(ended);
             // It has no memory of any epoch, so it has given up all but the one it is about to serve.
             let checked_in = shard.epoch - i64::from(!shard.recovering);
             let row = self
@@ -78,6 +109,10 @@ impl Store {
                 .await?;
             Ok(Joined {
                 incarnation: row.int("incarnation")?,
+                still_serves: match &earlier {
+                    Some(earlier) => earlier.try_get("serves")?,
+                    None => false,
+                },
                 replaced: earlier.map(|row| row.int("incarnation")).transpose()?,
             })
         })
@@ -88,7 +123,6 @@ impl Store {
     /// the place.
     pub async fn renew(&self, incarnation: i64) -> Result<Option<Checkpoint>, LedgerError> {
         self.transact(async |on| {
-            self.query(&lease(SHORTEN)).execute(&mut *on).await?;
             let renewed = self
                 .query(&lease(
                     "UPDATE {s}.gateways SET lease_until = now() + {lease} WHERE incarnation = $1",
@@ -99,6 +133,8 @@ impl Store {
             if renewed.rows_affected() == 0 {
                 return Ok(None);
             }
+            // After its own, so that nobody waits for anybody.
+            self.query(&lease(SHORTEN)).execute(&mut *on).await?;
             self.read_checkpoint("", on).await.map(Some)
         })
         .await
@@ -209,21 +245,22 @@ impl Store {
         .await
     }
 
-    /// True while a gateway of this layout is there, or may come back with calls to settle.
-    pub async fn is_served_in(&self, layout: i32) -> Result<bool, LedgerError> {
-        self.transact(async |on| self.has_gateways_of(layout, on).await).await
+    /// The gateways of this layout.
+    pub async fn gateways_of(&self, layout: i32) -> Result<Others, LedgerError> {
+        self.transact(async |on| self.others(layout, on).await).await
     }
 
-    async fn has_gateways_of(
-        &self,
-        layout: i32,
-        on: &mut PgConnection,
-    ) -> Result<bool, LedgerError> {
+    async fn others(&self, layout: i32, on: &mut PgConnection) -> Result<Others, LedgerError> {
         let sql = format!(
-            "SELECT count(*) AS serving FROM {{s}}.gateways WHERE layout = $1 AND NOT ({GONE})"
+            "SELECT count(*) AS places, count(*) FILTER (WHERE NOT ({GONE})) AS heard_of \
+             FROM {{s}}.gateways WHERE layout = $1"
         );
         let row = self.query(&sql).bind(layout).fetch_one(on).await?;
-        Ok(row.count("serving")? > 0)
+        Ok(match (row.count("places")?, row.count("heard_of")?) {
+            (0, _) => Others::None,
+            (_, 0) => Others::Unheard,
+            _ => Others::Serve,
+        })
     }
 
     /// Begins to open the next epoch, where the ledger waits for it: `None` where it does not, or
@@ -255,7 +292,7 @@ impl Store {
                 return Ok(None);
             }
             if checkpoint.layout != layout
-                && self.has_gateways_of(checkpoint.layout, &mut transaction).await?
+                && self.others(checkpoint.layout, &mut transaction).await? == Others::Serve
             {
                 return Ok(None);
             }
@@ -277,15 +314,18 @@ impl Store {
 
     /// The live holds of the calls of one gateway.
     pub async fn calls_of(&self, incarnation: i64) -> Result<Vec<CallHold>, LedgerError> {
+        self.calls(CALLS, incarnation).await
+    }
+
+    /// The same; none where it is not gone, or has come back.
+    pub async fn calls_of_gone(&self, incarnation: i64) -> Result<Vec<CallHold>, LedgerError> {
+        let is_gone = format!("SELECT 1 FROM {{s}}.gateways WHERE incarnation = $1 AND {GONE}");
+        self.calls(&format!("{CALLS} AND EXISTS ({is_gone})"), incarnation).await
+    }
+
+    async fn calls(&self, sql: &str, incarnation: i64) -> Result<Vec<CallHold>, LedgerError> {
         self.transact(async |on| {
-            let rows = self
-                .query(
-                    "SELECT id, account, route FROM {s}.holds \
-                     WHERE owner = $1 AND state = 'live' AND origin = 'call'",
-                )
-                .bind(incarnation)
-                .fetch_all(on)
-                .await?;
+            let rows = self.query(sql).bind(incarnation).fetch_all(on).await?;
             let hold = |row: &PgRow| {
                 let (id, account) = (row.hold("id")?, row.account("account")?);
                 Ok(CallHold { id, account, route: row.text("route")?.into() })
@@ -333,6 +373,12 @@ pub(in crate::ledger) struct Recovery {
 }
 
 impl Recovery {
+    /// Has Postgres hear of it, which ends it otherwise.
+    pub async fn stay(&mut self) -> Result<(), LedgerError> {
+        self.store.query("SELECT 1").execute(&mut *self.transaction).await?;
+        Ok(())
+    }
+
     /// True where a gateway has not checked in: it may be gone, stopped, or cut off from here.
     pub async fn someone_is_silent(&mut self) -> Result<bool, LedgerError> {
         let row = self

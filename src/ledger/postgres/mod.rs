@@ -33,7 +33,7 @@ use crate::config::Secret;
 use super::LedgerError;
 
 pub(super) use compare::StoredAccount;
-pub(super) use leases::LEASE;
+pub(super) use leases::{CallHold, LEASE, Others, Recovery};
 pub(super) use look::{ColdAccount, Fate};
 pub(super) use rare::Delivery;
 pub(super) use read::LISTED;

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use fred::types::Value;
 
@@ -19,6 +20,7 @@ use crate::ledger::wall_ms;
 
 use super::IN_TIME;
 use super::compare::HotAccount;
+use super::drain::NO_HURRY;
 use super::script::Scripts;
 use super::shared::{Shared, text, texts};
 
@@ -81,20 +83,21 @@ impl Shared {
                 }
             }
         }
-        self.bring_accounts(scripts, &accounts, &nonce).await
+        self.bring_accounts(scripts, &accounts, &nonce, IN_TIME).await
     }
 
     /// Brings accounts with their live holds. One that cannot be brought keeps no other from it: the error
-    /// of such a one is told in the end.
+    /// of such a one is told in the end. Postgres has `patience` to take what Redis decided before.
     pub async fn bring_accounts(
         &self,
         scripts: &Scripts,
         accounts: &[AccountId],
         nonce: &str,
+        patience: Duration,
     ) -> Result<(), LedgerError> {
         let (mut left, mut failed) = (vec![accounts], Ok(()));
         while let Some(some) = left.pop() {
-            match self.bring_together(scripts, some, nonce).await {
+            match self.bring_together(scripts, some, nonce, patience).await {
                 Ok(()) => {}
                 // What is away is away for all of them.
                 Err(error) if error.is_outage() => return Err(error),
@@ -117,6 +120,7 @@ impl Shared {
         scripts: &Scripts,
         accounts: &[AccountId],
         nonce: &str,
+        patience: Duration,
     ) -> Result<(), LedgerError> {
         if accounts.is_empty() {
             return Ok(());
@@ -124,7 +128,7 @@ impl Shared {
         let names = || accounts.iter().map(|id| format!("a:{id}"));
         if !self.doubt(scripts, nonce, names()).await? {
             // One was let go of before Postgres had all of it.
-            self.drain().await?;
+            self.drain_within(patience).await?;
             self.tell_durable(scripts).await?;
             self.doubt(scripts, nonce, names()).await?;
         }
@@ -182,7 +186,7 @@ impl Shared {
         let values = self.redis.values(keys.collect()).await?;
         let cold = held.iter().zip(values).filter(|(_, value)| value.is_none());
         let cold: Vec<_> = cold.map(|((account, _), _)| account.clone()).collect();
-        self.bring_accounts(scripts, &cold, nonce).await
+        self.bring_accounts(scripts, &cold, nonce, NO_HURRY).await
     }
 
     /// Which of them open an account that Redis has, as one that exists. None ceases to, so nothing that

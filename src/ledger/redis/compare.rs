@@ -17,6 +17,7 @@ use crate::ledger::record::{Batch, Decided};
 use crate::ledger::report::{Difference, RepairReport, in_credits};
 use crate::ledger::slice::fitting;
 
+use super::drain::NO_HURRY;
 use super::script::Scripts;
 use super::shared::{Shared, text, texts};
 
@@ -281,7 +282,7 @@ impl Shared {
         let ids: Vec<AccountId> = accounts.iter().filter_map(|id| id.parse().ok()).collect();
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         for some in ids.chunks(ACCOUNTS) {
-            self.bring_accounts(scripts, some, &nonce).await?;
+            self.bring_accounts(scripts, some, &nonce, NO_HURRY).await?;
         }
         Ok(())
     }

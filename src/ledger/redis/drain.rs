@@ -30,7 +30,7 @@ const DELIVERIES: i64 = 500;
 const SYNC_FOR: Duration = Duration::from_secs(1);
 
 /// For whom no call waits.
-const NO_HURRY: Duration = Duration::from_secs(60);
+pub(super) const NO_HURRY: Duration = Duration::from_secs(60);
 
 impl Shared {
     /// Makes durable everything that Redis has decided so far. Where that is much, it may take long.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::ledger::postgres::CallHold;
 use crate::ledger::{LedgerError, wall_ms};
 
 use super::script::tag;
@@ -77,9 +78,13 @@ impl Shared {
             if incarnation == self.incarnation || self.is_heard_of(incarnation).await? {
                 continue;
             }
-            if self.expire_calls_of(incarnation).await? == 0 {
+            self.drain().await?;
+            // It may have come back meanwhile.
+            let calls = self.store.calls_of_gone(incarnation).await?;
+            if calls.is_empty() {
                 self.store.forget_gone(incarnation).await?;
             }
+            self.expire_calls(incarnation, calls);
         }
         Ok(())
     }
@@ -93,16 +98,12 @@ impl Shared {
     }
 
     /// Has the holds of a gateway's calls expire with the next sweep, whatever their deadlines say. It may
-    /// be there all the same: what its calls capture counts, late. How many there are.
-    pub async fn expire_calls_of(&self, incarnation: i64) -> Result<usize, LedgerError> {
-        self.drain().await?;
-        let calls = self.store.calls_of(incarnation).await?;
+    /// be there all the same: what its calls capture counts, late.
+    pub fn expire_calls(&self, incarnation: i64, calls: Vec<CallHold>) {
         if !calls.is_empty() {
             tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
         }
-        let count = calls.len();
         self.lapsed().extend(calls.into_iter().map(|call| (call.id, call.route)));
-        Ok(count)
     }
 
     /// Lets accounts leave Redis that nothing has touched for `idle`; how many went.

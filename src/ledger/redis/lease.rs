@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, Origin};
-use crate::ledger::postgres::{Checkpoint, NumberedBatch, digest};
+use crate::ledger::postgres::{Checkpoint, NumberedBatch, Others, Recovery, digest};
 use crate::ledger::record::{Batch, Decided};
 
 use super::script::{Epoch, Scripts};
@@ -17,6 +17,13 @@ const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether a recovery can go on.
 const RECOVER_EVERY: Duration = Duration::from_millis(100);
+
+/// For how long no gateway of another layout may be heard of, while Postgres is there, before its epoch is
+/// given up: each that lives would have renewed its lease several times.
+const UNHEARD: Duration = Duration::from_secs(5);
+
+/// How often a recovery that asks Redis lets Postgres hear of it.
+const STAY_EVERY: Duration = Duration::from_secs(1);
 
 /// The one shard that there is.
 const SHARD: i32 = 0;
@@ -36,6 +43,8 @@ impl Shared {
             }
             if let Err(error) = self.look_up().await {
                 tracing::debug!(%error, "the ledger's state is not known");
+                // Who could not be heard of is not silent.
+                *self.unheard_since() = None;
             }
         }
     }
@@ -47,8 +56,10 @@ impl Shared {
             Some(checkpoint) => checkpoint,
             None => self.rejoin().await?,
         };
-        self.extend_lease(asked);
         if checkpoint.recovering {
+            // Before the lease: what ends is not answered under a new one.
+            self.close_epoch();
+            self.extend_lease(asked);
             return self.recover(checkpoint.epoch).await;
         }
         if checkpoint.layout != self.layout {
@@ -67,6 +78,7 @@ impl Shared {
         if served != Some(checkpoint.epoch) {
             self.follow(checkpoint);
         }
+        self.extend_lease(asked);
         Ok(())
     }
 
@@ -90,11 +102,14 @@ impl Shared {
 
     /// The open epoch is another version's of Farebox, whose scripts and data in Redis are others. While its
     /// gateways are there it stays theirs: they alone can settle the calls that they have begun. After that the
-    /// next epoch, by the ordinary recovery, is this one's.
+    /// next epoch, by the ordinary recovery, is this one's. Postgres may have been away from them as from
+    /// here: gateways that have not left get the time to be heard of again.
     async fn leave_to_others(&self, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
         self.close_epoch();
         let (epoch, theirs, ours) = (checkpoint.epoch, checkpoint.layout, self.layout);
-        if self.store.is_served_in(theirs).await? {
+        let others = self.store.gateways_of(theirs).await?;
+        if others == Others::Serve {
+            *self.unheard_since() = None;
             if !self.left_to_others.swap(true, Ordering::Relaxed) {
                 tracing::error!(
                     theirs,
@@ -106,7 +121,12 @@ impl Shared {
             }
             return Ok(());
         }
+        let since = *self.unheard_since().get_or_insert_with(Instant::now);
+        if others == Others::Unheard && since.elapsed() < UNHEARD {
+            return Ok(());
+        }
         tracing::warn!(epoch, theirs, ours, "the layout of Redis's data changes, by a recovery");
+        *self.unheard_since() = None;
         self.left_to_others.store(false, Ordering::Relaxed);
         self.store.give_up(epoch).await
     }
@@ -210,7 +230,7 @@ impl Shared {
             // It may have an answer of Redis in its hands; by then that is too old.
             tokio::time::sleep(RECOVERY_TAKES).await;
         }
-        let survived = self.surviving(&ending, &recovery.checkpoint).await?;
+        let survived = self.surviving(&ending, &mut recovery).await?;
         let (replayed, missing) = recovery.replay(survived).await?;
         if missing > 0 {
             tracing::error!(
@@ -236,11 +256,16 @@ impl Shared {
     async fn surviving(
         &self,
         scripts: &Scripts,
-        checkpoint: &Checkpoint,
+        recovery: &mut Recovery,
     ) -> Result<Vec<NumberedBatch>, LedgerError> {
         let mut survived: Vec<NumberedBatch> = Vec::new();
-        let mut from = checkpoint.seq;
+        let (mut from, mut heard) = (recovery.checkpoint.seq, Instant::now());
         loop {
+            if heard.elapsed() >= STAY_EVERY {
+                recovery.stay().await?;
+                heard = Instant::now();
+            }
+            let checkpoint = &recovery.checkpoint;
             let batches = self.redis.batches(scripts, from, BATCHES).await?;
             let Some(last) = batches.last() else { return Ok(survived) };
             from = last.seq + 1;

@@ -123,6 +123,13 @@ impl ClusterLedger {
             None => uuid::Uuid::new_v4().to_string(),
         };
         let joined = patiently(|| store.join(&name, config.layout)).await?;
+        if joined.still_serves {
+            tracing::warn!(
+                name,
+                "another gateway has had this `gateway_name` until just now. If it still runs, give each its \
+                 own: the start of one has the holds of the other's calls expire"
+            );
+        }
         let shared = Shared::new(store, redis, config, name, joined.incarnation, metrics);
         match shared.look_at_redis().await {
             Err(error @ LedgerError::Disagrees { .. }) => {
@@ -136,7 +143,7 @@ impl ClusterLedger {
         let mut ledger = Self { shared, lists, swept, tasks, closing: None, closed: false };
         ledger.wait_until_open().await;
         if let Some(earlier) = joined.replaced
-            && let Err(error) = ledger.expire_calls_of(earlier).await
+            && let Err(error) = ledger.expire_calls_of_replaced(earlier).await
         {
             tracing::error!(%error, "the holds of an earlier start expire later");
         }
@@ -146,8 +153,10 @@ impl ClusterLedger {
         Ok(ledger)
     }
 
-    async fn expire_calls_of(&mut self, earlier: i64) -> Result<(), LedgerError> {
-        self.shared.expire_calls_of(earlier).await?;
+    async fn expire_calls_of_replaced(&mut self, earlier: i64) -> Result<(), LedgerError> {
+        self.shared.drain().await?;
+        let calls = self.shared.store.calls_of(earlier).await?;
+        self.shared.expire_calls(earlier, calls);
         self.sweep(&|_| false).await.map(drop)
     }
 
@@ -314,9 +323,9 @@ impl ClusterLedger {
         known.into_iter().map(outcome).map(|outcome| outcome.unwrap_or(unknown.clone())).collect()
     }
 
-    /// Makes everything durable. The comparison with Postgres is the reader's: it may take long.
+    /// Makes durable what is left of it. The comparison with Postgres is the reader's: it may take long.
     async fn audit(&self) -> Outcome {
-        match self.shared.drain().await {
+        match self.shared.drain_within(SEALED_WITHIN).await {
             Ok(()) => Outcome::Audited(Vec::new()),
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet");
@@ -347,8 +356,17 @@ impl ClusterLedger {
         expiring.extend(lapsed.into_iter().map(|(id, route)| (id, route, true)));
         let mut asked: Vec<_> = renewed.iter().map(Asked::Operation).collect();
         asked.extend(expiring.iter().map(|(id, _, sure)| Asked::Expire(id, *sure)));
-        let answers = self.ask(&asked).await;
+        let mut answers = Vec::with_capacity(asked.len());
+        for some in asked.chunks(MAX_BATCH) {
+            answers.extend(self.ask(some).await);
+        }
         let expired = expiring.iter().zip(&answers[renewed.len()..]);
+        // Nobody else tells of these: they are asked for until they are answered.
+        let open = expired
+            .clone()
+            .filter(|((_, _, sure), answer)| *sure && answer.code == Code::Unavailable);
+        let open = open.map(|((hold, route, _), _)| (hold.clone(), route.clone()));
+        self.shared.lapsed().extend(open);
         Ok(expired
             .filter(|(_, answer)| answer.code == Code::Expired)
             .map(|((hold, route, _), _)| Expired { hold: hold.clone(), route: route.clone() })
@@ -392,7 +410,7 @@ impl Backend for ClusterLedger {
         }
         self.settle_owed().await;
         let written = match self.shared.drain_within(HAND_OVER_AFTER).await {
-            Ok(()) => self.shared.ring().is_empty(),
+            Ok(()) => self.shared.ring().is_empty() && !self.shared.owes_captures(),
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet");
                 let since = *self.closing.get_or_insert_with(Instant::now);
@@ -400,8 +418,10 @@ impl Backend for ClusterLedger {
             }
         };
         if written {
-            if let Err(error) = self.shared.bring_held().await {
-                tracing::warn!(%error, "not everything that is held is in Redis yet");
+            // The others bring what is left, when it is asked for.
+            let brought = tokio::time::timeout(SEALED_WITHIN, self.shared.bring_what_was_lost());
+            if !matches!(brought.await, Ok(Ok(()))) {
+                tracing::warn!("not everything that is held is in Redis yet");
             }
             self.tasks.shutdown().await;
             // A lease that is not given back runs out.

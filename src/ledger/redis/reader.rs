@@ -99,6 +99,10 @@ impl Reader for ClusterReader {
         self.shared.store.customer(account).await
     }
 
+    async fn catch_up(&self) -> Result<(), LedgerError> {
+        self.shared.drain().await
+    }
+
     async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
         self.shared.store.keys_since(since).await.map(Some)
     }

@@ -66,6 +66,8 @@ pub(super) struct Shared {
     pub layout: i32,
     /// The open epoch has another one, and gateways that serve it.
     pub left_to_others: AtomicBool,
+    /// Since when none of them has been heard of, though not all have left.
+    unheard_since: Mutex<Option<Instant>>,
     /// In micro-credits; 0 for none.
     pub cap: u64,
     /// How much is written into Postgres in one transaction, in bytes of the stream's text.
@@ -118,6 +120,7 @@ impl Shared {
             incarnation,
             layout: config.layout,
             left_to_others: AtomicBool::new(false),
+            unheard_since: Mutex::default(),
             cap: if durability == Durability::Relaxed { cap } else { 0 },
             writing: Slice::of(WRITTEN_AT_ONCE),
             handing: Slice::of(HANDED_AT_ONCE),
@@ -164,6 +167,10 @@ impl Shared {
         self.metrics.ledger_up.set(0);
     }
 
+    pub fn unheard_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unheard_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// True while gateways of another layout serve the ledger.
     pub fn is_left_to_others(&self) -> bool {
         self.left_to_others.load(Ordering::Relaxed)
@@ -194,6 +201,12 @@ impl Shared {
     /// These ends of holds have to be settled.
     pub fn owe(&self, operations: impl IntoIterator<Item = Operation>) {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner).extend(operations);
+    }
+
+    /// True where a charge is among them: it is nowhere else.
+    pub fn owes_captures(&self) -> bool {
+        let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        owed.iter().any(|operation| matches!(operation, Operation::Capture { .. }))
     }
 
     /// Holds that expire with the next sweep.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::ledger::backend::Backend as _;
 use crate::ledger::config::LedgerConfig;
-use crate::ledger::postgres::{NumberedBatch, Store, StoredAccount, Survey, digest};
+use crate::ledger::postgres::{NumberedBatch, Others, Store, StoredAccount, Survey, digest};
 use crate::ledger::record::Batch;
 use crate::ledger::report::in_credits;
 use crate::ledger::{Durability, LedgerError};
@@ -88,7 +88,7 @@ pub async fn recover_cluster(config: &LedgerConfig, metrics: Metrics) -> Result<
     let store =
         Store::new(needed(config.postgres_url.as_ref(), "postgres_url")?, &config.postgres_schema)?;
     let before = store.checkpoint().await?;
-    if before.layout != config.layout && store.is_served_in(before.layout).await? {
+    if before.layout != config.layout && store.gateways_of(before.layout).await? == Others::Serve {
         return Err(LedgerError::Disagrees {
             what: "gateways of a version with another layout of Redis's data serve it".to_owned(),
             hint: "run the command of their version, or stop them first",

@@ -163,9 +163,12 @@ impl Postgres {
     }
 
     fn try_start(&mut self) -> bool {
-        let mut command = as_server_user("postgres");
-        command.arg("-D").arg(self.folder.path().join("data"));
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        // Its variables are for it alone: what starts it runs as another user.
+        let mut command = as_user(Path::new("env"));
+        command.args(self.env.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(program("postgres")).arg("-D").arg(self.folder.path().join("data"));
+        // In its folder, which goes with it, and not in what the machine shares.
+        command.args(["-c", "dynamic_shared_memory_type=mmap"]);
         command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
         if self.disk == Disk::Relaxed {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);

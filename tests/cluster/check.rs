@@ -155,8 +155,10 @@ impl Cluster {
         let (excused, lost): (Vec<&Served>, Vec<_>) =
             missing.into_iter().partition(|request| self.was_in_flight_at_a_kill(request, served));
         if lost.len() > excuse.lost {
-            let some = &lost[..lost.len().min(3)];
-            return Err(format!("{} calls were served and never captured: {some:?}", lost.len()));
+            let some: Vec<_> =
+                lost.iter().take(3).map(|request| self.story_of(request, calls)).collect();
+            let some = some.join("\n");
+            return Err(format!("{} calls were served and never captured:\n{some}", lost.len()));
         }
         Ok(excused.len())
     }
@@ -172,6 +174,25 @@ impl Cluster {
             };
             request.at <= kill.to && !served.iter().any(its_next)
         })
+    }
+
+    /// All that is known of a call that was served.
+    fn story_of(&self, request: &Served, calls: &[Call]) -> String {
+        let ago = |then: Instant| format!("{:.3} s", (then - request.at).as_secs_f64());
+        let since = |then: Instant| then.checked_duration_since(request.at).map(|_| ago(then));
+        let its = calls.iter().find(|call| call.request_id == request.request_id);
+        let answered = its.map(|call| (&call.end, ago(call.ended)));
+        let later = calls.iter().filter(|call| call.client == request.client);
+        let later = later.filter(|call| call.began > request.at).take(2);
+        let later: Vec<_> =
+            later.map(|call| (&call.end, ago(call.began), ago(call.ended))).collect();
+        let kills = self.kills.iter().map(|gone| (gone.gateway, since(gone.from), since(gone.to)));
+        let kills: Vec<_> = kills.collect();
+        let sql = format!("SELECT * FROM farebox.holds WHERE id = '{}'", request.request_id);
+        let hold = self.postgres.try_sql(&self.database, &sql);
+        format!(
+            "{request:?}\n answered {answered:?}, then {later:?}\n kills {kills:?}\n hold {hold:?}"
+        )
     }
 
     /// Holds of calls that a killed gateway had live until they expire; nothing else is held.
@@ -274,7 +295,8 @@ fn lines_add_up(account: &str, lines: &[Value]) -> Result<i64, String> {
 
 /// A log's end, without the line of each paid call.
 fn tail(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.contains("farebox::usage"));
+    let is_noise = |line: &str| line.contains("farebox::usage") || line.contains("reusable stream");
+    let lines = text.lines().filter(|line| !is_noise(line));
     let lines: Vec<&str> = lines.collect();
-    lines[lines.len().saturating_sub(30)..].join("\n")
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }

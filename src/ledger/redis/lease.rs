@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::ledger::LedgerError;
-use crate::ledger::operation::{Operation, Origin};
+use crate::ledger::operation::{Ending, Operation, Origin};
 use crate::ledger::postgres::{Checkpoint, NumberedBatch, Others, Recovery, digest};
 use crate::ledger::record::{Batch, Decided};
 
@@ -292,10 +292,11 @@ fn again(batch: Batch) -> Vec<Operation> {
                 let account = (origin == Origin::Call).then_some(account);
                 operations.push(Operation::Capture { hold: id, account, amount, route, origin });
             }
-            Decided::Ended { id, account, origin, .. } => {
+            Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
                 operations.push(Operation::Release { hold: id, account: Some(account), origin });
             }
-            Decided::Held { .. } | Decided::Renewed { .. } => {}
+            // An expiry comes again by itself, if nothing is captured before.
+            Decided::Held { .. } | Decided::Renewed { .. } | Decided::Ended { .. } => {}
         }
     }
     operations

@@ -1,5 +1,7 @@
-//! What README.md, docs/ and gateway.toml say, against the command line and the config as they are.
+//! What README.md, docs/, gateway.toml and the Makefile say, against the command line, the config
+//! and the scripts as they are.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
@@ -165,4 +167,27 @@ fn the_shipped_config_shows_every_key_that_there_is() {
         }
     }
     assert!(missing.is_empty(), "gateway.toml does not show {}", missing.join(", "));
+}
+
+/// What scripts/setup.sh takes as its argument, besides nothing.
+fn arguments_of_setup() -> Vec<String> {
+    let script = read(&root().join("scripts/setup.sh"));
+    let (_, cases) = script.split_once("case $what in\n").unwrap();
+    let (cases, _) = cases.split_once("esac").unwrap();
+    let labels = cases.lines().filter_map(|line| line.split_once(')'));
+    labels.flat_map(|(label, _)| label.split('|')).map(|label| label.trim().to_owned()).collect()
+}
+
+#[test]
+fn every_setup_of_the_makefile_is_one_that_the_script_takes() {
+    let makefile = read(&root().join("Makefile"));
+    let words = makefile.split(|c: char| c.is_whitespace() || c == ':');
+    let wanted: BTreeSet<&str> = (words.filter_map(|word| word.strip_prefix("setup-")))
+        .filter(|argument| *argument != "%")
+        .collect();
+    assert!(wanted.len() > 3, "{wanted:?}");
+    let taken = arguments_of_setup();
+    let missing: Vec<&&str> =
+        wanted.iter().filter(|argument| !taken.contains(&(**argument).to_owned())).collect();
+    assert!(missing.is_empty(), "scripts/setup.sh takes {taken:?}, not {missing:?}");
 }

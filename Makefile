@@ -91,7 +91,7 @@ screenshots: setup-screenshots screens-node ## The README's pictures, made anew 
 
 .PHONY: test-web
 test-web: ## The widgets of web/: amounts, words, the store
-	node --test web/test/
+	node --test web/test/*.test.js
 
 # Each in a folder of its own, made anew when the pinned versions change.
 $(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt

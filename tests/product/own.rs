@@ -256,6 +256,11 @@ async fn odd_pages_are_refused_or_bounded() {
         let path = format!("/credits/transactions?{query}");
         get(&gateway, &path, &alice).await.expect(200);
     }
+    // What a form sends of a field that nobody filled in.
+    for query in ["cursor=", "limit=", "limit=&cursor=", "limit=50&cursor="] {
+        let path = format!("/credits/transactions?{query}");
+        assert_eq!(get(&gateway, &path, &alice).await.expect(200), exact, "{query}");
+    }
 }
 
 #[tokio::test]

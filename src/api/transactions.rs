@@ -23,6 +23,7 @@ const MAX_LIMIT: u32 = 200;
 
 /// Which page.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// How many lines, at most 200; 50 if absent or empty.
     #[serde(default, deserialize_with = "unless_empty")]

@@ -1,11 +1,11 @@
-//! What README.md, docs/, gateway.toml and the Makefile say, against the command line, the config
-//! and the scripts as they are.
+//! What README.md, docs/, gateway.toml, the Makefile and the tests' tables say, against the command
+//! line, the config, the scripts and the tests as they are.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 use farebox::api::ApiConfig;
 use farebox::cli::Cli;
 use farebox::identify::AuthConfig;
@@ -190,4 +190,51 @@ fn every_setup_of_the_makefile_is_one_that_the_script_takes() {
     let missing: Vec<&&str> =
         wanted.iter().filter(|argument| !taken.contains(&(**argument).to_owned())).collect();
     assert!(missing.is_empty(), "scripts/setup.sh takes {taken:?}, not {missing:?}");
+}
+
+/// The text of each Rust file below a folder, with its path.
+fn rust_below(folder: &Path) -> Vec<(PathBuf, String)> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = paths.flat_map(|path| match path.extension() {
+        _ if path.is_dir() => rust_below(&path),
+        Some(ext) if ext == "rs" => vec![(path.clone(), read(&path))],
+        _ => Vec::new(),
+    });
+    files.collect()
+}
+
+#[test]
+fn every_test_that_a_table_of_failures_names_is_there() {
+    let tests = rust_below(&root().join("tests"));
+    let is_there = |name: &str| {
+        let function = format!("fn {name}(");
+        tests.iter().any(|(path, text)| {
+            path.file_stem().is_some_and(|stem| stem == name) || text.contains(&function)
+        })
+    };
+    let (mut seen, mut missing) = (0, Vec::new());
+    for table in ["tests/product/main.rs", "tests/buying/main.rs"] {
+        let text = read(&root().join(table));
+        let rows = text.lines().filter(|line| line.starts_with("//! | "));
+        for named in rows.flat_map(|row| row.split('`').skip(1).step_by(2)) {
+            let Some(name) = named.split([' ', ':']).next_back() else { continue };
+            seen += 1;
+            if name.contains('_') && !is_there(name) {
+                missing.push(named.to_owned());
+            }
+        }
+    }
+    assert!(seen > 40, "{seen}");
+    assert!(missing.is_empty(), "no test is called {}", missing.join(", "));
+}
+
+#[test]
+fn the_changelog_lists_every_command() {
+    let text = read(&root().join("CHANGELOG.md"));
+    let (_, list) = text.split_once("\n- Commands: ").unwrap();
+    let listed: BTreeSet<&str> =
+        list.split_once('.').unwrap().0.split(',').map(str::trim).collect();
+    let commands = Cli::command();
+    let there: BTreeSet<&str> = commands.get_subcommands().map(|c| c.get_name()).collect();
+    assert_eq!(listed, there);
 }

@@ -18,10 +18,10 @@ SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: setup setup-run setup-test setup-cluster setup-bench
+.PHONY: setup setup-run setup-test setup-screenshots setup-cluster setup-bench
 setup: ## Install all that running, testing and benching need (through apt on Debian and Ubuntu)
 	@scripts/setup.sh
-setup-run setup-test setup-cluster setup-bench: setup-%:
+setup-run setup-test setup-screenshots setup-cluster setup-bench: setup-%:
 	@scripts/setup.sh $*
 
 .PHONY: run
@@ -82,7 +82,7 @@ stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events fo
 screens-node: $(SCREENS_NODE)/installed ## axe-core and both Reacts, for the browser tests
 
 .PHONY: screenshots
-screenshots: screens-node ## The README's pictures, made anew (with pngquant)
+screenshots: setup-screenshots screens-node ## The README's pictures, made anew (with pngquant)
 	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) FAREBOX_SCREENSHOTS=$(abspath $(TARGET_DIR)/pictures) \
 		cargo nextest run --locked --test screens -E 'test(pictures::)'
 	for name in account account-phone upsell admin; do \
@@ -91,7 +91,7 @@ screenshots: screens-node ## The README's pictures, made anew (with pngquant)
 
 .PHONY: test-web
 test-web: ## The widgets of web/: amounts, words, the store
-	node --test web/test/
+	node --test web/test/*.test.js
 
 # Each in a folder of its own, made anew when the pinned versions change.
 $(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt

@@ -181,6 +181,8 @@ fund() { # SYSTEM
 }
 
 start_peer() {
+    # Debian keeps it off the PATH of those who are not root.
+    local PATH=$PATH:/usr/sbin
     command -v nginx >/dev/null || die "nginx is missing; scripts/setup.sh bench installs it"
     start_redis_for peer
     free_port; ports[peer]=$port

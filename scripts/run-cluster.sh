@@ -22,6 +22,8 @@ finish() {
 trap finish EXIT
 trap 'exit 0' INT TERM
 
+command -v curl >/dev/null || die "curl is missing; scripts/setup.sh cluster installs it"
+
 farebox=${FAREBOX_BIN:-}
 if [[ ! $farebox ]]; then
     cargo build --release --locked --bin farebox
@@ -81,6 +83,17 @@ start_gateway() { # NAME PUBLIC ADMIN
     await_port "$1" "$3"
 }
 
+await_key() { # NAME PUBLIC
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        if curl -fsS -m 5 -o /dev/null "http://127.0.0.1:$2/credits/balance" \
+            -H "authorization: Bearer $key" 2>"$work/curl.log"; then return; fi
+        kill -0 "${pids[$1]}" 2>/dev/null || die "$1 ended: $(tail -n 5 "$work/$1.log")"
+        sleep 0.1
+    done
+    die "$1 does not know the new key: $(cat "$work/curl.log") $(tail -n 5 "$work/$1.log")"
+}
+
 start_cluster_redis() {
     start_redis redis "$redis_port"
     echo "${pids[redis]}" >"$work/redis.pid"
@@ -107,12 +120,8 @@ start_gateway gateway-b "$public_b" "$admin_b"
 "$farebox" grant demo 50 --id demo --config "$work/gateway-a.toml" >/dev/null
 key=$("$farebox" key create demo --name demo --config "$work/gateway-a.toml" 2>"$work/key.log" | grep -o 'fb_[A-Za-z0-9_-]*')
 # The command made it as a gateway of its own; the two hear of it within two seconds.
-for port in "$public_a" "$public_b"; do
-    until curl -fsS -o /dev/null "http://127.0.0.1:$port/credits/balance" -H "authorization: Bearer $key" 2>/dev/null; do
-        kill -0 "${pids[gateway-b]}" || die "gateway b ended: $(tail -n 5 "$work/gateway-b.log")"
-        sleep 0.1
-    done
-done
+await_key gateway-a "$public_a"
+await_key gateway-b "$public_b"
 
 cat <<TEXT
 Farebox: two gateways on one ledger, gone when this stops (Ctrl-C).

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks to run, test or bench Farebox, and says what it does.
 #
-#   scripts/setup.sh run      what `make run` needs: a C compiler and cmake
-#   scripts/setup.sh test     that, and what `make test` needs
-#   scripts/setup.sh bench    what running needs, and the load generator
-#   scripts/setup.sh          all of it
+#   scripts/setup.sh run          what `make run` needs: a C compiler and cmake
+#   scripts/setup.sh test         that, and what `make test` needs
+#   scripts/setup.sh screenshots  that, and what makes the README's pictures small
+#   scripts/setup.sh cluster      what running needs, a Redis and a Postgres
+#   scripts/setup.sh bench        that, the load generator, and nginx with Lua, which is compared
+#   scripts/setup.sh              all of it
 #
 # On Debian and Ubuntu it installs with apt, through sudo unless you are root; elsewhere it lists
 # what to install and exits 1. It touches nothing that is there already. Rust itself is yours to
@@ -23,16 +25,17 @@ reasons=()
 
 have() { command -v "$1" >/dev/null 2>&1; }
 have_any() { have "$1" || have "$2"; }
-# Debian keeps it off the PATH of those who are not root.
+# Debian keeps these two off the PATH of those who are not root.
 have_pgbouncer() { have pgbouncer || [[ -x /usr/sbin/pgbouncer ]]; }
+have_nginx() { have nginx || [[ -x /usr/sbin/nginx ]]; }
 # Debian keeps the server's programs off the PATH, in a folder of each version.
 have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 
-# need PACKAGE WHY CHECK…: the package is missing if the check fails.
+# need PACKAGE WHY CHECK…: the package is missing if the check fails; named by two, it is listed once.
 need() {
     local package=$1 why=$2
     shift 2
-    if "$@" >/dev/null 2>&1; then return; fi
+    if "$@" >/dev/null 2>&1 || [[ " ${packages[*]} " == *" $package "* ]]; then return; fi
     packages+=("$package")
     reasons+=("$package: $why")
 }
@@ -57,16 +60,26 @@ need_for_test() {
     need_for_cluster
 }
 
+need_for_screenshots() {
+    need pngquant "makes the README's pictures small" have pngquant
+}
+
+# The servers are private ones: on free ports, in temporary folders.
 need_for_cluster() {
-    need redis-server "a private one decides over each test's holds" have_any redis-server valkey-server
-    need postgresql "a private one remembers each test's ledger" have_postgres
+    need redis-server "a private one decides over the holds of a shared ledger" have_any redis-server valkey-server
+    need postgresql "a private one remembers a shared ledger" have_postgres
+    need curl "asks the gateways, as the lines that they print do" have curl
 }
 
 need_for_bench() {
     need wrk "the load generator" have wrk
-    need curl "funds the benched account" have curl
     need openssl "signs the benched token" have openssl
     need util-linux "pins each process to its core" have taskset
+    need_for_cluster
+    # What Farebox on Redis is compared with.
+    need nginx "the peer: a proxy" have_nginx
+    need libnginx-mod-http-lua "the peer's Lua" dpkg -s libnginx-mod-http-lua
+    need lua-nginx-redis "the peer's Redis client" dpkg -s lua-nginx-redis
 }
 
 check_rust() {
@@ -141,14 +154,16 @@ what=${1:-all}
 case $what in
     run) need_for_run ;;
     test) need_for_run; need_for_test ;;
+    screenshots) need_for_run; need_for_test; need_for_screenshots ;;
+    cluster) need_for_run; need_for_cluster ;;
     bench) need_for_run; need_for_bench ;;
-    all) need_for_run; need_for_test; need_for_bench ;;
-    *) die "unknown argument $what: run, test, bench or nothing" ;;
+    all) need_for_run; need_for_test; need_for_screenshots; need_for_bench ;;
+    *) die "unknown argument $what: run, test, screenshots, cluster, bench or nothing" ;;
 esac
 
 install_packages
 case $what in
-    test | all)
+    test | screenshots | all)
         check_rust test
         unpack_promtool
         install_cargo_tool cargo-nextest "$nextest_version" "runs the tests, each in a process of its own"

@@ -109,6 +109,16 @@ pub fn parse(
     }
 }
 
+/// The text at `key` in the section `[section]` of the file at `path`, for who does not read the
+/// section: no mistake is reported. `None` where the file has no such text; a variable that is not
+/// set leaves nothing of itself.
+pub fn peek(path: &Path, section: &str, key: &str, env: Env<'_>) -> Option<Secret> {
+    let text = read_text(path).ok()?;
+    let document = Document::parse(&text).ok()?;
+    let value = document.table().get(section)?.get_ref().get(key)?;
+    Some(Secret::new(variables::expand(value.get_ref().as_str()?, env).text))
+}
+
 /// What could be read; a section is missing where its mistakes could not be worked around.
 struct Draft {
     server: Option<ServerConfig>,

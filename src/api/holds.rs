@@ -145,7 +145,8 @@ pub(super) struct CaptureRequest {
 }
 
 /// Charges a hold, in part or whole, and gives the rest back.
-#[utoipa::path(post, path = "/holds/{id}/capture", request_body = CaptureRequest, responses(
+#[utoipa::path(post, path = "/holds/{id}/capture", params(("id" = String, Path)),
+    request_body = CaptureRequest, responses(
     (status = 200, body = EndBody), (status = 400), (status = 401), (status = 403),
     (status = 404), (status = 409), (status = 422), (status = 503)))]
 pub(super) async fn capture(
@@ -167,7 +168,7 @@ pub(super) async fn capture(
 }
 
 /// Gives a hold back.
-#[utoipa::path(post, path = "/holds/{id}/release", responses(
+#[utoipa::path(post, path = "/holds/{id}/release", params(("id" = String, Path)), responses(
     (status = 200, body = EndBody), (status = 401), (status = 403), (status = 404),
     (status = 409), (status = 503)))]
 pub(super) async fn release(

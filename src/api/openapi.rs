@@ -9,7 +9,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi as _};
 
 use super::config::STRIPE_WEBHOOK_PATH;
-use super::{balance, buy, events, holds, keys, listings, session, transactions, usage, webhook};
+use super::{
+    balance, buy, events, holds, keys, listings, session, transactions, ui, usage, webhook,
+};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -18,7 +20,7 @@ use super::{balance, buy, events, holds, keys, listings, session, transactions, 
         balance::balance, balance::check, listings::prices, listings::packs, buy::buy,
         transactions::transactions, usage::usage, events::events, session::begin, session::show,
         session::end, keys::list, keys::create, keys::remove, holds::hold, holds::capture, holds::release,
-        webhook::stripe
+        webhook::stripe, ui::serve::account_page, ui::serve::shared_file, openapi
     ),
     modifiers(&Credentials),
     security(("bearer" = []), ("api_key" = []))
@@ -50,6 +52,9 @@ pub(super) fn describe(prefix: &str) -> OpenApi {
     description
 }
 
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "openapi", responses(
+    (status = 200, content_type = "application/json", description = "OpenAPI 3.1")), security(()))]
 pub(super) async fn openapi(State(description): State<Arc<OpenApi>>) -> Json<OpenApi> {
     Json(OpenApi::clone(&description))
 }

@@ -11,6 +11,7 @@ use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimeP
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Caller;
+use super::query::unless_empty;
 use crate::account::AccountId;
 use crate::credits::SignedCredits;
 use crate::ledger::{Entry, EntryKind, Ledger};
@@ -22,10 +23,13 @@ const MAX_LIMIT: u32 = 200;
 
 /// Which page.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
-    /// How many lines, at most 200; 50 if absent.
+    /// How many lines, at most 200; 50 if absent or empty.
+    #[serde(default, deserialize_with = "unless_empty")]
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before; absent for the first.
+    /// `next_cursor` of the page before; absent or empty for the first.
+    #[serde(default, deserialize_with = "unless_empty")]
     pub cursor: Option<String>,
 }
 

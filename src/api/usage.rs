@@ -20,6 +20,7 @@ const DAY_SECS: i64 = 24 * 3600;
 
 /// How far back.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
     /// How many days, today included: 1 to 92; 30 if absent.
     days: Option<i64>,

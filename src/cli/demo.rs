@@ -8,11 +8,12 @@ use tokio::net::TcpListener;
 
 use super::run::{Asked, Signals, runtime};
 use super::{CliError, ConfigFile};
-use crate::config::{Config, Secret, Sections, process_env};
+use crate::config::{self, Config, Secret, Sections, process_env};
 use crate::credits::Credits;
 use crate::demo::{self, DemoAccount};
 use crate::gateway::{Addresses, Gateway};
 use crate::price::{PackConfig, RouteConfig};
+use crate::stripe::is_live;
 
 /// Runs a ledger, an OpenAI-compatible upstream and a funded account; prints a key and lines to
 /// paste. All of it is gone when it stops. With --config, the prices and packs are those of that
@@ -43,12 +44,17 @@ impl Demo {
         let folder = std::env::temp_dir().join(format!("farebox-demo-{}", uuid::Uuid::now_v7()));
         let in_folder = |error| CliError::File { path: folder.clone(), error };
         std::fs::create_dir(&folder).map_err(in_folder)?;
-        let done = runtime(0)?.block_on(self.serve(&folder, prices));
+        let done = runtime(0)?.block_on(self.serve(&folder, prices, stripe_key(file)));
         std::fs::remove_dir_all(&folder).map_err(in_folder)?;
         done
     }
 
-    async fn serve(self, folder: &std::path::Path, prices: Option<Config>) -> Result<(), CliError> {
+    async fn serve(
+        self,
+        folder: &std::path::Path,
+        prices: Option<Config>,
+        stripe_key: Option<Secret>,
+    ) -> Result<(), CliError> {
         let mut signals = Signals::listen()?;
         let socket = TcpListener::bind("127.0.0.1:0").await.map_err(no_upstream)?;
         let upstream = socket.local_addr().map_err(no_upstream)?;
@@ -62,7 +68,7 @@ impl Demo {
             folder,
             &token,
             &jwt_secret,
-            stripe_key(),
+            stripe_key,
         )?;
         let config = match prices {
             Some(file) => demo::with_prices_of(config, file),
@@ -107,9 +113,15 @@ fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Only looked at: the demo never speaks to Stripe.
-fn stripe_key() -> Option<Secret> {
-    process_env("STRIPE_SECRET_KEY").filter(|key| !key.is_empty()).map(Secret::new)
+/// A key of the environment's or of the file, a live one if there is one. Only looked at: the demo
+/// never speaks to Stripe.
+fn stripe_key(file: &ConfigFile) -> Option<Secret> {
+    let of_file = || config::peek(file.path(), "stripe", "secret_key", &process_env);
+    let of_file = if file.is_given() { of_file() } else { None };
+    let found = process_env("STRIPE_SECRET_KEY").map(Secret::new).into_iter().chain(of_file);
+    let mut found: Vec<Secret> = found.filter(|key| !key.is_empty()).collect();
+    found.sort_by_key(|key| !is_live(key));
+    found.into_iter().next()
 }
 
 /// A route that a line can call as it stands: with a price, and without `{…}` in its path.

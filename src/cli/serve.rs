@@ -35,10 +35,11 @@ impl Serve {
     }
 }
 
-/// A file with a mistake changes nothing and says so.
+/// A file with a mistake changes nothing and says so, also where the mistake is in a section that
+/// only a start takes up: the next start would fail on it. The checks read the file, the
+/// environment and the files of issuers' keys; no lock, no socket and no server.
 async fn reload(file: &ConfigFile, gateway: &Gateway) {
-    let sections = Sections::ROUTES | Sections::PACKS | Sections::UPSTREAMS | Sections::API;
-    match file.load(sections) {
+    match file.load(Sections::ALL) {
         Ok(config) => match gateway.reload(&config).await {
             Ok(()) => tracing::info!("took up the new prices, packs and upstreams"),
             Err(error) => {

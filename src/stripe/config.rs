@@ -64,8 +64,14 @@ fn api_base() -> String {
     "https://api.stripe.com".to_owned()
 }
 
+/// True for a key of Stripe's with which real money would move.
+pub fn is_live(secret_key: &Secret) -> bool {
+    let key = secret_key.expose();
+    key.starts_with("sk_live_") || key.starts_with("rk_live_")
+}
+
 impl StripeConfig {
-    /// The demo's: no Stripe behind it. `secret_key` is the one in the environment, if any: beside
+    /// The demo's: no Stripe behind it. `secret_key` is one that somebody has here, if any: beside
     /// a live one the sandbox refuses to start.
     pub fn sandbox(secret_key: Option<Secret>) -> Self {
         Self {
@@ -82,8 +88,7 @@ impl StripeConfig {
 
     /// True where real money would move.
     pub fn is_live(&self) -> bool {
-        let key = self.secret_key.expose();
-        key.starts_with("sk_live_") || key.starts_with("rk_live_")
+        is_live(&self.secret_key)
     }
 
     /// What is wrong with it, without asking Stripe.

@@ -21,7 +21,7 @@ pub enum SalesError {
     /// A page that takes no money, where money is taken.
     #[error(
         "the sandbox gives credits away, and a live key of Stripe's (sk_live_…) is set: unset \
-         STRIPE_SECRET_KEY to try the demo, or sell with `farebox serve` and [stripe]"
+         STRIPE_SECRET_KEY, or take it out of [stripe], to try the demo, or sell with `farebox serve` and [stripe]"
     )]
     SandboxBesideLiveKey,
     /// The key or the address of `[stripe]` cannot be used.

@@ -9,12 +9,13 @@ use crate::shop::ends;
 use crate::support::eventually;
 
 /// A demo of its own, and the key that it prints.
-fn demo(folder: &std::path::Path, env: &[(&str, &str)]) -> (Process, String) {
+fn demo(folder: &std::path::Path, more: &[&str], env: &[(&str, &str)]) -> (Process, String) {
     let listen = format!("127.0.0.1:{}", free_port());
     let admin = format!("127.0.0.1:{}", free_port());
     let mut env = env.to_vec();
     env.push(("TMPDIR", folder.to_str().unwrap()));
-    let command = command(folder, &["demo", "--listen", &listen, "--admin", &admin], &env);
+    let arguments = [&["demo", "--listen", &listen, "--admin", &admin], more].concat();
+    let command = command(folder, &arguments, &env);
     let mut demo = Process::start(command, listen.parse().unwrap(), admin.parse().unwrap());
     demo.wait_until(|demo| demo.stdout().contains("gift-1"));
     let said = demo.stdout();
@@ -68,7 +69,7 @@ fn attribute(tag: &str, name: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newcomer_buys_a_pack_in_the_demo_s_own_checkout() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut demo, key) = demo(folder.path(), &[]);
+    let (mut demo, key) = demo(folder.path(), &[], &[]);
     let before = balance(&demo, &key).await;
     let request = demo.client.post(demo.url("/credits/buy")).bearer_auth(&key);
     let bought = Answer::of(request.body(r#"{"pack":"pack-500"}"#)).await.expect(200);
@@ -115,7 +116,7 @@ async fn a_newcomer_buys_a_pack_in_the_demo_s_own_checkout() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_s_checkout_knows_an_idempotency_key_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut demo, key) = demo(folder.path(), &[]);
+    let (mut demo, key) = demo(folder.path(), &[], &[]);
     let buy = async |pack: &str| {
         let request = demo.client.post(demo.url("/credits/buy")).bearer_auth(&key);
         let request = request.header("idempotency-key", "basket-7");
@@ -131,7 +132,7 @@ async fn the_demo_s_checkout_knows_an_idempotency_key_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_s_webhook_believes_nobody_either() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut demo, _) = demo(folder.path(), &[]);
+    let (mut demo, _) = demo(folder.path(), &[], &[]);
     for secret in ["", "whsec_test", "whsec_demo", "demo"] {
         let body = r#"{"id":"evt_1","object":"event","type":"checkout.session.completed","data":{"object":{}}}"#;
         let now = crate::support::stripe::books::now();
@@ -153,5 +154,42 @@ fn beside_a_live_key_the_demo_refuses_to_start() {
         let (code, said) = ends(command(folder.path(), &arguments, &env));
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains("live") && !said.contains(key), "{said}");
+    }
+}
+
+/// The file of a gateway that sells, which somebody tries the demo with.
+#[test]
+fn with_a_file_that_names_a_live_key_the_demo_refuses_to_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = "sk_live_theRealOne";
+    let temporary = ("TMPDIR", folder.path().to_str().unwrap());
+    for (written, env) in [
+        (live, None),
+        ("${STRIPE_KEY}", Some(("STRIPE_KEY", live))),
+        ("${STRIPE_KEY:-sk_live_theRealOne}", None),
+        // The variable that is looked at without a file holds a test's.
+        (live, Some(("STRIPE_SECRET_KEY", "sk_test_another"))),
+    ] {
+        let file = folder.path().join("own.toml");
+        std::fs::write(&file, format!("[stripe]\nsecret_key = \"{written}\"\n")).unwrap();
+        let file = file.to_str().unwrap();
+        let listeners = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let arguments = [&["demo", "--config", file], &listeners[..]].concat();
+        let env: Vec<(&str, &str)> = [temporary].into_iter().chain(env).collect();
+        let (code, said) = ends(command(folder.path(), &arguments, &env));
+        assert_eq!(code, Some(2), "{written}: {said}");
+        assert!(said.contains("live") && !said.contains(live), "{said}");
+    }
+}
+
+/// A key for tests, one whose variable is not set, and one that is no text stop nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_file_that_names_no_live_key_the_demo_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    for key in ["\"sk_test_1\"", "\"${STRIPE_SECRET_KEY}\"", "\"${\"", "7"] {
+        let file = folder.path().join("own.toml");
+        std::fs::write(&file, format!("[stripe]\nsecret_key = {key}\n")).unwrap();
+        let (mut demo, _) = demo(folder.path(), &["--config", file.to_str().unwrap()], &[]);
+        assert_eq!(demo.terminate().code(), Some(0), "{key}");
     }
 }

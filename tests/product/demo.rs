@@ -6,6 +6,8 @@ use crate::process::{Process, command, free_port};
 
 /// Runs a line as a shell would.
 fn paste(line: &str) -> String {
+    let curl = Command::new("curl").arg("--version").output();
+    assert!(curl.is_ok(), "curl is missing: scripts/setup.sh test installs it");
     let output = Command::new("sh").args(["-c", line]).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -38,10 +40,6 @@ fn the_demo_s_lines_work_when_pasted() {
     demo.wait_until(|demo| demo.stdout().contains("gift-1"));
     let said = demo.stdout();
     assert!(said.contains("fb_"), "{said}");
-    if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("no curl here: nothing is pasted");
-        return;
-    }
     let lines: Vec<&str> = (said.lines().map(str::trim))
         .filter(|line| line.starts_with("curl ") || line.starts_with("for "))
         .collect();
@@ -87,10 +85,6 @@ fn a_demo_with_a_config_shows_that_file_s_prices_and_packs() {
     let mut demo = Process::start(start, listen.parse().unwrap(), admin.parse().unwrap());
     demo.wait_until(|demo| demo.stdout().contains("gift-1"));
     let said = demo.stdout();
-    if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("no curl here: nothing is pasted");
-        return;
-    }
     let prices = paste(&format!("curl -sf http://{listen}/credits/prices"));
     assert!(prices.contains("/api/ar/convert-2d-to-3d"), "{prices}");
     assert!(!prices.contains("/v1/chat/completions"), "{prices}");

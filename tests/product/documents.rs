@@ -1,9 +1,11 @@
-//! What README.md, docs/ and gateway.toml say, against the command line and the config as they are.
+//! What README.md, docs/, gateway.toml, the Makefile and the tests' tables say, against the command
+//! line, the config, the scripts and the tests as they are.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 use farebox::api::ApiConfig;
 use farebox::cli::Cli;
 use farebox::identify::AuthConfig;
@@ -165,4 +167,74 @@ fn the_shipped_config_shows_every_key_that_there_is() {
         }
     }
     assert!(missing.is_empty(), "gateway.toml does not show {}", missing.join(", "));
+}
+
+/// What scripts/setup.sh takes as its argument, besides nothing.
+fn arguments_of_setup() -> Vec<String> {
+    let script = read(&root().join("scripts/setup.sh"));
+    let (_, cases) = script.split_once("case $what in\n").unwrap();
+    let (cases, _) = cases.split_once("esac").unwrap();
+    let labels = cases.lines().filter_map(|line| line.split_once(')'));
+    labels.flat_map(|(label, _)| label.split('|')).map(|label| label.trim().to_owned()).collect()
+}
+
+#[test]
+fn every_setup_of_the_makefile_is_one_that_the_script_takes() {
+    let makefile = read(&root().join("Makefile"));
+    let words = makefile.split(|c: char| c.is_whitespace() || c == ':');
+    let wanted: BTreeSet<&str> = (words.filter_map(|word| word.strip_prefix("setup-")))
+        .filter(|argument| *argument != "%")
+        .collect();
+    assert!(wanted.len() > 3, "{wanted:?}");
+    let taken = arguments_of_setup();
+    let missing: Vec<&&str> =
+        wanted.iter().filter(|argument| !taken.contains(&(**argument).to_owned())).collect();
+    assert!(missing.is_empty(), "scripts/setup.sh takes {taken:?}, not {missing:?}");
+}
+
+/// The text of each Rust file below a folder, with its path.
+fn rust_below(folder: &Path) -> Vec<(PathBuf, String)> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = paths.flat_map(|path| match path.extension() {
+        _ if path.is_dir() => rust_below(&path),
+        Some(ext) if ext == "rs" => vec![(path.clone(), read(&path))],
+        _ => Vec::new(),
+    });
+    files.collect()
+}
+
+#[test]
+fn every_test_that_a_table_of_failures_names_is_there() {
+    let tests = rust_below(&root().join("tests"));
+    let is_there = |name: &str| {
+        let function = format!("fn {name}(");
+        tests.iter().any(|(path, text)| {
+            path.file_stem().is_some_and(|stem| stem == name) || text.contains(&function)
+        })
+    };
+    let (mut seen, mut missing) = (0, Vec::new());
+    for table in ["tests/product/main.rs", "tests/buying/main.rs"] {
+        let text = read(&root().join(table));
+        let rows = text.lines().filter(|line| line.starts_with("//! | "));
+        for named in rows.flat_map(|row| row.split('`').skip(1).step_by(2)) {
+            let Some(name) = named.split([' ', ':']).next_back() else { continue };
+            seen += 1;
+            if name.contains('_') && !is_there(name) {
+                missing.push(named.to_owned());
+            }
+        }
+    }
+    assert!(seen > 40, "{seen}");
+    assert!(missing.is_empty(), "no test is called {}", missing.join(", "));
+}
+
+#[test]
+fn the_changelog_lists_every_command() {
+    let text = read(&root().join("CHANGELOG.md"));
+    let (_, list) = text.split_once("\n- Commands: ").unwrap();
+    let listed: BTreeSet<&str> =
+        list.split_once('.').unwrap().0.split(',').map(str::trim).collect();
+    let commands = Cli::command();
+    let there: BTreeSet<&str> = commands.get_subcommands().map(|c| c.get_name()).collect();
+    assert_eq!(listed, there);
 }

@@ -229,6 +229,46 @@ async fn a_good_file_is_taken_up_and_a_bad_one_changes_nothing() {
     assert_eq!(gateway.terminate().code(), Some(0));
 }
 
+/// With such a file the next start would exit 2: nobody may be told that it was taken up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mistake_in_a_section_that_only_a_start_takes_up_changes_nothing_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::canned().await;
+    let text = config_on_ports(upstream.address, "");
+    let mut gateway = Process::serve(folder.path(), &text);
+    gateway.grant("alice", 100, "gift").await;
+    let file = folder.path().join("gateway.toml");
+    let cheaper = text.replace("credits = 5", "credits = 1");
+    let under = |header: &str, line: &str| cheaper.replace(header, &format!("{header}\n{line}"));
+    let mistaken = [
+        ("threads", under("[server]", "threads = \"many\"")),
+        ("hold_tll", under("[ledger]", "hold_tll = \"2s\"")),
+        ("is missing or empty", cheaper.replace("algorithms = [\"HS256\"]", "algorithms = []")),
+        ("low_balance", format!("{cheaper}\n[credits]\nlow_balance = -1\n")),
+        ("success_url", format!("{cheaper}\n[stripe]\nsecret_key = \"sk_test_1\"\n")),
+    ];
+    for (n, (said, text)) in mistaken.iter().enumerate() {
+        assert_ne!(*text, cheaper, "{said}");
+        std::fs::write(&file, text).unwrap();
+        let errors = fails(folder.path(), &["check"], 2);
+        assert!(errors.contains(said), "{errors}");
+        gateway.signal("HUP");
+        gateway.wait_until(|gateway| {
+            assert!(!gateway.stderr().contains("took up"), "{said}: {}", gateway.stderr());
+            gateway.stderr().matches("was not taken up").count() == n + 1
+        });
+        assert!(gateway.stderr().contains(said), "{said}: {}", gateway.stderr());
+        let call = gateway.post("alice", "/api/ai/generate").await;
+        assert_eq!(call.header("x-credits-cost"), "5", "{said}");
+    }
+    std::fs::write(&file, &cheaper).unwrap();
+    gateway.signal("HUP");
+    gateway.wait_until(|gateway| gateway.stderr().contains("took up"));
+    let call = gateway.post("alice", "/api/ai/generate").await;
+    assert_eq!(call.header("x-credits-cost"), "1");
+    assert_eq!(gateway.terminate().code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn healthcheck_asks_the_health_listener() {
     let folder = tempfile::tempdir().unwrap();

@@ -236,3 +236,20 @@ async fn accounts_are_found_by_how_their_ids_begin() {
     assert_eq!(found("search=").await.len(), 8);
     assert_eq!(found("search=%C3%A9").await, [] as [String; 0], "no account is called é");
 }
+
+#[tokio::test]
+async fn an_empty_cursor_or_limit_is_none() {
+    let (_upstream, gateway) = shop().await;
+    for (path, queries) in [
+        ("/admin/accounts", &["cursor=", "limit=", "search=&limit=&cursor="][..]),
+        ("/admin/accounts/alice/transactions", &["cursor=", "limit=", "limit=&cursor="]),
+        ("/admin/entries", &["limit="]),
+        ("/admin/holds", &["limit=", "older_than=&limit="]),
+        ("/admin/stripe/events", &["cursor=", "limit=", "limit=&cursor="]),
+    ] {
+        let all = of_admin(&gateway, path).await;
+        for query in queries {
+            assert_eq!(of_admin(&gateway, &format!("{path}?{query}")).await, all, "{path} {query}");
+        }
+    }
+}

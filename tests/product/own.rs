@@ -256,6 +256,11 @@ async fn odd_pages_are_refused_or_bounded() {
         let path = format!("/credits/transactions?{query}");
         get(&gateway, &path, &alice).await.expect(200);
     }
+    // What a form sends of a field that nobody filled in.
+    for query in ["cursor=", "limit=", "limit=&cursor=", "limit=50&cursor="] {
+        let path = format!("/credits/transactions?{query}");
+        assert_eq!(get(&gateway, &path, &alice).await.expect(200), exact, "{query}");
+    }
 }
 
 #[tokio::test]
@@ -299,14 +304,37 @@ async fn the_description_lists_these_routes() {
         ("post", "/credits/check"),
         ("get", "/credits/prices"),
         ("get", "/credits/packs"),
+        ("post", "/credits/buy"),
         ("get", "/credits/transactions"),
+        ("get", "/credits/usage"),
         ("post", "/credits/holds"),
         ("post", "/credits/holds/{id}/capture"),
         ("post", "/credits/holds/{id}/release"),
+        ("get", "/credits/keys"),
+        ("post", "/credits/keys"),
+        ("delete", "/credits/keys/{id}"),
+        ("get", "/credits/session"),
+        ("post", "/credits/session"),
+        ("delete", "/credits/session"),
+        ("post", "/webhooks/stripe"),
+        ("get", "/credits/account"),
+        ("get", "/credits/ui/{file}"),
+        ("get", "/credits/events"),
+        ("get", "/credits/openapi.json"),
     ] {
         let found = paths.iter().find(|(key, _)| format!("{base}{key}") == path);
         let (_, found) = found.unwrap_or_else(|| panic!("{path} is not described"));
         assert!(found[method]["responses"].is_object(), "{method} {path}: {found}");
+    }
+    // What stands in a path is named there, and nothing else is said to.
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().unwrap() {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let of_path = parameters.filter(|parameter| parameter["in"] == "path");
+            let named: Vec<&str> = of_path.map(|p| p["name"].as_str().unwrap()).collect();
+            let in_braces = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+            assert_eq!(named, in_braces.collect::<Vec<_>>(), "{method} {path}");
+        }
     }
     // Every reference leads somewhere.
     let text = description.to_string();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use crate::account::AccountId;
+use crate::api::query::unless_empty;
 use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{HoldView, Origin, wall_ms};
@@ -20,7 +21,9 @@ const MAX_LIMIT: u32 = 1000;
 #[derive(Deserialize)]
 pub(crate) struct HoldsQuery {
     /// In seconds.
+    #[serde(default, deserialize_with = "unless_empty")]
     older_than: Option<u32>,
+    #[serde(default, deserialize_with = "unless_empty")]
     limit: Option<u32>,
 }
 

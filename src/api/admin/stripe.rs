@@ -10,6 +10,7 @@ use super::accounts::parse_account;
 use crate::account::AccountId;
 use crate::api::body::Json;
 use crate::api::buy::refuse_api;
+use crate::api::query::unless_empty;
 use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{EventState, LedgerError, Operation, Outcome, StripeEvent};
@@ -23,7 +24,9 @@ const MAX_LIMIT: u32 = 200;
 #[derive(Deserialize)]
 pub(crate) struct EventsQuery {
     state: Option<EventState>,
+    #[serde(default, deserialize_with = "unless_empty")]
     limit: Option<u32>,
+    #[serde(default, deserialize_with = "unless_empty")]
     cursor: Option<String>,
 }
 

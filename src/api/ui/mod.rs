@@ -1,6 +1,6 @@
 //! The screens: the account page, the operator's page, and the modules that both are made of.
 
 mod files;
-mod serve;
+pub(super) mod serve;
 
 pub(super) use serve::{account_page, admin_page, file, shared_file};

@@ -19,7 +19,9 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// The account page.
+/// The account page: balance, packs, usage and keys.
+#[utoipa::path(get, path = "/account", tag = "ui", responses(
+    (status = 200, content_type = "text/html", body = String), (status = 304)), security(()))]
 pub(crate) async fn account_page(headers: HeaderMap) -> Result<Response, Problem> {
     page("account.html", &headers)
 }
@@ -40,6 +42,10 @@ pub(crate) async fn file(
 
 /// A module for pages of any origin: apps load the widgets from here. It is the same for
 /// everybody, so a page that reads it learns nothing.
+#[utoipa::path(get, path = "/ui/{file}", tag = "ui",
+    params(("file" = String, Path, description = "Its name, such as farebox.js")),
+    responses((status = 200, content_type = "text/javascript", body = String), (status = 304),
+        (status = 404)), security(()))]
 pub(crate) async fn shared_file(
     path: Path<String>,
     headers: HeaderMap,

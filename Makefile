@@ -79,7 +79,7 @@ test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against th
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
 
 stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests
-screens-node: $(SCREENS_NODE)/installed ## axe-core and both Reacts, for the browser tests
+screens-node: $(SCREENS_NODE)/installed ## axe-core, both Reacts and TypeScript, for the tests of the screens
 
 .PHONY: screenshots
 screenshots: setup-screenshots screens-node ## The README's pictures, made anew (with pngquant)
@@ -90,8 +90,8 @@ screenshots: setup-screenshots screens-node ## The README's pictures, made anew 
 	done
 
 .PHONY: test-web
-test-web: ## The widgets of web/: amounts, words, the store
-	node --test web/test/*.test.js
+test-web: screens-node ## The widgets of web/: amounts, words, the store, types
+	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) node --test web/test/*.test.js
 
 # Each in a folder of its own, made anew when the pinned versions change.
 $(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt

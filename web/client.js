@@ -4,7 +4,7 @@
  * (through fetch, which can send a token), from the page's own paid calls, and from other tabs.
  */
 
-/** @import { Asked, Options, Problem, State, TokenSource } from './farebox.d.ts' */
+/** @import { Asked, Balance, Options, Problem, State, TokenSource } from './farebox.d.ts' */
 
 const POLL_MS = 10_000;
 const POLLS = 6;
@@ -19,7 +19,7 @@ export const UNREAD = Object.freeze({ status: 'loading', balance: null, error: n
 const send = globalThis.fetch?.bind(globalThis);
 
 /** What is kept under a name, or from now on; null in a page without storage. @param {string} name @param {unknown} [value] */
-export function kept(name, value, where = 'sessionStorage') {
+export function kept(name, value, where = /** @type {'sessionStorage' | 'localStorage'} */ ('sessionStorage')) {
   try {
     const storage = globalThis[where];
     if (value !== undefined) storage.setItem(name, JSON.stringify(value));
@@ -204,12 +204,14 @@ export class Client {
     throw new FareboxError(response.status, await response.json().catch(() => ({})));
   }
 
+  /** @param {Balance} balance */
   #take(balance, tell = true) {
     this.#version++;
     this.#set({ status: 'ready', balance, error: null });
     if (tell) this.#tabs?.postMessage(balance);
   }
 
+  /** @param {Partial<State>} change */
   #set(change) {
     this.state = { ...this.state, ...change };
     for (const listener of this.#listeners) listener(this.state);
@@ -255,6 +257,7 @@ export class Client {
     const end = new AbortController();
     const signal = AbortSignal.any([stop, end.signal]);
     document.addEventListener('visibilitychange', () => end.abort(), { signal });
+    /** @type {any} */
     let timer;
     const wait = () => {
       clearTimeout(timer);
@@ -315,6 +318,7 @@ const until = (stop, begin) =>
     stop.onabort = () => done(clearTimeout(timer));
   });
 
+/** @param {() => void} done */
 function whenSeen(done) {
   if (!document.hidden) done();
   else document.addEventListener('visibilitychange', () => whenSeen(done), { once: true });

@@ -1,4 +1,4 @@
-/** The types of farebox.js and client.js. */
+/** The types of farebox.js. */
 
 /** A decimal such as 5, "0.25" or -3, in the digits of the API. */
 export type Amount = number | string | bigint;
@@ -126,7 +126,8 @@ declare global {
     'farebox-history': FareboxHistory;
     'farebox-upsell': FareboxUpsell;
   }
-  interface HTMLElementEventMap {
+  /** They bubble out of shadow roots: of elements, of the document and of the window. */
+  interface GlobalEventHandlersEventMap {
     'farebox-balance': CustomEvent<Balance>;
     'farebox-low': CustomEvent<Balance>;
     'farebox-topup': CustomEvent<void>;

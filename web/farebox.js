@@ -6,7 +6,8 @@ import { FareboxHistory } from './history.js';
 import { FareboxPacks } from './packs.js';
 import { FareboxUpsell } from './upsell.js';
 
-export { client, configure, FareboxError, observe } from './client.js';
+export { Client, client, configure, FareboxError, observe } from './client.js';
+export { FareboxElement } from './dom.js';
 export { FareboxBalance, FareboxHistory, FareboxPacks, FareboxUpsell };
 
 const elements = {

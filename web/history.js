@@ -65,6 +65,7 @@ export class FareboxHistory extends FareboxElement {
     else this.#show(error ?? status);
   }
 
+  /** @param {any} state */
   #show(state) {
     this.#state = state;
     this.render();
@@ -78,7 +79,7 @@ export class FareboxHistory extends FareboxElement {
       const { transactions, next_cursor } = await /** @type {any} */ (this.client).request(`transactions?${query}`, { lang: this.language });
       if (account !== this.#seen?.account) return;
       const known = new Set(this.#entries.map(({ id }) => id));
-      const fresh = transactions.filter(({ id }) => !known.has(id));
+      const fresh = transactions.filter((/** @type {Entry} */ { id }) => !known.has(id));
       // Nothing in common with what is shown: there may be a gap.
       const anew = !cursor && fresh.length === transactions.length;
       this.#entries = anew ? fresh : cursor ? [...this.#entries, ...fresh] : [...fresh, ...this.#entries];
@@ -101,7 +102,7 @@ export class FareboxHistory extends FareboxElement {
     this.#body.replaceChildren(...this.#entries.map((entry) => this.#row(entry, lang)));
     this.#more.textContent = this.t('more');
     this.#more.hidden = !some || !this.#cursor;
-    const none = { ready: 'noHistory', 'signed-out': 'signedOut' }[state];
+    const none = /** @type {any} */ ({ ready: 'noHistory', 'signed-out': 'signedOut' })[state];
     this.#other.replaceChildren(...(
       state === 'loading' ? bones(lang, 4)
       : !none ? [failure(lang, state, () => (this.#seen ? this.#page(null) : this.client?.restart()))]

@@ -84,7 +84,7 @@ export class FareboxPacks extends FareboxElement {
       h('span', { class: 'price', part: 'price' }, price),
       h('span', { class: 'per muted small', part: 'per-credit' }, this.t('perCredit', { price: perCredit(lang, pack.price, pack.credits) })),
       h('button', {
-        part: 'buy', class: best || 'quiet', onclick: ({ currentTarget }) => this.#buy(pack, currentTarget),
+        part: 'buy', class: best || 'quiet', onclick: (/** @type {any} */ { currentTarget }) => this.#buy(pack, currentTarget),
         'aria-label': this.t('buyPack', { name: pack.name.slice(0, 80), price }),
       }, this.t('buy')));
   }

@@ -27,7 +27,7 @@ export class FareboxUpsell extends FareboxElement {
     part: 'dialog', 'aria-labelledby': 'title', 'aria-describedby': 'text',
     onclose: () => this.fire('close', this.#packs.replaceChildren()),
     // What hits the dialog itself may be its padding.
-    onclick: ({ target, x, y }) => {
+    onclick: (/** @type {MouseEvent} */ { target, x, y }) => {
       const { left, right, top, bottom } = this.#dialog.getBoundingClientRect();
       if (target === this.#dialog && (x < left || x > right || y < top || y > bottom)) this.close();
     },

@@ -53,6 +53,8 @@ pub struct Plan {
     pub postgres_env: Vec<(String, String)>,
     /// Gateways reach Postgres through a PgBouncer.
     pub has_bouncer: bool,
+    /// Lists are read from a hot standby of Postgres.
+    pub has_replica: bool,
     /// More lines under `[ledger]`.
     pub ledger_lines: String,
     /// The address of Redis, `{}` for where a gateway's own line to it begins.
@@ -69,6 +71,7 @@ impl Plan {
             gateway_env: Vec::new(),
             postgres_env: Vec::new(),
             has_bouncer: false,
+            has_replica: false,
             ledger_lines: String::new(),
             redis_url: None,
         }
@@ -80,6 +83,7 @@ pub struct Member {
     pub process: Process,
     pub to_redis: CutProxy,
     pub to_postgres: CutProxy,
+    pub to_replica: Option<CutProxy>,
     pub folder: TempDir,
     text: String,
     env: Vec<(String, String)>,
@@ -90,18 +94,25 @@ impl Member {
         plan: &Plan,
         redis: &Redis,
         postgres: SocketAddr,
+        replica: Option<&Postgres>,
         database: &str,
         upstream: &Upstream,
     ) -> Self {
         let to_redis = CutProxy::before(redis.door()).await;
         let to_postgres = CutProxy::before(postgres).await;
+        let (mut to_replica, mut read_line) = (None, String::new());
+        if let Some(replica) = replica {
+            let line = CutProxy::before(replica.address()).await;
+            let url = Postgres::url_at(line.address(), database);
+            (to_replica, read_line) = (Some(line), format!("postgres_read_url = \"{url}\"\n"));
+        }
         let text = config_on_ports(upstream.address, "");
         let text = text.replace("[server]", "[server]\nshutdown_timeout = \"5s\"");
         let text = text.replace(
             "path = \"ledger.db\"",
             &format!(
                 "backend = \"redis\"\nredis_url = \"{}\"\npostgres_url = \"{}\"\n\
-                 postgres_schema = \"farebox\"\ndurability = \"{}\"\n{}",
+                 postgres_schema = \"farebox\"\ndurability = \"{}\"\n{read_line}{}",
                 plan.redis_url
                     .as_deref()
                     .unwrap_or("redis://{}")
@@ -114,7 +125,7 @@ impl Member {
         let folder = tempfile::tempdir().unwrap();
         let env = plan.gateway_env.clone();
         let process = serve(&folder, &text, &env);
-        Self { process, to_redis, to_postgres, folder, text, env }
+        Self { process, to_redis, to_postgres, to_replica, folder, text, env }
     }
 
     /// Starts again on the same ports, after its end.
@@ -171,6 +182,7 @@ pub struct Cluster {
     pub redis: Redis,
     pub bouncer: Option<Bouncer>,
     pub postgres: Postgres,
+    pub replica: Option<Postgres>,
     pub database: String,
     pub upstream: Upstream,
     pub random: Random,
@@ -201,16 +213,19 @@ impl Cluster {
         let database = postgres.database();
         let bouncer = plan.has_bouncer.then(|| Bouncer::before(&postgres));
         let door = bouncer.as_ref().map_or(postgres.address(), Bouncer::address);
+        let replica = plan.has_replica.then(|| postgres.replica());
         let upstream = Upstream::start().await;
         let mut members = Vec::new();
         for _ in 0..plan.gateways {
-            members.push(Member::start(plan, &redis, door, &database, &upstream).await);
+            let replica = replica.as_ref();
+            members.push(Member::start(plan, &redis, door, replica, &database, &upstream).await);
         }
         let mut cluster = Self {
             members,
             redis,
             bouncer,
             postgres,
+            replica,
             database,
             upstream,
             random,

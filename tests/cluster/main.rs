@@ -42,6 +42,7 @@ mod plans;
 mod redis_loss;
 mod redis_ways;
 mod repair;
+mod replica;
 mod restore;
 mod rolling;
 mod run_cluster;

@@ -5,14 +5,25 @@ use serde_json::{Value, json};
 
 use crate::app::{App, node_modules};
 use crate::browser::{Browser, LOOKS};
+use crate::demo::Demo;
 use crate::shop::{PACKS, Shop};
 use crate::support::ADMIN_TOKEN;
 
 /// Looks at the page as it is now, in both themes and at both widths.
 async fn check(browser: &Browser, state: &str) {
+    check_in(browser, state, "en").await;
+}
+
+/// The same of a page in French.
+async fn check_french(browser: &Browser, state: &str) {
+    browser.until("document.documentElement.lang === 'fr' && !$('.bone')").await;
+    check_in(browser, &format!("{state}-fr"), "fr").await;
+}
+
+async fn check_in(browser: &Browser, state: &str, lang: &str) {
     let axe = std::fs::read_to_string(node_modules().join("axe-core/axe.min.js")).unwrap();
     browser.run(&format!("if (!window.axe) {{ {axe} }}")).await;
-    for look in LOOKS.iter().filter(|look| look.lang == "en") {
+    for look in LOOKS.iter().filter(|look| look.lang == lang) {
         browser.look(*look).await;
         let script = "return axe.run(document, { resultTypes: ['violations'] }).then((found) => \
             found.violations.map(({ id, help, nodes }) => [id, help, nodes.slice(0, 3).map((node) => \
@@ -22,6 +33,15 @@ async fn check(browser: &Browser, state: &str) {
         assert_eq!(browser.run("return overflow()").await, 0, "{state}, {look:?}");
         browser.picture(&format!("{state}-{}-{}", look.theme, look.width)).await;
     }
+}
+
+/// Chooses a language in the page's head.
+async fn choose(browser: &Browser, lang: &str) {
+    let script = "const select = $('header select'); select.value = arguments[0]; \
+        select.dispatchEvent(new Event('change'))";
+    browser.run_with(script, json!([lang])).await;
+    let shown = format!("document.documentElement.lang === '{lang}' && $('header select')");
+    browser.until(&format!("{shown}?.value === '{lang}'")).await;
 }
 
 #[tokio::test]
@@ -49,6 +69,12 @@ async fn nothing_is_wrong_with_the_account_page_in_any_state() {
     browser.click("$('form button', 'Make a key')").await;
     browser.until("$('input.code')").await;
     check(&browser, "axe-loaded").await;
+    choose(&browser, "fr").await;
+    let loaded = "all('[part~=pack]').length === 3 && all('[part~=entry]').length === 4";
+    browser.until(&format!("{loaded} && $('svg') && $('h1', 'Vos crédits')")).await;
+    check_french(&browser, "axe-loaded").await;
+    choose(&browser, "en").await;
+    browser.until(&format!("{loaded} && $('svg') && !$('.bone')")).await;
     browser.click("$('summary')").await;
     check(&browser, "axe-chart-as-table").await;
     browser.click("$('button[aria-label]', 'Revoke laptop')").await;
@@ -96,7 +122,15 @@ async fn nothing_is_wrong_with_the_operators_page_in_any_view() {
         browser.until("$('nav') && !$('[aria-busy]') && !$('.bone')").await;
         check(&browser, &format!("axe-admin-{}", view.replace('/', "-"))).await;
     }
+    choose(&browser, "fr").await;
+    for view in views {
+        browser.run_with("location.hash = arguments[0]", json!([view])).await;
+        browser.until("$('nav', 'Comptes') && !$('[aria-busy]')").await;
+        check_french(&browser, &format!("axe-admin-{}", view.replace('/', "-"))).await;
+    }
+    choose(&browser, "en").await;
     browser.run("location.hash = 'accounts/alice'").await;
+    browser.until("$('nav', 'Accounts') && !$('[aria-busy]')").await;
     browser.fill("all('input[name=credits]')[1]", "-5").await;
     browser.fill("all('input[name=reason]')[1]", "a mistake").await;
     browser.click("$('button', 'Correct the balance')").await;
@@ -133,7 +167,30 @@ async fn nothing_is_wrong_with_the_widgets_in_an_apps_page() {
     browser.open(&app.origin()).await;
     browser.until("credits() === 23 && all('[part~=pack]').length === 3 && !$('.bone')").await;
     check(&browser, "axe-widgets").await;
+    browser.run("document.documentElement.lang = 'fr'").await;
+    browser.until("all('[part~=button]')[0].textContent === 'Acheter des crédits'").await;
+    check_french(&browser, "axe-widgets").await;
+    browser.run("document.documentElement.lang = 'en'").await;
     browser.click("all('[part~=button]')[0]").await;
     browser.until("$('dialog farebox-packs') && !$('.bone')").await;
     check(&browser, "axe-widgets-upsell").await;
+}
+
+/// It is a page in English, whatever the account page speaks.
+#[tokio::test]
+async fn nothing_is_wrong_with_the_demos_checkout_page() {
+    let demo = Demo::start();
+    let browser = Browser::start().await;
+    for (button, left) in [("form[action$=cancel] button", "Cancelled"), ("form button", "Paid")] {
+        browser.open(&demo.link).await;
+        browser.click("$('farebox-packs') && $('[part~=buy]')").await;
+        browser.until("location.pathname.includes('/sandbox/checkout/') && $('form')").await;
+        check(&browser, "axe-sandbox").await;
+        let address = browser.run("return location.href").await;
+        browser.click(&format!("$('{button}')")).await;
+        browser.until("location.pathname.endsWith('/account')").await;
+        browser.open(address.as_str().unwrap()).await;
+        browser.until(&format!("$('.done', '{left}')")).await;
+        check(&browser, &format!("axe-sandbox-{}", left.to_lowercase())).await;
+    }
 }

@@ -22,7 +22,7 @@ use super::shared::Shared;
 #[derive(Clone, Debug)]
 pub struct ClusterReader {
     pub(super) shared: Arc<Shared>,
-    /// Where lists come from.
+    /// Where lists come from. A replica may lag, so what is asked for by name does not.
     pub(super) lists: Store,
 }
 
@@ -63,7 +63,7 @@ impl Reader for ClusterReader {
     }
 
     async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
-        self.lists.account(account).await
+        self.shared.store.account(account).await
     }
 
     async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {

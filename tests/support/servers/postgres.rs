@@ -45,6 +45,22 @@ impl Postgres {
     pub fn start_with(disk: Disk, env: &[(String, String)]) -> Self {
         let folder = folder();
         copy(&template(), &folder.path().join("data"));
+        Self::start_in(folder, disk, env)
+    }
+
+    /// Starts a hot standby that follows this one by streaming replication: it can be read, not written.
+    pub fn replica(&self) -> Self {
+        let folder = folder();
+        let mut backup = as_server_user("pg_basebackup");
+        backup.arg("-D").arg(folder.path().join("data")).args(["-d", &self.url("postgres")]);
+        backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+        let output = backup.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "pg_basebackup: {errors}");
+        Self::start_in(folder, self.disk, &self.env)
+    }
+
+    fn start_in(folder: TempDir, disk: Disk, env: &[(String, String)]) -> Self {
         let env = env.to_vec();
         let mut postgres = Self { port: free_port(), disk, env, folder, process: None };
         // Somebody else may have taken the port in between.
@@ -174,7 +190,8 @@ impl Postgres {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
         }
         let mut process = Family::start(&mut command, &self.log());
-        let ready = "database system is ready to accept connections";
+        // A standby accepts "read-only connections".
+        let ready = "database system is ready to accept";
         let started = process.wait_until(|process| process.said().contains(ready));
         self.process = started.then_some(process);
         started

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan};
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, Member, Plan};
 use crate::support::clock::Clock;
 use crate::support::random::{Random, seed};
 use crate::support::servers::{CutProxy, Flow, Persistence, Redis};
@@ -125,6 +125,7 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
         eprintln!("{durability:?}, {persistence:?}, {gateways} gateways: {fault:?}");
         inflict(&mut cluster, fault, clocks.as_ref()).await;
         load.serves_within(BACK_WITHIN).await;
+        catches_up(&cluster).await;
         survived.faults += 1;
     }
     let calls = load.stop().await;
@@ -132,6 +133,22 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     survived.calls += checked.calls;
     survived.entries += checked.entries;
     survived.in_flight_at_kills += checked.in_flight_at_kills;
+}
+
+/// Waits until Postgres has what was decided before now. A loss of Redis and of a gateway within that time is
+/// the double fault that may lose something; what is meant here are single ones.
+async fn catches_up(cluster: &Cluster) {
+    let now = Instant::now();
+    let has = async |member: &Member| {
+        let lag = member.metric("farebox_ledger_sync_lag_seconds").await;
+        Duration::from_secs_f64(lag) <= now.elapsed()
+    };
+    for member in &cluster.members {
+        while !has(member).await {
+            assert!(now.elapsed() < BACK_WITHIN, "Postgres does not catch up");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 /// How old the oldest is that Postgres does not have yet, as the gateways say it: median and p99.

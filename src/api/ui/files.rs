@@ -38,6 +38,7 @@ const WEB: &[(&str, &[u8])] = web![
     "page.js",
     "react.d.ts",
     "react.js",
+    "store.d.ts",
     "style.js",
     "upsell.js",
 ];

@@ -30,6 +30,9 @@ const GATHER_LIMIT: Duration = Duration::from_millis(3);
 /// How long a stopping pipeline goes on trying to write what calls have settled.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long its backend gets after that at the least: to hand over what it has where one of its servers is away.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
 /// One operation on its way to the ledger.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -180,18 +183,22 @@ impl<B: Backend> Worker<B> {
 
     async fn stop(mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        // What waits is either here or, acknowledged already, with the backend.
-        while !self.unsettled.is_empty() || !self.backend.close().await {
-            if Instant::now() >= limit {
-                break;
-            }
+        // What waits is either here or, acknowledged already, with the backend: that gets its time in any case.
+        while !self.unsettled.is_empty() && Instant::now() < limit {
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
+        }
+        let limit = limit.max(Instant::now() + CLOSE_LIMIT);
+        let mut is_closed = self.backend.close().await;
+        while !is_closed && Instant::now() < limit {
+            tokio::time::sleep(self.backend.tick_after()).await;
+            self.tick().await;
+            is_closed = self.backend.close().await;
         }
         for operation in &self.unsettled {
             tracing::error!(?operation, "stopped with the end of a hold unwritten");
         }
-        self.backend.close().await && self.unsettled.is_empty()
+        is_closed && self.unsettled.is_empty()
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, in_both_modes};
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
 use crate::load::Load;
+use crate::support::eventually;
 use crate::support::servers::Flow::{Lost, Open, Stalled};
+use crate::support::token;
 
 in_both_modes!(
     connections_that_are_cut_under_load_lose_nothing,
@@ -100,4 +102,33 @@ async fn a_commit_whose_answer_was_lost_is_counted_once(durability: Durability) 
         load.serves_within(BACK_WITHIN + Duration::from_secs(5)).await;
     }
     end(cluster, load).await;
+}
+
+/// Redis has the batch of a capture, and the gateway never heard so. Asked again, Redis says that it was done. Then
+/// Redis is lost, before Postgres has any of it; no gateway is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relaxed_a_capture_whose_answer_was_lost_outlives_redis() {
+    let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
+    cluster.grant("erin", 100, "gift-erin").await;
+    let gateway = cluster.gateway(0);
+    gateway.post("erin", ROUTE).await.expect(200);
+    let call = gateway.client.post(gateway.url(ROUTE)).bearer_auth(token("erin"));
+    let call = tokio::spawn(call.header("x-delay-ms", 1000).send());
+    assert!(eventually(async || cluster.upstream.count() == 2).await);
+    for member in &cluster.members {
+        member.to_postgres.part();
+    }
+    cluster.members[0].to_redis.set(Open, Lost);
+    let batches = || cluster.redis.ask(&["XLEN", "{s00}:out"]).parse::<u64>().unwrap();
+    let before = batches();
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert!(eventually(async || batches() > before).await, "Redis has its capture");
+    cluster.members[0].to_redis.mend();
+    // What was not answered is asked again before anything else.
+    assert!(eventually(async || cluster.gateway(0).post("erin", ROUTE).await.status == 200).await);
+    cluster.redis.flush_all();
+    for member in &cluster.members {
+        member.to_postgres.mend();
+    }
+    cluster.check(&[]).await;
 }

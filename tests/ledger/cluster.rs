@@ -416,6 +416,29 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
+/// Redis is lost with what Postgres does not have yet, and a call cannot be settled any more: what was settled
+/// before is handed over all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_a_stop_hands_over_what_it_remembers_though_a_call_cannot_be_settled() {
+    let (mut house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let ledger = house.open_with("10").await;
+    let (settled, unsettled) = (ledger.call("2").await.unwrap(), ledger.call("3").await.unwrap());
+    ledger.reconciles().await;
+    line.part();
+    settled.capture(credits("2"));
+    eventually("Redis has it", async || ledger.has("alice").await == text(("8", "3"))).await;
+    house.cluster_mut().redis.kill();
+    unsettled.capture(credits("3"));
+    line.mend();
+    let (_, pipeline) = ledger.apart();
+    assert!(!pipeline.stop().await, "one is unwritten");
+    house.cluster_mut().redis.restart();
+    let ledger = house.open().await;
+    assert_eq!(ledger.has("alice").await, text(("8", "0")));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
 /// Who calls with a token that this gateway has not seen asks for the account first: one that Redis has is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_an_account_that_redis_has_is_open_without_postgres() {

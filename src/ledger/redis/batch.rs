@@ -270,6 +270,18 @@ impl Reply {
     }
 }
 
+impl Reply {
+    /// Whether the operation at this place changed anything herewith.
+    fn did(&self, place: usize) -> bool {
+        let letters = self.head.lines().next().and_then(|line| line.splitn(3, ' ').nth(2));
+        match letters {
+            None => false,
+            Some("*") => true,
+            Some(letters) => letters.as_bytes().get(place).is_some_and(|letter| *letter != b'.'),
+        }
+    }
+}
+
 /// The answers to those that were decided: what was done as it was asked follows from how the accounts
 /// stood before, and the rest is said.
 fn answers(
@@ -357,8 +369,12 @@ impl<'a> Work<'a> {
             // Once and for all: one that is seen no longer may have been promoted.
             shared.can_fail_over.store(true, Ordering::Relaxed);
         }
-        for (index, answer) in
-            self.waiting.drain(..reply.answers.len().min(self.waiting.len())).zip(reply.answers)
+        let mut repeated = Vec::new();
+        for (place, (index, answer)) in self
+            .waiting
+            .drain(..reply.answers.len().min(self.waiting.len()))
+            .zip(&reply.answers)
+            .enumerate()
         {
             if answer.code == Code::Unavailable {
                 tracing::error!(
@@ -366,11 +382,21 @@ impl<'a> Work<'a> {
                      or that of Redis, is wrong"
                 );
             }
-            self.answers[index] = answer;
+            if let Asked::Operation(operation @ Operation::Capture { .. }) = self.asked[index]
+                && answer.code.acknowledges()
+                && !reply.did(place)
+            {
+                repeated.push(operation.clone());
+            }
+            self.answers[index] = answer.clone();
         }
         self.seq = self.seq.max(reply.seq);
         let mut ring = shared.ring();
         ring.trim(epoch, reply.durable);
+        if shared.durability == Durability::Relaxed {
+            // It was done in a batch whose answer never came, so that nobody has kept it.
+            repeated.into_iter().for_each(|operation| ring.repeat(epoch, reply.seq, operation));
+        }
         if !reply.head.is_empty() {
             // As the script has added it to the stream.
             let text = format!("{}\n{text}", reply.head);

@@ -43,14 +43,21 @@ impl Shared {
             }
             if let Err(error) = self.look_up().await {
                 tracing::debug!(%error, "the ledger's state is not known");
-                // Who could not be heard of is not silent.
-                *self.unheard_since() = None;
             }
         }
     }
 
     /// Renews the lease once, and does what the state of the ledger asks for.
     pub async fn look_up(&self) -> Result<(), LedgerError> {
+        let done = self.look_once().await;
+        if done.is_err() {
+            // Who could not be heard of is not silent.
+            *self.unheard_since() = None;
+        }
+        done
+    }
+
+    async fn look_once(&self) -> Result<(), LedgerError> {
         let (asked, known) = (Instant::now(), self.ring().known());
         let checkpoint = match self.store.renew(self.incarnation).await? {
             Some(checkpoint) => checkpoint,
@@ -135,13 +142,14 @@ impl Shared {
     fn follow(&self, checkpoint: Checkpoint) {
         self.left_to_others.store(false, Ordering::Relaxed);
         let left = self.ring().begin(checkpoint.epoch);
-        if !left.is_empty() {
+        if !left.batches.is_empty() {
             tracing::warn!(
-                batches = left.len(),
+                batches = left.batches.len(),
                 "an epoch opened without what this gateway had to hand over; it is asked again"
             );
-            self.owe(left.iter().filter_map(|batch| Batch::parse(&batch.text)).flat_map(again));
         }
+        let batches = left.batches.iter().filter_map(|batch| Batch::parse(&batch.text));
+        self.owe(batches.flat_map(again).chain(left.repeated));
         let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce };
         tracing::info!(epoch = epoch.number, "the ledger is open");
         self.serve(Scripts::new(SHARD, epoch));

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::ledger::operation::Operation;
 use crate::ledger::postgres::NumberedBatch;
 
 /// The batches of one epoch that this gateway caused, oldest first, until they are durable.
@@ -14,8 +15,19 @@ pub(super) struct Ring {
     /// The epoch is given up: what Redis says of it now is told to nobody.
     closed: bool,
     batches: VecDeque<(Instant, NumberedBatch)>,
+    /// What was acknowledged because it had been done before, in a batch whose answer never came: with the
+    /// newest batch at that moment, up to which it must be.
+    repeated: VecDeque<(Instant, i64, Operation)>,
     /// What they take, roughly.
     bytes: usize,
+}
+
+/// What a gateway remembers of an epoch that opened the next one without it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    pub batches: Vec<NumberedBatch>,
+    /// No part of these batches.
+    pub repeated: Vec<Operation>,
 }
 
 /// What a batch takes besides its text.
@@ -23,13 +35,16 @@ const OVERHEAD: usize = size_of::<(Instant, NumberedBatch)>();
 
 impl Ring {
     /// Begins an epoch; what is left of the one before.
-    pub fn begin(&mut self, epoch: i64) -> Vec<NumberedBatch> {
+    pub fn begin(&mut self, epoch: i64) -> Left {
         if self.epoch == epoch {
-            return Vec::new();
+            return Left::default();
         }
         let left = std::mem::take(self);
         self.epoch = epoch;
-        left.batches.into_iter().map(|(_, batch)| batch).collect()
+        Left {
+            batches: left.batches.into_iter().map(|(_, batch)| batch).collect(),
+            repeated: left.repeated.into_iter().map(|(_, _, operation)| operation).collect(),
+        }
     }
 
     /// Keeps a batch of this epoch. False where that has been given up.
@@ -42,6 +57,13 @@ impl Ring {
             self.batches.push_back((Instant::now(), batch));
         }
         true
+    }
+
+    /// Keeps what was done by `seq` at the latest. Where this epoch has been given up, it is told to nobody.
+    pub fn repeat(&mut self, epoch: i64, seq: i64, operation: Operation) {
+        if self.is_open(epoch) && seq > self.durable {
+            self.repeated.push_back((Instant::now(), seq, operation));
+        }
     }
 
     /// True while this epoch has not been given up.
@@ -82,6 +104,7 @@ impl Ring {
         if self.epoch == epoch && durable > self.durable {
             self.durable = durable;
             self.drop_upto(durable);
+            while self.repeated.pop_front_if(|(_, seq, _)| *seq <= durable).is_some() {}
         }
     }
 
@@ -103,7 +126,10 @@ impl Ring {
 
     /// For how long the oldest has waited, in seconds.
     pub fn lag(&self) -> f64 {
-        self.batches.front().map_or(0.0, |(since, _)| since.elapsed().as_secs_f64())
+        let batch = self.batches.front().map(|(since, _)| *since);
+        let repeated = self.repeated.front().map(|(since, _, _)| *since);
+        let oldest = batch.into_iter().chain(repeated).min();
+        oldest.map_or(0.0, |since| since.elapsed().as_secs_f64())
     }
 
     /// The memory that they take, in bytes.
@@ -113,7 +139,7 @@ impl Ring {
 
     /// True where everything is durable.
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.batches.is_empty() && self.repeated.is_empty()
     }
 }
 
@@ -128,15 +154,15 @@ mod tests {
     #[test]
     fn it_keeps_what_is_not_durable_of_its_own_epoch() {
         let mut ring = Ring::default();
-        assert_eq!(ring.begin(1), []);
+        assert_eq!(ring.begin(1), Left::default());
         assert!((1..=3).all(|seq| ring.push(1, batch(seq))));
         assert!(!ring.push(2, batch(4)));
         ring.trim(1, 2);
         ring.trim(2, 9);
         assert!(ring.push(1, batch(2)), "durable already, so it need not be kept");
         assert!(ring.lag() >= 0.0 && !ring.is_empty());
-        assert_eq!(ring.begin(1), [], "the same epoch goes on");
-        assert_eq!(ring.begin(2), [batch(3)]);
+        assert_eq!(ring.begin(1), Left::default(), "the same epoch goes on");
+        assert_eq!(ring.begin(2).batches, [batch(3)]);
         assert!(ring.is_empty() && ring.durable() == 0);
     }
 
@@ -168,7 +194,7 @@ mod tests {
         ring.close(1);
         assert!(!ring.is_open(1) && !ring.push(1, batch(2)));
         ring.handed(1, 1);
-        assert_eq!(ring.begin(2), []);
+        assert_eq!(ring.begin(2), Left::default());
         assert!(ring.push(2, batch(1)));
     }
 
@@ -186,6 +212,24 @@ mod tests {
         assert_eq!(ring.oldest(1, 2 * (1 + OVERHEAD)), (vec![batch(1), batch(2)], false));
         ring.handed(1, 2);
         assert_eq!(ring.oldest(1, 9999), (vec![batch(3)], true));
-        assert_eq!(ring.begin(2), [batch(3)]);
+        assert_eq!(ring.begin(2).batches, [batch(3)]);
+    }
+
+    #[test]
+    fn what_was_repeated_is_kept_until_it_is_durable() {
+        let fold = |before_ms| Operation::Fold { before_ms, from: None };
+        let mut ring = Ring::default();
+        ring.begin(1);
+        ring.repeat(1, 3, fold(3));
+        ring.repeat(1, 5, fold(5));
+        ring.repeat(2, 9, fold(9));
+        ring.trim(1, 3);
+        ring.repeat(1, 3, fold(4));
+        assert!(!ring.is_empty());
+        ring.close(1);
+        ring.handed(1, 9);
+        ring.repeat(1, 9, fold(9));
+        assert_eq!(ring.begin(2), Left { batches: vec![], repeated: vec![fold(5)] });
+        assert!(ring.is_empty());
     }
 }

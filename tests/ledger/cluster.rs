@@ -416,6 +416,37 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
+/// Postgres fails after a recovery has begun the next epoch in Redis. What only the stream of the one before has, of a
+/// gateway that is no more, is still there when it is tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn relaxed_a_recovery_that_fails_at_its_end_loses_nothing() {
+    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let ledger = house.open_with("10").await;
+    let mut crashed = house.gateway("crashed").await.unwrap();
+    let held = crashed.apply(&[hold_of(Origin::Call, "call", "4", HOUR_MS)]).await;
+    assert!(matches!(held[..], [Outcome::Held { .. }]), "{held:?}");
+    ledger.reconciles().await;
+    line.part();
+    let captured = crashed.apply(&[call_capture("call", "4")]).await;
+    assert!(matches!(captured[..], [Outcome::Captured { late: false, .. }]), "{captured:?}");
+    drop(crashed);
+    let fails = "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN RAISE EXCEPTION 'no more room'; END $$; \
+                 CREATE TRIGGER fails BEFORE UPDATE OF epoch ON shards \
+                 FOR EACH ROW WHEN (NEW.epoch > OLD.epoch) EXECUTE FUNCTION fails()";
+    house.execute(fails).await.unwrap();
+    house.cluster().redis.script_flush();
+    line.mend();
+    let begun = || house.cluster().redis.ask(&["HGET", "{s00}:meta", "number"]);
+    let before = begun();
+    eventually("Redis has begun the next epoch", async || begun() != before).await;
+    house.execute("DROP TRIGGER fails ON shards").await.unwrap();
+    serves_again(&ledger).await;
+    assert_eq!(ledger.has("alice").await.0, "6");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
 /// Redis is lost with what Postgres does not have yet, and a call cannot be settled any more: what was settled
 /// before is handed over all the same.
 #[tokio::test(flavor = "multi_thread")]

@@ -227,13 +227,20 @@ impl Redis {
         Ok(limited(self.side.hset(&scripts.keys[0], ("epoch", "closed"))).await?)
     }
 
-    /// Begins an epoch here.
+    /// Begins an epoch here. What the stream has of the one before stays until Postgres has opened this one: it
+    /// may fail, and who begins again needs it.
     pub async fn begin(&self, scripts: &Scripts) -> Result<(), LedgerError> {
         for script in [&scripts.decide, &scripts.keep] {
             let sha: String = limited(self.side.script_load(script.text.clone())).await?;
             debug_assert_eq!(sha, script.sha);
         }
-        limited(self.side.unlink::<(), _>(scripts.keys[1].clone())).await?;
+        // Ids only grow: a stream that is ahead of this epoch is of no ledger that Postgres knows.
+        let (stream, first) = (scripts.keys[1].clone(), scripts.first_id());
+        let ahead: Vec<(String, Vec<String>)> =
+            limited(self.side.xrange(&stream, first, "+", Some(1))).await?;
+        if !ahead.is_empty() {
+            limited(self.side.unlink::<(), _>(stream)).await?;
+        }
         let meta = [
             ("epoch", scripts.epoch.name()),
             ("number", scripts.epoch.number.to_string()),
@@ -242,6 +249,13 @@ impl Redis {
             ("durable", "0".into()),
         ];
         Ok(limited(self.side.hset(&scripts.keys[0], meta.to_vec())).await?)
+    }
+
+    /// Drops what the stream has of earlier epochs.
+    pub async fn drop_earlier(&self, scripts: &Scripts) -> Result<(), LedgerError> {
+        let args = [scripts.keys[1].clone(), "MINID".to_owned(), scripts.first_id()].to_vec();
+        let trim = CustomCommand::new_static("XTRIM", None, false);
+        Ok(limited(self.side.custom(trim, args)).await?)
     }
 
     /// What it says of itself.

@@ -253,6 +253,9 @@ impl Shared {
         let scripts = Scripts::new(SHARD, next);
         self.redis.begin(&scripts).await?;
         recovery.open(&scripts.epoch, self.layout).await?;
+        if let Err(error) = self.redis.drop_earlier(&scripts).await {
+            tracing::debug!(%error, "the stream of the epoch before goes with the first batches of this one");
+        }
         if epoch > 0 {
             self.metrics.ledger_recoveries.inc();
             tracing::warn!(epoch = number, replayed, "the ledger is recovered");

@@ -50,6 +50,11 @@ pub(super) fn tag(shard: i32) -> String {
 }
 
 impl Scripts {
+    /// An id of the stream that is before all of this epoch, and after all of the earlier ones.
+    pub fn first_id(&self) -> String {
+        format!("{}-0", self.epoch.number)
+    }
+
     pub fn new(shard: i32, epoch: Epoch) -> Self {
         let tag = tag(shard);
         let number = epoch.number;

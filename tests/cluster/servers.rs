@@ -1,12 +1,14 @@
 //! The harness itself: a fault that does not happen would prove nothing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::servers::{CutProxy, Flow, Persistence, Postgres, Redis};
+use crate::support::servers::{CutProxy, Family, Flow, Persistence, Postgres, Redis};
 
 const SOON: Duration = Duration::from_millis(200);
 
@@ -61,6 +63,37 @@ fn a_sentinel_promotes_the_replica_of_a_master_that_is_gone() {
     master.kill();
     let role = |redis: &Redis| redis.ask(&["ROLE"]).lines().next().unwrap().to_owned();
     replica.wait_until("it is the master", |replica| role(replica) == "master");
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let say = |what: &str| {
+        let mut command = Command::new("sh");
+        Family::start(
+            command.args(["-c", &format!("echo {what}; exit 1")]),
+            &folder.path().join("log"),
+        )
+    };
+    assert!(!say("bind: Address already in use").starts(|_| false), "it is tried on another port");
+    let mut full = say("no room");
+    let panic = catch_unwind(AssertUnwindSafe(|| full.starts(|_| false))).unwrap_err();
+    let said = panic.downcast_ref::<String>().unwrap();
+    assert!(said.contains("no room"), "{said}");
+}
+
+#[test]
+fn a_postgres_that_was_killed_leaves_no_shared_memory() {
+    let mut postgres = Postgres::start();
+    let segment = postgres.shared_memory();
+    let exists = || {
+        let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        table.lines().any(|line| line.split_whitespace().nth(1) == Some(&segment))
+    };
+    assert!(exists());
+    postgres.kill();
+    drop(postgres);
+    assert!(!exists());
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Bouncer {
         let mut command = as_user(&program());
         command.arg(&config);
         let mut process = Family::start(&mut command, &self.log());
-        let started = process.wait_until(|process| process.said().contains("process up"));
+        let started = process.starts(|process| process.said().contains("process up"));
         self.process = started.then_some(process);
         started
     }

@@ -4,14 +4,14 @@ use std::fs::{File, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::process::{Family, free_port};
+use super::process::{Family, free_port, is_alive};
 
 /// Whether the disk is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ impl Postgres {
     fn start_in(folder: TempDir, disk: Disk, env: &[(String, String)]) -> Self {
         let env = env.to_vec();
         let mut postgres = Self { port: free_port(), disk, env, folder, process: None };
+        // Left by tests that were killed themselves.
+        free_shared_memory();
         // Somebody else may have taken the port in between.
         while !postgres.try_start() {
             postgres.port = free_port();
@@ -173,6 +175,13 @@ impl Postgres {
         self.process.as_ref().unwrap().resume();
     }
 
+    /// The number of the segment of shared memory that it holds.
+    pub fn shared_memory(&self) -> String {
+        let text = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
+        let line = text.lines().nth(6).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
     /// What it wrote since its last start.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
@@ -192,13 +201,46 @@ impl Postgres {
         let mut process = Family::start(&mut command, &self.log());
         // A standby accepts "read-only connections".
         let ready = "database system is ready to accept";
-        let started = process.wait_until(|process| process.said().contains(ready));
+        let started = process.starts(|process| process.said().contains(ready));
         self.process = started.then_some(process);
         started
     }
 
     fn log(&self) -> PathBuf {
         self.folder.path().join("postgres.log")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        free_shared_memory();
+    }
+}
+
+/// A Postgres that is killed leaves a segment of shared memory, a few bytes by which it would see on its next
+/// start whether it still runs. The system has room for 4 096 of them: then no Postgres starts any more.
+fn free_shared_memory() {
+    const SIZE: u32 = 56;
+    let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    let owner = other_user().map_or(rustix::process::geteuid().as_raw(), |(uid, _)| uid);
+    let mut ipcrm = Command::new("ipcrm");
+    let mut found = false;
+    for line in table.lines().skip(1) {
+        // key shmid perms size cpid lpid nattch uid …
+        let fields: Vec<u32> =
+            line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        if let [_, id, _, SIZE, creator, _, 0, uid, ..] = fields[..]
+            && uid == owner
+            && !is_alive(creator)
+        {
+            ipcrm.args(["-m", &id.to_string()]);
+            found = true;
+        }
+    }
+    if found {
+        // Another test may have been quicker.
+        let _ = ipcrm.stderr(Stdio::null()).status();
     }
 }
 

@@ -42,7 +42,16 @@ impl Family {
         Self { child, log: log.to_owned() }
     }
 
-    /// Waits until the server is `ready`; false if it ended before.
+    /// Waits until the server is `ready`; false if somebody else has its port.
+    pub fn starts(&mut self, ready: impl Fn(&Self) -> bool) -> bool {
+        let started = self.wait_until(ready);
+        let taken = "address already in use";
+        let said = self.said();
+        assert!(started || said.to_lowercase().contains(taken), "it does not start: {said}");
+        started
+    }
+
+    /// Waits until something is so; false if the process ended before.
     pub fn wait_until(&mut self, ready: impl Fn(&Self) -> bool) -> bool {
         let limit = Instant::now() + START_LIMIT;
         while !ready(self) {
@@ -149,7 +158,7 @@ fn members(root: u32) -> Vec<u32> {
     members
 }
 
-fn is_alive(process: u32) -> bool {
+pub(super) fn is_alive(process: u32) -> bool {
     stat(process).is_some_and(|(state, _)| state != 'Z')
 }
 

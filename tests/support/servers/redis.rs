@@ -253,7 +253,7 @@ impl Redis {
         let ready = ["Ready to accept connections", "Sentinel ID is"];
         let said = |process: &Family| ready.iter().any(|ready| process.said().contains(ready));
         // Its own word first: on a taken port it would be another server that answers.
-        let started = process.wait_until(|process| said(process) && answers(process));
+        let started = process.starts(|process| said(process) && answers(process));
         self.process = started.then_some(process);
         started
     }

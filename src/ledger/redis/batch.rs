@@ -270,14 +270,28 @@ impl Reply {
     }
 }
 
-impl Reply {
+/// What a batch did, by what stands in front of it in the stream: its letters.
+enum Done<'a> {
+    Nothing,
+    All,
+    Letters(&'a [u8]),
+}
+
+impl<'a> Done<'a> {
+    fn of(head: &'a str) -> Self {
+        match head.lines().next().and_then(|line| line.splitn(3, ' ').nth(2)) {
+            None => Self::Nothing,
+            Some("*") => Self::All,
+            Some(letters) => Self::Letters(letters.as_bytes()),
+        }
+    }
+
     /// Whether the operation at this place changed anything herewith.
-    fn did(&self, place: usize) -> bool {
-        let letters = self.head.lines().next().and_then(|line| line.splitn(3, ' ').nth(2));
-        match letters {
-            None => false,
-            Some("*") => true,
-            Some(letters) => letters.as_bytes().get(place).is_some_and(|letter| *letter != b'.'),
+    fn has(&self, place: usize) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::All => true,
+            Self::Letters(letters) => letters.get(place).is_some_and(|letter| *letter != b'.'),
         }
     }
 }
@@ -369,13 +383,9 @@ impl<'a> Work<'a> {
             // Once and for all: one that is seen no longer may have been promoted.
             shared.can_fail_over.store(true, Ordering::Relaxed);
         }
-        let mut repeated = Vec::new();
-        for (place, (index, answer)) in self
-            .waiting
-            .drain(..reply.answers.len().min(self.waiting.len()))
-            .zip(&reply.answers)
-            .enumerate()
-        {
+        let (done, mut repeated) = (Done::of(&reply.head), Vec::new());
+        let decided = self.waiting.drain(..reply.answers.len().min(self.waiting.len()));
+        for (place, (index, answer)) in decided.zip(reply.answers).enumerate() {
             if answer.code == Code::Unavailable {
                 tracing::error!(
                     "by Redis's clock the id of a new call is more than a day old: this machine's clock, \
@@ -384,11 +394,11 @@ impl<'a> Work<'a> {
             }
             if let Asked::Operation(operation @ Operation::Capture { .. }) = self.asked[index]
                 && answer.code.acknowledges()
-                && !reply.did(place)
+                && !done.has(place)
             {
                 repeated.push(operation.clone());
             }
-            self.answers[index] = answer.clone();
+            self.answers[index] = answer;
         }
         self.seq = self.seq.max(reply.seq);
         let mut ring = shared.ring();

@@ -66,6 +66,7 @@ impl Shared {
         if checkpoint.recovering {
             // Before the lease: what ends is not answered under a new one.
             self.close_epoch();
+            self.ring().close(checkpoint.epoch);
             self.extend_lease(asked);
             return self.recover(checkpoint.epoch).await;
         }
@@ -155,11 +156,9 @@ impl Shared {
         self.serve(Scripts::new(SHARD, epoch));
     }
 
-    /// Gives the epoch up, hands over what only this gateway remembers, and opens the next one if
-    /// nobody else does.
+    /// Hands over what only this gateway remembers of an epoch that it has given up, and opens the next one
+    /// if nobody else does.
     async fn recover(&self, epoch: i64) -> Result<(), LedgerError> {
-        self.close_epoch();
-        self.ring().close(epoch);
         if !self.check_in(epoch).await? || !self.open_next().await? {
             return Ok(());
         }

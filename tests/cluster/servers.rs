@@ -1,6 +1,7 @@
 //! The harness itself: a fault that does not happen would prove nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::support::clock::Clock;
 use crate::support::servers::{CutProxy, Family, Flow, Persistence, Postgres, Redis};
 
 const SOON: Duration = Duration::from_millis(200);
@@ -94,6 +96,20 @@ fn a_postgres_that_was_killed_leaves_no_shared_memory() {
     postgres.kill();
     drop(postgres);
     assert!(!exists());
+}
+
+#[test]
+fn a_process_that_was_killed_leaves_nothing_of_its_clock() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::new());
+    let mut command = Command::new("sleep");
+    command.arg("60").envs(clock.env());
+    let mut process = Family::start(&mut command, &folder.path().join("log"));
+    let shared = PathBuf::from(format!("/dev/shm/faketime_shm_{}", process.pid()));
+    assert!(process.wait_until(|_| shared.exists()));
+    process.kill();
+    assert!(shared.exists());
+    drop(clock);
+    assert!(!shared.exists());
 }
 
 #[test]

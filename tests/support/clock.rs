@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use super::servers::is_alive;
+
 /// The clock of the processes that were started with [`Clock::env`].
 pub struct Clock {
     _folder: TempDir,
@@ -15,6 +17,8 @@ pub struct Clock {
 impl Clock {
     /// As the machine's.
     pub fn new() -> Self {
+        // Left by tests that were killed themselves.
+        free_shared_memory();
         let folder = tempfile::tempdir().unwrap();
         // Postgres runs as another user.
         let open = std::fs::Permissions::from_mode(0o755);
@@ -42,6 +46,29 @@ impl Clock {
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
         ];
         env.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        free_shared_memory();
+    }
+}
+
+/// What libfaketime shares with a process's children is named after the process, and stays if that is killed:
+/// one that gets its number later would find it, and may wait for it for ever.
+fn free_shared_memory() {
+    for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| {
+            let number =
+                name.strip_prefix("faketime_shm_").or(name.strip_prefix("sem.faketime_sem_"));
+            number?.parse().ok()
+        });
+        if number.is_some_and(|process| !is_alive(process)) {
+            // Another test may have been quicker.
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -12,5 +12,5 @@ mod redis;
 pub use bouncer::Bouncer;
 pub use cut::{CutProxy, Flow};
 pub use postgres::{Disk, Postgres, shared_postgres};
-pub use process::{Family, free_port};
+pub use process::{Family, free_port, is_alive};
 pub use redis::{Persistence, Redis, Snapshot};

@@ -158,7 +158,7 @@ fn members(root: u32) -> Vec<u32> {
     members
 }
 
-pub(super) fn is_alive(process: u32) -> bool {
+pub fn is_alive(process: u32) -> bool {
     stat(process).is_some_and(|(state, _)| state != 'Z')
 }
 

@@ -10,12 +10,12 @@ use farebox::ledger::{
 };
 use farebox::metrics::Metrics;
 
-use crate::cluster::with_a_line;
 use crate::house::{
     HOUR_MS, House, Kind, account, api_capture, credits, eventually, grant, hold_id, hold_of,
     on_cluster_ledgers,
 };
 use crate::servers::CutProxy;
+use crate::without_postgres::with_a_line;
 
 on_cluster_ledgers!("multi_thread":
     an_account_with_thousands_of_holds_is_served_again_and_repaired,

@@ -26,3 +26,4 @@ mod promptness;
 mod screens;
 mod sweep;
 mod upkeep;
+mod without_postgres;

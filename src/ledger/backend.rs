@@ -66,6 +66,13 @@ pub trait Backend: Send + 'static {
     /// How long from now the backend can be left without a [`Backend::tick`].
     fn tick_after(&self) -> Duration;
 
+    /// Leaves ends of holds that it could not decide to whoever serves the ledger next, where it can: these
+    /// it takes out. Only before [`Backend::close`].
+    fn hand_over(&mut self, unsettled: &mut Vec<Operation>) -> impl Future<Output = ()> + Send {
+        let _ = unsettled;
+        async {}
+    }
+
     /// Writes whatever waits, and lets go of the ledger. False where that failed; then it may be
     /// called again, after another [`Backend::tick`].
     fn close(&mut self) -> impl Future<Output = bool> + Send;

@@ -123,6 +123,18 @@ impl LedgerError {
         }
     }
 
+    /// The same; where Postgres ended a transaction because it took too long, that.
+    pub(super) fn of_a_transaction(self) -> Self {
+        // Of a statement, or between two.
+        const ENDED: [&str; 2] = ["57014", "25P03"];
+        let Self::Database(error) = &self else { return self };
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.is_some_and(|code| ENDED.contains(&&*code)) {
+            true => Self::Slow { what: "Postgres" },
+            false => self,
+        }
+    }
+
     /// True where a store could not be reached or does not answer, rather than said no.
     pub(super) fn is_outage(&self) -> bool {
         match self {
@@ -186,6 +198,19 @@ mod tests {
         }
     }
 
+    fn database(code: &'static str) -> LedgerError {
+        LedgerError::Database(sqlx::Error::Database(Box::new(Said(code))))
+    }
+
+    /// A gateway, or Postgres, was stopped in the middle of a transaction.
+    #[test]
+    fn a_transaction_that_postgres_ended_was_too_slow() {
+        for (code, was_slow) in [("57014", true), ("25P03", true), ("23505", false)] {
+            let error = database(code).of_a_transaction();
+            assert_eq!(matches!(error, LedgerError::Slow { .. }), was_slow, "{error}");
+        }
+    }
+
     #[test]
     fn a_database_that_is_away_is_told_from_one_that_refuses() {
         // It starts, it ends, it has no room; PgBouncer has no connection to it.
@@ -199,8 +224,7 @@ mod tests {
             ("28P01", false),
             ("23505", false),
         ] {
-            let error = LedgerError::Database(sqlx::Error::Database(Box::new(Said(code))));
-            assert_eq!(error.is_outage(), is_away, "{code}");
+            assert_eq!(database(code).is_outage(), is_away, "{code}");
         }
     }
 }

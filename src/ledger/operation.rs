@@ -365,6 +365,11 @@ impl Operation {
         }
     }
 
+    /// True where a call takes what it has used: nobody asks again if that gets lost.
+    pub(super) fn is_charge(&self) -> bool {
+        matches!(self, Self::Capture { origin: Origin::Call, .. })
+    }
+
     /// Who ends the hold that it makes or ends, if it does.
     pub(super) fn origin(&self) -> Option<Origin> {
         match self {

@@ -185,8 +185,11 @@ impl<B: Backend> Worker<B> {
         let limit = Instant::now() + STOP_LIMIT;
         // What waits is either here or, acknowledged already, with the backend: that gets its time in any case.
         while !self.unsettled.is_empty() && Instant::now() < limit {
-            tokio::time::sleep(self.backend.tick_after()).await;
-            self.tick().await;
+            self.backend.hand_over(&mut self.unsettled).await;
+            if !self.unsettled.is_empty() {
+                tokio::time::sleep(self.backend.tick_after()).await;
+                self.tick().await;
+            }
         }
         let limit = limit.max(Instant::now() + CLOSE_LIMIT);
         let mut is_closed = self.backend.close().await;

@@ -16,6 +16,20 @@ pub(super) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize)
     fit.count().max(1).min(items.len())
 }
 
+/// `items` in turns of so many at most, that together weigh at most `most`; one by one where they weigh more.
+pub(super) fn slices<T>(
+    mut rest: &[T],
+    count: usize,
+    most: usize,
+    weight: impl Fn(&T) -> usize,
+) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let some;
+        (some, rest) = rest.split_at(fitting(rest, most, &weight).min(count));
+        (!some.is_empty()).then_some(some)
+    })
+}
+
 /// How much one step takes: less after one that failed, more after one that was done.
 #[derive(Debug)]
 pub(super) struct Slice {
@@ -60,6 +74,16 @@ mod tests {
         assert_eq!(of(&[4, 6, 1]), 2);
         assert_eq!(of(&[4, 7, 1]), 1);
         assert_eq!(of(&[usize::MAX, usize::MAX]), 1);
+    }
+
+    #[test]
+    fn everything_comes_in_turns() {
+        let of = |items: &[usize]| {
+            slices(items, 3, 10, |item| *item).map(<[usize]>::to_vec).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(of(&[1, 1, 1, 1]), [vec![1, 1, 1], vec![1]]);
+        assert_eq!(of(&[4, 7, 99, 1]), [vec![4], vec![7], vec![99], vec![1]]);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
-use crate::load::{Call, End, longest_gap};
+use crate::load::{Call, End, Shape, longest_gap};
 use crate::support::eventually;
 
 in_both_modes!(
     while_redis_is_away_calls_are_503_and_served_again_soon_after,
     while_both_are_away_calls_are_503_and_served_again_soon_after,
     a_gateway_that_is_told_to_end_while_both_are_away_ends,
+    gateways_that_are_told_to_end_while_redis_is_away_charge_what_their_calls_took,
 );
 
 /// How long a gateway may take to give up: it has five seconds for its calls, and tries for some
@@ -171,4 +172,28 @@ async fn a_gateway_that_is_told_to_end_while_both_are_away_ends(durability: Dura
     eprintln!("{status} after {:?}", told.elapsed());
     assert!(status.code().is_some(), "{status}");
     load.stop().await;
+}
+
+/// A rolling restart during an outage: the calls that run end between the loss of Redis and the end of their
+/// gateways. The second one knows that the ledger waits for a recovery by the time that it ends.
+async fn gateways_that_are_told_to_end_while_redis_is_away_charge_what_their_calls_took(
+    durability: Durability,
+) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load_of(&Shape { delay_ms: 1000, ..Shape::default() });
+    load.serves_within(BACK_WITHIN).await;
+    let gone = Instant::now();
+    cluster.redis.kill();
+    cluster.some_time(10, 1000).await;
+    cluster.stop_gateway(0);
+    cluster.stop_gateway(1);
+    cluster.redis.restart();
+    cluster.restart_gateway(0);
+    cluster.restart_gateway(1);
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    let owed = calls.iter().filter(|call| call.began < gone && gone < call.ended);
+    let owed = owed.filter(|call| call.end == End::Paid).count();
+    assert!(owed > 0, "no call ended meanwhile");
+    cluster.check(&calls).await;
 }

@@ -15,7 +15,7 @@ use crate::house::{
     call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, text,
 };
 use crate::payments::{disputed, nth, paid, refunded, take};
-use crate::servers::Redis;
+use crate::servers::{CutProxy, Flow, Redis};
 
 on_cluster_ledgers!("multi_thread":
     a_redis_that_lost_everything_is_recovered,
@@ -31,6 +31,8 @@ on_cluster_ledgers!("multi_thread":
     gateways_that_are_set_up_otherwise_are_refused,
     a_key_that_is_revoked_elsewhere_is_seen,
     a_hold_of_a_call_of_a_crashed_gateway_is_given_back,
+    what_calls_owe_when_their_gateway_stops_without_redis_is_charged,
+    what_redis_charged_though_its_gateway_never_heard_is_charged_once,
     a_gateway_that_was_given_up_serves_again,
     two_gateways_of_one_name_both_go_on,
     a_lease_from_before_the_clock_was_set_back_stops_no_recovery,
@@ -296,6 +298,48 @@ async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
     eventually("its hold expired", async || ledger.has("alice").await.1 == "0").await;
     let late = ledger.ask(call_capture("lost", "4")).await;
     assert!(matches!(late, Outcome::Captured { late: true, .. }), "{late:?}");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// Redis has gone before they end, and their gateway is told to stop before it is back.
+async fn what_calls_owe_when_their_gateway_stops_without_redis_is_charged(mut house: House) {
+    let ledger = house.open_with("10").await;
+    let (part, whole) = (ledger.call("4").await.unwrap(), ledger.call("2").await.unwrap());
+    let back = ledger.call("1").await.unwrap();
+    ledger.reconciles().await;
+    house.cluster_mut().redis.kill();
+    part.capture(credits("3"));
+    whole.capture(credits("2"));
+    back.release();
+    ledger.stop().await;
+    house.cluster_mut().redis.restart();
+    let ledger = house.open().await;
+    assert_eq!(ledger.has("alice").await, text(("5", "0")));
+    ledger.reconciles().await;
+    ledger.stop().await;
+    let owed = "SELECT 1 / (count(*) = 0)::int FROM owed";
+    house.execute(owed).await.unwrap();
+}
+
+/// Its answer is lost, and so is the gateway's way to Redis: it hands over a charge that stands in the stream.
+async fn what_redis_charged_though_its_gateway_never_heard_is_charged_once(mut house: House) {
+    let line = CutProxy::before(house.cluster().redis.address()).await;
+    house.cluster_mut().redis_url = Some(format!("redis://{}", line.address()));
+    let ledger = house.open_with("10").await;
+    let call = ledger.call("4").await.unwrap();
+    ledger.reconciles().await;
+    line.set(Flow::Open, Flow::Lost);
+    call.capture(credits("3"));
+    let redis = &house.cluster().redis;
+    let stream = || redis.ask(&["XREVRANGE", "{s00}:out", "+", "-", "COUNT", "1"]);
+    eventually("it is in the stream", async || stream().contains("c0 ")).await;
+    line.part();
+    ledger.stop().await;
+    line.mend();
+    line.set(Flow::Open, Flow::Open);
+    let ledger = house.open().await;
+    assert_eq!(ledger.has("alice").await, text(("7", "0")));
     ledger.reconciles().await;
     ledger.stop().await;
 }

@@ -24,12 +24,13 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const BATCH_BYTES: usize = 1 << 20;
 
 /// What an empty ledger has no row of.
-const EMPTY: [&str; 10] = [
+const EMPTY: [&str; 11] = [
     "accounts",
     "operations",
     "entries",
     "holds",
     "redo",
+    "owed",
     "api_keys",
     "stripe_events",
     "payments",

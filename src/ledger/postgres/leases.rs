@@ -421,6 +421,11 @@ impl Recovery {
         Ok((replayed, missing))
     }
 
+    /// Writes what calls owed when their gateways stopped, after all that was decided; how many charges.
+    pub async fn charge_owed(&mut self, at_ms: i64) -> Result<usize, LedgerError> {
+        self.store.charge_owed(at_ms, &mut self.transaction).await
+    }
+
     /// Opens an epoch, the next one or a later one.
     pub async fn open(mut self, epoch: &Epoch, layout: i32) -> Result<(), LedgerError> {
         self.store

@@ -11,6 +11,7 @@ mod leases;
 mod look;
 mod migrate;
 mod months;
+mod owed;
 mod partitions;
 mod payments;
 mod rare;
@@ -135,7 +136,7 @@ impl Store {
             Ok(done)
         };
         let result = match tokio::time::timeout(limit, run).await {
-            Ok(result) => result,
+            Ok(result) => result.map_err(LedgerError::of_a_transaction),
             Err(_) => Err(LedgerError::Slow { what: "Postgres" }),
         };
         let is_away = result.as_ref().is_err_and(LedgerError::is_outage);

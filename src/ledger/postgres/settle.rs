@@ -142,8 +142,24 @@ impl Store {
         if careful {
             self.drop_repeated(&mut tally, on).await?;
         }
+        self.write_tally(&tally, on).await
+    }
+
+    /// Writes what nobody has written before.
+    pub(super) async fn write_decided(
+        &self,
+        decided: Vec<Decided>,
+        at_ms: i64,
+        on: &mut PgConnection,
+    ) -> Result<(), LedgerError> {
+        let mut tally = Tally::default();
+        tally.add(Batch { at_ms, decided });
+        self.write_tally(&tally, on).await
+    }
+
+    async fn write_tally(&self, tally: &Tally, on: &mut PgConnection) -> Result<(), LedgerError> {
         self.write_captures(&tally.captures, on).await?;
-        self.write_holds(&tally, on).await
+        self.write_holds(tally, on).await
     }
 
     /// What would take effect twice is taken out, and given back in Redis, where it was charged twice.

@@ -3,6 +3,7 @@
 use sqlx::Executor as _;
 
 use crate::ledger::LedgerError;
+use crate::ledger::record::Decided;
 use crate::ledger::rows::Column as _;
 
 use super::Store;
@@ -16,6 +17,8 @@ pub(in crate::ledger) struct Survey {
     pub gateways: Vec<Place>,
     /// What gateways have handed over of this epoch.
     pub redo: Vec<NumberedBatch>,
+    /// Charges that gateways left when they stopped.
+    pub owed: Vec<Decided>,
     pub live_holds: u64,
     /// In micro-credits.
     pub held: i64,
@@ -62,7 +65,8 @@ impl Store {
                 });
             }
             let handed = "SELECT seq, batch FROM {s}.redo WHERE shard = $1 AND epoch = $2";
-            let rows = self.query(handed).bind(SHARD).bind(checkpoint.epoch).fetch_all(on).await?;
+            let rows =
+                self.query(handed).bind(SHARD).bind(checkpoint.epoch).fetch_all(&mut *on).await?;
             let mut redo = Vec::with_capacity(rows.len());
             for row in &rows {
                 redo.push(NumberedBatch { seq: row.int("seq")?, text: row.text("batch")?.to_owned() });
@@ -72,6 +76,7 @@ impl Store {
                 accounts: counts.count("accounts")?,
                 gateways,
                 redo,
+                owed: self.owed(on).await?,
                 live_holds: counts.count("holds")?,
                 held: counts.int("held")?,
                 deliveries: counts.count("deliveries")?,

@@ -15,7 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, Operation};
 use crate::ledger::postgres::{ColdAccount, Fate};
 use crate::ledger::record::{escape, letter_of};
-use crate::ledger::slice::fitting;
+use crate::ledger::slice::slices;
 use crate::ledger::wall_ms;
 
 use super::IN_TIME;
@@ -156,11 +156,8 @@ impl Shared {
         let scripts = self.open_scripts()?;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         let held = self.store.accounts_with_holds().await?;
-        let (mut rest, mut failed, mut in_a_row) = (&held[..], Ok(()), 0);
-        while !rest.is_empty() {
-            let fit = fitting(rest, HOLDS, |(_, holds)| *holds);
-            let (some, others) = rest.split_at(fit.min(ACCOUNTS));
-            rest = others;
+        let (mut failed, mut in_a_row) = (Ok(()), 0);
+        for some in slices(&held, ACCOUNTS, HOLDS, |(_, holds)| *holds) {
             match self.bring_cold(&scripts, some, &nonce).await {
                 Ok(()) => in_a_row = 0,
                 Err(error) => {

@@ -15,7 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::postgres::{LISTED, StoredAccount};
 use crate::ledger::record::{Batch, Decided};
 use crate::ledger::report::{Difference, RepairReport, in_credits};
-use crate::ledger::slice::fitting;
+use crate::ledger::slice::slices;
 
 use super::drain::NO_HURRY;
 use super::script::Scripts;
@@ -107,11 +107,7 @@ impl Shared {
                 // Holds whose account is not there.
                 wanted.extend(std::mem::take(&mut holds));
             }
-            let mut rest = &wanted[..];
-            while !rest.is_empty() {
-                let fit = fitting(rest, HOLDS, |(_, holds)| holds.len());
-                let (some, others) = rest.split_at(fit.min(ACCOUNTS));
-                rest = others;
+            for some in slices(&wanted, ACCOUNTS, HOLDS, |(_, holds)| holds.len()) {
                 let some = some.iter().cloned().collect();
                 differences.extend(self.compare_some(&scripts, some).await?);
             }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, Operation, Origin};
 use crate::ledger::postgres::{Checkpoint, NumberedBatch, Others, Recovery, digest};
 use crate::ledger::record::{Batch, Decided};
+use crate::ledger::{LedgerError, wall_ms};
 
 use super::script::{Epoch, Scripts};
 use super::shared::{RECOVERY_TAKES, Shared};
@@ -198,28 +198,51 @@ impl Shared {
         Ok(false)
     }
 
-    /// Hands what only this gateway remembers to the recovery that Redis, away as it is, will need. True
-    /// where Postgres has it.
-    pub async fn hand_over(&self) -> bool {
-        let Some(scripts) = self.scripts() else { return self.ring().is_empty() };
+    /// Hands what only this gateway remembers to the recovery that Redis, away as it is, will need: what that
+    /// had decided, and the charges that it had not. Holds to be given back expire as this gateway goes. True
+    /// where Postgres has it; then nothing is unsettled any more.
+    pub async fn hand_over(&self, unsettled: &mut Vec<Operation>) -> bool {
+        let handed = async {
+            self.hand_over_charges(unsettled).await?;
+            self.hand_over_ring().await
+        };
+        handed.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what only this gateway remembers cannot be handed over");
+            false
+        })
+    }
+
+    async fn hand_over_charges(&self, unsettled: &mut Vec<Operation>) -> Result<(), LedgerError> {
+        let owed = self.take_owed();
+        let mut charges: Vec<_> = owed.iter().chain(&*unsettled).cloned().collect();
+        charges.extend(self.ring().repeated().cloned());
+        charges.retain(Operation::is_charge);
+        if !charges.is_empty() {
+            if let Err(error) = self.store.owe(&charges).await {
+                self.owe(owed);
+                return Err(error);
+            }
+            tracing::warn!(
+                charges = charges.len(),
+                "Redis cannot be asked; what calls owe is handed over"
+            );
+        }
+        unsettled.clear();
+        self.ring().forget_repeated();
+        Ok(())
+    }
+
+    async fn hand_over_ring(&self) -> Result<bool, LedgerError> {
+        let Some(scripts) = self.scripts() else { return Ok(self.ring().is_empty()) };
         let epoch = scripts.epoch.number;
         self.close_epoch();
         self.ring().close(epoch);
-        let handed = async {
-            self.store.give_up(epoch).await?;
-            self.check_in(epoch).await
-        };
-        match handed.await {
-            Ok(true) => {
-                tracing::warn!("Redis is away; what it had decided is handed over");
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                tracing::error!(%error, "what Redis had decided cannot be handed over");
-                false
-            }
+        self.store.give_up(epoch).await?;
+        let is_handed = self.check_in(epoch).await?;
+        if is_handed {
+            tracing::warn!("Redis is away; what it had decided is handed over");
         }
+        Ok(is_handed)
     }
 
     /// Opens the next epoch; false where that is not for this gateway, or not yet.
@@ -239,6 +262,7 @@ impl Shared {
         }
         let survived = self.surviving(&ending, &mut recovery).await?;
         let (replayed, missing) = recovery.replay(survived).await?;
+        let charged = recovery.charge_owed(wall_ms()).await?;
         if missing > 0 {
             tracing::error!(
                 epoch,
@@ -257,7 +281,7 @@ impl Shared {
         }
         if epoch > 0 {
             self.metrics.ledger_recoveries.inc();
-            tracing::warn!(epoch = number, replayed, "the ledger is recovered");
+            tracing::warn!(epoch = number, replayed, charged, "the ledger is recovered");
         }
         Ok(true)
     }

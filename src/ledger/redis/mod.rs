@@ -98,8 +98,8 @@ pub struct ClusterLedger {
     swept: String,
     /// The lease, the syncer and the janitor. They end with it.
     tasks: JoinSet<()>,
-    /// Since when it has been trying to close.
-    closing: Option<Instant>,
+    /// Since when not all could be written, at a stop.
+    stopping: Option<Instant>,
     closed: bool,
 }
 
@@ -140,7 +140,7 @@ impl ClusterLedger {
             Ok(()) => {}
         }
         let (swept, tasks) = ("0".to_owned(), JoinSet::new());
-        let mut ledger = Self { shared, lists, swept, tasks, closing: None, closed: false };
+        let mut ledger = Self { shared, lists, swept, tasks, stopping: None, closed: false };
         ledger.wait_until_open().await;
         if let Some(earlier) = joined.replaced
             && let Err(error) = ledger.expire_calls_of_replaced(earlier).await
@@ -334,6 +334,19 @@ impl ClusterLedger {
         }
     }
 
+    /// Makes durable what is left of it, at a stop. Where Redis has been away for a while, that and what is
+    /// unsettled is handed to the recovery that follows. True where nobody else needs this gateway.
+    async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
+        match self.shared.drain_within(HAND_OVER_AFTER).await {
+            Ok(()) => self.shared.ring().is_empty() && !self.shared.owes_charges(),
+            Err(error) => {
+                tracing::warn!(%error, "not everything is in Postgres yet");
+                let since = *self.stopping.get_or_insert_with(Instant::now);
+                since.elapsed() >= HAND_OVER_AFTER && self.shared.hand_over(unsettled).await
+            }
+        }
+    }
+
     /// Renews or expires the holds whose time is up.
     async fn sweep(&mut self, is_live: &IsLive<'_>) -> Result<Vec<Expired>, LedgerError> {
         let Some(scripts) = self.shared.scripts() else { return Ok(Vec::new()) };
@@ -404,19 +417,16 @@ impl Backend for ClusterLedger {
         SWEEP_EVERY
     }
 
+    async fn hand_over(&mut self, unsettled: &mut Vec<Operation>) {
+        self.write_all(unsettled).await;
+    }
+
     async fn close(&mut self) -> bool {
         if self.closed {
             return true;
         }
         self.settle_owed().await;
-        let written = match self.shared.drain_within(HAND_OVER_AFTER).await {
-            Ok(()) => self.shared.ring().is_empty() && !self.shared.owes_captures(),
-            Err(error) => {
-                tracing::warn!(%error, "not everything is in Postgres yet");
-                let since = *self.closing.get_or_insert_with(Instant::now);
-                since.elapsed() >= HAND_OVER_AFTER && self.shared.hand_over().await
-            }
-        };
+        let written = self.write_all(&mut Vec::new()).await;
         if written {
             // The others bring what is left, when it is asked for.
             let brought = tokio::time::timeout(SEALED_WITHIN, self.shared.bring_what_was_lost());

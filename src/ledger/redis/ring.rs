@@ -66,6 +66,16 @@ impl Ring {
         }
     }
 
+    /// What was acknowledged because it had been done before, and is in none of the batches.
+    pub fn repeated(&self) -> impl Iterator<Item = &Operation> {
+        self.repeated.iter().map(|(_, _, operation)| operation)
+    }
+
+    /// It is in Postgres.
+    pub fn forget_repeated(&mut self) {
+        self.repeated.clear();
+    }
+
     /// True while this epoch has not been given up.
     pub fn is_open(&self, epoch: i64) -> bool {
         self.epoch == epoch && !self.closed

@@ -204,9 +204,9 @@ impl Shared {
     }
 
     /// True where a charge is among them: it is nowhere else.
-    pub fn owes_captures(&self) -> bool {
+    pub fn owes_charges(&self) -> bool {
         let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        owed.iter().any(|operation| matches!(operation, Operation::Capture { .. }))
+        owed.iter().any(Operation::is_charge)
     }
 
     /// Holds that expire with the next sweep.

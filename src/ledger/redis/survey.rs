@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::ledger::backend::Backend as _;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::postgres::{NumberedBatch, Others, Store, StoredAccount, Survey, digest};
-use crate::ledger::record::Batch;
+use crate::ledger::record::{Batch, Decided};
 use crate::ledger::report::in_credits;
 use crate::ledger::{Durability, LedgerError};
 use crate::metrics::Metrics;
@@ -189,9 +189,17 @@ impl Planner {
             survived.len(),
             handed.len()
         ));
+        let owed = self.survey.owed.clone();
+        if !owed.is_empty() {
+            self.plan.steps.push(format!(
+                "{} charges are written that gateways left when they stopped without Redis",
+                owed.len()
+            ));
+        }
         self.find_gaps(&marks, batches.keys().copied());
-        let texts = batches.values().filter_map(|batch| Batch::parse(&batch.text)).collect();
-        self.compare_accounts(&marks, texts).await?;
+        let parsed = batches.values().filter_map(|batch| Batch::parse(&batch.text));
+        let decided = parsed.flat_map(|batch| batch.decided).chain(owed).collect();
+        self.compare_accounts(&marks, decided).await?;
         self.plan.steps.push(format!(
             "epoch {} begins, with every account as Postgres then has it; holds that are live are \
              restored, with a minute or more to go",
@@ -275,10 +283,9 @@ impl Planner {
     async fn compare_accounts(
         &mut self,
         marks: &Marks,
-        batches: Vec<Batch>,
+        decided: Vec<Decided>,
     ) -> Result<(), LedgerError> {
         let prefix = format!("{}{}:a:", tag(0), marks.number);
-        let decided: Vec<_> = batches.into_iter().flat_map(|batch| batch.decided).collect();
         let (mut cursor, mut seen) = ("0".to_owned(), BTreeSet::new());
         loop {
             let keys;

@@ -20,6 +20,8 @@ enum Fault {
     PauseGateway,
     PauseGatewayForLong,
     RestartGateway,
+    RestartGatewayWithoutRedis,
+    RestartGatewayCutOffRedis,
     KillRedis,
     PauseRedis,
     FlushAll,
@@ -35,6 +37,13 @@ enum Fault {
     LateRequests,
     MoveClock,
 }
+
+/// Those that take long.
+const SLOW_FAULTS: [Fault; 3] = [
+    Fault::PauseGatewayForLong,
+    Fault::RestartGatewayWithoutRedis,
+    Fault::RestartGatewayCutOffRedis,
+];
 
 /// Single faults: whatever comes of them, nothing may be lost.
 const FAULTS: [Fault; 16] = [
@@ -102,7 +111,7 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     let env = |which: usize| clocks.as_ref().map_or_else(Vec::new, |clocks| clocks[which].env());
     let mut faults = FAULTS.to_vec();
     faults.extend(clocks.is_some().then_some(Fault::MoveClock));
-    faults.extend((time >= ROUND).then_some(Fault::PauseGatewayForLong));
+    faults.extend((time >= ROUND).then_some(SLOW_FAULTS).into_iter().flatten());
     let plan = Plan {
         persistence,
         random: Some(random),
@@ -188,6 +197,20 @@ async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]
         }
         Fault::RestartGateway => {
             cluster.stop_gateway(victim);
+            cluster.restart_gateway(victim);
+        }
+        Fault::RestartGatewayWithoutRedis => {
+            cluster.redis.kill();
+            cluster.some_time(1, 1000).await;
+            cluster.stop_gateway(victim);
+            cluster.redis.restart();
+            cluster.restart_gateway(victim);
+        }
+        Fault::RestartGatewayCutOffRedis => {
+            cluster.members[victim].to_redis.part();
+            cluster.some_time(1, 1000).await;
+            cluster.stop_gateway(victim);
+            cluster.members[victim].to_redis.mend();
             cluster.restart_gateway(victim);
         }
         Fault::KillRedis => {

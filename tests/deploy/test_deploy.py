@@ -32,7 +32,7 @@ SET_BY_THE_SYSTEM = {"HOSTNAME"}
 
 # How long a gateway may need after drain_delay and shutdown_timeout: calls that were cut off, and
 # the ledger's last batches (src/gateway.rs, src/ledger/pipeline.rs).
-LAST_BATCHES_S = 12
+LAST_BATCHES_S = 22
 
 
 def read_yaml(path):

@@ -238,11 +238,11 @@ impl Problem {
         let detail = if available.is_negative() {
             Text::new(
                 format!(
-                    "This call costs {required} credits; the account owes {}. Buy credits to go on.",
+                    "This call costs {required} credits; with what is held, the account is {} below zero. Buy credits to go on.",
                     -*available
                 ),
                 format!(
-                    "Cet appel coûte {required} crédits ; le compte en doit {}. Achetez des crédits pour continuer.",
+                    "Cet appel coûte {required} crédits ; avec ce qui est retenu, le compte est à {} sous zéro. Achetez des crédits pour continuer.",
                     -*available
                 ),
             )

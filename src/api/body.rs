@@ -1,7 +1,10 @@
 //! JSON bodies, of any content type: what a `curl -d` sends is read too.
 
+use std::error::Error as _;
+
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
 use crate::problem::{Problem, Text};
@@ -35,9 +38,20 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
 }
 
 async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Problem> {
-    let body =
-        to_bytes(request.into_body(), limit).await.map_err(|_| Problem::body_too_large(limit))?;
+    let body = to_bytes(request.into_body(), limit).await.map_err(|error| {
+        match error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) {
+            true => Problem::body_too_large(limit),
+            false => Problem::unreadable_request(),
+        }
+    })?;
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+    // To serde the fields of an object may come as a list, too.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::bad_request(Text::new(
+            "The body is a list; an object is expected here: {…}.",
+            "Le corps est une liste ; un objet est attendu ici : {…}.",
+        )));
+    }
     serde_json::from_slice(&body).map_err(|error| {
         Problem::bad_request(Text::new(
             format!("The body is not the JSON expected here: {error}."),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,6 +41,7 @@ pub(super) async fn buy(
     State(shop): State<Arc<Shop>>,
     Caller(caller): Caller,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     Json(request): Json<BuyRequest>,
 ) -> Result<axum::Json<BuyBody>, Problem> {
@@ -52,12 +53,10 @@ pub(super) async fn buy(
     })?;
     let catalogue = shop.catalogue.load_full();
     let pack = catalogue.packs.iter().find(|pack| pack.id == request.pack).ok_or_else(|| {
+        let (pack, prefix) = (&request.pack, uri.path().trim_end_matches("/buy"));
         Problem::not_found(Text::new(
-            format!(
-                "There is no pack `{}`. GET /credits/packs lists what is for sale.",
-                request.pack
-            ),
-            format!("Le pack `{}` n'existe pas. GET /credits/packs donne la liste.", request.pack),
+            format!("There is no pack `{pack}`. GET {prefix}/packs lists what is for sale."),
+            format!("Le pack `{pack}` n'existe pas. GET {prefix}/packs donne la liste."),
         ))
     })?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());

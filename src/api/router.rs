@@ -59,7 +59,10 @@ pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) ->
             router = router.nest(&format!("{prefix}/sandbox/checkout"), page);
         }
     }
-    wrap(router.nest(prefix, own))
+    let prefix: Arc<str> = prefix.into();
+    let router = router.nest(&prefix, own);
+    let unknown = move || std::future::ready(unknown_under(&prefix));
+    router.fallback(unknown).method_not_allowed_fallback(wrong_method).layer(from_fn(finish))
 }
 
 /// The demo's checkout page.
@@ -122,9 +125,13 @@ fn wrap(router: Router) -> Router {
 }
 
 async fn unknown() -> Problem {
+    Problem::not_found(Text::new("There is nothing at this path.", "Il n'y a rien à ce chemin."))
+}
+
+fn unknown_under(prefix: &str) -> Problem {
     Problem::not_found(Text::new(
-        "There is nothing at this path. GET /credits/openapi.json lists what there is.",
-        "Il n'y a rien à ce chemin. GET /credits/openapi.json donne la liste.",
+        format!("There is nothing at this path. GET {prefix}/openapi.json lists what there is."),
+        format!("Il n'y a rien à ce chemin. GET {prefix}/openapi.json donne la liste."),
     ))
 }
 

@@ -23,6 +23,9 @@ use crate::metrics::Metrics;
 /// How long a running gateway may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long it may take to say that it lives.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long it may take where it asks Stripe for page after page.
 const STRIPE_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -78,12 +81,13 @@ impl AdminClient {
                 let router = api::admin(shop, token.clone(), readiness);
                 Ok(Self::Here { router, token, pipeline })
             }
-            Err(LedgerError::Locked { .. }) => Self::reach(file),
+            Err(LedgerError::Locked { .. }) => Self::reach(file).await,
             Err(error) => Err(error.into()),
         }
     }
 
-    fn reach(file: &ConfigFile) -> Result<Self, CliError> {
+    /// The running gateway, once it has answered: what it never hears, it does not do later.
+    async fn reach(file: &ConfigFile) -> Result<Self, CliError> {
         let server = file.load(Sections::SERVER)?.server;
         let server = server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
         let mut address = server.admin;
@@ -92,6 +96,8 @@ impl AdminClient {
         }
         let client = reqwest::Client::builder().no_proxy().build();
         let client = client.map_err(|error| CliError::Failed(error.to_string()))?;
+        let probe = client.get(format!("http://{address}/healthz")).timeout(PROBE_LIMIT).send();
+        probe.await.map_err(|error| CliError::NoAnswer { address, error })?;
         Ok(Self::Running { client, address, token: server.admin_token, limit: ANSWER_LIMIT })
     }
 
@@ -125,7 +131,10 @@ impl AdminClient {
     ) -> Result<Value, CliError> {
         let (status, answer) = match self {
             Self::Running { client, address, token, limit } => {
-                let no_answer = |error| CliError::NoAnswer { address: *address, error };
+                let no_answer = |error: reqwest::Error| match error.is_connect() {
+                    true => CliError::NoAnswer { address: *address, error },
+                    false => CliError::NotKnown { address: *address, error, again: again(body) },
+                };
                 let url = format!("http://{address}{path}");
                 let mut request =
                     client.request(method, url).bearer_auth(token.expose()).timeout(*limit);
@@ -168,6 +177,14 @@ impl AdminClient {
                 }
             }
         }
+    }
+}
+
+/// What to do where it is not known whether something was done.
+fn again(body: Option<&Value>) -> String {
+    match body.and_then(|body| body["id"].as_str()) {
+        Some(id) => format!("ask again with --id {id}, which counts once"),
+        None => "look, and ask again".to_owned(),
     }
 }
 

@@ -3,7 +3,6 @@
 use clap::Args;
 
 use super::{CliError, ConfigFile};
-use crate::config::Sections;
 
 /// Prints each mistake with its file, line and a hint; exit code 2 where there is one.
 #[derive(Debug, Args)]
@@ -11,7 +10,7 @@ pub(super) struct Check {}
 
 impl Check {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
-        let config = file.load(Sections::ALL)?;
+        let config = file.load_to_serve()?;
         println!(
             "{} is good (upstreams: {}, priced routes: {}, packs: {})",
             file.path().display(),

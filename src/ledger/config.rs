@@ -1,8 +1,11 @@
 //! `[ledger]` and `[credits]`.
 
 use std::path::PathBuf;
+use std::str::FromStr as _;
 
+use fred::types::config::Config;
 use serde::Deserialize;
+use sqlx::postgres::PgConnectOptions;
 
 use crate::config::{Mistake, Secret, within};
 use crate::credits::Credits;
@@ -156,6 +159,11 @@ impl LedgerConfig {
             }
         }
         found.extend(self.check_redis());
+        for (name, url) in
+            [("postgres_url", &self.postgres_url), ("postgres_read_url", &self.postgres_read_url)]
+        {
+            found.extend(url.as_ref().and_then(|url| check_postgres(name, url)));
+        }
         let name = self.gateway_name.as_deref();
         if name.is_some_and(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
             let hint = "1 to 128 bytes, another one for each gateway, or remove the line";
@@ -187,12 +195,32 @@ impl LedgerConfig {
             let message = "`redis_url` is no address of a Redis that Farebox can use";
             return Some(Mistake::new("ledger.redis_url", message, hint));
         }
+        // Without TLS, for which the library would look for certificates.
+        let plain = url.replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
+        if Config::from_url(&plain).is_err() {
+            let hint = "redis://:password@host:6379; what stands in a password as `@`, `/`, `:` or `%` is written \
+                        %40, %2F, %3A, %25";
+            let message = "`redis_url` cannot be read as an address";
+            return Some(Mistake::new("ledger.redis_url", message, hint));
+        }
         (self.redis_ca_file.is_some() && !uses_tls(scheme)).then(|| {
             let hint = "write rediss:// (or rediss-sentinel://) in redis_url, or remove the line";
             let message = "`redis_ca_file` is set, and `redis_url` uses no TLS";
             Mistake::new("ledger.redis_ca_file", message, hint)
         })
     }
+}
+
+fn check_postgres(name: &str, url: &Secret) -> Option<Mistake> {
+    let url = url.expose();
+    let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    if url.is_empty() || is_postgres && PgConnectOptions::from_str(url).is_ok() {
+        return None;
+    }
+    let hint = "postgres://user:password@host:5432/database; what stands in a password as `@`, `/`, `:` or `%` is \
+                written %40, %2F, %3A, %25";
+    let message = format!("`{name}` cannot be read as the address of a Postgres");
+    Some(Mistake::new(format!("ledger.{name}"), message, hint))
 }
 
 /// As the client library reads them.
@@ -251,6 +279,24 @@ mod tests {
         }
         for bad in ["", "public", "pg_x", "2f", "a b", "a\"b", "Farebox", &"x".repeat(64)] {
             assert!(check_schema(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_postgres_is_one() {
+        for good in
+            ["postgres://p", "postgresql://u:p@h:5433/db?sslmode=require", "postgres://u:%40@h/d"]
+        {
+            assert_eq!(check_postgres("postgres_url", &Secret::new(good)), None, "{good}");
+        }
+        for bad in
+            ["x", "mysql://u:p@h/db", "u:p@h", "postgres://u:p@h:99999/db", "postgres://h:no/x"]
+        {
+            let found = check_postgres("postgres_read_url", &Secret::new(bad));
+            assert_eq!(
+                found.map(|mistake| mistake.key).as_deref(),
+                Some("ledger.postgres_read_url")
+            );
         }
     }
 

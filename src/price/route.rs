@@ -8,7 +8,7 @@ use http::Method;
 use super::config::{OnClientAbort, RouteConfig, StatusClass};
 use super::money::UnitAmount;
 use super::pattern::Pattern;
-use crate::config::Mistake;
+use crate::config::{Mistake, Span, within};
 use crate::credits::Credits;
 
 /// A price rule of the table.
@@ -116,9 +116,10 @@ fn nonsense(
         let hint = "add \"GET\" to its methods, or leave `websocket` out";
         mistakes.push(Mistake::new(key("websocket"), "a WebSocket begins with a GET", hint));
     }
-    if config.read_timeout.is_some_and(|span| span.0.is_zero()) {
-        let hint = "write something like \"120s\", or leave it out";
-        mistakes.push(Mistake::new(key("read_timeout"), "no answer can come in no time", hint));
+    if let Some(span) = config.read_timeout {
+        // As an upstream's own.
+        let allowed = Span::from_millis(1)..=Span::from_secs(24 * 3600);
+        mistakes.extend(within(&key("read_timeout"), span, allowed));
     }
     mistakes
 }

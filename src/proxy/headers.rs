@@ -106,25 +106,28 @@ pub(super) fn towards_upstream(
     Ok(())
 }
 
-/// Takes out the account page's cookie: it is a credential. Browsers send it to own routes only.
+/// Takes out the account page's cookie: it is a credential. Browsers send it to own routes only. What is left
+/// is one line, as HTTP/1.1 has it (RFC 9113, 8.2.3).
 fn drop_session(head: &mut RequestHeader) -> Result<()> {
     let is_session = |pair: &&[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
         name.trim_ascii() == SESSION_COOKIE.as_bytes()
     };
-    let pairs =
-        |line: &HeaderValue| line.as_bytes().split(|byte| *byte == b';').any(|p| is_session(&p));
-    if !head.headers.get_all(header::COOKIE).iter().any(pairs) {
+    let lines = || head.headers.get_all(header::COOKIE).iter();
+    let pairs = || lines().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    if lines().nth(1).is_none() && !pairs().any(|pair| is_session(&pair)) {
         return Ok(());
     }
-    let lines: Vec<HeaderValue> = head.headers.get_all(header::COOKIE).iter().cloned().collect();
-    head.remove_header(&header::COOKIE);
-    for line in &lines {
-        let others = line.as_bytes().split(|byte| *byte == b';').filter(|pair| !is_session(pair));
-        let line = others.collect::<Vec<_>>().join(&b';');
-        if !line.is_empty() {
-            head.append_header(header::COOKIE, line.trim_ascii())?;
+    let mut others = Vec::new();
+    for pair in pairs().filter(|pair| !is_session(pair)).map(<[u8]>::trim_ascii) {
+        if !pair.is_empty() {
+            others.extend_from_slice(if others.is_empty() { b"" } else { b"; " });
+            others.extend_from_slice(pair);
         }
+    }
+    head.remove_header(&header::COOKIE);
+    if !others.is_empty() {
+        head.insert_header(header::COOKIE, others)?;
     }
     Ok(())
 }

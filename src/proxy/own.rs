@@ -36,7 +36,9 @@ pub(super) async fn answer(
     time: Duration,
 ) -> Result<u16> {
     let body = match tokio::time::timeout(time, read_body(session)).await {
-        Ok(body) => body?.ok_or_else(|| Problem::body_too_large(MAX_BODY_BYTES)),
+        Ok(Ok(body)) => body.ok_or_else(|| Problem::body_too_large(MAX_BODY_BYTES)),
+        // Who has gone hears nothing of it.
+        Ok(Err(_)) => Err(Problem::unreadable_request()),
         Err(_) => Err(Problem::request_timeout()),
     };
     let body = match body {

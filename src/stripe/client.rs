@@ -9,7 +9,7 @@ use stripe_client_core::{
     CustomizedStripeRequest, IdempotencyKey, RequestBuilder, RequestStrategy, StripeClient,
     StripeRequest,
 };
-use stripe_shared::{ApiErrors, ApiErrorsType};
+use stripe_shared::{ApiErrors, ApiErrorsCode, ApiErrorsType};
 
 use super::config::StripeConfig;
 use super::objects::List;
@@ -83,6 +83,7 @@ impl From<StripeError> for ApiError {
 
 fn is_about_the_key(error: &ApiErrors) -> bool {
     error.type_ == ApiErrorsType::IdempotencyError
+        || error.code == Some(ApiErrorsCode::IdempotencyKeyInUse)
 }
 
 /// A client of Stripe's API.

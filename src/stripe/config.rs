@@ -103,6 +103,13 @@ impl StripeConfig {
         } else if self.secret_key.expose().starts_with("pk_") {
             let hint = "use the secret key (sk_…) or a restricted one (rk_…)";
             mistake("secret_key", "this is Stripe's publishable key".to_owned(), hint);
+        } else if !self.secret_key.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let hint = "look for a space or a line break in STRIPE_SECRET_KEY";
+            mistake(
+                "secret_key",
+                "`secret_key` holds what an HTTP header cannot carry".to_owned(),
+                hint,
+            );
         }
         let blank = |secret: &Secret| secret.expose().trim().is_empty();
         if self.webhook_secret.is_empty() || self.webhook_secret.iter().any(blank) {
@@ -204,5 +211,13 @@ mod tests {
             "checkout.locale",
         ];
         assert_eq!(keys, names.map(|name| format!("stripe.{name}")));
+    }
+
+    #[test]
+    fn a_key_that_no_header_can_carry_is_refused() {
+        let mut config: StripeConfig = toml::from_str(SOUND).unwrap();
+        config.secret_key = Secret::new("sk_test_1\n");
+        let keys: Vec<_> = config.check().into_iter().map(|mistake| mistake.key).collect();
+        assert_eq!(keys, ["stripe.secret_key"]);
     }
 }

@@ -197,3 +197,21 @@ async fn gateways_that_are_told_to_end_while_redis_is_away_charge_what_their_cal
     assert!(owed > 0, "no call ended meanwhile");
     cluster.check(&calls).await;
 }
+
+/// Nothing is in a gateway's memory then; what Redis has decided waits all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_says_for_how_long_postgres_has_been_away() {
+    let mut cluster = Cluster::start(Durability::Strict, 1).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let lag = async |cluster: &Cluster| {
+        cluster.members[0].metric("farebox_ledger_sync_lag_seconds").await
+    };
+    cluster.postgres.stop();
+    assert!(eventually(async || lag(&cluster).await > 2.0).await);
+    cluster.postgres.restart();
+    load.serves_within(BACK_WITHIN).await;
+    assert!(eventually(async || lag(&cluster).await < 1.0).await);
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}

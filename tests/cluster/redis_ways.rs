@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, in_both_modes};
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
+use crate::support::eventually;
 use crate::support::process::{command, config_on_ports};
 use crate::support::servers::{Family, Persistence, Postgres, Redis};
 
@@ -173,6 +174,32 @@ fn a_redis_that_evicts_is_refused_at_the_start() {
     let redis = Redis::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     let said = refused(&redis.url(), "");
     assert!(said.contains("allkeys-lru") && said.contains("noeviction"), "{said}");
+}
+
+/// Somebody changes its settings while gateways serve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_begins_while_redis_may_throw_away_what_it_has_or_has_no_room() {
+    let mut cluster = Cluster::start(Durability::Relaxed, 1).await;
+    for (setting, wrong, right) in
+        [("maxmemory-policy", "allkeys-lru", "noeviction"), ("maxmemory", "1", "0")]
+    {
+        let load = cluster.load();
+        load.serves_within(BACK_WITHIN).await;
+        cluster.redis.ask(&["CONFIG", "SET", setting, wrong]);
+        let member = &cluster.members[0];
+        let is_refused = async || {
+            let answer = member.process.post("alice", ROUTE).await;
+            answer.status == 503 && member.metric("farebox_ledger_up").await == 0.0
+        };
+        assert!(eventually(is_refused).await, "{setting} {wrong}");
+        cluster.redis.ask(&["CONFIG", "SET", setting, right]);
+        load.serves_within(BACK_WITHIN).await;
+        let calls = load.stop().await;
+        cluster.check(&calls).await;
+        assert!(
+            eventually(async || cluster.members[0].metric("farebox_ledger_up").await == 1.0).await
+        );
+    }
 }
 
 async fn three_sentinels_lead_from_a_lost_master_to_its_replica_and_nothing_is_lost(

@@ -154,12 +154,14 @@ fn said_by(output: &Output) -> Result<String, String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_is_missing_is_said_and_not_made_up() {
     let cluster = Cluster::start(Durability::Strict, 2).await;
-    for _ in 0..3 {
-        cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+    for account in ["alice", "alice", "alice", "bob", "carol"] {
+        cluster.gateway(0).post(account, ROUTE).await.expect(200);
     }
     cluster.check(&[]).await;
+    // In the middle, at the end, and all of them.
     let gone = "SET session_replication_role = replica; \
-         DELETE FROM farebox.entries WHERE account = 'alice' AND seq = 2";
+         DELETE FROM farebox.entries WHERE account = 'alice' AND seq = 2 \
+         OR account = 'bob' AND seq = 2 OR account = 'carol'";
     cluster.postgres.sql(&cluster.database, gone);
     let said = cluster.run(0, &["reconcile"]).unwrap_err();
     assert!(
@@ -167,8 +169,10 @@ async fn an_entry_that_is_missing_is_said_and_not_made_up() {
         "{said}"
     );
     let said = cluster.run(0, &["reconcile", "--repair"]).unwrap_err();
-    assert!(said.contains("left alice: entries are missing"), "{said}");
-    assert_eq!(cluster.gateway(0).account("alice").await["balance"], 1_000_000 - 15);
+    for (account, spent) in [("alice", 15), ("bob", 5), ("carol", 5)] {
+        assert!(said.contains(&format!("left {account}: entries are missing")), "{said}");
+        assert_eq!(cluster.gateway(0).account(account).await["balance"], 1_000_000 - spent);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -196,4 +200,11 @@ async fn an_embedded_ledger_is_repaired_while_nobody_serves_it() {
     let said = ok(folder.path(), &["reconcile", "--repair"]);
     assert!(said.contains("repaired alice: the balance was 96 and is 95"), "{said}");
     assert!(said.contains("clean"), "{said}");
+    let mut file = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let cut = "DROP TRIGGER entries_are_never_deleted; DELETE FROM entries WHERE seq = 2";
+    sqlx::raw_sql(cut).execute(&mut file).await.unwrap();
+    file.close().await.unwrap();
+    let left = crate::support::process::run(folder.path(), &["reconcile", "--repair"]);
+    let said = String::from_utf8_lossy(&left.stdout).into_owned();
+    assert!(!left.status.success() && said.contains("left alice: entries are missing"), "{said}");
 }

@@ -112,6 +112,18 @@ async fn a_grant_takes_effect_once() {
 }
 
 #[tokio::test]
+async fn an_adjustment_makes_no_account() {
+    let (_upstream, gateway) = gateway().await;
+    for credits in [5, -5] {
+        let body = format!(r#"{{"credits":{credits},"id":"slip"}}"#);
+        let path = "/admin/accounts/alcie/adjustments";
+        admin(&gateway, Method::POST, path, &body).await.problem(404, "NOT_FOUND");
+    }
+    let path = "/admin/accounts/alcie";
+    admin(&gateway, Method::GET, path, "").await.problem(404, "NOT_FOUND");
+}
+
+#[tokio::test]
 async fn a_debt_refuses_calls_until_a_grant_has_paid_it() {
     let (upstream, gateway) = gateway().await;
     gateway.grant("alice", 10).await;

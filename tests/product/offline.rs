@@ -405,3 +405,18 @@ fn a_start_on_what_cannot_be_written_says_what_to_do() {
     set_mode("data", 0o755);
     assert!(ok(at, &["reconcile"]).contains("clean"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stopped_gateway_did_not_hear_it_does_not_do_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let upstream = Upstream::canned().await;
+    let gateway = Process::serve(at, &config_on_ports(upstream.address, ""));
+    gateway.grant("alice", 5, "gift").await;
+    gateway.signal("STOP");
+    let said = fails(at, &["grant", "alice", "100"], 1);
+    gateway.signal("CONT");
+    assert!(said.contains("nothing was changed"), "{said}");
+    ok(at, &["account", "adjust", "alice", "1"]);
+    assert_eq!(gateway.account("alice").await["balance"], 6);
+}

@@ -367,11 +367,28 @@ async fn what_is_not_there_is_a_problem_too() {
 }
 
 #[tokio::test]
+async fn a_list_is_no_object() {
+    let (_upstream, gateway) = shop().await;
+    for body in [r#"["/api/ai/generate","POST"]"#, " []"] {
+        let refused = post(&gateway, "/credits/check", &token("alice"), body).await;
+        let detail = refused.problem(400, "BAD_REQUEST")["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("an object is expected"), "{detail}");
+    }
+    let path = "/admin/accounts/alice/adjustments";
+    gateway.grant("alice", 5).await;
+    admin(&gateway, Method::POST, path, r#"[-1,"id","why"]"#).await.problem(400, "BAD_REQUEST");
+    assert_eq!(gateway.balance("alice").await["balance"], 5);
+}
+
+#[tokio::test]
 async fn own_routes_move_with_their_prefix() {
     let upstream = Upstream::canned().await;
     let gateway = TestGateway::before(&upstream, "[api]\nprefix = \"/v1/wallet\"").await;
     let balance = get(&gateway, "/v1/wallet/balance", &token("alice")).await.expect(200);
     assert_eq!(balance["balance"], 0);
+    let nothing = get(&gateway, "/v1/wallet/nope", &token("alice")).await;
+    let detail = nothing.problem(404, "NOT_FOUND")["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("GET /v1/wallet/openapi.json"), "{detail}");
     get(&gateway, "/credits/balance", &token("alice")).await.problem(404, "NO_PRICE_RULE");
     let refused = post(&gateway, "/api/ai/generate", &token("alice"), "").await;
     assert_eq!(refused.problem(402, "INSUFFICIENT_CREDITS")["topup_url"], "/v1/wallet/account");

@@ -200,3 +200,23 @@ async fn trailers_do_not_break_a_request_or_an_answer() {
     assert!(client.up_to("0\r\n").await.unwrap().contains("hello"));
     assert_eq!(gateway.settled_balance("alice").await, 95);
 }
+
+/// It is the client's mistake, and no upstream's.
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_400_on_farebox_s_own_routes_too() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gateway = raw(&upstream, "").await;
+    for (lines, body) in [
+        ("transfer-encoding: chunked\r\n", "zz\r\n{\"end"),
+        ("transfer-encoding: chunked\r\n", "4\r\nbody!\r\n"),
+        ("content-length: 20\r\n", "{\"end"),
+    ] {
+        for path in ["/credits/check", "/credits/balance", "/credits/nope", "/webhooks/stripe"] {
+            let mut client = Wire::connect(gateway.public()).await;
+            client.send(request(&format!("POST {path}"), "alice", lines, body)).await;
+            client.finish().await;
+            let answer = client.head().await.unwrap();
+            assert_eq!(status(&answer), 400, "{path} {body:?}: {answer}");
+        }
+    }
+}

@@ -94,6 +94,9 @@ pub(crate) async fn grant(
 ) -> Result<Answer<PostedBody>, Problem> {
     let GrantRequest { credits, id, reason, source, payment } = request;
     let payment = payment.map(|payment| payment.facts(&account, credits, &id)).transpose()?;
+    if let Some(facts) = &payment {
+        payments::must_be_new(&admin, facts).await?;
+    }
     let (entry, new) =
         post(&admin, EntryKind::Grant, &account, credits.signed(), &id, reason).await?;
     if new {
@@ -112,6 +115,10 @@ pub(crate) async fn adjust(
     Json(request): Json<AdjustmentRequest>,
 ) -> Result<Answer<PostedBody>, Problem> {
     let AdjustmentRequest { credits, id, reason } = request;
+    // One comes to exist with something that is its own, not with a slip of the pen.
+    let balance = admin.shop.ledger.balance(&parse_account(&account)?).await;
+    let refuse = |refusal| admin.shop.refuse(refusal, Credits::ZERO);
+    balance.map_err(refuse)?.ok_or_else(unknown_account)?;
     let (entry, _) = post(&admin, EntryKind::Adjustment, &account, credits, &id, reason).await?;
     Ok(Answer(PostedBody::of(id, entry)))
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Admin;
 use super::accounts::parse_account;
 use crate::account::AccountId;
+use crate::api::transactions::unreadable;
 use crate::credits::Credits;
 use crate::ledger::{Facts, Money, Operation, Outcome, Progress, Sale, TakeFacts};
 use crate::price::Price;
@@ -59,6 +60,23 @@ impl ImportedPayment {
             ..Facts::default()
         })
     }
+}
+
+/// Nothing is granted a second time for a payment: not under another id, nor where Farebox has sold it.
+pub(super) async fn must_be_new(admin: &Admin, facts: &Facts) -> Result<(), Problem> {
+    for name in &facts.names {
+        let known = admin.shop.ledger.read().payment(name).await.map_err(unreadable)?;
+        let Some(known) = known.filter(|known| known.facts.sale.is_some()) else { continue };
+        if known.facts.sale != facts.sale || !facts.names.is_subset(&known.facts.names) {
+            return Err(Problem::conflict(Text::new(
+                "This payment, or this id, is known already: with another id, account, price or other credits. \
+                 Nothing was granted.",
+                "Ce paiement, ou cet identifiant, est déjà connu : avec un autre identifiant, compte, prix ou \
+                 d'autres crédits. Rien n'a été accordé.",
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Remembers it. What was refunded before is taken back now.

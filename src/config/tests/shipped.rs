@@ -35,7 +35,13 @@ fn the_shipped_file_is_sound_with_every_option_switched_on() {
     };
     let switched_on = SHIPPED.lines().filter(|line| !rival(line));
     let all: Vec<_> = switched_on.map(|l| option(l).unwrap_or(l.to_owned())).collect();
-    let set = |name: &str| env(name).or(Some("https://set.example".to_owned()));
+    let set = |name: &str| {
+        let url = match name {
+            "DATABASE_URL" | "REPLICA_URL" => "postgres://set.example",
+            _ => "https://set.example",
+        };
+        env(name).or(Some(url.to_owned()))
+    };
     let all = parse(&all.join("\n"), Path::new("gateway.toml"), Sections::ALL, &set);
     let config = all.unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert!(config.stripe.is_some() && config.server.unwrap().tls.is_some());

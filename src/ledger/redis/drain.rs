@@ -199,15 +199,17 @@ impl Shared {
         };
         let takes_calls =
             self.scripts().is_some() && self.may_answer(self.sending()) && self.takes_holds();
+        let takes_calls = takes_calls && !self.fails_to_decide();
         self.metrics.ledger_up.set(i64::from(stores && takes_calls));
     }
 
     /// Keeps Postgres near what Redis decides, and the other way round.
     pub async fn run_syncer(self: Arc<Self>) {
-        let mut delivered = Instant::now();
+        let (mut delivered, mut behind_since) = (Instant::now(), None);
         loop {
             tokio::time::sleep(SYNC_EVERY).await;
-            self.metrics.ledger_sync_lag_seconds.set(self.ring().lag());
+            let behind = behind_since.map_or(0.0, |since: Instant| since.elapsed().as_secs_f64());
+            self.metrics.ledger_sync_lag_seconds.set(self.ring().lag().max(behind));
             if self.scripts().is_none() {
                 self.note_health(None);
                 continue;
@@ -221,6 +223,12 @@ impl Shared {
                 delivered = Instant::now();
             }
             self.note_health(synced.as_ref().err());
+            // In `strict` nothing is in the ring; what is not known while Redis is away is no lag.
+            behind_since = match &synced {
+                Ok(()) | Err(LedgerError::Redis(_)) => None,
+                Err(_) if self.durability == Durability::Relaxed => None,
+                Err(_) => Some(behind_since.unwrap_or_else(Instant::now)),
+            };
             match synced {
                 Ok(()) | Err(LedgerError::Behind) => {}
                 Err(error) => {

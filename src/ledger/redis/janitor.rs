@@ -69,7 +69,9 @@ impl Shared {
             let waiting = self.redis.stream_length(&scripts).await?.saturating_sub(1);
             self.metrics.ledger_outbox.set(waiting.max(0));
         }
-        info.check().inspect_err(|error| tracing::error!(%error))
+        let fit = info.check();
+        self.is_unfit.store(fit.is_err(), Ordering::Relaxed);
+        fit.inspect_err(|error| tracing::error!(%error, "new calls get 503"))
     }
 
     /// Calls of a gateway that has been without a lease for long have ended without a word.

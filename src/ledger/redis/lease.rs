@@ -254,6 +254,7 @@ impl Shared {
         let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
         // Postgres may have been taken back to an earlier epoch: keys of a later one must stay unread.
         let seen = self.redis.marks(&ending).await?.number;
+        self.redis.info().await?.check()?;
         // Whoever has not heard yet is stopped by Redis itself, if it still has the old script.
         self.redis.fence(&ending).await?;
         if epoch > 0 && recovery.someone_is_silent().await? {

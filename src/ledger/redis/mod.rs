@@ -96,6 +96,8 @@ pub struct ClusterLedger {
     lists: Store,
     /// How far the live holds have been looked over for expiry: a cursor of Redis.
     swept: String,
+    /// Holds that expired at the start, of the start before.
+    expired: Vec<Expired>,
     /// The lease, the syncer and the janitor. They end with it.
     tasks: JoinSet<()>,
     /// Since when not all could be written, at a stop.
@@ -140,7 +142,9 @@ impl ClusterLedger {
             Ok(()) => {}
         }
         let (swept, tasks) = ("0".to_owned(), JoinSet::new());
-        let mut ledger = Self { shared, lists, swept, tasks, stopping: None, closed: false };
+        let expired = Vec::new();
+        let mut ledger =
+            Self { shared, lists, swept, expired, tasks, stopping: None, closed: false };
         ledger.wait_until_open().await;
         if let Some(earlier) = joined.replaced
             && let Err(error) = ledger.expire_calls_of_replaced(earlier).await
@@ -157,7 +161,8 @@ impl ClusterLedger {
         self.shared.drain().await?;
         let calls = self.shared.store.calls_of(earlier).await?;
         self.shared.expire_calls(earlier, calls);
-        self.sweep(&|_| false).await.map(drop)
+        self.expired = self.sweep(&|_| false).await?;
+        Ok(())
     }
 
     async fn wait_until_open(&mut self) {
@@ -249,6 +254,7 @@ impl ClusterLedger {
                     None
                 }
             };
+            self.shared.note_decided(reply.is_some());
             let Some(reply) = reply else { return work.doubt_the_rest() };
             let needs = work.take(reply, &stream, scripts, &self.shared);
             if work.is_done() {
@@ -404,13 +410,12 @@ impl Backend for ClusterLedger {
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
         self.settle_owed().await;
+        let mut expired = std::mem::take(&mut self.expired);
         match self.sweep(is_live).await {
-            Ok(expired) => expired,
-            Err(error) => {
-                tracing::debug!(%error, "no hold was looked at");
-                Vec::new()
-            }
+            Ok(some) => expired.extend(some),
+            Err(error) => tracing::debug!(%error, "no hold was looked at"),
         }
+        expired
     }
 
     fn tick_after(&self) -> Duration {

@@ -38,6 +38,9 @@ const WRITTEN_AT_ONCE: usize = 1 << 20;
 /// How much is handed over in one transaction at the most, in bytes.
 const HANDED_AT_ONCE: usize = 4 << 20;
 
+/// For how long a batch that was not decided says something of the next one.
+const FAILURE_LASTS: Duration = Duration::from_secs(5);
+
 /// The right to answer.
 #[derive(Debug, Default)]
 struct Lease {
@@ -78,6 +81,10 @@ pub(super) struct Shared {
     redo_limit: usize,
     /// It holds as much: said once.
     is_full: AtomicBool,
+    /// Redis would throw away what it has no room for, or is too old.
+    pub is_unfit: AtomicBool,
+    /// When Redis last did not decide a batch.
+    failed_at: Mutex<Option<Instant>>,
     pub metrics: Metrics,
     pub clock: Clock,
     /// The epoch that is open, as far as this gateway knows.
@@ -126,6 +133,8 @@ impl Shared {
             handing: Slice::of(HANDED_AT_ONCE),
             redo_limit: config.redo_limit_bytes,
             is_full: AtomicBool::new(false),
+            is_unfit: AtomicBool::new(false),
+            failed_at: Mutex::default(),
             metrics,
             clock: Clock::start(),
             scripts: ArcSwapOption::empty(),
@@ -190,7 +199,19 @@ impl Shared {
             (true, false) => tracing::info!("new calls are taken again"),
             _ => {}
         }
-        !full
+        !full && !self.is_unfit.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether Redis decided a batch.
+    pub fn note_decided(&self, decided: bool) {
+        let failed_at = (!decided).then(Instant::now);
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+    }
+
+    /// True where it did not decide the newest one, a moment ago: it may have no room for more.
+    pub fn fails_to_decide(&self) -> bool {
+        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        failed_at.is_some_and(|at| at.elapsed() < FAILURE_LASTS)
     }
 
     /// Takes what is owed; what cannot be settled is given back by [`Shared::owe`].

@@ -13,9 +13,10 @@ use crate::ledger::rows::Column as _;
 use super::export::Source;
 
 /// Accounts whose balance or number of entries is not what their entries say, those without a row too.
-/// `gaps`: how often an entry does not follow the one before it.
+/// `gaps`: how often an entry does not follow the one before it, and how many are missing after the newest.
 const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0) AS total, \
-     coalesce(e.newest, 0) AS newest, coalesce(e.gaps, 0) AS gaps, \
+     coalesce(e.newest, 0) AS newest, \
+     coalesce(e.gaps, 0) + max(coalesce(a.seq, 0) - coalesce(e.newest, 0), 0) AS gaps, \
      coalesce(e.oldest, 0) AS oldest, coalesce(a.balance, 0) AS balance FROM accounts a FULL JOIN \
      (SELECT account, sum(amount) AS total, max(seq) AS newest, min(created_at) AS oldest, \
       count(*) FILTER (WHERE seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0)) AS gaps \

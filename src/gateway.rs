@@ -1,7 +1,7 @@
 //! The composition root: reads the config, opens the ledger, starts the services, stops them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -122,6 +122,24 @@ impl Gateway {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
+        let address = |socket: &TcpListener, asked| {
+            socket.local_addr().map_err(|error| StartError::Bind { address: asked, error })
+        };
+        let admin_address = address(&admin_socket, server.admin)?;
+        let health_address = match (&health_socket, server.health) {
+            (Some(socket), Some(asked)) => Some(address(socket, asked)?),
+            _ => None,
+        };
+        // Whoever asks whether the process lives is answered from here on: the ledger's servers may be away.
+        let readiness = Readiness::new(&metrics);
+        let (closing, closed) = watch::channel(false);
+        let (mut background, admin) = (JoinSet::new(), Arc::new(OnceLock::new()));
+        let starting = api::starting(metrics.clone(), readiness.clone(), admin.clone());
+        background.spawn(serve_private(admin_socket, starting, closed.clone()));
+        if let Some(socket) = health_socket {
+            let health = api::health(metrics.clone(), readiness.clone());
+            background.spawn(serve_private(socket, health, closed.clone()));
+        }
         let (ledger, pipeline) = open_ledger(&config.ledger, metrics.clone()).await?;
         let own_url = public_socket.local_addr().map_or_else(
             |_| config.api.prefix.clone(),
@@ -143,8 +161,6 @@ impl Gateway {
 
         let (stop, stopping) = watch::channel(false);
         let (cut_off, cut) = watch::channel(false);
-        let (closing, closed) = watch::channel(false);
-        let readiness = Readiness::new(&metrics);
         let live = Arc::new(ArcSwap::from_pointee(live));
         let in_flight = CallsInFlight::new(metrics.calls_in_flight.clone());
         let gate = Gate::new(
@@ -163,27 +179,17 @@ impl Gateway {
         let acceptor = acceptor.map_err(|error| StartError::Internal(error.to_string()))?;
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
         let listener = PublicListener::new(public_socket, acceptor, gate, limits(server), threads);
-        let address = |socket: &TcpListener, asked| {
-            socket.local_addr().map_err(|error| StartError::Bind { address: asked, error })
-        };
         let addresses = Addresses {
             public: listener
                 .address()
                 .map_err(|error| StartError::Bind { address: server.listen, error })?,
-            admin: address(&admin_socket, server.admin)?,
-            health: match (&health_socket, server.health) {
-                (Some(socket), Some(asked)) => Some(address(socket, asked)?),
-                _ => None,
-            },
+            admin: admin_address,
+            health: health_address,
         };
 
-        let mut background = JoinSet::new();
-        let admin = api::admin(shop.clone(), server.admin_token.clone(), readiness.clone());
-        background.spawn(serve_private(admin_socket, admin, closed.clone()));
-        if let Some(socket) = health_socket {
-            let health = api::health(metrics, readiness.clone());
-            background.spawn(serve_private(socket, health, closed.clone()));
-        }
+        let routes = api::admin(shop.clone(), server.admin_token.clone(), readiness.clone());
+        // It is the only one that is ever set.
+        let _ = admin.set(routes);
         background.spawn(refresh_keys(shop.clone(), stopping.clone()));
         background.spawn(until(stopping.clone(), follow_keys(shop.clone())));
         // Where many gateways share a ledger, each start would read all of it again.

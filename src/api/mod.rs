@@ -28,4 +28,4 @@ mod webhook;
 pub use answer::RequestId;
 pub use config::{ApiConfig, STRIPE_WEBHOOK_PATH};
 pub use health::Readiness;
-pub use router::{admin, health, public};
+pub use router::{admin, health, public, starting};

@@ -1,12 +1,13 @@
 //! Which path leads to which handler.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 use tokio::sync::watch;
+use tower::ServiceExt as _;
 
 use super::admin::{self as ops, Admin, require_token};
 use super::answer::finish;
@@ -111,6 +112,15 @@ pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
 /// Health and metrics alone, for a listener that probes and scrapers may reach.
 pub fn health(metrics: Metrics, readiness: Readiness) -> Router {
     wrap(probes(metrics, readiness))
+}
+
+/// The admin listener's routes as soon as there are any; until then, while the ledger is being opened, the
+/// probes, and 503 for everything else.
+pub fn starting(metrics: Metrics, readiness: Readiness, admin: Arc<OnceLock<Router>>) -> Router {
+    let unopened = || std::future::ready(Problem::ledger_unavailable());
+    let opening = probes(metrics, readiness).fallback(unopened).layer(from_fn(finish));
+    Router::new()
+        .fallback(move |request: Request| admin.get().unwrap_or(&opening).clone().oneshot(request))
 }
 
 fn probes(recorded: Metrics, readiness: Readiness) -> Router {

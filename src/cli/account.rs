@@ -92,7 +92,7 @@ impl Account {
                     println!(
                         "{account} was adjusted by {credits} credits under id {id}; its balance \
                          after that: {}",
-                        answer["balance_after"]
+                        balance_after(&answer)
                     );
                     Ok(())
                 }
@@ -115,6 +115,14 @@ impl Account {
                 }
             }
         })
+    }
+}
+
+/// The balance after something that was done, as an answer has it.
+pub(super) fn balance_after(answer: &Value) -> String {
+    match &answer["balance_after"] {
+        Value::Null => "not known any more (folded away)".to_owned(),
+        balance => balance.to_string(),
     }
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
+use super::account::balance_after;
 use super::admin_client::{AdminClient, segment};
 use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
@@ -35,7 +36,7 @@ impl Grant {
             let answer = AdminClient::ask_once(file, Method::POST, &path, Some(&body)).await?;
             println!(
                 "{account} was granted {credits} credits under id {id}; its balance after that: {}",
-                answer["balance_after"]
+                balance_after(&answer)
             );
             Ok(())
         })

@@ -424,6 +424,13 @@ pub struct Entry {
     pub created_at_ms: i64,
 }
 
+impl Entry {
+    /// True where it was folded into an opening balance: that it took effect, and how much, is all that is left.
+    pub fn is_folded(&self) -> bool {
+        self.created_at_ms == 0
+    }
+}
+
 /// How a hold ended, other than by a capture (that one is an [`Entry`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {

@@ -304,6 +304,12 @@ impl ProxyHttp for Gate {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
+    /// Without the query: some services take their keys in there.
+    fn request_summary(&self, session: &Session, call: &Call) -> String {
+        let head = session.req_header();
+        format!("{} {}, request {}", head.method, head.uri.path(), call.id.as_str())
+    }
+
     fn suppress_error_log(&self, _: &Session, _: &Call, error: &Error) -> bool {
         // Clients leave all the time.
         error.esource() == &ErrorSource::Downstream

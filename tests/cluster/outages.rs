@@ -215,3 +215,28 @@ async fn strict_says_for_how_long_postgres_has_been_away() {
     let calls = load.stop().await;
     cluster.check(&calls).await;
 }
+
+/// An outage of its servers is no reason to restart a gateway that starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_says_that_it_lives_while_its_start_waits() {
+    let mut cluster = Cluster::start(Durability::Strict, 1).await;
+    cluster.stop_gateway(0);
+    cluster.redis.kill();
+    let member = &mut cluster.members[0];
+    member.begin_again();
+    let process = &member.process;
+    let asked = async |path: &str| {
+        let request = process.client.get(format!("http://{}{path}", process.admin));
+        request.send().await.ok().map(|answer| answer.status().as_u16())
+    };
+    assert!(eventually(async || asked("/healthz").await == Some(200)).await);
+    assert_eq!((asked("/readyz").await, asked("/metrics").await), (Some(503), Some(200)));
+    let account = process.admin(http::Method::GET, "/admin/accounts/alice", "").await;
+    account.problem(503, "LEDGER_UNAVAILABLE");
+    assert!(!process.stdout().contains("listening on"));
+    cluster.redis.restart();
+    let process = &mut cluster.members[0].process;
+    process.wait_until(|process| process.stdout().contains("listening on"));
+    process.admin(http::Method::GET, "/admin/accounts/alice", "").await.expect(200);
+    process.post("alice", ROUTE).await.expect(200);
+}

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use farebox::account::AccountId;
 use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
 use farebox::ledger::{
-    Backend as _, EntryKind, NewHold, OldMonths, Operation, OperationId, Origin, Outcome, Posting,
+    Backend as _, EntryKind, Expired, NewHold, OldMonths, Operation, OperationId, Origin, Outcome,
+    Posting,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -208,15 +209,13 @@ async fn by_batch(house: House, steps: Vec<Step>) {
             Step::Restart => {
                 assert!(backend.close().await);
                 drop(backend);
-                model.start(house.kind);
-                backend = house.backend().await;
+                backend = started(&house, &mut model).await;
                 reader = backend.reader().await;
             }
             Step::Crash => {
                 backend.ask(Operation::Audit).await;
                 drop(backend);
-                model.start(house.kind);
-                backend = house.backend().await;
+                backend = started(&house, &mut model).await;
                 reader = backend.reader().await;
             }
             Step::Fold => {
@@ -247,11 +246,22 @@ async fn by_batch(house: House, steps: Vec<Step>) {
     }
     assert!(backend.close().await);
     drop(backend);
-    model.start(house.kind);
-    let mut backend = house.backend().await;
+    let mut backend = started(&house, &mut model).await;
     assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
     model.agrees_with(&*backend.reader().await).await;
     assert!(backend.close().await);
+}
+
+/// The next start of the backend, which says once what of the one before expired with it.
+async fn started(house: &House, model: &mut Model) -> AnyBackend {
+    let expected = model.start(house.kind);
+    let mut backend = house.backend().await;
+    assert_eq!(names(&backend.tick(&|_| true).await), expected);
+    backend
+}
+
+fn names(expired: &[Expired]) -> BTreeSet<String> {
+    expired.iter().map(|expired| expired.hold.as_str().to_owned()).collect()
 }
 
 async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<u8>, live: bool) {
@@ -265,9 +275,7 @@ async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<
             gone.insert(id);
         }
     }
-    let expired = backend.tick(&|_| live).await;
-    let expired: BTreeSet<_> = expired.iter().map(|e| e.hold.as_str().to_owned()).collect();
-    assert_eq!(expired, gone);
+    assert_eq!(names(&backend.tick(&|_| live).await), gone);
 }
 
 /// The same through the pipeline, which makes batches of its own.

@@ -326,16 +326,20 @@ impl Model {
         Ok(Outcome::Released { after: self.after(&fate.account), settled: None })
     }
 
-    pub fn start(&mut self, kind: Kind) {
+    /// The next start; whose holds expire with it, as the backend says on its first tick.
+    pub fn start(&mut self, kind: Kind) -> BTreeSet<String> {
+        let mut expired = BTreeSet::new();
         // On a shared ledger what was stopped may run on, and its calls may still capture.
         let end = if kind.is_embedded() { State::Released } else { State::Expired };
-        for fate in self.holds.values_mut() {
+        for (id, fate) in &mut self.holds {
             fate.overtaken = false;
             if fate.state == State::Live && fate.origin == Origin::Call {
                 fate.state = end;
+                expired.extend((end == State::Expired).then(|| id.clone()));
             }
         }
         self.batch += 1;
+        expired
     }
 
     /// Folds everything; how many accounts and entries that concerns.

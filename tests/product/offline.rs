@@ -420,3 +420,19 @@ async fn what_a_stopped_gateway_did_not_hear_it_does_not_do_later() {
     ok(at, &["account", "adjust", "alice", "1"]);
     assert_eq!(gateway.account("alice").await["balance"], 6);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_caller_sends_in_the_query_is_not_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = format!("127.0.0.1:{}", crate::support::servers::free_port());
+    let text = config_on_ports(nobody.parse().unwrap(), "");
+    let mut gateway = Process::serve(folder.path(), &text);
+    gateway.grant("alice", 5, "gift").await;
+    let call = gateway.post("alice", "/api/ai/generate?key=sesame").await;
+    call.problem(502, "UPSTREAM_FAILED");
+    let request = format!("POST /api/ai/generate, request {}", call.header("x-request-id"));
+    gateway.wait_until(|gateway| gateway.stderr().contains(&request));
+    assert!(gateway.terminate().success());
+    gateway.wait_for_logs();
+    assert!(!gateway.stderr().contains("sesame"), "{}", gateway.stderr());
+}

@@ -63,26 +63,27 @@ pub(crate) struct AdjustmentRequest {
     reason: Option<String>,
 }
 
-/// What a grant or adjustment did; the same however often it is repeated.
+/// What a grant or adjustment did; the same however often it is repeated, until it is folded away.
 #[derive(Serialize)]
 pub(crate) struct PostedBody {
     id: String,
     account: AccountId,
     credits: SignedCredits,
-    balance_after: SignedCredits,
+    balance_after: Option<SignedCredits>,
     reason: Option<String>,
-    created_at: String,
+    created_at: Option<String>,
 }
 
 impl PostedBody {
     fn of(id: String, entry: Entry) -> Self {
+        let is_known = !entry.is_folded();
         Self {
             id,
             account: entry.account,
             credits: entry.amount,
-            balance_after: entry.balance_after,
+            balance_after: is_known.then_some(entry.balance_after),
             reason: entry.reason.as_deref().map(str::to_owned),
-            created_at: rfc3339(entry.created_at_ms),
+            created_at: is_known.then(|| rfc3339(entry.created_at_ms)),
         }
     }
 }

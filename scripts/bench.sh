@@ -165,6 +165,7 @@ start_gateway() { # NAME, its ledger's lines on stdin
     start_on "$gateway_core" "$1" "$target/release/farebox" serve --config "$work/$1.toml"
     await_port "$1" "${ports[$1]}"
     await_port "$1" "${admin_ports[$1]}"
+    await_ready "$1" "${admin_ports[$1]}"
 }
 
 # Funds the account, and sees that what is measured is the thing: who has no token is turned away,

@@ -81,6 +81,7 @@ start_gateway() { # NAME PUBLIC ADMIN
     start "$1" "$farebox" serve --config "$work/$1.toml"
     await_port "$1" "$2"
     await_port "$1" "$3"
+    await_ready "$1" "$3"
 }
 
 await_key() { # NAME PUBLIC

@@ -36,6 +36,17 @@ await_port() { # NAME PORT
     die "$1 did not start (its last lines are above)"
 }
 
+await_ready() { # NAME ADMIN_PORT
+    local tries
+    for ((tries = 0; tries < 400; tries++)); do
+        kill -0 "${pids[$1]}" 2>/dev/null || break
+        if curl -sf -o /dev/null "http://127.0.0.1:$2/readyz"; then return; fi
+        sleep 0.1
+    done
+    tail -n 20 "$work/$1.log" >&2
+    die "$1 is not ready (its last lines are above)"
+}
+
 # Ends what was started, the last first: gateways before what they use. Who takes longer than ten
 # seconds is killed.
 stop_all() {

@@ -8,5 +8,7 @@ CREATE TABLE owed (
     account   TEXT COLLATE "C" NOT NULL,
     amount    BIGINT NOT NULL CHECK (amount >= 0),
     route     TEXT   NOT NULL,
+    -- It could not be written, as the log says: for people to look at.
+    set_aside BOOLEAN NOT NULL DEFAULT false,
     PRIMARY KEY (shard, operation)
 );

@@ -192,12 +192,21 @@ impl<B: Backend> Worker<B> {
             }
         }
         let limit = limit.max(Instant::now() + CLOSE_LIMIT);
-        let mut is_closed = self.backend.close().await;
-        while !is_closed && Instant::now() < limit {
+        let is_closed = loop {
+            if !self.unsettled.is_empty() {
+                self.backend.hand_over(&mut self.unsettled).await;
+            }
+            // What is unsettled then is lost.
+            let is_late = Instant::now() >= limit;
+            if (self.unsettled.is_empty() || is_late) && self.backend.close().await {
+                break true;
+            }
+            if is_late {
+                break false;
+            }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
-            is_closed = self.backend.close().await;
-        }
+        };
         for operation in &self.unsettled {
             tracing::error!(?operation, "stopped with the end of a hold unwritten");
         }

@@ -33,6 +33,9 @@ on_cluster_ledgers!("multi_thread":
     a_hold_of_a_call_of_a_crashed_gateway_is_given_back,
     what_calls_owe_when_their_gateway_stops_without_redis_is_charged,
     what_redis_charged_though_its_gateway_never_heard_is_charged_once,
+    what_calls_owe_when_redis_has_no_room_is_charged_after_a_stop,
+    what_calls_owe_and_cannot_be_charged_stops_no_recovery,
+    what_an_earlier_version_left_uncharged_is_charged_later,
     a_gateway_that_was_given_up_serves_again,
     two_gateways_of_one_name_both_go_on,
     a_lease_from_before_the_clock_was_set_back_stops_no_recovery,
@@ -320,6 +323,58 @@ async fn what_calls_owe_when_their_gateway_stops_without_redis_is_charged(mut ho
     ledger.stop().await;
     let owed = "SELECT 1 / (count(*) = 0)::int FROM owed";
     house.execute(owed).await.unwrap();
+}
+
+/// It answers, and decides nothing.
+async fn what_calls_owe_when_redis_has_no_room_is_charged_after_a_stop(house: House) {
+    let ledger = house.open_with("10").await;
+    let call = ledger.call("4").await.unwrap();
+    ledger.reconciles().await;
+    let redis = &house.cluster().redis;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    call.capture(credits("3"));
+    ledger.stop().await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    let ledger = house.open().await;
+    assert_eq!(ledger.has("alice").await, text(("7", "0")));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+const OWED: &str = "INSERT INTO owed (shard, operation, hold, account, amount, route) \
+     VALUES (0, 'capture:late', 'late', 'alice', 2000000, '/x')";
+
+async fn what_calls_owe_and_cannot_be_charged_stops_no_recovery(house: House) {
+    let ledger = house.open_with("10").await;
+    ledger.reconciles().await;
+    house.execute(OWED).await.unwrap();
+    // No entry of it can be written.
+    let broken = "ALTER TABLE operations ADD CHECK (id <> 'capture:late')";
+    house.execute(broken).await.unwrap();
+    house.cluster().redis.flush_all();
+    serves_again(&ledger).await;
+    assert_eq!(ledger.has("alice").await.0, "10");
+    ledger.reconciles().await;
+    ledger.stop().await;
+    house.execute("SELECT 1 / count(*) FROM owed WHERE set_aside").await.unwrap();
+}
+
+/// It had the recovery, and knew nothing of the table.
+async fn what_an_earlier_version_left_uncharged_is_charged_later(house: House) {
+    let ledger = house.open_with("10").await;
+    ledger.reconciles().await;
+    house.execute(OWED).await.unwrap();
+    let next = house.open_another("next").await;
+    eventually("it is charged", async || {
+        let balance = ledger.balance(&account("alice")).await.ok().flatten();
+        balance.is_some_and(|balance| balance.balance.to_string() == "8")
+    })
+    .await;
+    serves_again(&next).await;
+    serves_again(&ledger).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+    next.stop().await;
 }
 
 /// Its answer is lost, and so is the gateway's way to Redis: it hands over a charge that stands in the stream.

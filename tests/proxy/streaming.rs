@@ -98,7 +98,10 @@ impl Process {
             .spawn()
             .unwrap();
         let process = Self { child, public, admin, folder };
-        assert!(eventually(async || TcpStream::connect(process.public).await.is_ok()).await);
+        let readyz = format!("http://{}/readyz", process.admin);
+        let is_ready =
+            async || reqwest::get(&readyz).await.is_ok_and(|ready| ready.status() == 200);
+        assert!(eventually(is_ready).await);
         process
     }
 

@@ -1,5 +1,6 @@
 //! Charges of calls for which Redis could not be asked before their gateway stopped.
 
+use sqlx::Executor as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::ledger::LedgerError;
@@ -52,7 +53,7 @@ impl Store {
             .query(
                 "SELECT hold, account, amount, route, NOT EXISTS \
                  (SELECT 1 FROM {s}.holds h WHERE h.id = o.hold AND h.state = 'live') AS late \
-                 FROM {s}.owed o WHERE shard = $1 AND NOT EXISTS \
+                 FROM {s}.owed o WHERE shard = $1 AND NOT set_aside AND NOT EXISTS \
                  (SELECT 1 FROM {s}.operations p WHERE p.id = o.operation) ORDER BY operation",
             )
             .bind(SHARD)
@@ -71,14 +72,48 @@ impl Store {
         rows.iter().map(charge).collect()
     }
 
-    /// Writes them, and keeps none; how many that were.
+    /// Has a recovery begin where the last one left some: it was an earlier version's, which does not know them.
+    pub async fn recover_for_owed(&self) -> Result<(), LedgerError> {
+        self.transact(async |on| {
+            self.query(
+                "UPDATE {s}.shards SET recovering = true WHERE id = $1 AND NOT recovering \
+                 AND EXISTS (SELECT 1 FROM {s}.owed WHERE shard = $1 AND NOT set_aside)",
+            )
+            .bind(SHARD)
+            .execute(on)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Writes them, and keeps none; how many that were. What cannot be written is set aside, and stops nothing.
     pub(super) async fn charge_owed(
         &self,
         at_ms: i64,
         on: &mut PgConnection,
     ) -> Result<usize, LedgerError> {
+        on.execute("SAVEPOINT owed").await?;
+        match self.try_to_charge_owed(at_ms, on).await {
+            Ok(charged) => Ok(charged),
+            Err(error) => {
+                on.execute("ROLLBACK TO SAVEPOINT owed").await?;
+                let aside = "UPDATE {s}.owed SET set_aside = true WHERE shard = $1";
+                self.query(aside).bind(SHARD).execute(on).await?;
+                tracing::error!(%error, "what calls owe cannot be charged; it is in the table `owed`, set aside");
+                Ok(0)
+            }
+        }
+    }
+
+    async fn try_to_charge_owed(
+        &self,
+        at_ms: i64,
+        on: &mut PgConnection,
+    ) -> Result<usize, LedgerError> {
         let decided = self.owed(on).await?;
-        self.query("DELETE FROM {s}.owed WHERE shard = $1").bind(SHARD).execute(&mut *on).await?;
+        let all = "DELETE FROM {s}.owed WHERE shard = $1 AND NOT set_aside";
+        self.query(all).bind(SHARD).execute(&mut *on).await?;
         let charged = decided.len();
         self.write_decided(decided, at_ms, on).await?;
         Ok(charged)

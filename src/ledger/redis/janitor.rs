@@ -60,6 +60,8 @@ impl Shared {
     /// Refuses a Redis that is too old, or throws away what it has no room for; notes whether it has replicas.
     pub async fn look_at_redis(&self) -> Result<(), LedgerError> {
         let info = self.redis.info().await?;
+        let fit = info.check();
+        self.is_unfit.store(fit.is_err(), Ordering::Relaxed);
         self.metrics.ledger_redis_memory.set(info.used_memory);
         if info.replicas > 0 {
             self.can_fail_over.store(true, Ordering::Relaxed);
@@ -69,8 +71,6 @@ impl Shared {
             let waiting = self.redis.stream_length(&scripts).await?.saturating_sub(1);
             self.metrics.ledger_outbox.set(waiting.max(0));
         }
-        let fit = info.check();
-        self.is_unfit.store(fit.is_err(), Ordering::Relaxed);
         fit.inspect_err(|error| tracing::error!(%error, "new calls get 503"))
     }
 

@@ -9,6 +9,7 @@ use crate::ledger::postgres::{Checkpoint, NumberedBatch, Others, Recovery, diges
 use crate::ledger::record::{Batch, Decided};
 use crate::ledger::{LedgerError, wall_ms};
 
+use super::MAX_BATCH;
 use super::script::{Epoch, Scripts};
 use super::shared::{RECOVERY_TAKES, Shared};
 
@@ -217,11 +218,13 @@ impl Shared {
         let mut charges: Vec<_> = owed.iter().chain(&*unsettled).cloned().collect();
         charges.extend(self.ring().repeated().cloned());
         charges.retain(Operation::is_charge);
-        if !charges.is_empty() {
-            if let Err(error) = self.store.owe(&charges).await {
+        for some in charges.chunks(MAX_BATCH) {
+            if let Err(error) = self.store.owe(some).await {
                 self.owe(owed);
                 return Err(error);
             }
+        }
+        if !charges.is_empty() {
             tracing::warn!(
                 charges = charges.len(),
                 "Redis cannot be asked; what calls owe is handed over"
@@ -247,6 +250,8 @@ impl Shared {
 
     /// Opens the next epoch; false where that is not for this gateway, or not yet.
     async fn open_next(&self) -> Result<bool, LedgerError> {
+        self.redis.info().await?.check()?;
+        self.is_unfit.store(false, Ordering::Relaxed);
         let Some(mut recovery) = self.store.begin_recovery(self.layout).await? else {
             return Ok(false);
         };
@@ -254,7 +259,6 @@ impl Shared {
         let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
         // Postgres may have been taken back to an earlier epoch: keys of a later one must stay unread.
         let seen = self.redis.marks(&ending).await?.number;
-        self.redis.info().await?.check()?;
         // Whoever has not heard yet is stopped by Redis itself, if it still has the old script.
         self.redis.fence(&ending).await?;
         if epoch > 0 && recovery.someone_is_silent().await? {

@@ -151,6 +151,9 @@ impl ClusterLedger {
         {
             tracing::error!(%error, "the holds of an earlier start expire later");
         }
+        if let Err(error) = ledger.shared.store.recover_for_owed().await {
+            tracing::error!(%error, "what calls owed at a stop is charged later");
+        }
         ledger.tasks.spawn(ledger.shared.clone().run_lease());
         ledger.tasks.spawn(ledger.shared.clone().run_syncer());
         ledger.tasks.spawn(ledger.shared.clone().run_janitor());
@@ -340,17 +343,21 @@ impl ClusterLedger {
         }
     }
 
-    /// Makes durable what is left of it, at a stop. Where Redis has been away for a while, that and what is
-    /// unsettled is handed to the recovery that follows. True where nobody else needs this gateway.
+    /// Makes durable what is left of it, at a stop. Where Redis has been away for a while, or has not decided
+    /// what calls owe, that is handed to the recovery that follows. True where nobody needs this gateway any more.
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
-        match self.shared.drain_within(HAND_OVER_AFTER).await {
-            Ok(()) => self.shared.ring().is_empty() && !self.shared.owes_charges(),
-            Err(error) => {
-                tracing::warn!(%error, "not everything is in Postgres yet");
-                let since = *self.stopping.get_or_insert_with(Instant::now);
-                since.elapsed() >= HAND_OVER_AFTER && self.shared.hand_over(unsettled).await
-            }
+        let drained = self.shared.drain_within(HAND_OVER_AFTER).await;
+        let owes = self.shared.owes_charges() || unsettled.iter().any(Operation::is_charge);
+        match drained {
+            Ok(()) if !owes => return self.shared.ring().is_empty(),
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%error, "not everything is in Postgres yet"),
         }
+        let since = *self.stopping.get_or_insert_with(Instant::now);
+        // Its next epoch may have opened meanwhile, without what it remembered of the last.
+        since.elapsed() >= HAND_OVER_AFTER
+            && self.shared.hand_over(unsettled).await
+            && !self.shared.owes_charges()
     }
 
     /// Renews or expires the holds whose time is up.

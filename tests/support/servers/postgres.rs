@@ -221,18 +221,18 @@ impl Drop for Postgres {
 /// A Postgres that is killed leaves a segment of shared memory, a few bytes by which it would see on its next
 /// start whether it still runs. The system has room for 4 096 of them: then no Postgres starts any more.
 fn free_shared_memory() {
-    const SIZE: u32 = 56;
+    const SIZE: i64 = 56;
     let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
     let owner = other_user().map_or(rustix::process::geteuid().as_raw(), |(uid, _)| uid);
     let mut ipcrm = Command::new("ipcrm");
     let mut found = false;
     for line in table.lines().skip(1) {
         // key shmid perms size cpid lpid nattch uid …
-        let fields: Vec<u32> =
+        let fields: Vec<i64> =
             line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
         if let [_, id, _, SIZE, creator, _, 0, uid, ..] = fields[..]
-            && uid == owner
-            && !is_alive(creator)
+            && uid == i64::from(owner)
+            && u32::try_from(creator).is_ok_and(|creator| !is_alive(creator))
         {
             ipcrm.args(["-m", &id.to_string()]);
             found = true;

@@ -57,7 +57,7 @@ pub enum StartError {
         error: std::io::Error,
     },
     /// The certificate files cannot be used.
-    #[error("[server.tls] {0}")]
+    #[error("[server.tls] {0}; name a certificate and its key, in PEM, or remove [server.tls]")]
     Tls(#[from] TlsFilesError),
     /// Packs cannot be sold.
     #[error(transparent)]

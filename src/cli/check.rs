@@ -3,6 +3,9 @@
 use clap::Args;
 
 use super::{CliError, ConfigFile};
+use crate::config::Sections;
+use crate::gateway::StartError;
+use crate::proxy::TlsFiles;
 
 /// Prints each mistake with its file, line and a hint; exit code 2 where there is one.
 #[derive(Debug, Args)]
@@ -10,7 +13,9 @@ pub(super) struct Check {}
 
 impl Check {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
-        let config = file.load_to_serve()?;
+        let config = file.load(Sections::ALL)?;
+        let tls = config.server.as_ref().and_then(|server| server.tls.as_ref());
+        tls.map(TlsFiles::load).transpose().map_err(StartError::from)?;
         println!(
             "{} is good (upstreams: {}, priced routes: {}, packs: {})",
             file.path().display(),

@@ -30,7 +30,6 @@ pub use logging::LogFormat;
 use crate::config::{self, Config, Mistakes, Sections, process_env};
 use crate::gateway::StartError;
 use crate::ledger::{ImportError, LedgerError};
-use crate::proxy::{TlsFiles, TlsFilesError};
 use crate::stripe::SalesError;
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
@@ -95,15 +94,6 @@ impl ConfigFile {
         Ok(config::load(self.path(), sections, &process_env)?)
     }
 
-    /// All of it, for who serves it: with the files that only a gateway reads.
-    fn load_to_serve(&self) -> Result<Config, CliError> {
-        let config = self.load(Sections::ALL)?;
-        let tls = config.server.as_ref().and_then(|server| server.tls.as_ref());
-        let loaded = tls.map(TlsFiles::load).transpose();
-        let unusable = |error| CliError::Tls { path: self.path().to_owned(), error };
-        loaded.map_err(unusable).map(|_| config)
-    }
-
     fn path(&self) -> &Path {
         self.path.as_deref().unwrap_or(Path::new("gateway.toml"))
     }
@@ -161,14 +151,6 @@ enum CliError {
         /// How to find out.
         again: String,
     },
-    /// A file that the config names cannot be used: exit code 2.
-    #[error("{}: [server.tls] {error}; name a certificate and its key, in PEM, or remove [server.tls]", path.display())]
-    Tls {
-        /// The config.
-        path: PathBuf,
-        /// What is wrong.
-        error: TlsFilesError,
-    },
     /// The gateway refused.
     #[error("{detail} ({code})")]
     Refused {
@@ -192,9 +174,10 @@ impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_)
-            | Self::Tls { .. }
             | Self::Start(
-                StartError::Config(_) | StartError::Sales(SalesError::SandboxBesideLiveKey),
+                StartError::Config(_)
+                | StartError::Tls(_)
+                | StartError::Sales(SalesError::SandboxBesideLiveKey),
             ) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }

@@ -13,7 +13,7 @@ pub(super) struct Serve {}
 
 impl Serve {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
-        let config = file.load_to_serve()?;
+        let config = file.load(Sections::ALL)?;
         let threads = config.server.as_ref().map_or(0, |server| server.threads);
         runtime(threads)?.block_on(async {
             let mut signals = Signals::listen()?;

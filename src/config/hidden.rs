@@ -7,7 +7,7 @@ pub(super) struct Hidden(Vec<String>);
 
 /// Shorter values are hidden only where they stand as a word of their own, or hiding `a` would
 /// make every message unreadable.
-const SHORT: usize = 6;
+const SHORT: usize = 4;
 
 impl Hidden {
     /// Never repeat `value`.

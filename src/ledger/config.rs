@@ -323,7 +323,9 @@ mod tests {
             assert_eq!(check(url, ca), [""; 0], "{url}");
         }
         assert_eq!(check("redis://r", Some("ca.pem")), ["ledger.redis_ca_file"]);
-        for url in ["r:6379", "redis-cluster://r:6379", "http://r"] {
+        for url in
+            ["r:6379", "redis-cluster://r:6379", "http://r", "redis://r:99999", "rediss://r:99999"]
+        {
             assert_eq!(check(url, None), ["ledger.redis_url"], "{url}");
         }
     }

@@ -94,6 +94,20 @@ fn serving_without_a_variable_is_refused() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no ledger was made");
 }
 
+/// Before anything is touched.
+#[test]
+fn certificates_that_cannot_be_used_are_found_by_check_and_at_the_start() {
+    let folder = folder();
+    let text = "[server]\nadmin_token = \"0123456789abcdef\"\n\
+                tls = { cert_file = \"nowhere.pem\", key_file = \"nowhere.key\" }\n";
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    for command in ["check", "serve"] {
+        let errors = fails(folder.path(), &[command], 2);
+        assert!(errors.contains("[server.tls]") && errors.contains("nowhere.pem"), "{errors}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no ledger was made");
+}
+
 #[test]
 fn five_mistakes_are_five_lines() {
     let folder = folder();

@@ -15,6 +15,7 @@ mod check;
 mod config;
 mod currency;
 mod listing;
+mod lookalikes;
 mod margin;
 mod money;
 mod path;

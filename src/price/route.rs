@@ -88,7 +88,7 @@ impl Route {
                 upstream: config.upstream.as_str().into(),
                 credits: config.credits,
                 cost: config.cost,
-                charge_on: config.charge_on.clone().into(),
+                charge_on: charged(config),
                 on_client_abort: config.on_client_abort,
                 websocket: config.websocket,
                 read_timeout: config.read_timeout.map(|span| span.0),
@@ -98,6 +98,16 @@ impl Route {
                 Err(mistakes)
             }
         }
+    }
+}
+
+/// The answers that are charged for. A rule whose calls are free may list none; those of its calls
+/// that cost more, for a rule that their path resembles, are charged as by default.
+fn charged(config: &RouteConfig) -> Box<[StatusClass]> {
+    if config.charge_on.is_empty() {
+        StatusClass::charged_by_default().into()
+    } else {
+        config.charge_on.clone().into()
     }
 }
 

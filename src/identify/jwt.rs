@@ -1,5 +1,6 @@
 //! Believes a token, or says why not.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,11 +71,13 @@ impl Issuers {
         self.0.get(verified.issuer).is_some_and(|i| i.generation() == verified.generation)
     }
 
-    /// Judges a token at `now` (since the epoch). When no key at hand made its signature, the
-    /// issuers it may come from are asked once for new ones.
+    /// Judges a token that `client` sent, at `now` (since the epoch). When no key at hand made its
+    /// signature, the issuers it may come from are asked once for new ones: they may have a key of
+    /// this `kid` now, or another one under it.
     pub(super) async fn verify(
         &self,
         token: &Token<'_>,
+        client: Option<IpAddr>,
         now: Duration,
     ) -> Result<Verified, Unauthenticated> {
         let judged = self.judge(token, now);
@@ -83,12 +86,9 @@ impl Issuers {
             return judged;
         }
         let fitting = self.0.iter().filter(|issuer| issuer.fits(token).is_ok());
-        let lacking: Vec<_> = fitting.filter_map(|issuer| issuer.lacks_key_of(token)).collect();
-        if lacking.is_empty() {
-            return judged;
-        }
-        join_all(lacking.into_iter().map(|jwks| jwks.refetch(now))).await;
-        self.judge(token, now)
+        let fetched =
+            join_all(fitting.filter_map(Issuer::jwks).map(|jwks| jwks.refetch(client, now)));
+        if fetched.await.contains(&true) { self.judge(token, now) } else { judged }
     }
 
     /// Tries each issuer that fits: while keys change, two entries may differ in nothing else.
@@ -107,10 +107,7 @@ impl Issuers {
     }
 
     fn jwks(&self) -> impl Iterator<Item = &Arc<Jwks>> {
-        self.0.iter().filter_map(|issuer| match &issuer.keys {
-            Keys::Published(jwks) => Some(jwks),
-            Keys::Fixed(_) => None,
-        })
+        self.0.iter().filter_map(Issuer::jwks)
     }
 }
 
@@ -202,14 +199,11 @@ impl Issuer {
         }
     }
 
-    /// The JWKS that may have a key for this token by now: it does not hold the token's `kid`,
-    /// or the token names none.
-    fn lacks_key_of(&self, token: &Token<'_>) -> Option<&Arc<Jwks>> {
-        let Keys::Published(jwks) = &self.keys else { return None };
-        let known = match (jwks.keys(), token.kid.as_deref()) {
-            (Some(keys), Some(kid)) => keys.knows(kid),
-            _ => false,
-        };
-        (!known).then_some(jwks)
+    /// Its published keys, if that is what it has.
+    fn jwks(&self) -> Option<&Arc<Jwks>> {
+        match &self.keys {
+            Keys::Published(jwks) => Some(jwks),
+            Keys::Fixed(_) => None,
+        }
     }
 }

@@ -73,7 +73,7 @@ impl Gate {
         target: Target,
     ) -> Result<(), Problem> {
         let head = session.req_header();
-        let identity = self.shop.identify(&head.headers).await?;
+        let identity = self.shop.identify(&head.headers, call.client).await?;
         call.account = Some(identity.account.clone());
 
         let live = self.live.load_full();
@@ -142,7 +142,9 @@ impl ProxyHttp for Gate {
         session.set_pipelining_enabled(true);
         session.set_write_timeout(Some(listener::WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(listener::DRAIN_TIMEOUT));
-        call.client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
+        let client = session.client_addr().and_then(|addr| addr.as_inet());
+        // A listener on `[::]` sees IPv4 clients as `::ffff:192.0.2.1`.
+        call.client = client.map(|addr| addr.ip().to_canonical());
         let headers = &session.req_header().headers;
         call.language = Language::of(headers);
         call.origin = self.options.cors.allowed(headers);

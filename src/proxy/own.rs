@@ -17,7 +17,7 @@ use super::call::Call;
 use super::cors::Cors;
 use super::reply;
 use super::target::Target;
-use crate::api::RequestId;
+use crate::api::{ClientAddress, RequestId};
 use crate::problem::Problem;
 
 /// The largest body that is read for an own route. Stripe's events are the largest of them.
@@ -112,6 +112,7 @@ fn request(session: &Session, call: &Call, target: &Target, body: Bytes) -> Resu
         request.headers_mut().entry(header::HOST).or_insert(host);
     }
     request.extensions_mut().insert(RequestId(Arc::from(call.id.as_str())));
+    request.extensions_mut().insert(ClientAddress(call.client));
     Ok(request)
 }
 

@@ -79,6 +79,36 @@ fn each_mistake_is_found_at_its_key() {
     }
 }
 
+/// As `echo` and `export` without care leave them.
+#[test]
+fn a_secret_that_was_mangled_on_its_way_is_a_mistake() {
+    for (secret, says) in [
+        (format!("{SECRET}\n"), "line break"),
+        (format!("{SECRET}\r\n"), "line break"),
+        (format!("{SECRET}\n{SECRET}"), "line break"),
+        (format!("\n{SECRET}"), "line break"),
+        (format!("{SECRET} "), "space"),
+        (format!("\t{SECRET}"), "space"),
+        (format!("\"{SECRET}\""), "quotes"),
+        (format!("'{SECRET}'"), "quotes"),
+        (format!("\u{201c}{SECRET}\u{201d}"), "quotes"),
+        (format!("{SECRET}\u{7}"), "control character"),
+    ] {
+        let quoted = toml::Value::from(secret.as_str());
+        let (keys, texts) = mistakes(&format!("algorithms = ['HS256']\nsecret = {quoted}"));
+        assert_eq!(keys, ["auth.jwt[0].secret"], "{secret:?}");
+        assert!(texts.contains(says), "{secret:?}: {texts}");
+        assert!(!texts.contains(SECRET), "{texts}");
+    }
+    for secret in
+        ["a passphrase of several words in it", "it's \"quoted\" somewhere inside, and good"]
+    {
+        let quoted = toml::Value::from(secret);
+        let (keys, _) = mistakes(&format!("algorithms = ['HS256']\nsecret = {quoted}"));
+        assert!(keys.is_empty(), "{secret}");
+    }
+}
+
 #[test]
 fn plain_http_is_for_this_machine() {
     for url in

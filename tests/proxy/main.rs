@@ -5,6 +5,7 @@
 mod support;
 
 mod aborts;
+mod cgi;
 mod cors;
 mod first;
 mod framing;

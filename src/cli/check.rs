@@ -7,7 +7,8 @@ use crate::config::Sections;
 use crate::gateway::StartError;
 use crate::proxy::TlsFiles;
 
-/// Prints each mistake with its file, line and a hint; exit code 2 where there is one.
+/// Prints each mistake with its file, line and a hint; exit code 2 where there is one. Warnings are
+/// printed in the same way, and change no exit code.
 #[derive(Debug, Args)]
 pub(super) struct Check {}
 
@@ -16,6 +17,9 @@ impl Check {
         let config = file.load(Sections::ALL)?;
         let tls = config.server.as_ref().and_then(|server| server.tls.as_ref());
         tls.map(TlsFiles::load).transpose().map_err(StartError::from)?;
+        for warning in config.warnings.paragraphs() {
+            println!("warning: {warning}");
+        }
         println!(
             "{} is good (upstreams: {}, priced routes: {}, packs: {})",
             file.path().display(),

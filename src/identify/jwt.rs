@@ -28,7 +28,8 @@ pub(super) struct Verified {
     generation: u64,
 }
 
-/// Every `[[auth.jwt]]` of the config. Two issuers that name the same account mean the same one.
+/// Every `[[auth.jwt]]` of the config. Two issuers without prefixes that name the same account mean the
+/// same one.
 pub(super) struct Issuers(Vec<Issuer>);
 
 struct Issuer {
@@ -38,6 +39,9 @@ struct Issuer {
     /// Empty: not checked.
     audience: Vec<String>,
     account_claim: String,
+    account_prefix: Option<Box<str>>,
+    /// Those of all issuers.
+    prefixes: Arc<[Box<str>]>,
     leeway: Duration,
 }
 
@@ -52,7 +56,10 @@ impl Issuers {
     /// # Errors
     /// When no HTTP client can be made for a JWKS.
     pub(super) fn new(checked: Vec<CheckedIssuer>) -> Result<Self, Vec<Mistake>> {
-        let issuers: Result<Vec<_>, _> = checked.into_iter().map(Issuer::new).collect();
+        let prefixes: Arc<[Box<str>]> =
+            checked.iter().filter_map(|issuer| issuer.account_prefix.clone()).collect();
+        let issuers: Result<Vec<_>, _> =
+            checked.into_iter().map(|issuer| Issuer::new(issuer, Arc::clone(&prefixes))).collect();
         issuers.map(Self).map_err(|mistake| vec![mistake])
     }
 
@@ -112,7 +119,7 @@ impl Issuers {
 }
 
 impl Issuer {
-    fn new(checked: CheckedIssuer) -> Result<Self, Mistake> {
+    fn new(checked: CheckedIssuer, prefixes: Arc<[Box<str>]>) -> Result<Self, Mistake> {
         let keys = match checked.keys {
             KeySource::Fixed(key) => Keys::Fixed(key),
             KeySource::Published { url, refresh } => {
@@ -125,6 +132,8 @@ impl Issuer {
             name: checked.issuer,
             audience: checked.audience,
             account_claim: checked.account_claim,
+            account_prefix: checked.account_prefix,
+            prefixes,
             leeway: checked.leeway,
         })
     }
@@ -155,8 +164,23 @@ impl Issuer {
         if !self.audience.is_empty() && !token.is_for_any_of(&self.audience) {
             return Err(Unauthenticated::WrongAudience);
         }
-        let account = token.account(&self.account_claim);
-        account.map(|account| (account, exp, generation)).ok_or(Unauthenticated::NoAccountClaim)
+        Ok((self.account(token)?, exp, generation))
+    }
+
+    /// The account that a token of this issuer names: its claim, behind the issuer's prefix. An issuer
+    /// without one does not reach the accounts of those that have one; no prefix begins another.
+    fn account(&self, token: &Token<'_>) -> Result<AccountId, Unauthenticated> {
+        let named = token.account(&self.account_claim).ok_or(Unauthenticated::NoAccountClaim)?;
+        match &self.account_prefix {
+            Some(prefix) => {
+                let account = [prefix, named.as_str()].concat().parse();
+                account.map_err(|_| Unauthenticated::NoAccountClaim)
+            }
+            None if self.prefixes.iter().any(|prefix| named.as_str().starts_with(&**prefix)) => {
+                Err(Unauthenticated::ForeignAccount)
+            }
+            None => Ok(named),
+        }
     }
 
     /// Whether this issuer could have made the token, before any cryptography: the algorithm

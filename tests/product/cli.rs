@@ -1,6 +1,8 @@
 //! The command line, by the real binary.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use farebox::ledger::KeyHash;
 
@@ -106,6 +108,34 @@ fn certificates_that_cannot_be_used_are_found_by_check_and_at_the_start() {
         assert!(errors.contains("[server.tls]") && errors.contains("nowhere.pem"), "{errors}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no ledger was made");
+}
+
+#[test]
+fn a_warning_says_where_it_stands_and_refuses_nothing() {
+    let folder = folder();
+    let issuer =
+        "[[auth.jwt]]\nalgorithms = [\"HS256\"]\nsecret = \"0123456789abcdef0123456789abcdef\"\n";
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
+                  admin_token = \"0123456789abcdef\"\n";
+    let write = |second: &str| {
+        let text = format!("{server}{issuer}{issuer}{second}");
+        std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    };
+    write("");
+    let shown = ok(folder.path(), &["check"]);
+    let line = shown.lines().find(|line| line.starts_with("warning: ")).unwrap();
+    assert!(line.contains("gateway.toml:8: ") && line.contains("`bob`"), "{shown}");
+    assert!(shown.contains("hint: set `account_prefix`"), "{shown}");
+    assert!(shown.contains("gateway.toml is good"), "{shown}");
+    let mut serve = command(folder.path(), &["serve"], &[]);
+    let mut gateway = serve.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(gateway.stderr.take().unwrap()).lines();
+    let said = log.by_ref().map(Result::unwrap).find(|line| line.contains("`bob`")).unwrap();
+    assert!(said.contains("WARN") && said.contains("account_prefix"), "{said}");
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    write("account_prefix = \"acme:\"\n");
+    assert!(!ok(folder.path(), &["check"]).contains("warning"));
 }
 
 #[test]

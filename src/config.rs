@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use crate::api::ApiConfig;
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
-use crate::price::{PackConfig, RouteConfig, check_packs, check_routes};
+use crate::price::{PackConfig, RouteConfig, check_packs, check_routes, lookalike_routes};
 use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::stripe::StripeConfig;
 
@@ -219,7 +219,13 @@ impl Draft {
     /// What the modules find dangerous in the sections that are in use.
     fn warnings(&self, sections: Sections) -> Vec<Mistake> {
         let auth = self.auth.iter().filter(|_| sections.contains(Sections::AUTH));
-        auth.flat_map(AuthConfig::warnings).collect()
+        let mut found: Vec<Mistake> = auth.flat_map(AuthConfig::warnings).collect();
+        let exact = self.api.as_ref().is_some_and(|api| api.exact_paths);
+        if sections.contains(Sections::ROUTES | Sections::API) && !exact {
+            let alike = lookalike_routes(&self.routes.items);
+            found.extend(self.routes.in_file_order(alike));
+        }
+        found
     }
 
     /// `None` while a section is missing; the report says why.

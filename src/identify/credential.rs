@@ -85,7 +85,8 @@ fn sent(headers: &HeaderMap) -> impl Iterator<Item = (&'static HeaderName, &Head
     let all = all.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
     all.filter(|(name, value)| {
         let text = value.as_bytes().trim_ascii();
-        !text.is_empty() && !(**name == AUTHORIZATION && text.eq_ignore_ascii_case(b"bearer"))
+        let is_bare = **name == AUTHORIZATION && text.eq_ignore_ascii_case(b"bearer");
+        !text.is_empty() && !is_bare
     })
 }
 

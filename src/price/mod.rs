@@ -25,7 +25,7 @@ mod route;
 mod table;
 mod tree;
 
-pub use check::{check_packs, check_routes};
+pub use check::{check_packs, check_routes, lookalike_routes};
 pub use config::{OnClientAbort, PackConfig, RouteConfig, StatusClass};
 pub use currency::Currency;
 pub use listing::{ListedPack, ListedPrice, list_packs, list_prices};

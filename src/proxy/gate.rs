@@ -151,6 +151,7 @@ impl ProxyHttp for Gate {
 
     /// Its future is made for every call, so the branches that most calls do not take are boxed.
     async fn request_filter(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
+        target::drop_unnamed_upgrade(session);
         let target = match target::read(session, self.options.max_header_bytes) {
             Ok(target) => target,
             Err(problem) => {

@@ -1,6 +1,6 @@
 //! The head of a request, read one way only: its target, and its framing.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use pingora_proxy::Session;
 
 use crate::price::CanonicalPath;
@@ -58,6 +58,22 @@ fn own_authority<'a>(session: &Session, raw: &'a [u8]) -> Result<&'a [u8], Probl
     let host = session.req_header().headers.get(HOST).map(|host| host.as_bytes());
     let same = host.is_some_and(|host| host.eq_ignore_ascii_case(authority));
     if same { Ok(path) } else { Err(ambiguous()) }
+}
+
+/// Takes out an `upgrade` that the `connection` header does not name, which a server ignores
+/// (RFC 9110, 7.8). Pingora goes by `upgrade` alone.
+pub(super) fn drop_unnamed_upgrade(session: &mut Session) {
+    let headers = &session.req_header().headers;
+    if !headers.contains_key(UPGRADE) {
+        return;
+    }
+    let mut options = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    if !options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade")) {
+        session.req_header_mut().remove_header(&UPGRADE);
+    }
 }
 
 /// Refuses a head that is too large, and a body with two framings: an upstream must not be able

@@ -1,5 +1,6 @@
 //! The head of a request, read one way only: its target, and its framing.
 
+use http::HeaderValue;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use pingora_proxy::Session;
 
@@ -76,10 +77,21 @@ pub(super) fn drop_unnamed_upgrade(session: &mut Session) {
     }
 }
 
-/// Refuses a head that is too large, and a body with two framings: an upstream must not be able
-/// to see another end of the request than we do.
+/// Refuses a head that is too large, and a body whose end could be read in two ways: an upstream
+/// must not be able to see another end of the request than we do.
 fn check_framing(session: &Session, max_header_bytes: usize) -> Result<(), Problem> {
     let headers = &session.req_header().headers;
+    // Pingora lets one number pass that is told several times, and a sender may mean each of them.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some_and(|length| !is_number(length)) || lengths.next().is_some() {
+        return Err(Problem::bad_request(Text::new(
+            "The request's body has two lengths, or one that is no number. Send one \
+             `content-length`, with digits only.",
+            "Le corps de la requête a deux longueurs, ou une qui n'est pas un nombre. Envoyez un \
+             seul `content-length`, en chiffres seulement.",
+        )));
+    }
     let Some(http1) = session.as_http1() else {
         let size: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
         return if size > max_header_bytes {

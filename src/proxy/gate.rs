@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
@@ -140,6 +140,9 @@ impl ProxyHttp for Gate {
         listener::head_arrived();
         // A client that pipelines its next request has not gone away.
         session.set_pipelining_enabled(true);
+        // HTTP/1.0 has no interim answers (RFC 9110, 15.2).
+        let is_http_1_0 = session.req_header().version == Version::HTTP_10;
+        session.set_ignore_info_resp(is_http_1_0);
         session.set_write_timeout(Some(listener::WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(listener::DRAIN_TIMEOUT));
         call.client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
@@ -240,6 +243,7 @@ impl ProxyHttp for Gate {
         }
         call.progress.status = Some(head.status.as_u16());
         headers::towards_client(head, call)?;
+        reply::frame_for_client(session, head);
         self.options.cors.mark(head, call.origin.as_ref())
     }
 

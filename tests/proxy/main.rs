@@ -10,6 +10,7 @@ mod first;
 mod framing;
 mod headers;
 mod limits;
+mod old_clients;
 mod once;
 mod paths;
 mod settlement;

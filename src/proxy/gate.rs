@@ -218,10 +218,15 @@ impl ProxyHttp for Gate {
     async fn request_body_filter(
         &self,
         _: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         call: &mut Call,
     ) -> Result<()> {
+        // HTTP/2 may end a body with an empty frame. Pingora would write it as a chunk of length
+        // 0, which is an end, and then write the end. Without `end`, `None` would be one as well.
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         call.progress.request_sent |= end;
         Ok(())
     }

@@ -92,14 +92,8 @@ fn check_framing(session: &Session, max_header_bytes: usize) -> Result<(), Probl
              seul `content-length`, en chiffres seulement.",
         )));
     }
-    let Some(http1) = session.as_http1() else {
-        let size: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
-        return if size > max_header_bytes {
-            Err(Problem::head_too_large(max_header_bytes))
-        } else {
-            Ok(())
-        };
-    };
+    // HTTP/2 has no other framing, and its own limit for heads (`listener.rs`).
+    let Some(http1) = session.as_http1() else { return Ok(()) };
     let raw = http1.get_headers_raw_bytes();
     if raw.len() > max_header_bytes {
         return Err(Problem::head_too_large(max_header_bytes));

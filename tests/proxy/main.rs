@@ -9,6 +9,7 @@ mod cors;
 mod first;
 mod framing;
 mod headers;
+mod http2;
 mod limits;
 mod old_clients;
 mod once;

@@ -1,5 +1,7 @@
 //! `farebox check`
 
+use std::fmt;
+
 use clap::Args;
 
 use super::{CliError, ConfigFile};
@@ -27,6 +29,29 @@ impl Check {
             config.routes.len(),
             config.packs.len()
         );
+        if let Some(server) = &config.server {
+            println!(
+                "memory: what clients send may take {}, {} for each of {} connections \
+                 ([server] max_connections)",
+                Size(server.connections_bytes()),
+                Size(server.connection_bytes()),
+                server.max_connections
+            );
+        }
         Ok(())
+    }
+}
+
+/// Bytes for a person, rounded up to a whole unit.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, shift) = match self.0 {
+            0..0x100_0000 => ("KiB", 10),
+            0x100_0000..0x4_0000_0000 => ("MiB", 20),
+            _ => ("GiB", 30),
+        };
+        write!(f, "{} {unit}", self.0.div_ceil(1 << shift))
     }
 }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
@@ -140,6 +140,9 @@ impl ProxyHttp for Gate {
         listener::head_arrived();
         // A client that pipelines its next request has not gone away.
         session.set_pipelining_enabled(true);
+        // HTTP/1.0 has no interim answers (RFC 9110, 15.2).
+        let is_http_1_0 = session.req_header().version == Version::HTTP_10;
+        session.set_ignore_info_resp(is_http_1_0);
         session.set_write_timeout(Some(listener::WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(listener::DRAIN_TIMEOUT));
         let client = session.client_addr().and_then(|addr| addr.as_inet());
@@ -153,6 +156,7 @@ impl ProxyHttp for Gate {
 
     /// Its future is made for every call, so the branches that most calls do not take are boxed.
     async fn request_filter(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
+        target::drop_unnamed_upgrade(session);
         let target = match target::read(session, self.options.max_header_bytes) {
             Ok(target) => target,
             Err(problem) => {
@@ -216,10 +220,15 @@ impl ProxyHttp for Gate {
     async fn request_body_filter(
         &self,
         _: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         call: &mut Call,
     ) -> Result<()> {
+        // HTTP/2 may end a body with an empty frame. Pingora would write it as a chunk of length
+        // 0, which is an end, and then write the end. Without `end`, `None` would be one as well.
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         call.progress.request_sent |= end;
         Ok(())
     }
@@ -241,6 +250,7 @@ impl ProxyHttp for Gate {
         }
         call.progress.status = Some(head.status.as_u16());
         headers::towards_client(head, call)?;
+        reply::frame_for_client(session, head);
         self.options.cors.mark(head, call.origin.as_ref())
     }
 

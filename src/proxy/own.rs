@@ -71,6 +71,7 @@ pub(super) async fn answer(
         None if session.is_http2() => {}
         None => head.insert_header(header::TRANSFER_ENCODING, "chunked")?,
     }
+    reply::frame_for_client(session, &mut head);
     reply::mark(&mut head, call, cors)?;
     let empty = is_head || body.is_end_stream();
     session.write_response_header(Box::new(head), empty).await?;

@@ -7,6 +7,8 @@ use std::process::Stdio;
 use farebox::ledger::KeyHash;
 
 use crate::process::{command, fails, ok, run};
+use crate::support::config_text;
+use crate::support::h2::{TLS, write_certificate};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml");
 const SECRETS: [(&str, &str); 2] = [
@@ -84,6 +86,27 @@ fn the_shipped_config_is_good() {
     let errors = text(&output.stderr);
     assert!(errors.contains("JWT_SECRET") && errors.contains("gateway.toml:"), "{errors}");
     assert!(!errors.contains(SECRETS[0].1), "{errors}");
+}
+
+#[test]
+fn a_check_says_how_much_memory_the_connections_may_take() {
+    let folder = folder();
+    let text = config_text(([127, 0, 0, 1], 9).into(), "");
+    for (more, said) in [
+        ("max_connections = 1000", "563 MiB, 576 KiB for each of 1000 connections"),
+        ("max_connections = 1000\nmax_header_bytes = 1048576", "2438 MiB, 2496 KiB for each"),
+    ] {
+        let text = text.replace("[server]\n", &format!("[server]\n{more}\n"));
+        std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+        let said_all = ok(folder.path(), &["check"]);
+        assert!(said_all.contains(said), "{said_all}");
+    }
+    // HTTP/2 comes with TLS, and brings its windows.
+    write_certificate(folder.path());
+    let text = text.replace("[server]\n", &format!("[server]\nmax_connections = 1000\n{TLS}\n"));
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let said = ok(folder.path(), &["check"]);
+    assert!(said.contains("24 GiB, 25 MiB for each of 1000 connections"), "{said}");
 }
 
 #[test]

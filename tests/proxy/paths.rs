@@ -87,6 +87,24 @@ async fn a_path_or_method_without_a_rule_is_a_404_and_reaches_no_upstream() {
     assert_eq!(gateway.settled_balance("alice").await, 100);
 }
 
+/// They have a server send back what it was sent, our credentials included, or open a tunnel.
+#[tokio::test]
+async fn trace_track_and_connect_are_forwarded_on_no_route() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gateway =
+        raw(&upstream, "[[routes]]\npath = \"/free\"\nupstream = \"ai\"\ncredits = 0").await;
+    for method in ["TRACE", "TRACK", "CONNECT", "trace", "track", "Track", "connect"] {
+        for path in ["/x/y", "/free", "/api/ai/generate"] {
+            let mut client = Wire::connect(gateway.public()).await;
+            client.send(request(&format!("{method} {path}"), "alice", "", "")).await;
+            let head = client.head().await.unwrap();
+            assert!(matches!(status(&head), 400 | 404 | 405), "{method} {path}: {head}");
+        }
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+}
+
 #[tokio::test]
 async fn the_upstream_sees_the_canonical_bytes_and_the_query_as_it_was_sent() {
     let upstream = RawUpstream::answering(OK).await;

@@ -5,6 +5,7 @@ use clap::Args;
 use super::{CliError, ConfigFile};
 use crate::config::Sections;
 use crate::gateway::StartError;
+use crate::open_files::OpenFiles;
 use crate::proxy::TlsFiles;
 
 /// Prints each mistake with its file, line and a hint; exit code 2 where there is one.
@@ -23,6 +24,27 @@ impl Check {
             config.routes.len(),
             config.packs.len()
         );
+        if let Some(server) = &config.server {
+            println!("{}", connections(server.max_connections)?);
+        }
         Ok(())
     }
+}
+
+/// How many clients can be connected at a time, as a gateway started here would have it.
+fn connections(max_connections: usize) -> Result<String, CliError> {
+    let files = OpenFiles::raise(max_connections).map_err(StartError::from)?;
+    let connections = files.connections;
+    Ok(match files.limit {
+        Some(limit) if connections < max_connections => format!(
+            "client connections at a time: {connections}, not the {max_connections} of \
+             max_connections, since this machine lets a process open {limit} files; raise that \
+             (`ulimit -n`, LimitNOFILE= of a systemd unit)"
+        ),
+        Some(limit) => format!(
+            "client connections at a time: {connections} (max_connections; this machine lets a \
+             process open {limit} files)"
+        ),
+        None => format!("client connections at a time: {connections} (max_connections)"),
+    })
 }

@@ -152,9 +152,9 @@ mod tests {
         let first = turns.take(&alice).await.unwrap();
         let mut second = std::pin::pin!(turns.take(&alice));
         assert!(second.as_mut().now_or_never().is_none(), "two at a time");
-        let others = (0..200).map(|n| format!("account-{n}").parse().unwrap());
+        let others = (0..50).map(|n| format!("account-{n}").parse().unwrap());
         let passed = others.filter(|other| turns.take(other).now_or_never().is_some()).count();
-        assert!(passed > 150, "only {passed} of 200 other accounts pass");
+        assert!(passed > 40, "only {passed} of 50 other accounts pass");
         drop(first);
         assert!(second.now_or_never().is_some_and(|turn| turn.is_ok()));
     }

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,7 +18,9 @@ use crate::ledger::{
     Pipeline, SqliteLedger,
 };
 use crate::metrics::Metrics;
+use crate::open_files::{OpenFiles, TooFewFiles};
 use crate::price::{PackConfig, PriceTable, RouteConfig, credit_price, list_packs, list_prices};
+use crate::private;
 use crate::proxy::{
     CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, ServerConfig, TlsFiles,
     TlsFilesError, Upstream, UpstreamConfig,
@@ -62,6 +63,9 @@ pub enum StartError {
     /// Packs cannot be sold.
     #[error(transparent)]
     Sales(#[from] SalesError),
+    /// The system allows too few open files.
+    #[error(transparent)]
+    Files(#[from] TooFewFiles),
     /// A metric could not be declared, or Pingora refused its settings.
     #[error("{0}")]
     Internal(String),
@@ -113,6 +117,24 @@ impl Gateway {
         let server = config.server.as_ref().ok_or_else(|| {
             StartError::Internal("a gateway needs the [server] section".to_owned())
         })?;
+        let files = OpenFiles::raise(server.max_connections)?;
+        if files.connections < server.max_connections {
+            tracing::warn!(
+                asked = server.max_connections,
+                connections = files.connections,
+                open_files = files.limit,
+                "fewer connections than max_connections fit into the limit of open files; raise it \
+                 (`ulimit -n`, LimitNOFILE= of a systemd unit)"
+            );
+        }
+        let limits = limits(server, files);
+        if !server.admin.ip().is_loopback() {
+            tracing::warn!(
+                admin = %server.admin,
+                "the admin listener can be reached from other machines, and its token crosses the \
+                 network unencrypted; listen on 127.0.0.1, or keep others out"
+            );
+        }
         let metrics = Metrics::new()?;
         let tls = server.tls.as_ref().map(TlsFiles::load).transpose()?;
         // Sockets first: a port that is taken must not touch the ledger.
@@ -135,10 +157,10 @@ impl Gateway {
         let (closing, closed) = watch::channel(false);
         let (mut background, admin) = (JoinSet::new(), Arc::new(OnceLock::new()));
         let starting = api::starting(metrics.clone(), readiness.clone(), admin.clone());
-        background.spawn(serve_private(admin_socket, starting, closed.clone()));
+        background.spawn(private::serve(admin_socket, starting, limits, closed.clone()));
         if let Some(socket) = health_socket {
             let health = api::health(metrics.clone(), readiness.clone());
-            background.spawn(serve_private(socket, health, closed.clone()));
+            background.spawn(private::serve(socket, health, limits, closed.clone()));
         }
         let (ledger, pipeline) = open_ledger(&config.ledger, metrics.clone()).await?;
         let own_url = public_socket.local_addr().map_or_else(
@@ -178,7 +200,7 @@ impl Gateway {
         let acceptor = tls.as_ref().map(TlsFiles::acceptor).transpose();
         let acceptor = acceptor.map_err(|error| StartError::Internal(error.to_string()))?;
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
-        let listener = PublicListener::new(public_socket, acceptor, gate, limits(server), threads);
+        let listener = PublicListener::new(public_socket, acceptor, gate, limits, threads);
         let addresses = Addresses {
             public: listener
                 .address()
@@ -267,6 +289,9 @@ impl Gateway {
         }
         let settled = self.pipeline.stop().await;
         let _ = self.closing.send(true);
+        // An operator's request that runs is answered first.
+        let ended = async { while self.background.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_BYTES, ended).await;
         self.background.shutdown().await;
         settled
     }
@@ -426,9 +451,10 @@ fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
     }
 }
 
-fn limits(server: &ServerConfig) -> Limits {
+fn limits(server: &ServerConfig, files: OpenFiles) -> Limits {
     Limits {
-        max_connections: server.max_connections,
+        max_connections: files.connections,
+        upstream_idle: files.upstream_idle,
         header_timeout: server.header_timeout.0,
         keepalive_timeout: server.keepalive_timeout.0,
         max_header_bytes: server.max_header_bytes,
@@ -437,17 +463,6 @@ fn limits(server: &ServerConfig) -> Limits {
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Bind { address, error })
-}
-
-async fn serve_private(socket: TcpListener, router: Router, closed: watch::Receiver<bool>) {
-    let closing = async move {
-        let mut closed = closed;
-        // A sender that is gone closes as well.
-        let _ = closed.wait_for(|closed| *closed).await;
-    };
-    if let Err(error) = axum::serve(socket, router).with_graceful_shutdown(closing).await {
-        tracing::error!(%error, "a private listener failed");
-    }
 }
 
 async fn refresh_keys(shop: Arc<Shop>, stopping: watch::Receiver<bool>) {

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub calls_in_flight: IntGauge,
     /// `farebox_connections`
     pub connections: IntGauge,
+    /// `farebox_admin_wrong_tokens_total`: requests to the admin listener with a wrong token.
+    pub admin_wrong_tokens: IntCounter,
     /// `farebox_pack_views_total`
     pub pack_views: IntCounter,
     /// `farebox_checkouts_total{pack}`: buyers sent to pay.
@@ -125,6 +127,11 @@ impl Metrics {
             "Times this gateway brought the ledger back after Redis had lost data",
         )?;
         registry.register(Box::new(recoveries.clone()))?;
+        let wrong_tokens = IntCounter::new(
+            "farebox_admin_wrong_tokens_total",
+            "Requests to the admin listener with a wrong token",
+        )?;
+        registry.register(Box::new(wrong_tokens.clone()))?;
         Ok(Self {
             requests: count(
                 "farebox_requests_total",
@@ -190,6 +197,7 @@ impl Metrics {
             ready: gauge("farebox_ready", "1 while the gateway wants new calls")?,
             calls_in_flight: gauge("farebox_calls_in_flight", "Calls being served")?,
             connections: gauge("farebox_connections", "Open connections on the public listener")?,
+            admin_wrong_tokens: wrong_tokens,
             pack_views,
             checkouts: count("farebox_checkouts_total", "Buyers sent to pay", &["pack"])?,
             purchases: count("farebox_purchases_total", "Packs paid for", &["pack"])?,

@@ -31,6 +31,7 @@ pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) ->
     let sessions = Sessions { shop: shop.clone(), path: prefix.into() };
     let session = get(session::show).post(session::begin).delete(session::end);
     let events = Events::new(shop.clone(), stopping);
+    let usage = usage::Usage::new(shop.clone());
     let own = Router::new()
         .route("/balance", get(balance::balance))
         .route("/check", post(balance::check))
@@ -41,10 +42,10 @@ pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) ->
         .route("/holds", post(holds::hold))
         .route("/holds/{id}/capture", post(holds::capture))
         .route("/holds/{id}/release", post(holds::release))
-        .route("/usage", get(usage::usage))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::remove))
         .with_state(shop.clone())
+        .route("/usage", get(usage::usage).with_state(usage))
         .route("/session", session.with_state(sessions))
         .route("/events", get(events::events).with_state(events))
         .route("/account", get(ui::account_page))
@@ -78,7 +79,7 @@ fn sandbox_page(shop: Arc<Shop>) -> Router {
 /// The admin listener's routes: what operators do, and health.
 pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
     let metrics = shop.metrics.clone();
-    let admin = Admin { shop, token };
+    let admin = Admin { shop, token, guesses: Arc::default() };
     let guarded = Router::new()
         .route("/accounts", get(ops::accounts::list))
         .route("/accounts/{account}", get(ops::accounts::show))

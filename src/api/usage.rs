@@ -1,14 +1,18 @@
 //! `GET /usage`: what the caller's calls cost, by day and route.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Query, State, rejection::QueryRejection};
+use axum::extract::{FromRef, Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Caller;
 use super::transactions::unreadable;
+use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::{DayUsage, wall_ms};
 use crate::problem::{Problem, Text};
@@ -17,6 +21,56 @@ use crate::shop::Shop;
 const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
 const DAY_SECS: i64 = 24 * 3600;
+
+/// How many accounts' usage can be added up at a time, at the most.
+const PLACES: usize = 64;
+
+/// How long a request waits for the one before it.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Adding up a busy account's usage keeps a reader of the ledger busy for a while. So each account
+/// has one such request at a time, and its next ones wait.
+#[derive(Clone)]
+pub(super) struct Usage {
+    shop: Arc<Shop>,
+    turns: Arc<Turns>,
+}
+
+/// Accounts share places by their hash, so that no list of accounts is kept.
+struct Turns {
+    places: [Semaphore; PLACES],
+    hashes: RandomState,
+}
+
+impl Usage {
+    /// Of the accounts of `shop`.
+    pub fn new(shop: Arc<Shop>) -> Self {
+        let places = std::array::from_fn(|_| Semaphore::new(1));
+        Self { shop, turns: Arc::new(Turns { places, hashes: RandomState::new() }) }
+    }
+}
+
+impl FromRef<Usage> for Arc<Shop> {
+    fn from_ref(usage: &Usage) -> Self {
+        usage.shop.clone()
+    }
+}
+
+impl Turns {
+    /// Waits for the account's turn, which lasts until the permit is dropped.
+    async fn take(&self, account: &AccountId) -> Result<SemaphorePermit<'_>, Problem> {
+        let place = self.hashes.hash_one(account) as usize % PLACES;
+        let place = self.places.get(place).ok_or_else(Problem::ledger_unavailable)?;
+        let turn = tokio::time::timeout(LONGEST_WAIT, place.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| {
+            Problem::too_many_requests(Text::new(
+                "This account's usage is being added up for another request. Try again later.",
+                "La consommation de ce compte est en cours de calcul pour une autre requête. \
+                 Réessayez plus tard.",
+            ))
+        })
+    }
+}
 
 /// How far back.
 #[derive(Deserialize, IntoParams)]
@@ -55,9 +109,10 @@ impl UsageLine {
 
 /// What the caller's calls cost, by day and route. What was given back later is not taken off.
 #[utoipa::path(get, path = "/usage", params(UsageQuery), responses(
-    (status = 200, body = UsageBody), (status = 400), (status = 401), (status = 503)))]
+    (status = 200, body = UsageBody), (status = 400), (status = 401), (status = 429),
+    (status = 503)))]
 pub(super) async fn usage(
-    State(shop): State<Arc<Shop>>,
+    State(Usage { shop, turns }): State<Usage>,
     Caller(caller): Caller,
     query: Result<Query<UsageQuery>, QueryRejection>,
 ) -> Result<axum::Json<UsageBody>, Problem> {
@@ -70,6 +125,7 @@ pub(super) async fn usage(
     })?;
     let today = (wall_ms() / 1000).div_euclid(DAY_SECS);
     let since_ms = (today + 1 - days).saturating_mul(DAY_SECS * 1000);
+    let _turn = turns.take(&caller.account).await?;
     let used = shop.ledger.read().usage(&caller.account, since_ms).await.map_err(unreadable)?;
     let usage = used.days.into_iter().map(UsageLine::of).collect();
     Ok(axum::Json(UsageBody { days, usage, complete: used.is_whole }))
@@ -80,4 +136,26 @@ fn date(day: i64) -> String {
     OffsetDateTime::from_unix_timestamp(day.saturating_mul(DAY_SECS))
         .map(|at| at.date().to_string())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_account_has_one_turn_at_a_time() {
+        let places = std::array::from_fn(|_| Semaphore::new(1));
+        let turns = Turns { places, hashes: RandomState::new() };
+        let alice: AccountId = "alice".parse().unwrap();
+        let first = turns.take(&alice).await.unwrap();
+        let mut second = std::pin::pin!(turns.take(&alice));
+        assert!(second.as_mut().now_or_never().is_none(), "two at a time");
+        let others = (0..50).map(|n| format!("account-{n}").parse().unwrap());
+        let passed = others.filter(|other| turns.take(other).now_or_never().is_some()).count();
+        assert!(passed > 40, "only {passed} of 50 other accounts pass");
+        drop(first);
+        assert!(second.now_or_never().is_some_and(|turn| turn.is_ok()));
+    }
 }

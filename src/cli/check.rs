@@ -7,6 +7,7 @@ use clap::Args;
 use super::{CliError, ConfigFile};
 use crate::config::Sections;
 use crate::gateway::StartError;
+use crate::open_files::OpenFiles;
 use crate::proxy::TlsFiles;
 
 /// Prints each mistake with its file, line and a hint; exit code 2 where there is one. Warnings are
@@ -30,6 +31,7 @@ impl Check {
             config.packs.len()
         );
         if let Some(server) = &config.server {
+            println!("{}", connections(server.max_connections)?);
             println!(
                 "memory: what clients send may take {}, {} for each of {} connections \
                  ([server] max_connections)",
@@ -54,4 +56,22 @@ impl fmt::Display for Size {
         };
         write!(f, "{} {unit}", self.0.div_ceil(1 << shift))
     }
+}
+
+/// How many clients can be connected at a time, as a gateway started here would have it.
+fn connections(max_connections: usize) -> Result<String, CliError> {
+    let files = OpenFiles::raise(max_connections).map_err(StartError::from)?;
+    let connections = files.connections;
+    Ok(match files.limit {
+        Some(limit) if connections < max_connections => format!(
+            "client connections at a time: {connections}, not the {max_connections} of \
+             max_connections, since this machine lets a process open {limit} files; raise that \
+             (`ulimit -n`, LimitNOFILE= of a systemd unit)"
+        ),
+        Some(limit) => format!(
+            "client connections at a time: {connections} (max_connections; this machine lets a \
+             process open {limit} files)"
+        ),
+        None => format!("client connections at a time: {connections} (max_connections)"),
+    })
 }

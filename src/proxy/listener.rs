@@ -35,9 +35,6 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the rest of a refused request's body is read, so that its client sees the answer.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many idle connections to upstreams are kept.
-const UPSTREAM_POOL: usize = 1024;
-
 /// How long accepting rests when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections at a time.
     pub max_connections: usize,
+    /// Idle connections to upstreams.
+    pub upstream_idle: usize,
     /// For a TLS handshake, and for the first request's head, from the connection on.
     pub header_timeout: Duration,
     /// From an answer's end to the end of the next request's head.
@@ -75,7 +74,7 @@ impl PublicListener {
         let connections = gate.shop.metrics.connections.clone();
         let conf = ServerConf {
             threads,
-            upstream_keepalive_pool_size: UPSTREAM_POOL,
+            upstream_keepalive_pool_size: limits.upstream_idle,
             max_retries: MAX_ATTEMPTS,
             ..ServerConf::default()
         };
@@ -240,7 +239,7 @@ impl HttpServerApp for Connection {
             self.head.awaits_next();
             return self.proxy.process_new_http(session, shutdown);
         }
-        self.head.set(BUSY);
+        self.head.begins();
         Box::pin(async move {
             let mut cut_off = self.cut_off.clone();
             tokio::select! {
@@ -269,12 +268,12 @@ tokio::task_local! {
 /// Called when a request's head has been read.
 pub(super) fn head_arrived() {
     // Not set on HTTP/2, where each stream is a task of its own.
-    let _ = CONNECTION.try_with(|head| head.set(BUSY));
+    let _ = CONNECTION.try_with(|head| head.begins());
 }
 
 /// How long a connection has waited for a whole request head.
 #[derive(Debug)]
-pub(super) struct HeadWatch {
+pub(crate) struct HeadWatch {
     opened: Instant,
     /// In milliseconds since `opened`: 0 before the first head, [`BUSY`] from the end of a head
     /// until the call is over and what is left of its body has been read.
@@ -286,7 +285,8 @@ pub(super) struct HeadWatch {
 const BUSY: u64 = u64::MAX;
 
 impl HeadWatch {
-    fn new() -> Self {
+    /// A connection that was opened now, and waits for its first head.
+    pub fn new() -> Self {
         Self {
             opened: Instant::now(),
             waiting_since_ms: AtomicU64::new(0),
@@ -299,19 +299,31 @@ impl HeadWatch {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
+    /// A whole head has arrived.
+    pub fn begins(&self) {
+        self.set(BUSY);
+    }
+
+    /// True from the end of a head until the next one is awaited.
+    pub fn is_busy(&self) -> bool {
+        self.waiting_since_ms.load(Ordering::Relaxed) == BUSY
+    }
+
     /// The next head is awaited from now on; the first one is from the beginning.
-    fn awaits_next(&self) {
-        if self.waiting_since_ms.load(Ordering::Relaxed) == BUSY {
+    pub fn awaits_next(&self) {
+        if self.is_busy() {
             self.set(self.elapsed_ms().max(1));
         }
     }
 
-    /// Counts what was read; how long the head is by now, 0 while a call runs.
-    pub fn grew(&self, bytes: usize) -> usize {
-        if self.waiting_since_ms.load(Ordering::Relaxed) == BUSY {
-            return 0;
-        }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+    /// How many bytes were read of a head that has not ended yet; `None` while a call runs.
+    pub fn bytes_of_head(&self) -> Option<usize> {
+        (!self.is_busy()).then(|| self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes that were read of a head.
+    pub fn grew(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -320,7 +332,7 @@ impl HeadWatch {
 
     /// Resolves once the client has taken longer than it may. It runs in the connection's own
     /// task, so a head cannot arrive at the moment at which this decides.
-    async fn too_slow(&self, limits: Limits) {
+    pub async fn too_slow(&self, limits: Limits) {
         let shortest = limits.header_timeout.min(limits.keepalive_timeout);
         loop {
             let deadline = match self.waiting_since_ms.load(Ordering::Relaxed) {

@@ -12,6 +12,7 @@ mod headers;
 mod listener;
 mod live;
 mod own;
+mod own_body;
 mod reply;
 mod settle;
 mod target;
@@ -24,6 +25,7 @@ pub use config::{
 };
 pub use cors::Cors;
 pub use gate::{Gate, GateOptions};
+pub(crate) use listener::HeadWatch;
 pub use listener::{Limits, PublicListener};
 pub use live::Live;
 pub use tls::{TlsFiles, TlsFilesError};

@@ -1,20 +1,23 @@
 //! Farebox's own routes: the axum router, called in process.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt as _;
 use pingora_error::{ErrorType, OrErr as _, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use super::call::Call;
 use super::cors::Cors;
+use super::own_body::{Feeder, own_body};
 use super::reply;
 use super::target::Target;
 use crate::api::{ClientAddress, RequestId};
@@ -26,7 +29,8 @@ const MAX_BODY_BYTES: usize = 512 * 1024;
 /// Headers of one connection; Pingora frames the answer itself.
 const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODING];
 
-/// Answers a call of an own route, whose body must come within `time`; its status.
+/// Answers a call of an own route; its status. A body that the route asks for must come within
+/// `time`.
 pub(super) async fn answer(
     session: &mut Session,
     call: &Call,
@@ -35,26 +39,16 @@ pub(super) async fn answer(
     target: &Target,
     time: Duration,
 ) -> Result<u16> {
-    let body = match tokio::time::timeout(time, read_body(session)).await {
-        Ok(Ok(body)) => body.ok_or_else(|| Problem::body_too_large(MAX_BODY_BYTES)),
-        // Who has gone hears nothing of it.
-        Ok(Err(_)) => Err(Problem::unreadable_request()),
-        Err(_) => Err(Problem::request_timeout()),
-    };
-    let body = match body {
-        Ok(body) => body,
+    let (feeder, body) = own_body();
+    let request = request(session, call, target, Body::new(body))?;
+    let is_head = session.req_header().method == http::Method::HEAD;
+    let response = match ask(session, router, request, feeder, time).await {
+        Ok(response) => response,
         Err(problem) => {
             session.set_keepalive(None);
             reply::problem(session, call, cors, &problem).await?;
             return Ok(problem.status.as_u16());
         }
-    };
-    let request = request(session, call, target, body)?;
-    let is_head = session.req_header().method == http::Method::HEAD;
-    // The router's error type has no values: it always answers.
-    let response = match router.clone().oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
     };
     let (parts, mut body) = response.into_parts();
     let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 4))?;
@@ -81,28 +75,64 @@ pub(super) async fn answer(
     Ok(parts.status.as_u16())
 }
 
-/// The whole body, or `None` where it is too large.
-async fn read_body(session: &mut Session) -> Result<Option<Bytes>> {
-    if session.req_header().headers.contains_key(header::EXPECT) {
-        session.write_continue_response().await?;
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = session.read_request_body().await? {
-        if body.len() + chunk.len() > MAX_BODY_BYTES {
-            return Ok(None);
+/// Has `router` answer, and reads the request's body as far as its handler asks for it.
+async fn ask(
+    session: &mut Session,
+    router: &Router,
+    request: Request<Body>,
+    mut feeder: Feeder,
+    time: Duration,
+) -> Result<Response<Body>, Problem> {
+    let waits = session.req_header().headers.contains_key(header::EXPECT);
+    let mut deadline = None;
+    let mut length = 0;
+    let mut answering = pin!(router.clone().oneshot(request));
+    loop {
+        tokio::select! {
+            biased;
+            // The router's error type has no values: it always answers.
+            answer = &mut answering => {
+                // A client that was not told to send its body may never do so; any other body is
+                // read to its end, so that the client is not cut off before it has read the answer.
+                session.set_close_on_response_before_downstream_finish(waits && deadline.is_none());
+                return match answer {
+                    Ok(answer) => Ok(answer),
+                    Err(never) => match never {},
+                };
+            }
+            () = feeder.wanted() => {}
         }
-        body.extend_from_slice(&chunk);
+        let is_first = deadline.is_none();
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + time);
+        let reading = async {
+            if is_first && waits {
+                // Pingora would take the 100 for the end, and close.
+                session.set_close_on_response_before_downstream_finish(false);
+                session.write_continue_response().await?;
+            }
+            session.read_request_body().await
+        };
+        let chunk = match tokio::time::timeout_at(deadline, reading).await {
+            Ok(Ok(chunk)) => chunk,
+            // A client that has gone hears nothing of it.
+            Ok(Err(_)) => return Err(Problem::unreadable_request()),
+            Err(_) => return Err(Problem::request_timeout()),
+        };
+        length += chunk.as_ref().map_or(0, Bytes::len);
+        if length > MAX_BODY_BYTES {
+            return Err(Problem::body_too_large(MAX_BODY_BYTES));
+        }
+        feeder.give(chunk);
     }
-    Ok(Some(body.into()))
 }
 
-fn request(session: &Session, call: &Call, target: &Target, body: Bytes) -> Result<Request<Body>> {
+fn request(session: &Session, call: &Call, target: &Target, body: Body) -> Result<Request<Body>> {
     let head = session.req_header();
     let uri: Uri = [target.path.as_str(), &target.query]
         .concat()
         .try_into()
         .or_err(ErrorType::InvalidHTTPHeader, "a canonical path is a valid URI")?;
-    let mut request = Request::new(Body::from(body));
+    let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = head.headers.clone();

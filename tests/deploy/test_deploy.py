@@ -90,6 +90,10 @@ def stop_takes_s(config):
     return seconds(server["drain_delay"]) + seconds(server["shutdown_timeout"]) + LAST_BATCHES_S
 
 
+# What a connection takes besides its head, twice. tests/product/memory.rs measures it.
+CONNECTION_BYTES = 32 * 1024
+
+
 def port(address):
     return int(address.rsplit(":", 1)[1])
 
@@ -269,6 +273,7 @@ class Kubernetes(unittest.TestCase):
             self.manifest("service.yaml")["spec"]["selector"],
             self.manifest("disruption.yaml")["spec"]["selector"]["matchLabels"],
             self.manifest("podmonitor.yaml")["spec"]["selector"]["matchLabels"],
+            self.manifest("network.yaml")["spec"]["podSelector"]["matchLabels"],
         ]
         spread = self.pod()["spec"]["topologySpreadConstraints"]
         selectors += [constraint["labelSelector"]["matchLabels"] for constraint in spread]
@@ -294,6 +299,23 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual(ports, expected)
         self.assertTrue(server["admin"].startswith("127.0.0.1:"))
         self.assertEqual(int(container["resources"]["requests"]["cpu"]), server["threads"])
+
+    def test_the_network_policy_opens_the_pod_s_ports_and_no_other(self):
+        (container,) = self.pod()["spec"]["containers"]
+        ports = {port["name"] for port in container["ports"]}
+        policy = self.manifest("network.yaml")["spec"]
+        self.assertEqual(policy["policyTypes"], ["Ingress"])
+        opened = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+        self.assertEqual(opened.keys(), ports)
+        self.assertIsNone(opened["http"])
+        self.assertTrue(opened["health"], "only the monitoring reaches the health port")
+
+    def test_connections_that_send_endless_heads_fit_into_half_of_the_memory(self):
+        server = server_of(self.CONFIG)
+        connection = 2 * server["max_header_bytes"] + CONNECTION_BYTES
+        (container,) = self.pod()["spec"]["containers"]
+        limit = re.fullmatch(r"(\d+)Mi", container["resources"]["limits"]["memory"])
+        self.assertLessEqual(server["max_connections"] * connection, int(limit[1]) * 2**20 / 2)
 
     def test_the_secret_has_every_variable_of_the_config(self):
         secret = self.manifest("secret.example.yaml")["stringData"]

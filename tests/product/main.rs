@@ -39,6 +39,7 @@ mod events;
 mod faults;
 mod holds;
 mod keys;
+mod listeners;
 mod memory;
 mod metrics;
 mod offline;

@@ -88,3 +88,38 @@ async fn memory_is_flat_over_many_requests() {
     tokio::time::timeout(Duration::from_secs(10), gateway.assert_reconciled()).await.unwrap();
     assert!(gateway.terminate().success());
 }
+
+/// What a connection may take besides its head, twice. tests/deploy/test_deploy.py counts with it.
+const CONNECTION_BYTES: usize = 32 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_sends_an_endless_head_takes_little_more_than_the_largest_head() {
+    const CONNECTIONS: usize = 800;
+    const MOST_HEAD: usize = 16 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = canned().await;
+    let text = config_on_ports(upstream, "");
+    let text = text.replacen("[ledger]", &format!("max_header_bytes = {MOST_HEAD}\n[ledger]"), 1);
+    let gateway = Process::serve(folder.path(), &text);
+    // Warm-up.
+    assert_eq!(load(&gateway, CLIENTS).await, 0, "nobody has credits");
+    let before = gateway.resident_kib();
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+        let head = "GET /api/ai/generate HTTP/1.1\r\nhost: g\r\nx: ".to_owned();
+        let rest = "y".repeat(MOST_HEAD - 1 - head.len());
+        socket.write_all((head + &rest).as_bytes()).await.unwrap();
+        open.push(socket);
+    }
+    // The last one has been read once it is answered.
+    let mut last = open.pop().unwrap();
+    last.write_all(b"yy").await.unwrap();
+    let mut answer = [0; 64];
+    let read = last.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 431"), "{:?}", String::from_utf8_lossy(&answer));
+    let grown = (gateway.resident_kib() - before) as usize * 1024;
+    let each = grown / CONNECTIONS;
+    println!("{each} bytes for each connection");
+    assert!(each <= 2 * MOST_HEAD + CONNECTION_BYTES, "{each} bytes for each connection");
+}

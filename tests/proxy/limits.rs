@@ -168,9 +168,9 @@ async fn an_own_route_reads_no_endless_body() {
 #[tokio::test]
 async fn a_body_for_an_own_route_must_come_in_time_even_drip_by_drip() {
     let (gateway, _upstream) = limited("header_timeout = \"300ms\"").await;
-    // Whoever sends it: its credentials are looked at once it is there.
     let mut client = Wire::connect(gateway.public()).await;
-    client.send("POST /credits/check HTTP/1.1\r\nhost: shop\r\ncontent-length: 900\r\n\r\n").await;
+    let length = "content-length: 900\r\n";
+    client.send(request("POST /credits/check", "alice", length, "")).await;
     let started = Instant::now();
     for _ in 0..200 {
         if client.try_send("x").await.is_err() {
@@ -183,6 +183,85 @@ async fn a_body_for_an_own_route_must_come_in_time_even_drip_by_drip() {
     }
     assert_eq!(status(&client.head().await.expect("an answer")), 408);
     assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn an_own_route_refuses_by_the_head_before_it_reads_a_body() {
+    let (gateway, _upstream) = limited("").await;
+    let anonymous = |target: &str| {
+        format!("POST {target} HTTP/1.1\r\nhost: shop\r\ncontent-length: 60000\r\n\r\n")
+    };
+    let length = "content-length: 60000\r\n";
+    for (head, refusal) in [
+        (anonymous("/credits/check"), 401),
+        (anonymous("/credits/buy"), 401),
+        (anonymous("/credits/holds"), 401),
+        (anonymous("/credits/nothing-here"), 404),
+        (request("POST /credits/holds", "alice", length, ""), 403),
+        (request("PUT /credits/check", "alice", length, ""), 405),
+    ] {
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(&head).await;
+        let (answer, _) = client.message().await.expect("an answer before the body");
+        assert_eq!(status(&answer), refusal, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn an_own_route_asks_for_a_body_that_waits_only_where_it_reads_it() {
+    let (gateway, _upstream) = limited("").await;
+    let body = r#"{"endpoint":"/x/y","method":"POST"}"#;
+    let more = format!("content-length: {}\r\nexpect: 100-continue\r\n", body.len());
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("POST /credits/check", "alice", &more, "")).await;
+    assert_eq!(status(&client.head().await.expect("a 100")), 100);
+    client.send(body).await;
+    assert_eq!(status(&client.message().await.unwrap().0), 200);
+    // The connection goes on.
+    client.send(request("GET /credits/balance", "alice", "", "")).await;
+    assert_eq!(status(&client.message().await.unwrap().0), 200);
+
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("POST /credits/holds", "alice", &more, "")).await;
+    assert_eq!(status(&client.rest().await), 403, "no 100, and the connection ends");
+}
+
+#[tokio::test]
+async fn a_head_just_past_the_limit_is_a_431_whether_or_not_it_ends() {
+    let (gateway, upstream) = limited("max_header_bytes = 4096").await;
+    gateway.grant("alice", 100).await;
+    let frame = request("GET /x/y", "alice", "x: \r\n", "").len();
+    let of_length = |bytes: usize| {
+        request("GET /x/y", "alice", &format!("x: {}\r\n", "y".repeat(bytes - frame)), "")
+    };
+    let mut client = Wire::connect(gateway.public()).await;
+    for _ in 0..3 {
+        client.send(of_length(4096)).await;
+        assert_eq!(status(&client.message().await.unwrap().0), 200);
+    }
+    for (sent, what) in [
+        (of_length(4097), "a byte more"),
+        (of_length(4097)[..4097].to_owned() + "y", "without its end"),
+        (of_length(60_000), "far more"),
+        (of_length(60_000)[..50_000].to_owned(), "far more, without its end"),
+    ] {
+        for after_a_call in [false, true] {
+            let mut client = Wire::connect(gateway.public()).await;
+            if after_a_call {
+                client.send(of_length(2000)).await;
+                assert_eq!(status(&client.message().await.unwrap().0), 200);
+            }
+            client.send(&sent).await;
+            let (head, body) = client.message().await.expect(what);
+            assert_eq!(status(&head), 431, "{what}");
+            assert!(body.contains("larger than 4096 bytes"), "{what}: {body}");
+            assert!(head.contains("x-request-id: "), "{what}: {head}");
+            client.finish_quietly().await;
+            assert_eq!(client.rest().await, "", "{what}: the connection ends");
+        }
+    }
+    assert_eq!(upstream.seen().concat().matches("GET ").count(), 3 + 4);
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! Accounts, grants and adjustments.
 
-use axum::Json as Answer;
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
+use axum::{Extension, Json as Answer};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use super::payments::{self, ImportedPayment};
+use super::token::Change;
 use crate::account::AccountId;
 use crate::api::body::Json;
 use crate::api::holds::bad_id;
@@ -92,7 +93,7 @@ pub(crate) async fn grant(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     Json(request): Json<GrantRequest>,
-) -> Result<Answer<PostedBody>, Problem> {
+) -> Result<(Extension<Change>, Answer<PostedBody>), Problem> {
     let GrantRequest { credits, id, reason, source, payment } = request;
     let payment = payment.map(|payment| payment.facts(&account, credits, &id)).transpose()?;
     if let Some(facts) = &payment {
@@ -107,21 +108,21 @@ pub(crate) async fn grant(
     if let Some(facts) = payment {
         payments::remember(&admin, facts).await?;
     }
-    Ok(Answer(PostedBody::of(id, entry)))
+    Ok((Change::of(&id), Answer(PostedBody::of(id, entry))))
 }
 
 pub(crate) async fn adjust(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     Json(request): Json<AdjustmentRequest>,
-) -> Result<Answer<PostedBody>, Problem> {
+) -> Result<(Extension<Change>, Answer<PostedBody>), Problem> {
     let AdjustmentRequest { credits, id, reason } = request;
     // One comes to exist with something that is its own, not with a slip of the pen.
     let balance = admin.shop.ledger.balance(&parse_account(&account)?).await;
     let refuse = |refusal| admin.shop.refuse(refusal, Credits::ZERO);
     balance.map_err(refuse)?.ok_or_else(unknown_account)?;
     let (entry, _) = post(&admin, EntryKind::Adjustment, &account, credits, &id, reason).await?;
-    Ok(Answer(PostedBody::of(id, entry)))
+    Ok((Change::of(&id), Answer(PostedBody::of(id, entry))))
 }
 
 async fn post(

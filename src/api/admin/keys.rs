@@ -1,12 +1,13 @@
 //! API keys.
 
-use axum::Json as Answer;
 use axum::extract::{Path, State};
+use axum::{Extension, Json as Answer};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use super::accounts::parse_account;
+use super::token::Change;
 use crate::account::AccountId;
 use crate::api::body::{Json, LargeJson};
 use crate::api::keys::{new_key, revoke as revoke_key, store};
@@ -36,7 +37,7 @@ pub(crate) async fn create(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     Json(request): Json<NewKeyRequest>,
-) -> Result<(StatusCode, Answer<NewKeyBody>), Problem> {
+) -> Result<(StatusCode, Extension<Change>, Answer<NewKeyBody>), Problem> {
     let account = parse_account(&account)?;
     let NewKeyRequest { name, service } = request;
     let (record, key) = new_key(&account, &name, service)?;
@@ -47,7 +48,7 @@ pub(crate) async fn create(
     }
     store(&admin.shop, vec![record]).await?;
     let body = NewKeyBody { id, key: key.expose().to_owned(), account, name, service };
-    Ok((StatusCode::CREATED, Answer(body)))
+    Ok((StatusCode::CREATED, Change::of(&body.id), Answer(body)))
 }
 
 /// Keys of another gateway, by hash, so that customers keep theirs.

@@ -12,7 +12,7 @@ mod token;
 
 use std::sync::Arc;
 
-pub(super) use token::require_token;
+pub(super) use token::{Guesses, require_token};
 
 use crate::config::Secret;
 use crate::shop::Shop;
@@ -22,4 +22,5 @@ use crate::shop::Shop;
 pub(super) struct Admin {
     pub shop: Arc<Shop>,
     pub token: Secret,
+    pub guesses: Arc<Guesses>,
 }

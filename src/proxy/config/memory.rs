@@ -15,10 +15,6 @@ pub const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Requests at a time on an HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 100;
 
-/// Bytes that may be read with an HTTP/1 head in one go: the beginning of its body, or the next
-/// request.
-const READ_AHEAD: usize = 64 * 1024;
-
 /// Bytes of a body that Pingora has read and not written yet, for each HTTP/1 connection: a part
 /// being read, four that are queued and a copy of the first, of 64 KiB each.
 const PASSING_HTTP_1: u64 = 6 * 64 * KIB;
@@ -26,17 +22,12 @@ const PASSING_HTTP_1: u64 = 6 * 64 * KIB;
 /// The same for each HTTP/2 stream, whose parts are frames of 16 KiB. These have left the windows.
 const PASSING_HTTP_2: u64 = 5 * 16 * KIB + 64 * KIB;
 
-/// The bytes at which an HTTP/1 head is cut off, with what was read after it. The buffer that a head
-/// is read into doubles when it is full.
-pub fn cut_off_bytes(max_header_bytes: usize) -> usize {
-    2 * max_header_bytes + READ_AHEAD
-}
-
 impl ServerConfig {
     /// The most memory, in bytes, that one client connection takes for what it sends: heads, and
     /// bodies that were not passed on yet.
     pub fn connection_bytes(&self) -> u64 {
-        let http_1 = cut_off_bytes(self.max_header_bytes) as u64 + PASSING_HTTP_1;
+        // The buffer that a head is read into doubles when it is full.
+        let http_1 = 2 * self.max_header_bytes as u64 + PASSING_HTTP_1;
         if self.tls.is_none() {
             return http_1;
         }
@@ -59,8 +50,8 @@ mod tests {
     #[test]
     fn the_memory_of_connections_counts_the_windows_and_the_heads() {
         let plain = ServerConfig::new(Secret::new("0123456789abcdef"));
-        assert_eq!(plain.connection_bytes(), 576 * KIB);
-        assert_eq!(plain.connections_bytes(), 20_000 * 576 * KIB);
+        assert_eq!(plain.connection_bytes(), 512 * KIB);
+        assert_eq!(plain.connections_bytes(), 20_000 * 512 * KIB);
         let files = TlsConfig { cert_file: "cert.pem".into(), key_file: "key.pem".into() };
         let tls = ServerConfig { tls: Some(files), ..plain };
         assert_eq!(tls.connection_bytes(), 4 * 1024 * KIB + 100 * (64 + 144) * KIB);

@@ -32,7 +32,7 @@ pub struct ServerConfig {
     pub keepalive_timeout: Span,
     /// The largest request head.
     pub max_header_bytes: usize,
-    /// The most client connections at a time.
+    /// The most client connections at a time; fewer where the system allows few open files.
     pub max_connections: usize,
     /// TLS on the public listener.
     pub tls: Option<TlsConfig>,

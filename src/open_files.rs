@@ -1,0 +1,108 @@
+//! How many files this process may have open, and how many client connections fit into that.
+//!
+//! A client's connection needs a file descriptor, and while it calls, the connection to the
+//! upstream needs another. A process that runs out of them can no longer open the ledger's files,
+//! reach Redis or Postgres, or answer probes. So connections are capped below the limit.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::private;
+
+/// What is kept for the ledger, its servers, the listeners, logs and name look-ups.
+const RESERVE: usize = 96;
+
+/// The fewest client connections that are worth a start.
+const FEWEST: usize = 16;
+
+/// The most idle connections to upstreams that are kept.
+const UPSTREAM_IDLE: usize = 1024;
+
+/// How the process's file descriptors are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// The system's limit; `None` where there is none.
+    pub limit: Option<usize>,
+    /// The most client connections at a time.
+    pub connections: usize,
+    /// The most idle connections to upstreams.
+    pub upstream_idle: usize,
+}
+
+/// The system lets this process open too few files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this process may open {limit} files, and needs {} at least; raise the limit \
+     (`ulimit -n 65536`, LimitNOFILE= of a systemd unit)",
+    least()
+)]
+pub struct TooFewFiles {
+    limit: usize,
+}
+
+impl OpenFiles {
+    /// Raises the process's soft limit to its hard one, and shares the result out for a config
+    /// that asks for `max_connections`.
+    ///
+    /// # Errors
+    /// Where the limit leaves no room for clients.
+    pub fn raise(max_connections: usize) -> Result<Self, TooFewFiles> {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        if current != maximum {
+            // Where it is refused, the soft limit stays and is what counts.
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        }
+        let limit = getrlimit(Resource::Nofile).current;
+        Self::share(
+            limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+            max_connections,
+        )
+    }
+
+    /// Shares `limit` out.
+    fn share(limit: Option<usize>, max_connections: usize) -> Result<Self, TooFewFiles> {
+        let files = limit.unwrap_or(usize::MAX);
+        let shared = files.saturating_sub(RESERVE + 2 * private::MAX_CONNECTIONS);
+        let upstream_idle = UPSTREAM_IDLE.min(shared / 8);
+        let fitting = (shared - upstream_idle) / 2;
+        if fitting < FEWEST {
+            return Err(TooFewFiles { limit: files });
+        }
+        Ok(Self { limit, connections: max_connections.min(fitting), upstream_idle })
+    }
+}
+
+/// The lowest limit with which a gateway starts.
+fn least() -> usize {
+    (1..).find(|limit| OpenFiles::share(Some(*limit), 1).is_ok()).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_never_get_all_files() {
+        for limit in [least(), 256, 300, 1024, 4096, 65_536, 1 << 20] {
+            let shared = OpenFiles::share(Some(limit), 20_000).unwrap();
+            let used = 2 * shared.connections + shared.upstream_idle;
+            assert!(used + RESERVE + 2 * private::MAX_CONNECTIONS <= limit, "{limit}: {shared:?}");
+            assert!(shared.connections >= FEWEST);
+        }
+    }
+
+    #[test]
+    fn a_high_limit_leaves_the_config_s_number_alone() {
+        for limit in [Some(1 << 20), None] {
+            let shared = OpenFiles::share(limit, 20_000).unwrap();
+            assert_eq!((shared.connections, shared.upstream_idle), (20_000, 1024));
+        }
+    }
+
+    #[test]
+    fn too_low_a_limit_says_what_is_needed() {
+        let error = OpenFiles::share(Some(64), 20_000).unwrap_err();
+        let least = least();
+        assert!(error.to_string().contains(&format!("needs {least} at least")), "{error}");
+        assert!(OpenFiles::share(Some(least - 1), 1).is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! The private listeners, admin and health: HTTP/1 alone, on few connections with short lives.
+//!
+//! Whoever reaches one of them without the token must not be able to use up the process's file
+//! descriptors, nor to keep probes out. So a connection that waits for a request has the public
+//! listener's deadlines, and where every place is taken the connection that has waited longest
+//! makes room for the next one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tower::ServiceExt as _;
+
+use crate::proxy::{HeadWatch, Limits};
+
+/// The most connections at a time of one private listener.
+pub(crate) const MAX_CONNECTIONS: usize = 32;
+
+/// The largest request head, and how much of a body is read ahead, in bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// How long accepting rests when the system has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that is open.
+struct Open {
+    head: Arc<HeadWatch>,
+    task: AbortHandle,
+}
+
+/// Serves `router` on `socket` until `closed` turns true; then the requests that run are answered.
+/// Of `limits` the deadlines count; the number of connections and the size of heads are smaller
+/// than the public listener's.
+pub(crate) async fn serve(
+    socket: TcpListener,
+    router: Router,
+    limits: Limits,
+    mut closed: watch::Receiver<bool>,
+) {
+    let mut tasks = JoinSet::new();
+    let mut open: Vec<Open> = Vec::new();
+    let closing = closed.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            // A sender that is gone closes as well.
+            _ = closed.wait_for(|closed| *closed) => break,
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+            accepted = socket.accept() => accepted,
+        };
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a private listener could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        make_room(&mut open, &mut tasks).await;
+        let head = Arc::new(HeadWatch::new());
+        let serving = connection(stream, client, router.clone(), head.clone(), closing.clone());
+        let watched = head.clone();
+        let task = tasks.spawn(async move {
+            tokio::select! {
+                () = serving => {}
+                () = watched.too_slow(limits) => {}
+            }
+        });
+        open.push(Open { head, task });
+    }
+    drop(socket);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Returns once another connection fits: at the limit the one that has waited longest for a
+/// request is closed, and where requests run on all of them, one has to end.
+async fn make_room(open: &mut Vec<Open>, tasks: &mut JoinSet<()>) {
+    loop {
+        open.retain(|connection| !connection.task.is_finished());
+        if open.len() < MAX_CONNECTIONS {
+            return;
+        }
+        if let Some(index) = open.iter().position(|connection| !connection.head.is_busy()) {
+            open.remove(index).task.abort();
+            return;
+        }
+        tasks.join_next().await;
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    client: SocketAddr,
+    router: Router,
+    head: Arc<HeadWatch>,
+    mut closed: watch::Receiver<bool>,
+) {
+    // Small answers must not wait for more; where it cannot be set they do.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: Request<Incoming>| {
+        head.begins();
+        let (head, router) = (head.clone(), router.clone());
+        async move {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(client));
+            let answer = router.oneshot(request).await;
+            head.awaits_next();
+            answer
+        }
+    });
+    let mut serving = std::pin::pin!(
+        http1::Builder::new()
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    // A connection that breaks is its client's affair.
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        _ = closed.wait_for(|closed| *closed) => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}

@@ -1,0 +1,71 @@
+//! The body of a call to an own route, read from the client only once its handler asks for it.
+//!
+//! Handlers identify their caller first, by the head. So a caller who is refused, or a path that
+//! does not exist, costs no memory for a body.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame};
+use tokio::sync::{Notify, mpsc};
+
+/// The end that a handler reads.
+pub(super) struct OwnBody {
+    chunks: mpsc::Receiver<Bytes>,
+    wanted: Arc<Notify>,
+    /// The chunk that is awaited was asked for.
+    has_asked: bool,
+}
+
+/// The end that is fed from the connection.
+pub(super) struct Feeder {
+    /// `None` once the body has ended.
+    chunks: Option<mpsc::Sender<Bytes>>,
+    wanted: Arc<Notify>,
+}
+
+/// Both ends of a body.
+pub(super) fn own_body() -> (Feeder, OwnBody) {
+    let (sender, receiver) = mpsc::channel(1);
+    let wanted = Arc::new(Notify::new());
+    let feeder = Feeder { chunks: Some(sender), wanted: wanted.clone() };
+    (feeder, OwnBody { chunks: receiver, wanted, has_asked: false })
+}
+
+impl Feeder {
+    /// Resolves when the handler wants the next chunk.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Gives the chunk that was wanted; `None` ends the body.
+    pub fn give(&mut self, chunk: Option<Bytes>) {
+        match (chunk, &self.chunks) {
+            // The channel holds one chunk, and is empty where the next one is wanted. A handler
+            // that has dropped the body misses nothing.
+            (Some(chunk), Some(chunks)) => drop(chunks.try_send(chunk)),
+            _ => self.chunks = None,
+        }
+    }
+}
+
+impl HttpBody for OwnBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if !self.has_asked {
+            self.has_asked = true;
+            self.wanted.notify_one();
+        }
+        let chunk = ready!(self.chunks.poll_recv(cx));
+        self.has_asked = chunk.is_none();
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}

@@ -143,7 +143,10 @@ impl Gateway {
         let (ledger, pipeline) = open_ledger(&config.ledger, metrics.clone()).await?;
         let own_url = public_socket.local_addr().map_or_else(
             |_| config.api.prefix.clone(),
-            |address| format!("http://{address}{}", config.api.prefix),
+            |address| {
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{address}{}", config.api.prefix)
+            },
         );
         let sales = open_sales(config.stripe.clone(), &ledger, &metrics, &own_url).await?;
         let shop = open_shop(
@@ -401,6 +404,9 @@ async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError>
     }
     let live = Live::new(Arc::new(catalogue), &upstreams, metrics)
         .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))?;
+    for pack in &config.packs {
+        metrics.begin_pack(&pack.id, &pack.price.currency().code().to_ascii_lowercase());
+    }
     show_margins(&live.catalogue.prices, &config.packs, metrics);
     Ok(live)
 }

@@ -5,10 +5,12 @@ mod admin_client;
 mod backup;
 mod check;
 mod demo;
+mod flood;
 mod fold;
 mod grant;
 mod healthcheck;
 mod import;
+mod json_line;
 mod key;
 mod logging;
 mod migrate;
@@ -206,14 +208,20 @@ pub fn main() -> ExitCode {
         Command::Fold(command) => command.run(&config),
         Command::Healthcheck(command) => command.run(&config),
     };
-    logging::finish();
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            if logging::is_json() {
+                tracing::error!(%error, "failed");
+            } else {
+                logging::finish();
+                eprintln!("{error}");
+            }
             error.exit_code()
         }
-    }
+    };
+    logging::finish();
+    code
 }
 
 /// Runs a short command's future on a small runtime.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::run::{Asked, Signals, runtime};
-use super::{CliError, ConfigFile};
+use super::{CliError, ConfigFile, logging};
 use crate::config::Sections;
 use crate::gateway::Gateway;
 
@@ -21,7 +21,9 @@ impl Serve {
             drop(config);
             let addresses = gateway.addresses();
             tracing::info!(public = %addresses.public, admin = %addresses.admin, "serving");
-            println!("listening on {}", addresses.public);
+            if !logging::is_json() {
+                println!("listening on {}", addresses.public);
+            }
             while let Asked::Reload = signals.next().await {
                 reload(file, &gateway).await;
             }

@@ -7,7 +7,10 @@ use crate::config::Sections;
 use crate::gateway::StartError;
 use crate::proxy::TlsFiles;
 
-/// Prints each mistake with its file, line and a hint; exit code 2 where there is one.
+/// Say what is wrong with a config, line by line.
+///
+/// Prints each mistake with its file, line and a hint; exit code 2 where there is one. A setting that
+/// is possible and probably not meant is printed as a warning, with exit code 0.
 #[derive(Debug, Args)]
 pub(super) struct Check {}
 
@@ -16,6 +19,9 @@ impl Check {
         let config = file.load(Sections::ALL)?;
         let tls = config.server.as_ref().and_then(|server| server.tls.as_ref());
         tls.map(TlsFiles::load).transpose().map_err(StartError::from)?;
+        for warning in config.warnings.shown() {
+            println!("{warning}");
+        }
         println!(
             "{} is good (upstreams: {}, priced routes: {}, packs: {})",
             file.path().display(),

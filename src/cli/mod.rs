@@ -47,39 +47,25 @@ pub struct Cli {
     log_format: LogFormat,
 }
 
+/// The text of a command's help stands at its struct: the first paragraph is what `-h` and the list of
+/// commands show, all of it what `--help` shows.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve: forward priced calls to the upstreams of the config.
     Serve(serve::Serve),
-    /// Try it out: a ledger, an upstream and a funded account, with no file and no server.
     Demo(demo::Demo),
-    /// Say what is wrong with a config, line by line.
     Check(check::Check),
-    /// Bring the ledger's schema up to date. `serve` does so by itself.
     Migrate(migrate::Migrate),
-    /// Bring accounts over from an embedded ledger, or from an earlier system.
     Import(import::Import),
-    /// Give credits to an account.
     Grant(grant::Grant),
-    /// Look at accounts, and correct them.
     Account(account::Account),
-    /// Make, list, revoke and import API keys.
     Key(key::Key),
-    /// Print the price table with your own cost and margin.
     Prices(prices::Prices),
-    /// Print the packs for sale, or make them at Stripe.
     Packs(packs::Packs),
-    /// Compare with Stripe, and look at its events.
     Stripe(stripe::Stripe),
-    /// Check what the ledger must always hold.
     Reconcile(reconcile::Reconcile),
-    /// Say what a recovery of Redis would do, or have one made.
     Recover(recover::Recover),
-    /// Copy the ledger, in use or not.
     Backup(backup::Backup),
-    /// Fold old ledger entries into opening balances.
     Fold(fold::Fold),
-    /// Ask a running gateway whether it lives, for container health checks.
     Healthcheck(healthcheck::Healthcheck),
 }
 

@@ -16,6 +16,24 @@ pub struct Located {
     pub mistake: Mistake,
 }
 
+impl Located {
+    /// Where it stands: `gateway.toml:41`.
+    pub(super) fn place(&self, file: &Path) -> String {
+        let mut place = file.display().to_string();
+        for number in [self.line, self.column].into_iter().flatten() {
+            place.push_str(&format!(":{number}"));
+        }
+        place
+    }
+
+    /// The place, the `kind`, what is wrong, and the hint on a line of its own.
+    pub(super) fn shown(&self, file: &Path, kind: &str) -> String {
+        let Mistake { message, hint, .. } = &self.mistake;
+        let said = format!("{}: {kind}{message}", self.place(file));
+        if hint.is_empty() { said } else { format!("{said}\n  hint: {hint}") }
+    }
+}
+
 /// Why a config was refused: every mistake found, in the order of the file. Displays as one
 /// paragraph a mistake, `gateway.toml:41: no upstream is named …` and its hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,18 +65,11 @@ impl Mistakes {
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Located { line, column, mistake }) in self.found.iter().enumerate() {
+        for (index, located) in self.found.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{}", self.file.display())?;
-            for number in [line, column].into_iter().flatten() {
-                write!(f, ":{number}")?;
-            }
-            write!(f, ": {}", mistake.message)?;
-            if !mistake.hint.is_empty() {
-                write!(f, "\n  hint: {}", mistake.hint)?;
-            }
+            f.write_str(&located.shown(&self.file, ""))?;
         }
         Ok(())
     }

@@ -237,6 +237,7 @@ impl Draft {
             let losses = sold_at_a_loss(&self.routes.items, &self.packs.items);
             found.extend(self.routes.in_file_order(losses));
         }
+        found.extend(self.stripe.iter().filter_map(StripeConfig::warn));
         found
     }
 

@@ -66,7 +66,7 @@ pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) ->
     router.fallback(unknown).method_not_allowed_fallback(wrong_method).layer(from_fn(finish))
 }
 
-/// The demo's checkout page.
+/// The sandbox's checkout page.
 fn sandbox_page(shop: Arc<Shop>) -> Router {
     Router::new()
         .route("/{session}", get(sandbox::show))

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{CliError, ConfigFile};
+use super::{CliError, ConfigFile, refuse_sandbox_beside_live_key};
 use crate::config::Sections;
 use crate::gateway::StartError;
 use crate::proxy::TlsFiles;
@@ -17,6 +17,7 @@ pub(super) struct Check {}
 impl Check {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         let config = file.load(Sections::ALL)?;
+        refuse_sandbox_beside_live_key(&config)?;
         let tls = config.server.as_ref().and_then(|server| server.tls.as_ref());
         tls.map(TlsFiles::load).transpose().map_err(StartError::from)?;
         for warning in config.warnings.shown() {

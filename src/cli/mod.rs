@@ -5,6 +5,7 @@ mod admin_client;
 mod backup;
 mod check;
 mod demo;
+mod demo_file;
 mod flood;
 mod fold;
 mod grant;
@@ -29,10 +30,10 @@ use clap::{Args, Parser, Subcommand};
 
 pub use logging::LogFormat;
 
-use crate::config::{self, Config, Mistakes, Sections, process_env};
+use crate::config::{self, Config, Mistakes, Secret, Sections, process_env};
 use crate::gateway::StartError;
 use crate::ledger::{ImportError, LedgerError};
-use crate::stripe::SalesError;
+use crate::stripe::{SalesError, is_live};
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
 #[derive(Debug, Parser)]
@@ -170,6 +171,16 @@ impl CliError {
             _ => ExitCode::FAILURE,
         }
     }
+}
+
+/// Refuses a config whose sandbox gives credits away where the environment has a live key of Stripe's.
+fn refuse_sandbox_beside_live_key(config: &Config) -> Result<(), CliError> {
+    let is_sandbox = config.stripe.as_ref().is_some_and(|stripe| stripe.sandbox);
+    let key = process_env("STRIPE_SECRET_KEY").map(Secret::new);
+    if is_sandbox && key.as_ref().is_some_and(is_live) {
+        return Err(StartError::from(SalesError::SandboxBesideLiveKey).into());
+    }
+    Ok(())
 }
 
 /// Reads the command line and runs its command.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::run::{Asked, Signals, runtime};
-use super::{CliError, ConfigFile, logging};
+use super::{CliError, ConfigFile, logging, refuse_sandbox_beside_live_key};
 use crate::config::{Sections, StartKeys};
 use crate::gateway::Gateway;
 
@@ -16,6 +16,7 @@ pub(super) struct Serve {}
 impl Serve {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         let config = file.load(Sections::ALL)?;
+        refuse_sandbox_beside_live_key(&config)?;
         let threads = config.server.as_ref().map_or(0, |server| server.threads);
         runtime(threads)?.block_on(async {
             let mut signals = Signals::listen()?;

@@ -6,6 +6,10 @@
 # the config, in a volume: it holds the credits. A stop may take drain_delay and shutdown_timeout,
 # longer than the ten seconds that Docker waits by itself. Several gateways: docker-compose.yml,
 # deploy/k8s.
+#
+# The base images are named by tag: their digests could not be looked up where this file was written. For
+# builds that can be repeated, pin them: `docker buildx imagetools inspect debian:bookworm-slim` tells the
+# digest, and `FROM debian:bookworm-slim@sha256:…` uses it.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential ca-certificates cmake \

@@ -6,7 +6,8 @@
 //! [`Mistake`]s. This file puts them together. The work on the text is below `config/`:
 //! `document` (where a key stands), `variables` (`${NAME}`), `read` and `repair` (a table into a
 //! struct, past its first mistake), `explain` (serde's errors in the words of the file), `hidden`
-//! (what no message may repeat), `report` (the mistakes so far).
+//! (what no message may repeat), `report` (the mistakes so far), `warnings` (what is possible, and
+//! probably not meant: the modules' `warn`), `restart` (what a reload leaves as it is).
 //!
 //! A relative path in the file is relative to the folder of the file, not to where the command
 //! was started.
@@ -21,6 +22,7 @@ mod mistakes;
 mod read;
 mod repair;
 mod report;
+mod restart;
 mod secret;
 mod sections;
 mod span;
@@ -28,22 +30,28 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod variables;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 
 use crate::api::ApiConfig;
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
-use crate::price::{PackConfig, RouteConfig, check_packs, check_routes, lookalike_routes};
+use crate::price::{
+    PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns, lookalike_routes,
+    sold_at_a_loss,
+};
 use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::stripe::StripeConfig;
 
 pub use bounds::within;
 pub use mistake::Mistake;
 pub use mistakes::{Located, Mistakes};
+pub use restart::StartKeys;
 pub use secret::Secret;
 pub use sections::Sections;
 pub use span::Span;
+pub use warnings::Warnings;
 
 use document::Document;
 use report::Report;
@@ -76,8 +84,10 @@ pub struct Config {
     pub packs: Vec<PackConfig>,
     /// `[stripe]`, where it was asked for and the file has it.
     pub stripe: Option<StripeConfig>,
-    /// What may be meant, and is dangerous where it is not; each with its place and a hint.
-    pub warnings: Mistakes,
+    /// What the file says that is probably not meant.
+    pub warnings: Warnings,
+    /// What a reload does not take up.
+    pub start_keys: StartKeys,
 }
 
 /// A variable of the process. One that is not valid UTF-8 counts as not set.
@@ -105,13 +115,10 @@ pub fn parse(
     let draft = Draft::read(&document, sections, env, base_of(path), &mut report);
     let senseless = draft.check(sections);
     report.add_checked(senseless);
-    let warnings = draft.warnings(sections);
+    let warnings = Warnings::new(path, report.locate(draft.warn(sections)));
+    let start_keys = StartKeys::read(&document, env);
     match draft.finish(sections) {
-        Some(mut config) if report.is_empty() => {
-            report.add_checked(warnings);
-            config.warnings = Mistakes::new(path, report.finish());
-            Ok(config)
-        }
+        Some(config) if report.is_empty() => Ok(Config { warnings, start_keys, ..config }),
         _ => Err(Mistakes::new(path, report.finish())),
     }
 }
@@ -216,15 +223,30 @@ impl Draft {
         found
     }
 
-    /// What the modules find dangerous in the sections that are in use.
-    fn warnings(&self, sections: Sections) -> Vec<Mistake> {
-        let auth = self.auth.iter().filter(|_| sections.contains(Sections::AUTH));
-        let mut found: Vec<Mistake> = auth.flat_map(AuthConfig::warnings).collect();
+    /// What the modules find doubtful in the sections that are in use.
+    fn warn(&self, sections: Sections) -> Vec<Mistake> {
+        let used = |section| sections.contains(section);
+        let mut found = Vec::new();
+        found.extend(self.server.iter().flat_map(ServerConfig::warn));
+        if used(Sections::LEDGER) {
+            found.extend(self.ledger.iter().flat_map(LedgerConfig::warn));
+        }
+        if used(Sections::AUTH) {
+            found.extend(self.auth.iter().flat_map(AuthConfig::warn));
+        }
         let exact = self.api.as_ref().is_some_and(|api| api.exact_paths);
-        if sections.contains(Sections::ROUTES | Sections::API) && !exact {
+        if used(Sections::ROUTES | Sections::API) && !exact {
             let alike = lookalike_routes(&self.routes.items);
             found.extend(self.routes.in_file_order(alike));
         }
+        if used(Sections::ROUTES) {
+            found.extend(self.routes.in_file_order(foreign_patterns(&self.routes.items)));
+        }
+        if used(Sections::ROUTES | Sections::PACKS) {
+            let losses = sold_at_a_loss(&self.routes.items, &self.packs.items);
+            found.extend(self.routes.in_file_order(losses));
+        }
+        found.extend(self.stripe.iter().filter_map(StripeConfig::warn));
         found
     }
 
@@ -243,7 +265,8 @@ impl Draft {
             routes: self.routes.items,
             packs: self.packs.items,
             stripe: self.stripe,
-            warnings: Mistakes::default(),
+            warnings: Warnings::default(),
+            start_keys: StartKeys::default(),
         })
     }
 }

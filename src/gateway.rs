@@ -128,13 +128,6 @@ impl Gateway {
             );
         }
         let limits = limits(server, files);
-        if !server.admin.ip().is_loopback() {
-            tracing::warn!(
-                admin = %server.admin,
-                "the admin listener can be reached from other machines, and its token crosses the \
-                 network unencrypted; listen on 127.0.0.1, or keep others out"
-            );
-        }
         let metrics = Metrics::new()?;
         let tls = server.tls.as_ref().map(TlsFiles::load).transpose()?;
         // Sockets first: a port that is taken must not touch the ledger.
@@ -165,7 +158,10 @@ impl Gateway {
         let (ledger, pipeline) = open_ledger(&config.ledger, metrics.clone()).await?;
         let own_url = public_socket.local_addr().map_or_else(
             |_| config.api.prefix.clone(),
-            |address| format!("http://{address}{}", config.api.prefix),
+            |address| {
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{address}{}", config.api.prefix)
+            },
         );
         let sales = open_sales(config.stripe.clone(), &ledger, &metrics, &own_url).await?;
         let shop = open_shop(
@@ -428,6 +424,9 @@ async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError>
     }
     let live = Live::new(Arc::new(catalogue), &upstreams, metrics)
         .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))?;
+    for pack in &config.packs {
+        metrics.begin_pack(&pack.id, &pack.price.currency().code().to_ascii_lowercase());
+    }
     show_margins(&live.catalogue.prices, &config.packs, metrics);
     Ok(live)
 }

@@ -71,6 +71,31 @@ pub struct Metrics {
 const OUTCOMES: [&str; 4] = ["captured", "released", "expired", "refused"];
 const SOURCES: [&str; 4] = ["admin", "signup", "stripe", "import"];
 
+/// The route label of what no price rule led to: own routes, and calls that were refused before.
+pub const NO_ROUTE: &str = "none";
+
+/// The route label of holds that are made through the API and name no route.
+pub const API_ROUTE: &str = "api";
+
+/// The codes that Farebox answers a priced call with, and those of an upstream that fails.
+const CODES: [&str; 15] = [
+    "200", "400", "402", "403", "404", "408", "409", "413", "422", "429", "499", "500", "502",
+    "503", "504",
+];
+
+/// The codes of Farebox's own answers.
+const OWN_CODES: [&str; 17] = [
+    "200", "201", "303", "400", "401", "402", "403", "404", "405", "408", "409", "413", "422",
+    "429", "499", "500", "503",
+];
+
+/// What becomes of an event whose type is known.
+const EVENT_OUTCOMES: [&str; 7] =
+    ["applied", "foreign", "ignored", "failed", "received", "duplicate", "unavailable"];
+
+/// The type label of events that are not among those that Farebox reads.
+pub const OTHER_EVENTS: &str = "other";
+
 const ROUTES_SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 const SHORT_SECONDS: [f64; 12] =
@@ -110,10 +135,6 @@ impl Metrics {
             let metric = Histogram::with_opts(options)?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
-        let credits_granted = sum("farebox_credits_granted_total", "Credits added", &["source"])?;
-        for source in SOURCES {
-            credits_granted.with_label_values(&[source]);
-        }
         let sync_lag = Gauge::new(
             "farebox_ledger_sync_lag_seconds",
             "Age of the oldest operation that was acknowledged and is not yet durable",
@@ -132,7 +153,7 @@ impl Metrics {
             "Requests to the admin listener with a wrong token",
         )?;
         registry.register(Box::new(wrong_tokens.clone()))?;
-        Ok(Self {
+        let metrics = Self {
             requests: count(
                 "farebox_requests_total",
                 "Answered requests by route and status code",
@@ -161,7 +182,7 @@ impl Metrics {
                 "Credits set aside and given back",
                 &["route"],
             )?,
-            credits_granted,
+            credits_granted: sum("farebox_credits_granted_total", "Credits added", &["source"])?,
             ledger_batch_size: single(
                 "farebox_ledger_batch_size",
                 "Operations decided together",
@@ -213,12 +234,49 @@ impl Metrics {
                 &["type", "outcome"],
             )?,
             registry,
-        })
+        };
+        for code in OWN_CODES {
+            metrics.requests.with_label_values(&[NO_ROUTE, code]);
+        }
+        metrics.begin_holds(API_ROUTE);
+        for source in SOURCES {
+            metrics.credits_granted.with_label_values(&[source]);
+        }
+        Ok(metrics)
     }
 
-    /// Has the counters of a route's credits begin at 0. A counter that appears with its first
-    /// event hides it: Prometheus sees no increase.
+    // A counter that appears with its first event hides that event: Prometheus sees no increase.
+    // So every series whose labels are known exists before the first event, at 0. Series that exist
+    // already keep their value.
+
+    /// Has the series of a priced route exist.
     pub fn begin_route(&self, route: &str) {
+        self.begin_holds(route);
+        for code in CODES {
+            self.requests.with_label_values(&[route, code]);
+        }
+    }
+
+    /// Has the series of a pack, and of the currency that it is sold in (`eur`), exist.
+    pub fn begin_pack(&self, pack: &str, currency: &str) {
+        self.checkouts.with_label_values(&[pack]);
+        self.purchases.with_label_values(&[pack]);
+        self.revenue_minor.with_label_values(&[currency]);
+    }
+
+    /// Has the series of Stripe's events of these types exist, and of all others.
+    pub fn begin_webhooks(&self, types: &[&str]) {
+        for kind in types.iter().chain(&[OTHER_EVENTS]) {
+            for outcome in EVENT_OUTCOMES {
+                self.stripe_webhooks.with_label_values(&[kind, outcome]);
+            }
+        }
+        for outcome in ["unsigned", "unreadable"] {
+            self.stripe_webhooks.with_label_values(&[OTHER_EVENTS, outcome]);
+        }
+    }
+
+    fn begin_holds(&self, route: &str) {
         for outcome in OUTCOMES {
             self.holds.with_label_values(&[route, outcome]);
         }

@@ -466,6 +466,7 @@ impl Problem {
         let mut headers = vec![
             (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (header::CONTENT_LANGUAGE, HeaderValue::from_static(language)),
         ];
         if self.status == StatusCode::UNAUTHORIZED {

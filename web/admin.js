@@ -4,7 +4,7 @@
 import { chart, table } from './chart.js';
 import { Client } from './client.js';
 import { bones, failure, h, told } from './dom.js';
-import { credits, money, signed, when } from './format.js';
+import { credits, money, share, signed, when } from './format.js';
 import { describe } from './history.js';
 import { words } from './i18n.js';
 import { ask, card, field, form, head, lang, main, quiet, say, signInCard } from './page.js';
@@ -27,6 +27,16 @@ Object.assign(words, {
   captured: ['Credits used', 'Crédits utilisés'],
   granted: ['Credits added', 'Crédits ajoutés'],
   purchases: ['Purchases', 'Achats'],
+  sales: ['Sales, {n} days', 'Ventes, {n} jours'],
+  conversion: ['Conversion', 'Conversion'],
+  basket: ['Average basket', 'Panier moyen'],
+  perBuyer: ['Revenue per buyer', 'Revenu par acheteur'],
+  webhooks: ['Webhooks that succeed', 'Webhooks réussis'],
+  ofAll: ['{n} of {all}', '{n} sur {all}'],
+  salesText: [
+    'Conversion is the part of the checkouts begun that were paid: the ledger does not know who only looked at the packs. Webhooks are the events of Stripe’s that were kept.',
+    'La conversion est la part des paiements commencés qui ont abouti : le registre ne sait pas qui a seulement regardé les packs. Les webhooks sont les événements de Stripe qui ont été conservés.',
+  ],
   hour: ['Hour', 'Heure'],
   margins: ['Margin per route', 'Marge par route'],
   route: ['Route', 'Route'],
@@ -105,7 +115,7 @@ const ENTRY = [
 
 const views = {
   async overview() {
-    const { hours, routes, revenue, accounts, holds } = await get('overview?hours=24');
+    const { hours, routes, revenue, sales, accounts, holds } = await get('overview?hours=24');
     const stat = (key, ...value) => h('div', { class: 'card' }, h('div', { class: 'muted small' }, say(key)), h('div', { class: 'big' }, value.flat()));
     const bars = (key) => h('section', { class: 'card' }, chart({
       lang: lang(), title: say(key), head: say('hour'), series: [say(key)],
@@ -117,6 +127,7 @@ const views = {
         stat('purchases', number(revenue.reduce((all, { purchases }) => all + purchases, 0))),
         stat('accounts', number(accounts)), stat('live', number(holds.live)),
         stat('holds', h('span', { class: holds.stuck > 0 && 'failure' }, number(holds.stuck)))),
+      sold(sales, stat),
       h('div', { class: 'columns' }, ['calls', 'captured', 'granted', 'purchases'].map(bars)),
       card(say('margins'), list(say('margins'), routes, [
         ['route', ({ route, methods }) => [told(route), h('small', {}, methods)]],
@@ -176,6 +187,17 @@ const views = {
     ])))];
   },
 };
+
+/** The figures of a seller. @param {any} sales @param {(key: string, ...value: any[]) => HTMLElement} stat */
+function sold({ days, checkouts, purchases, currencies, webhooks }, stat) {
+  const part = (count, all) => all ? [share(lang(), count, all), h('div', { class: 'muted small' }, say('ofAll', { n: number(count), all: number(all) }))] : '–';
+  const each = (key) => currencies.length ? currencies.map((of) => h('div', {}, money(lang(), { currency: of.currency, amount: of[key] }))) : '–';
+  return h('section', { class: 'stack' }, h('h2', {}, say('sales', { n: days })),
+    h('div', { class: 'stats' },
+      stat('conversion', part(purchases, checkouts)), stat('basket', each('basket')), stat('perBuyer', each('per_buyer')),
+      stat('webhooks', part(webhooks.received - webhooks.failed, webhooks.received))),
+    h('p', { class: 'muted small' }, say('salesText')));
+}
 
 /** One account: what it has, what an operator can do, what moved it. @param {string} account */
 async function detail(account) {

@@ -43,6 +43,10 @@ const number = (lang, value, options) =>
 /** @param {string} lang @param {Amount} value */
 export const credits = (lang, value) => number(lang, value, { maximumFractionDigits: MICROS });
 
+/** A part of a whole in percent, to a tenth. @param {string} lang @param {number} part @param {number} whole */
+export const share = (lang, part, whole) =>
+  new Intl.NumberFormat(locale(lang), { style: 'percent', maximumFractionDigits: 1 }).format(part / whole);
+
 /** What a balance moved by. @param {string} lang @param {Amount} value */
 export const signed = (lang, value) => number(lang, value, { maximumFractionDigits: MICROS, signDisplay: 'exceptZero' });
 

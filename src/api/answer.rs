@@ -48,6 +48,8 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     // What one caller hears is for nobody else, whatever stands in between.
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    // A browser takes an answer for what it says it is, also where it holds texts of others.
+    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     // A request id is a UUID, which is a valid header.
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert(X_REQUEST_ID, value);

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::answer::RequestId;
 use super::body::Json;
 use super::caller::Caller;
+use super::sandbox::seen_from_outside;
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
 use crate::stripe::{ApiError, BuyError};
@@ -65,7 +66,11 @@ pub(super) async fn buy(
     let own = |key| format!("{}:{account}:{key}", account.as_str().len());
     let key = key.map_or_else(|| request_id.to_string(), own);
     let bought = sales.buy(&caller.account, pack, &key).await.map_err(refuse)?;
-    Ok(axum::Json(BuyBody { checkout_url: bought.url, session_id: bought.session.to_string() }))
+    let checkout_url = match sales.is_sandbox() {
+        true => seen_from_outside(bought.url, &headers),
+        false => bought.url,
+    };
+    Ok(axum::Json(BuyBody { checkout_url, session_id: bought.session.to_string() }))
 }
 
 /// The problem for a purchase that did not come about; the cause is for the operator.

@@ -15,7 +15,7 @@ use super::caller::ServiceCaller;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{HoldEnd, HoldId, NewHold, Operation, Origin, Outcome};
-use crate::metrics::Metrics;
+use crate::metrics::{API_ROUTE, Metrics};
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
 use crate::shop::{Shop, Usage, log_usage};
@@ -25,9 +25,6 @@ const DEFAULT_TTL_SECS: u64 = 15 * 60;
 
 /// The longest a hold may be asked to live: a day.
 const MAX_TTL_SECS: u64 = 24 * 3600;
-
-/// What an API caller's hold is for, in the transactions.
-const API_ROUTE: &str = "api";
 
 /// Credits to set aside: the price of `endpoint`, or `credits`.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -16,6 +16,7 @@ mod holds;
 mod keys;
 mod listings;
 mod openapi;
+mod parameters;
 mod query;
 mod router;
 mod sandbox;

@@ -14,6 +14,7 @@ use super::answer::finish;
 use super::config::STRIPE_WEBHOOK_PATH;
 use super::events::{self, Events};
 use super::health::{Readiness, healthz, metrics, readyz};
+use super::parameters::{Parameters, refuse_unknown};
 use super::session::{self, Sessions};
 use super::{
     balance, buy, holds, keys, listings, openapi, sandbox, transactions, ui, usage, webhook,
@@ -27,6 +28,7 @@ use crate::shop::Shop;
 /// true.
 pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) -> Router {
     let description = Arc::new(openapi::describe(prefix));
+    let parameters = Parameters::described(&description);
     let sales = shop.sales.clone();
     let sessions = Sessions { shop: shop.clone(), path: prefix.into() };
     let session = get(session::show).post(session::begin).delete(session::end);
@@ -48,9 +50,11 @@ pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) ->
         .route("/usage", get(usage::usage).with_state(usage))
         .route("/session", session.with_state(sessions))
         .route("/events", get(events::events).with_state(events))
+        .route("/openapi.json", get(openapi::openapi).with_state(description))
+        .route_layer(from_fn_with_state(parameters, refuse_unknown))
+        // What a link to the page carries is for the page's scripts, and for others' counters of visits.
         .route("/account", get(ui::account_page))
-        .route("/ui/{file}", get(ui::shared_file))
-        .route("/openapi.json", get(openapi::openapi).with_state(description));
+        .route("/ui/{file}", get(ui::shared_file));
     let mut router = Router::new();
     if let Some(sales) = sales {
         let limit = DefaultBodyLimit::max(webhook::MAX_EVENT_BYTES);
@@ -67,7 +71,7 @@ pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) ->
     router.fallback(unknown).method_not_allowed_fallback(wrong_method).layer(from_fn(finish))
 }
 
-/// The demo's checkout page.
+/// The sandbox's checkout page.
 fn sandbox_page(shop: Arc<Shop>) -> Router {
     Router::new()
         .route("/{session}", get(sandbox::show))
@@ -75,6 +79,16 @@ fn sandbox_page(shop: Arc<Shop>) -> Router {
         .route("/{session}/cancel", post(sandbox::cancel))
         .with_state(shop)
 }
+
+/// The query parameters of the admin routes; all others have none.
+const ADMIN_PARAMETERS: [(&str, &[&str]); 6] = [
+    ("/admin/accounts", &["limit", "cursor", "search"]),
+    ("/admin/accounts/{account}/transactions", &["limit", "cursor"]),
+    ("/admin/entries", &["limit"]),
+    ("/admin/holds", &["older_than", "limit"]),
+    ("/admin/overview", &["hours"]),
+    ("/admin/stripe/events", &["state", "limit", "cursor"]),
+];
 
 /// The admin listener's routes: what operators do, and health.
 pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
@@ -99,6 +113,7 @@ pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
         .route("/keys/{id}", delete(ops::keys::revoke))
         .route("/reconcile", get(ops::ledger::reconcile))
         .route("/fold", post(ops::ledger::fold))
+        .route_layer(from_fn_with_state(Parameters::listed(&ADMIN_PARAMETERS), refuse_unknown))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), require_token))

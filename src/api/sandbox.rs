@@ -1,10 +1,11 @@
-//! The demo's checkout page, in place of Stripe's.
+//! The sandbox's checkout page, in place of Stripe's.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use http::{HeaderName, header};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, header};
 
 use crate::ledger::{Money, Progress, wall_ms};
 use crate::price::{PackConfig, Price};
@@ -12,25 +13,44 @@ use crate::problem::{Problem, Text};
 use crate::shop::Shop;
 use crate::stripe::{ReceiveError, Sales, SandboxPage};
 
-/// Nothing is loaded from anywhere, and the form goes nowhere else.
-const HEADERS: [(HeaderName, &str); 3] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
-    ),
-    (header::CACHE_CONTROL, "no-store"),
-    (header::REFERRER_POLICY, "no-referrer"),
-];
+/// Nothing is loaded from anywhere, and the forms lead to where the buyer goes after paying and nowhere
+/// else: a browser holds the page to that over redirects, too.
+fn headers(sales: &Sales) -> [(HeaderName, String); 3] {
+    let pages = [true, false].into_iter().filter_map(|paid| sales.after_sandbox(paid));
+    let origins = pages.filter_map(|page| reqwest::Url::parse(page).ok());
+    let origins: String =
+        origins.map(|page| format!(" {}", page.origin().ascii_serialization())).collect();
+    let policy = format!(
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'{origins}; frame-ancestors 'none'"
+    );
+    [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+    ]
+}
+
+/// The address of the page as the buyer's browser reaches it: at the host that the request for it went
+/// to, and over TLS where a proxy in front says so.
+pub(super) fn seen_from_outside(url: String, request: &HeaderMap) -> String {
+    let text = |name: &HeaderName| request.get(name).and_then(|value| value.to_str().ok());
+    let host = text(&header::HOST).and_then(|host| host.parse::<Authority>().ok());
+    let (Some(host), Some((scheme, rest))) = (host, url.split_once("://")) else { return url };
+    let is_tls = text(&HeaderName::from_static("x-forwarded-proto")) == Some("https");
+    let scheme = if is_tls { "https" } else { scheme };
+    let path = rest.split_once('/').map_or("", |(_, path)| path);
+    format!("{scheme}://{host}/{path}")
+}
 
 pub(super) async fn show(
     State(shop): State<Arc<Shop>>,
     Path(session): Path<String>,
 ) -> Result<Response, Problem> {
-    let (_, page) = find(&shop, &session).await?;
+    let (sales, page) = find(&shop, &session).await?;
     let catalogue = shop.catalogue.load();
     let pack = catalogue.packs.iter().find(|pack| *pack.id == *page.sale.pack);
     let name = pack.map_or(&*page.sale.pack, PackConfig::name);
-    Ok((HEADERS, Html(render(&page, name, &shop.topup_url))).into_response())
+    Ok((headers(sales), Html(render(&page, name, &shop.topup_url))).into_response())
 }
 
 pub(super) async fn pay(
@@ -54,9 +74,10 @@ async fn end(shop: &Shop, session: &str, paid: bool) -> Result<Redirect, Problem
         tracing::error!(%error, "the sandbox's event was not taken in");
         Problem::ledger_unavailable()
     })?;
-    // Where Stripe would send the buyer: the demo's success and cancel addresses.
+    // Where Stripe would send the buyer; to the account page where [stripe] does not say.
     let thanks = if paid { "?paid=1" } else { "" };
-    Ok(Redirect::to(&format!("{}{thanks}", shop.topup_url)))
+    let account_page = || format!("{}{thanks}", shop.topup_url);
+    Ok(Redirect::to(&sales.after_sandbox(paid).map_or_else(account_page, str::to_owned)))
 }
 
 async fn find<'a>(shop: &'a Shop, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {
@@ -128,6 +149,24 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::ledger::Sale;
+
+    #[test]
+    fn the_page_is_where_the_buyer_asked_for_it() {
+        let url = "http://0.0.0.0:8080/credits/sandbox/checkout/cs_1";
+        let seen = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+            seen_from_outside(url.to_owned(), &headers.collect())
+        };
+        let path = "/credits/sandbox/checkout/cs_1";
+        assert_eq!(seen(&[("host", "127.0.0.1:9")]), format!("http://127.0.0.1:9{path}"));
+        let proxied = [("host", "api.example.com"), ("x-forwarded-proto", "https")];
+        assert_eq!(seen(&proxied), format!("https://api.example.com{path}"));
+        for odd in [&[][..], &[("host", "a b")], &[("host", "")]] {
+            assert_eq!(seen(odd), url);
+        }
+    }
 
     #[test]
     fn what_a_page_shows_cannot_become_a_part_of_it() {

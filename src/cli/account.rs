@@ -9,7 +9,7 @@ use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
 use crate::credits::SignedCredits;
 
-/// Looks at accounts, and corrects them.
+/// Look at accounts, and correct them.
 #[derive(Debug, Args)]
 pub(super) struct Account {
     #[command(subcommand)]

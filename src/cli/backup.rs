@@ -8,8 +8,10 @@ use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::ledger::{BackendKind, backup};
 
-/// Copies the embedded ledger to FILE, while a gateway has it in use or not. The copy is one
-/// moment of it, whole.
+/// Copy the ledger, in use or not.
+///
+/// Copies the embedded ledger to FILE, while a gateway has it in use or not. The copy is one moment
+/// of it, whole.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
     /// Where to; must not exist.

@@ -7,17 +7,22 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::run::{Asked, Signals, runtime};
-use super::{CliError, ConfigFile};
-use crate::config::{self, Config, Secret, Sections, process_env};
+use super::{CliError, ConfigFile, demo_file};
+use crate::config::{self, Secret, process_env};
 use crate::credits::Credits;
-use crate::demo::{self, DemoAccount};
+use crate::demo::{self, DemoAccount, OwnFile};
 use crate::gateway::{Addresses, Gateway};
 use crate::price::{PackConfig, RouteConfig};
 use crate::stripe::is_live;
 
+/// Try it out: a ledger, an upstream and a funded account, with no file and no server.
+///
 /// Runs a ledger, an OpenAI-compatible upstream and a funded account; prints a key and lines to
-/// paste. All of it is gone when it stops. With --config, the prices and packs are those of that
-/// file, and the demo's upstream answers for all of its routes.
+/// paste. All of it is gone when it stops.
+///
+/// With --config, the demo takes the file's prices, packs, upstreams, tokens and CORS origins. An
+/// upstream of the file that does not answer is replaced by the demo's own; tokens are left out
+/// where a variable of theirs is not set.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
     /// Where the demo gateway listens.
@@ -36,15 +41,13 @@ impl Demo {
         if let Some(address) = self.upstream_only {
             return runtime(0)?.block_on(serve_upstream_alone(address));
         }
-        let prices = if file.is_given() {
-            Some(file.load(Sections::ROUTES | Sections::PACKS)?)
-        } else {
-            None
-        };
+        let runtime = runtime(0)?;
+        let own =
+            if file.is_given() { Some(runtime.block_on(demo_file::read(file))?) } else { None };
         let folder = std::env::temp_dir().join(format!("farebox-demo-{}", uuid::Uuid::now_v7()));
         let in_folder = |error| CliError::File { path: folder.clone(), error };
         std::fs::create_dir(&folder).map_err(in_folder)?;
-        let done = runtime(0)?.block_on(self.serve(&folder, prices, stripe_key(file)));
+        let done = runtime.block_on(self.serve(&folder, own, stripe_key(file)));
         std::fs::remove_dir_all(&folder).map_err(in_folder)?;
         done
     }
@@ -52,7 +55,7 @@ impl Demo {
     async fn serve(
         self,
         folder: &std::path::Path,
-        prices: Option<Config>,
+        own: Option<(OwnFile, Vec<String>)>,
         stripe_key: Option<Secret>,
     ) -> Result<(), CliError> {
         let mut signals = Signals::listen()?;
@@ -70,9 +73,9 @@ impl Demo {
             &jwt_secret,
             stripe_key,
         )?;
-        let config = match prices {
-            Some(file) => demo::with_prices_of(config, file),
-            None => config,
+        let (config, notes) = match own {
+            Some((file, notes)) => (demo::with_file(config, file), notes),
+            None => (config, Vec::new()),
         };
         let tried = Tried::first_of(&config.routes);
         let funds = |tried: &Tried<'_>| {
@@ -86,7 +89,8 @@ impl Demo {
         let link = demo::sign_in(&account.account, &jwt_secret);
         let link = link.map_err(|error| CliError::Failed(error.to_string()))?;
         let offer = (tried.as_ref(), &*config.packs);
-        print(gateway.addresses(), &account, &token, &link, offer);
+        let at = Places { addresses: gateway.addresses(), prefix: &config.api.prefix };
+        print(&at, &notes, &account, &token, &link, offer);
         // A demo has no file to take up again.
         while let Asked::Reload = signals.next().await {}
         gateway.stop().await;
@@ -173,14 +177,22 @@ fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, S
     (paid, spent)
 }
 
+/// Where the demo is reached.
+struct Places<'a> {
+    addresses: Addresses,
+    /// Of Farebox's own routes.
+    prefix: &'a str,
+}
+
 /// Lines that buy the best of the packs.
-fn purchase(public: SocketAddr, key: &str, packs: &[PackConfig]) -> String {
+fn purchase(at: &Places<'_>, key: &str, packs: &[PackConfig]) -> String {
+    let Places { addresses: Addresses { public, .. }, prefix } = at;
     let pack = packs.iter().find(|pack| pack.best_value).or(packs.first());
     pack.map_or_else(String::new, |pack| {
         let id = &pack.id;
         format!(
             r#"  # Buy a pack: open the checkout_url of the answer in a browser, and press Pay (no money moves).
-  curl http://{public}/credits/buy -H 'authorization: Bearer {key}' -d '{{"pack":"{id}"}}'
+  curl http://{public}{prefix}/buy -H 'authorization: Bearer {key}' -d '{{"pack":"{id}"}}'
 
 "#
         )
@@ -188,16 +200,18 @@ fn purchase(public: SocketAddr, key: &str, packs: &[PackConfig]) -> String {
 }
 
 fn print(
-    addresses: Addresses,
+    at: &Places<'_>,
+    notes: &[String],
     account: &DemoAccount,
     token: &Secret,
     link: &Secret,
     (tried, packs): (Option<&Tried<'_>>, &[PackConfig]),
 ) {
-    let Addresses { public, admin, .. } = addresses;
+    let Places { addresses: Addresses { public, admin, .. }, prefix } = *at;
+    let notes: String = notes.iter().map(|note| format!("  {note}\n")).collect();
     let (key, id, funds) = (account.key.expose(), &account.account, account.funds);
     let (token, link) = (token.expose(), link.expose());
-    let ((paid, spent), purchase) = (calls(public, key, tried), purchase(public, key, packs));
+    let ((paid, spent), purchase) = (calls(public, key, tried), purchase(at, key, packs));
     println!(
         r#"Farebox demo: everything runs in this process, and is gone when it stops (Ctrl-C).
 
@@ -205,11 +219,11 @@ fn print(
   admin listener: http://{admin}
   account: {id}, with {funds} credits
   api key: {key}
-
+{notes}
 Open these in a browser:
 
   # The account page, signed in: balance, packs, usage, keys.
-  http://{public}/credits/account#token={link}
+  http://{public}{prefix}/account#token={link}
 
   # The operator's page; its token is {token}
   http://{admin}/admin/ui
@@ -217,8 +231,8 @@ Open these in a browser:
 Paste these into another terminal:
 
 {paid}  # The balance, and the lines that moved it.
-  curl http://{public}/credits/balance -H 'authorization: Bearer {key}'
-  curl http://{public}/credits/transactions -H 'authorization: Bearer {key}'
+  curl http://{public}{prefix}/balance -H 'authorization: Bearer {key}'
+  curl http://{public}{prefix}/transactions -H 'authorization: Bearer {key}'
 
 {spent}{purchase}  # Be the operator: give it 20 more.
   curl http://{admin}/admin/accounts/{id}/grants -H 'authorization: Bearer {token}' -d '{{"credits":20,"id":"gift-1","reason":"for trying it out"}}'

@@ -13,6 +13,8 @@ use super::{CliError, ConfigFile, block_on};
 /// calls meanwhile.
 const ANSWER_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
+/// Fold old ledger entries into opening balances.
+///
 /// Folds each account's old entries into one opening balance, so that the ledger does not grow for
 /// ever. Their ids still take effect once. Calls are served meanwhile; a folding that is cut off
 /// can be made again. In Postgres the tables of whole months are detached, and stay for an archive.

@@ -10,7 +10,10 @@ use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
 use crate::credits::Credits;
 
-/// Adds credits to an account.
+/// Give credits to an account.
+///
+/// Adds credits to an account, which comes to exist with its first grant. An id that was used
+/// before grants nothing again.
 #[derive(Debug, Args)]
 pub(super) struct Grant {
     /// Whose; the account comes to exist with its first grant.

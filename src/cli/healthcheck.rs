@@ -7,6 +7,8 @@ use clap::Args;
 use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 
+/// Ask a running gateway whether it lives, for container health checks.
+///
 /// Exit code 0 where the gateway of this config answers `/healthz`.
 #[derive(Debug, Args)]
 pub(super) struct Healthcheck {}

@@ -14,6 +14,8 @@ use crate::credits::Credits;
 use crate::ledger::{BackendKind, Imported, import};
 use crate::price::PackConfig;
 
+/// Bring accounts over from an embedded ledger, or from an earlier system.
+///
 /// Brings accounts over: a whole embedded ledger into Redis and Postgres (--from), or what accounts
 /// had in any earlier system (--csv).
 #[derive(Debug, Args)]

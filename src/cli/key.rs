@@ -15,7 +15,7 @@ use crate::ledger::KeyHash;
 /// How many keys are sent at once: the ledger decides nothing else while it takes them.
 const MAX_SLICE: usize = 500;
 
-/// Makes, lists, revokes and imports API keys.
+/// Make, list, revoke and import API keys.
 #[derive(Debug, Args)]
 pub(super) struct Key {
     #[command(subcommand)]

@@ -1,6 +1,7 @@
 //! Log lines, on standard error.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::UtcTime;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::flood::{FLOODS, Limit};
+use super::json_line::JsonLine;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -29,40 +33,51 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// How much may wait.
 const FLUSH_AT_BYTES: usize = 64 * 1024;
 
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
 static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 
-/// Starts logging: at `info`, and at `warn` what Pingora says; RUST_LOG says otherwise. What Pingora
-/// says at `trace`, the heads it forwards with the upstream's credentials, is not built in at all
-/// (Cargo.toml).
+/// Starts logging: at `info`, and at `warn` what Pingora and the databases' clients say (a Postgres sends
+/// notices of what is as it should be); RUST_LOG says otherwise. What Pingora
+/// says below `info`, the heads that it forwards with the upstream's credentials, is never written
+/// ([`Limit`]), and at `trace` not built in at all (Cargo.toml).
 pub(super) fn start(format: LogFormat) {
     // What is not built in is not asked for: the filter would complain beside the log.
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).map(|asked| asked.replace("trace", "debug"));
     let filter = asked.ok().and_then(|asked| EnvFilter::try_new(asked).ok());
-    let filter =
-        filter.unwrap_or_else(|| EnvFilter::new("info,pingora_core=warn,pingora_proxy=warn"));
+    let filter = filter
+        .unwrap_or_else(|| EnvFilter::new("info,pingora_core=warn,pingora_proxy=warn,sqlx=warn"));
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
     let lines = tracing_subscriber::fmt::layer()
         .with_timer(UtcTime::rfc_3339())
         .with_ansi(io::stderr().is_terminal())
         .with_writer(&LINES);
-    let subscriber = tracing_subscriber::registry().with(filter);
+    let subscriber = tracing_subscriber::registry().with(filter).with(Limit);
     // A second start, in tests, changes nothing.
     let started = match format {
         LogFormat::Text => subscriber.with(lines).try_init(),
-        LogFormat::Json => subscriber.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Json => subscriber.with(lines.event_format(JsonLine)).try_init(),
     };
     if started.is_ok() {
         // Without the thread lines wait until the buffer is full or something is wrong.
         let _ = std::thread::Builder::new().name("log".to_owned()).spawn(|| {
             loop {
                 std::thread::sleep(FLUSH_EVERY);
+                FLOODS.tell(false);
                 LINES.flush();
             }
         });
     }
 }
 
+/// Whether log lines are JSON: then all else that a running gateway says is JSON as well.
+pub(super) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
 /// Writes what waits; the last thing a command does.
 pub(super) fn finish() {
+    FLOODS.tell(true);
     LINES.flush();
 }
 

@@ -8,7 +8,9 @@ use crate::gateway::open_ledger;
 use crate::ledger::{BackendKind, migrate_cluster};
 use crate::metrics::Metrics;
 
-/// Makes the ledger, or brings its schema up to date.
+/// Bring the ledger's schema up to date. `serve` does so by itself.
+///
+/// Makes the ledger where there is none.
 #[derive(Debug, Args)]
 pub(super) struct Migrate {}
 

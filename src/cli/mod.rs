@@ -5,10 +5,13 @@ mod admin_client;
 mod backup;
 mod check;
 mod demo;
+mod demo_file;
+mod flood;
 mod fold;
 mod grant;
 mod healthcheck;
 mod import;
+mod json_line;
 mod key;
 mod logging;
 mod migrate;
@@ -27,10 +30,10 @@ use clap::{Args, Parser, Subcommand};
 
 pub use logging::LogFormat;
 
-use crate::config::{self, Config, Mistakes, Sections, process_env};
+use crate::config::{self, Config, Mistakes, Secret, Sections, process_env};
 use crate::gateway::StartError;
 use crate::ledger::{ImportError, LedgerError};
-use crate::stripe::SalesError;
+use crate::stripe::{SalesError, is_live};
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
 #[derive(Debug, Parser)]
@@ -45,39 +48,25 @@ pub struct Cli {
     log_format: LogFormat,
 }
 
+/// The text of a command's help stands at its struct: the first paragraph is what `-h` and the list of
+/// commands show, all of it what `--help` shows.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve: forward priced calls to the upstreams of the config.
     Serve(serve::Serve),
-    /// Try it out: a ledger, an upstream and a funded account, with no file and no server.
     Demo(demo::Demo),
-    /// Say what is wrong with a config, line by line.
     Check(check::Check),
-    /// Bring the ledger's schema up to date. `serve` does so by itself.
     Migrate(migrate::Migrate),
-    /// Bring accounts over from an embedded ledger, or from an earlier system.
     Import(import::Import),
-    /// Give credits to an account.
     Grant(grant::Grant),
-    /// Look at accounts, and correct them.
     Account(account::Account),
-    /// Make, list, revoke and import API keys.
     Key(key::Key),
-    /// Print the price table with your own cost and margin.
     Prices(prices::Prices),
-    /// Print the packs for sale, or make them at Stripe.
     Packs(packs::Packs),
-    /// Compare with Stripe, and look at its events.
     Stripe(stripe::Stripe),
-    /// Check what the ledger must always hold.
     Reconcile(reconcile::Reconcile),
-    /// Say what a recovery of Redis would do, or have one made.
     Recover(recover::Recover),
-    /// Copy the ledger, in use or not.
     Backup(backup::Backup),
-    /// Fold old ledger entries into opening balances.
     Fold(fold::Fold),
-    /// Ask a running gateway whether it lives, for container health checks.
     Healthcheck(healthcheck::Healthcheck),
 }
 
@@ -184,6 +173,16 @@ impl CliError {
     }
 }
 
+/// Refuses a config whose sandbox gives credits away where the environment has a live key of Stripe's.
+fn refuse_sandbox_beside_live_key(config: &Config) -> Result<(), CliError> {
+    let is_sandbox = config.stripe.as_ref().is_some_and(|stripe| stripe.sandbox);
+    let key = process_env("STRIPE_SECRET_KEY").map(Secret::new);
+    if is_sandbox && key.as_ref().is_some_and(is_live) {
+        return Err(StartError::from(SalesError::SandboxBesideLiveKey).into());
+    }
+    Ok(())
+}
+
 /// Reads the command line and runs its command.
 pub fn main() -> ExitCode {
     let Cli { command, config, log_format } = Cli::parse();
@@ -206,14 +205,20 @@ pub fn main() -> ExitCode {
         Command::Fold(command) => command.run(&config),
         Command::Healthcheck(command) => command.run(&config),
     };
-    logging::finish();
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            if logging::is_json() {
+                tracing::error!(%error, "failed");
+            } else {
+                logging::finish();
+                eprintln!("{error}");
+            }
             error.exit_code()
         }
-    }
+    };
+    logging::finish();
+    code
 }
 
 /// Runs a short command's future on a small runtime.

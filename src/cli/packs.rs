@@ -8,7 +8,7 @@ use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::config::{self, Config, Sections, process_env};
 use crate::stripe::{ApiError, Client, sync_packs, sync_webhook};
 
-/// Prints the packs for sale; `sync` makes them at Stripe.
+/// Print the packs for sale, or make them at Stripe.
 #[derive(Debug, Args)]
 pub(super) struct Packs {
     #[command(subcommand)]
@@ -59,6 +59,10 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
     let stripe = config.stripe.ok_or_else(|| {
         CliError::Failed(format!("{} has no [stripe] section", file.path().display()))
     })?;
+    if stripe.sandbox {
+        let none = "[stripe] has `sandbox = true`: there is no Stripe at which packs could be made";
+        return Err(CliError::Failed(none.to_owned()));
+    }
     let refused = |error: ApiError| CliError::Failed(error.to_string());
     let client = Client::new(&stripe).map_err(refused)?;
     for report in sync_packs(&client, &config.packs).await.map_err(refused)? {

@@ -7,6 +7,8 @@ use crate::config::Sections;
 use crate::gateway::StartError;
 use crate::price::{PriceTable, render_report};
 
+/// Print the price table with your own cost and margin.
+///
 /// Prints what calls cost the customer and you. A credit sells at the smallest pack's price.
 #[derive(Debug, Args)]
 pub(super) struct Prices {}

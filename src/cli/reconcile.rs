@@ -9,8 +9,11 @@ use crate::config::Sections;
 use crate::ledger::{BackendKind, ImportError, LedgerError, repair_cluster, repair_embedded};
 use crate::metrics::Metrics;
 
+/// Check what the ledger must always hold.
+///
 /// Checks what the ledger must always hold, account by account, and says where it does not; exit
-/// code 1 then. On Redis and Postgres: Redis beside Postgres, its holds and accounts beside its entries.
+/// code 1 then. On Redis and Postgres: Redis beside Postgres, its holds and accounts beside its
+/// entries.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {
     /// Put right what can be: entries are the truth and are never edited; accounts follow their sums;

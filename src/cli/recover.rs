@@ -9,9 +9,11 @@ use crate::ledger::{
 };
 use crate::metrics::Metrics;
 
-/// Says what Redis and Postgres have, and has the ledger recovered: the gateways hand over what they
-/// remember, and the next epoch begins with what Postgres then has. Gateways do so by themselves when
-/// Redis has lost data; this is for a night when they are to do it all the same.
+/// Say what a recovery of Redis would do, or have one made.
+///
+/// Says what Redis and Postgres have, and has the ledger recovered: the gateways hand over what
+/// they remember, and the next epoch begins with what Postgres then has. Gateways do so by
+/// themselves when Redis has lost data; this is for a night when they are to do it all the same.
 #[derive(Debug, Args)]
 pub(super) struct Recover {
     /// Change nothing: only say what would be replayed, restored and lost, and which balances change.

@@ -3,10 +3,12 @@
 use clap::Args;
 
 use super::run::{Asked, Signals, runtime};
-use super::{CliError, ConfigFile};
-use crate::config::Sections;
+use super::{CliError, ConfigFile, logging, refuse_sandbox_beside_live_key};
+use crate::config::{Sections, StartKeys};
 use crate::gateway::Gateway;
 
+/// Serve: forward priced calls to the upstreams of the config.
+///
 /// Serves until SIGTERM or SIGINT; SIGHUP takes up new prices, packs and upstreams.
 #[derive(Debug, Args)]
 pub(super) struct Serve {}
@@ -14,25 +16,20 @@ pub(super) struct Serve {}
 impl Serve {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         let config = file.load(Sections::ALL)?;
-        for warning in config.warnings.iter() {
-            tracing::warn!(
-                line = warning.line,
-                key = warning.mistake.key,
-                hint = warning.mistake.hint,
-                "config: {}",
-                warning.mistake.message
-            );
-        }
+        refuse_sandbox_beside_live_key(&config)?;
         let threads = config.server.as_ref().map_or(0, |server| server.threads);
         runtime(threads)?.block_on(async {
             let mut signals = Signals::listen()?;
+            config.warnings.log();
             let gateway = Gateway::start(&config).await?;
-            drop(config);
+            let running = config.start_keys;
             let addresses = gateway.addresses();
             tracing::info!(public = %addresses.public, admin = %addresses.admin, "serving");
-            println!("listening on {}", addresses.public);
+            if !logging::is_json() {
+                println!("listening on {}", addresses.public);
+            }
             while let Asked::Reload = signals.next().await {
-                reload(file, &gateway).await;
+                reload(file, &gateway, &running).await;
             }
             tracing::info!("stopping");
             if gateway.stop().await {
@@ -46,11 +43,22 @@ impl Serve {
 
 /// A file with a mistake changes nothing and says so, also where the mistake is in a section that
 /// only a start takes up: the next start would fail on it. The checks read the file, the
-/// environment and the files of issuers' keys; no lock, no socket and no server.
-async fn reload(file: &ConfigFile, gateway: &Gateway) {
+/// environment and the files of issuers' keys; no lock, no socket and no server. Settings that differ
+/// from those of the start are named: they wait for the next one.
+async fn reload(file: &ConfigFile, gateway: &Gateway, running: &StartKeys) {
     match file.load(Sections::ALL) {
         Ok(config) => match gateway.reload(&config).await {
-            Ok(()) => tracing::info!("took up the new prices, packs and upstreams"),
+            Ok(()) => {
+                tracing::info!("took up the new prices, packs and upstreams");
+                config.warnings.log();
+                let keys = running.changed(&config.start_keys).join(", ");
+                if !keys.is_empty() {
+                    tracing::warn!(
+                        keys,
+                        "these settings differ from the running ones, and wait for a restart"
+                    );
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "the config was not taken up; the old one stays")
             }

@@ -9,7 +9,7 @@ use time::{Date, Duration, OffsetDateTime};
 use super::admin_client::{AdminClient, segment};
 use super::{CliError, ConfigFile, block_on};
 
-/// Compares the ledger with Stripe, and looks at Stripe's events.
+/// Compare with Stripe, and look at its events.
 #[derive(Debug, Args)]
 pub(super) struct Stripe {
     #[command(subcommand)]

@@ -4,6 +4,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Located, Mistake};
 
+/// What is a list of tables. Whoever writes it with single brackets twice has no TOML.
+const LISTS: [&str; 4] = ["upstreams", "routes", "packs", "auth.jwt"];
+
 /// A TOML file that is well formed. Its values are as they were written: variables stand
 /// unexpanded.
 pub(super) struct Document<'t> {
@@ -21,8 +24,18 @@ impl<'t> Document<'t> {
             Err(error) => {
                 let offset = error.span().map_or(0, |span| span.start);
                 let message = format!("not valid TOML: {}", error.message());
-                let hint = "strings and variables stand in quotes, a section starts with its name \
-                            in brackets, no key is written twice";
+                let written = line_at(text, offset);
+                let list = LISTS.iter().find(|name| written.starts_with(&format!("[{name}]")));
+                let hint = match list {
+                    Some(name) => {
+                        format!("`{name}` is a list of tables: start each with [[{name}]]")
+                    }
+                    None => {
+                        "strings and variables stand in quotes, a section starts with its name \
+                             in brackets, no key is written twice"
+                            .to_owned()
+                    }
+                };
                 Err(Located {
                     line: Some(line_of(text, offset)),
                     column: Some(column_of(text, offset)),
@@ -83,6 +96,12 @@ fn split_index(part: &str) -> impl Iterator<Item = Step<'_>> {
 
 fn line_of(text: &str, offset: usize) -> usize {
     1 + before(text, offset).matches('\n').count()
+}
+
+/// The line that an offset is in, without the spaces around it.
+fn line_at(text: &str, offset: usize) -> &str {
+    let start = before(text, offset).rfind('\n').map_or(0, |at| at + 1);
+    text[start..].lines().next().unwrap_or_default().trim()
 }
 
 fn column_of(text: &str, offset: usize) -> usize {

@@ -42,7 +42,11 @@ pub(super) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
         (format!("`{name}` wants a string, not {}", kind(found)), example("a string", key))
     } else if about.starts_with("invalid type") || about.starts_with("invalid length") {
         let wanted = wanted(expected);
-        (format!("`{name}` wants {wanted}, not {}", kind(found)), example(wanted, key))
+        let hint = match found {
+            DeValue::Table(_) if wanted == "a list" => format!("start each with [[{key}]]"),
+            _ => example(wanted, key),
+        };
+        (format!("`{name}` wants {wanted}, not {}", kind(found)), hint)
     } else if about.starts_with("invalid value") {
         let wanted = wanted(expected);
         (format!("`{name}` wants {wanted}"), example(wanted, key))

@@ -16,11 +16,27 @@ pub struct Located {
     pub mistake: Mistake,
 }
 
+impl Located {
+    /// Where it stands: `gateway.toml:41`.
+    pub(super) fn place(&self, file: &Path) -> String {
+        let mut place = file.display().to_string();
+        for number in [self.line, self.column].into_iter().flatten() {
+            place.push_str(&format!(":{number}"));
+        }
+        place
+    }
+
+    /// The place, the `kind`, what is wrong, and the hint on a line of its own.
+    pub(super) fn shown(&self, file: &Path, kind: &str) -> String {
+        let Mistake { message, hint, .. } = &self.mistake;
+        let said = format!("{}: {kind}{message}", self.place(file));
+        if hint.is_empty() { said } else { format!("{said}\n  hint: {hint}") }
+    }
+}
+
 /// Why a config was refused: every mistake found, in the order of the file. Displays as one
 /// paragraph a mistake, `gateway.toml:41: no upstream is named …` and its hint.
-///
-/// The warnings about a config that was not refused have the same form.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
     file: PathBuf,
     found: Vec<Located>,
@@ -41,12 +57,7 @@ impl Mistakes {
         self.found.iter()
     }
 
-    /// Each of them as its own text.
-    pub fn paragraphs(&self) -> impl Iterator<Item = impl fmt::Display + '_> {
-        self.found.iter().map(|located| Paragraph(&self.file, located))
-    }
-
-    /// How many there are: at least one, but for warnings.
+    /// How many there are, at least one.
     pub fn count(&self) -> usize {
         self.found.len()
     }
@@ -54,28 +65,13 @@ impl Mistakes {
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, paragraph) in self.paragraphs().enumerate() {
+        for (index, located) in self.found.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{paragraph}")?;
+            f.write_str(&located.shown(&self.file, ""))?;
         }
         Ok(())
-    }
-}
-
-/// One of the [`Mistakes::paragraphs`].
-struct Paragraph<'a>(&'a Path, &'a Located);
-
-impl fmt::Display for Paragraph<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(file, Located { line, column, mistake }) = self;
-        write!(f, "{}", file.display())?;
-        for number in [line, column].into_iter().flatten() {
-            write!(f, ":{number}")?;
-        }
-        write!(f, ": {}", mistake.message)?;
-        if mistake.hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {}", mistake.hint) }
     }
 }
 

@@ -51,10 +51,23 @@ impl<'d> Report<'d> {
         }
     }
 
+    /// Warnings in the order of the file, cleaned of what is hidden.
+    pub(super) fn locate(&self, warnings: Vec<Mistake>) -> Vec<Located> {
+        let place = |mistake: Mistake| (self.document.offset_of(&mistake.key), mistake);
+        let mut found: Vec<_> = warnings.into_iter().map(place).collect();
+        found.sort_by_key(|(offset, _)| *offset);
+        found.into_iter().map(|(offset, mistake)| self.located(offset, mistake)).collect()
+    }
+
     /// The mistakes in the order of the file, cleaned of what is hidden.
     pub(super) fn finish(mut self) -> Vec<Located> {
         self.found.sort_by_key(|(offset, _)| *offset);
-        let locate = |(offset, mistake): (Option<usize>, Mistake)| Located {
+        let found = std::mem::take(&mut self.found);
+        found.into_iter().map(|(offset, mistake)| self.located(offset, mistake)).collect()
+    }
+
+    fn located(&self, offset: Option<usize>, mistake: Mistake) -> Located {
+        Located {
             line: offset.map(|offset| self.document.line_of(offset)),
             column: None,
             mistake: Mistake {
@@ -62,7 +75,6 @@ impl<'d> Report<'d> {
                 hint: self.hidden.clean(&mistake.hint),
                 key: mistake.key,
             },
-        };
-        self.found.into_iter().map(locate).collect()
+        }
     }
 }

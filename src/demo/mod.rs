@@ -11,10 +11,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use crate::account::AccountId;
 use crate::config::{self, Config, Mistakes, Secret, Sections};
 use crate::credits::Credits;
-use crate::identify::NewKey;
+use crate::identify::{AuthConfig, NewKey};
 use crate::ledger::{
     EntryKind, KeyRecord, Ledger, Operation, OperationId, Outcome, Posting, Refusal, wall_ms,
 };
+use crate::proxy::UpstreamConfig;
 use crate::stripe::StripeConfig;
 
 pub use upstream::serve as serve_upstream;
@@ -30,6 +31,9 @@ pub const FUNDS: Credits = match Credits::from_whole(50) {
     Some(funds) => funds,
     None => Credits::ZERO,
 };
+
+/// Who signs the demo's token, in demo.toml as well.
+const ISSUER: &str = "farebox-demo";
 
 /// The route that speaks OpenAI's chat API.
 pub const CHAT: &str = "/v1/chat/completions";
@@ -64,13 +68,39 @@ pub fn config(
     Ok(Config { stripe: Some(StripeConfig::sandbox(stripe_key)), ..config })
 }
 
-/// The demo with the prices and packs of somebody's own file, and its own upstream behind them.
-pub fn with_prices_of(demo: Config, file: Config) -> Config {
-    let upstream = demo.upstreams.first().map(|upstream| upstream.name.clone());
-    let upstream = upstream.unwrap_or_default();
-    let mut routes = file.routes;
-    routes.iter_mut().for_each(|route| route.upstream.clone_from(&upstream));
-    Config { routes, packs: file.packs, ..demo }
+/// What the demo takes from somebody's own file. A part that is missing stays the demo's.
+#[derive(Debug)]
+pub struct OwnFile {
+    /// Its routes, packs, `[api]` and `[credits]`.
+    pub shop: Config,
+    /// Its upstreams, those that answer.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Its issuers of tokens.
+    pub auth: Option<AuthConfig>,
+}
+
+/// The demo as somebody's own file has it. Routes whose upstream is not there lead to the demo's own; the
+/// demo's account and tokens are beside those of the file.
+pub fn with_file(demo: Config, file: OwnFile) -> Config {
+    let OwnFile { shop, upstreams: theirs, auth } = file;
+    let Config { mut upstreams, auth: mut issuers, .. } = demo;
+    for own in &mut upstreams {
+        while theirs.iter().any(|upstream| upstream.name == own.name) {
+            own.name.push('\'');
+        }
+    }
+    let own = upstreams.first().map(|upstream| upstream.name.clone()).unwrap_or_default();
+    let mut routes = shop.routes;
+    for route in &mut routes {
+        if !theirs.iter().any(|upstream| upstream.name == route.upstream) {
+            route.upstream.clone_from(&own);
+        }
+    }
+    upstreams.extend(theirs);
+    // API keys stay on: the demo's account has one.
+    issuers.jwt.extend(auth.into_iter().flat_map(|auth| auth.jwt));
+    let (api, credits, packs) = (shop.api, shop.credits, shop.packs);
+    Config { upstreams, auth: issuers, routes, packs, api, credits, ..demo }
 }
 
 /// A token of `account`, as the app would sign it when somebody has signed in there.
@@ -82,7 +112,7 @@ pub fn sign_in(
     jwt_secret: &Secret,
 ) -> Result<Secret, jsonwebtoken::errors::Error> {
     let expires = (wall_ms() / 1000).saturating_add(LINK_SECS);
-    let claims = serde_json::json!({ "sub": account, "exp": expires });
+    let claims = serde_json::json!({ "sub": account, "exp": expires, "iss": ISSUER });
     let key = EncodingKey::from_secret(jwt_secret.expose().as_bytes());
     encode(&Header::new(Algorithm::HS256), &claims, &key).map(Secret::new)
 }

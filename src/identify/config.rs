@@ -70,7 +70,7 @@ impl AuthConfig {
     }
 
     /// What may be meant, and is dangerous where it is not.
-    pub fn warnings(&self) -> Vec<Mistake> {
+    pub fn warn(&self) -> Vec<Mistake> {
         check::shared_accounts(&self.jwt).into_iter().collect()
     }
 }

@@ -16,6 +16,7 @@ use super::operation::{Balance, Entry, HoldId, Operation, Outcome};
 use super::payment::Payment;
 use super::report::{FoldReport, OldMonths, ReconcileReport};
 use super::screens::{Activity, HoldView, Usage};
+use super::sold::Sold;
 
 /// An account as the operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +109,9 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// What happened since the beginning of an hour (in hours since 1970), of all accounts; the holds
     /// of calls made before a moment count as old.
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError>;
+
+    /// What was sold since a moment, in milliseconds since 1970.
+    async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError>;
 
     /// Accounts in order of their ids, starting after `after`; of those whose ids begin with `prefix`.
     async fn accounts(

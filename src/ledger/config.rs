@@ -1,11 +1,12 @@
 //! `[ledger]` and `[credits]`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use fred::types::config::Config;
 use serde::Deserialize;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::config::{Mistake, Secret, within};
 use crate::credits::Credits;
@@ -184,6 +185,28 @@ impl LedgerConfig {
 }
 
 impl LedgerConfig {
+    /// What is possible, and probably not meant.
+    pub fn warn(&self) -> Vec<Mistake> {
+        if self.backend != BackendKind::Redis {
+            return Vec::new();
+        }
+        let urls =
+            [("postgres_url", &self.postgres_url), ("postgres_read_url", &self.postgres_read_url)];
+        let plain = urls.into_iter().filter(|(_, url)| {
+            url.as_ref().is_some_and(|url| may_be_read_on_its_way(url.expose()))
+        });
+        let warning = |(name, _): (&str, _)| {
+            let message = format!(
+                "`{name}` is the address of another machine, and does not say `sslmode`: the connection \
+                 is plain where that server offers no TLS, and nothing checks whose certificate it has"
+            );
+            let hint =
+                "add ?sslmode=verify-full to it; or ?sslmode=disable, where the network is private";
+            Mistake::new(format!("ledger.{name}"), message, hint)
+        };
+        plain.map(warning).collect()
+    }
+
     fn check_redis(&self) -> Option<Mistake> {
         if self.backend != BackendKind::Redis {
             return None;
@@ -209,6 +232,21 @@ impl LedgerConfig {
             Mistake::new("ledger.redis_ca_file", message, hint)
         })
     }
+}
+
+/// Whether a Postgres is beyond this machine, and neither its address nor PGSSLMODE says whether to use TLS.
+fn may_be_read_on_its_way(url: &str) -> bool {
+    let Ok(options) = PgConnectOptions::from_str(url) else { return false };
+    let host = options.get_host();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    // A host that begins with `/` is the folder of a socket.
+    let is_here = host == "localhost"
+        || host.starts_with('/')
+        || address.is_ok_and(|address| address.to_canonical().is_loopback());
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let says =
+        query.split('&').any(|pair| matches!(pair.split('=').next(), Some("sslmode" | "ssl-mode")));
+    !is_here && !says && matches!(options.get_ssl_mode(), PgSslMode::Prefer)
 }
 
 fn check_postgres(name: &str, url: &Secret) -> Option<Mistake> {
@@ -298,6 +336,40 @@ mod tests {
                 Some("ledger.postgres_read_url")
             );
         }
+    }
+
+    #[test]
+    fn a_postgres_on_another_machine_is_to_say_whether_it_uses_tls() {
+        let remote = [
+            "postgres://u:p@db.example:5432/d",
+            "postgres://u:p@10.0.0.1/d?application_name=sslmode",
+            "postgres://u:p@[2001:db8::1]:5432/d",
+        ];
+        for url in remote {
+            assert!(may_be_read_on_its_way(url), "{url}");
+        }
+        for url in [
+            "postgres://u:p@db.example/d?sslmode=verify-full",
+            "postgres://u:p@db.example/d?application_name=x&sslmode=prefer",
+            "postgres://u:p@db.example/d?sslmode=disable",
+            "postgres://u:p@localhost/d",
+            "postgres://u:p@127.0.0.1:5433/d",
+            "postgres://u:p@[::1]/d",
+            "postgres:///d?host=/var/run/postgresql",
+            "nonsense",
+        ] {
+            assert!(!may_be_read_on_its_way(url), "{url}");
+        }
+        let url = |text: &str| Some(Secret::new(text));
+        let config = LedgerConfig {
+            backend: BackendKind::Redis,
+            postgres_url: url(remote[0]),
+            postgres_read_url: url(remote[1]),
+            ..LedgerConfig::default()
+        };
+        let keys: Vec<_> = config.warn().into_iter().map(|warning| warning.key).collect();
+        assert_eq!(keys, ["ledger.postgres_url", "ledger.postgres_read_url"]);
+        assert_eq!(LedgerConfig { backend: BackendKind::Embedded, ..config }.warn(), []);
     }
 
     #[test]

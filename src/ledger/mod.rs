@@ -28,6 +28,7 @@ mod report;
 mod rows;
 mod screens;
 mod slice;
+mod sold;
 mod sqlite;
 mod till;
 
@@ -56,4 +57,5 @@ pub use redis::{
 pub(crate) use report::in_credits;
 pub use report::{Difference, FoldCursor, FoldReport, OldMonths, ReconcileReport, RepairReport};
 pub use screens::{Activity, DayUsage, HoldView, Movement, Usage};
+pub use sold::{Sold, SoldIn};
 pub use sqlite::{SqliteLedger, SqliteReader, backup, repair_embedded};

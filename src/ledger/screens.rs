@@ -107,6 +107,10 @@ pub(super) trait Rows: Sync {
     /// The holds that live, as a table.
     const LIVE_HOLDS: &'static str;
 
+    /// The checkouts of this ledger, as a table: who began one, when, whether it is paid, and what was
+    /// paid or is asked for it.
+    const SALES: &'static str;
+
     fn rows(
         &self,
         sql: &str,

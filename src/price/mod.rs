@@ -5,7 +5,8 @@
 //! and answers with a [`Quote`] or a refusal; what nobody priced is never free.
 //!
 //! The rules come from `[[routes]]` and `[[packs]]` ([`RouteConfig`], [`PackConfig`]), are
-//! checked as a whole ([`check_routes`], [`check_packs`]), and are shown to callers without what
+//! checked as a whole ([`check_routes`], [`check_packs`]; [`foreign_patterns`] and [`sold_at_a_loss`]
+//! warn), and are shown to callers without what
 //! is the operator's business ([`ListedPrice`], [`ListedPack`]) and to the operator with it
 //! ([`Margin`], [`render_report`]).
 //!
@@ -14,6 +15,7 @@
 mod check;
 mod config;
 mod currency;
+mod doubts;
 mod listing;
 mod lookalikes;
 mod margin;
@@ -28,6 +30,7 @@ mod tree;
 pub use check::{check_packs, check_routes, lookalike_routes};
 pub use config::{OnClientAbort, PackConfig, RouteConfig, StatusClass};
 pub use currency::Currency;
+pub use doubts::{foreign_patterns, sold_at_a_loss};
 pub use listing::{ListedPack, ListedPrice, list_packs, list_prices};
 pub use margin::{Margin, credit_price};
 pub use money::{MAX_MINOR, MoneyError, Price, UnitAmount};

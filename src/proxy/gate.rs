@@ -19,7 +19,7 @@ use super::cors::Cors;
 use super::live::Live;
 use super::target::{self, Target};
 use super::upstream::MAX_ATTEMPTS;
-use super::{headers, listener, own, reply, settle};
+use super::{failure, headers, listener, own, reply, settle};
 use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::problem::{Language, Problem, Text};
 use crate::shop::{Shop, refuse_quote};
@@ -305,6 +305,10 @@ impl ProxyHttp for Gate {
         let problem =
             if answered { None } else { settle::problem_of(error, call.progress.request_sent) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
+        // Clients leave all the time.
+        if error.esource() != &ErrorSource::Downstream {
+            failure::log(session, call, error, error_code);
+        }
         if let Some(problem) = problem {
             session.set_keepalive(None);
             // The client may still send its body for a while.
@@ -322,9 +326,9 @@ impl ProxyHttp for Gate {
         format!("{} {}, request {}", head.method, head.uri.path(), call.id.as_str())
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Call, error: &Error) -> bool {
-        // Clients leave all the time.
-        error.esource() == &ErrorSource::Downstream
+    /// Pingora's own line holds what an upstream sent; `failure` writes one without.
+    fn suppress_error_log(&self, _: &Session, _: &Call, _: &Error) -> bool {
+        true
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, call: &mut Call) {

@@ -157,7 +157,7 @@ async fn accept(
     match socket.accept().await {
         Ok((stream, _)) => Some((stream, slot)),
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
+            tracing::warn!(target: "farebox::anybody", %error, "a connection could not be accepted");
             None
         }
     }

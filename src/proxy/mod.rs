@@ -7,6 +7,7 @@ mod bounded;
 mod call;
 mod config;
 mod cors;
+mod failure;
 mod gate;
 mod headers;
 mod listener;

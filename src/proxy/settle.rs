@@ -5,12 +5,10 @@ use std::time::Instant;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 use super::call::Call;
+use crate::metrics::NO_ROUTE;
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
 use crate::shop::{Usage, log_usage};
-
-/// Route labels of answers that no price rule led to.
-const NO_ROUTE: &str = "none";
 
 /// Counted for a client that left before it was sent a status.
 pub(super) const CLIENT_LEFT: u16 = 499;

@@ -13,16 +13,19 @@ use crate::ledger::OnDispute;
 #[serde(deny_unknown_fields)]
 pub struct StripeConfig {
     /// Stripe's API key; a restricted one will do.
+    #[serde(default = "none")]
     pub secret_key: Secret,
     /// What Stripe signs its events with; several while one is being replaced.
-    #[serde(deserialize_with = "one_or_many")]
+    #[serde(default, deserialize_with = "one_or_many")]
     pub webhook_secret: Vec<Secret>,
     /// Where Stripe's API is; another one in tests only.
     #[serde(default = "api_base")]
     pub api_base: String,
     /// Where the buyer lands after paying.
+    #[serde(default)]
     pub success_url: String,
     /// Where the buyer lands after changing their mind.
+    #[serde(default)]
     pub cancel_url: String,
     /// What a dispute does to the account.
     #[serde(default)]
@@ -30,8 +33,10 @@ pub struct StripeConfig {
     /// Options that go to Stripe's checkout as they are.
     #[serde(default)]
     pub checkout: CheckoutConfig,
-    /// A checkout page of Farebox's own in place of Stripe's, for the demo; never from a file.
-    #[serde(skip)]
+    /// A checkout page of Farebox's own in place of Stripe's, on which nobody pays: for the demo, and
+    /// for trying a shop out before it has a Stripe account. It needs no other key, and never runs
+    /// beside a live one of Stripe's.
+    #[serde(default)]
     pub sandbox: bool,
 }
 
@@ -64,6 +69,10 @@ fn api_base() -> String {
     "https://api.stripe.com".to_owned()
 }
 
+fn none() -> Secret {
+    Secret::new("")
+}
+
 /// True for a key of Stripe's with which real money would move.
 pub fn is_live(secret_key: &Secret) -> bool {
     let key = secret_key.expose();
@@ -76,7 +85,7 @@ impl StripeConfig {
     pub fn sandbox(secret_key: Option<Secret>) -> Self {
         Self {
             secret_key: secret_key.unwrap_or_else(|| Secret::new("sk_test_sandbox")),
-            webhook_secret: vec![Secret::new(format!("whsec_{}", uuid::Uuid::new_v4().simple()))],
+            webhook_secret: Vec::new(),
             api_base: api_base(),
             success_url: String::new(),
             cancel_url: String::new(),
@@ -91,15 +100,40 @@ impl StripeConfig {
         is_live(&self.secret_key)
     }
 
+    /// What is possible, and not meant for real customers.
+    pub fn warn(&self) -> Option<Mistake> {
+        self.sandbox.then(|| {
+            let message = "the sandbox gives credits away: whoever presses its button has paid";
+            let hint = "set the keys of Stripe and remove `sandbox` before real customers come";
+            Mistake::new("stripe.sandbox", message, hint)
+        })
+    }
+
+    /// What is wrong with the section of a shop that only plays at selling: Stripe's keys may be missing.
+    fn check_sandbox(&self) -> Vec<Mistake> {
+        let urls = [("success_url", &self.success_url), ("cancel_url", &self.cancel_url)];
+        let odd = urls.into_iter().filter(|(_, url)| !url.is_empty() && !is_web_address(url));
+        let mut found: Vec<Mistake> = odd.map(|(name, _)| no_web_address(name)).collect();
+        if self.is_live() {
+            let message = "`sandbox = true` stands beside a live key of Stripe's";
+            let hint = "remove `sandbox` to sell, or take the live key away to try things out";
+            found.push(Mistake::new("stripe.sandbox", message, hint));
+        }
+        found
+    }
+
     /// What is wrong with it, without asking Stripe.
     pub fn check(&self) -> Vec<Mistake> {
+        if self.sandbox {
+            return self.check_sandbox();
+        }
         let mut found = Vec::new();
         let mut mistake = |name: &str, message: String, hint: &str| {
             found.push(Mistake::new(format!("stripe.{name}"), message, hint));
         };
         if self.secret_key.expose().trim().is_empty() {
             let hint = "set STRIPE_SECRET_KEY, or remove [stripe]";
-            mistake("secret_key", "`secret_key` is empty".to_owned(), hint);
+            mistake("secret_key", "missing key `secret_key`, or an empty one".to_owned(), hint);
         } else if self.secret_key.expose().starts_with("pk_") {
             let hint = "use the secret key (sk_…) or a restricted one (rk_…)";
             mistake("secret_key", "this is Stripe's publishable key".to_owned(), hint);
@@ -114,16 +148,26 @@ impl StripeConfig {
         let blank = |secret: &Secret| secret.expose().trim().is_empty();
         if self.webhook_secret.is_empty() || self.webhook_secret.iter().any(blank) {
             let hint = "Stripe shows it (whsec_…) beside the webhook's address";
-            mistake("webhook_secret", "`webhook_secret` is empty".to_owned(), hint);
+            mistake(
+                "webhook_secret",
+                "missing key `webhook_secret`, or an empty one".to_owned(),
+                hint,
+            );
         }
         for (name, url) in [
             ("api_base", &self.api_base),
             ("success_url", &self.success_url),
             ("cancel_url", &self.cancel_url),
         ] {
-            if !is_web_address(url) {
-                let hint = "write a whole URL: https://…";
-                mistake(name, format!("`{name}` is not the address of a web page"), hint);
+            if url.is_empty() {
+                mistake(
+                    name,
+                    format!("missing key `{name}`, or an empty one"),
+                    "write a whole URL: https://…",
+                );
+            } else if !is_web_address(url) {
+                let Mistake { message, hint, .. } = no_web_address(name);
+                mistake(name, message, &hint);
             }
         }
         if self.api_base.contains(['?', '#']) {
@@ -138,6 +182,11 @@ impl StripeConfig {
         }
         found
     }
+}
+
+fn no_web_address(name: &str) -> Mistake {
+    let message = format!("`{name}` is not the address of a web page");
+    Mistake::new(format!("stripe.{name}"), message, "write a whole URL: https://…")
 }
 
 /// http(s), with a host and no password.
@@ -190,6 +239,27 @@ mod tests {
         assert_eq!(two.on_dispute, OnDispute::ClawBack);
         let one = SOUND.replace(r#"["whsec_1", "whsec_2"]"#, r#""whsec_1""#);
         assert_eq!(toml::from_str::<StripeConfig>(&one).unwrap().webhook_secret.len(), 1);
+    }
+
+    #[test]
+    fn the_sandbox_needs_no_keys_and_never_runs_beside_a_live_one() {
+        let keys = |text: &str| {
+            let config: StripeConfig = toml::from_str(text).unwrap();
+            config.check().into_iter().map(|mistake| mistake.key).collect::<Vec<_>>()
+        };
+        for sound in
+            ["", "secret_key = \"sk_test_1\"", "success_url = \"https://a.example/\"", SOUND]
+        {
+            assert_eq!(keys(&format!("sandbox = true\n{sound}")), [""; 0], "{sound}");
+        }
+        for live in ["sk_live_1", "rk_live_1"] {
+            let text = format!("sandbox = true\nsecret_key = \"{live}\"");
+            assert_eq!(keys(&text), ["stripe.sandbox"]);
+        }
+        assert_eq!(keys("sandbox = true\ncancel_url = \"/credits\""), ["stripe.cancel_url"]);
+        assert_eq!(keys("sandbox = false").len(), 4, "without it all four are needed");
+        let config: StripeConfig = toml::from_str("sandbox = true").unwrap();
+        assert_eq!(config.warn().unwrap().key, "stripe.sandbox");
     }
 
     #[test]

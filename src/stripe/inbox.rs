@@ -54,7 +54,7 @@ impl Sales {
         };
         verify(payload, signature, &self.config.webhook_secret, now_secs).inspect_err(|error| {
             count("", "unsigned");
-            tracing::warn!(%error, "refused a webhook");
+            tracing::warn!(target: "farebox::anybody", %error, "refused a webhook");
         })?;
         let text = std::str::from_utf8(payload).map_err(|error| not_an_event(&error));
         let parsed = text.and_then(|text| {

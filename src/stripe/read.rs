@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::objects::{Charge, Dispute, Envelope, Refund, Session};
 use crate::credits::Credits;
 use crate::ledger::{self, Facts, Money, Progress, Sale, Stage};
+use crate::metrics::OTHER_EVENTS;
 
 /// The events that say something about credits: those that a webhook is to be sent.
 pub(super) const EVENTS: [&str; 13] = [
@@ -28,7 +29,7 @@ pub(super) const EVENTS: [&str; 13] = [
 
 /// A kind of event as a metric's label: a name that somebody else chose is not one.
 pub(super) fn label(kind: &str) -> &'static str {
-    EVENTS.into_iter().find(|known| *known == kind).unwrap_or("other")
+    EVENTS.into_iter().find(|known| *known == kind).unwrap_or(OTHER_EVENTS)
 }
 
 /// What an event says about a payment.

@@ -7,6 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::{ApiError, Client};
 use super::config::StripeConfig;
+use super::read::EVENTS;
+use crate::config::Secret;
 use crate::ledger::{
     Facts, Ledger, LedgerError, OnDispute, Operation, Outcome, Refusal, Settled, TakeFacts,
 };
@@ -21,7 +23,8 @@ pub enum SalesError {
     /// A page that takes no money, where money is taken.
     #[error(
         "the sandbox gives credits away, and a live key of Stripe's (sk_live_…) is set: unset \
-         STRIPE_SECRET_KEY, or take it out of [stripe], to try the demo, or sell with `farebox serve` and [stripe]"
+         STRIPE_SECRET_KEY, or take it out of [stripe], to try things out; or sell with `farebox serve` and a \
+         [stripe] without `sandbox`"
     )]
     SandboxBesideLiveKey,
     /// The key or the address of `[stripe]` cannot be used.
@@ -59,7 +62,7 @@ impl Sales {
     /// # Errors
     /// Nothing is sold then.
     pub async fn open(
-        config: StripeConfig,
+        mut config: StripeConfig,
         ledger: Ledger,
         metrics: Metrics,
         own_url: &str,
@@ -68,10 +71,15 @@ impl Sales {
             if config.is_live() {
                 return Err(SalesError::SandboxBesideLiveKey);
             }
+            if config.webhook_secret.is_empty() {
+                let secret = format!("whsec_{}", uuid::Uuid::new_v4().simple());
+                config.webhook_secret.push(Secret::new(secret));
+            }
             Checkout::Sandbox { base_url: format!("{own_url}/sandbox/checkout") }
         } else {
             Checkout::Stripe(Box::new(Client::new(&config)?))
         };
+        metrics.begin_webhooks(&EVENTS);
         let ledger_id = ledger.read().ledger_id().await?.into();
         let sales = Self { config, checkout, ledger, metrics, ledger_id };
         sales.count_buyers().await;

@@ -24,6 +24,12 @@ impl Sales {
         matches!(self.checkout, Checkout::Sandbox { .. })
     }
 
+    /// Where the buyer goes from the sandbox's page, as from Stripe's; `None` for the account page.
+    pub fn after_sandbox(&self, paid: bool) -> Option<&str> {
+        let url = if paid { &self.config.success_url } else { &self.config.cancel_url };
+        (!url.is_empty()).then_some(url)
+    }
+
     /// What the page of a session shows; `None` where there is no such session.
     ///
     /// # Errors

@@ -1,7 +1,10 @@
 //! What the seller watches: metrics and log lines.
 
+use std::collections::{BTreeSet, HashMap};
+use std::process::Command;
+
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::backend::{Backend, on_both_ledgers};
 use crate::http::Answer;
@@ -10,6 +13,8 @@ use crate::support::{eventually, token};
 
 on_both_ledgers!(
     views_checkouts_purchases_buyers_and_revenue_are_counted,
+    a_small_seller_s_first_sales_and_failures_are_seen_by_the_rules_and_alerts,
+    a_seller_s_figures_are_told_from_the_ledger,
     a_refused_signature_is_counted,
     a_purchase_is_one_log_line,
     a_checkout_that_is_asked_for_again_is_counted_once,
@@ -46,8 +51,11 @@ async fn views_checkouts_purchases_buyers_and_revenue_are_counted(backend: Backe
     let granted = shop.metrics("farebox_credits_granted_total").await;
     assert_eq!(granted.iter().map(|(_, credits)| credits).sum::<f64>(), 1100.0, "{granted:?}");
     let webhooks = shop.metrics("farebox_stripe_webhooks_total").await;
-    let of = |kind: &str| webhooks.iter().filter(|(name, _)| name.contains(kind)).count();
-    assert!(of("checkout.session.completed") > 0, "{webhooks:?}");
+    let of = |kind: &str| {
+        let seen = webhooks.iter().filter(|(name, _)| name.contains(kind));
+        seen.map(|(_, events)| events).sum::<f64>()
+    };
+    assert!(of("checkout.session.completed") >= 3.0, "{webhooks:?}");
     for (name, _) in shop.metrics("farebox_").await {
         assert!(!name.contains("alice-of-the-metrics"), "no account in a label: {name}");
     }
@@ -58,6 +66,162 @@ async fn views_checkouts_purchases_buyers_and_revenue_are_counted(backend: Backe
     shop.crash();
     assert_eq!(shop.metric("farebox_buyers").await, 2.0);
     shop.close().await;
+}
+
+/// Two packs sold and three of five webhooks failed, as a Prometheus sees them that scrapes before and
+/// after: with the rules and alerts that are shipped, and with a gateway that starts anew in between.
+async fn a_small_seller_s_first_sales_and_failures_are_seen_by_the_rules_and_alerts(
+    backend: Backend,
+) {
+    let mut shop = Shop::open(backend).await;
+    let mut seen = Scrapes::default();
+    seen.scrape(&shop, "before").await;
+    for _ in 0..4 {
+        let url = shop.gateway.url("/credits/packs");
+        assert_eq!(shop.gateway.client.get(url).send().await.unwrap().status(), 200);
+    }
+    let sell = async |shop: &Shop, account: &str, pack: &str, credits: i64| {
+        let session = shop.buy(account, pack).await;
+        let events = shop.stripe.pay(&session);
+        let paid = events.iter().find(|event| event.kind == "checkout.session.completed");
+        shop.deliver_all(paid).await;
+        shop.expect_balance(account, credits).await;
+    };
+    sell(&shop, "alice", "pack-500", 500).await;
+    shop.buy("carol", "pack-100").await;
+    for kind in ["checkout.session.completed", "charge.refunded", "charge.dispute.created"] {
+        let broken = shop.stripe.event(kind, json!({ "id": 7 }));
+        shop.deliver(&broken).await;
+    }
+    seen.scrape(&shop, "after").await;
+    shop.crash();
+    seen.scrape(&shop, "started anew").await;
+    sell(&shop, "bob", "pack-100", 100).await;
+    seen.scrape(&shop, "after that").await;
+
+    seen.expect(&[
+        ("farebox:pack_views:increase1d", "", 4.0),
+        ("farebox:checkouts:increase1d", "", 3.0),
+        ("farebox:purchases:increase1d", "", 2.0),
+        ("farebox:revenue_minor:increase1d", "currency=\"eur\"", (PRICE + 1900) as f64),
+        ("farebox:purchases_per_pack_view:ratio1d", "", 0.5),
+        ("farebox:purchases_per_checkout:ratio1d", "", 0.667),
+        ("farebox:basket_minor:avg1d", "currency=\"eur\"", (PRICE + 1900) as f64 / 2.0),
+        (
+            "farebox:revenue_per_buyer_minor:increase30d",
+            "currency=\"eur\"",
+            (PRICE + 1900) as f64 / 2.0,
+        ),
+        ("farebox:stripe_webhooks_success:ratio1h", "", 0.4),
+        ("ALERTS", "alertname=\"FareboxWebhooksFailing\"", 1.0),
+    ]);
+}
+
+/// Conversion, average basket, revenue per buyer and the success of webhooks, also after a restart.
+async fn a_seller_s_figures_are_told_from_the_ledger(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
+    let figures = async |shop: &Shop| {
+        let overview = shop.gateway.admin(Method::GET, "/admin/overview", "").await;
+        overview.expect(200)["sales"].clone()
+    };
+    let none = json!({
+        "days": 30, "checkouts": 0, "purchases": 0, "currencies": [],
+        "webhooks": { "received": 0, "failed": 0 },
+    });
+    assert_eq!(figures(&shop).await, none);
+    let sell = async |shop: &Shop, account: &str, pack: &str| {
+        let session = shop.buy(account, pack).await;
+        let events = shop.stripe.pay(&session);
+        let paid = events.iter().find(|event| event.kind == "checkout.session.completed");
+        shop.deliver_all(paid).await;
+        session
+    };
+    let first = sell(&shop, "alice", "pack-500").await;
+    sell(&shop, "alice", "pack-100").await;
+    sell(&shop, "bob", "pack-100").await;
+    shop.buy("carol", "pack-100").await;
+    shop.expect_balance("bob", 100).await;
+    let broken = shop.stripe.event("charge.refunded", json!({ "id": 7 }));
+    shop.deliver(&broken).await;
+    // A refund undoes no purchase, and a payment of another shop is not one of ours.
+    shop.deliver_all(shop.stripe.refund(&first, PRICE).1.first()).await;
+    shop.expect_balance("alice", 100).await;
+    shop.crash();
+    let amount = PRICE + 2 * 1900;
+    let expected = json!({
+        "days": 30, "checkouts": 4, "purchases": 3,
+        "currencies": [{
+            "currency": "eur", "amount": amount, "purchases": 3, "buyers": 2,
+            "basket": (amount + 1) / 3, "per_buyer": amount / 2,
+        }],
+        "webhooks": { "received": 5, "failed": 1 },
+    });
+    let told = eventually(async || figures(&shop).await == expected).await;
+    assert!(told, "{}", figures(&shop).await);
+    shop.close().await;
+}
+
+/// What Prometheus would have stored of a gateway, scrape by scrape.
+#[derive(Default)]
+struct Scrapes(Vec<HashMap<String, f64>>);
+
+/// How many scrapes each of those stands for, two minutes apart.
+const EACH: usize = 5;
+
+impl Scrapes {
+    async fn scrape(&mut self, shop: &Shop, when: &str) {
+        let series: HashMap<_, _> = shop.metrics("farebox_").await.into_iter().collect();
+        assert!(!series.is_empty(), "{when}");
+        self.0.push(series);
+    }
+
+    /// Has promtool run the shipped rules and alerts on them, and compare at the end, to three
+    /// decimals: each a name, its labels beside the job, and the value.
+    fn expect(&self, expected: &[(&str, &str, f64)]) {
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
+        let names: BTreeSet<&String> = self.0.iter().flat_map(HashMap::keys).collect();
+        let counted = names.iter().filter(|name| !name.contains("_bucket{"));
+        let series: Vec<Value> = counted
+            .map(|name| {
+                // Where a scrape did not have it, Prometheus has no sample.
+                let values = self.0.iter().map(|seen| match seen.get(*name) {
+                    Some(value) => format!("{value}x{}", EACH - 1),
+                    None => format!("_x{EACH}"),
+                });
+                let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
+                json!({
+                    "series": format!("{name}{{job=\"farebox\",instance=\"a\",{labels}"),
+                    "values": values.collect::<Vec<_>>().join(" "),
+                })
+            })
+            .collect();
+        let end = format!("{}m", 2 * (EACH * self.0.len() - 1));
+        let checks: Vec<Value> = expected
+            .iter()
+            .map(|(name, labels, value)| {
+                let by = labels.split('=').next().unwrap_or_default();
+                json!({
+                    "eval_time": end,
+                    "expr": format!("round(sum by (job, {by}) ({name}{{{labels}}}), 0.001)"),
+                    "exp_samples": [{ "labels": format!("{{job=\"farebox\",{labels}}}"), "value": value }],
+                })
+            })
+            .collect();
+        let test = json!({
+            "rule_files": [format!("{rules}/rules.yml"), format!("{rules}/alerts.yml")],
+            "evaluation_interval": "2m",
+            "tests": [{ "interval": "2m", "input_series": series, "promql_expr_test": checks }],
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("test.yml");
+        std::fs::write(&file, test.to_string()).unwrap();
+        // `scripts/setup.sh test` puts it there.
+        let promtool = concat!(env!("CARGO_TARGET_TMPDIR"), "/../tools/promtool");
+        let run = Command::new(promtool).args(["test", "rules"]).arg(&file).output();
+        let run = run.unwrap_or_else(|error| panic!("{promtool}: {error}; run make setup-test"));
+        let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{said}");
+    }
 }
 
 async fn a_checkout_that_is_asked_for_again_is_counted_once(backend: Backend) {

@@ -4,9 +4,9 @@ use reqwest::Url;
 use serde_json::Value;
 
 use crate::http::Answer;
-use crate::process::{Process, command, free_port};
+use crate::process::{Process, command, config_on_ports, free_port};
 use crate::shop::ends;
-use crate::support::eventually;
+use crate::support::{Upstream, eventually, token};
 
 /// A demo of its own, and the key that it prints.
 fn demo(folder: &std::path::Path, more: &[&str], env: &[(&str, &str)]) -> (Process, String) {
@@ -191,5 +191,55 @@ async fn with_a_file_that_names_no_live_key_the_demo_starts() {
         std::fs::write(&file, format!("[stripe]\nsecret_key = {key}\n")).unwrap();
         let (mut demo, _) = demo(folder.path(), &["--config", file.to_str().unwrap()], &[]);
         assert_eq!(demo.terminate().code(), Some(0), "{key}");
+    }
+}
+
+/// A shop without a Stripe account, under `serve`: the whole purchase, behind a proxy that speaks TLS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_sells_on_the_sandbox_s_page_until_it_has_a_stripe_account() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::canned().await;
+    let packs = "[[packs]]\nid = \"p\"\ncredits = 100\nprice = \"19.00 EUR\"\n";
+    let stripe = "[stripe]\nsandbox = true\nsuccess_url = \"https://app.example.com/thanks\"\n";
+    let text = config_on_ports(upstream.address, &format!("{packs}{stripe}"));
+    let mut gateway = Process::serve(folder.path(), &text);
+    let buy = async |headers: &[(&str, &str)]| {
+        let mut request = gateway.client.post(gateway.url("/credits/buy"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let bought = Answer::of(request.bearer_auth(token("alice")).body(r#"{"pack":"p"}"#)).await;
+        bought.expect(200)["checkout_url"].as_str().unwrap().to_owned()
+    };
+    let outside = buy(&[("host", "api.example.com"), ("x-forwarded-proto", "https")]).await;
+    assert!(outside.starts_with("https://api.example.com/credits/sandbox/checkout/"), "{outside}");
+
+    let address = buy(&[]).await;
+    let page = Answer::of(gateway.client.get(&address)).await;
+    assert!(page.text.contains("no money moves"), "{}", page.text);
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("form-action 'self' https://app.example.com;"), "{policy}");
+    let (action, _, _) = form(&page.text, &address.parse().unwrap());
+    let stay = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    let paid = stay.no_proxy().build().unwrap().post(action).send().await.unwrap();
+    assert_eq!(paid.headers()["location"], "https://app.example.com/thanks");
+    let has_credits = eventually(async || gateway.account("alice").await["balance"] == 100);
+    assert!(has_credits.await);
+    assert!(gateway.stderr().contains("gives credits away"), "{}", gateway.stderr());
+    assert!(gateway.terminate().success());
+
+    // Never beside a live key, in the file or in the environment.
+    let live = "sk_live_ofThisTest";
+    let file = folder.path().join("gateway.toml");
+    for (text, env) in [
+        (text.clone(), &[("STRIPE_SECRET_KEY", live)][..]),
+        (text.replace("sandbox = true", &format!("sandbox = true\nsecret_key = \"{live}\"")), &[]),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        for name in ["serve", "check"] {
+            let (code, said) = ends(command(folder.path(), &[name], env));
+            assert_eq!(code, Some(2), "{name}: {said}");
+            assert!(said.contains("live key") && !said.contains(live), "{name}: {said}");
+        }
     }
 }

@@ -59,3 +59,24 @@ async fn a_key_revoked_while_a_gateway_is_stopped_is_refused_when_it_goes_on() {
     assert!(gone.elapsed() < REVOKED_WITHIN, "{:?}", gone.elapsed());
     cluster.check(&[]).await;
 }
+
+/// A Postgres has notices of what is as it should be ("already exists, skipping"): they are nobody's answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_say_their_answer_and_nothing_of_the_database_s() {
+    let cluster = Cluster::start(Durability::Strict, 1).await;
+    let (id, _) = cluster.key(0, "alice", false).await;
+    for (arguments, answer) in [
+        (&["migrate"][..], "up to date"),
+        (&["key", "list", "alice"], &*id),
+        (&["grant", "alice", "5"], "alice"),
+        (&["account", "list"], "alice"),
+        (&["account", "show", "alice"], "alice"),
+        (&["reconcile"], "account"),
+    ] {
+        let said = cluster.run(0, arguments).unwrap();
+        let first = said.lines().next().unwrap_or_default();
+        assert!(said.contains(answer), "{arguments:?}: {said}");
+        assert!(!said.contains("INFO") && !said.contains("notice"), "{arguments:?}: {said}");
+        assert!(!first.is_empty() && !first.starts_with("20"), "{arguments:?}: {said}");
+    }
+}

@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
+use crate::http::Answer;
 use crate::process::{Process, command, free_port};
+use crate::support::{JWT_SECRET, Upstream, config_text, token};
 
 /// Runs a line as a shell would.
 fn paste(line: &str) -> String {
@@ -103,4 +105,61 @@ fn a_demo_with_a_config_shows_that_file_s_prices_and_packs() {
     let arguments = ["demo", "--config", bad.to_str().unwrap()];
     let output = command(folder.path(), &arguments, &temporary).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The file's tokens, CORS origins and upstreams are the demo's, beside the demo's own account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demo_with_a_config_takes_the_file_s_tokens_origins_and_upstreams() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::canned().await;
+    let more = "[api]\nprefix = \"/billing\"\ncors_origins = [\"https://app.example.com\"]\n\
+                [credits]\nsignup_grant = 7\n\
+                [[upstreams]]\nname = \"gone\"\nurl = \"http://127.0.0.1:1\"\n\
+                [[upstreams]]\nname = \"demo\"\nurl = \"http://127.0.0.1:1\"\n\
+                [[routes]]\npath = \"/gone\"\nupstream = \"gone\"\ncredits = 1\n";
+    let text = config_text(upstream.address, more);
+    let start = |text: &str, more: &[&str], env: &[(&str, &str)]| {
+        std::fs::write(folder.path().join("own.toml"), text).unwrap();
+        let (listen, admin) =
+            (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+        let arguments =
+            [&["demo", "-c", "own.toml", "--listen", &listen, "--admin", &admin], more].concat();
+        let temporary = [&[("TMPDIR", folder.path().to_str().unwrap())], env].concat();
+        let command = command(folder.path(), &arguments, &temporary);
+        let mut demo = Process::start(command, listen.parse().unwrap(), admin.parse().unwrap());
+        demo.wait_until(|demo| demo.stdout().contains("gift-1"));
+        demo
+    };
+    let mut demo = start(&text, &[], &[]);
+    let said = demo.stdout();
+    let key = said.split_whitespace().find(|word| word.starts_with("fb_")).unwrap();
+    let call = async |path: &str, credential: &str| {
+        let request = demo.client.post(demo.url(path)).bearer_auth(credential);
+        Answer::of(request.header("origin", "https://app.example.com").body("{}")).await
+    };
+    // A customer of the file's issuer, on the file's upstream, from the file's web app.
+    let alice = call("/api/ai/generate", &token("alice")).await;
+    alice.expect(200);
+    assert_eq!(alice.header("x-credits-remaining"), "2");
+    assert_eq!(alice.header("access-control-allow-origin"), "https://app.example.com");
+    assert_eq!(upstream.seen().len(), 1);
+    call("/api/ai/generate", key).await.expect(200);
+    assert_eq!(upstream.seen().len(), 2, "the demo's account calls the same upstream");
+    // Where nothing answers, the demo's own upstream does.
+    call("/gone", key).await.expect(200);
+    assert!(said.contains("upstream `gone`") && said.contains("127.0.0.1:1"), "{said}");
+    for line in said.lines().map(str::trim).filter(|line| line.starts_with("curl ")) {
+        paste(line);
+    }
+    let balance = demo.client.get(demo.url("/billing/balance")).bearer_auth(key);
+    Answer::of(balance).await.expect(200);
+    assert_eq!(demo.terminate().code(), Some(0));
+
+    // A secret that is not here leaves its part out, and is asked for by name.
+    let text = text.replace(JWT_SECRET, "${SECRET_OF_THE_APP}");
+    let mut demo = start(&text, &[], &[]);
+    assert!(demo.stdout().contains("SECRET_OF_THE_APP is not set"), "{}", demo.stdout());
+    let refused = demo.client.post(demo.url("/api/ai/generate")).bearer_auth(token("alice"));
+    Answer::of(refused).await.expect(401);
+    assert_eq!(demo.terminate().code(), Some(0));
 }

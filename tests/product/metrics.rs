@@ -107,21 +107,70 @@ credits = 0
     gateway.assert_reconciled().await;
 }
 
+/// A counter that appears with its first event hides that event: Prometheus sees no increase.
 #[tokio::test]
-async fn counters_of_credits_begin_at_zero_so_that_the_first_event_is_an_increase() {
+async fn every_series_whose_labels_are_known_begins_at_zero_also_after_a_reload() {
     let upstream = Upstream::canned().await;
-    let gateway = TestGateway::before(&upstream, "").await;
-    let seen = scrape(&gateway).await;
-    let route = "route=\"/api/ai/generate\"";
-    for series in [
-        format!("farebox_holds_total{{outcome=\"expired\",{route}}}"),
-        format!("farebox_holds_total{{outcome=\"captured\",{route}}}"),
-        format!("farebox_credits_captured_total{{{route}}}"),
-        format!("farebox_credits_released_total{{{route}}}"),
-        "farebox_credits_granted_total{source=\"stripe\"}".to_owned(),
-    ] {
-        assert_eq!(seen.get(&series), Some(&0.0), "{series}: {seen:#?}");
-    }
+    let pack = |id: &str, currency: &str| {
+        format!("[[packs]]\nid = \"{id}\"\ncredits = 10\nprice = \"2.00 {currency}\"\n")
+    };
+    let of_a_route = |label: &str| {
+        let route = format!("route=\"{label}\"");
+        let mut series = vec![
+            format!("farebox_credits_captured_total{{{route}}}"),
+            format!("farebox_credits_released_total{{{route}}}"),
+        ];
+        for outcome in ["captured", "released", "expired", "refused"] {
+            series.push(format!("farebox_holds_total{{outcome=\"{outcome}\",{route}}}"));
+        }
+        series
+    };
+    let of_a_call = |label: &str, codes: &[u16]| {
+        let series = |code| format!("farebox_requests_total{{code=\"{code}\",route=\"{label}\"}}");
+        codes.iter().map(series).collect::<Vec<_>>()
+    };
+    let of_a_pack = |id: &str| {
+        ["checkouts", "purchases"].map(|what| format!("farebox_{what}_total{{pack=\"{id}\"}}"))
+    };
+    let revenue =
+        |currency: &str| vec![format!("farebox_revenue_minor_total{{currency=\"{currency}\"}}")];
+    let at_zero = async |gateway: &TestGateway, all: &[Vec<String>]| {
+        let seen = scrape(gateway).await;
+        for series in all.iter().flatten() {
+            assert_eq!(seen.get(series), Some(&0.0), "{series}: {seen:#?}");
+        }
+    };
+    // What Farebox itself says to a call, and what an upstream that fails says.
+    let codes = [200, 400, 402, 403, 408, 499, 500, 502, 503, 504];
+    let sources = ["admin", "signup", "stripe", "import"];
+
+    let gateway = TestGateway::before(&upstream, &pack("one", "EUR")).await;
+    let generate = "/api/ai/generate";
+    let granted = sources.map(|from| format!("farebox_credits_granted_total{{source=\"{from}\"}}"));
+    at_zero(
+        &gateway,
+        &[
+            of_a_route(generate),
+            of_a_call(generate, &codes),
+            // Holds that name no route.
+            of_a_route("api"),
+            // Own routes, and calls that no rule prices.
+            of_a_call("none", &[200, 201, 400, 401, 402, 403, 404, 408, 409, 429, 500, 503]),
+            of_a_pack("one").to_vec(),
+            revenue("eur"),
+            granted.to_vec(),
+            vec!["farebox_pack_views_total".to_owned()],
+        ],
+    )
+    .await;
+
+    let more = "[[routes]]\npath = \"/later\"\nupstream = \"ai\"\ncredits = 1\n";
+    let after = config_text(upstream.address, &(more.to_owned() + &pack("two", "JPY")));
+    let after = parse(&after.replace("2.00 JPY", "200 JPY"), gateway.folder.path());
+    gateway.gateway.reload(&after).await.unwrap();
+    let added = [of_a_route("/later"), of_a_call("/later", &codes), of_a_pack("two").to_vec()];
+    at_zero(&gateway, &added).await;
+    at_zero(&gateway, &[revenue("jpy")]).await;
 }
 
 #[tokio::test]
@@ -239,7 +288,7 @@ async fn holds_made_through_the_api_are_counted_once_as_they_end() {
         ask("/credits/holds/d/capture", r#"{"credits":0}"#).await.expect(200);
     }
     let expired = "farebox_holds_total{outcome=\"expired\",route=\"api\"}";
-    let is_late = eventually(async || scrape(&gateway).await.contains_key(expired)).await;
+    let is_late = eventually(async || scrape(&gateway).await.get(expired) == Some(&1.0)).await;
     assert!(is_late);
     for _ in 0..2 {
         ask("/credits/holds/late/capture", r#"{"credits":1}"#).await.expect(200);

@@ -112,3 +112,60 @@ async fn an_operator_sees_which_holds_are_stuck() {
     browser.until("$('dd', '23')").await;
     call.abort();
 }
+
+/// Conversion, average basket, revenue per buyer and the success of webhooks, in both languages.
+#[tokio::test]
+async fn an_operator_sees_the_figures_of_a_seller() {
+    let demo = Demo::start();
+    let browser = Browser::start().await;
+    browser.look(LOOKS[0]).await;
+    sign_in(&browser, &demo.admin, &demo.admin_token).await;
+    let stat = |name: &str, value: &str| {
+        format!(
+            "$('.stats > *', '{name}') && $('.stats > *', '{name}').textContent.includes('{value}')"
+        )
+    };
+    // Nothing was sold: no figure is made of that.
+    browser.until("$('h2', 'Sales, 30 days')").await;
+    for name in ["Conversion", "Average basket", "Revenue per buyer", "Webhooks that succeed"] {
+        browser.until(&stat(name, "–")).await;
+    }
+    for (pack, pays) in [("pack-500", true), ("pack-100", true), ("pack-100", false)] {
+        let request = demo.process.client.post(demo.process.url("/credits/buy"));
+        let request = request.bearer_auth(demo.token());
+        let bought = Answer::of(request.body(json!({ "pack": pack }).to_string())).await;
+        let page = bought.expect(200)["checkout_url"].as_str().unwrap().to_owned();
+        if pays {
+            let paid = Answer::of(demo.process.client.post(format!("{page}/pay"))).await;
+            assert!(paid.status.is_success());
+        }
+    }
+    browser.click("$('button', 'Refresh')").await;
+    let english = [
+        ("Conversion", "66.7%"),
+        ("Conversion", "2 of 3"),
+        ("Average basket", "€49.00"),
+        ("Revenue per buyer", "€98.00"),
+        ("Webhooks that succeed", "100%"),
+        ("Webhooks that succeed", "2 of 2"),
+    ];
+    for (name, value) in english {
+        browser.until(&stat(name, value)).await;
+    }
+    browser.picture("admin-sales").await;
+    browser.look(LOOKS[2]).await;
+    let choose = "const select = $('select'); select.value = 'fr'; select.dispatchEvent(new Event('change'))";
+    browser.run(choose).await;
+    browser.until("$('h2', 'Ventes, 30 jours') && !$('[aria-busy]')").await;
+    let french = [
+        ("Conversion", "2 sur 3"),
+        ("Panier moyen", "49,00"),
+        ("Revenu par acheteur", "98,00"),
+        ("Webhooks réussis", "2 sur 2"),
+    ];
+    for (name, value) in french {
+        browser.until(&stat(name, value)).await;
+    }
+    browser.picture("admin-sales-fr").await;
+    browser.assert_quiet(&[demo.process.admin]).await;
+}

@@ -136,10 +136,13 @@ impl Process {
         Self::start(command, address_of(text, "listen"), address_of(text, "admin"))
     }
 
-    /// A command that prints `listening on` once it serves.
+    /// A command that prints `listening on` once it serves; where its log is JSON, that says it.
     pub fn start(command: Command, public: SocketAddr, admin: SocketAddr) -> Self {
         let mut process = Self::begin(command, public, admin);
-        process.wait_until(|process| process.stdout().contains("listening on"));
+        process.wait_until(|process| {
+            process.stdout().contains("listening on")
+                || process.stderr().contains("\"message\":\"serving\"")
+        });
         process
     }
 

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import test from 'node:test';
 
 import { ceiling } from '../chart.js';
-import { credits, decimals, money, perCredit, scale, signed, sum, unscale, when } from '../format.js';
+import { credits, decimals, money, perCredit, scale, share, signed, sum, unscale, when } from '../format.js';
 
 /** Intl's narrow and plain non-breaking spaces, as the ones that are typed here. */
 const plain = (text) => text.replace(/[\u00a0\u202f]/g, ' ');
@@ -66,4 +66,10 @@ test('a moment that cannot be read is shown as it came', () => {
 
 test('a scale ends at a round number', () => {
   assert.deepEqual([0, 0.5, 1, 5, 11, 98, 550, 8001].map(ceiling), [1, 0.5, 1, 5, 20, 100, 600, 10000]);
+});
+
+test('a part of a whole is told in percent, to a tenth', () => {
+  assert.equal(share('en', 2, 3), '66.7%');
+  assert.equal(share('en', 5, 5), '100%');
+  assert.equal(plain(share('fr', 1, 8)), '12,5 %');
 });

@@ -12,7 +12,7 @@ use super::Admin;
 use super::holds::{OLD_SECS, made_before_ms};
 use crate::api::transactions::unreadable;
 use crate::credits::SignedCredits;
-use crate::ledger::{Activity, EntryKind, Movement, wall_ms};
+use crate::ledger::{Activity, EntryKind, Movement, Sold, wall_ms};
 use crate::price::{Margin, Route};
 use crate::problem::{Problem, Text};
 use crate::shop::Catalogue;
@@ -23,6 +23,9 @@ const DEFAULT_HOURS: i64 = 24;
 const MAX_HOURS: i64 = 168;
 
 const HOUR_SECS: i64 = 3600;
+
+/// How far back a seller's figures go: long enough for a shop that sells a few packs a week.
+const SALES_DAYS: i64 = 30;
 
 #[derive(Deserialize)]
 pub(crate) struct OverviewQuery {
@@ -63,6 +66,38 @@ struct RevenueBody {
     purchases: u64,
 }
 
+/// The figures of a seller, from what the ledger knows: visits to the packs are counted by metrics alone.
+#[derive(Serialize)]
+struct SalesBody {
+    /// How far back they go.
+    days: i64,
+    /// Checkouts that were begun then, and how many of these were paid.
+    checkouts: u64,
+    purchases: u64,
+    currencies: Vec<SoldBody>,
+    webhooks: WebhooksBody,
+}
+
+/// Amounts are in minor units, as they were paid.
+#[derive(Serialize)]
+struct SoldBody {
+    currency: String,
+    amount: u64,
+    purchases: u64,
+    buyers: u64,
+    /// The average purchase.
+    basket: u64,
+    /// The average of an account that bought.
+    per_buyer: u64,
+}
+
+/// Stripe's events that were kept.
+#[derive(Serialize)]
+struct WebhooksBody {
+    received: u64,
+    failed: u64,
+}
+
 #[derive(Serialize)]
 struct HoldsBody {
     live: u64,
@@ -76,6 +111,7 @@ pub(crate) struct OverviewBody {
     /// The price table's, then whatever else was captured for.
     routes: Vec<RouteBody>,
     revenue: Vec<RevenueBody>,
+    sales: SalesBody,
     accounts: u64,
     holds: HoldsBody,
 }
@@ -92,15 +128,19 @@ pub(crate) async fn overview(
             format!("`hours` est un nombre de 1 à {MAX_HOURS}."),
         ))
     })?;
-    let now = (wall_ms() / 1000).div_euclid(HOUR_SECS);
+    let now_ms = wall_ms();
+    let now = (now_ms / 1000).div_euclid(HOUR_SECS);
     let since = now + 1 - hours;
     let read = admin.shop.ledger.read();
     let activity = read.activity(since, made_before_ms(OLD_SECS)).await.map_err(unreadable)?;
+    let sold_since = now_ms.saturating_sub(SALES_DAYS * 24 * HOUR_SECS * 1000);
+    let sold = read.sold(sold_since).await.map_err(unreadable)?;
     let catalogue = admin.shop.catalogue.load();
     Ok(Answer(OverviewBody {
         hours: by_hour(&activity.movements, since, now),
         routes: by_route(&activity.movements, &catalogue),
         revenue: revenue(&activity),
+        sales: SalesBody::of(sold),
         accounts: activity.accounts,
         holds: HoldsBody { live: activity.live_holds, stuck: activity.old_holds },
     }))
@@ -189,6 +229,32 @@ fn revenue(activity: &Activity) -> Vec<RevenueBody> {
         body.purchases += 1;
     }
     currencies.into_values().collect()
+}
+
+impl SalesBody {
+    fn of(sold: Sold) -> Self {
+        let currencies = sold.currencies.into_iter().map(|of| SoldBody {
+            currency: of.currency.to_string(),
+            amount: of.amount,
+            purchases: of.purchases,
+            buyers: of.buyers,
+            basket: average(of.amount, of.purchases),
+            per_buyer: average(of.amount, of.buyers),
+        });
+        Self {
+            days: SALES_DAYS,
+            checkouts: sold.checkouts,
+            purchases: sold.purchases,
+            currencies: currencies.collect(),
+            webhooks: WebhooksBody { received: sold.events, failed: sold.failed_events },
+        }
+    }
+}
+
+/// An amount divided among a number, rounded to the nearest minor unit and halves upwards; 0 among none.
+fn average(amount: u64, among: u64) -> u64 {
+    let rounded = amount.checked_add(among / 2).and_then(|sum| sum.checked_div(among));
+    rounded.unwrap_or_default()
 }
 
 /// Sums stop at what can be counted, far beyond what is ever sold in a week.

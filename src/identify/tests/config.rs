@@ -122,7 +122,7 @@ fn of_issuers(lines: &[&str]) -> (Vec<String>, Vec<String>) {
         assert!(found.iter().all(|found| !found.hint.is_empty()), "{found:?}");
         found.into_iter().map(|found| found.key).collect()
     };
-    (keys(config.check()), keys(config.warnings()))
+    (keys(config.check()), keys(config.warn()))
 }
 
 #[test]

@@ -35,6 +35,13 @@ impl Rows for Store {
 
     const LIVE_HOLDS: &'static str = "(SELECT * FROM {s}.holds WHERE state = 'live')";
 
+    const SALES: &'static str = "(SELECT account, created_at, paid, \
+        coalesce(facts #>> '{paid,currency}', facts #>> '{sale,price,currency}') AS currency, \
+        CAST(coalesce(facts #>> '{paid,amount}', facts #>> '{sale,price,amount}') AS BIGINT) AS amount \
+        FROM (SELECT account, created_at, paid, CAST(document AS jsonb) -> 'facts' AS facts \
+            FROM {s}.payments WHERE account IS NOT NULL) p \
+        WHERE coalesce(facts #>> '{sale,imported}', 'false') = 'false')";
+
     async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<PgRow>, LedgerError> {
         self.transact_within(SCREEN_LIMIT, async |on| {
             on.execute("SET LOCAL statement_timeout = '15s'").await?;

@@ -14,6 +14,7 @@ use crate::ledger::payment::Payment;
 use crate::ledger::postgres::{LISTED, Store};
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::ledger::screens::{self, Activity, HoldView, Usage};
+use crate::ledger::sold::{self, Sold};
 use crate::ledger::wall_ms;
 
 use super::shared::Shared;
@@ -51,6 +52,10 @@ impl Reader for ClusterReader {
 
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {
         screens::activity(&self.lists, since_hour, before_ms).await
+    }
+
+    async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError> {
+        sold::since(&self.lists, since_ms).await
     }
 
     async fn accounts(

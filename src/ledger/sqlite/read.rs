@@ -16,6 +16,7 @@ use crate::ledger::operation::{Balance, Entry};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{Difference, ReconcileReport};
 use crate::ledger::screens::{self, Activity, HoldView, Rows, Usage, Value};
+use crate::ledger::sold::{self, Sold};
 use crate::ledger::wall_ms;
 
 use super::load;
@@ -67,6 +68,14 @@ impl Rows for SqliteReader {
 
     const LIVE_HOLDS: &'static str = "{s}.holds";
 
+    const SALES: &'static str = "(SELECT account, created_at, paid, \
+        coalesce(json_extract(document, '$.facts.paid.currency'), \
+            json_extract(document, '$.facts.sale.price.currency')) AS currency, \
+        coalesce(json_extract(document, '$.facts.paid.amount'), \
+            json_extract(document, '$.facts.sale.price.amount')) AS amount \
+        FROM {s}.payments WHERE account IS NOT NULL \
+        AND coalesce(json_extract(document, '$.facts.sale.imported'), 0) = 0)";
+
     async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<SqliteRow>, LedgerError> {
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql.replace("{s}", "main")));
         for value in values {
@@ -114,6 +123,10 @@ impl Reader for SqliteReader {
 
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {
         screens::activity(self, since_hour, before_ms).await
+    }
+
+    async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError> {
+        sold::since(self, since_ms).await
     }
 
     async fn accounts(

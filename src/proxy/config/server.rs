@@ -96,6 +96,20 @@ impl ServerConfig {
         found
     }
 
+    /// What is possible, and probably not meant.
+    pub fn warn(&self) -> Option<Mistake> {
+        let is_private = self.admin.ip().to_canonical().is_loopback();
+        (!is_private).then(|| {
+            let message = format!(
+                "the admin listener at {} can be reached from other machines, and has no TLS",
+                self.admin
+            );
+            let hint = "listen on 127.0.0.1, or where a private network alone reaches it; `health` \
+                        serves probes and metrics without the token";
+            Mistake::new("server.admin", message, hint)
+        })
+    }
+
     fn check_token(&self) -> Option<Mistake> {
         let token = self.admin_token.expose();
         let message = if token.is_empty() {

@@ -1,0 +1,87 @@
+//! What `farebox demo --config FILE` takes from the file.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::{CliError, ConfigFile};
+use crate::config::{self, Config, Sections, process_env};
+use crate::demo::OwnFile;
+use crate::proxy::UpstreamConfig;
+
+/// How long an upstream of the file may take to be reached.
+const REACHED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Reads the file; the lines say what was left out, and why. What needs a variable that is not set is left
+/// out, so that a shop can be tried where its secrets are not.
+///
+/// # Errors
+/// Where the file has a mistake.
+pub(super) async fn read(file: &ConfigFile) -> Result<(OwnFile, Vec<String>), CliError> {
+    let shop = Sections::ROUTES | Sections::PACKS;
+    let (all, optional) = (shop | Sections::API | Sections::CREDITS, "[api] and [credits]");
+    let mut notes = Vec::new();
+    let mut note = |what: &str, missing: &[String]| {
+        notes.push(format!("{what}: left out, since {} is not set", missing.join(", ")));
+    };
+    let shop = match load(file, all)? {
+        Ok(config) => config,
+        Err(missing) => {
+            note(optional, &missing);
+            file.load(shop)?
+        }
+    };
+    let auth = match load(file, Sections::AUTH)? {
+        Ok(config) => Some(config.auth),
+        Err(missing) => {
+            note("the tokens of [auth]", &missing);
+            None
+        }
+    };
+    let upstreams = match load(file, Sections::UPSTREAMS)? {
+        Ok(config) => config.upstreams,
+        Err(missing) => {
+            note("the [[upstreams]], for which the demo's own answers", &missing);
+            Vec::new()
+        }
+    };
+    let mut reached = Vec::new();
+    for upstream in upstreams {
+        if is_reached(&upstream).await {
+            reached.push(upstream);
+        } else {
+            let UpstreamConfig { name, url, .. } = upstream;
+            let (host, port) = (url.host, url.port);
+            notes.push(format!(
+                "upstream `{name}`: nothing answers at {host}:{port}, so the demo's own does in its place"
+            ));
+        }
+    }
+    Ok((OwnFile { shop, upstreams: reached, auth }, notes))
+}
+
+/// The sections, or the variables that they would need.
+fn load(file: &ConfigFile, sections: Sections) -> Result<Result<Config, Vec<String>>, CliError> {
+    let missing = RefCell::new(Vec::new());
+    let env = |name: &str| {
+        let value = process_env(name);
+        let mut missing = missing.borrow_mut();
+        if value.is_none() && !missing.iter().any(|known| known == name) {
+            missing.push(name.to_owned());
+        }
+        value
+    };
+    let read = config::load(file.path(), sections, &env);
+    let missing = missing.take();
+    match read {
+        Ok(config) => Ok(Ok(config)),
+        Err(_) if !missing.is_empty() => Ok(Err(missing)),
+        Err(mistakes) => Err(mistakes.into()),
+    }
+}
+
+async fn is_reached(upstream: &UpstreamConfig) -> bool {
+    let connecting = TcpStream::connect((upstream.url.host.as_str(), upstream.url.port));
+    matches!(tokio::time::timeout(REACHED_WITHIN, connecting).await, Ok(Ok(_)))
+}

@@ -1,0 +1,65 @@
+//! Which settings a running gateway would take up with its next start only.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
+use toml::de::DeValue;
+
+use super::document::Document;
+use super::{Env, variables};
+
+/// The sections that a reload takes up.
+const RELOADED: [&str; 3] = ["upstreams", "routes", "packs"];
+
+/// The keys of all other sections, each with a hash of its value: some are secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartKeys(BTreeMap<String, [u8; 32]>);
+
+impl StartKeys {
+    pub(super) fn read(document: &Document<'_>, env: Env<'_>) -> Self {
+        let mut keys = Self::default();
+        for (name, value) in document.table() {
+            let name = name.get_ref().as_ref();
+            if !RELOADED.contains(&name) {
+                keys.add(name.to_owned(), value.get_ref(), env);
+            }
+        }
+        keys
+    }
+
+    fn add(&mut self, key: String, value: &DeValue<'_>, env: Env<'_>) {
+        let text = match value {
+            DeValue::Table(table) => {
+                for (name, value) in table {
+                    self.add(format!("{key}.{}", name.get_ref()), value.get_ref(), env);
+                }
+                return;
+            }
+            DeValue::Array(items) => {
+                for (index, value) in items.iter().enumerate() {
+                    self.add(format!("{key}[{index}]"), value.get_ref(), env);
+                }
+                return;
+            }
+            DeValue::String(text) => variables::expand(text, env).text,
+            plain => format!("{plain:?}"),
+        };
+        self.0.insert(key, Sha256::digest(text.as_bytes()).into());
+    }
+
+    /// The keys that `newer` has and this has not, or the other way round, and those whose values differ.
+    pub fn changed<'k>(&'k self, newer: &'k Self) -> Vec<&'k str> {
+        let gone_or_new = |one: &'k Self, other: &Self| {
+            let only = one.0.keys().filter(|key| !other.0.contains_key(*key));
+            only.map(String::as_str).collect::<Vec<_>>()
+        };
+        let differs = |(key, value): &(&String, &[u8; 32])| {
+            newer.0.get(*key).is_some_and(|other| other != *value)
+        };
+        let mut changed: Vec<&str> = self.0.iter().filter(differs).map(|(key, _)| &**key).collect();
+        changed.extend(gone_or_new(self, newer));
+        changed.extend(gone_or_new(newer, self));
+        changed.sort_unstable();
+        changed
+    }
+}

@@ -1,0 +1,71 @@
+//! The figures of a seller, from what the ledger knows of payments and Stripe's events. Written once for
+//! both databases, as `screens` is.
+
+use std::sync::Arc;
+
+use super::LedgerError;
+use super::rows::Column as _;
+use super::screens::{Rows, Value};
+
+/// What became of the checkouts that were begun since a moment, and of the events of Stripe's that came
+/// since then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sold {
+    /// How many checkouts were begun.
+    pub checkouts: u64,
+    /// How many of these were paid.
+    pub purchases: u64,
+    /// The same purchases by currency, in the order of its code.
+    pub currencies: Vec<SoldIn>,
+    /// How many events were kept.
+    pub events: u64,
+    /// How many of these have failed, and still wait to be replayed.
+    pub failed_events: u64,
+}
+
+/// What was paid in one currency.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SoldIn {
+    /// As Stripe writes it: `eur`.
+    pub currency: Arc<str>,
+    /// In minor units.
+    pub amount: u64,
+    /// How many purchases.
+    pub purchases: u64,
+    /// How many accounts bought.
+    pub buyers: u64,
+}
+
+/// What was sold since a moment. Payments that an import brought were sold elsewhere.
+pub(super) async fn since<R: Rows>(from: &R, since_ms: i64) -> Result<Sold, LedgerError> {
+    let sql = format!(
+        "SELECT currency, count(*) AS checkouts, \
+         CAST(sum(CASE WHEN paid THEN 1 ELSE 0 END) AS BIGINT) AS purchases, \
+         CAST(sum(CASE WHEN paid THEN amount ELSE 0 END) AS BIGINT) AS amount, \
+         count(DISTINCT CASE WHEN paid THEN account END) AS buyers \
+         FROM {} s WHERE created_at >= $1 GROUP BY currency ORDER BY currency",
+        R::SALES
+    );
+    let mut sold = Sold::default();
+    for row in from.rows(&sql, &[Value::Int(since_ms)]).await? {
+        sold.checkouts = sold.checkouts.saturating_add(row.count("checkouts")?);
+        let purchases = row.count("purchases")?;
+        sold.purchases = sold.purchases.saturating_add(purchases);
+        if purchases > 0 {
+            sold.currencies.push(SoldIn {
+                currency: row.text("currency")?.into(),
+                amount: row.count("amount")?,
+                purchases,
+                buyers: row.count("buyers")?,
+            });
+        }
+    }
+    let events = "SELECT count(*) AS events, \
+        CAST(coalesce(sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END), 0) AS BIGINT) AS failed \
+        FROM {s}.stripe_events WHERE received_at >= $1";
+    if let Some(row) = from.rows(events, &[Value::Int(since_ms)]).await?.first() {
+        sold.events = row.count("events")?;
+        sold.failed_events = row.count("failed")?;
+    }
+    Ok(sold)
+}

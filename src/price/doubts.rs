@@ -1,0 +1,108 @@
+//! Rules that are possible, and probably not meant.
+
+use super::config::{PackConfig, RouteConfig};
+use super::margin::Margin;
+use super::pattern::Pattern;
+use super::route::Route;
+use crate::config::Mistake;
+
+/// Paths with what other gateways and frameworks write for a parameter: `*`, `**`, `:name`, `<name>`. Here
+/// these are letters like any other, and the rule matches no request that was meant.
+pub fn foreign_patterns(routes: &[RouteConfig]) -> Vec<Mistake> {
+    let doubts = routes.iter().enumerate().filter_map(|(index, route)| {
+        let odd = route.path.split('/').find(|piece| is_foreign(piece))?;
+        let meant = in_our_words(&route.path);
+        let hint = if Pattern::parse(&meant).is_ok() {
+            format!("write `{meant}`: `{{name}}` is one segment, `{{*rest}}` the rest of the path")
+        } else {
+            "`{name}` is one whole segment, `{*rest}` the rest of the path".to_owned()
+        };
+        let message =
+            format!("`{}` matches only a path with `{odd}` in it, letter by letter", route.path);
+        Some(Mistake::new(format!("routes[{index}].path"), message, hint))
+    });
+    doubts.collect()
+}
+
+fn is_foreign(piece: &str) -> bool {
+    piece.contains('*') && !piece.starts_with("{*")
+        || piece.len() > 1 && piece.starts_with(':')
+        || piece.starts_with('<') && piece.ends_with('>')
+}
+
+/// The path as it was probably meant.
+fn in_our_words(path: &str) -> String {
+    let last = path.split('/').count().saturating_sub(1);
+    let pieces = path.split('/').enumerate().map(|(place, piece)| {
+        if !is_foreign(piece) {
+            piece.to_owned()
+        } else if piece.contains('*') {
+            if place == last { "{*rest}".to_owned() } else { format!("{{part{place}}}") }
+        } else {
+            let letter = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+            let name = piece.trim_matches([':', '<', '>']);
+            format!("{{{}}}", name.chars().map(letter).collect::<String>())
+        }
+    });
+    pieces.collect::<Vec<_>>().join("/")
+}
+
+/// Rules whose calls cost the operator more than their credits sell for in the smallest pack.
+pub fn sold_at_a_loss(routes: &[RouteConfig], packs: &[PackConfig]) -> Vec<Mistake> {
+    let doubts = routes.iter().enumerate().filter_map(|(index, config)| {
+        let route = Route::read(index, config).ok()?;
+        let Margin { revenue, cost, .. } = Margin::of(&route, packs);
+        let (revenue, cost) = (revenue?, cost?);
+        if revenue.currency() != cost.currency() || revenue.nanos() >= cost.nanos() {
+            return None;
+        }
+        let message = format!("a call to `{}` sells for {revenue} and costs {cost}", route.label());
+        let hint = "raise `credits`, or correct `cost`; `farebox prices` shows every margin";
+        Some(Mistake::new(format!("routes[{index}].credits"), message, hint))
+    });
+    doubts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(path: &str, credits: &str) -> RouteConfig {
+        let text =
+            format!("path = '{path}'\nupstream = 'ai'\ncredits = '{credits}'\ncost = '0.19 EUR'");
+        toml::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_parameter_in_the_words_of_others_is_doubted_and_put_into_ours() {
+        for (written, meant) in [
+            ("/v1/images/*", "/v1/images/{*rest}"),
+            ("/**", "/{*rest}"),
+            ("/v1/models/:model", "/v1/models/{model}"),
+            ("/v1/models/<model-id>/use", "/v1/models/{model_id}/use"),
+            ("/*/edit/*", "/{part1}/edit/{*rest}"),
+            ("/files/*.png", "/files/{*rest}"),
+        ] {
+            let found = foreign_patterns(&[route("/a", "1"), route(written, "1")]);
+            let keys: Vec<&str> = found.iter().map(|found| &*found.key).collect();
+            assert_eq!(keys, ["routes[1].path"], "{written}");
+            assert!(found[0].hint.contains(&format!("`{meant}`")), "{written}: {}", found[0].hint);
+        }
+        for sound in ["/a/{id}", "/a/{*rest}", "/v1/models/x:generate", "/", "/a/:"] {
+            assert_eq!(foreign_patterns(&[route(sound, "1")]), [], "{sound}");
+        }
+    }
+
+    #[test]
+    fn a_price_below_its_cost_is_doubted() {
+        let pack = |text: &str| vec![toml::from_str::<PackConfig>(text).unwrap()];
+        let packs = pack("id = 'p'\ncredits = 100\nprice = '19.00 EUR'");
+        for (credits, is_loss) in [("1", false), ("2", false), ("0.999999", true), ("0", true)] {
+            let found = sold_at_a_loss(&[route("/a", credits)], &packs);
+            assert_eq!(!found.is_empty(), is_loss, "{credits}: {found:?}");
+        }
+        assert_eq!(sold_at_a_loss(&[route("/a", "0")], &[]), [], "nobody knows what it sells for");
+        let dollars = pack("id = 'p'\ncredits = 100\nprice = '1.00 USD'");
+        assert_eq!(sold_at_a_loss(&[route("/a", "0")], &dollars), [], "a mistake of its own");
+    }
+}

@@ -1,0 +1,109 @@
+//! The line that a failed call leaves in the log: never with what an upstream sent. Pingora puts the head
+//! that it could not read into its error, cookies and all.
+
+use std::io;
+
+use pingora_error::{BError, Error, ErrorType, ImmutStr};
+use pingora_proxy::Session;
+
+use super::call::Call;
+
+/// Logs that a call failed; `status` is what the client was told, 0 where it was told nothing.
+pub(super) fn log(session: &Session, call: &Call, error: &Error, status: u16) {
+    let head = session.req_header();
+    tracing::error!(
+        upstream = call.route().map(|route| route.upstream.name()),
+        error = without_bytes(error),
+        status,
+        tries = call.attempts,
+        // Without the query: some services take their keys in there.
+        request = format!("{} {}", head.method, head.uri.path()),
+        request_id = call.id.as_str(),
+        "a call failed"
+    );
+}
+
+/// What an error and its causes say, but for texts that may hold bytes of a request or an answer: those
+/// that were made while connecting do not, nor do those that are parts of the program.
+fn without_bytes(error: &Error) -> String {
+    let mut said = format!("{} {}", error.esource().as_str(), error.etype().as_str());
+    let mut add = |text: &str| {
+        if !said.contains(text) {
+            said.push_str(": ");
+            said.push_str(text);
+        }
+    };
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let is_of_connecting = is_of_connecting(error.etype());
+        add(error.etype().as_str());
+        match &error.context {
+            Some(ImmutStr::Static(text)) => add(text),
+            Some(ImmutStr::Owned(text)) if is_of_connecting => add(text),
+            _ => {}
+        }
+        let cause = error.cause.as_deref();
+        next = cause.and_then(|cause| cause.downcast_ref::<BError>()).map(|error| &**error);
+        if let Some(cause) = cause.filter(|_| next.is_none())
+            && (is_of_connecting || cause.is::<io::Error>())
+        {
+            add(&cause.to_string());
+        }
+    }
+    said
+}
+
+fn is_of_connecting(kind: &ErrorType) -> bool {
+    use ErrorType::{
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, SocketError,
+        TLSHandshakeFailure, TLSHandshakeTimedout,
+    };
+    matches!(
+        kind,
+        ConnectError
+            | ConnectNoRoute
+            | ConnectRefused
+            | ConnectTimedout
+            | InvalidCert
+            | SocketError
+            | TLSHandshakeFailure
+            | TLSHandshakeTimedout
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_error::ErrorSource;
+
+    use super::*;
+
+    #[test]
+    fn what_an_upstream_sent_is_not_said() {
+        let read = Error::explain(
+            ErrorType::InvalidHTTPHeader,
+            "buf: HTTP/1.1 200\\r\\nset-cookie: session=hunter2".to_owned(),
+        );
+        let wrapped = read.into_up().more_context("upstream 10.0.0.1:80 hunter2".to_owned());
+        let said = without_bytes(&wrapped);
+        assert_eq!(said, "Upstream InvalidHTTPHeader");
+        let cause = io::Error::other("connection reset");
+        let mut broken = Error::because(ErrorType::ReadError, "hunter2".to_owned(), cause);
+        broken.esource = ErrorSource::Upstream;
+        assert_eq!(without_bytes(&broken), "Upstream ReadError: connection reset");
+    }
+
+    #[test]
+    fn where_a_connection_was_refused_is_said() {
+        let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let refused = Error::because(
+            ErrorType::ConnectRefused,
+            "Fail to connect to 10.0.0.1:80".to_owned(),
+            cause,
+        );
+        let said = without_bytes(&refused.into_up());
+        assert_eq!(
+            said,
+            "Upstream ConnectRefused: Fail to connect to 10.0.0.1:80: connection refused"
+        );
+    }
+}

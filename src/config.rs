@@ -84,9 +84,9 @@ pub struct Config {
     pub packs: Vec<PackConfig>,
     /// `[stripe]`, where it was asked for and the file has it.
     pub stripe: Option<StripeConfig>,
-    /// What the file says that is probably not meant.
+    /// Settings that are possible, and probably not meant.
     pub warnings: Warnings,
-    /// What a reload does not take up.
+    /// Settings that a reload does not take up.
     pub start_keys: StartKeys,
 }
 
@@ -116,7 +116,11 @@ pub fn parse(
     let senseless = draft.check(sections);
     report.add_checked(senseless);
     let warnings = Warnings::new(path, report.locate(draft.warn(sections)));
-    let start_keys = StartKeys::read(&document, env);
+    // Who reads a part of the file does not reload it, and asks for no variable of the rest.
+    let start_keys = match sections.contains(Sections::ALL) {
+        true => StartKeys::read(&document, env),
+        false => StartKeys::default(),
+    };
     match draft.finish(sections) {
         Some(config) if report.is_empty() => Ok(Config { warnings, start_keys, ..config }),
         _ => Err(Mistakes::new(path, report.finish())),
@@ -223,7 +227,7 @@ impl Draft {
         found
     }
 
-    /// What the modules find doubtful in the sections that are in use.
+    /// The doubts of the modules about the sections that are in use.
     fn warn(&self, sections: Sections) -> Vec<Mistake> {
         let used = |section| sections.contains(section);
         let mut found = Vec::new();

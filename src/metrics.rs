@@ -89,7 +89,7 @@ const OWN_CODES: [&str; 17] = [
     "429", "499", "500", "503",
 ];
 
-/// What becomes of an event whose type is known.
+/// The ends that an event of a known type can have.
 const EVENT_OUTCOMES: [&str; 7] =
     ["applied", "foreign", "ignored", "failed", "received", "duplicate", "unavailable"];
 

@@ -33,6 +33,8 @@ Object.assign(words, {
   perBuyer: ['Revenue per buyer', 'Revenu par acheteur'],
   webhooks: ['Webhooks that succeed', 'Webhooks réussis'],
   ofAll: ['{n} of {all}', '{n} sur {all}'],
+  among: ['Purchases: {n}', 'Achats : {n}'],
+  amongBuyers: ['Buyers: {n}', 'Acheteurs : {n}'],
   salesText: [
     'Conversion is the part of the checkouts begun that were paid: the ledger does not know who only looked at the packs. Webhooks are the events of Stripe’s that were kept.',
     'La conversion est la part des paiements commencés qui ont abouti : le registre ne sait pas qui a seulement regardé les packs. Les webhooks sont les événements de Stripe qui ont été conservés.',
@@ -190,11 +192,13 @@ const views = {
 
 /** The figures of a seller. @param {any} sales @param {(key: string, ...value: any[]) => HTMLElement} stat */
 function sold({ days, checkouts, purchases, currencies, webhooks }, stat) {
-  const part = (count, all) => all ? [share(lang(), count, all), h('div', { class: 'muted small' }, say('ofAll', { n: number(count), all: number(all) }))] : '–';
-  const each = (key) => currencies.length ? currencies.map((of) => h('div', {}, money(lang(), { currency: of.currency, amount: of[key] }))) : '–';
+  const small = (text) => h('div', { class: 'muted small' }, text);
+  const part = (count, all) => all ? [share(lang(), count, all), small(say('ofAll', { n: number(count), all: number(all) }))] : '–';
+  const each = (key, among, counted) => currencies.length ? currencies.map((of) =>
+    h('div', {}, money(lang(), { currency: of.currency, amount: of[key] }), small(say(among, { n: number(of[counted]) })))) : '–';
   return h('section', { class: 'stack' }, h('h2', {}, say('sales', { n: days })),
     h('div', { class: 'stats' },
-      stat('conversion', part(purchases, checkouts)), stat('basket', each('basket')), stat('perBuyer', each('per_buyer')),
+      stat('conversion', part(purchases, checkouts)), stat('basket', each('basket', 'among', 'purchases')), stat('perBuyer', each('per_buyer', 'amongBuyers', 'buyers')),
       stat('webhooks', part(webhooks.received - webhooks.failed, webhooks.received))),
     h('p', { class: 'muted small' }, say('salesText')));
 }

@@ -52,7 +52,7 @@ pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) ->
         .route("/events", get(events::events).with_state(events))
         .route("/openapi.json", get(openapi::openapi).with_state(description))
         .route_layer(from_fn_with_state(parameters, refuse_unknown))
-        // What a link to the page carries is for the page's scripts, and for others' counters of visits.
+        // Links to the page carry parameters for its scripts, and for others' counters of visits.
         .route("/account", get(ui::account_page))
         .route("/ui/{file}", get(ui::shared_file));
     let mut router = Router::new();

@@ -180,7 +180,7 @@ fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, S
 /// Where the demo is reached.
 struct Places<'a> {
     addresses: Addresses,
-    /// Of Farebox's own routes.
+    /// Where Farebox's own routes begin, such as `/credits`.
     prefix: &'a str,
 }
 

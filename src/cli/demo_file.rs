@@ -1,4 +1,4 @@
-//! What `farebox demo --config FILE` takes from the file.
+//! The parts of somebody's own file that `farebox demo --config FILE` takes.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::proxy::UpstreamConfig;
 /// How long an upstream of the file may take to be reached.
 const REACHED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Reads the file; the lines say what was left out, and why. What needs a variable that is not set is left
-/// out, so that a shop can be tried where its secrets are not.
+/// Reads the file; the lines say which parts were left out, and why. A part that needs a variable which is not
+/// set is left out, so that a shop can be tried where its secrets are not.
 ///
 /// # Errors
 /// Where the file has a mistake.
@@ -22,27 +22,28 @@ pub(super) async fn read(file: &ConfigFile) -> Result<(OwnFile, Vec<String>), Cl
     let shop = Sections::ROUTES | Sections::PACKS;
     let (all, optional) = (shop | Sections::API | Sections::CREDITS, "[api] and [credits]");
     let mut notes = Vec::new();
-    let mut note = |what: &str, missing: &[String]| {
-        notes.push(format!("{what}: left out, since {} is not set", missing.join(", ")));
+    let left_out = |what: &str, missing: &[String]| {
+        format!("{what}: left out, since {} is not set", missing.join(", "))
     };
     let shop = match load(file, all)? {
         Ok(config) => config,
         Err(missing) => {
-            note(optional, &missing);
+            notes.push(left_out(optional, &missing));
             file.load(shop)?
         }
     };
+    notes.extend(shop.warnings.shown());
     let auth = match load(file, Sections::AUTH)? {
         Ok(config) => Some(config.auth),
         Err(missing) => {
-            note("the tokens of [auth]", &missing);
+            notes.push(left_out("the tokens of [auth]", &missing));
             None
         }
     };
     let upstreams = match load(file, Sections::UPSTREAMS)? {
         Ok(config) => config.upstreams,
         Err(missing) => {
-            note("the [[upstreams]], for which the demo's own answers", &missing);
+            notes.push(left_out("the [[upstreams]], for which the demo's own answers", &missing));
             Vec::new()
         }
     };
@@ -73,12 +74,14 @@ fn load(file: &ConfigFile, sections: Sections) -> Result<Result<Config, Vec<Stri
         value
     };
     let read = config::load(file.path(), sections, &env);
-    let missing = missing.take();
-    match read {
-        Ok(config) => Ok(Ok(config)),
-        Err(_) if !missing.is_empty() => Ok(Err(missing)),
-        Err(mistakes) => Err(mistakes.into()),
-    }
+    let mistakes = match read {
+        Ok(config) => return Ok(Ok(config)),
+        Err(mistakes) => mistakes,
+    };
+    // Those with a default are missed by nobody.
+    let (mut missing, said) = (missing.take(), mistakes.to_string());
+    missing.retain(|name| said.contains(&format!("the variable {name} is not set")));
+    if missing.is_empty() { Err(mistakes.into()) } else { Ok(Err(missing)) }
 }
 
 async fn is_reached(upstream: &UpstreamConfig) -> bool {

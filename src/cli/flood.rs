@@ -23,7 +23,7 @@ const MOST: u32 = 5;
 
 const SPAN: Duration = Duration::from_secs(1);
 
-/// Which place in a program a line comes from.
+/// The place in a program that a line comes from.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Kind {
     Own(Identifier),
@@ -31,14 +31,14 @@ enum Kind {
     Logged(String, u64),
 }
 
-/// What was seen of a kind in the last [`SPAN`].
+/// The lines of a kind in the last [`SPAN`].
 struct Seen {
     since: Instant,
     written: u32,
     left_out: u64,
 }
 
-/// What was seen of each kind; there are as many as places in the program.
+/// The lines of each kind; there are as many kinds as places in the program that write.
 pub(super) struct Floods(Mutex<Option<HashMap<Kind, Seen>>>);
 
 /// Lines of a kind that were not written.
@@ -50,7 +50,7 @@ struct LeftOut {
 pub(super) static FLOODS: Floods = Floods(Mutex::new(None));
 
 impl Floods {
-    /// Whether a line of this kind is still written.
+    /// True where a line of this kind is still written.
     fn admits(&self, kind: Kind, now: Instant) -> bool {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Seen { since: now, written: 0, left_out: 0 };
@@ -67,7 +67,8 @@ impl Floods {
         is_written
     }
 
-    /// What was left out and not yet said, of the kinds whose span is over; of all of them at the end.
+    /// The lines that were left out and are not yet told, for the kinds whose span is over; for all kinds at the
+    /// end.
     fn left_out(&self, now: Instant, at_the_end: bool) -> Vec<LeftOut> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut told = Vec::new();
@@ -106,8 +107,8 @@ fn place_of(place: &Identifier) -> String {
     )
 }
 
-/// Leaves out what [`FLOODS`] does not admit, and what Pingora says below `info`, whatever is asked for:
-/// heads and bodies as they went by, with the credentials and cookies in them.
+/// Leaves out the lines that [`FLOODS`] does not admit, and Pingora's below `info`, whatever RUST_LOG asks
+/// for: they hold heads and bodies, with the credentials and cookies in them.
 pub(super) struct Limit;
 
 impl<S: Subscriber> Layer<S> for Limit {

@@ -99,7 +99,7 @@ impl Visit for Fields<'_, '_> {
     }
 }
 
-/// Whether a text is a JSON number as credits are written: digits, and at most one point between them.
+/// True for a JSON number as credits are written: digits, and at most one point between them.
 fn is_decimal(text: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));

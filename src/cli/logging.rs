@@ -37,16 +37,23 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 
-/// Starts logging: at `info`, and at `warn` what Pingora and the databases' clients say (a Postgres sends
-/// notices of what is as it should be); RUST_LOG says otherwise. What Pingora
-/// says below `info`, the heads that it forwards with the upstream's credentials, is never written
-/// ([`Limit`]), and at `trace` not built in at all (Cargo.toml).
-pub(super) fn start(format: LogFormat) {
+/// Starts logging. A gateway logs at `info`, and at `warn` for Pingora and the databases' clients (a Postgres
+/// sends notices of what is as it should be); a command that answers and ends logs at `warn`, since its
+/// answer is what counts. RUST_LOG says otherwise. Pingora's lines below `info`, with the heads that it
+/// forwards and the upstream's credentials in them, are never written ([`Limit`]), and its lines at `trace`
+/// are not built in at all (Cargo.toml).
+pub(super) fn start(format: LogFormat, is_gateway: bool) {
     // What is not built in is not asked for: the filter would complain beside the log.
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).map(|asked| asked.replace("trace", "debug"));
     let filter = asked.ok().and_then(|asked| EnvFilter::try_new(asked).ok());
-    let filter = filter
-        .unwrap_or_else(|| EnvFilter::new("info,pingora_core=warn,pingora_proxy=warn,sqlx=warn"));
+    let usual = match is_gateway {
+        true => "info,pingora_core=warn,pingora_proxy=warn,sqlx=warn",
+        // How far a long one has come, and why it waits.
+        false => {
+            "warn,farebox::ledger::postgres::import=info,farebox::ledger::postgres::months=info"
+        }
+    };
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(usual));
     IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
     let lines = tracing_subscriber::fmt::layer()
         .with_timer(UtcTime::rfc_3339())
@@ -70,7 +77,7 @@ pub(super) fn start(format: LogFormat) {
     }
 }
 
-/// Whether log lines are JSON: then all else that a running gateway says is JSON as well.
+/// True where log lines are JSON: then all else that a running gateway says is JSON as well.
 pub(super) fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
 }

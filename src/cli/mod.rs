@@ -186,7 +186,8 @@ fn refuse_sandbox_beside_live_key(config: &Config) -> Result<(), CliError> {
 /// Reads the command line and runs its command.
 pub fn main() -> ExitCode {
     let Cli { command, config, log_format } = Cli::parse();
-    logging::start(log_format);
+    let is_gateway = matches!(command, Command::Serve(_) | Command::Demo(_));
+    logging::start(log_format, is_gateway);
     let done = match command {
         Command::Serve(command) => command.run(&config),
         Command::Demo(command) => command.run(&config),

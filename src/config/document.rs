@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Located, Mistake};
 
-/// What is a list of tables. Whoever writes it with single brackets twice has no TOML.
+/// The lists of tables. A file that has one twice in single brackets is no TOML.
 const LISTS: [&str; 4] = ["upstreams", "routes", "packs", "auth.jwt"];
 
 /// A TOML file that is well formed. Its values are as they were written: variables stand

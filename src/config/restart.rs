@@ -1,4 +1,4 @@
-//! Which settings a running gateway would take up with its next start only.
+//! The settings that a running gateway takes up with its next start only.
 
 use std::collections::BTreeMap;
 

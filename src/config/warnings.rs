@@ -1,4 +1,4 @@
-//! What a file says that is possible, and probably not meant.
+//! Settings of a file that are possible, and probably not meant.
 
 use std::path::{Path, PathBuf};
 

@@ -68,14 +68,14 @@ pub fn config(
     Ok(Config { stripe: Some(StripeConfig::sandbox(stripe_key)), ..config })
 }
 
-/// What the demo takes from somebody's own file. A part that is missing stays the demo's.
+/// The parts of somebody's own file that the demo takes. A part that is missing stays the demo's.
 #[derive(Debug)]
 pub struct OwnFile {
-    /// Its routes, packs, `[api]` and `[credits]`.
+    /// The routes, packs, `[api]` and `[credits]`.
     pub shop: Config,
-    /// Its upstreams, those that answer.
+    /// The upstreams that answer.
     pub upstreams: Vec<UpstreamConfig>,
-    /// Its issuers of tokens.
+    /// The issuers of tokens.
     pub auth: Option<AuthConfig>,
 }
 

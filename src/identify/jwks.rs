@@ -169,7 +169,14 @@ impl Jwks {
             Err(error) => {
                 let kept = before.map_or(0, |keys| keys.len());
                 let cause = innermost(&error);
-                warn!(jwks = self.name, kept, %error, %cause, "could not fetch the issuer's keys");
+                warn!(
+                    target: "farebox::anybody",
+                    jwks = self.name,
+                    kept,
+                    %error,
+                    %cause,
+                    "could not fetch the issuer's keys"
+                );
                 false
             }
         }

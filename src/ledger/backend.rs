@@ -110,7 +110,7 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// of calls made before a moment count as old.
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError>;
 
-    /// What was sold since a moment, in milliseconds since 1970.
+    /// A seller's figures since a moment, in milliseconds since 1970.
     async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError>;
 
     /// Accounts in order of their ids, starting after `after`; of those whose ids begin with `prefix`.

@@ -185,7 +185,7 @@ impl LedgerConfig {
 }
 
 impl LedgerConfig {
-    /// What is possible, and probably not meant.
+    /// Warnings: settings that are possible, and probably not meant.
     pub fn warn(&self) -> Vec<Mistake> {
         if self.backend != BackendKind::Redis {
             return Vec::new();
@@ -234,7 +234,7 @@ impl LedgerConfig {
     }
 }
 
-/// Whether a Postgres is beyond this machine, and neither its address nor PGSSLMODE says whether to use TLS.
+/// True for a Postgres on another machine, where neither its address nor PGSSLMODE says whether to use TLS.
 fn may_be_read_on_its_way(url: &str) -> bool {
     let Ok(options) = PgConnectOptions::from_str(url) else { return false };
     let host = options.get_host();

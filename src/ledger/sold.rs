@@ -7,8 +7,7 @@ use super::LedgerError;
 use super::rows::Column as _;
 use super::screens::{Rows, Value};
 
-/// What became of the checkouts that were begun since a moment, and of the events of Stripe's that came
-/// since then.
+/// The checkouts that were begun since a moment and how they ended, and Stripe's events since then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sold {
     /// How many checkouts were begun.
@@ -23,7 +22,7 @@ pub struct Sold {
     pub failed_events: u64,
 }
 
-/// What was paid in one currency.
+/// The purchases in one currency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SoldIn {
     /// As Stripe writes it: `eur`.
@@ -36,7 +35,7 @@ pub struct SoldIn {
     pub buyers: u64,
 }
 
-/// What was sold since a moment. Payments that an import brought were sold elsewhere.
+/// A seller's figures since a moment. Payments that an import brought were sold elsewhere.
 pub(super) async fn since<R: Rows>(from: &R, since_ms: i64) -> Result<Sold, LedgerError> {
     let sql = format!(
         "SELECT currency, count(*) AS checkouts, \

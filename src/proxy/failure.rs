@@ -23,7 +23,7 @@ pub(super) fn log(session: &Session, call: &Call, error: &Error, status: u16) {
     );
 }
 
-/// What an error and its causes say, but for texts that may hold bytes of a request or an answer: those
+/// The words of an error and its causes, but for texts that may hold bytes of a request or an answer: texts
 /// that were made while connecting do not, nor do those that are parts of the program.
 fn without_bytes(error: &Error) -> String {
     let mut said = format!("{} {}", error.esource().as_str(), error.etype().as_str());

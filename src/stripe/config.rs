@@ -100,7 +100,7 @@ impl StripeConfig {
         is_live(&self.secret_key)
     }
 
-    /// What is possible, and not meant for real customers.
+    /// A warning where nobody really pays.
     pub fn warn(&self) -> Option<Mistake> {
         self.sandbox.then(|| {
             let message = "the sandbox gives credits away: whoever presses its button has paid";
@@ -109,7 +109,7 @@ impl StripeConfig {
         })
     }
 
-    /// What is wrong with the section of a shop that only plays at selling: Stripe's keys may be missing.
+    /// Mistakes in the section of a shop that only plays at selling: Stripe's keys may be missing.
     fn check_sandbox(&self) -> Vec<Mistake> {
         let urls = [("success_url", &self.success_url), ("cancel_url", &self.cancel_url)];
         let odd = urls.into_iter().filter(|(_, url)| !url.is_empty() && !is_web_address(url));

@@ -161,7 +161,7 @@ async fn a_seller_s_figures_are_told_from_the_ledger(backend: Backend) {
     shop.close().await;
 }
 
-/// What Prometheus would have stored of a gateway, scrape by scrape.
+/// The samples that a Prometheus would have of a gateway, scrape by scrape.
 #[derive(Default)]
 struct Scrapes(Vec<HashMap<String, f64>>);
 

@@ -140,7 +140,7 @@ async fn every_series_whose_labels_are_known_begins_at_zero_also_after_a_reload(
             assert_eq!(seen.get(series), Some(&0.0), "{series}: {seen:#?}");
         }
     };
-    // What Farebox itself says to a call, and what an upstream that fails says.
+    // Farebox's own answers to a call, and those of an upstream that fails.
     let codes = [200, 400, 402, 403, 408, 499, 500, 502, 503, 504];
     let sources = ["admin", "signup", "stripe", "import"];
 

@@ -1,4 +1,4 @@
-//! What an operator reads: help, warnings, and the log.
+//! The texts that an operator reads: help, warnings, and the log.
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
@@ -37,7 +37,7 @@ fn what_a_command_does_is_shown_by_its_long_help_and_its_summary_by_the_short_on
     }
 }
 
-/// What is possible, and probably not meant: `check` says it and is content, a start and a reload log it.
+/// `check` says them and is content; a start and a reload log them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doubtful_settings_are_warnings_with_file_line_and_hint() {
     let folder = tempfile::tempdir().unwrap();

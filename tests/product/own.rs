@@ -248,11 +248,13 @@ async fn odd_pages_are_refused_or_bounded() {
     let alice = token("alice");
     let exact = get(&gateway, "/credits/transactions", &alice).await.expect(200);
     assert_eq!(exact["next_cursor"], Value::Null);
-    for query in ["limit=-1", "limit=x", "limit=1e3", "cursor=x", "cursor=-1", "cursor=1.5"] {
+    for query in
+        ["limit=-1", "limit=x", "limit=1e3", "cursor=x", "cursor=-1", "cursor=1.5", "unknown=1"]
+    {
         let path = format!("/credits/transactions?{query}");
         get(&gateway, &path, &alice).await.problem(400, "BAD_REQUEST");
     }
-    for query in ["limit=1", "limit=100000", "limit=0", "unknown=1"] {
+    for query in ["limit=1", "limit=100000", "limit=0"] {
         let path = format!("/credits/transactions?{query}");
         get(&gateway, &path, &alice).await.expect(200);
     }

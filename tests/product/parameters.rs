@@ -38,7 +38,7 @@ async fn an_unknown_query_parameter_is_refused_by_name_on_every_own_route() {
     let french = crate::http::Answer::of(french.header("accept-language", "fr")).await;
     assert!(french.problem(400, "BAD_REQUEST")["detail"].as_str().unwrap().contains("paramètres"));
 
-    // What a route has is taken, in any spelling of a query.
+    // The parameters of a route are taken, in any spelling of a query.
     for known in [
         "transactions?limit=1&cursor=",
         "usage?days=1",

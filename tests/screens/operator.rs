@@ -145,7 +145,9 @@ async fn an_operator_sees_the_figures_of_a_seller() {
         ("Conversion", "66.7%"),
         ("Conversion", "2 of 3"),
         ("Average basket", "€49.00"),
+        ("Average basket", "Purchases: 2"),
         ("Revenue per buyer", "€98.00"),
+        ("Revenue per buyer", "Buyers: 1"),
         ("Webhooks that succeed", "100%"),
         ("Webhooks that succeed", "2 of 2"),
     ];
@@ -161,6 +163,7 @@ async fn an_operator_sees_the_figures_of_a_seller() {
         ("Conversion", "2 sur 3"),
         ("Panier moyen", "49,00"),
         ("Revenu par acheteur", "98,00"),
+        ("Revenu par acheteur", "Acheteurs : 1"),
         ("Webhooks réussis", "2 sur 2"),
     ];
     for (name, value) in french {

@@ -96,7 +96,7 @@ impl ServerConfig {
         found
     }
 
-    /// What is possible, and probably not meant.
+    /// Warnings: settings that are possible, and probably not meant.
     pub fn warn(&self) -> Option<Mistake> {
         let is_private = self.admin.ip().to_canonical().is_loopback();
         (!is_private).then(|| {

@@ -21,8 +21,8 @@ use crate::ledger::{
 use crate::metrics::Metrics;
 use crate::price::{PackConfig, PriceTable, RouteConfig, credit_price, list_packs, list_prices};
 use crate::proxy::{
-    CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, ServerConfig, TlsFiles,
-    TlsFilesError, Upstream, UpstreamConfig,
+    CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, Resolver, ServerConfig,
+    TlsFiles, TlsFilesError, Upstream, UpstreamConfig,
 };
 use crate::shop::{Catalogue, Shop};
 use crate::stripe::{Sales, SalesError, StripeConfig};
@@ -102,6 +102,7 @@ pub struct Gateway {
     background: JoinSet<()>,
     /// Turns true when even the private listeners may go.
     closing: watch::Sender<bool>,
+    resolver: Resolver,
 }
 
 impl Gateway {
@@ -110,6 +111,14 @@ impl Gateway {
     /// # Errors
     /// Nothing runs then.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_resolving(config, Resolver::system()).await
+    }
+
+    /// The same with a resolver of one's own for the upstreams' names.
+    ///
+    /// # Errors
+    /// Nothing runs then.
+    pub async fn start_resolving(config: &Config, resolver: Resolver) -> Result<Self, StartError> {
         let server = config.server.as_ref().ok_or_else(|| {
             StartError::Internal("a gateway needs the [server] section".to_owned())
         })?;
@@ -156,7 +165,7 @@ impl Gateway {
         )
         .await?;
         shop.identifier.load_keys().await;
-        let live = go_live(config, &metrics).await?;
+        let live = go_live(config, &resolver, &metrics).await?;
         shop.catalogue.store(live.catalogue.clone());
 
         let (stop, stopping) = watch::channel(false);
@@ -218,6 +227,7 @@ impl Gateway {
             public,
             background,
             closing,
+            resolver,
         })
     }
 
@@ -248,7 +258,7 @@ impl Gateway {
     /// # Errors
     /// Nothing has changed then.
     pub async fn reload(&self, config: &Config) -> Result<(), StartError> {
-        let live = go_live(config, &self.shop.metrics).await?;
+        let live = go_live(config, &self.resolver, &self.shop.metrics).await?;
         self.shop.catalogue.store(live.catalogue.clone());
         self.live.store(Arc::new(live));
         Ok(())
@@ -384,11 +394,15 @@ fn catalogue(
     Ok(Catalogue { prices, prices_json, packs: packs.to_vec(), packs_json })
 }
 
-async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError> {
+async fn go_live(
+    config: &Config,
+    resolver: &Resolver,
+    metrics: &Metrics,
+) -> Result<Live, StartError> {
     let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let catalogue = catalogue(&config.routes, &config.packs, &names)?;
     let open = |upstream: &UpstreamConfig| {
-        Upstream::new(upstream).ok_or_else(|| {
+        Upstream::new(upstream, resolver.clone()).ok_or_else(|| {
             StartError::Internal(format!(
                 "the headers of upstream {:?} are not valid",
                 upstream.name

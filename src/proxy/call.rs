@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use prometheus::{IntCounterVec, IntGauge};
 
+use super::addresses::Attempts;
 use super::live::{Live, PricedRoute};
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
@@ -38,8 +39,8 @@ pub struct Call {
     /// The `origin` header, where it is one that may read the answer.
     pub origin: Option<http::HeaderValue>,
     pub progress: Progress,
-    /// How often a connection to the upstream was tried.
-    pub attempts: usize,
+    /// Which addresses of the upstream were tried.
+    pub attempts: Attempts,
     /// Whether it stands in the figures.
     pub is_counted: bool,
     /// `farebox_requests_total`
@@ -78,7 +79,7 @@ impl Call {
             client: None,
             origin: None,
             progress: Progress::default(),
-            attempts: 0,
+            attempts: Attempts::default(),
             is_counted: false,
             requests: requests.clone(),
             _in_flight: in_flight.enter(),

@@ -1,5 +1,6 @@
 //! The phases of a call: identify → price → hold → forward → meter → settle.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use axum::Router;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::modules::http::HttpModules;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
@@ -18,7 +20,6 @@ use super::call::{Call, CallsInFlight};
 use super::cors::Cors;
 use super::live::Live;
 use super::target::{self, Target};
-use super::upstream::MAX_ATTEMPTS;
 use super::{headers, listener, own, reply, settle};
 use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::problem::{Language, Problem, Text};
@@ -179,13 +180,14 @@ impl ProxyHttp for Gate {
     }
 
     async fn upstream_peer(&self, session: &mut Session, call: &mut Call) -> Result<Box<HttpPeer>> {
-        let attempt = call.attempts;
-        call.attempts += 1;
+        let mut attempts = std::mem::take(&mut call.attempts);
         call.progress.forwarded.get_or_insert_with(Instant::now);
         let websocket = session.is_upgrade_req();
         let peer = call.route().and_then(|route| {
-            route.upstream.peer(attempt, route.rule.read_timeout, websocket && route.rule.websocket)
+            let (timeout, takes_websocket) = (route.rule.read_timeout, route.rule.websocket);
+            route.upstream.peer(&mut attempts, timeout, websocket && takes_websocket)
         });
+        call.attempts = attempts;
         peer.ok_or_else(|| {
             let error =
                 Error::explain(ErrorType::ConnectError, "no address of the upstream is known");
@@ -259,13 +261,37 @@ impl ProxyHttp for Gate {
     fn fail_to_connect(
         &self,
         _: &mut Session,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         call: &mut Call,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let addresses = call.route().map_or(0, |route| route.upstream.address_count());
-        error.set_retry(call.attempts < addresses.min(MAX_ATTEMPTS));
+        let mut attempts = std::mem::take(&mut call.attempts);
+        let upstream = call.route().map(|route| &route.upstream);
+        let again = upstream
+            .zip(peer.address().as_inet())
+            .is_some_and(|(upstream, address)| upstream.failed(&mut attempts, *address));
+        call.attempts = attempts;
+        error.set_retry(again);
         error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        peer: &HttpPeer,
+        _: RawFd,
+        _: Option<&Digest>,
+        call: &mut Call,
+    ) -> Result<()> {
+        // A connection that was kept says nothing about the next one.
+        if !reused
+            && let Some(route) = call.route()
+            && let Some(address) = peer.address().as_inet()
+        {
+            route.upstream.connected(*address);
+        }
+        Ok(())
     }
 
     /// A request that may have reached an upstream is never sent again.

@@ -3,6 +3,7 @@
 //! `gate.rs` is the `ProxyHttp` implementation; its phases are a few lines that call the
 //! other files. Nothing outside this folder and `gateway.rs` knows Pingora.
 
+mod addresses;
 mod bounded;
 mod call;
 mod config;
@@ -27,4 +28,4 @@ pub use gate::{Gate, GateOptions};
 pub use listener::{Limits, PublicListener};
 pub use live::Live;
 pub use tls::{TlsFiles, TlsFilesError};
-pub use upstream::Upstream;
+pub use upstream::{Resolver, Upstream};

@@ -5,6 +5,7 @@
 mod support;
 
 mod aborts;
+mod addresses;
 mod cors;
 mod first;
 mod framing;

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
@@ -119,6 +120,16 @@ impl Gate {
 fn is_websocket(session: &Session) -> bool {
     headers::text(&session.req_header().headers, &http::header::UPGRADE)
         .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
+}
+
+/// Whether an answer's head is all of it (RFC 9112, 6.3).
+fn has_no_body(method: &Method, head: &ResponseHeader) -> bool {
+    // Pingora has checked that it is a number, or several times the same.
+    let is_zero = |length: &HeaderValue| length.as_bytes().iter().all(|b| b"0, \t".contains(b));
+    method == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || !head.headers.contains_key(TRANSFER_ENCODING)
+            && head.headers.get(CONTENT_LENGTH).is_some_and(is_zero)
 }
 
 /// True for a status that ends a call; 101 is one.
@@ -241,7 +252,14 @@ impl ProxyHttp for Gate {
         }
         call.progress.status = Some(head.status.as_u16());
         headers::towards_client(head, call)?;
-        self.options.cors.mark(head, call.origin.as_ref())
+        self.options.cors.mark(head, call.origin.as_ref())?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // A tunnel is paid for when it opens: no stop or crash that cuts it gives it back.
+            settle::settle(call, None);
+        } else if has_no_body(&session.req_header().method, head) {
+            settle::answer_ended(call);
+        }
+        Ok(())
     }
 
     fn response_body_filter(
@@ -252,7 +270,7 @@ impl ProxyHttp for Gate {
         call: &mut Call,
     ) -> Result<Option<Duration>> {
         if end {
-            call.progress.ended = Some(Instant::now());
+            settle::answer_ended(call);
         }
         Ok(None)
     }

@@ -56,6 +56,13 @@ pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
     }
 }
 
+/// The answer's body has ended, or it has none: the call is settled here, so that nothing that
+/// comes later takes back what is due.
+pub(super) fn answer_ended(call: &mut Call) {
+    call.progress.ended = Some(Instant::now());
+    settle(call, None);
+}
+
 /// What the rules need to know of an upstream's answer.
 #[derive(Clone, Copy)]
 struct Answer {
@@ -116,8 +123,8 @@ pub(super) fn problem_of(error: &Error, request_sent: bool) -> Option<Problem> {
     }
 }
 
-/// A call that was dropped before its end: by a stop that waited long enough, or by a panic. Its
-/// hold releases itself.
+/// A call that was dropped before its end: by a stop that waited long enough, or by a panic. If
+/// its answer had not ended, its hold releases itself.
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.is_counted {

@@ -181,6 +181,7 @@ impl Gateway {
                 cors: Cors::new(&config.api.cors_origins),
                 max_header_bytes: server.max_header_bytes,
                 own_body_timeout: server.header_timeout.0,
+                body_timeout: server.body_timeout.0,
             },
             in_flight.clone(),
         );

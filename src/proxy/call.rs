@@ -7,6 +7,7 @@ use std::time::Instant;
 use prometheus::{IntCounterVec, IntGauge};
 
 use super::addresses::Attempts;
+use super::body::Sent;
 use super::live::{Live, PricedRoute};
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
@@ -53,8 +54,8 @@ pub struct Call {
 pub struct Progress {
     /// When it was handed to the upstream's connection.
     pub forwarded: Option<Instant>,
-    /// The whole request has been handed over.
-    pub request_sent: bool,
+    /// How much of the request has been handed over since.
+    pub sent: Sent,
     /// The upstream's final status; 101 is one.
     pub status: Option<u16>,
     /// When the answer's body ended.

@@ -21,7 +21,7 @@ use super::call::{Call, CallsInFlight};
 use super::cors::Cors;
 use super::live::Live;
 use super::target::{self, Target};
-use super::{headers, listener, own, reply, settle};
+use super::{body, headers, listener, own, reply, settle};
 use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::problem::{Language, Problem, Text};
 use crate::shop::{Shop, refuse_quote};
@@ -37,6 +37,8 @@ pub struct GateOptions {
     pub max_header_bytes: usize,
     /// How long the body of a call to an own route may take.
     pub own_body_timeout: Duration,
+    /// The longest silence in the body of a priced call.
+    pub body_timeout: Duration,
 }
 
 /// The gate that every call passes. Pingora calls its methods, one phase each.
@@ -184,10 +186,17 @@ impl ProxyHttp for Gate {
             call.refused = Some(status);
             return Ok(true);
         }
-        match self.admit(session, call, target).await {
-            Ok(()) => Ok(false),
-            Err(problem) => Box::pin(self.refuse(session, call, problem)).await,
+        if let Err(problem) = self.admit(session, call, target).await {
+            return Box::pin(self.refuse(session, call, problem)).await;
         }
+        if body::read_small(session, call, self.options.body_timeout).await? {
+            return Ok(false);
+        }
+        // Nothing was forwarded, so the hold is released. The rest of the body may still come, so
+        // no other request is read from here.
+        settle::settle(call, None);
+        session.set_keepalive(None);
+        Box::pin(self.refuse(session, call, Problem::request_timeout())).await
     }
 
     async fn upstream_peer(&self, session: &mut Session, call: &mut Call) -> Result<Box<HttpPeer>> {
@@ -218,20 +227,21 @@ impl ProxyHttp for Gate {
                 head.set_raw_path(target.as_bytes())?;
             }
         }
-        match call.route() {
-            Some(route) => headers::towards_upstream(session, head, call, &route.upstream),
-            None => Ok(()),
+        if let Some(route) = call.route() {
+            headers::towards_upstream(session, head, call, &route.upstream)?;
         }
+        call.progress.sent.begin();
+        Ok(())
     }
 
     async fn request_body_filter(
         &self,
         _: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         call: &mut Call,
     ) -> Result<()> {
-        call.progress.request_sent |= end;
+        call.progress.sent.add(body.as_ref().map_or(0, Bytes::len), end);
         Ok(())
     }
 
@@ -256,6 +266,8 @@ impl ProxyHttp for Gate {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // A tunnel is paid for when it opens: no stop or crash that cuts it gives it back.
             settle::settle(call, None);
+            // A tunnel may be silent for longer than a body.
+            session.set_read_timeout(None);
         } else if has_no_body(&session.req_header().method, head) {
             settle::answer_ended(call);
         }
@@ -335,7 +347,7 @@ impl ProxyHttp for Gate {
         // After a mere 100 or 103 the client still waits for an answer.
         let answered = session.response_written().is_some_and(|head| is_final(head.status));
         let problem =
-            if answered { None } else { settle::problem_of(error, call.progress.request_sent) };
+            if answered { None } else { settle::problem_of(error, call.progress.sent.has_ended()) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
         if let Some(problem) = problem {
             session.set_keepalive(None);

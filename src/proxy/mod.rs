@@ -4,6 +4,7 @@
 //! other files. Nothing outside this folder and `gateway.rs` knows Pingora.
 
 mod addresses;
+mod body;
 mod bounded;
 mod call;
 mod config;

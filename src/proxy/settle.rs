@@ -28,7 +28,7 @@ enum Verdict {
 /// Ends the call's hold, if it has one.
 pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
     let Some(route) = call.route() else { return };
-    let failure = error.map(Error::esource);
+    let failure = error.map(|error| failing_side(error, call.progress.sent.has_ended()));
     let verdict = judge(
         failure,
         call.progress.status.map(|status| Answer {
@@ -36,7 +36,7 @@ pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
             is_tunnel: status == 101,
             is_whole: call.progress.ended.is_some(),
         }),
-        call.progress.request_sent,
+        call.progress.sent.counts(),
         route.rule.on_client_abort,
     );
     let Some(hold) = call.hold.take() else { return };
@@ -72,7 +72,22 @@ struct Answer {
     is_whole: bool,
 }
 
-/// The rules of DESIGN.md, "A request's path".
+/// Whose fault an error is. An upstream that waits for the rest of a request is silent because its
+/// client is.
+fn failing_side(error: &Error, request_ended: bool) -> &ErrorSource {
+    if is_waiting_for_client(error, request_ended) {
+        &ErrorSource::Downstream
+    } else {
+        error.esource()
+    }
+}
+
+fn is_waiting_for_client(error: &Error, request_ended: bool) -> bool {
+    !request_ended && *error.etype() == ErrorType::ReadTimedout
+}
+
+/// Who pays for a call that ended by this failure, or without one. `request_sent`: the request
+/// counts as sent ([`Sent::counts`](super::body::Sent::counts)).
 fn judge(
     failure: Option<&ErrorSource>,
     answer: Option<Answer>,
@@ -102,9 +117,9 @@ fn judge(
     }
 }
 
-/// What the client is told of an error; `None` where it is gone. An upstream that waits for the
-/// rest of a request (`request_sent` is false) is not the one that was silent.
-pub(super) fn problem_of(error: &Error, request_sent: bool) -> Option<Problem> {
+/// What the client is told of an error; `None` where it is gone. `request_ended`: nothing of the
+/// request was missing.
+pub(super) fn problem_of(error: &Error, request_ended: bool) -> Option<Problem> {
     use ErrorType::{
         ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,
         WriteError, WriteTimedout,
@@ -115,7 +130,7 @@ pub(super) fn problem_of(error: &Error, request_sent: bool) -> Option<Problem> {
         }
         (ErrorSource::Downstream, ReadTimedout) => Some(Problem::request_timeout()),
         (ErrorSource::Downstream, _) => Some(Problem::unreadable_request()),
-        (_, ReadTimedout) if !request_sent => Some(Problem::request_timeout()),
+        _ if is_waiting_for_client(error, request_ended) => Some(Problem::request_timeout()),
         (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => {
             Some(Problem::upstream_timeout())
         }

@@ -157,6 +157,25 @@ async fn most_of_an_answer_is_charged_though_the_client_kept_a_byte_of_its_reque
     assert_eq!(gateway.settled_balance("alice").await, 95);
 }
 
+/// An upstream that is silent because its client is has not broken its answer off.
+#[tokio::test]
+async fn an_answer_that_waits_for_a_client_that_stopped_is_charged_like_one_whose_client_left() {
+    for (option, balance) in [("", 95), ("on_client_abort = \"release\"", 100)] {
+        let upstream = RawUpstream::start(|mut wire| async move {
+            wire.head().await;
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nmost\r\n").await;
+            wire.rest().await;
+        })
+        .await;
+        let gateway = raw(&upstream, &format!("read_timeout = \"200ms\"\n{option}")).await;
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request("POST /x/y", "alice", "content-length: 99999\r\n", "")).await;
+        let answer = client.rest().await;
+        assert!(answer.contains("most") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+        assert_eq!(gateway.settled_balance("alice").await, balance, "{option}");
+    }
+}
+
 #[tokio::test]
 async fn a_pipelined_request_is_not_taken_for_a_client_that_left() {
     let go = Arc::new(Notify::new());

@@ -6,6 +6,7 @@ mod support;
 
 mod aborts;
 mod addresses;
+mod bodies;
 mod cors;
 mod first;
 mod framing;

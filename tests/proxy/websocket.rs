@@ -1,5 +1,7 @@
 //! WebSocket connections: on the routes that say so, and nowhere else.
 
+use std::time::Duration;
+
 use super::settlement::route;
 use crate::support::wire::{RawUpstream, Wire, header, request, status};
 use crate::support::{TestGateway, config_text, config_with};
@@ -88,6 +90,23 @@ async fn a_websocket_that_a_stop_cuts_stays_paid_for() {
     let gateway = TestGateway::start_in(folder, &text).await;
     assert_eq!(gateway.settled_balance("alice").await, 93);
     gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn a_websocket_may_be_silent_for_longer_than_a_body() {
+    let upstream = echo().await;
+    let text = config_with(upstream.address, "body_timeout = \"200ms\"", "", WS);
+    let gateway = TestGateway::start(&text).await;
+    gateway.grant("alice", 100).await;
+    for framing in ["", "transfer-encoding: chunked\r\n"] {
+        let mut client = Wire::connect(gateway.public()).await;
+        let more = format!("{UPGRADE}{framing}");
+        client.send(request("GET /ws", "alice", &more, "")).await;
+        assert_eq!(status(&client.head().await.unwrap()), 101);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        client.send("ping").await;
+        assert_eq!(client.exactly(4).await.unwrap(), b"ping");
+    }
 }
 
 #[tokio::test]

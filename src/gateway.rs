@@ -22,8 +22,8 @@ use crate::open_files::{OpenFiles, TooFewFiles};
 use crate::price::{PackConfig, PriceTable, RouteConfig, credit_price, list_packs, list_prices};
 use crate::private;
 use crate::proxy::{
-    CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, ServerConfig, TlsFiles,
-    TlsFilesError, Upstream, UpstreamConfig,
+    CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, Resolver, ServerConfig,
+    TlsFiles, TlsFilesError, Upstream, UpstreamConfig,
 };
 use crate::shop::{Catalogue, Shop};
 use crate::stripe::{Sales, SalesError, StripeConfig};
@@ -106,6 +106,7 @@ pub struct Gateway {
     background: JoinSet<()>,
     /// Turns true when even the private listeners may go.
     closing: watch::Sender<bool>,
+    resolver: Resolver,
 }
 
 impl Gateway {
@@ -114,6 +115,14 @@ impl Gateway {
     /// # Errors
     /// Nothing runs then.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_resolving(config, Resolver::system()).await
+    }
+
+    /// The same with a resolver of one's own for the upstreams' names.
+    ///
+    /// # Errors
+    /// Nothing runs then.
+    pub async fn start_resolving(config: &Config, resolver: Resolver) -> Result<Self, StartError> {
         let server = config.server.as_ref().ok_or_else(|| {
             StartError::Internal("a gateway needs the [server] section".to_owned())
         })?;
@@ -174,7 +183,7 @@ impl Gateway {
         )
         .await?;
         shop.identifier.load_keys().await;
-        let live = go_live(config, &metrics).await?;
+        let live = go_live(config, &resolver, &metrics).await?;
         shop.catalogue.store(live.catalogue.clone());
 
         let (stop, stopping) = watch::channel(false);
@@ -190,6 +199,7 @@ impl Gateway {
                 cors: Cors::new(&config.api.cors_origins),
                 max_header_bytes: server.max_header_bytes,
                 own_body_timeout: server.header_timeout.0,
+                body_timeout: server.body_timeout.0,
             },
             in_flight.clone(),
         );
@@ -236,6 +246,7 @@ impl Gateway {
             public,
             background,
             closing,
+            resolver,
         })
     }
 
@@ -266,7 +277,7 @@ impl Gateway {
     /// # Errors
     /// Nothing has changed then.
     pub async fn reload(&self, config: &Config) -> Result<(), StartError> {
-        let live = go_live(config, &self.shop.metrics).await?;
+        let live = go_live(config, &self.resolver, &self.shop.metrics).await?;
         self.shop.catalogue.store(live.catalogue.clone());
         self.live.store(Arc::new(live));
         Ok(())
@@ -407,11 +418,15 @@ fn catalogue(
     Ok(Catalogue { prices, prices_json, packs: packs.to_vec(), packs_json })
 }
 
-async fn go_live(config: &Config, metrics: &Metrics) -> Result<Live, StartError> {
+async fn go_live(
+    config: &Config,
+    resolver: &Resolver,
+    metrics: &Metrics,
+) -> Result<Live, StartError> {
     let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let catalogue = catalogue(&config.routes, &config.packs, &names, config.api.exact_paths)?;
     let open = |upstream: &UpstreamConfig| {
-        Upstream::new(upstream).ok_or_else(|| {
+        Upstream::new(upstream, resolver.clone()).ok_or_else(|| {
             StartError::Internal(format!(
                 "the headers of upstream {:?} are not valid",
                 upstream.name

@@ -88,6 +88,7 @@ pub enum Code {
     NoPriceRule,
     NotFound,
     BadRequest,
+    RequestTimeout,
     IdempotencyConflict,
     RateLimited,
     UpstreamFailed,
@@ -106,6 +107,7 @@ impl Code {
             Self::NoPriceRule => "no-price-rule",
             Self::NotFound => "not-found",
             Self::BadRequest => "bad-request",
+            Self::RequestTimeout => "request-timeout",
             Self::IdempotencyConflict => "idempotency-conflict",
             Self::RateLimited => "rate-limited",
             Self::UpstreamFailed => "upstream-failed",
@@ -124,6 +126,7 @@ impl Code {
             Self::NoPriceRule => Text::new("No price rule", "Aucune règle de prix"),
             Self::NotFound => Text::new("Not found", "Introuvable"),
             Self::BadRequest => Text::new("Bad request", "Requête invalide"),
+            Self::RequestTimeout => Text::new("Request timeout", "Requête interrompue"),
             Self::IdempotencyConflict => Text::new("Conflict", "Conflit"),
             Self::RateLimited => Text::new("Too many requests", "Trop de requêtes"),
             Self::UpstreamFailed => Text::new("The upstream failed", "Le service amont a échoué"),
@@ -141,9 +144,11 @@ impl Code {
             Self::Unauthenticated => "authentication_error",
             Self::Forbidden | Self::AccountFrozen => "permission_error",
             Self::InsufficientCredits => "insufficient_quota",
-            Self::NoPriceRule | Self::NotFound | Self::BadRequest | Self::IdempotencyConflict => {
-                "invalid_request_error"
-            }
+            Self::NoPriceRule
+            | Self::NotFound
+            | Self::BadRequest
+            | Self::RequestTimeout
+            | Self::IdempotencyConflict => "invalid_request_error",
             Self::RateLimited => "rate_limit_error",
             Self::UpstreamFailed
             | Self::LedgerUnavailable
@@ -334,7 +339,7 @@ impl Problem {
     pub fn request_timeout() -> Self {
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
-            Code::BadRequest,
+            Code::RequestTimeout,
             Text::new(
                 "The request's body stopped arriving. Send it again, without a pause.",
                 "Le corps de la requête n'arrive plus. Renvoyez-le sans interruption.",

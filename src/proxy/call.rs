@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use prometheus::{IntCounterVec, IntGauge};
 
+use super::addresses::Attempts;
+use super::body::Sent;
 use super::live::{Live, PricedRoute};
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
@@ -38,8 +40,8 @@ pub struct Call {
     /// The `origin` header, where it is one that may read the answer.
     pub origin: Option<http::HeaderValue>,
     pub progress: Progress,
-    /// How often a connection to the upstream was tried.
-    pub attempts: usize,
+    /// Which addresses of the upstream were tried.
+    pub attempts: Attempts,
     /// Whether it stands in the figures.
     pub is_counted: bool,
     /// `farebox_requests_total`
@@ -52,8 +54,8 @@ pub struct Call {
 pub struct Progress {
     /// When it was handed to the upstream's connection.
     pub forwarded: Option<Instant>,
-    /// The whole request has been handed over.
-    pub request_sent: bool,
+    /// How much of the request has been handed over since.
+    pub sent: Sent,
     /// The upstream's final status; 101 is one.
     pub status: Option<u16>,
     /// When the answer's body ended.
@@ -78,7 +80,7 @@ impl Call {
             client: None,
             origin: None,
             progress: Progress::default(),
-            attempts: 0,
+            attempts: Attempts::default(),
             is_counted: false,
             requests: requests.clone(),
             _in_flight: in_flight.enter(),

@@ -15,7 +15,7 @@ pub(super) fn log(session: &Session, call: &Call, error: &Error, status: u16) {
         upstream = call.route().map(|route| route.upstream.name()),
         error = without_bytes(error),
         status,
-        tries = call.attempts,
+        failed_connections = call.attempts.failures(),
         // Without the query: some services take their keys in there.
         request = format!("{} {}", head.method, head.uri.path()),
         request_id = call.id.as_str(),

@@ -1,5 +1,6 @@
 //! The phases of a call: identify → price → hold → forward → meter → settle.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,11 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
@@ -18,8 +21,7 @@ use super::call::{Call, CallsInFlight};
 use super::cors::Cors;
 use super::live::Live;
 use super::target::{self, Target};
-use super::upstream::MAX_ATTEMPTS;
-use super::{failure, headers, listener, own, reply, settle};
+use super::{body, failure, headers, listener, own, reply, settle};
 use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::problem::{Language, Problem, Text};
 use crate::shop::{Shop, refuse_quote};
@@ -35,6 +37,8 @@ pub struct GateOptions {
     pub max_header_bytes: usize,
     /// How long the body of a call to an own route may take.
     pub own_body_timeout: Duration,
+    /// The longest silence in the body of a priced call.
+    pub body_timeout: Duration,
 }
 
 /// The gate that every call passes. Pingora calls its methods, one phase each.
@@ -120,6 +124,16 @@ fn is_websocket(session: &Session) -> bool {
         .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
 }
 
+/// Whether an answer's head is all of it (RFC 9112, 6.3).
+fn has_no_body(method: &Method, head: &ResponseHeader) -> bool {
+    // Pingora has checked that it is a number, or several times the same.
+    let is_zero = |length: &HeaderValue| length.as_bytes().iter().all(|b| b"0, \t".contains(b));
+    method == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || !head.headers.contains_key(TRANSFER_ENCODING)
+            && head.headers.get(CONTENT_LENGTH).is_some_and(is_zero)
+}
+
 /// True for a status that ends a call; 101 is one.
 fn is_final(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
@@ -178,20 +192,28 @@ impl ProxyHttp for Gate {
             call.refused = Some(status);
             return Ok(true);
         }
-        match self.admit(session, call, target).await {
-            Ok(()) => Ok(false),
-            Err(problem) => Box::pin(self.refuse(session, call, problem)).await,
+        if let Err(problem) = self.admit(session, call, target).await {
+            return Box::pin(self.refuse(session, call, problem)).await;
         }
+        if body::read_small(session, call, self.options.body_timeout).await? {
+            return Ok(false);
+        }
+        // Nothing was forwarded, so the hold is released. The rest of the body may still come, so
+        // no other request is read from here.
+        settle::settle(call, None);
+        session.set_keepalive(None);
+        Box::pin(self.refuse(session, call, Problem::request_timeout())).await
     }
 
     async fn upstream_peer(&self, session: &mut Session, call: &mut Call) -> Result<Box<HttpPeer>> {
-        let attempt = call.attempts;
-        call.attempts += 1;
+        let mut attempts = std::mem::take(&mut call.attempts);
         call.progress.forwarded.get_or_insert_with(Instant::now);
         let websocket = session.is_upgrade_req();
         let peer = call.route().and_then(|route| {
-            route.upstream.peer(attempt, route.rule.read_timeout, websocket && route.rule.websocket)
+            let (timeout, takes_websocket) = (route.rule.read_timeout, route.rule.websocket);
+            route.upstream.peer(&mut attempts, timeout, websocket && takes_websocket)
         });
+        call.attempts = attempts;
         peer.ok_or_else(|| {
             let error =
                 Error::explain(ErrorType::ConnectError, "no address of the upstream is known");
@@ -211,10 +233,11 @@ impl ProxyHttp for Gate {
                 head.set_raw_path(target.as_bytes())?;
             }
         }
-        match call.route() {
-            Some(route) => headers::towards_upstream(session, head, call, &route.upstream),
-            None => Ok(()),
+        if let Some(route) = call.route() {
+            headers::towards_upstream(session, head, call, &route.upstream)?;
         }
+        call.progress.sent.begin();
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -229,7 +252,7 @@ impl ProxyHttp for Gate {
         if end && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        call.progress.request_sent |= end;
+        call.progress.sent.add(body.as_ref().map_or(0, Bytes::len), end);
         Ok(())
     }
 
@@ -251,7 +274,16 @@ impl ProxyHttp for Gate {
         call.progress.status = Some(head.status.as_u16());
         headers::towards_client(head, call)?;
         reply::frame_for_client(session, head);
-        self.options.cors.mark(head, call.origin.as_ref())
+        self.options.cors.mark(head, call.origin.as_ref())?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // A tunnel is paid for when it opens: no stop or crash that cuts it gives it back.
+            settle::settle(call, None);
+            // A tunnel may be silent for longer than a body.
+            session.set_read_timeout(None);
+        } else if has_no_body(&session.req_header().method, head) {
+            settle::answer_ended(call);
+        }
+        Ok(())
     }
 
     fn response_body_filter(
@@ -262,7 +294,7 @@ impl ProxyHttp for Gate {
         call: &mut Call,
     ) -> Result<Option<Duration>> {
         if end {
-            call.progress.ended = Some(Instant::now());
+            settle::answer_ended(call);
         }
         Ok(None)
     }
@@ -271,13 +303,37 @@ impl ProxyHttp for Gate {
     fn fail_to_connect(
         &self,
         _: &mut Session,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         call: &mut Call,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let addresses = call.route().map_or(0, |route| route.upstream.address_count());
-        error.set_retry(call.attempts < addresses.min(MAX_ATTEMPTS));
+        let mut attempts = std::mem::take(&mut call.attempts);
+        let upstream = call.route().map(|route| &route.upstream);
+        let again = upstream
+            .zip(peer.address().as_inet())
+            .is_some_and(|(upstream, address)| upstream.failed(&mut attempts, *address));
+        call.attempts = attempts;
+        error.set_retry(again);
         error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        peer: &HttpPeer,
+        _: RawFd,
+        _: Option<&Digest>,
+        call: &mut Call,
+    ) -> Result<()> {
+        // A connection that was kept says nothing about the next one.
+        if !reused
+            && let Some(route) = call.route()
+            && let Some(address) = peer.address().as_inet()
+        {
+            route.upstream.connected(*address);
+        }
+        Ok(())
     }
 
     /// A request that may have reached an upstream is never sent again.
@@ -303,7 +359,7 @@ impl ProxyHttp for Gate {
         // After a mere 100 or 103 the client still waits for an answer.
         let answered = session.response_written().is_some_and(|head| is_final(head.status));
         let problem =
-            if answered { None } else { settle::problem_of(error, call.progress.request_sent) };
+            if answered { None } else { settle::problem_of(error, call.progress.sent.has_ended()) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
         // Clients leave all the time.
         if error.esource() != &ErrorSource::Downstream {

@@ -24,10 +24,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::addresses::MAX_ATTEMPTS;
 use super::bounded::Bounded;
 use super::config::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
 use super::gate::Gate;
-use super::upstream::MAX_ATTEMPTS;
 
 /// How long a client may take to read a part of an answer.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);

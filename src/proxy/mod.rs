@@ -3,6 +3,8 @@
 //! `gate.rs` is the `ProxyHttp` implementation; its phases are a few lines that call the
 //! other files. Nothing outside this folder and `gateway.rs` knows Pingora.
 
+mod addresses;
+mod body;
 mod bounded;
 mod call;
 mod config;
@@ -30,4 +32,4 @@ pub(crate) use listener::HeadWatch;
 pub use listener::{Limits, PublicListener};
 pub use live::Live;
 pub use tls::{TlsFiles, TlsFilesError};
-pub use upstream::Upstream;
+pub use upstream::{Resolver, Upstream};

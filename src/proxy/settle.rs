@@ -26,7 +26,7 @@ enum Verdict {
 /// Ends the call's hold, if it has one.
 pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
     let Some(route) = call.route() else { return };
-    let failure = error.map(Error::esource);
+    let failure = error.map(|error| failing_side(error, call.progress.sent.has_ended()));
     let verdict = judge(
         failure,
         call.progress.status.map(|status| Answer {
@@ -34,7 +34,7 @@ pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
             is_tunnel: status == 101,
             is_whole: call.progress.ended.is_some(),
         }),
-        call.progress.request_sent,
+        call.progress.sent.counts(),
         route.rule.on_client_abort,
     );
     let Some(hold) = call.hold.take() else { return };
@@ -54,6 +54,13 @@ pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
     }
 }
 
+/// The answer's body has ended, or it has none: the call is settled here, so that nothing that
+/// comes later takes back what is due.
+pub(super) fn answer_ended(call: &mut Call) {
+    call.progress.ended = Some(Instant::now());
+    settle(call, None);
+}
+
 /// What the rules need to know of an upstream's answer.
 #[derive(Clone, Copy)]
 struct Answer {
@@ -63,7 +70,22 @@ struct Answer {
     is_whole: bool,
 }
 
-/// The rules of DESIGN.md, "A request's path".
+/// Whose fault an error is. An upstream that waits for the rest of a request is silent because its
+/// client is.
+fn failing_side(error: &Error, request_ended: bool) -> &ErrorSource {
+    if is_waiting_for_client(error, request_ended) {
+        &ErrorSource::Downstream
+    } else {
+        error.esource()
+    }
+}
+
+fn is_waiting_for_client(error: &Error, request_ended: bool) -> bool {
+    !request_ended && *error.etype() == ErrorType::ReadTimedout
+}
+
+/// Who pays for a call that ended by this failure, or without one. `request_sent`: the request
+/// counts as sent ([`Sent::counts`](super::body::Sent::counts)).
 fn judge(
     failure: Option<&ErrorSource>,
     answer: Option<Answer>,
@@ -93,9 +115,9 @@ fn judge(
     }
 }
 
-/// What the client is told of an error; `None` where it is gone. An upstream that waits for the
-/// rest of a request (`request_sent` is false) is not the one that was silent.
-pub(super) fn problem_of(error: &Error, request_sent: bool) -> Option<Problem> {
+/// What the client is told of an error; `None` where it is gone. `request_ended`: nothing of the
+/// request was missing.
+pub(super) fn problem_of(error: &Error, request_ended: bool) -> Option<Problem> {
     use ErrorType::{
         ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,
         WriteError, WriteTimedout,
@@ -106,7 +128,7 @@ pub(super) fn problem_of(error: &Error, request_sent: bool) -> Option<Problem> {
         }
         (ErrorSource::Downstream, ReadTimedout) => Some(Problem::request_timeout()),
         (ErrorSource::Downstream, _) => Some(Problem::unreadable_request()),
-        (_, ReadTimedout) if !request_sent => Some(Problem::request_timeout()),
+        _ if is_waiting_for_client(error, request_ended) => Some(Problem::request_timeout()),
         (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => {
             Some(Problem::upstream_timeout())
         }
@@ -114,8 +136,8 @@ pub(super) fn problem_of(error: &Error, request_sent: bool) -> Option<Problem> {
     }
 }
 
-/// A call that was dropped before its end: by a stop that waited long enough, or by a panic. Its
-/// hold releases itself.
+/// A call that was dropped before its end: by a stop that waited long enough, or by a panic. If
+/// its answer had not ended, its hold releases itself.
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.is_counted {

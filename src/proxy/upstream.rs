@@ -1,14 +1,15 @@
 //! Where calls go: addresses resolved in the background, connections and their limits.
 
+use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
+use super::addresses::{Addresses, Attempts};
 use super::config::UpstreamConfig;
 
 /// How often a name is looked up again.
@@ -20,8 +21,38 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(2);
 /// How long one look-up may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many addresses a call tries before it gives up. Only connecting is ever tried again.
-pub(super) const MAX_ATTEMPTS: usize = 3;
+/// Finds the addresses of a host name and a port.
+#[derive(Clone)]
+pub struct Resolver(Option<Arc<LookUp>>);
+
+type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+impl Resolver {
+    /// The system's.
+    pub const fn system() -> Self {
+        Self(None)
+    }
+
+    /// A function that never blocks, such as a fixed table.
+    pub fn new(
+        look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(look_up)))
+    }
+
+    async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match &self.0 {
+            Some(look_up) => look_up(host, port),
+            None => Ok(tokio::net::lookup_host((host, port)).await?.collect()),
+        }
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Resolver::new(…)" } else { "Resolver::system()" })
+    }
+}
 
 /// One `[[upstreams]]`.
 #[derive(Debug)]
@@ -39,14 +70,13 @@ pub struct Upstream {
     pub authority: HeaderValue,
     /// Sent in place of the client's.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Empty until the name is resolved.
-    addresses: ArcSwap<Vec<SocketAddr>>,
-    next: AtomicUsize,
+    addresses: Addresses,
+    resolver: Resolver,
 }
 
 impl Upstream {
     /// An upstream by its config, which was checked before. `None` where it was not.
-    pub fn new(config: &UpstreamConfig) -> Option<Arc<Self>> {
+    pub fn new(config: &UpstreamConfig, resolver: Resolver) -> Option<Arc<Self>> {
         let url = &config.url;
         let headers = config.headers.iter().map(|(name, value)| {
             let mut value = HeaderValue::from_str(value.expose()).ok()?;
@@ -65,8 +95,8 @@ impl Upstream {
             forward_authorization: config.forward_authorization,
             authority: HeaderValue::from_str(&authority(&url.host, url.port, url.tls)).ok()?,
             headers: headers.collect::<Option<_>>()?,
-            addresses: ArcSwap::from_pointee(fixed.into_iter().collect()),
-            next: AtomicUsize::new(0),
+            addresses: Addresses::new(fixed),
+            resolver,
         }))
     }
 
@@ -75,16 +105,14 @@ impl Upstream {
         &self.name
     }
 
-    /// Where to send a call's `attempt`: the addresses in turn. `None` while there is none.
+    /// Where a call connects to next. `None` where there is no address that it has not tried.
     pub fn peer(
         &self,
-        attempt: usize,
+        attempts: &mut Attempts,
         read_timeout: Option<Duration>,
         websocket: bool,
     ) -> Option<Box<HttpPeer>> {
-        let addresses = self.addresses.load();
-        let turn = if addresses.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let address = *addresses.get(turn.wrapping_add(attempt) % addresses.len().max(1))?;
+        let address = self.addresses.next(attempts)?;
         let mut peer = Box::new(HttpPeer::new(address, self.tls, self.host.clone()));
         let options = &mut peer.options;
         options.connection_timeout = Some(self.connect_timeout);
@@ -98,9 +126,14 @@ impl Upstream {
         Some(peer)
     }
 
-    /// How many addresses it has now.
-    pub fn address_count(&self) -> usize {
-        self.addresses.load().len()
+    /// A call could not connect to an address. True where it should try another one.
+    pub fn failed(&self, attempts: &mut Attempts, address: SocketAddr) -> bool {
+        self.addresses.failed(attempts, address)
+    }
+
+    /// A connection to an address was opened.
+    pub fn connected(&self, address: SocketAddr) {
+        self.addresses.connected(address);
     }
 
     /// Looks its name up now, and again and again in the background for as long as it is in use.
@@ -114,9 +147,9 @@ impl Upstream {
     }
 
     async fn resolve_once(&self) -> bool {
-        let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
-        let found = match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
-            Ok(Ok(found)) => found.collect::<Vec<_>>(),
+        let look_up = self.resolver.look_up(&self.host, self.port);
+        let found = match tokio::time::timeout(RESOLVE_TIMEOUT, look_up).await {
+            Ok(Ok(found)) => found,
             Ok(Err(error)) => {
                 tracing::warn!(upstream = self.name, host = self.host, %error, "no address found");
                 Vec::new()
@@ -127,9 +160,8 @@ impl Upstream {
             }
         };
         // What was found before stays good while the name server is away.
-        if !found.is_empty() && **self.addresses.load() != found {
-            self.addresses.store(Arc::new(found));
-            return true;
+        if !found.is_empty() {
+            self.addresses.replace(&found);
         }
         !found.is_empty()
     }

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::process::{Process, command, config_on_ports, ok};
 use crate::support::random::Random;
+use crate::support::wire::{RawUpstream, Wire, request, status};
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
 
 pub const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
@@ -278,6 +279,43 @@ async fn the_holds_of_a_crash_are_given_back() {
         let gateway = Process::serve(folder.path(), &text);
         let shown = gateway.account("alice").await;
         assert_eq!((shown["held"].as_u64(), shown["available"].as_u64()), (Some(0), Some(42)));
+        gateway.assert_reconciled().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_a_crash_cuts_stays_paid_for() {
+    for durability in ["strict", "relaxed"] {
+        let folder = tempfile::tempdir().unwrap();
+        let upstream = RawUpstream::start(|mut wire| async move {
+            wire.head().await;
+            wire.send(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n\
+                 upgrade: websocket\r\n\r\nhello",
+            )
+            .await;
+            // It stays open: only the gateway's end ends it.
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let route = "[[routes]]\npath = \"/ws\"\nupstream = \"ai\"\ncredits = 7\nwebsocket = true";
+        let text = config_on_ports(upstream.address, route);
+        let text = text.replace("[ledger]", &format!("[ledger]\ndurability = \"{durability}\""));
+        let mut gateway = Process::serve(folder.path(), &text);
+        gateway.grant("alice", 42, "gift").await;
+        let mut client = Wire::connect(gateway.public).await;
+        let upgrade = "connection: Upgrade\r\nupgrade: websocket\r\n";
+        client.send(request("GET /ws", "alice", upgrade, "")).await;
+        assert_eq!(status(&client.head().await.unwrap()), 101);
+        assert_eq!(client.up_to("hello").await.as_deref(), Some("hello"));
+        assert!(eventually(async || gateway.account("alice").await["balance"] == 35).await);
+        // In `relaxed` what is younger than 50 ms may be lost; this is on disk after it.
+        gateway.grant("bob", 1, "flush").await;
+        gateway.kill();
+        assert_eq!(client.rest().await, "");
+        let gateway = Process::serve(folder.path(), &text);
+        let shown = gateway.account("alice").await;
+        assert_eq!((shown["held"].as_u64(), shown["available"].as_u64()), (Some(0), Some(35)));
         gateway.assert_reconciled().await;
     }
 }

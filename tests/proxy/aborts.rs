@@ -56,9 +56,9 @@ async fn leaving_before_the_whole_request_was_sent_is_free() {
     let (upstream, arrived) = waiting().await;
     let gateway = raw(&upstream, "").await;
     for (framing, part) in [
-        ("content-length: 100\r\n", "a part of it"),
-        ("transfer-encoding: chunked\r\n", "4\r\npart\r\n"),
-        ("transfer-encoding: chunked\r\n", "4\r\npart\r\nnonsense\r\n"),
+        ("content-length: 100000\r\n", "a part of it"),
+        ("transfer-encoding: chunked\r\n", ""),
+        ("transfer-encoding: chunked\r\n", "nonsense\r\n"),
     ] {
         let mut client = Wire::connect(gateway.public()).await;
         client.send(request("POST /x/y", "alice", framing, part)).await;
@@ -98,10 +98,46 @@ async fn a_whole_answer_is_charged_though_the_client_kept_a_byte_of_its_request_
         .await;
         let gateway = raw(&upstream, option).await;
         let mut client = Wire::connect(gateway.public()).await;
-        client.send(request("GET /x/y", "alice", "content-length: 1\r\n", "")).await;
+        client.send(request("POST /x/y", "alice", "content-length: 99999\r\n", "")).await;
         assert_eq!(client.message().await.unwrap().1, "all of!");
         drop(client);
         assert_eq!(gateway.settled_balance("alice").await, 95, "{option}");
+    }
+}
+
+/// An answer counts whether or not it has a body.
+#[tokio::test]
+async fn an_answer_without_a_body_is_charged_though_the_client_kept_a_byte_of_its_request_back() {
+    const MIB: usize = 1 << 20;
+    for (answer, method) in [
+        ("204 No Content\r\n", "POST"),
+        ("302 Found\r\nlocation: /\r\ncontent-length: 0\r\n", "POST"),
+        ("200 OK\r\ncontent-length: 0\r\n", "POST"),
+        ("200 OK\r\ncontent-length: 00\r\n", "POST"),
+        ("205 Reset Content\r\ncontent-length: 0\r\n", "PUT"),
+        ("304 Not Modified\r\n", "GET"),
+        ("200 OK\r\ncontent-length: 7\r\n", "HEAD"),
+        ("200 OK\r\n", "HEAD"),
+    ] {
+        for option in ["", "on_client_abort = \"release\""] {
+            let upstream = RawUpstream::start(move |mut wire| async move {
+                wire.head().await;
+                wire.send(format!("HTTP/1.1 {answer}\r\n")).await;
+                wire.rest().await;
+            })
+            .await;
+            let gateway = raw(&upstream, option).await;
+            let mut client = Wire::connect(gateway.public()).await;
+            let length = format!("content-length: {MIB}\r\n");
+            let part = "x".repeat(MIB - 1);
+            client.send(request(&format!("{method} /x/y"), "alice", &length, &part)).await;
+            let head = client.head().await.unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {}", &answer[..3])), "{head}");
+            assert_eq!(header(&head, "x-credits-cost"), Some("5"));
+            drop(client);
+            let balance = gateway.settled_balance("alice").await;
+            assert_eq!(balance, 95, "{method} {answer} {option}");
+        }
     }
 }
 
@@ -115,10 +151,29 @@ async fn most_of_an_answer_is_charged_though_the_client_kept_a_byte_of_its_reque
     .await;
     let gateway = raw(&upstream, "").await;
     let mut client = Wire::connect(gateway.public()).await;
-    client.send(request("POST /x/y", "alice", "content-length: 1\r\n", "")).await;
+    client.send(request("POST /x/y", "alice", "content-length: 99999\r\n", "")).await;
     client.up_to("most").await.unwrap();
     drop(client);
     assert_eq!(gateway.settled_balance("alice").await, 95);
+}
+
+/// An upstream that is silent because its client is has not broken its answer off.
+#[tokio::test]
+async fn an_answer_that_waits_for_a_client_that_stopped_is_charged_like_one_whose_client_left() {
+    for (option, balance) in [("", 95), ("on_client_abort = \"release\"", 100)] {
+        let upstream = RawUpstream::start(|mut wire| async move {
+            wire.head().await;
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nmost\r\n").await;
+            wire.rest().await;
+        })
+        .await;
+        let gateway = raw(&upstream, &format!("read_timeout = \"200ms\"\n{option}")).await;
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request("POST /x/y", "alice", "content-length: 99999\r\n", "")).await;
+        let answer = client.rest().await;
+        assert!(answer.contains("most") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+        assert_eq!(gateway.settled_balance("alice").await, balance, "{option}");
+    }
 }
 
 #[tokio::test]

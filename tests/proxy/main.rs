@@ -5,6 +5,8 @@
 mod support;
 
 mod aborts;
+mod addresses;
+mod bodies;
 mod cgi;
 mod cors;
 mod first;

@@ -113,6 +113,31 @@ async fn a_call_that_outlasts_the_stop_is_cut_off_and_free() {
     assert_eq!(balance_after(folder).await, (100, 0.into()));
 }
 
+/// The upstream's answer is whole, and only the client's own request is not: the call still runs
+/// when the stop cuts it off.
+#[tokio::test]
+async fn an_answer_that_had_ended_stays_paid_for_when_a_stop_cuts_its_call_off() {
+    for answer in ["HTTP/1.1 204 No Content\r\n\r\n", OK] {
+        let upstream = RawUpstream::start(move |mut wire| async move {
+            wire.head().await;
+            wire.send(answer).await;
+            wire.rest().await;
+        })
+        .await;
+        let text = config_with(upstream.address, "shutdown_timeout = \"200ms\"", "", &route(""));
+        let gateway = TestGateway::start(&text).await;
+        gateway.grant("alice", 100).await;
+        let mut running = Wire::connect(gateway.public()).await;
+        running.send(request("POST /x/y", "alice", "content-length: 99999\r\n", "")).await;
+        let (head, _) = running.message().await.unwrap();
+        assert_eq!(header(&head, "x-credits-cost"), Some("5"));
+        let started = Instant::now();
+        let folder = gateway.stop().await;
+        assert!(started.elapsed() >= Duration::from_millis(200), "it was cut off");
+        assert_eq!(balance_after(folder).await, (95, 0.into()), "{answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_http_2_call_that_outlasts_the_stop_is_cut_off_and_free() {
     let (upstream, asked, _go) = held_up().await;

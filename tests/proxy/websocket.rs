@@ -1,11 +1,17 @@
 //! WebSocket connections: on the routes that say so, and nowhere else.
 
+use std::time::Duration;
+
 use super::settlement::route;
 use crate::support::wire::{RawUpstream, Wire, header, request, status};
-use crate::support::{TestGateway, config_text};
+use crate::support::{TestGateway, config_text, config_with};
 
 const UPGRADE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// 7 credits a connection.
+const WS: &str = "[[routes]]\npath = \"/ws\"\nmethods = [\"GET\"]\nupstream = \"ai\"\n\
+                  credits = 7\nwebsocket = true\n";
 
 /// Accepts upgrades and echoes what comes then; answers everything else with 200.
 async fn echo() -> RawUpstream {
@@ -32,11 +38,7 @@ async fn echo() -> RawUpstream {
 }
 
 async fn gateway(upstream: &RawUpstream) -> TestGateway {
-    let more = format!(
-        "[[routes]]\npath = \"/ws\"\nmethods = [\"GET\"]\nupstream = \"ai\"\ncredits = 7\n\
-         websocket = true\n{}",
-        route("")
-    );
+    let more = format!("{WS}{}", route(""));
     let gateway = TestGateway::start(&config_text(upstream.address, &more)).await;
     gateway.grant("alice", 100).await;
     gateway
@@ -58,8 +60,7 @@ async fn a_websocket_passes_both_ways_and_is_priced_once() {
             client.send(frame).await;
             assert_eq!(client.exactly(4).await.unwrap(), frame.as_bytes());
         }
-        let held = gateway.balance("alice").await;
-        assert_eq!(held["held"], 7, "while it is open: {held}");
+        assert_eq!(gateway.settled_balance("alice").await, before - 7, "while it is open");
         if closes_first == "client" {
             drop(client);
         } else {
@@ -71,6 +72,41 @@ async fn a_websocket_passes_both_ways_and_is_priced_once() {
     let seen = upstream.seen().concat();
     assert_eq!(header(&seen, "x-farebox-account"), Some("alice"));
     assert_eq!(header(&seen, "authorization"), None);
+}
+
+#[tokio::test]
+async fn a_websocket_that_a_stop_cuts_stays_paid_for() {
+    let upstream = echo().await;
+    let text = config_with(upstream.address, "shutdown_timeout = \"200ms\"", "", WS);
+    let gateway = TestGateway::start(&text).await;
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("GET /ws", "alice", UPGRADE, "")).await;
+    assert_eq!(status(&client.head().await.unwrap()), 101);
+    client.send("ping").await;
+    assert_eq!(client.exactly(4).await.unwrap(), b"ping");
+    let folder = gateway.stop().await;
+    assert_eq!(client.rest().await, "");
+    let gateway = TestGateway::start_in(folder, &text).await;
+    assert_eq!(gateway.settled_balance("alice").await, 93);
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn a_websocket_may_be_silent_for_longer_than_a_body() {
+    let upstream = echo().await;
+    let text = config_with(upstream.address, "body_timeout = \"200ms\"", "", WS);
+    let gateway = TestGateway::start(&text).await;
+    gateway.grant("alice", 100).await;
+    for framing in ["", "transfer-encoding: chunked\r\n"] {
+        let mut client = Wire::connect(gateway.public()).await;
+        let more = format!("{UPGRADE}{framing}");
+        client.send(request("GET /ws", "alice", &more, "")).await;
+        assert_eq!(status(&client.head().await.unwrap()), 101);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        client.send("ping").await;
+        assert_eq!(client.exactly(4).await.unwrap(), b"ping");
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use farebox::config::{self, Config, Sections};
 use farebox::gateway::Gateway;
+use farebox::proxy::Resolver;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -157,8 +158,13 @@ impl TestGateway {
 
     /// Starts on a config's text, in a folder that may hold a ledger already.
     pub async fn start_in(folder: TempDir, text: &str) -> Self {
+        Self::start_resolving(folder, text, Resolver::system()).await
+    }
+
+    /// The same with a resolver of the test's own.
+    pub async fn start_resolving(folder: TempDir, text: &str, resolver: Resolver) -> Self {
         let config = parse(text, folder.path());
-        let gateway = Gateway::start(&config).await.unwrap();
+        let gateway = Gateway::start_resolving(&config, resolver).await.unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { gateway, folder, client }
     }

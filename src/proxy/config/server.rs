@@ -28,6 +28,8 @@ pub struct ServerConfig {
     /// How long a request head may take, from its first byte to its last; and then the body of a
     /// call to Farebox's own routes, which are short.
     pub header_timeout: Span,
+    /// The longest silence in the body of a priced call.
+    pub body_timeout: Span,
     /// How long an idle client connection is kept.
     pub keepalive_timeout: Span,
     /// The largest request head.
@@ -63,6 +65,7 @@ impl ServerConfig {
             drain_delay: Span::from_secs(0),
             shutdown_timeout: Span::from_secs(30),
             header_timeout: Span::from_secs(10),
+            body_timeout: Span::from_secs(30),
             keepalive_timeout: Span::from_secs(60),
             max_header_bytes: 65_536,
             max_connections: 20_000,
@@ -85,6 +88,7 @@ impl ServerConfig {
             within("server.drain_delay", self.drain_delay, none..=minutes(10)),
             within("server.shutdown_timeout", self.shutdown_timeout, none..=hour),
             within("server.header_timeout", self.header_timeout, moment..=minutes(5)),
+            within("server.body_timeout", self.body_timeout, moment..=hour),
             within("server.keepalive_timeout", self.keepalive_timeout, moment..=hour),
             within("server.max_header_bytes", self.max_header_bytes, 1024..=1_048_576),
             within("server.max_connections", self.max_connections, 1..=1_000_000),
@@ -200,11 +204,13 @@ mod tests {
         let config = ServerConfig {
             threads: 5000,
             header_timeout: Span::from_secs(0),
+            body_timeout: Span::from_secs(0),
             max_header_bytes: 1,
             max_connections: 0,
             ..sound()
         };
-        let limited = ["threads", "header_timeout", "max_header_bytes", "max_connections"];
+        let limited =
+            ["threads", "header_timeout", "body_timeout", "max_header_bytes", "max_connections"];
         assert_eq!(keys(&config), limited.map(|name| format!("server.{name}")));
         assert_eq!(config.check()[1].hint, "it can be 1ms to 5m");
     }

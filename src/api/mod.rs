@@ -25,6 +25,7 @@ mod ui;
 mod usage;
 mod webhook;
 
+pub(crate) use admin::payments::is_payment_intent;
 pub use answer::RequestId;
 pub use config::{ApiConfig, STRIPE_WEBHOOK_PATH};
 pub use health::Readiness;

@@ -38,6 +38,7 @@ mod documents;
 mod events;
 mod faults;
 mod holds;
+mod imports;
 mod keys;
 mod memory;
 mod metrics;

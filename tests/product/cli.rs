@@ -226,6 +226,8 @@ fn account_commands_need_the_ledger_section_alone() {
     assert!(list.contains("alice") && list.contains("a/b?c#"), "{list}");
     fails(at, &["account", "show", "nobody"], 1);
     fails(at, &["account", "refund", "nothing"], 1);
+    fails(at, &["account", "refund", "nothing", "--credits", "2"], 1);
+    fails(at, &["account", "refund", "nothing", "--id", "part-1"], 2);
     assert!(ok(at, &["reconcile"]).contains("clean"));
 }
 

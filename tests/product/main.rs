@@ -42,6 +42,7 @@ mod imports;
 mod keys;
 mod memory;
 mod metrics;
+mod money;
 mod offline;
 mod overview;
 mod own;

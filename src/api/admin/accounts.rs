@@ -2,7 +2,7 @@
 
 use axum::Json as Answer;
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Admin;
 use super::import;
@@ -21,6 +21,7 @@ use crate::problem::{Problem, Text};
 
 /// Credits to give.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct GrantRequest {
     #[serde(deserialize_with = "json_number")]
     credits: Credits,
@@ -56,6 +57,7 @@ impl GrantSource {
 
 /// A correction, up or down.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AdjustmentRequest {
     #[serde(deserialize_with = "json_number")]
     credits: SignedCredits,
@@ -154,10 +156,22 @@ async fn post(admin: &Admin, posting: Posting) -> Result<(Entry, bool), Problem>
     posted.map_err(|refusal| admin.shop.refuse(refusal, Credits::ZERO))
 }
 
+/// Which part of a capture to give back; without `credits`, all that is left of it.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RefundRequest {
+    #[serde(default, deserialize_with = "some_number")]
+    credits: Option<Credits>,
+    /// Of the part: the same id again is no second refund.
+    #[serde(default)]
+    id: Option<String>,
     #[serde(default)]
     reason: Option<String>,
+}
+
+/// An amount. `null` is none: it would stand for all that is left.
+fn some_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credits>, D::Error> {
+    json_number(deserializer).map(Some)
 }
 
 pub(crate) async fn refund(
@@ -166,7 +180,22 @@ pub(crate) async fn refund(
     Json(request): Json<RefundRequest>,
 ) -> Result<Answer<Transaction>, Problem> {
     let hold: HoldId = request_id.parse().map_err(bad_id)?;
-    let refund = Operation::Refund { hold, reason: request.reason.map(Into::into) };
+    let reason = request.reason.map(Into::into);
+    let refund = match (request.credits, &request.id) {
+        (None, None) => Operation::Refund { hold, reason },
+        (Some(amount), Some(id)) => {
+            let id = OperationId::refund_part(&hold, id).map_err(bad_id)?;
+            Operation::RefundPart { hold, id, amount, reason }
+        }
+        _ => {
+            return Err(Problem::bad_request(Text::new(
+                "A refund of a part has both `credits` and `id`, an id of your choice; without either, all \
+                 that is left is given back.",
+                "Le remboursement d'une partie a `credits` et `id`, un identifiant de votre choix ; sans l'un \
+                 ni l'autre, tout ce qui reste est rendu.",
+            )));
+        }
+    };
     match admin.shop.ledger.ask(refund).await {
         Outcome::Posted { entry, .. } => Ok(Answer(Transaction::of(&entry))),
         Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),

@@ -68,7 +68,8 @@ impl Text {
         Self { en: en.into(), fr: fr.into() }
     }
 
-    fn in_language(&self, language: Language) -> &str {
+    /// The text in one language.
+    pub fn in_language(&self, language: Language) -> &str {
         match language {
             Language::English => &self.en,
             Language::French => &self.fr,
@@ -225,6 +226,11 @@ struct OpenAiError<'a> {
 impl Problem {
     fn new(status: StatusCode, code: Code, detail: Text) -> Self {
         Self { status, code, detail, offer: None, retry_after_secs: None }
+    }
+
+    /// The same with another text.
+    pub fn with_detail(self, detail: Text) -> Self {
+        Self { detail, ..self }
     }
 
     /// 401: nobody was identified.

@@ -242,6 +242,16 @@ fn refuse_operation(refusal: Refusal) -> Problem {
             format!("The hold is of {held} credits; a capture cannot be more than its hold."),
             format!("La réservation est de {held} crédits ; un débit ne peut pas la dépasser."),
         )),
+        Refusal::AboveCapture { left } => Problem::unprocessable(Text::new(
+            format!("{left} credits of this capture are left to give back, and no more."),
+            format!("Il reste {left} crédits de ce débit à rembourser, et pas davantage."),
+        )),
+        Refusal::PaymentKnown => Problem::conflict(Text::new(
+            "This payment, or this id, is known already: with another id, account, price or other credits. \
+             Nothing was granted.",
+            "Ce paiement, ou cet identifiant, est déjà connu : avec un autre identifiant, compte, prix ou \
+             d'autres crédits. Rien n'a été accordé.",
+        )),
         Refusal::Zero => Problem::unprocessable(text("Le montant ne peut pas être nul.")),
         Refusal::WrongWay => {
             Problem::unprocessable(text("Cette écriture ne peut pas aller dans ce sens."))

@@ -18,6 +18,7 @@ use crate::stripe::{ApiError, BuyError};
 
 /// What to buy.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct BuyRequest {
     /// The id of a pack, as `GET /packs` lists them.
     pack: String,

@@ -28,6 +28,7 @@ const MAX_TTL_SECS: u64 = 24 * 3600;
 
 /// Credits to set aside: the price of `endpoint`, or `credits`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct HoldRequest {
     /// The caller's own id: the same one again is the same hold.
     id: String,
@@ -135,6 +136,7 @@ pub(super) struct EndBody {
 
 /// How much of a hold to charge.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CaptureRequest {
     #[serde(deserialize_with = "json_number")]
     #[schema(value_type = f64)]
@@ -164,14 +166,21 @@ pub(super) async fn capture(
     end(&shop, id, capture, Some(&request_id)).await
 }
 
+/// Nothing: a hold is given back whole. An empty body reads as this.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReleaseRequest {}
+
 /// Gives a hold back.
-#[utoipa::path(post, path = "/holds/{id}/release", params(("id" = String, Path)), responses(
-    (status = 200, body = EndBody), (status = 401), (status = 403), (status = 404),
+#[utoipa::path(post, path = "/holds/{id}/release", params(("id" = String, Path)),
+    request_body = Option<ReleaseRequest>, responses(
+    (status = 200, body = EndBody), (status = 400), (status = 401), (status = 403), (status = 404),
     (status = 409), (status = 503)))]
 pub(super) async fn release(
     State(shop): State<Arc<Shop>>,
     ServiceCaller(_): ServiceCaller,
     Path(id): Path<String>,
+    Json(ReleaseRequest {}): Json<ReleaseRequest>,
 ) -> Result<axum::Json<EndBody>, Problem> {
     let hold = id.parse().map_err(bad_id)?;
     end(&shop, id, Operation::Release { hold, account: None, origin: Origin::Api }, None).await

@@ -26,6 +26,7 @@ mod ui;
 mod usage;
 mod webhook;
 
+pub(crate) use admin::payments::is_payment_intent;
 pub use answer::RequestId;
 pub use caller::ClientAddress;
 pub use config::{ApiConfig, STRIPE_WEBHOOK_PATH};

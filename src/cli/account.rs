@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::admin_client::{AdminClient, segment};
 use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
-use crate::credits::SignedCredits;
+use crate::credits::{Credits, SignedCredits};
 
 /// Look at accounts, and correct them.
 #[derive(Debug, Args)]
@@ -52,10 +52,16 @@ enum Command {
         /// Whose.
         account: AccountId,
     },
-    /// Give a call's charge back.
+    /// Give a call's charge back: a part of it, or all that is left of it.
     Refund {
         /// The call's request id, as in its `x-request-id`.
         request_id: String,
+        /// How many credits of it, such as 2 or 0.25; without it, all that is left.
+        #[arg(long)]
+        credits: Option<Credits>,
+        /// Under which id such a part: the same id again is no second refund. A new one if absent.
+        #[arg(long, requires = "credits")]
+        id: Option<String>,
         /// Why, for people who read the ledger.
         #[arg(long)]
         reason: Option<String>,
@@ -105,9 +111,14 @@ impl Account {
                     );
                     Ok(())
                 }
-                Command::Refund { request_id, reason } => {
+                Command::Refund { request_id, credits, id, reason } => {
                     let path = format!("/admin/captures/{}/refund", segment(&request_id));
-                    let body = json!({ "reason": reason });
+                    let mut body = json!({ "reason": reason });
+                    if let Some(credits) = credits {
+                        let id = id.unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
+                        body["credits"] = credits.to_string().into();
+                        body["id"] = id.into();
+                    }
                     let answer =
                         AdminClient::ask_once(config, Method::POST, &path, Some(&body)).await?;
                     println!("refunded {} credits", answer["amount"]);

@@ -129,24 +129,39 @@ impl AdminClient {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, CliError> {
+        self.send(method, path, body.map(Value::to_string), &again(body)).await
+    }
+
+    /// The same with a body that is text already. `again` says what to do where it is not known whether
+    /// it was done.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        again: &str,
+    ) -> Result<Value, CliError> {
         let (status, answer) = match self {
             Self::Running { client, address, token, limit } => {
                 let no_answer = |error: reqwest::Error| match error.is_connect() {
                     true => CliError::NoAnswer { address: *address, error },
-                    false => CliError::NotKnown { address: *address, error, again: again(body) },
+                    false => {
+                        let again = again.to_owned();
+                        CliError::NotKnown { address: *address, error, again }
+                    }
                 };
                 let url = format!("http://{address}{path}");
                 let mut request =
                     client.request(method, url).bearer_auth(token.expose()).timeout(*limit);
                 if let Some(body) = body {
-                    request = request.body(body.to_string());
+                    request = request.body(body);
                 }
                 let response = request.send().await.map_err(no_answer)?;
                 (response.status(), response.bytes().await.map_err(no_answer)?)
             }
             Self::Here { router, token, .. } => {
                 let failed = |error: axum::Error| CliError::Failed(error.to_string());
-                let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+                let body = body.map_or_else(Body::empty, Body::from);
                 let request = Request::builder()
                     .method(method)
                     .uri(path)

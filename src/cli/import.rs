@@ -1,18 +1,20 @@
 //! `farebox import`
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use http::Method;
-use serde_json::json;
+use serde::Serialize;
 
-use super::admin_client::{AdminClient, segment};
+use super::admin_client::AdminClient;
+use super::bring_over::Way;
+use super::csv_rows::{self, Columns, Row};
 use super::{CliError, ConfigFile, block_on, reconcile};
+use crate::account::AccountId;
+use crate::api::is_payment_intent;
 use crate::config::Sections;
 use crate::credits::Credits;
-use crate::ledger::{BackendKind, Imported, import};
-use crate::price::PackConfig;
+use crate::ledger::{BackendKind, EntryKind, Imported, OperationId, import};
+use crate::price::{PackConfig, Price};
 
 /// Bring accounts over from an embedded ledger, or from an earlier system.
 ///
@@ -26,19 +28,24 @@ pub(super) struct Import {
     #[arg(long, value_name = "FILE", required_unless_present = "csv", conflicts_with = "csv")]
     from: Option<PathBuf>,
     /// A CSV file with the columns account, credits and id; the first line names them. Each row is
-    /// a grant; repeatable: a row whose id was imported before is no second one. With the column
+    /// a grant, of 0 credits too: the account exists from then on, without a sign-up grant. All rows
+    /// are checked before anything is imported. Repeatable: a row whose id was imported before is no
+    /// second one. With the column
     /// payment_intent (pi_…), a later refund or dispute of that payment takes credits back, in
     /// proportion to the column paid (79.00 EUR); left empty, that is the price of the pack with
     /// as many credits.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Say what --csv would do, or every mistake in the file, and change nothing.
+    #[arg(long, conflicts_with = "from")]
+    dry_run: bool,
 }
 
 impl Import {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         match (&self.from, &self.csv) {
             (Some(from), _) => import_ledger(file, from),
-            (None, Some(csv)) => import_rows(file, csv),
+            (None, Some(csv)) => import_rows(file, csv, self.dry_run),
             // clap asks for one of them.
             (None, None) => Ok(()),
         }
@@ -68,94 +75,79 @@ fn import_ledger(file: &ConfigFile, from: &Path) -> Result<(), CliError> {
     })
 }
 
-fn import_rows(file: &ConfigFile, csv: &Path) -> Result<(), CliError> {
-    let rows = read_csv(csv, &["account", "credits", "id"])?;
+/// What an account had, as the admin listener takes it.
+#[derive(Serialize)]
+struct AccountRow {
+    account: AccountId,
+    credits: Credits,
+    id: String,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment: Option<Payment>,
+}
+
+#[derive(Serialize)]
+struct Payment {
+    payment_intent: String,
+    paid: String,
+}
+
+const COLUMNS: Columns =
+    Columns { required: &["account", "credits", "id"], optional: &["payment_intent", "paid"] };
+
+const WAY: Way = Way { path: "/admin/import", list: "rows", rows: "rows" };
+
+fn import_rows(file: &ConfigFile, csv: &Path, dry_run: bool) -> Result<(), CliError> {
     let packs = file.load(Sections::PACKS)?.packs;
+    let mut rows = csv_rows::read(csv, &COLUMNS, |row| read_row(row, &packs))?;
+    rows.refuse_repeated("id", |row| Some(&row.id));
+    rows.refuse_repeated("payment", |row| row.payment.as_ref().map(|p| p.payment_intent.as_str()));
     block_on(async {
         let admin = AdminClient::connect(file).await?;
-        let mut done = Ok(());
-        let mut imported = 0;
-        for row in &rows {
-            let path = format!("/admin/accounts/{}/grants", segment(row.get("account")));
-            let mut body = json!({
-                "credits": row.get("credits"),
-                "id": row.get("id"),
-                "reason": "import",
-                "source": "import",
-            });
-            if let Some(payment_intent) = row.filled("payment_intent") {
-                let paid = row.filled("paid").map(str::to_owned);
-                let Some(paid) = paid.or_else(|| price_of(row.get("credits"), &packs)) else {
-                    done = Err(CliError::Failed(format!(
-                        "{}:{}: no pack has {} credits, so say what was paid for them in the \
-                         column paid, such as 79.00 EUR",
-                        csv.display(),
-                        row.line,
-                        row.get("credits")
-                    )));
-                    break;
-                };
-                body["payment"] = json!({ "payment_intent": payment_intent, "paid": paid });
-            }
-            if let Err(error) = admin.ask(Method::POST, &path, Some(&body)).await {
-                let line = row.line;
-                let csv = csv.display();
-                done = Err(CliError::Failed(format!("{csv}:{line}: {error}")));
-                break;
-            }
-            imported += 1;
-        }
+        let sent = WAY.send(&admin, rows, dry_run).await;
         admin.close().await?;
-        println!("{imported} of {} rows are imported", rows.len());
-        done
+        println!("{}", sent?);
+        Ok(())
     })
 }
 
-/// What the pack with so many credits costs.
-fn price_of(credits: &str, packs: &[PackConfig]) -> Option<String> {
-    let credits: Credits = credits.parse().ok()?;
-    packs.iter().find(|pack| pack.credits == credits).map(|pack| pack.price.to_string())
+fn read_row(row: &mut Row<'_>, packs: &[PackConfig]) -> Option<AccountRow> {
+    let account = row.parsed("account");
+    let credits = row.parsed("credits");
+    let id = row.get("id").to_owned();
+    if let Err(error) = OperationId::posting(EntryKind::Grant, &id) {
+        row.wrong(format!("id: {error}"));
+    }
+    let payment = match row.filled("payment_intent").map(str::to_owned) {
+        Some(payment_intent) => Some(read_payment(row, payment_intent, credits, packs)?),
+        None => None,
+    };
+    Some(AccountRow { account: account?, credits: credits?, id, reason: "import", payment })
 }
 
-/// One row of a CSV file, by its columns' names.
-pub(super) struct Row {
-    /// Where it stands, from 1.
-    pub line: usize,
-    values: HashMap<String, String>,
-}
-
-impl Row {
-    /// A column's value, where there is one.
-    fn filled(&self, column: &str) -> Option<&str> {
-        Some(self.get(column)).filter(|value| !value.is_empty())
+fn read_payment(
+    row: &mut Row<'_>,
+    payment_intent: String,
+    credits: Option<Credits>,
+    packs: &[PackConfig],
+) -> Option<Payment> {
+    if !is_payment_intent(&payment_intent) {
+        row.wrong("payment_intent: Stripe's id of a payment begins with pi_".to_owned());
     }
-
-    /// A column's value; empty where there is none.
-    pub fn get(&self, column: &str) -> &str {
-        self.values.get(column).map_or("", String::as_str)
-    }
-}
-
-/// Reads a CSV file whose first line names its columns, `required` among them.
-pub(super) fn read_csv(file: &Path, required: &[&str]) -> Result<Vec<Row>, CliError> {
-    let failed = |error: csv::Error| CliError::Failed(format!("{}: {error}", file.display()));
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file).map_err(failed)?;
-    let columns: Vec<String> =
-        reader.headers().map_err(failed)?.iter().map(str::to_lowercase).collect();
-    if let Some(missing) = required.iter().find(|name| !columns.iter().any(|c| c == *name)) {
-        return Err(CliError::Failed(format!(
-            "{}: no column {missing}; the first line must name the columns {}",
-            file.display(),
-            required.join(", ")
-        )));
-    }
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(failed)?;
-        let line = record.position().map_or(0, |position| position.line() as usize);
-        let values = columns.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
-        rows.push(Row { line, values });
-    }
-    Ok(rows)
+    let paid = match row.filled("paid") {
+        Some(_) => row.parsed::<Price>("paid")?,
+        None => match packs.iter().find(|pack| Some(pack.credits) == credits) {
+            Some(pack) => pack.price,
+            None => {
+                // An amount that cannot be read has been told of.
+                let credits = credits?;
+                row.wrong(format!(
+                    "no pack has {credits} credits, so say what was paid for them in the column paid, such as \
+                     79.00 EUR"
+                ));
+                return None;
+            }
+        },
+    };
+    Some(Payment { payment_intent, paid: paid.to_string() })
 }

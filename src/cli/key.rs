@@ -4,16 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use http::Method;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, segment};
-use super::import::{Row, read_csv};
+use super::bring_over::Way;
+use super::csv_rows::{self, Columns, Row};
 use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
 use crate::ledger::KeyHash;
-
-/// How many keys are sent at once: the ledger decides nothing else while it takes them.
-const MAX_SLICE: usize = 500;
 
 /// Make, list, revoke and import API keys.
 #[derive(Debug, Args)]
@@ -45,12 +44,15 @@ enum Command {
         /// The key's id, as `list` shows it.
         id: String,
     },
-    /// Bring keys over from another gateway, so that customers keep theirs. Broken off, it has
-    /// imported the first of them: type it again.
+    /// Bring keys over from another gateway, so that customers keep theirs. All rows are checked
+    /// before anything is imported. Broken off, it has imported the first of them: type it again.
     Import {
         /// A CSV file with the columns account and hash (the SHA-256 of the key in hexadecimal),
         /// and optionally name; the first line names them.
         file: PathBuf,
+        /// Say what would be imported, or every mistake in the file, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -78,7 +80,7 @@ impl Key {
                     AdminClient::ask_once(config, Method::DELETE, &path, None).await?;
                     println!("{id} is revoked");
                 }
-                Command::Import { file } => import(config, &file).await?,
+                Command::Import { file, dry_run } => import(config, &file, dry_run).await?,
             }
             Ok(())
         })
@@ -103,43 +105,31 @@ fn print_keys(page: &Value) {
     }
 }
 
-/// Sends the keys of a file slice by slice; what is in the ledger already stays as it is.
-async fn import(config: &ConfigFile, file: &Path) -> Result<(), CliError> {
-    let rows = read_csv(file, &["account", "hash"])?;
-    for row in &rows {
-        let wrong = |error: &dyn std::fmt::Display| {
-            CliError::Failed(format!("{}:{}: {error}", file.display(), row.line))
-        };
-        row.get("account").parse::<AccountId>().map_err(|error| wrong(&error))?;
-        row.get("hash").parse::<KeyHash>().map_err(|error| wrong(&error))?;
-    }
+/// A key, as the admin listener takes it.
+#[derive(Serialize)]
+struct KeyRow {
+    account: AccountId,
+    hash: String,
+    name: String,
+}
+
+const COLUMNS: Columns = Columns { required: &["account", "hash"], optional: &["name"] };
+
+const WAY: Way = Way { path: "/admin/keys/import", list: "keys", rows: "keys" };
+
+async fn import(config: &ConfigFile, file: &Path, dry_run: bool) -> Result<(), CliError> {
+    let mut rows = csv_rows::read(file, &COLUMNS, read_row)?;
+    rows.refuse_repeated("hash", |row| Some(&row.hash));
     let admin = AdminClient::connect(config).await?;
-    let (mut imported, mut existing) = (0, 0);
-    let mut done = Ok(());
-    for slice in rows.chunks(MAX_SLICE) {
-        let keys: Vec<_> = slice.iter().map(key_of).collect();
-        let body = json!({ "keys": keys });
-        match admin.ask(Method::POST, "/admin/keys/import", Some(&body)).await {
-            Ok(answer) => {
-                imported += answer["imported"].as_u64().unwrap_or_default();
-                existing += answer["existing"].as_u64().unwrap_or_default();
-            }
-            Err(error) => {
-                let (first, last) = (slice.first(), slice.last());
-                let [first, last] = [first, last].map(|row| row.map_or(0, |row| row.line));
-                let file = file.display();
-                done = Err(CliError::Failed(format!("{file}, lines {first} to {last}: {error}")));
-                break;
-            }
-        }
-    }
+    let sent = WAY.send(&admin, rows, dry_run).await;
     admin.close().await?;
-    let counted = format!("imported {imported} keys; {existing} were there already");
-    done.map_err(|error| CliError::Failed(format!("{error}\n{counted}; type it again to go on")))?;
-    println!("{counted}");
+    println!("{}", sent?);
     Ok(())
 }
 
-fn key_of(row: &Row) -> Value {
-    json!({ "account": row.get("account"), "hash": row.get("hash"), "name": row.get("name") })
+fn read_row(row: &mut Row<'_>) -> Option<KeyRow> {
+    let account = row.parsed("account");
+    let hash = row.parsed::<KeyHash>("hash");
+    let name = row.get("name").to_owned();
+    Some(KeyRow { account: account?, hash: hash?.to_string(), name })
 }

@@ -3,7 +3,9 @@
 mod account;
 mod admin_client;
 mod backup;
+mod bring_over;
 mod check;
+mod csv_rows;
 mod demo;
 mod demo_file;
 mod flood;

@@ -10,13 +10,14 @@ use ahash::{HashMap, HashSet};
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
+use super::bring_over::ImportRow;
 use super::desk::Desk;
 use super::inbox::StripeEvent;
 use super::key::{KeyHash, KeyRecord, KnownKeys};
 use super::operation::{
     Balance, Ending, Entry, HoldId, Operation, OperationId, Origin, Outcome, Refusal,
 };
-use super::payment::Payment;
+use super::payment::{KnownPayments, Payment};
 
 /// What memory keeps of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,14 +53,13 @@ pub(super) struct EndedHold {
 
 /// What the disk knows of the ids in a batch that memory does not. Decisions of the batch add
 /// to it, so that the same id twice in one batch is decided once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     pub entries: HashMap<OperationId, Entry>,
     pub ended: HashMap<HoldId, EndedHold>,
     pub keys: KnownKeys,
     pub events: HashMap<Arc<str>, StripeEvent>,
-    /// By the ledger's own ids of them.
-    pub payments: HashMap<Arc<str>, Payment>,
+    pub payments: KnownPayments,
     pub customers: HashMap<AccountId, Arc<str>>,
 }
 
@@ -74,6 +74,8 @@ pub(super) struct KeptCustomer {
 #[derive(Debug, Default)]
 pub(super) struct Lookups {
     pub operations: Vec<OperationId>,
+    /// Holds of whose captures each part that was given back is wanted.
+    pub refunds: Vec<HoldId>,
     pub holds: Vec<HoldId>,
     pub key_hashes: Vec<KeyHash>,
     pub key_ids: Vec<Arc<str>>,
@@ -85,9 +87,32 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
+    fn add_refund(&mut self, hold: &HoldId) {
+        self.operations.push(OperationId::capture(hold));
+        self.operations.push(OperationId::refund(hold));
+        self.refunds.push(hold.clone());
+    }
+
+    fn add_key(&mut self, key: &KeyRecord) {
+        self.key_hashes.push(key.hash);
+        self.key_ids.push(key.id.clone());
+    }
+
+    fn add_row(&mut self, row: &ImportRow) {
+        match row {
+            ImportRow::Grant { posting, payment } => {
+                self.operations.push(posting.id.clone());
+                let names = payment.iter().flat_map(|payment| &payment.facts.names);
+                self.payments.extend(names.cloned());
+            }
+            ImportRow::Key(key) => self.add_key(key),
+        }
+    }
+
     /// True where memory alone can decide the batch: the usual case.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
+            && self.refunds.is_empty()
             && self.holds.is_empty()
             && self.key_hashes.is_empty()
             && self.key_ids.is_empty()
@@ -259,14 +284,15 @@ impl Books {
                     wanted.holds.push(hold.clone());
                 }
                 Operation::Post(posting) => wanted.operations.push(posting.id.clone()),
-                Operation::Refund { hold, .. } => {
-                    wanted.operations.push(OperationId::capture(hold));
-                    wanted.operations.push(OperationId::refund(hold));
+                Operation::Refund { hold, .. } => wanted.add_refund(hold),
+                Operation::RefundPart { hold, id, .. } => {
+                    wanted.operations.push(id.clone());
+                    wanted.add_refund(hold);
                 }
-                Operation::PutKeys(keys) => {
-                    wanted.key_hashes.extend(keys.iter().map(|key| key.hash));
-                    wanted.key_ids.extend(keys.iter().map(|key| key.id.clone()));
+                Operation::Import(import) => {
+                    import.rows.iter().for_each(|row| wanted.add_row(row));
                 }
+                Operation::PutKeys(keys) => keys.iter().for_each(|key| wanted.add_key(key)),
                 Operation::RevokeKey { id } => wanted.key_ids.push(id.clone()),
                 Operation::KeepEvent(event) => wanted.events.push(event.id.clone()),
                 Operation::EndEvent { id, .. } => wanted.events.push(id.clone()),
@@ -330,7 +356,11 @@ impl Books {
                 desk.end(hold, account.as_ref(), *origin, Ending::Released)
             }
             Operation::Post(posting) => desk.post(posting),
-            Operation::Refund { hold, reason } => desk.refund(hold, reason.clone()),
+            Operation::Refund { hold, reason } => desk.refund(hold, None, reason.clone()),
+            Operation::RefundPart { hold, id, amount, reason } => {
+                desk.refund(hold, Some((id, *amount)), reason.clone())
+            }
+            Operation::Import(import) => Ok(desk.bring_over(import)),
             Operation::PutKeys(keys) => desk.put_keys(keys),
             Operation::RevokeKey { id } => desk.revoke_key(id),
             Operation::KeepEvent(event) => desk.keep_event(event),

@@ -214,20 +214,37 @@ impl Desk<'_> {
     }
 
     pub fn post(&mut self, posting: &Posting) -> Result<Outcome, Refusal> {
-        if let Some(entry) = self.known.entries.get(&posting.id) {
-            let same = entry.account == posting.account
-                && entry.kind == posting.kind
-                && entry.amount == posting.amount;
-            let entry = entry.clone();
-            return if same {
-                Ok(Outcome::Posted { entry, new: false })
-            } else {
-                Err(Refusal::Conflict)
-            };
+        if let Some(again) = self.posted_before(posting)? {
+            return Ok(again);
         }
         if posting.amount == SignedCredits::ZERO {
             return Err(Refusal::Zero);
         }
+        self.post_new(posting)
+    }
+
+    /// Grants what an account had in an earlier system. A balance of nothing is remembered as well:
+    /// the account exists from then on, and its id takes effect once.
+    pub fn grant_imported(&mut self, posting: &Posting) -> Result<Outcome, Refusal> {
+        match self.posted_before(posting)? {
+            Some(again) => Ok(again),
+            None => self.post_new(posting),
+        }
+    }
+
+    /// The answer to a posting that has taken effect; `None` for a new one.
+    pub(super) fn posted_before(&self, posting: &Posting) -> Result<Option<Outcome>, Refusal> {
+        let Some(entry) = self.known.entries.get(&posting.id) else { return Ok(None) };
+        let same = entry.account == posting.account
+            && entry.kind == posting.kind
+            && entry.amount == posting.amount;
+        match same {
+            true => Ok(Some(Outcome::Posted { entry: entry.clone(), new: false })),
+            false => Err(Refusal::Conflict),
+        }
+    }
+
+    fn post_new(&mut self, posting: &Posting) -> Result<Outcome, Refusal> {
         if !posting.kind.may_post(posting.amount) {
             return Err(Refusal::WrongWay);
         }
@@ -236,22 +253,49 @@ impl Desk<'_> {
         Ok(Outcome::Posted { entry, new: true })
     }
 
-    pub fn refund(&mut self, hold: &HoldId, reason: Option<Arc<str>>) -> Result<Outcome, Refusal> {
-        let operation = OperationId::refund(hold);
+    /// Gives a capture back: a `part` of it under an id of its own, or what the parts left.
+    pub fn refund(
+        &mut self,
+        hold: &HoldId,
+        part: Option<(&OperationId, Credits)>,
+        reason: Option<Arc<str>>,
+    ) -> Result<Outcome, Refusal> {
+        let operation = part.map_or_else(|| OperationId::refund(hold), |(id, _)| id.clone());
         if let Some(entry) = self.known.entries.get(&operation) {
-            return Ok(Outcome::Posted { entry: entry.clone(), new: false });
+            let same = part.is_none_or(|(_, amount)| entry.amount == amount.signed());
+            let entry = entry.clone();
+            return if same {
+                Ok(Outcome::Posted { entry, new: false })
+            } else {
+                Err(Refusal::Conflict)
+            };
         }
         let capture = self.known.entries.get(&OperationId::capture(hold));
         let capture = capture.cloned().ok_or(Refusal::UnknownCapture)?;
-        let entry = self.enter(
-            &capture.account,
-            operation,
-            EntryKind::Refund,
-            -capture.amount,
-            capture.route,
-            reason,
-        )?;
+        let left = self.left_of(hold, &capture);
+        let amount = part.map_or(left, |(_, amount)| amount);
+        if part.is_some() && amount.is_zero() {
+            return Err(Refusal::Zero);
+        }
+        if amount.is_zero() || amount > left {
+            return Err(Refusal::AboveCapture { left });
+        }
+        let kind = EntryKind::Refund;
+        let entry =
+            self.enter(&capture.account, operation, kind, amount.signed(), capture.route, reason)?;
         Ok(Outcome::Posted { entry, new: true })
+    }
+
+    /// What has not been given back of a capture.
+    fn left_of(&self, hold: &HoldId, capture: &Entry) -> Credits {
+        let is_refund = |entry: &&Entry| {
+            entry.kind == EntryKind::Refund && entry.operation.hold() == Some(hold.as_str())
+        };
+        let refunds = self.known.entries.values().filter(is_refund);
+        let left = refunds.fold(-capture.amount, |left, refund| {
+            left.checked_sub(refund.amount).unwrap_or(SignedCredits::ZERO)
+        });
+        left.spendable()
     }
 
     pub fn put_keys(&mut self, keys: &[KeyRecord]) -> Result<Outcome, Refusal> {

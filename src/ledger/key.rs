@@ -90,7 +90,7 @@ pub struct KeyRecord {
 }
 
 /// The keys that are stored already, of those that a batch names by id or hash.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct KnownKeys {
     by_hash: HashMap<KeyHash, KeyRecord>,
     hash_of: HashMap<Arc<str>, KeyHash>,

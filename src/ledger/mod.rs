@@ -8,6 +8,7 @@
 
 mod backend;
 mod books;
+mod bring_over;
 mod clock;
 mod config;
 mod desk;
@@ -33,6 +34,7 @@ mod sqlite;
 mod till;
 
 pub use backend::{AccountView, Backend, Expired, IsLive, KeyChanges, Reader};
+pub use bring_over::{Import, ImportRow};
 pub(crate) use clock::wall_ms;
 pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use error::LedgerError;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
+use super::bring_over::Import;
 use super::inbox::{EventState, NewEvent};
 use super::key::KeyRecord;
 use super::payment::{Settled, TakeFacts};
@@ -107,6 +108,12 @@ impl OperationId {
         Self(format!("refund:{hold}").into())
     }
 
+    /// The refund of a part of a hold's capture, by the id its maker chose. A space stands in no
+    /// hold's id, so no two pairs of hold and id share an operation.
+    pub fn refund_part(hold: &HoldId, id: &str) -> Result<Self, IdError> {
+        if is_id(id) { Ok(Self(format!("refund:{hold} {id}").into())) } else { Err(IdError) }
+    }
+
     /// The sign-up grant of an account: there is one.
     pub fn signup(account: &AccountId) -> Self {
         Self(format!("signup:{account}").into())
@@ -133,7 +140,11 @@ impl OperationId {
 
     /// The call or hold that a capture or refund belongs to.
     pub fn hold(&self) -> Option<&str> {
-        self.0.strip_prefix("capture:").or_else(|| self.0.strip_prefix("refund:"))
+        let refunded = || {
+            let refund = self.0.strip_prefix("refund:")?;
+            Some(refund.split_once(' ').map_or(refund, |(hold, _)| hold))
+        };
+        self.0.strip_prefix("capture:").or_else(refunded)
     }
 }
 
@@ -298,13 +309,26 @@ pub enum Operation {
     },
     /// Moves a balance.
     Post(Posting),
-    /// Gives a capture back, whole.
+    /// Gives back what is left of a capture: all of it, less what [`Operation::RefundPart`] gave.
     Refund {
         /// The hold, or request id, that was captured.
         hold: HoldId,
         /// In the operator's words.
         reason: Option<Arc<str>>,
     },
+    /// Gives a part of a capture back; all parts together are never more than was captured.
+    RefundPart {
+        /// The hold, or request id, that was captured.
+        hold: HoldId,
+        /// Once only; from [`OperationId::refund_part`] of this hold.
+        id: OperationId,
+        /// How much.
+        amount: Credits,
+        /// In the operator's words.
+        reason: Option<Arc<str>>,
+    },
+    /// Brings over what an earlier system knew.
+    Import(Box<Import>),
     /// Stores API keys; those that are there already stay as they are.
     PutKeys(Vec<KeyRecord>),
     /// Revokes an API key.
@@ -504,6 +528,10 @@ pub enum Outcome {
         /// False where the entry was there already.
         new: bool,
     },
+    /// What became of each row of an [`Import`], in their order: [`Outcome::Posted`],
+    /// [`Outcome::KeysStored`] or [`Outcome::Refused`]. Where one is refused, and in a dry run, these
+    /// say what would have become of them, and nothing has changed.
+    Imported(Vec<Self>),
     /// The keys are stored.
     KeysStored {
         /// How many were not there before.
@@ -580,6 +608,18 @@ pub enum Refusal {
         /// What was set aside.
         held: Credits,
     },
+    /// A refund above what is left of its capture.
+    #[error("a refund cannot be more than what is left of its capture")]
+    AboveCapture {
+        /// What has not been given back.
+        left: Credits,
+    },
+    /// The payment was imported or sold before: under another id, for another account, for other
+    /// credits or at another price.
+    #[error(
+        "this payment, or this id, is known already: with another id, account, price or other credits"
+    )]
+    PaymentKnown,
     /// A hold of nothing, or a posting that moves nothing.
     #[error("the amount cannot be zero")]
     Zero,

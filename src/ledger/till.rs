@@ -10,8 +10,16 @@ use crate::credits::{Credits, SignedCredits};
 use super::books::{KeptCustomer, Undo};
 use super::desk::Desk;
 use super::inbox::{EventState, NewEvent, StripeEvent};
-use super::operation::{EntryKind, OperationId, Outcome, Refusal};
+use super::operation::{EntryKind, OperationId, Outcome, Posting, Refusal};
 use super::payment::{Due, Facts, Payment, Settled, TakeFacts};
+
+/// A payment with facts joined to it.
+struct Joined {
+    /// What was known of it before, in the order of their ids.
+    before: Vec<Payment>,
+    due: Due,
+    settled: Settled,
+}
 
 impl Desk<'_> {
     pub fn keep_event(&mut self, new: &NewEvent) -> Result<Outcome, Refusal> {
@@ -38,23 +46,11 @@ impl Desk<'_> {
     /// Joins facts with what is known, works out what the payment comes to, and moves the
     /// difference to what was moved before.
     pub fn take_facts(&mut self, take: &TakeFacts) -> Result<Outcome, Refusal> {
-        let TakeFacts { event, facts, on_dispute, because } = take;
+        let TakeFacts { event, because, .. } = take;
         if event.as_ref().is_some_and(|event| !self.known.events.contains_key(event)) {
             return Err(Refusal::UnknownEvent);
         }
-        let related = self.related(facts);
-        let before = related.clone();
-        let mut payment = merge(related, facts, self.now.wall_ms)?;
-        payment.facts.join(facts);
-        // A payment belongs to one sale.
-        if let (Some(known), Some(told)) = (&payment.facts.sale, &facts.sale)
-            && known.session != told.session
-        {
-            return Err(Refusal::Conflict);
-        }
-        let due = payment.facts.due(*on_dispute);
-        let mut settled = difference(payment, &due);
-        settled.new = settled.is_ours() && before.iter().all(|known| known.facts.sale.is_none());
+        let Joined { before, due, mut settled } = self.join(take)?;
         if let Some(account) = settled.payment.account().cloned() {
             self.move_credits(&account, &mut settled, because)?;
             self.freeze(&account, &settled.payment.facts, due.frozen_by);
@@ -74,6 +70,57 @@ impl Desk<'_> {
             self.end_event(event, state, None)?;
         }
         Ok(Outcome::Settled(Box::new(settled)))
+    }
+
+    /// Grants what was bought in an earlier system, and remembers the payment with it, so that a
+    /// payment is granted once, whichever way and however often it comes. What was refunded of it
+    /// before is taken back at once.
+    pub fn grant_imported_payment(
+        &mut self,
+        posting: &Posting,
+        payment: &TakeFacts,
+    ) -> Result<Outcome, Refusal> {
+        let facts = &payment.facts;
+        for known in self.known.payments.related(&facts.names) {
+            let is_same =
+                known.facts.sale == facts.sale && facts.names.is_subset(&known.facts.names);
+            if known.facts.sale.is_some() && !is_same {
+                return Err(Refusal::PaymentKnown);
+            }
+        }
+        let again = self.posted_before(posting)?;
+        // All of it fits, or nothing of it happens.
+        let settled = self.join(payment)?.settled;
+        let balance =
+            self.books.account(&posting.account).map_or(SignedCredits::ZERO, |a| a.balance);
+        let granted = if again.is_some() { SignedCredits::ZERO } else { posting.amount };
+        let balance = balance.checked_add(granted).ok_or(Refusal::OutOfRange)?;
+        let balance = balance.checked_add(settled.reinstated.signed());
+        let balance = balance.ok_or(Refusal::OutOfRange)?;
+        balance.checked_sub(settled.clawed_back.signed()).ok_or(Refusal::OutOfRange)?;
+        let posted = self.grant_imported(posting)?;
+        self.take_facts(payment)?;
+        Ok(posted)
+    }
+
+    /// What is known of a payment with these facts joined to it, and what that comes to. Changes
+    /// nothing.
+    fn join(&self, take: &TakeFacts) -> Result<Joined, Refusal> {
+        let TakeFacts { facts, on_dispute, .. } = take;
+        let before = self.known.payments.related(&facts.names);
+        let mut payment = merge(before.clone(), facts, self.now.wall_ms)?;
+        payment.facts.join(facts);
+        // A payment belongs to one sale. What an import has granted is not sold a second time.
+        if let (Some(known), Some(told)) = (&payment.facts.sale, &facts.sale)
+            && known.session != told.session
+            && !known.imported
+        {
+            return Err(Refusal::Conflict);
+        }
+        let due = payment.facts.due(*on_dispute);
+        let mut settled = difference(payment, &due);
+        settled.new = settled.is_ours() && before.iter().all(|known| known.facts.sale.is_none());
+        Ok(Joined { before, due, settled })
     }
 
     pub fn keep_customer(
@@ -98,27 +145,15 @@ impl Desk<'_> {
     pub fn thaw(&mut self, account: &AccountId) -> Result<Outcome, Refusal> {
         let disputes = self.books.freezes.get(account).cloned().unwrap_or_default();
         for id in &disputes {
-            let mut payments = self.known.payments.values();
-            let found = payments.find(|payment| payment.facts.disputes.contains_key(id)).cloned();
-            if let Some(mut payment) = found {
+            for mut payment in self.known.payments.related(&BTreeSet::from([id.clone()])) {
                 if let Some(dispute) = payment.facts.disputes.get_mut(id) {
                     dispute.thawed = true;
+                    self.set_payment(payment);
                 }
-                self.set_payment(payment);
             }
         }
         self.set_freezes(account, BTreeSet::new());
         Ok(Outcome::Thawed { disputes: disputes.len() })
-    }
-
-    /// The payments that share a name with these facts, in the order of their ids.
-    fn related(&self, facts: &Facts) -> Vec<Payment> {
-        let mut related: Vec<Payment> = (self.known.payments.values())
-            .filter(|payment| !payment.facts.names.is_disjoint(&facts.names))
-            .cloned()
-            .collect();
-        related.sort_by(|a, b| a.id.cmp(&b.id));
-        related
     }
 
     fn move_credits(
@@ -175,7 +210,7 @@ impl Desk<'_> {
     }
 
     fn set_payment(&mut self, payment: Payment) {
-        self.known.payments.insert(payment.id.clone(), payment.clone());
+        self.known.payments.insert(payment.clone());
         self.changes.payments.insert(payment.id.clone(), payment);
     }
 

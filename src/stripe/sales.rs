@@ -107,9 +107,19 @@ impl Sales {
         because: Arc<str>,
     ) -> Result<Settled, Refusal> {
         let on_dispute = self.config.on_dispute;
+        let buyer = facts.sale.as_ref().map(|sale| sale.account.clone());
         let take = TakeFacts { event, facts, on_dispute, because };
         match self.ledger.ask(Operation::TakeFacts(Box::new(take))).await {
             Outcome::Settled(settled) => {
+                if let (Some(account), Some(buyer)) = (settled.payment.account(), buyer)
+                    && *account != buyer
+                {
+                    let payment = &*settled.payment.id;
+                    tracing::warn!(
+                        payment, %buyer, %account,
+                        "a payment was imported for another account than the one that bought; it stays there"
+                    );
+                }
                 self.record(&settled).await;
                 Ok(*settled)
             }

@@ -1,12 +1,20 @@
-//! `farebox import --csv` with payments of an earlier system: their refunds and disputes count here.
+//! Imports with payments of an earlier system: their refunds and disputes count here.
+
+use futures_util::future::join_all;
+use http::Method;
+use serde_json::json;
 
 use crate::backend::{Backend, on_both_ledgers};
+use crate::http::Answer;
 use crate::process::{fails, ok};
 use crate::shop::{PRICE, Shop};
 
 on_both_ledgers!(
     refunds_and_disputes_of_imported_payments_take_credits_back,
     a_row_that_contradicts_an_earlier_one_is_refused,
+    a_payment_is_granted_once_however_many_imports_of_it_come_at_once,
+    a_payment_that_is_imported_while_it_is_sold_is_granted_once,
+    a_file_is_checked_whole_and_taken_whole_beside_a_gateway,
 );
 
 /// A purchase in the earlier system: its session, and its payment intent.
@@ -17,9 +25,10 @@ async fn bought_before(earlier: &Shop, account: &str) -> (String, String) {
     (session, intent.unwrap().to_owned())
 }
 
-fn import(shop: &Shop, rows: &str) -> Vec<String> {
+/// Writes a file, and says how it is imported.
+fn import(shop: &Shop, rows: &str) -> [&'static str; 3] {
     std::fs::write(shop.folder.path().join("accounts.csv"), rows).unwrap();
-    ["import", "--csv", "accounts.csv"].map(str::to_owned).into()
+    ["import", "--csv", "accounts.csv"]
 }
 
 async fn refunds_and_disputes_of_imported_payments_take_credits_back(backend: Backend) {
@@ -39,9 +48,8 @@ async fn refunds_and_disputes_of_imported_payments_take_credits_back(backend: Ba
          gift,7,old-4,,\n"
     );
     let arguments = import(&shop, &rows);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     for _ in 0..2 {
-        assert!(ok(shop.folder.path(), &arguments).contains("4 of 4"));
+        ok(shop.folder.path(), &arguments);
         shop.expect_lines("half", &[("grant", 500.0)]).await;
         shop.expect_lines("lost", &[("grant", 120.0)]).await;
         shop.expect_lines("early", &[("grant", 500.0), ("clawback", -125.0)]).await;
@@ -70,7 +78,6 @@ async fn a_row_that_contradicts_an_earlier_one_is_refused(backend: Backend) {
     let head = "account,credits,id,payment_intent,paid";
     let run = |rows: &str| {
         let arguments = import(&shop, &format!("{head}\n{rows}\n"));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         fails(shop.folder.path(), &arguments, 1)
     };
     let said = run("alice,123,old-1,pi_1,");
@@ -78,11 +85,14 @@ async fn a_row_that_contradicts_an_earlier_one_is_refused(backend: Backend) {
     let said = run("alice,123,old-1,ch_1,1.00 EUR");
     assert!(said.contains("begins with pi_"), "{said}");
     let said = run("alice,123,old-1,pi_1,1 euro");
-    assert!(said.contains("`paid`"), "{said}");
+    assert!(said.contains(":2: paid: "), "{said}");
     assert_eq!(shop.balance("alice").await, 0, "a row that is refused grants nothing");
 
     let said = run("alice,5,old-1,pi_1,1.00 EUR\nbob,5,old-2,pi_1,1.00 EUR");
-    assert!(said.contains("known already"), "{said}");
+    assert!(said.contains(":3: the payment pi_1 stands on line 2 already"), "{said}");
+    assert_eq!(shop.balance("alice").await, 0, "the whole file is checked first");
+    let arguments = import(&shop, &format!("{head}\nalice,5,old-1,pi_1,1.00 EUR\n"));
+    ok(shop.folder.path(), &arguments);
     for again in [
         "alice,5,old-1,pi_2,1.00 EUR",
         "alice,5,old-3,pi_1,1.00 EUR",
@@ -90,9 +100,126 @@ async fn a_row_that_contradicts_an_earlier_one_is_refused(backend: Backend) {
         "bob,5,old-3,pi_1,1.00 EUR",
     ] {
         let said = run(again);
-        assert!(said.contains("known already") && said.contains("Nothing was granted"), "{said}");
+        assert!(said.contains(":2: This payment") && said.contains("known already"), "{said}");
+        assert!(said.contains("nothing was imported"), "{said}");
     }
     shop.expect_lines("alice", &[("grant", 5.0)]).await;
     assert_eq!(shop.balance("bob").await, 0);
+    shop.close().await;
+}
+
+/// A grant for a payment of an earlier system, as the admin listener takes it.
+async fn grant(shop: &Shop, account: &str, id: &str, intent: &str) -> Answer {
+    let payment = json!({ "payment_intent": intent, "paid": "79.00 EUR" });
+    let body = json!({ "credits": 500, "id": id, "source": "import", "payment": payment });
+    let path = format!("/admin/accounts/{account}/grants");
+    shop.gateway.admin(Method::POST, &path, &body.to_string()).await
+}
+
+/// What these accounts have together.
+async fn sum(shop: &Shop, accounts: &[String]) -> i64 {
+    let mut sum = 0;
+    for account in accounts {
+        sum += shop.balance(account).await;
+    }
+    sum
+}
+
+async fn a_payment_is_granted_once_however_many_imports_of_it_come_at_once(backend: Backend) {
+    let shop = Shop::open(backend).await;
+    for round in 0..5 {
+        let intent = format!("pi_{round}");
+        let accounts: Vec<String> = (0..6).map(|n| format!("account-{round}-{}", n / 2)).collect();
+        // Three accounts, two ids each, and each of these twice.
+        let asked =
+            (0..12).map(|n| {
+                let (shop, account, intent) = (&shop, &accounts[n % 6], &intent);
+                async move {
+                    (n % 6, grant(shop, account, &format!("old-{round}-{}", n % 6), intent).await)
+                }
+            });
+        let mut granted = Vec::new();
+        for (n, answer) in join_all(asked).await {
+            if answer.status == 200 {
+                granted.push(n);
+            } else {
+                let detail = answer.problem(409, "IDEMPOTENCY_CONFLICT")["detail"].to_string();
+                assert!(detail.contains("This payment"), "{detail}");
+                assert!(detail.contains("Nothing was granted"), "{detail}");
+            }
+        }
+        // Both of the winner's requests are answered alike.
+        assert_eq!(granted.len(), 2, "{granted:?}");
+        assert_eq!(granted[0], granted[1]);
+        let distinct: Vec<String> = (0..3).map(|n| format!("account-{round}-{n}")).collect();
+        assert_eq!(sum(&shop, &distinct).await, 500, "round {round}");
+        // The one that lost still stands when it is sent again later.
+        let other = (granted[0] + 1) % 6;
+        let again = grant(&shop, &accounts[other], &format!("old-{round}-{other}"), &intent).await;
+        again.problem(409, "IDEMPOTENCY_CONFLICT");
+    }
+    shop.close().await;
+}
+
+async fn a_payment_that_is_imported_while_it_is_sold_is_granted_once(backend: Backend) {
+    let shop = Shop::open(backend).await;
+    for round in 0..6 {
+        let accounts = [format!("buyer-{round}"), format!("other-{round}")];
+        let session = shop.buy(&accounts[0], "pack-500").await;
+        let events = shop.stripe.pay(&session);
+        let intent = events.iter().find_map(|event| event.object()["payment_intent"].as_str());
+        let intent = intent.unwrap().to_owned();
+        let sold = join_all(events.iter().map(|event| shop.deliver(event)));
+        let imports = join_all((0..4).map(|n| {
+            let (shop, account, intent) = (&shop, &accounts[n % 2], &intent);
+            let id = format!("old-{round}-{n}");
+            async move { grant(shop, account, &id, intent).await }
+        }));
+        // Now one of them is a moment ahead, now the other.
+        let granted = match round % 2 {
+            0 => tokio::join!(sold, imports).1,
+            _ => tokio::join!(imports, sold).0,
+        };
+        let granted = granted.iter().filter(|answer| answer.status == 200).count();
+        assert!(granted <= 1, "round {round}: {granted} imports were granted");
+        let reconcile = ok(shop.folder.path(), &["stripe", "reconcile", "--since", "1d"]);
+        assert_eq!(sum(&shop, &accounts).await, 500, "round {round}: {reconcile}");
+    }
+    shop.close().await;
+}
+
+async fn a_file_is_checked_whole_and_taken_whole_beside_a_gateway(backend: Backend) {
+    const ROWS: usize = 2_500;
+    let shop = Shop::open_with(backend, "[credits]\nsignup_grant = 12").await;
+    let head = "account,credits,id,payment_intent,paid\n";
+    let row = |n: usize| match n % 10 {
+        0 => format!("customer-{n},0,old-{n},,\n"),
+        1 => format!("customer-{n},100,old-{n},pi_{n},19.00 EUR\n"),
+        _ => format!("customer-{n},1.5,old-{n},,\n"),
+    };
+    let good: String = (0..ROWS).map(row).collect();
+    shop.gateway.grant("elsewhere", 3, "old-2400").await;
+    // One id is another account's: the last of three chunks has it, and nothing of the first moves.
+    let arguments = import(&shop, &format!("{head}{good}"));
+    let said = fails(shop.folder.path(), &arguments, 1);
+    assert!(said.contains(":2402: This id was used before"), "{said}");
+    assert!(said.contains("1 mistake; nothing was imported"), "{said}");
+    assert_eq!(shop.balance("customer-1").await, 0);
+
+    let good = good.replace(",old-2400,", ",old-2400b,");
+    let arguments = import(&shop, &format!("{head}{good}"));
+    let said = ok(shop.folder.path(), &[&arguments[..], &["--dry-run"]].concat());
+    assert!(said.contains("would have imported 2500 rows with 28000 credits; 0 were"), "{said}");
+    assert_eq!(shop.balance("customer-1").await, 0);
+    let said = ok(shop.folder.path(), &arguments);
+    assert!(said.contains("imported 2500 rows with 28000 credits; 0 were"), "{said}");
+    let said = ok(shop.folder.path(), &arguments);
+    assert!(said.contains("imported 0 rows; 2500 were there already"), "{said}");
+    // Who had nothing is known, and gets no sign-up grant; a stranger does.
+    for (account, balance) in [("customer-0", 0), ("customer-1", 100), ("stranger", 12)] {
+        shop.call(account).await;
+        let left = shop.balance(account).await;
+        assert!(left == balance || left == balance - 5, "{account}: {left}");
+    }
     shop.close().await;
 }

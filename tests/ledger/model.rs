@@ -175,6 +175,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (hold(), owner(), origin())
             .prop_map(|(hold, account, origin)| Operation::Release { hold, account, origin }),
         2 => hold().prop_map(|hold| Operation::Refund { hold, reason: None }),
+        2 => (hold(), 0..3u8, amount()).prop_map(|(hold, n, amount)| {
+            let id = OperationId::refund_part(&hold, &format!("part-{n}")).unwrap();
+            Operation::RefundPart { hold, id, amount, reason: None }
+        }),
         1 => who().prop_map(|account| Operation::Balance { account }),
     ]
 }

@@ -155,7 +155,11 @@ impl Model {
                 Ok(Outcome::Opened { new })
             }
             Operation::Post(posting) => return posted(self.post(posting)),
-            Operation::Refund { hold, .. } => return posted(self.refund(hold.as_str())),
+            Operation::Refund { hold, .. } => return posted(self.refund(hold.as_str(), None)),
+            Operation::RefundPart { hold, id, amount, .. } => {
+                let part = (id.as_str(), amount.micros() as i64);
+                return posted(self.refund(hold.as_str(), Some(part)));
+            }
             Operation::Hold(hold) => self.hold(hold),
             Operation::Renew { hold, .. } => match self.holds.get(hold.as_str()) {
                 Some(Fate { state: State::Live, .. }) => Ok(Outcome::Renewed),
@@ -198,14 +202,27 @@ impl Model {
         Ok((self.line(&posting.account, id, posting.kind, amount)?, true))
     }
 
-    fn refund(&mut self, hold: &str) -> Result<(Line, bool), Refusal> {
-        let id = format!("refund:{hold}");
+    fn refund(&mut self, hold: &str, part: Option<(&str, i64)>) -> Result<(Line, bool), Refusal> {
+        let whole = format!("refund:{hold}");
+        let id = part.map_or(whole.clone(), |(id, _)| id.to_owned());
         if let Some(line) = self.done.get(&id) {
-            return Ok((line.clone(), false));
+            let same = part.is_none_or(|(_, amount)| line.amount == amount);
+            return if same { Ok((line.clone(), false)) } else { Err(Refusal::Conflict) };
         }
         let capture = self.done.get(&format!("capture:{hold}")).cloned();
         let capture = capture.ok_or(Refusal::UnknownCapture)?;
-        Ok((self.line(&capture.account, id, EntryKind::Refund, -capture.amount)?, true))
+        let is_its = |id: &str| id == whole || id.starts_with(&format!("{whole} "));
+        let given = self.done.values().filter(|line| is_its(&line.operation));
+        let left = -capture.amount - given.map(|line| line.amount).sum::<i64>();
+        let amount = part.map_or(left, |(_, amount)| amount);
+        if part.is_some() && amount == 0 {
+            return Err(Refusal::Zero);
+        }
+        if amount == 0 || amount > left {
+            let left = Credits::from_micros(left as u64).unwrap();
+            return Err(Refusal::AboveCapture { left });
+        }
+        Ok((self.line(&capture.account, id, EntryKind::Refund, amount)?, true))
     }
 
     fn hold(&mut self, hold: &NewHold) -> Result<Outcome, Refusal> {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::http::{Answer, admin, get, pages, post, transactions};
 use crate::support::{ADMIN_TOKEN, TestGateway, Upstream, config_with, token};
 
-async fn gateway() -> (Upstream, TestGateway) {
+pub async fn gateway() -> (Upstream, TestGateway) {
     let upstream = Upstream::canned().await;
     let gateway = TestGateway::before(&upstream, "").await;
     (upstream, gateway)
@@ -48,6 +48,7 @@ async fn everything_but_health_and_metrics_needs_the_token() {
         (Method::DELETE, "/admin/keys/x"),
         (Method::POST, "/admin/keys/import"),
         (Method::POST, "/admin/captures/x/refund"),
+        (Method::POST, "/admin/import"),
         (Method::GET, "/admin/reconcile"),
         (Method::POST, "/admin/fold"),
         (Method::GET, "/admin/nothing"),

@@ -4,8 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use farebox::ledger::KeyHash;
-
+use crate::imports::write_keys;
 use crate::process::{command, fails, ok, run};
 use crate::support::config_text;
 use crate::support::h2::{TLS, write_certificate};
@@ -16,7 +15,7 @@ const SECRETS: [(&str, &str); 2] = [
     ("JWT_SECRET", "a-jwt-secret-of-this-test-of-32-bytes"),
 ];
 
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
@@ -245,7 +244,7 @@ fn prices_and_margins_need_no_variable() {
 }
 
 /// A config of which only `[ledger]` can be used.
-fn ledger_only(folder: &Path) {
+pub fn ledger_only(folder: &Path) {
     let text = "[server]\nadmin_token = \"${NOT_SET}\"\n[ledger]\npath = \"ledger.db\"\n\
                 [[auth.jwt]]\nalgorithms = [\"HS256\"]\nsecret = \"${NOT_SET_EITHER}\"\n";
     std::fs::write(folder.join("gateway.toml"), text).unwrap();
@@ -280,96 +279,9 @@ fn account_commands_need_the_ledger_section_alone() {
     assert!(list.contains("alice") && list.contains("a/b?c#"), "{list}");
     fails(at, &["account", "show", "nobody"], 1);
     fails(at, &["account", "refund", "nothing"], 1);
+    fails(at, &["account", "refund", "nothing", "--credits", "2"], 1);
+    fails(at, &["account", "refund", "nothing", "--id", "part-1"], 2);
     assert!(ok(at, &["reconcile"]).contains("clean"));
-}
-
-#[test]
-fn accounts_and_keys_are_imported_once() {
-    let folder = folder();
-    let at = folder.path();
-    ledger_only(at);
-    let rows = "account,credits,id\nalice,100.5,old-1\nbob,7,old-2\n\"a,b\",1,old-3\n";
-    std::fs::write(at.join("old.csv"), rows).unwrap();
-    for _ in 0..2 {
-        ok(at, &["import", "--csv", "old.csv"]);
-        let list = ok(at, &["account", "list"]);
-        assert!(list.contains("100.5") && list.contains("a,b"), "{list}");
-        assert_eq!(list.lines().count(), 3, "{list}");
-    }
-    // A row that cannot be taken says where it stands; what came before it is there, once.
-    std::fs::write(at.join("bad.csv"), "account,credits,id\ncarol,5,old-4\ndave,-5,old-5\n")
-        .unwrap();
-    let errors = fails(at, &["import", "--csv", "bad.csv"], 1);
-    assert!(errors.contains("bad.csv:3"), "{errors}");
-    std::fs::write(at.join("bad.csv"), "account,credits,id\ncarol,5,old-4\ndave,5,old-5\n")
-        .unwrap();
-    ok(at, &["import", "--csv", "bad.csv"]);
-    assert!(ok(at, &["account", "show", "carol"]).contains("balance 5,"));
-    std::fs::write(at.join("columns.csv"), "account,id\nx,y\n").unwrap();
-    assert!(fails(at, &["import", "--csv", "columns.csv"], 1).contains("credits"));
-    fails(at, &["import", "--csv", "nowhere.csv"], 1);
-
-    let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-    std::fs::write(at.join("keys.csv"), format!("account,hash,name\nalice,{hash},phone\n"))
-        .unwrap();
-    for _ in 0..2 {
-        ok(at, &["key", "import", "keys.csv"]);
-    }
-    assert_eq!(ok(at, &["key", "list", "alice"]).lines().count(), 1);
-    std::fs::write(at.join("keys.csv"), "account,hash\nalice,abc\n").unwrap();
-    fails(at, &["key", "import", "keys.csv"], 1);
-    assert!(ok(at, &["reconcile"]).contains("clean"));
-}
-
-/// A file of keys: `count` of them from number `first` on, each of an account of its own.
-fn write_keys(file: &Path, first: usize, count: usize) {
-    let row = |n: usize| format!("customer-{n},{}\n", KeyHash::of(&format!("sk-{n}")));
-    let rows: String = (first..first + count).map(row).collect();
-    std::fs::write(file, format!("account,hash\n{rows}")).unwrap();
-}
-
-#[test]
-fn a_whole_customer_base_of_keys_is_imported_and_may_be_again() {
-    let folder = folder();
-    let at = folder.path();
-    ledger_only(at);
-    let file = at.join("keys.csv");
-    // A break: part of the file is in the ledger.
-    write_keys(&file, 0, 700);
-    assert!(ok(at, &["key", "import", "keys.csv"]).contains("imported 700 keys; 0 were"));
-    write_keys(&file, 0, 20_000);
-    let said = ok(at, &["key", "import", "keys.csv"]);
-    assert!(said.contains("imported 19300 keys; 700 were there already"), "{said}");
-    let said = ok(at, &["key", "import", "keys.csv"]);
-    assert!(said.contains("imported 0 keys; 20000 were there already"), "{said}");
-    assert_eq!(ok(at, &["key", "list", "customer-19999"]).lines().count(), 1);
-    assert!(ok(at, &["reconcile"]).contains("clean"));
-}
-
-#[test]
-fn keys_that_cannot_be_imported_say_where_they_stand() {
-    let folder = folder();
-    let at = folder.path();
-    ledger_only(at);
-    let file = at.join("keys.csv");
-    write_keys(&file, 0, 1_200);
-    let rows = std::fs::read_to_string(&file).unwrap();
-    // What is no key is found before anything is sent.
-    for bad in ["customer-9,abc\n", ",9f86\n"] {
-        std::fs::write(&file, format!("{rows}{bad}")).unwrap();
-        let errors = fails(at, &["key", "import", "keys.csv"], 1);
-        assert!(errors.contains("keys.csv:1202"), "{errors}");
-        fails(at, &["account", "show", "customer-0"], 1);
-    }
-    // One of somebody else's is found on the way.
-    std::fs::write(&file, format!("account,hash\nother,{}\n", KeyHash::of("sk-700"))).unwrap();
-    ok(at, &["key", "import", "keys.csv"]);
-    std::fs::write(&file, rows).unwrap();
-    let errors = fails(at, &["key", "import", "keys.csv"], 1);
-    assert!(errors.contains("lines 502 to 1001"), "{errors}");
-    assert!(errors.contains("imported 500 keys"), "{errors}");
-    assert!(ok(at, &["account", "show", "customer-499"]).contains("balance 0"));
-    fails(at, &["account", "show", "customer-500"], 1);
 }
 
 #[test]

@@ -153,8 +153,11 @@ async fn holds_are_for_service_keys_only() {
         }
     }
     assert_eq!(gateway.balance("alice").await["held"], 5);
-    for path in ["/credits/holds/unknown/capture", "/credits/holds/unknown/release"] {
-        post(&gateway, path, &service, r#"{"credits":1}"#).await.problem(404, "NOT_FOUND");
+    for (path, body) in [
+        ("/credits/holds/unknown/capture", r#"{"credits":1}"#),
+        ("/credits/holds/unknown/release", ""),
+    ] {
+        post(&gateway, path, &service, body).await.problem(404, "NOT_FOUND");
     }
     // What a call holds is the gateway's to end.
     assert_eq!(gateway.post("alice", "/api/ai/generate").await.status(), 200);
@@ -221,9 +224,10 @@ async fn many_requests_for_one_hold_make_one() {
     assert_eq!(gateway.balance("alice").await["held"], 60);
     // Half of them capture it, half release it: one of both wins, and all hear the same.
     let ends = (0..50).map(|n| {
-        let path = format!("/credits/holds/job-1/{}", ["capture", "release"][n % 2]);
+        let (way, body) = [("capture", r#"{"credits":60}"#), ("release", "")][n % 2];
+        let path = format!("/credits/holds/job-1/{way}");
         let (gateway, service) = (&gateway, &service);
-        async move { (n % 2, post(gateway, &path, service, r#"{"credits":60}"#).await) }
+        async move { (n % 2, post(gateway, &path, service, body).await) }
     });
     let mut done = std::collections::HashSet::new();
     for (way, answer) in futures_util::future::join_all(ends).await {

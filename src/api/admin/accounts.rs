@@ -2,10 +2,11 @@
 
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
 use axum::{Extension, Json as Answer};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Admin;
-use super::payments::{self, ImportedPayment};
+use super::import;
+use super::payments::ImportedPayment;
 use super::token::Change;
 use crate::account::AccountId;
 use crate::api::body::Json;
@@ -15,12 +16,13 @@ use crate::api::transactions::{
 };
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{
-    AccountView, Entry, EntryKind, HoldId, Operation, OperationId, Outcome, Posting,
+    AccountView, Entry, EntryKind, HoldId, ImportRow, Operation, OperationId, Outcome, Posting,
 };
 use crate::problem::{Problem, Text};
 
 /// Credits to give.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct GrantRequest {
     #[serde(deserialize_with = "json_number")]
     credits: Credits,
@@ -35,18 +37,18 @@ pub(crate) struct GrantRequest {
 }
 
 /// Where a grant comes from, for the metric.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum GrantSource {
+pub(super) enum GrantSource {
     /// An operator's own.
     #[default]
     Admin,
-    /// What an account had in an earlier system.
+    /// What an account had in an earlier system; it may have been nothing.
     Import,
 }
 
 impl GrantSource {
-    const fn as_str(&self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Import => "import",
@@ -56,6 +58,7 @@ impl GrantSource {
 
 /// A correction, up or down.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AdjustmentRequest {
     #[serde(deserialize_with = "json_number")]
     credits: SignedCredits,
@@ -95,20 +98,26 @@ pub(crate) async fn grant(
     Json(request): Json<GrantRequest>,
 ) -> Result<(Extension<Change>, Answer<PostedBody>), Problem> {
     let GrantRequest { credits, id, reason, source, payment } = request;
-    let payment = payment.map(|payment| payment.facts(&account, credits, &id)).transpose()?;
-    if let Some(facts) = &payment {
-        payments::must_be_new(&admin, facts).await?;
-    }
-    let (entry, new) =
-        post(&admin, EntryKind::Grant, &account, credits.signed(), &id, reason).await?;
+    let posting = posting(EntryKind::Grant, &account, credits.signed(), &id, reason)?;
+    let facts = |payment: ImportedPayment| {
+        payment.facts(&admin, posting.account.clone(), credits, &id).map(Box::new)
+    };
+    let payment = payment.map(facts).transpose()?;
+    let (entry, new) = if source == GrantSource::Import || payment.is_some() {
+        import::grant(&admin, ImportRow::Grant { posting, payment }).await?
+    } else {
+        post(&admin, posting).await?
+    };
     if new {
-        let granted = &admin.shop.metrics.credits_granted;
-        granted.with_label_values(&[source.as_str()]).inc_by(credits.as_metric());
-    }
-    if let Some(facts) = payment {
-        payments::remember(&admin, facts).await?;
+        count_granted(&admin, source, credits);
     }
     Ok((Change::of(&id), Answer(PostedBody::of(id, entry))))
+}
+
+/// Counts credits that were given, for the metric.
+pub(super) fn count_granted(admin: &Admin, source: GrantSource, credits: Credits) {
+    let granted = &admin.shop.metrics.credits_granted;
+    granted.with_label_values(&[source.as_str()]).inc_by(credits.as_metric());
 }
 
 pub(crate) async fn adjust(
@@ -121,33 +130,49 @@ pub(crate) async fn adjust(
     let balance = admin.shop.ledger.balance(&parse_account(&account)?).await;
     let refuse = |refusal| admin.shop.refuse(refusal, Credits::ZERO);
     balance.map_err(refuse)?.ok_or_else(unknown_account)?;
-    let (entry, _) = post(&admin, EntryKind::Adjustment, &account, credits, &id, reason).await?;
+    let posting = posting(EntryKind::Adjustment, &account, credits, &id, reason)?;
+    let (entry, _) = post(&admin, posting).await?;
     Ok((Change::of(&id), Answer(PostedBody::of(id, entry))))
 }
 
-async fn post(
-    admin: &Admin,
+/// What a body asks to be posted, under an id that its maker chose.
+pub(super) fn posting(
     kind: EntryKind,
     account: &str,
     amount: SignedCredits,
     id: &str,
     reason: Option<String>,
-) -> Result<(Entry, bool), Problem> {
-    let posting = Posting {
+) -> Result<Posting, Problem> {
+    Ok(Posting {
         id: OperationId::posting(kind, id).map_err(bad_id)?,
         account: parse_account(account)?,
         kind,
         amount,
         reason: reason.map(Into::into),
-    };
+    })
+}
+
+async fn post(admin: &Admin, posting: Posting) -> Result<(Entry, bool), Problem> {
     let posted = admin.shop.ledger.post(posting).await;
     posted.map_err(|refusal| admin.shop.refuse(refusal, Credits::ZERO))
 }
 
+/// Which part of a capture to give back; without `credits`, all that is left of it.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RefundRequest {
+    #[serde(default, deserialize_with = "some_number")]
+    credits: Option<Credits>,
+    /// Of the part: the same id again is no second refund.
+    #[serde(default)]
+    id: Option<String>,
     #[serde(default)]
     reason: Option<String>,
+}
+
+/// An amount. `null` is none: it would stand for all that is left.
+fn some_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credits>, D::Error> {
+    json_number(deserializer).map(Some)
 }
 
 pub(crate) async fn refund(
@@ -156,7 +181,22 @@ pub(crate) async fn refund(
     Json(request): Json<RefundRequest>,
 ) -> Result<Answer<Transaction>, Problem> {
     let hold: HoldId = request_id.parse().map_err(bad_id)?;
-    let refund = Operation::Refund { hold, reason: request.reason.map(Into::into) };
+    let reason = request.reason.map(Into::into);
+    let refund = match (request.credits, &request.id) {
+        (None, None) => Operation::Refund { hold, reason },
+        (Some(amount), Some(id)) => {
+            let id = OperationId::refund_part(&hold, id).map_err(bad_id)?;
+            Operation::RefundPart { hold, id, amount, reason }
+        }
+        _ => {
+            return Err(Problem::bad_request(Text::new(
+                "A refund of a part has both `credits` and `id`, an id of your choice; without either, all \
+                 that is left is given back.",
+                "Le remboursement d'une partie a `credits` et `id`, un identifiant de votre choix ; sans l'un \
+                 ni l'autre, tout ce qui reste est rendu.",
+            )));
+        }
+    };
     match admin.shop.ledger.ask(refund).await {
         Outcome::Posted { entry, .. } => Ok(Answer(Transaction::of(&entry))),
         Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),

@@ -9,11 +9,10 @@ use super::Admin;
 use super::accounts::parse_account;
 use super::token::Change;
 use crate::account::AccountId;
-use crate::api::body::{Json, LargeJson};
+use crate::api::body::Json;
 use crate::api::keys::{new_key, revoke as revoke_key, store};
 use crate::api::transactions::{rfc3339, unreadable};
-use crate::ledger::{KeyHash, KeyRecord, wall_ms};
-use crate::problem::{Problem, Text};
+use crate::problem::Problem;
 
 #[derive(Deserialize)]
 pub(crate) struct NewKeyRequest {
@@ -49,62 +48,6 @@ pub(crate) async fn create(
     store(&admin.shop, vec![record]).await?;
     let body = NewKeyBody { id, key: key.expose().to_owned(), account, name, service };
     Ok((StatusCode::CREATED, Change::of(&body.id), Answer(body)))
-}
-
-/// Keys of another gateway, by hash, so that customers keep theirs.
-#[derive(Deserialize)]
-pub(crate) struct ImportRequest {
-    keys: Vec<ImportedKey>,
-}
-
-#[derive(Deserialize)]
-struct ImportedKey {
-    account: AccountId,
-    /// SHA-256 of the key, 64 hexadecimal digits.
-    hash: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    service: bool,
-}
-
-#[derive(Serialize)]
-pub(crate) struct ImportBody {
-    imported: usize,
-    existing: usize,
-}
-
-pub(crate) async fn import(
-    State(admin): State<Admin>,
-    LargeJson(request): LargeJson<ImportRequest>,
-) -> Result<Answer<ImportBody>, Problem> {
-    let total = request.keys.len();
-    let created_at_ms = wall_ms();
-    let keys: Vec<KeyRecord> = (request.keys.into_iter().enumerate())
-        .map(|(index, key)| {
-            let hash: KeyHash = key.hash.parse().map_err(|error| {
-                Problem::bad_request(Text::new(
-                    format!("`keys[{index}].hash`: {error}."),
-                    format!(
-                        "`keys[{index}].hash` : le SHA-256 de la clé, en 64 chiffres hexadécimaux."
-                    ),
-                ))
-            })?;
-            Ok(KeyRecord {
-                // The same key imported again is the same record.
-                id: format!("key_{}", &hash.to_string()[..32]).into(),
-                hash,
-                account: key.account,
-                name: key.name.into(),
-                service: key.service,
-                hint: "".into(),
-                created_at_ms,
-                revoked_at_ms: None,
-            })
-        })
-        .collect::<Result<_, Problem>>()?;
-    let imported = store(&admin.shop, keys).await?;
-    Ok(Answer(ImportBody { imported, existing: total.saturating_sub(imported) }))
 }
 
 /// A key in a list; nothing of it is secret.

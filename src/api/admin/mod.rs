@@ -3,10 +3,11 @@
 pub(super) mod accounts;
 pub(super) mod entries;
 pub(super) mod holds;
+pub(super) mod import;
 pub(super) mod keys;
 pub(super) mod ledger;
 pub(super) mod overview;
-mod payments;
+pub(super) mod payments;
 pub(super) mod stripe;
 mod token;
 

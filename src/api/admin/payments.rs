@@ -6,11 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Admin;
-use super::accounts::parse_account;
 use crate::account::AccountId;
-use crate::api::transactions::unreadable;
 use crate::credits::Credits;
-use crate::ledger::{Facts, Money, Operation, Outcome, Progress, Sale, TakeFacts};
+use crate::ledger::{Facts, Money, Progress, Sale, TakeFacts};
 use crate::price::Price;
 use crate::problem::{Problem, Text};
 
@@ -19,6 +17,7 @@ const PACK: &str = "import";
 
 /// With which credits were bought in an earlier system.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ImportedPayment {
     /// Stripe's id of it: `pi_…`.
     payment_intent: Arc<str>,
@@ -26,11 +25,22 @@ pub(crate) struct ImportedPayment {
     paid: String,
 }
 
+/// True for what can be Stripe's id of a payment.
+pub(crate) fn is_payment_intent(text: &str) -> bool {
+    text.starts_with("pi_") && text.len() <= 255
+}
+
 impl ImportedPayment {
     /// What is to be known of it: that it was paid, and for which credits of whom.
-    pub fn facts(self, account: &str, credits: Credits, id: &str) -> Result<Facts, Problem> {
+    pub fn facts(
+        self,
+        admin: &Admin,
+        account: AccountId,
+        credits: Credits,
+        id: &str,
+    ) -> Result<TakeFacts, Problem> {
         let Self { payment_intent, paid } = self;
-        if !payment_intent.starts_with("pi_") || payment_intent.len() > 255 {
+        if !is_payment_intent(&payment_intent) {
             return Err(bad(
                 "`payment_intent` is Stripe's id of a payment: it begins with pi_",
                 "`payment_intent` est l'identifiant Stripe d'un paiement : il commence par pi_",
@@ -43,8 +53,7 @@ impl ImportedPayment {
             amount: price.minor(),
             currency: price.currency().code().to_ascii_lowercase().into(),
         };
-        let account: AccountId = parse_account(account)?;
-        Ok(Facts {
+        let facts = Facts {
             // The import's own id too: the same id with another payment is a mistake.
             names: [payment_intent.clone(), format!("import:{id}").into()].into(),
             sale: Some(Sale {
@@ -58,41 +67,10 @@ impl ImportedPayment {
             progress: Progress::Paid,
             paid: Some(money),
             ..Facts::default()
-        })
-    }
-}
-
-/// Nothing is granted a second time for a payment: not under another id, nor where Farebox has sold it.
-pub(super) async fn must_be_new(admin: &Admin, facts: &Facts) -> Result<(), Problem> {
-    for name in &facts.names {
-        let known = admin.shop.ledger.read().payment(name).await.map_err(unreadable)?;
-        let Some(known) = known.filter(|known| known.facts.sale.is_some()) else { continue };
-        if known.facts.sale != facts.sale || !facts.names.is_subset(&known.facts.names) {
-            return Err(Problem::conflict(Text::new(
-                "This payment, or this id, is known already: with another id, account, price or other credits. \
-                 Nothing was granted.",
-                "Ce paiement, ou cet identifiant, est déjà connu : avec un autre identifiant, compte, prix ou \
-                 d'autres crédits. Rien n'a été accordé.",
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Remembers it. What was refunded before is taken back now.
-pub(super) async fn remember(admin: &Admin, facts: Facts) -> Result<(), Problem> {
-    let sale = facts.sale.clone();
-    let on_dispute = admin.shop.sales.as_ref().map(|sales| sales.on_dispute()).unwrap_or_default();
-    let because = "a payment of an earlier system".into();
-    let take = TakeFacts { event: None, facts, on_dispute, because };
-    match admin.shop.ledger.ask(Operation::TakeFacts(Box::new(take))).await {
-        Outcome::Settled(settled) if settled.payment.facts.sale == sale => Ok(()),
-        Outcome::Settled(_) => Err(Problem::conflict(Text::new(
-            "This payment is known already, for another account or other credits. The grant stands.",
-            "Ce paiement est déjà connu, pour un autre compte ou d'autres crédits. L'octroi est fait.",
-        ))),
-        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
-        _ => Err(Problem::ledger_unavailable()),
+        };
+        let on_dispute = admin.shop.sales.as_ref().map(|sales| sales.on_dispute());
+        let because = "a payment of an earlier system".into();
+        Ok(TakeFacts { event: None, facts, on_dispute: on_dispute.unwrap_or_default(), because })
     }
 }
 

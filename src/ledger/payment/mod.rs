@@ -1,11 +1,13 @@
 //! Payments: what is sold for money, and what becomes of it. Pure.
 
 mod facts;
+mod known;
 mod record;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{Dispute, Due, Facts, Money, OnDispute, Progress, Refund, Sale, Stage};
+pub(super) use known::KnownPayments;
 pub use record::{Payment, Settled, TakeFacts};
 
 /// Credits in a stored document: a count of micro-credits.

@@ -46,18 +46,30 @@ impl Payment {
         self.facts.progress == Progress::Paid
     }
 
+    /// Whether an import has granted its credits.
+    pub fn is_imported(&self) -> bool {
+        self.facts.sale.as_ref().is_some_and(|sale| sale.imported)
+    }
+
     /// Takes up what turned out to be the same payment under another name. Only one of the two
     /// can have a sale (a payment intent belongs to one session), and only that one has moved
-    /// credits: `false`, and nothing changed, where both do.
+    /// credits: `false`, and nothing changed, where both do. A sale that has granted nothing yet
+    /// gives way to an import of its payment: that has granted the credits.
     #[must_use]
     pub fn absorb(&mut self, other: Self) -> bool {
         let sessions = [&*self, &other].map(|p| p.facts.sale.as_ref().map(|s| s.session.clone()));
+        let gives_way =
+            |one: &Self, to: &Self| to.is_imported() && !one.is_imported() && one.granted.is_zero();
+        let mut theirs_stays = sessions[0].is_none() && sessions[1].is_some();
         if let [Some(ours), Some(theirs)] = &sessions
             && ours != theirs
         {
-            return false;
+            theirs_stays = gives_way(self, &other);
+            if !theirs_stays && !gives_way(&other, self) {
+                return false;
+            }
         }
-        if sessions[0].is_none() && sessions[1].is_some() {
+        if theirs_stays {
             let ours = std::mem::replace(self, other);
             self.facts.join(&ours.facts);
             self.created_at_ms = self.created_at_ms.min(ours.created_at_ms);

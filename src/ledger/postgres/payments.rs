@@ -26,7 +26,7 @@ pub(super) fn concerns_payments(operation: &Operation) -> bool {
             | Operation::TakeFacts(_)
             | Operation::KeepCustomer { .. }
             | Operation::Thaw { .. }
-    )
+    ) || matches!(operation, Operation::Import(import) if import.concerns_payments())
 }
 
 impl Store {
@@ -75,7 +75,7 @@ impl Store {
                 .await?;
             for row in &rows {
                 let payment = payment_from(row)?;
-                known.payments.insert(payment.id.clone(), payment);
+                known.payments.insert(payment);
             }
         }
         if !wanted.customers.is_empty() {
@@ -118,9 +118,7 @@ impl Store {
             let drop = "DELETE FROM {s}.payments WHERE id = ANY($1)";
             self.query(drop).bind(gone).execute(&mut *on).await?;
         }
-        for payment in changes.payments.values() {
-            self.write_payment(payment, on).await?;
-        }
+        self.write_documents(changes, on).await?;
         for kept in &changes.customers {
             self.query(
                 "INSERT INTO {s}.stripe_customers (account, customer) VALUES ($1, $2) \
@@ -134,33 +132,45 @@ impl Store {
         Ok(())
     }
 
-    async fn write_payment(
+    async fn write_documents(
         &self,
-        payment: &Payment,
+        changes: &Changes,
         on: &mut PgConnection,
     ) -> Result<(), LedgerError> {
-        // Texts and numbers under keys that are texts: this always serializes.
-        let document = serde_json::to_string(payment).unwrap_or_default();
+        if changes.payments.is_empty() {
+            return Ok(());
+        }
+        let (mut names, mut named) = (Vec::new(), Vec::new());
+        for payment in changes.payments.values() {
+            for name in &payment.facts.names {
+                names.push((**name).to_owned());
+                named.push((*payment.id).to_owned());
+            }
+        }
+        // Texts and numbers under keys that are texts: a document always serializes.
+        let document =
+            |payment: &Payment| storable(&serde_json::to_string(payment).unwrap_or_default());
         self.query(
             "INSERT INTO {s}.payments (id, account, paid, document, created_at) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO UPDATE SET \
+             SELECT * FROM UNNEST($1::text[], $2::text[], $3::bool[], $4::text[], $5::int8[]) \
+             ON CONFLICT (id) DO UPDATE SET \
              account = excluded.account, paid = excluded.paid, document = excluded.document",
         )
-        .bind(&*payment.id)
-        .bind(payment.account().map(AccountId::as_str))
-        .bind(payment.is_paid())
-        .bind(storable(&document))
-        .bind(payment.created_at_ms)
+        .bind(each(changes, |payment| (*payment.id).to_owned()))
+        .bind(each(changes, |payment| payment.account().map(|id| id.as_str().to_owned())))
+        .bind(each(changes, Payment::is_paid))
+        .bind(each(changes, document))
+        .bind(each(changes, |payment| payment.created_at_ms))
         .execute(&mut *on)
         .await?;
-        let names: Vec<_> = payment.facts.names.iter().map(|name| (**name).to_owned()).collect();
+        // Payments that share a name have been made one, so each name is told once.
         self.query(
-            "INSERT INTO {s}.payment_names (name, payment) SELECT name, $2 FROM \
-             UNNEST($1::text[]) AS n (name) \
+            "INSERT INTO {s}.payment_names (name, payment) \
+             SELECT * FROM UNNEST($1::text[], $2::text[]) \
              ON CONFLICT (name) DO UPDATE SET payment = excluded.payment",
         )
         .bind(names)
-        .bind(&*payment.id)
+        .bind(named)
         .execute(on)
         .await?;
         Ok(())
@@ -306,6 +316,10 @@ pub(super) fn accounts(operations: &[Operation], known: &Known) -> BTreeSet<Acco
         }
     }
     ids
+}
+
+fn each<T>(changes: &Changes, column: impl Fn(&Payment) -> T) -> Vec<T> {
+    changes.payments.values().map(column).collect()
 }
 
 fn texts(ids: &[Arc<str>]) -> Vec<String> {

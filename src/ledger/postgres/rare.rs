@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::Row as _;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::books::{Account, Books, Changes, Known, Lookups, Now};
+use crate::ledger::bring_over::ImportRow;
 use crate::ledger::key::KeyRecord;
-use crate::ledger::operation::{Entry, Operation, OperationId, Outcome};
+use crate::ledger::operation::{Entry, HoldId, Operation, OperationId, Outcome};
 use crate::ledger::record::storable;
 use crate::ledger::rows::{Column as _, entry_from, key_from};
 
@@ -92,6 +93,10 @@ impl Store {
                 Operation::Open { account, .. } => drop(ids.insert(account.clone())),
                 Operation::Post(posting) => drop(ids.insert(posting.account.clone())),
                 Operation::PutKeys(keys) => ids.extend(keys.iter().map(|key| key.account.clone())),
+                Operation::Import(import) => ids.extend(import.rows.iter().map(|row| match row {
+                    ImportRow::Grant { posting, .. } => posting.account.clone(),
+                    ImportRow::Key(key) => key.account.clone(),
+                })),
                 _ => {}
             }
         }
@@ -131,6 +136,9 @@ impl Store {
                 known.entries.insert(entry.operation.clone(), entry);
             }
         }
+        for hold in &wanted.refunds {
+            self.read_refunds(hold, known, on).await?;
+        }
         if !wanted.key_ids.is_empty() || !wanted.key_hashes.is_empty() {
             let ids: Vec<_> = wanted.key_ids.iter().map(|id| (**id).to_owned()).collect();
             let hashes: Vec<_> = wanted.key_hashes.iter().map(|h| h.as_bytes().to_vec()).collect();
@@ -143,6 +151,33 @@ impl Store {
             for row in &rows {
                 known.keys.insert(key_from(row)?);
             }
+        }
+        Ok(())
+    }
+
+    /// What was given back of a capture, part by part: how much is all that counts of these. Two bounds
+    /// that are told with the statement are always found by the index, however large the table is.
+    async fn read_refunds(
+        &self,
+        hold: &HoldId,
+        known: &mut Known,
+        on: &mut PgConnection,
+    ) -> Result<(), LedgerError> {
+        // A part's id is that of the whole, a space, and its own: what lies before the next character.
+        let whole = OperationId::refund(hold);
+        let rows = self
+            .query(
+                "SELECT id AS operation, account, seq, kind, amount, 0::int8 AS balance_after, \
+                 NULL::text AS route, NULL::text AS reason, 0::int8 AS created_at \
+                 FROM {s}.operations WHERE id > $1 AND id < $2",
+            )
+            .bind(format!("{} ", whole.as_str()))
+            .bind(format!("{}!", whole.as_str()))
+            .fetch_all(on)
+            .await?;
+        for row in &rows {
+            let entry = entry_from(row)?;
+            known.entries.entry(entry.operation.clone()).or_insert(entry);
         }
         Ok(())
     }
@@ -252,7 +287,7 @@ impl Store {
                 Ok(self.query(sql).bind(limit).fetch_all(on).await?)
             })
             .await?;
-        let delivery = |row: &sqlx::postgres::PgRow| {
+        let delivery = |row: &PgRow| {
             Ok(Delivery {
                 account: row.text("account")?.to_owned(),
                 grant_seq: row.int("grant_seq")?,

@@ -39,6 +39,8 @@ impl Place {
             Operation::Open { .. }
             | Operation::Post(_)
             | Operation::Refund { .. }
+            | Operation::RefundPart { .. }
+            | Operation::Import(_)
             | Operation::PutKeys(_)
             | Operation::RevokeKey { .. }
             | Operation::KeepEvent(_)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fred::types::Value;
+use futures_util::future::join_all;
 
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
@@ -163,21 +164,12 @@ impl Shared {
                 return Ok(());
             }
             let scripts = self.open_scripts()?;
+            // All are sent, in their order, before the first is answered. One that overtook another of its
+            // account is not heard, and comes again.
+            let told = join_all(waiting.iter().map(|delivery| self.tell(&scripts, delivery))).await;
             let mut heard: Vec<Delivery> = Vec::new();
-            for delivery in &waiting {
-                let told = self
-                    .keep(
-                        &scripts,
-                        texts([
-                            "deliver",
-                            &delivery.account,
-                            &delivery.grant_seq.to_string(),
-                            &delivery.amount.to_string(),
-                            if delivery.frozen { "1" } else { "0" },
-                        ]),
-                    )
-                    .await?;
-                if told == Value::Integer(1) {
+            for (delivery, told) in waiting.iter().zip(told) {
+                if told? {
                     heard.push(delivery.clone());
                 }
             }
@@ -187,6 +179,14 @@ impl Shared {
                 return Ok(());
             }
         }
+    }
+
+    /// Tells Redis of one thing that Postgres decided; false where it has not heard of an earlier one.
+    async fn tell(&self, scripts: &Scripts, delivery: &Delivery) -> Result<bool, LedgerError> {
+        let (grant_seq, amount) = (delivery.grant_seq.to_string(), delivery.amount.to_string());
+        let frozen = if delivery.frozen { "1" } else { "0" };
+        let args = texts(["deliver", &delivery.account, &grant_seq, &amount, frozen]);
+        Ok(self.keep(scripts, args).await? == Value::Integer(1))
     }
 
     /// Says whether a new call would be taken. `strict` needs both stores, `relaxed` can go on without

@@ -154,6 +154,22 @@ pub(super) async fn known(
             known.entries.insert(entry.operation.clone(), entry);
         }
     }
+    if !wanted.refunds.is_empty() {
+        // A part's id is that of the whole, a space, and its own: what lies before the next character.
+        let holds = json(wanted.refunds.iter().map(HoldId::as_str));
+        let rows = sqlx::query(
+            "SELECT account, seq, operation, kind, amount, balance_after, route, reason, created_at \
+             FROM json_each(?1) w CROSS JOIN entries ON operation > 'refund:' || w.value || ' ' \
+             AND operation < 'refund:' || w.value || '!' UNION ALL \
+             SELECT account, seq, operation, kind, amount, 0, NULL, NULL, 0 \
+             FROM json_each(?1) w CROSS JOIN folded_operations \
+             ON operation > 'refund:' || w.value || ' ' AND operation < 'refund:' || w.value || '!'",
+        );
+        for row in rows.bind(holds).fetch_all(&mut *connection).await? {
+            let entry = entry_from(&row)?;
+            known.entries.insert(entry.operation.clone(), entry);
+        }
+    }
     if !wanted.holds.is_empty() {
         let ids = json(wanted.holds.iter().map(HoldId::as_str));
         let rows = sqlx::query(
@@ -212,7 +228,7 @@ async fn known_of_payments(
         );
         for row in rows.bind(names).fetch_all(&mut *connection).await? {
             let payment = payment_from(&row)?;
-            known.payments.insert(payment.id.clone(), payment);
+            known.payments.insert(payment);
         }
     }
     if !wanted.customers.is_empty() {

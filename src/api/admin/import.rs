@@ -1,0 +1,246 @@
+//! What is brought over from an earlier system: what accounts had there, and their API keys. All rows
+//! of a request, or none where one is refused.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+use super::accounts::{GrantSource, count_granted, posting};
+use super::payments::ImportedPayment;
+use crate::account::AccountId;
+use crate::api::body::LargeJson;
+use crate::credits::{Credits, SignedCredits, json_number};
+use crate::ledger::{
+    Entry, EntryKind, Import, ImportRow, KeyHash, KeyRecord, Outcome, Refusal, wall_ms,
+};
+use crate::problem::{Language, Problem, Text};
+
+/// How many rows of accounts a request may have: the ledger decides nothing else while it takes them.
+const MAX_ROWS: usize = 2000;
+
+/// What accounts had.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccountsRequest {
+    rows: Vec<AccountRow>,
+    /// Only says what would happen.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountRow {
+    account: String,
+    /// May be zero: the account exists from then on.
+    #[serde(deserialize_with = "json_number")]
+    credits: Credits,
+    id: String,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    payment: Option<ImportedPayment>,
+}
+
+impl AccountRow {
+    fn read(self, admin: &Admin) -> Result<ImportRow, Problem> {
+        let Self { account, credits, id, reason, payment } = self;
+        let posting = posting(EntryKind::Grant, &account, credits.signed(), &id, reason)?;
+        let facts = |payment: ImportedPayment| {
+            payment.facts(admin, posting.account.clone(), credits, &id).map(Box::new)
+        };
+        let payment = payment.map(facts).transpose()?;
+        Ok(ImportRow::Grant { posting, payment })
+    }
+}
+
+/// Keys of another gateway, by hash, so that customers keep theirs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeysRequest {
+    keys: Vec<KeyRow>,
+    /// Only says what would happen.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyRow {
+    account: AccountId,
+    /// SHA-256 of the key, 64 hexadecimal digits.
+    hash: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    service: bool,
+}
+
+impl KeyRow {
+    fn read(self, created_at_ms: i64) -> Result<KeyRecord, Problem> {
+        let hash: KeyHash = self.hash.parse().map_err(|error| {
+            Problem::bad_request(Text::new(
+                format!("`hash`: {error}."),
+                "`hash` : le SHA-256 de la clé, en 64 chiffres hexadécimaux.",
+            ))
+        })?;
+        Ok(KeyRecord {
+            // The same key imported again is the same record.
+            id: format!("key_{}", &hash.to_string()[..32]).into(),
+            hash,
+            account: self.account,
+            name: self.name.into(),
+            service: self.service,
+            hint: "".into(),
+            created_at_ms,
+            revoked_at_ms: None,
+        })
+    }
+}
+
+/// What became of the rows, or in a dry run would become of them.
+#[derive(Serialize)]
+pub(crate) struct ImportBody {
+    imported: usize,
+    existing: usize,
+    /// What was granted by the rows that are new.
+    credits: Credits,
+    /// The rows that would be refused; in a dry run only.
+    refused: Vec<RefusedRow>,
+}
+
+#[derive(Serialize)]
+struct RefusedRow {
+    /// From 0.
+    row: usize,
+    detail: String,
+}
+
+/// Brings over what accounts had.
+pub(crate) async fn accounts(
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+    LargeJson(request): LargeJson<AccountsRequest>,
+) -> Result<Answer<ImportBody>, Problem> {
+    if request.rows.len() > MAX_ROWS {
+        return Err(Problem::bad_request(Text::new(
+            format!("`rows` has at most {MAX_ROWS} rows. Send the others in further requests."),
+            format!(
+                "`rows` a au plus {MAX_ROWS} lignes. Envoyez les autres dans d'autres requêtes."
+            ),
+        )));
+    }
+    let rows = read_each(request.rows, "rows", |row| row.read(&admin))?;
+    let body = bring_over(&admin, rows, request.dry_run, Language::of(&headers)).await?;
+    if !request.dry_run {
+        count_granted(&admin, GrantSource::Import, body.credits);
+    }
+    Ok(Answer(body))
+}
+
+/// Brings over API keys, and has them identify callers at once.
+pub(crate) async fn keys(
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+    LargeJson(request): LargeJson<KeysRequest>,
+) -> Result<Answer<ImportBody>, Problem> {
+    let now_ms = wall_ms();
+    let keys = read_each(request.keys, "keys", |key| key.read(now_ms))?;
+    let rows = keys.iter().cloned().map(ImportRow::Key).collect();
+    let body = bring_over(&admin, rows, request.dry_run, Language::of(&headers)).await?;
+    if !request.dry_run {
+        for key in keys {
+            // One that was there before keeps its id and its revocation.
+            let _ = admin.shop.keys.insert(key);
+        }
+    }
+    Ok(Answer(body))
+}
+
+/// Brings one account over: the line that granted it, and whether that is new.
+pub(super) async fn grant(admin: &Admin, row: ImportRow) -> Result<(Entry, bool), Problem> {
+    let outcomes = ask(admin, vec![row], false).await?;
+    match outcomes.into_iter().next() {
+        Some(Outcome::Posted { entry, new }) => Ok((entry, new)),
+        Some(Outcome::Refused(refusal)) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        _ => Err(Problem::ledger_unavailable()),
+    }
+}
+
+async fn ask(admin: &Admin, rows: Vec<ImportRow>, dry_run: bool) -> Result<Vec<Outcome>, Problem> {
+    match admin.shop.ledger.ask(Import { rows, dry_run }.into()).await {
+        Outcome::Imported(outcomes) => Ok(outcomes),
+        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        _ => Err(Problem::ledger_unavailable()),
+    }
+}
+
+async fn bring_over(
+    admin: &Admin,
+    rows: Vec<ImportRow>,
+    dry_run: bool,
+    language: Language,
+) -> Result<ImportBody, Problem> {
+    let are_keys: Vec<bool> = rows.iter().map(|row| matches!(row, ImportRow::Key(_))).collect();
+    let (mut imported, mut existing, mut granted) = (0, 0, Vec::new());
+    let mut refused = Vec::new();
+    for (row, outcome) in ask(admin, rows, dry_run).await?.into_iter().enumerate() {
+        match outcome {
+            Outcome::Posted { entry, new: true } => {
+                imported += 1;
+                granted.push(entry.amount);
+            }
+            Outcome::KeysStored { new: 1 } => imported += 1,
+            Outcome::Refused(refusal) => {
+                let problem = match refusal {
+                    Refusal::Conflict if are_keys.get(row) == Some(&true) => of_another(),
+                    refusal => admin.shop.refuse(refusal, Credits::ZERO),
+                };
+                if !dry_run {
+                    return Err(nothing_imported(row, problem));
+                }
+                let detail = problem.detail.in_language(language).to_owned();
+                refused.push(RefusedRow { row, detail });
+            }
+            _ => existing += 1,
+        }
+    }
+    let credits = granted.into_iter().map(SignedCredits::spendable).sum();
+    Ok(ImportBody { imported, existing, credits, refused })
+}
+
+/// Reads all rows, or says which cannot be read.
+fn read_each<R, T>(
+    rows: Vec<R>,
+    list: &str,
+    read: impl Fn(R) -> Result<T, Problem>,
+) -> Result<Vec<T>, Problem> {
+    let read = |(index, row)| {
+        read(row).map_err(|problem| {
+            let Text { en, fr } = &problem.detail;
+            let place = format!("{list}[{index}]");
+            let detail = Text::new(format!("`{place}`: {en}"), format!("`{place}` : {fr}"));
+            problem.with_detail(detail)
+        })
+    };
+    rows.into_iter().enumerate().map(read).collect()
+}
+
+fn of_another() -> Problem {
+    Problem::conflict(Text::new(
+        "This key is stored already, for another account.",
+        "Cette clé est déjà enregistrée, pour un autre compte.",
+    ))
+}
+
+/// One row is refused, so all of them are.
+fn nothing_imported(row: usize, problem: Problem) -> Problem {
+    let Text { en, fr } = &problem.detail;
+    let detail = Text::new(
+        format!("Row {row} (from 0): {en} Nothing of this request was imported."),
+        format!("Ligne {row} (à partir de 0) : {fr} Rien de cette requête n'a été importé."),
+    );
+    problem.with_detail(detail)
+}

@@ -1,0 +1,103 @@
+//! The way of a file's rows into the ledger: all of them are tried first, and nothing moves unless all
+//! can be taken; then they go chunk by chunk.
+
+use http::Method;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::CliError;
+use super::admin_client::AdminClient;
+use super::csv_rows::Rows;
+use crate::credits::Credits;
+
+/// How many rows are sent at once: the ledger decides nothing else while it takes them.
+const CHUNK: usize = 1000;
+
+/// What is sent, and where to.
+pub(super) struct Way {
+    /// A route of the admin listener.
+    pub path: &'static str,
+    /// The member of its body that has the rows.
+    pub list: &'static str,
+    /// What a row is called where they are counted.
+    pub rows: &'static str,
+}
+
+/// What became of rows.
+#[derive(Default)]
+struct Totals {
+    imported: u64,
+    existing: u64,
+    credits: Credits,
+}
+
+impl Way {
+    /// Checks all rows, and sends them unless it is a dry run. What is in the ledger already stays as it
+    /// is, so the same file may be sent again. Returns what happened, in a sentence.
+    pub async fn send<T: Serialize>(
+        &self,
+        admin: &AdminClient,
+        mut rows: Rows<T>,
+        dry_run: bool,
+    ) -> Result<String, CliError> {
+        let mut tried = Totals::default();
+        for (chunk, lines) in rows.rows.chunks(CHUNK).zip(rows.lines.chunks(CHUNK)) {
+            let answer = self.ask(admin, chunk, true).await?;
+            tried.add(&answer);
+            for refused in answer["refused"].as_array().into_iter().flatten() {
+                let row = refused["row"].as_u64().and_then(|row| usize::try_from(row).ok());
+                let line = row.and_then(|row| lines.get(row)).copied().unwrap_or_default();
+                let detail = refused["detail"].as_str().unwrap_or_default().to_owned();
+                rows.mistakes.add(line, detail);
+            }
+        }
+        rows.mistakes.refuse()?;
+        if dry_run {
+            return Ok(format!("would have {}; nothing was changed", self.told(&tried)));
+        }
+        let mut done = Totals::default();
+        for (chunk, lines) in rows.rows.chunks(CHUNK).zip(rows.lines.chunks(CHUNK)) {
+            let answer = self.ask(admin, chunk, false).await.map_err(|error| {
+                let [first, last] = [lines.first(), lines.last()].map(|line| line.copied());
+                let [first, last] = [first, last].map(Option::unwrap_or_default);
+                CliError::Failed(format!(
+                    "lines {first} to {last}: {error}\n{} before that; type it again to go on",
+                    self.told(&done)
+                ))
+            })?;
+            done.add(&answer);
+        }
+        Ok(self.told(&done))
+    }
+
+    async fn ask<T: Serialize>(
+        &self,
+        admin: &AdminClient,
+        chunk: &[T],
+        dry_run: bool,
+    ) -> Result<Value, CliError> {
+        let failed = |error: serde_json::Error| CliError::Failed(error.to_string());
+        let chunk = serde_json::to_string(chunk).map_err(failed)?;
+        let body = format!("{{\"{}\":{chunk},\"dry_run\":{dry_run}}}", self.list);
+        admin.send(Method::POST, self.path, Some(body), "type it again, which counts once").await
+    }
+
+    fn told(&self, totals: &Totals) -> String {
+        let Totals { imported, existing, credits } = totals;
+        let credits = match credits.is_zero() {
+            true => String::new(),
+            false => format!(" with {credits} credits"),
+        };
+        format!("imported {imported} {}{credits}; {existing} were there already", self.rows)
+    }
+}
+
+impl Totals {
+    fn add(&mut self, answer: &Value) {
+        let count = |name: &str| answer[name].as_u64().unwrap_or_default();
+        self.imported += count("imported");
+        self.existing += count("existing");
+        let credits = answer["credits"].to_string().parse().unwrap_or_default();
+        self.credits = [self.credits, credits].into_iter().sum();
+    }
+}

@@ -49,3 +49,4 @@ mod session;
 mod time;
 mod ui;
 mod upstream_tls;
+mod work;

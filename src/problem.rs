@@ -382,6 +382,20 @@ impl Problem {
         Self { retry_after_secs: Some(30), ..problem }
     }
 
+    /// 429: the account begins purchases faster than `/buy` takes them.
+    pub fn too_many_purchases(retry_after_secs: u32) -> Self {
+        let detail = Text::new(
+            format!(
+                "This account has begun many purchases within a minute. Nothing was charged; finish one of them, or try again in {retry_after_secs} seconds."
+            ),
+            format!(
+                "Ce compte a commencé beaucoup d'achats en une minute. Rien n'a été débité ; terminez-en un, ou réessayez dans {retry_after_secs} secondes."
+            ),
+        );
+        let problem = Self::too_many_requests(detail);
+        Self { retry_after_secs: Some(retry_after_secs), ..problem }
+    }
+
     /// 502: the upstream gave no usable answer.
     pub fn upstream_failed() -> Self {
         Self::new(

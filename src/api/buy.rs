@@ -14,7 +14,7 @@ use super::caller::Caller;
 use super::sandbox::seen_from_outside;
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
-use crate::stripe::{ApiError, BuyError};
+use crate::stripe::{ApiError, BuyError, BuyKey};
 
 /// What to buy.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -33,12 +33,13 @@ pub(super) struct BuyBody {
     session_id: String,
 }
 
-/// A checkout page on which the caller can pay for a pack. With an `idempotency-key` header, the
-/// same request again is the same page; 422 where the key was sent with another pack before, 409
-/// while the first request is under way.
+/// A checkout page on which the caller can pay for a pack. Where one for the same pack and price was
+/// made within the hour and is still open, it is that page. With an `idempotency-key` header, the
+/// same key again is the same page, and another key another one; 422 where the key was sent with
+/// another pack before, 409 while the first request is under way. 429 after a few within a minute.
 #[utoipa::path(post, path = "/buy", request_body = BuyRequest, responses(
     (status = 200, body = BuyBody), (status = 400), (status = 401), (status = 404),
-    (status = 409), (status = 422), (status = 502), (status = 503)))]
+    (status = 409), (status = 422), (status = 429), (status = 502), (status = 503)))]
 pub(super) async fn buy(
     State(shop): State<Arc<Shop>>,
     Caller(caller): Caller,
@@ -65,8 +66,9 @@ pub(super) async fn buy(
     // The caller's own key is theirs alone.
     let account = &caller.account;
     let own = |key| format!("{}:{account}:{key}", account.as_str().len());
-    let key = key.map_or_else(|| request_id.to_string(), own);
-    let bought = sales.buy(&caller.account, pack, &key).await.map_err(refuse)?;
+    let own = key.map(own);
+    let key = own.as_deref().map_or(BuyKey::Request(&request_id), BuyKey::Buyers);
+    let bought = sales.buy(account, pack, key).await.map_err(refuse)?;
     let checkout_url = match sales.is_sandbox() {
         true => seen_from_outside(bought.url, &headers),
         false => bought.url,
@@ -91,6 +93,10 @@ fn refuse(error: BuyError) -> Problem {
             "The purchase with this `idempotency-key` is still being made. Ask again in a moment.",
             "L'achat de cette `idempotency-key` est encore en cours. Redemandez dans un instant.",
         )),
+        BuyError::TooMany { wait } => {
+            let secs = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+            Problem::too_many_purchases(u32::try_from(secs).unwrap_or(u32::MAX))
+        }
         BuyError::Ledger(error) => super::transactions::unreadable(error),
         BuyError::Refused(_) => Problem::ledger_unavailable(),
     }

@@ -26,7 +26,7 @@ pub(super) async fn stripe(
     body: Bytes,
 ) -> Result<axum::Json<Value>, Problem> {
     let signature = headers.get("stripe-signature").and_then(|value| value.to_str().ok());
-    match sales.receive(&body, signature, wall_ms() / 1000).await {
+    match sales.receive(body, signature, wall_ms() / 1000).await {
         Ok(receipt) => Ok(axum::Json(json!({ "received": true, "state": receipt.state }))),
         Err(ReceiveError::NotKept(_)) => Err(Problem::ledger_unavailable()),
         Err(error @ (ReceiveError::Unsigned(_) | ReceiveError::NotAnEvent(_))) => {

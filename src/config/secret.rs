@@ -26,6 +26,21 @@ impl Secret {
         self.0.is_empty()
     }
 
+    /// What stands in it that no service puts into a secret, in words. It came along when the
+    /// secret was copied into a file or the environment.
+    pub fn stray(&self) -> Option<&'static str> {
+        const QUOTES: [char; 7] = ['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}'];
+        if self.0.contains(['\n', '\r']) {
+            Some("a line break")
+        } else if self.0.contains(char::is_whitespace) {
+            Some("a space")
+        } else if self.0.contains(QUOTES) {
+            Some("quotes")
+        } else {
+            None
+        }
+    }
+
     /// Compares in constant time.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         subtle::ConstantTimeEq::ct_eq(self.0.as_bytes(), candidate).into()
@@ -48,5 +63,22 @@ mod tests {
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert!(secret.matches(b"hunter2"));
         assert!(!secret.matches(b"hunter"));
+    }
+
+    #[test]
+    fn what_came_along_when_a_secret_was_copied_is_named() {
+        for (text, stray) in [
+            ("hunter2", None),
+            ("hunter2\n", Some("a line break")),
+            ("hunter2\r\n", Some("a line break")),
+            (" hunter2", Some("a space")),
+            ("hunter\t2", Some("a space")),
+            ("hunter2\u{a0}", Some("a space")),
+            ("\"hunter2\"", Some("quotes")),
+            ("'hunter2'", Some("quotes")),
+            ("\u{201c}hunter2\u{201d}", Some("quotes")),
+        ] {
+            assert_eq!(Secret::new(text).stray(), stray, "{text:?}");
+        }
     }
 }

@@ -145,6 +145,15 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// A payment by any of Stripe's ids of it.
     async fn payment(&self, name: &str) -> Result<Option<Payment>, LedgerError>;
 
+    /// What an account has begun to buy since a moment (in milliseconds since 1970) and not paid,
+    /// newest first, at most `limit`.
+    async fn unpaid(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Payment>, LedgerError>;
+
     /// How many accounts have ever paid.
     async fn buyers(&self) -> Result<u64, LedgerError>;
 

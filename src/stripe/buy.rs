@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use stripe_checkout::checkout_session::{
     CreateCheckoutSession, CreateCheckoutSessionAutomaticTax, CreateCheckoutSessionCustomerUpdate,
     CreateCheckoutSessionCustomerUpdateAddress, CreateCheckoutSessionCustomerUpdateName,
     CreateCheckoutSessionInvoiceCreation, CreateCheckoutSessionLineItems,
     CreateCheckoutSessionLineItemsPriceData, CreateCheckoutSessionPaymentIntentData, ProductData,
+    RetrieveCheckoutSession,
 };
 use stripe_core::customer::CreateCustomer;
 use stripe_shared::{CheckoutSessionLocale, CheckoutSessionMode};
@@ -18,11 +20,36 @@ use super::objects::{Identified, Session};
 use super::read::{metadata, metadata_key};
 use super::sales::{Checkout, Sales, idempotency_key};
 use crate::account::AccountId;
-use crate::ledger::{Facts, LedgerError, Money, Operation, Outcome, Refusal, Sale};
+use crate::ledger::{
+    Facts, LedgerError, Money, Operation, Outcome, Progress, Refusal, Sale, wall_ms,
+};
 use crate::price::PackConfig;
 
 /// The longest `client_reference_id` that Stripe takes; account ids can be longer.
 const MAX_REFERENCE: usize = 200;
+
+/// How long after it was made an open session is used again. Stripe keeps sessions open for a day.
+const USED_AGAIN_MS: i64 = 3600 * 1000;
+
+/// How many unpaid sessions of an account are looked at for that.
+const LOOKED_AT: u32 = 20;
+
+/// What makes two requests one purchase.
+#[derive(Clone, Copy, Debug)]
+pub enum BuyKey<'a> {
+    /// The buyer's own idempotency key: the same key again is the same session.
+    Buyers(&'a str),
+    /// The request's own id. A session for the same pack that is still open is used again.
+    Request(&'a str),
+}
+
+impl BuyKey<'_> {
+    const fn as_str(&self) -> &str {
+        match self {
+            Self::Buyers(key) | Self::Request(key) => key,
+        }
+    }
+}
 
 /// Why a buyer could not be sent to pay. Nothing was charged.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +72,12 @@ pub enum BuyError {
     /// The same purchase is being made at this moment.
     #[error("the purchase that was asked for under this key is still being made")]
     InFlight,
+    /// The account has begun too many purchases lately.
+    #[error("the account has begun too many purchases lately")]
+    TooMany {
+        /// After which time one more may begin.
+        wait: Duration,
+    },
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -63,19 +96,27 @@ pub struct Bought {
 }
 
 impl Sales {
-    /// Makes a checkout session in which `account` can pay for `pack`. What was agreed is kept
-    /// before the buyer hears of it. The same `key` again is the same session, as long as Stripe
+    /// A checkout session in which `account` can pay for `pack`. What was agreed is kept before the
+    /// buyer hears of it. The same key of the buyer's again is the same session, as long as Stripe
     /// remembers it (a day at least).
     ///
     /// # Errors
-    /// The buyer has nothing to pay then; [`BuyError::OtherPurchase`] where `key` stands for another
+    /// The buyer has nothing to pay then; [`BuyError::OtherPurchase`] where the key stands for another
     /// pack, or for the same one as it was sold before a change of gateway.toml.
     pub async fn buy(
         &self,
         account: &AccountId,
         pack: &PackConfig,
-        key: &str,
+        key: BuyKey<'_>,
     ) -> Result<Bought, BuyError> {
+        let turn = self.buying.begin(account, Instant::now());
+        turn.map_err(|wait| BuyError::TooMany { wait })?;
+        if let BuyKey::Request(_) = key
+            && let Some(open) = self.open_before(account, pack).await?
+        {
+            return Ok(open);
+        }
+        let key = key.as_str();
         let bought = match &self.checkout {
             Checkout::Stripe(client) => self.open_session(client, account, pack, key).await?,
             Checkout::Sandbox { base_url } => {
@@ -95,6 +136,37 @@ impl Sales {
             self.metrics.checkouts.with_label_values(&[&*pack.id]).inc();
         }
         Ok(bought)
+    }
+
+    /// The session in which the account could pay for the pack already, at the same price: made
+    /// lately by any gateway of this ledger, and still open.
+    async fn open_before(
+        &self,
+        account: &AccountId,
+        pack: &PackConfig,
+    ) -> Result<Option<Bought>, BuyError> {
+        let since_ms = wall_ms().saturating_sub(USED_AGAIN_MS);
+        let unpaid = self.ledger.read().unpaid(account, since_ms, LOOKED_AT).await?;
+        let same = unpaid.into_iter().find_map(|payment| {
+            let sold = payment.facts.sale.filter(|_| payment.facts.progress == Progress::Open)?;
+            (sold == sale(&sold.session, account, pack)).then_some(sold.session)
+        });
+        let Some(session) = same else { return Ok(None) };
+        let client = match &self.checkout {
+            Checkout::Stripe(client) => client,
+            Checkout::Sandbox { base_url } => {
+                let url = format!("{base_url}/{session}");
+                return Ok(Some(Bought { session, url }));
+            }
+        };
+        match client.get::<Session>(&RetrieveCheckoutSession::new(&*session)).await {
+            Ok(found) if found.status.as_deref() == Some("open") => {
+                Ok(found.url.map(|url| Bought { session, url }))
+            }
+            // It was paid or has expired, and its event is on the way; or it is of the other mode.
+            Ok(_) | Err(ApiError::Refused { status: 400 | 404, .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn open_session(

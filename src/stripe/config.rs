@@ -137,12 +137,14 @@ impl StripeConfig {
         } else if self.secret_key.expose().starts_with("pk_") {
             let hint = "use the secret key (sk_…) or a restricted one (rk_…)";
             mistake("secret_key", "this is Stripe's publishable key".to_owned(), hint);
+        } else if let Some(stray) = self.secret_key.stray() {
+            let message = format!("`secret_key` has {stray} in it");
+            mistake("secret_key", message, &copied_again("sk_… or rk_…"));
         } else if !self.secret_key.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-            let hint = "look for a space or a line break in STRIPE_SECRET_KEY";
             mistake(
                 "secret_key",
                 "`secret_key` holds what an HTTP header cannot carry".to_owned(),
-                hint,
+                &copied_again("sk_… or rk_…"),
             );
         }
         let blank = |secret: &Secret| secret.expose().trim().is_empty();
@@ -153,6 +155,18 @@ impl StripeConfig {
                 "missing key `webhook_secret`, or an empty one".to_owned(),
                 hint,
             );
+        }
+        for secret in self.webhook_secret.iter().filter(|secret| !blank(secret)) {
+            if let Some(stray) = secret.stray() {
+                let message = format!("`webhook_secret` has {stray} in it");
+                mistake("webhook_secret", message, &copied_again("whsec_…"));
+            } else if !secret.expose().starts_with("whsec_") {
+                let hint = "copy the whole signing secret (whsec_…) that Stripe shows beside the \
+                            webhook's address; the endpoint's id (we_…) and API keys (sk_…) sign no \
+                            events";
+                let message = "`webhook_secret` does not begin with whsec_".to_owned();
+                mistake("webhook_secret", message, hint);
+            }
         }
         for (name, url) in [
             ("api_base", &self.api_base),
@@ -187,6 +201,14 @@ impl StripeConfig {
 fn no_web_address(name: &str) -> Mistake {
     let message = format!("`{name}` is not the address of a web page");
     Mistake::new(format!("stripe.{name}"), message, "write a whole URL: https://…")
+}
+
+/// What to do about a secret that is not as Stripe shows it.
+fn copied_again(shape: &str) -> String {
+    format!(
+        "copy it from Stripe again ({shape}), without line breaks, spaces or quotes around it; in a \
+         file of variables the value stands plain after `=`"
+    )
 }
 
 /// http(s), with a host and no password.
@@ -284,10 +306,31 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_no_header_can_carry_is_refused() {
-        let mut config: StripeConfig = toml::from_str(SOUND).unwrap();
-        config.secret_key = Secret::new("sk_test_1\n");
-        let keys: Vec<_> = config.check().into_iter().map(|mistake| mistake.key).collect();
-        assert_eq!(keys, ["stripe.secret_key"]);
+    fn a_secret_that_is_not_as_stripe_shows_it_is_refused_with_a_hint() {
+        let sound: StripeConfig = toml::from_str(SOUND).unwrap();
+        let spoiled = |secret: &str| {
+            let whole = [
+                format!("{secret}\n"),
+                format!("{secret}\r\n"),
+                format!(" {secret}"),
+                format!("\"{secret}\""),
+                format!("'{secret}'"),
+            ];
+            whole.map(Secret::new)
+        };
+        for key in spoiled("sk_test_1").into_iter().chain([Secret::new("sk_test_\u{e9}")]) {
+            let config = StripeConfig { secret_key: key.clone(), ..sound.clone() };
+            let [found] = &config.check()[..] else { panic!("{:?}", key.expose()) };
+            assert_eq!(found.key, "stripe.secret_key");
+            assert!(found.hint.contains("sk_"), "{found:?}");
+        }
+        let unlike = ["we_1Abc", "1Abc", "sk_test_1", "WHSEC_1"].map(Secret::new);
+        for secret in spoiled("whsec_1").into_iter().chain(unlike) {
+            let pair = vec![Secret::new("whsec_2"), secret.clone()];
+            let config = StripeConfig { webhook_secret: pair, ..sound.clone() };
+            let [found] = &config.check()[..] else { panic!("{:?}", secret.expose()) };
+            assert_eq!(found.key, "stripe.webhook_secret");
+            assert!(found.hint.contains("whsec_"), "{found:?}");
+        }
     }
 }

@@ -5,9 +5,11 @@
 //! is decided by the ledger.
 
 mod buy;
+mod buy_limit;
 mod client;
 pub mod config;
 mod inbox;
+mod kept;
 mod objects;
 mod read;
 mod reconcile;
@@ -16,12 +18,12 @@ mod sandbox;
 mod signature;
 mod sync;
 
-pub use buy::BuyError;
+pub use buy::{BuyError, BuyKey};
 pub use client::{ApiError, Client};
 pub use config::*;
 pub use inbox::{Receipt, ReceiveError};
 pub use reconcile::{ReconcileError, Reconciled};
 pub use sales::{Sales, SalesError};
 pub use sandbox::SandboxPage;
-pub use signature::{SignatureError, sign, verify};
+pub use signature::{Claim, SignatureError, sign};
 pub use sync::{SyncReport, sync_packs, sync_webhook};

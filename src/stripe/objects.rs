@@ -17,6 +17,23 @@ pub(super) struct Envelope<'a> {
     pub data: EventData<'a>,
 }
 
+/// The members by which Stripe's thin events are told, their pings among them. A thin event names
+/// an object and does not contain it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Thin {
+    object: Arc<str>,
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+}
+
+impl Thin {
+    /// The thin event that `text` is; `None` for anything else.
+    pub fn of(text: &str) -> Option<Self> {
+        let thin: Self = serde_json::from_str(text).ok()?;
+        (&*thin.object == "v2.core.event").then_some(thin)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct EventData<'a> {
     #[serde(borrow)]
@@ -29,6 +46,9 @@ pub(super) struct Session {
     pub id: Arc<str>,
     #[serde(default)]
     pub url: Option<String>,
+    /// `open`, `complete` or `expired`.
+    #[serde(default)]
+    pub status: Option<String>,
     #[serde(default)]
     pub payment_status: Option<String>,
     #[serde(default, deserialize_with = "id_of")]
@@ -63,6 +83,8 @@ pub(super) struct Charge {
     pub id: Arc<str>,
     #[serde(default)]
     pub amount_refunded: u64,
+    #[serde(default)]
+    pub currency: Option<Arc<str>>,
     #[serde(default, deserialize_with = "id_of")]
     pub payment_intent: Option<Arc<str>>,
     /// Older API versions list the refunds here.
@@ -82,6 +104,17 @@ pub(super) struct Dispute {
     pub charge: Option<Arc<str>>,
     #[serde(default, deserialize_with = "id_of")]
     pub payment_intent: Option<Arc<str>>,
+    /// The money that was withdrawn for it and the money that came back.
+    #[serde(default)]
+    pub balance_transactions: Option<Vec<BalanceTransaction>>,
+}
+
+/// What moved on the seller's balance, for a dispute.
+#[derive(Debug, Deserialize)]
+pub(super) struct BalanceTransaction {
+    /// Negative where it was withdrawn. In the currency of the seller's balance, without the fee.
+    pub amount: i64,
+    pub currency: Arc<str>,
 }
 
 /// A page of a list.
@@ -131,7 +164,9 @@ pub(super) struct WebhookEndpoint {
 }
 
 /// An id, where Stripe sends the id or, expanded, the whole object.
-fn id_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+pub(super) fn id_of<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<str>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Expandable {

@@ -32,6 +32,18 @@ pub(super) fn label(kind: &str) -> &'static str {
     EVENTS.into_iter().find(|known| *known == kind).unwrap_or(OTHER_EVENTS)
 }
 
+/// True for a kind of event whose object is read. It has every kind of [`EVENTS`], and what
+/// older API versions call them.
+pub(super) fn is_read(kind: &str) -> bool {
+    kind.starts_with(DISPUTE) || kind == OLD_REFUND_UPDATE || EVENTS.contains(&kind)
+}
+
+/// How the names of events about disputes begin.
+const DISPUTE: &str = "charge.dispute.";
+
+/// What older API versions call `refund.updated`.
+const OLD_REFUND_UPDATE: &str = "charge.refund.updated";
+
 /// What an event says about a payment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
@@ -71,15 +83,16 @@ pub(super) fn read(
             let charge: Charge = parse(object)?;
             (of_charge(&charge), charge.id)
         }
-        // The last is what older API versions call an update.
-        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
+        "refund.created" | "refund.updated" | "refund.failed" | OLD_REFUND_UPDATE => {
             let refund: Refund = parse(object)?;
             (of_refund(&refund), refund.id)
         }
-        kind if kind.starts_with("charge.dispute.") => {
+        kind if kind.starts_with(DISPUTE) => {
             let dispute: Dispute = parse(object)?;
             let stage = match kind {
                 "charge.dispute.funds_withdrawn" => Stage::Standing,
+                // Of a lost dispute, a part came back: what was refunded before the bank took all.
+                "charge.dispute.funds_reinstated" if dispute.is_lost() => Stage::Lost,
                 "charge.dispute.funds_reinstated" => Stage::Won,
                 _ => Stage::Inquiry,
             };
@@ -173,6 +186,7 @@ fn of_charge(charge: &Charge) -> Facts {
     let mut facts = Facts {
         names: names([charge.payment_intent.as_ref(), Some(&charge.id)]),
         refunded: charge.amount_refunded,
+        charged_in: charge.currency.clone(),
         ..Facts::default()
     };
     for refund in charge.refunds.iter().flat_map(|list| &list.data) {
@@ -193,12 +207,47 @@ pub(super) fn of_dispute(dispute: &Dispute, stage: Stage) -> Facts {
     };
     let money = Money { amount: dispute.amount, currency: dispute.currency.clone() };
     let stage = stage.max(by_status);
-    let disputes =
-        BTreeMap::from([(dispute.id.clone(), ledger::Dispute { money, stage, thawed: false })]);
+    let returned = dispute.returned();
+    let told = ledger::Dispute { money, stage, returned, thawed: false };
+    let disputes = BTreeMap::from([(dispute.id.clone(), told)]);
     Facts {
         names: names([dispute.payment_intent.as_ref(), dispute.charge.as_ref(), Some(&dispute.id)]),
         disputes,
         ..Facts::default()
+    }
+}
+
+impl Dispute {
+    fn is_lost(&self) -> bool {
+        self.status.as_deref() == Some("lost")
+    }
+
+    /// How much of the disputed amount came back, in its own minor units; `None` where the
+    /// dispute lists no money that did.
+    ///
+    /// The seller's balance may be in another currency, whose rate has changed between the two
+    /// moves. All of it has come back where the dispute is won; otherwise it is the part that the
+    /// money which came back is of the money that went.
+    fn returned(&self) -> Option<u64> {
+        let moves = self.balance_transactions.as_deref()?;
+        let sum = |came_back: bool| -> u128 {
+            let moves = moves.iter().filter(|moved| (moved.amount > 0) == came_back);
+            moves.map(|moved| u128::from(moved.amount.unsigned_abs())).sum()
+        };
+        let (went, back) = (sum(false), sum(true));
+        if back == 0 {
+            return None;
+        }
+        let amount = u128::from(self.amount);
+        let returned = if moves.iter().all(|moved| moved.currency == self.currency) {
+            amount.saturating_sub(went.saturating_sub(back))
+        } else if self.is_lost() && went > 0 {
+            // In the buyer's favour where it does not come out even.
+            (amount * back).div_ceil(went)
+        } else {
+            amount
+        };
+        u64::try_from(returned.min(amount)).ok()
     }
 }
 
@@ -303,12 +352,54 @@ mod tests {
             ("closed", "won", Stage::Won),
             ("closed", "warning_closed", Stage::Inquiry),
             ("funds_reinstated", "under_review", Stage::Won),
+            ("funds_reinstated", "won", Stage::Won),
+            ("funds_reinstated", "lost", Stage::Lost),
         ] {
             let dispute = json!({
                 "id": "dp_1", "amount": 7900, "currency": "eur", "charge": "ch_1", "status": status,
             });
             let facts = facts_of(&format!("charge.dispute.{kind}"), &dispute);
             assert_eq!(facts.disputes["dp_1"].stage, stage, "{kind} {status}");
+        }
+    }
+
+    #[test]
+    fn what_came_back_of_a_dispute_is_read_from_the_seller_s_balance() {
+        let moved = |amount: i64, currency: &str| json!({ "amount": amount, "currency": currency });
+        for (what, status, moves, returned) in [
+            ("nothing is said", "lost", Value::Null, None),
+            ("nothing moved", "lost", json!([]), None),
+            ("only withdrawn", "won", json!([moved(-7900, "eur")]), None),
+            ("a part", "lost", json!([moved(-7900, "eur"), moved(3950, "eur")]), Some(3950)),
+            ("a part, won", "won", json!([moved(-7900, "eur"), moved(3950, "eur")]), Some(3950)),
+            ("all", "won", json!([moved(-7900, "eur"), moved(7900, "eur")]), Some(7900)),
+            (
+                "all, and less was withdrawn",
+                "won",
+                json!([moved(-50, "eur"), moved(50, "eur")]),
+                Some(7900),
+            ),
+            ("more", "won", json!([moved(-7900, "eur"), moved(8000, "eur")]), Some(7900)),
+            (
+                "at another rate",
+                "won",
+                json!([moved(-9000, "usd"), moved(8800, "usd")]),
+                Some(7900),
+            ),
+            (
+                "half, in dollars",
+                "lost",
+                json!([moved(-9000, "usd"), moved(4500, "usd")]),
+                Some(3950),
+            ),
+            ("only back", "lost", json!([moved(4500, "usd")]), Some(7900)),
+        ] {
+            let dispute = json!({
+                "id": "dp_1", "amount": 7900, "currency": "eur", "charge": "ch_1",
+                "status": status, "balance_transactions": moves,
+            });
+            let facts = facts_of("charge.dispute.funds_reinstated", &dispute);
+            assert_eq!(facts.disputes["dp_1"].returned, returned, "{what}");
         }
     }
 

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
+use super::buy_limit::BuyLimit;
 use super::client::{ApiError, Client};
 use super::config::StripeConfig;
+use super::inbox::HASHED_AT_ONCE;
 use super::read::EVENTS;
 use crate::config::Secret;
 use crate::ledger::{
@@ -53,6 +56,10 @@ pub struct Sales {
     pub(super) metrics: Metrics,
     /// Marks this ledger's sessions among others on the same Stripe account.
     pub(super) ledger_id: Arc<str>,
+    /// The turns of large webhooks, while their signatures are checked.
+    pub(super) hashing: Semaphore,
+    /// How often each account may go to pay.
+    pub(super) buying: BuyLimit,
 }
 
 impl Sales {
@@ -81,7 +88,8 @@ impl Sales {
         };
         metrics.begin_webhooks(&EVENTS);
         let ledger_id = ledger.read().ledger_id().await?.into();
-        let sales = Self { config, checkout, ledger, metrics, ledger_id };
+        let (hashing, buying) = (Semaphore::new(HASHED_AT_ONCE), BuyLimit::default());
+        let sales = Self { config, checkout, ledger, metrics, ledger_id, hashing, buying };
         sales.count_buyers().await;
         Ok(sales)
     }
@@ -120,6 +128,7 @@ impl Sales {
                         "a payment was imported for another account than the one that bought; it stays there"
                     );
                 }
+                warn_of_currency(&settled);
                 self.record(&settled).await;
                 Ok(*settled)
             }
@@ -155,6 +164,22 @@ impl Sales {
             Ok(buyers) => self.metrics.buyers.set(i64::try_from(buyers).unwrap_or(i64::MAX)),
             Err(error) => tracing::warn!(%error, "the buyers could not be counted"),
         }
+    }
+}
+
+/// Tells the operator of credits that were taken back for money that cannot be compared with what was
+/// paid.
+fn warn_of_currency(settled: &Settled) {
+    let payment = &settled.payment;
+    let moved = !settled.clawed_back.is_zero() || !settled.reinstated.is_zero();
+    if let Some(currency) = payment.facts.foreign_currency().filter(|_| moved) {
+        tracing::warn!(
+            payment = &*payment.id,
+            account = payment.account().map(tracing::field::display),
+            currency = &**currency,
+            "money went back in another currency than was paid, and counts as all of the payment: \
+             give credits back with `farebox grant` if that is too much"
+        );
     }
 }
 

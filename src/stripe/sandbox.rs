@@ -68,7 +68,7 @@ impl Sales {
         let secret = self.config.webhook_secret.first().ok_or(SignatureError::Wrong)?;
         let signature = sign(payload.as_bytes(), secret, now_secs);
         let signature = signature.ok_or(ReceiveError::NotKept(Refusal::Unavailable))?;
-        self.receive(payload.as_bytes(), Some(&signature), now_secs).await
+        self.receive(payload.into(), Some(&signature), now_secs).await
     }
 
     fn sandbox_session(&self, sale: &Sale, paid: bool) -> Value {

@@ -1,12 +1,21 @@
 //! Stripe's signature of a webhook: `t=<seconds>,v1=<HMAC-SHA256 of "t.body" in hexadecimal>`.
+//!
+//! Anybody can send a webhook, so the work is bounded before it begins: the time is looked at
+//! first, the header may have a handful of signatures, and the body is hashed once for each of our
+//! secrets, however many signatures there are.
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
 use crate::config::Secret;
 
 /// How far the signature's time may be from ours, either way.
 const TOLERANCE_SECS: i64 = 300;
+
+/// The most signatures of scheme v1 in one header. Stripe sends one for each secret that is valid:
+/// one, or two while a secret is being replaced.
+const MAX_CANDIDATES: usize = 8;
 
 /// Why an event is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +23,9 @@ pub enum SignatureError {
     /// No header, or nothing in it that could be a signature.
     #[error("there is no usable Stripe-Signature header")]
     Missing,
+    /// More signatures than Stripe sends.
+    #[error("the Stripe-Signature header has more than {MAX_CANDIDATES} signatures")]
+    TooMany,
     /// None of the signatures is by one of our secrets.
     #[error("no signature is by one of the webhook secrets")]
     Wrong,
@@ -22,32 +34,46 @@ pub enum SignatureError {
     Stale,
 }
 
-/// Checks the signature of `payload`, the body as it came, byte for byte. The comparison takes the
-/// same time wherever a wrong signature differs.
-///
-/// # Errors
-/// See [`SignatureError`].
-pub fn verify(
-    payload: &[u8],
-    header: Option<&str>,
-    secrets: &[Secret],
-    now_secs: i64,
-) -> Result<(), SignatureError> {
-    let (time, signatures) = parse(header.unwrap_or_default()).ok_or(SignatureError::Missing)?;
-    let signed = |secret: &Secret| {
-        signatures.iter().any(|signature| {
-            keyed(secret, time, payload).is_some_and(|mac| mac.verify_slice(signature).is_ok())
-        })
-    };
-    if !secrets.iter().any(signed) {
-        return Err(SignatureError::Wrong);
+/// A header that is in time, before its signatures are compared.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// As it was written, because that text is signed.
+    time: String,
+    candidates: Vec<Tag>,
+}
+
+/// An HMAC-SHA256.
+type Tag = [u8; 32];
+
+impl Claim {
+    /// Reads a header, and refuses a time that is too far from `now_secs`. The body is not needed
+    /// for that, and the header is read once.
+    ///
+    /// # Errors
+    /// See [`SignatureError`].
+    pub fn read(header: Option<&str>, now_secs: i64) -> Result<Self, SignatureError> {
+        let (time, candidates) = parse(header.unwrap_or_default())?;
+        let at_secs: i64 = time.parse().map_err(|_| SignatureError::Missing)?;
+        if now_secs.abs_diff(at_secs) > TOLERANCE_SECS.unsigned_abs() {
+            return Err(SignatureError::Stale);
+        }
+        Ok(Self { time: time.to_owned(), candidates })
     }
-    let at: i64 = time.parse().map_err(|_| SignatureError::Missing)?;
-    // Checked after the signature: the time is only believed once it is signed.
-    if now_secs.abs_diff(at) > TOLERANCE_SECS.unsigned_abs() {
-        return Err(SignatureError::Stale);
+
+    /// Checks the signatures over `payload`, the body as it came, byte for byte. Each secret costs
+    /// one hash of the body. The comparison takes the same time wherever a wrong signature differs.
+    ///
+    /// # Errors
+    /// [`SignatureError::Wrong`].
+    pub fn verify(&self, payload: &[u8], secrets: &[Secret]) -> Result<(), SignatureError> {
+        let signed = |secret: &Secret| {
+            keyed(secret, &self.time, payload).is_some_and(|mac| {
+                let tag = mac.finalize().into_bytes();
+                self.candidates.iter().any(|candidate| candidate.ct_eq(&tag).into())
+            })
+        };
+        if secrets.iter().any(signed) { Ok(()) } else { Err(SignatureError::Wrong) }
     }
-    Ok(())
 }
 
 /// The header by which `payload` is signed at `now_secs`.
@@ -56,18 +82,30 @@ pub fn sign(payload: &[u8], secret: &Secret, now_secs: i64) -> Option<String> {
     Some(format!("t={now_secs},v1={}", hex::encode(mac.finalize().into_bytes())))
 }
 
-/// The time as it was written, and the signatures of scheme v1; other schemes are passed over.
-fn parse(header: &str) -> Option<(&str, Vec<Vec<u8>>)> {
+/// The time as it was written, and the signatures of scheme v1. Other schemes are passed over, and
+/// so is what is not the 64 hexadecimal digits of a SHA-256.
+fn parse(header: &str) -> Result<(&str, Vec<Tag>), SignatureError> {
     let mut time = None;
-    let mut signatures = Vec::new();
+    let mut candidates = Vec::new();
     for part in header.split(',') {
         match part.trim().split_once('=') {
             Some(("t", at)) => time = Some(at),
-            Some(("v1", signature)) => signatures.extend(hex::decode(signature)),
+            Some(("v1", _)) if candidates.len() == MAX_CANDIDATES => {
+                return Err(SignatureError::TooMany);
+            }
+            Some(("v1", digits)) => {
+                let mut tag = [0; 32];
+                if hex::decode_to_slice(digits, &mut tag).is_ok() {
+                    candidates.push(tag);
+                }
+            }
             _ => {}
         }
     }
-    Some((time?, signatures)).filter(|(_, signatures)| !signatures.is_empty())
+    match time {
+        Some(time) if !candidates.is_empty() => Ok((time, candidates)),
+        _ => Err(SignatureError::Missing),
+    }
 }
 
 fn keyed(secret: &Secret, time: &str, payload: &[u8]) -> Option<Hmac<Sha256>> {
@@ -91,7 +129,16 @@ mod tests {
     }
 
     fn check(header: &str, now_secs: i64) -> Result<(), SignatureError> {
-        verify(BODY, Some(header), &secrets(&["whsec_old", "whsec_new"]), now_secs)
+        check_by(BODY, Some(header), &["whsec_old", "whsec_new"], now_secs)
+    }
+
+    fn check_by(
+        body: &[u8],
+        header: Option<&str>,
+        by: &[&str],
+        now_secs: i64,
+    ) -> Result<(), SignatureError> {
+        Claim::read(header, now_secs)?.verify(body, &secrets(by))
     }
 
     #[test]
@@ -99,10 +146,7 @@ mod tests {
         for secret in ["whsec_old", "whsec_new"] {
             let header = sign(BODY, &Secret::new(secret), NOW).unwrap();
             assert_eq!(check(&header, NOW), Ok(()));
-            assert_eq!(
-                verify(b"{}", Some(&header), &secrets(&[secret]), NOW),
-                Err(SignatureError::Wrong)
-            );
+            assert_eq!(check_by(b"{}", Some(&header), &[secret], NOW), Err(SignatureError::Wrong));
             let both = header.replace("v1=", "v1=00,v0=11,v1=");
             assert_eq!(check(&both, NOW), Ok(()), "one right signature among others");
         }
@@ -128,10 +172,34 @@ mod tests {
 
     #[test]
     fn what_is_no_signature_is_refused() {
+        let short = "0".repeat(63);
         for header in ["", "t=1", "v1=00", "t=1,v1=zz", "garbage", "t=1 v1=00", "t,v1"] {
             assert_eq!(check(header, 1), Err(SignatureError::Missing), "{header}");
         }
-        assert_eq!(verify(BODY, None, &secrets(&["s"]), NOW), Err(SignatureError::Missing));
-        assert_eq!(check("t=soon,v1=00", NOW), Err(SignatureError::Wrong));
+        for digits in [short.as_str(), &format!("{short}00"), &format!("{short}g")] {
+            let header = format!("t={NOW},v1={digits}");
+            assert_eq!(check(&header, NOW), Err(SignatureError::Missing), "{header}");
+        }
+        assert_eq!(check_by(BODY, None, &["s"], NOW), Err(SignatureError::Missing));
+        let wrong = "0".repeat(64);
+        assert_eq!(check(&format!("t=soon,v1={wrong}"), NOW), Err(SignatureError::Missing));
+        assert_eq!(check(&format!("t={NOW},v1={wrong}"), NOW), Err(SignatureError::Wrong));
+    }
+
+    #[test]
+    fn the_time_is_looked_at_before_the_signatures() {
+        let wrong = "0".repeat(64);
+        let header = format!("t={},v1={wrong}", NOW - 301);
+        assert_eq!(Claim::read(Some(&header), NOW).unwrap_err(), SignatureError::Stale);
+    }
+
+    #[test]
+    fn a_header_with_more_signatures_than_stripe_sends_is_refused_unread() {
+        let good = sign(BODY, &Secret::new("whsec_new"), NOW).unwrap();
+        let wrong = format!("v1={},", "0".repeat(64));
+        let with = |count: usize| good.replace("v1=", &format!("{}v1=", wrong.repeat(count)));
+        assert_eq!(check(&with(MAX_CANDIDATES - 1), NOW), Ok(()));
+        assert_eq!(check(&with(MAX_CANDIDATES), NOW), Err(SignatureError::TooMany));
+        assert_eq!(check(&with(16_000), NOW), Err(SignatureError::TooMany));
     }
 }

@@ -1,8 +1,13 @@
 //! The ledgers that a shop can have: a file of its own, or Redis and Postgres.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use crate::process::{Process, ok};
 use crate::support::servers::{Persistence, Postgres, Redis, shared_postgres};
@@ -100,6 +105,73 @@ impl Place {
         }
     }
 
+    /// Runs SQL on the ledger's own database; the rows are told where it is Postgres. No gateway may
+    /// run on an embedded one.
+    pub async fn sql(&self, folder: &Path, sqlite: &str, postgres: &str) {
+        match self {
+            Self::Embedded => {
+                let file = format!("sqlite://{}", folder.join("ledger.db").display());
+                let mut on = SqliteConnection::connect(&file).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(sqlite.to_owned())).execute(&mut on).await.unwrap();
+                on.close().await.unwrap();
+            }
+            Self::Redis { postgres: server, database, .. } => {
+                server.lock().unwrap().sql(database, postgres);
+            }
+        }
+    }
+
+    /// What the ledger has of Stripe's events, by their ids, as JSON.
+    pub async fn payloads(&self, folder: &Path) -> BTreeMap<String, Value> {
+        let rows: Vec<(String, String)> = match self {
+            Self::Embedded => {
+                let file = format!("sqlite://{}", folder.join("ledger.db").display());
+                let mut on = SqliteConnection::connect(&file).await.unwrap();
+                let rows = sqlx::query_as("SELECT id, payload FROM stripe_events");
+                rows.fetch_all(&mut on).await.unwrap()
+            }
+            Self::Redis { postgres, database, .. } => {
+                let rows = "SELECT id, payload FROM farebox.stripe_events";
+                let rows = postgres.lock().unwrap().sql(database, rows);
+                let row =
+                    |line: &str| line.split_once('|').map(|(id, text)| (id.into(), text.into()));
+                rows.lines().map(|line| row(line).unwrap()).collect()
+            }
+        };
+        rows.into_iter().map(|(id, text)| (id, serde_json::from_str(&text).unwrap())).collect()
+    }
+
+    /// Has Postgres keep events as they are written: it would compress large ones, and their texts
+    /// could not be found.
+    pub fn compress_nothing(&self) {
+        if let Self::Redis { postgres, database, .. } = self {
+            let plain =
+                "ALTER TABLE farebox.stripe_events ALTER COLUMN payload SET STORAGE EXTERNAL";
+            postgres.lock().unwrap().sql(database, plain);
+        }
+    }
+
+    /// Whether these bytes stand anywhere in the files of the ledger. Postgres writes them all first.
+    pub fn has_bytes(&self, folder: &Path, wanted: &str) -> bool {
+        match self {
+            Self::Embedded => {
+                let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+                let mut ledger = files.filter(|path| path.to_string_lossy().contains("ledger.db"));
+                ledger.any(|path| contains(&std::fs::read(path).unwrap(), wanted.as_bytes()))
+            }
+            Self::Redis { postgres, database, .. } => {
+                let server = postgres.lock().unwrap();
+                server.sql(database, "CHECKPOINT");
+                let file = "SELECT pg_relation_filepath('farebox.stripe_events'), \
+                            pg_relation_filepath(reltoastrelid) FROM pg_class \
+                            WHERE oid = 'farebox.stripe_events'::regclass";
+                let files = server.sql(database, file);
+                let mut files = files.split('|').filter(|file| !file.is_empty());
+                files.any(|file| contains(&server.read(file), wanted.as_bytes()))
+            }
+        }
+    }
+
     /// Copies the ledger as it is now; the copy's name.
     pub fn back_up(&self, folder: &Path) -> String {
         match self {
@@ -124,6 +196,10 @@ impl Place {
         }
         self.forget();
     }
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
 /// Lets a process write no byte beyond `limit` in any file, as if its disk were full.

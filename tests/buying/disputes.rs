@@ -13,6 +13,9 @@ on_both_ledgers!(
     what_a_frozen_account_loses_is_taken_back,
     an_account_thaws_when_the_last_of_its_disputes_is_won,
     what_is_refunded_and_disputed_is_taken_back_once,
+    a_dispute_that_is_partly_won_returns_its_part,
+    a_refund_before_a_dispute_that_is_partly_won_is_not_returned_as_credits,
+    money_back_in_another_currency_takes_all_the_credits_of_the_payment,
 );
 
 const FREEZE: &str = r#"on_dispute = "freeze""#;
@@ -159,4 +162,68 @@ async fn what_is_refunded_and_disputed_is_taken_back_once(backend: Backend) {
         shop.expect_balance("alice", 300).await;
         shop.close().await;
     }
+}
+
+async fn a_dispute_that_is_partly_won_returns_its_part(backend: Backend) {
+    for lines in ["", FREEZE] {
+        let shop = Shop::open_with(backend, lines).await;
+        let session = shop.bought("alice").await;
+        let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
+        shop.deliver_all(&opened).await;
+        let ended = shop.stripe.win_part(&dispute, PRICE / 2);
+        shop.deliver_all(&ended).await;
+        shop.expect_balance("alice", 250).await;
+        for events in [&ended, &opened, &ended] {
+            shop.deliver_all(events).await;
+        }
+        shop.bought("bob").await;
+        shop.expect_balance("alice", 250).await;
+        shop.call("alice").await.expect(200);
+        shop.close().await;
+    }
+}
+
+async fn a_refund_before_a_dispute_that_is_partly_won_is_not_returned_as_credits(backend: Backend) {
+    let shop = Shop::open(backend).await;
+    let session = shop.bought("alice").await;
+    let (_, refunded) = shop.stripe.refund(&session, PRICE / 2);
+    shop.deliver_all(&refunded).await;
+    shop.expect_balance("alice", 250).await;
+    // The bank takes all of it, and gives back what had been refunded already.
+    let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
+    shop.deliver_all(&opened).await;
+    shop.expect_balance("alice", 0).await;
+    shop.deliver_all(&shop.stripe.win_part(&dispute, PRICE / 2)).await;
+    shop.bought("bob").await;
+    shop.expect_balance("alice", 0).await;
+    shop.close().await;
+}
+
+async fn money_back_in_another_currency_takes_all_the_credits_of_the_payment(backend: Backend) {
+    let mut shop = Shop::open(backend).await;
+    let accounts = ["refunded", "disputed", "partly"];
+    let mut sessions = Vec::new();
+    for account in accounts {
+        let session = shop.bought(account).await;
+        let charge = shop.stripe.charge_of(&session);
+        shop.stripe.change(charge["id"].as_str().unwrap(), serde_json::json!({"currency": "usd"}));
+        sessions.push(session);
+    }
+    // Of 79 euros, how much are 9 dollars? Farebox has no rate, and says so in its log.
+    let (refund, events) = shop.stripe.refund(&sessions[0], 900);
+    shop.deliver_all(&events).await;
+    shop.expect_balance("refunded", 0).await;
+    shop.deliver_all(&shop.stripe.fail_refund(&refund)).await;
+    shop.expect_balance("refunded", 500).await;
+    let (_, opened) = shop.stripe.dispute(&sessions[1], 9000);
+    shop.deliver_all(&opened).await;
+    shop.expect_balance("disputed", 0).await;
+    let (dispute, opened) = shop.stripe.dispute(&sessions[2], 9000);
+    shop.deliver_all(&opened).await;
+    shop.deliver_all(&shop.stripe.win_part(&dispute, 4500)).await;
+    shop.expect_balance("partly", 250).await;
+    shop.gateway.wait_until(|gateway| {
+        (gateway.stdout() + &gateway.stderr()).contains("in another currency than was paid")
+    });
+    shop.close().await;
 }

@@ -24,6 +24,7 @@ mod backend;
 mod sdk;
 mod shop;
 
+mod again;
 mod buy;
 mod disputes;
 mod faults;
@@ -33,6 +34,7 @@ mod lost;
 mod newcomers;
 mod orders;
 mod packs;
+mod personal;
 mod refunds;
 mod sales;
 mod sandbox;

@@ -1,7 +1,7 @@
 //! Every order of a purchase's events, each up to five times, with a crash at each step: one right balance.
 //!
 //! A purchase's life in six steps: its session completes unpaid, the payment arrives, two refunds
-//! of a quarter each, a dispute over the half that is left, and its end. `FAREBOX_SEED` gives a
+//! of a quarter each, a dispute over the half that is left, and its end: won, lost or partly won. `FAREBOX_SEED` gives a
 //! run back; `FAREBOX_ROUNDS` makes the runs longer: all orders in each of them, and more rounds by
 //! chance, on either ledger (`make test-orders`).
 
@@ -20,6 +20,8 @@ use crate::support::stripe::{books, signature};
 on_both_ledgers!(
     every_order_of_a_purchase_s_events_gives_one_balance_when_its_dispute_is_won,
     every_order_of_a_purchase_s_events_gives_one_balance_when_its_dispute_is_lost,
+    any_order_gives_one_balance_when_a_dispute_is_partly_won,
+    any_order_gives_one_balance_where_disputes_freeze_and_are_partly_won,
     any_order_gives_one_balance_where_disputes_freeze_and_are_won,
     any_order_gives_one_balance_where_disputes_freeze_and_are_lost,
     repeated_events_in_any_order_with_crashes_between_give_one_balance,
@@ -33,6 +35,8 @@ const AT_ONCE: usize = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Won,
+    /// Lost, and the bank gives half of it back.
+    PartlyWon,
     Lost,
 }
 
@@ -60,6 +64,7 @@ async fn purchase(shop: &Shop, account: String, ending: Ending) -> Purchase {
     steps.push(opened);
     let (closed, balance) = match ending {
         Ending::Won => (stripe.win(&dispute), 250),
+        Ending::PartlyWon => (stripe.win_part(&dispute, PRICE / 4), 125),
         Ending::Lost => (stripe.lose(&dispute), 0),
     };
     steps.push(closed);
@@ -110,7 +115,7 @@ fn some_orders(count: usize) -> Vec<Vec<usize>> {
 }
 
 /// Fewer of them where each takes longer.
-fn orders_that_freeze(backend: Backend) -> Vec<Vec<usize>> {
+fn fewer_orders(backend: Backend) -> Vec<Vec<usize>> {
     some_orders(if backend == Backend::Embedded { 120 } else { 40 })
 }
 
@@ -145,7 +150,7 @@ async fn in_each_order(backend: Backend, orders: &[Vec<usize>], lines: &str, end
     // Nothing comes after: an account of each kind can spend what it has.
     for (purchase, order) in purchases.iter().zip(orders).step_by(orders.len().div_ceil(8)) {
         let status = shop.call(&purchase.account).await.status.as_u16();
-        let right: &[u16] = if ending == Ending::Won { &[200] } else { &[402, 403] };
+        let right: &[u16] = if ending == Ending::Lost { &[402, 403] } else { &[200] };
         assert!(right.contains(&status), "{order:?}: {status}");
     }
     shop.close().await;
@@ -189,14 +194,21 @@ async fn every_order_of_a_purchase_s_events_gives_one_balance_when_its_dispute_i
     in_each_order(backend, &every_order(backend), "", Ending::Lost).await;
 }
 
+async fn any_order_gives_one_balance_when_a_dispute_is_partly_won(backend: Backend) {
+    in_each_order(backend, &fewer_orders(backend), "", Ending::PartlyWon).await;
+}
+
+async fn any_order_gives_one_balance_where_disputes_freeze_and_are_partly_won(backend: Backend) {
+    let lines = r#"on_dispute = "freeze""#;
+    in_each_order(backend, &fewer_orders(backend), lines, Ending::PartlyWon).await;
+}
+
 async fn any_order_gives_one_balance_where_disputes_freeze_and_are_won(backend: Backend) {
-    in_each_order(backend, &orders_that_freeze(backend), r#"on_dispute = "freeze""#, Ending::Won)
-        .await;
+    in_each_order(backend, &fewer_orders(backend), r#"on_dispute = "freeze""#, Ending::Won).await;
 }
 
 async fn any_order_gives_one_balance_where_disputes_freeze_and_are_lost(backend: Backend) {
-    in_each_order(backend, &orders_that_freeze(backend), r#"on_dispute = "freeze""#, Ending::Lost)
-        .await;
+    in_each_order(backend, &fewer_orders(backend), r#"on_dispute = "freeze""#, Ending::Lost).await;
 }
 
 /// Everything that Stripe may send for these purchases, each event one to five times, in any
@@ -219,7 +231,8 @@ async fn with_crashes(backend: Backend, lines: &str, rounds: usize) {
     for round in 0..rounds {
         let mut shop = Shop::open_with(backend, lines).await;
         let mut purchases = Vec::new();
-        for (n, ending) in [Ending::Won, Ending::Lost].into_iter().enumerate() {
+        let endings = [Ending::Won, Ending::PartlyWon, Ending::Lost];
+        for (n, ending) in endings.into_iter().enumerate() {
             purchases.push(purchase(&shop, format!("buyer-{round}-{n}"), ending).await);
         }
         let mut queue = deliveries(&mut random, &purchases);
@@ -293,7 +306,7 @@ async fn many_purchases_at_once_each_event_several_times_at_once_give_one_balanc
     let shop = Shop::open(backend).await;
     let mut purchases = Vec::new();
     for n in 0..40 {
-        let ending = if n % 2 == 0 { Ending::Won } else { Ending::Lost };
+        let ending = [Ending::Won, Ending::Lost, Ending::PartlyWon][n % 3];
         purchases.push(purchase(&shop, format!("buyer-{n}"), ending).await);
     }
     // All to one account too: its balance is the sum.

@@ -43,7 +43,7 @@ pub struct Shop {
     pub text: String,
     pub gateway: Process,
     // Ends after the gateway.
-    place: Place,
+    pub place: Place,
 }
 
 /// gateway.toml with packs and `[stripe]`, in which `lines` stand too. Its ledger is the embedded

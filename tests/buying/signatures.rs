@@ -1,5 +1,7 @@
 //! Who may say that somebody paid: signatures made by Stripe's own SDK, and everything else.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::backend::Backend;
@@ -9,7 +11,7 @@ use crate::sdk::Sdk;
 use crate::shop::{Shop, WEBHOOK_SECRET, config, ends};
 use crate::support::Upstream;
 use crate::support::stripe::event::VERSION;
-use crate::support::stripe::{Stripe, books, signature};
+use crate::support::stripe::{SECRET_KEY, Stripe, books, signature};
 
 /// A paid session's event, as its bytes: 500 credits for whoever believes it.
 async fn paid(shop: &Shop, account: &str) -> String {
@@ -192,6 +194,111 @@ async fn an_empty_secret_refuses_to_start() {
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
     let (code, said) = ends(command(folder.path(), &["serve"], &[("THE_SECRET", "")]));
     assert_eq!(code, Some(2), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_is_not_as_stripe_shows_it_refuses_to_check_and_to_start() {
+    let (stripe, upstream) = (Stripe::start().await, Upstream::canned().await);
+    let text = config(&upstream, &stripe, r#"webhook_secret = "${THE_SECRET}""#);
+    let text = text.replace(SECRET_KEY, "${THE_KEY}");
+    let (key, secret) = ("sk_test_copiedBadly", "whsec_copiedBadly");
+    let spoiled = |value: &str| {
+        let line = (format!("{value}\n"), "a line break");
+        let inside = (value.replacen("copied", "copied\r\n", 1), "a line break");
+        let space = (format!(" {value}"), "a space");
+        let quotes = (format!("\"{value}\""), "quotes");
+        [line, inside, space, quotes, (format!("'{value}'"), "quotes")]
+    };
+    let mut cases = Vec::new();
+    for (value, stray) in spoiled(key) {
+        cases.push((value, secret.to_owned(), "`secret_key`", stray, "sk_"));
+    }
+    for (value, stray) in spoiled(secret) {
+        cases.push((key.to_owned(), value, "`webhook_secret`", stray, "whsec_"));
+    }
+    for value in ["copiedBadly", "we_copiedBadly", key] {
+        cases.push((key.to_owned(), value.to_owned(), "`webhook_secret`", "whsec_", "whsec_"));
+    }
+    for (key, secret, name, stray, hint) in cases {
+        for subcommand in ["check", "serve"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("gateway.toml"), &text).unwrap();
+            let env = [("THE_KEY", key.as_str()), ("THE_SECRET", secret.as_str())];
+            let (code, said) = ends(command(folder.path(), &[subcommand], &env));
+            assert_eq!(code, Some(2), "{subcommand} {key:?} {secret:?}: {said}");
+            for word in [name, stray, "hint:", hint] {
+                assert!(said.contains(word), "{word}: {said}");
+            }
+            assert!(!said.contains("opiedBadly"), "{said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_without_a_good_signature_costs_one_hash_of_its_body_at_the_most() {
+    let shop = Shop::open(Backend::Embedded).await;
+    let body = "x".repeat(500_000);
+    let now = books::now();
+    let wrong = "0".repeat(64);
+    let headers = [
+        format!("t={now}{}", ",v1=".repeat(15_000)),
+        format!("t={now}{}", ",v1=00".repeat(10_000)),
+        format!("t={now}{}", format!(",v1={wrong}").repeat(900)),
+        format!("t={now}{}", ",".repeat(60_000)),
+        format!("t={now}{}", format!(",t={now}").repeat(4_000)),
+        format!("t={now},v1={wrong}"),
+        format!("t={},v1={wrong}", now - 301),
+    ];
+    for header in &headers {
+        let started = Instant::now();
+        refused(&shop.send(&body, header).await, &header[..40]);
+        // A hash of half a megabyte takes milliseconds, and thousands of them take many seconds.
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "{:.40} {:?}",
+            header,
+            started.elapsed()
+        );
+    }
+    // Many of them side by side, and the gateway serves.
+    shop.gateway.grant("alice", 100, "gift").await;
+    let flood = (0..20).map(|_| shop.send(&body, &headers[5]));
+    let calls = async {
+        for _ in 0..10 {
+            let started = Instant::now();
+            shop.call("alice").await.expect(200);
+            assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        }
+    };
+    tokio::join!(futures_util::future::join_all(flood), calls);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stripe_s_thin_events_and_pings_are_acknowledged() {
+    let mut shop = Shop::open(Backend::Embedded).await;
+    let related = json!({ "id": "ch_1", "type": "charge", "url": "/v1/charges/ch_1" });
+    let thin = json!({ "id": "evt_65R9Ijk8dKEYZcXeRWn16R9A7j1FSQ3w3TGDPLLGSM4CW0",
+        "object": "v2.core.event", "type": "v1.charge.refunded", "livemode": false,
+        "created": "2026-11-29T22:10:55.000Z", "context": null, "related_object": related });
+    let ping = json!({ "id": "evt_test_65R9Ijk8dKEYZcXeRWn", "object": "v2.core.event",
+        "type": "v2.core.event_destination.ping", "created": "2026-11-29T22:10:55.000Z",
+        "livemode": false, "context": null, "reason": null, "data": {},
+        "related_object": { "id": "ed_test_1", "type": "v2.core.event_destination",
+            "url": "/v2/core/event_destinations/ed_test_1" } });
+    for event in [&thin, &ping] {
+        let body = event.to_string();
+        let good = signature::header(&body, WEBHOOK_SECRET, books::now());
+        assert_eq!(shop.send(&body, &good).await.expect(200)["state"], "ignored");
+        let other = signature::header(&body, "whsec_somebodyElse", books::now());
+        refused(&shop.send(&body, &other).await, "a thin event of somebody else's");
+    }
+    // A seller who chose thin payloads by mistake reads what to do.
+    shop.gateway.wait_until(|gateway| {
+        let said = gateway.stdout() + &gateway.stderr();
+        said.contains("v1.charge.refunded") && said.contains("snapshot")
+    });
+    shop.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,7 +45,7 @@ pub fn paid() -> Facts {
 }
 
 pub fn disputed(stage: Stage) -> Facts {
-    let dispute = Dispute { money: euros(PAID), stage, thawed: false };
+    let dispute = Dispute { money: euros(PAID), stage, returned: None, thawed: false };
     Facts { disputes: [("dp_1".into(), dispute)].into(), ..named(&["pi_1", "dp_1"]) }
 }
 

@@ -54,3 +54,4 @@ mod session;
 mod time;
 mod ui;
 mod upstream_tls;
+mod work;

@@ -101,13 +101,31 @@ pub struct Dispute {
     pub money: Money,
     /// How far it has come.
     pub stage: Stage,
+    /// How much of it the bank has given back, in minor units of `money`. `None` where Stripe has
+    /// not said: then all of it once the dispute is won, and nothing before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<u64>,
     /// The operator lifted its freeze.
     #[serde(default)]
     pub thawed: bool,
 }
 
+impl Dispute {
+    /// How much of the money is gone if it is given up, in minor units: what was disputed, less what
+    /// came back.
+    fn gone(&self) -> u64 {
+        let returned = match (self.returned, self.stage) {
+            (Some(returned), _) => returned,
+            (None, Stage::Won) => self.money.amount,
+            (None, _) => 0,
+        };
+        self.money.amount.saturating_sub(returned)
+    }
+}
+
 /// How far a dispute has come; the furthest counts. A lost one can still be won (the bank gives
-/// the money back later), a won one is over.
+/// the money back later), a won one is over. How much of the money came back is told beside it:
+/// Stripe calls a dispute lost of which only a part did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -133,8 +151,11 @@ pub struct Facts {
     pub progress: Progress,
     /// What was paid, once it was.
     pub paid: Option<Money>,
-    /// What its charge says was refunded in all, in minor units.
+    /// What its charge says was refunded in all, in minor units of the charge's currency.
     pub refunded: u64,
+    /// The charge's currency, once the charge was heard of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charged_in: Option<Arc<str>>,
     /// Its refunds by their ids.
     pub refunds: BTreeMap<Arc<str>, Refund>,
     /// Its disputes by their ids.
@@ -165,6 +186,9 @@ impl Facts {
             self.paid.clone_from(&other.paid);
         }
         self.refunded = self.refunded.max(other.refunded);
+        if self.charged_in < other.charged_in {
+            self.charged_in.clone_from(&other.charged_in);
+        }
         for (id, refund) in &other.refunds {
             let known = self.refunds.entry(id.clone()).or_insert_with(|| refund.clone());
             if known.money < refund.money {
@@ -178,6 +202,7 @@ impl Facts {
                 known.money.clone_from(&dispute.money);
             }
             known.stage = known.stage.max(dispute.stage);
+            known.returned = known.returned.max(dispute.returned);
             known.thawed |= dispute.thawed;
         }
     }
@@ -186,6 +211,16 @@ impl Facts {
     /// known to be ours.
     pub fn speaks_of_money_back(&self) -> bool {
         self.refunded > 0 || !self.refunds.is_empty() || !self.disputes.is_empty()
+    }
+
+    /// The currency of money that went back, where it is another than was paid: see
+    /// [`Facts::share`].
+    pub fn foreign_currency(&self) -> Option<&Arc<str>> {
+        let paid = &self.basis()?.currency;
+        let refunds = self.refunds.values().map(|refund| &refund.money.currency);
+        let disputes = self.disputes.values().map(|dispute| &dispute.money.currency);
+        let charged = self.charged_in.iter().filter(|_| self.refunded > 0);
+        refunds.chain(disputes).chain(charged).find(|currency| *currency != paid)
     }
 
     /// What the payment comes to. Nothing before it is paid.
@@ -220,20 +255,27 @@ impl Facts {
     /// Each refund object counts once; where the charge speaks of more than we have seen objects
     /// for, the charge is believed, less what came back.
     fn refunded_minor(&self) -> u128 {
-        let sum = |failed: bool| -> u128 {
-            let refunds = self.refunds.values().filter(|refund| refund.failed == failed);
-            refunds.map(|refund| self.share(&refund.money)).sum()
+        let of = |failed: bool| self.refunds.values().filter(move |r| r.failed == failed);
+        let sum: u128 = of(false).map(|r| self.share(r.money.amount, &r.money)).sum();
+        let failed = of(true).fold(0_u64, |sum, r| sum.saturating_add(r.money.amount));
+        let left = self.refunded.saturating_sub(failed);
+        let by_charge = match &self.charged_in {
+            Some(currency) => {
+                self.share(left, &Money { amount: self.refunded, currency: currency.clone() })
+            }
+            None => u128::from(left),
         };
-        sum(false).max(u128::from(self.refunded).saturating_sub(sum(true)))
+        sum.max(by_charge)
     }
 
     fn disputed_minor(&self, on_dispute: OnDispute) -> u128 {
-        let gone = |dispute: &&Dispute| match dispute.stage {
-            Stage::Inquiry | Stage::Won => false,
+        let counts = |dispute: &&Dispute| match dispute.stage {
+            Stage::Inquiry => false,
             Stage::Standing => on_dispute == OnDispute::ClawBack,
-            Stage::Lost => true,
+            Stage::Lost | Stage::Won => true,
         };
-        self.disputes.values().filter(gone).map(|dispute| self.share(&dispute.money)).sum()
+        let disputes = self.disputes.values().filter(counts);
+        disputes.map(|dispute| self.share(dispute.gone(), &dispute.money)).sum()
     }
 
     /// What the money that goes back is compared with.
@@ -241,12 +283,17 @@ impl Facts {
         self.paid.as_ref().or(self.sale.as_ref().map(|sale| &sale.price))
     }
 
-    /// How much of what was paid an amount is. One in another currency cannot be compared, and
-    /// counts as all of it.
-    fn share(&self, money: &Money) -> u128 {
+    /// How much of what was paid `part` of `whole` is, in minor units of what was paid. In another
+    /// currency the whole cannot be compared with it. It counts as everything that was paid, and a
+    /// part as that part of it: to keep credits whose money is gone is the greater harm, and an
+    /// operator can give back what was too much.
+    fn share(&self, part: u64, whole: &Money) -> u128 {
+        let part = u128::from(part);
         match self.basis() {
-            Some(paid) if paid.currency != money.currency => u128::from(paid.amount),
-            _ => u128::from(money.amount),
+            Some(paid) if paid.currency != whole.currency && whole.amount > 0 => {
+                u128::from(paid.amount) * part / u128::from(whole.amount)
+            }
+            _ => part,
         }
     }
 }

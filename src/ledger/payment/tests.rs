@@ -60,7 +60,12 @@ fn charge(refunded: u64) -> Facts {
 }
 
 fn dispute(id: &str, amount: u64, stage: Stage) -> Facts {
-    let dispute = Dispute { money: euros(amount), stage, thawed: false };
+    returned_dispute(id, amount, stage, None)
+}
+
+/// With what came back of it.
+fn returned_dispute(id: &str, amount: u64, stage: Stage, returned: Option<u64>) -> Facts {
+    let dispute = Dispute { money: euros(amount), stage, returned, thawed: false };
     let disputes = [(Arc::from(id), dispute)].into();
     Facts { names: names(&["pi_1", "ch_1", id]), disputes, ..Facts::default() }
 }
@@ -136,13 +141,40 @@ fn any_facts() -> impl Strategy<Value = Vec<Facts>> {
             failed
         )),
         (0..=PAID).prop_map(charge),
-        (0..2_u8, 1..=2 * PAID, stage).prop_map(|(n, amount, stage)| dispute(
-            &format!("dp_{n}"),
-            amount,
-            stage
-        )),
+        (0..2_u8, 1..=2 * PAID, stage, prop::option::of(0..=2 * PAID)).prop_map(
+            |(n, amount, stage, returned)| {
+                returned_dispute(&format!("dp_{n}"), amount, stage, returned)
+            }
+        ),
+        in_dollars(),
     ];
     prop::collection::vec(one, 0..10)
+}
+
+/// Money back in another currency than was paid.
+fn in_dollars() -> impl Strategy<Value = Facts> {
+    (any_money_back(), 1..=PAID).prop_map(|(mut facts, amount)| {
+        let dollars = Money { amount, currency: "usd".into() };
+        facts.refunds.values_mut().for_each(|refund| refund.money = dollars.clone());
+        facts.disputes.values_mut().for_each(|dispute| dispute.money = dollars.clone());
+        if facts.refunded > 0 {
+            facts.charged_in = Some("usd".into());
+        }
+        facts
+    })
+}
+
+fn any_money_back() -> impl Strategy<Value = Facts> {
+    prop_oneof![
+        any::<bool>().prop_map(|failed| refund("re_9", PAID, failed)),
+        (1..=PAID).prop_map(charge),
+        prop::option::of(0..=PAID).prop_map(|returned| returned_dispute(
+            "dp_9",
+            PAID,
+            Stage::Lost,
+            returned
+        )),
+    ]
 }
 
 fn policies() -> impl Strategy<Value = OnDispute> {
@@ -238,6 +270,63 @@ fn a_refund_and_a_lost_dispute_take_back_no_more_than_was_granted() {
     assert_eq!(house.balance(), signed(0));
     house.take(&dispute("dp_1", PAID, Stage::Won), OnDispute::ClawBack);
     assert_eq!(house.balance(), signed(0), "the refund still stands");
+}
+
+#[test]
+fn a_dispute_that_is_partly_won_gives_back_its_part() {
+    for on_dispute in [OnDispute::ClawBack, OnDispute::Freeze] {
+        let mut house = House::default();
+        house.take(&completed(Progress::Paid), on_dispute);
+        house.take(&dispute("dp_1", PAID, Stage::Standing), on_dispute);
+        house.take(&dispute("dp_1", PAID, Stage::Lost), on_dispute);
+        assert_eq!(house.balance(), signed(0));
+        house.take(&returned_dispute("dp_1", PAID, Stage::Lost, Some(3950)), on_dispute);
+        assert_eq!(house.balance(), signed(250));
+        house.take(&dispute("dp_1", PAID, Stage::Lost), on_dispute);
+        assert_eq!(house.balance(), signed(250), "its closing, told once more");
+        // The bank changes its mind: the rest comes back as well.
+        house.take(&returned_dispute("dp_1", PAID, Stage::Won, Some(PAID)), on_dispute);
+        assert_eq!(house.balance(), signed(500));
+        assert!(!house.frozen());
+    }
+}
+
+#[test]
+fn what_was_refunded_before_the_bank_took_all_comes_back_without_credits() {
+    let mut house = House::default();
+    house.take(&completed(Progress::Paid), OnDispute::ClawBack);
+    house.take(&refund("re_1", 3950, false), OnDispute::ClawBack);
+    house.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::ClawBack);
+    assert_eq!(house.balance(), signed(0));
+    house.take(&returned_dispute("dp_1", PAID, Stage::Lost, Some(3950)), OnDispute::ClawBack);
+    assert_eq!(house.balance(), signed(0), "half was refunded, half was lost");
+    house.take(&returned_dispute("dp_1", PAID, Stage::Won, Some(PAID)), OnDispute::ClawBack);
+    assert_eq!(house.balance(), signed(250), "the refund still stands");
+}
+
+#[test]
+fn money_back_in_another_currency_counts_as_all_that_was_paid() {
+    let dollars = |amount: u64| Money { amount, currency: "usd".into() };
+    let taken = |back: Facts| {
+        let mut facts = completed(Progress::Paid);
+        facts.join(&back);
+        facts.due(OnDispute::ClawBack).taken
+    };
+    let mut back = refund("re_1", 1, false);
+    back.refunds.values_mut().for_each(|refund| refund.money = dollars(1));
+    assert_eq!(taken(back.clone()), whole(500));
+    back.refunds.values_mut().for_each(|refund| refund.failed = true);
+    assert_eq!(taken(back), whole(0), "it failed");
+
+    assert_eq!(taken(Facts { charged_in: Some("usd".into()), ..charge(100) }), whole(500));
+    assert_eq!(taken(Facts { charged_in: Some("usd".into()), ..charge(0) }), whole(0));
+    assert_eq!(taken(Facts { charged_in: Some("eur".into()), ..charge(3950) }), whole(250));
+
+    let mut back = dispute("dp_1", 9000, Stage::Lost);
+    back.disputes.values_mut().for_each(|dispute| dispute.money = dollars(9000));
+    assert_eq!(taken(back.clone()), whole(500));
+    back.disputes.values_mut().for_each(|dispute| dispute.returned = Some(4500));
+    assert_eq!(taken(back), whole(250), "half of it came back");
 }
 
 #[test]

@@ -278,6 +278,29 @@ impl Store {
         .await
     }
 
+    /// What an account has begun to buy since a moment and not paid, newest first.
+    pub async fn unpaid(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Payment>, LedgerError> {
+        self.transact(async |on| {
+            let rows = self
+                .query(
+                    "SELECT document FROM {s}.payments WHERE account = $1 AND NOT paid \
+                     AND created_at >= $2 ORDER BY created_at DESC, id LIMIT $3",
+                )
+                .bind(account.as_str())
+                .bind(since_ms)
+                .bind(i64::from(limit))
+                .fetch_all(on)
+                .await?;
+            Ok(rows.iter().map(payment_from).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     /// How many accounts have ever paid.
     pub async fn buyers(&self) -> Result<u64, LedgerError> {
         self.transact(async |on| {

@@ -96,6 +96,15 @@ impl Reader for ClusterReader {
         self.shared.store.payment(name).await
     }
 
+    async fn unpaid(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Payment>, LedgerError> {
+        self.shared.store.unpaid(account, since_ms, limit).await
+    }
+
     async fn buyers(&self) -> Result<u64, LedgerError> {
         self.shared.store.buyers().await
     }

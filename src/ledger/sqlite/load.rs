@@ -17,6 +17,8 @@ use crate::ledger::operation::{Ending, HoldId, Origin};
 
 use crate::ledger::rows::{Column as _, entry_from, event_from, key_from, payment_from};
 
+use super::rewrite::rewrite_once;
+
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Older versions can corrupt a WAL when several connections checkpoint it.
@@ -55,7 +57,9 @@ pub(super) async fn check_version(connection: &mut SqliteConnection) -> Result<(
 }
 
 pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
-    MIGRATIONS.run(connection).await.map_err(LedgerError::Migration)
+    MIGRATIONS.run(&mut *connection).await.map_err(LedgerError::Migration)?;
+    rewrite_once(connection).await;
+    Ok(())
 }
 
 /// Releases the calls' holds that a crash left: nobody is there any more to end them. Holds made

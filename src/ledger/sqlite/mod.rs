@@ -16,6 +16,7 @@ mod load;
 mod maintain;
 mod read;
 mod repair;
+mod rewrite;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -212,6 +212,24 @@ impl Reader for SqliteReader {
         Ok(row.as_ref().map(payment_from).transpose()?)
     }
 
+    async fn unpaid(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Payment>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT document FROM payments WHERE account = ?1 AND paid = 0 AND created_at >= ?2 \
+             ORDER BY created_at DESC, id LIMIT ?3",
+        )
+        .bind(account.as_str())
+        .bind(since_ms)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.iter().map(payment_from).collect::<Result<_, _>>()?)
+    }
+
     async fn buyers(&self) -> Result<u64, LedgerError> {
         let buyers: i64 =
             sqlx::query_scalar("SELECT count(DISTINCT account) FROM payments WHERE paid = 1")

@@ -128,6 +128,15 @@ impl Postgres {
         output.status.success().then(|| text(&output.stdout)).ok_or_else(|| text(&output.stderr))
     }
 
+    /// A file of its data, by its path below them.
+    pub fn read(&self, file: &str) -> Vec<u8> {
+        let mut read = as_user(Path::new("cat"));
+        read.arg(self.folder.path().join("data").join(file));
+        let output = read.output().unwrap();
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     /// SIGKILL to the server and to the process of every connection.
     pub fn kill(&mut self) {
         self.process.take().unwrap().kill();

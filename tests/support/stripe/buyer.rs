@@ -205,6 +205,17 @@ fn move_of(books: &mut Books, dispute: &Value, amount: i64, category: &str) -> V
     )
 }
 
+/// The bank gives back `amount` of a dispute that is lost: what Stripe's dashboard calls partially won.
+pub fn win_part(books: &mut Books, dispute: &str, amount: i64) -> Vec<Event> {
+    let mut events = close(books, dispute, "lost");
+    let mut dispute = books.get(dispute);
+    let back = move_of(books, &dispute, amount, "dispute_reversal");
+    dispute["balance_transactions"].as_array_mut().unwrap().push(back);
+    books.put(dispute.clone());
+    events.push(event::of(books, "charge.dispute.funds_reinstated", dispute));
+    events
+}
+
 /// The bank decides: `won`, `lost` or, after an inquiry, `warning_closed`.
 pub fn close(books: &mut Books, dispute: &str, outcome: &str) -> Vec<Event> {
     let mut dispute = books.get(dispute);

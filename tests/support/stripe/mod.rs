@@ -228,6 +228,11 @@ impl Stripe {
         buyer::close(&mut self.lock().books, dispute, "lost")
     }
 
+    /// charge.dispute.closed as lost, and funds_reinstated for `amount` of it.
+    pub fn win_part(&self, dispute: &str, amount: i64) -> Vec<Event> {
+        buyer::win_part(&mut self.lock().books, dispute, amount)
+    }
+
     /// charge.dispute.closed, after an inquiry.
     pub fn close_inquiry(&self, dispute: &str) -> Vec<Event> {
         buyer::close(&mut self.lock().books, dispute, "warning_closed")

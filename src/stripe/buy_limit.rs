@@ -1,0 +1,96 @@
+//! How often an account may go to pay: each time asks something of Stripe, whose rate limit all
+//! accounts share, and may leave a row in the ledger.
+//!
+//! Counted by this gateway alone. With several, an account has this many at each of them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::account::AccountId;
+
+/// One more purchase may begin each time this has passed.
+const ONE_EVERY: Duration = Duration::from_secs(10);
+
+/// How many may begin at once, after a pause.
+const AT_ONCE: u32 = 6;
+
+/// From when on accounts without a recent purchase are looked for, to be forgotten.
+const MANY: usize = 1024;
+
+/// Which accounts have gone to pay lately.
+#[derive(Debug, Default)]
+pub(super) struct BuyLimit(Mutex<Recent>);
+
+#[derive(Debug, Default)]
+struct Recent {
+    /// By when all that an account has begun would have come one by one (GCRA's theoretical
+    /// arrival time).
+    due: HashMap<AccountId, Instant>,
+    /// How many accounts there may be before the next look.
+    look_at: usize,
+}
+
+impl BuyLimit {
+    /// Counts a purchase that begins at `now`.
+    ///
+    /// # Errors
+    /// How long to wait where there were too many; nothing is counted then.
+    pub fn begin(&self, account: &AccountId, now: Instant) -> Result<(), Duration> {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = recent.due.get(account).copied().unwrap_or(now).max(now);
+        let ahead = due.duration_since(now);
+        let most = ONE_EVERY * (AT_ONCE - 1);
+        if let Some(wait) = ahead.checked_sub(most).filter(|wait| !wait.is_zero()) {
+            return Err(wait);
+        }
+        recent.due.insert(account.clone(), due + ONE_EVERY);
+        // Looked for each time that there are twice as many, so that it costs a purchase next to
+        // nothing.
+        if recent.due.len() > recent.look_at.max(MANY) {
+            recent.due.retain(|_, due| *due > now);
+            recent.look_at = recent.due.len() * 2;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(name: &str) -> AccountId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_few_may_begin_at_once_and_then_one_by_one() {
+        let (limit, now, alice) = (BuyLimit::default(), Instant::now(), account("alice"));
+        for _ in 0..AT_ONCE {
+            assert_eq!(limit.begin(&alice, now), Ok(()));
+        }
+        assert_eq!(limit.begin(&alice, now), Err(ONE_EVERY));
+        assert_eq!(limit.begin(&account("bob"), now), Ok(()), "each account for itself");
+        let later = now + Duration::from_secs(9);
+        assert_eq!(limit.begin(&alice, later), Err(Duration::from_secs(1)));
+        let later = now + ONE_EVERY;
+        assert_eq!(limit.begin(&alice, later), Ok(()));
+        assert_eq!(limit.begin(&alice, later), Err(ONE_EVERY));
+        let rested = later + ONE_EVERY * AT_ONCE;
+        for _ in 0..AT_ONCE {
+            assert_eq!(limit.begin(&alice, rested), Ok(()));
+        }
+        assert!(limit.begin(&alice, rested).is_err());
+    }
+
+    #[test]
+    fn accounts_that_have_not_bought_lately_are_forgotten() {
+        let (limit, start) = (BuyLimit::default(), Instant::now());
+        for n in 0..10 * MANY {
+            let now = start + Duration::from_millis(100) * u32::try_from(n).unwrap();
+            limit.begin(&account(&format!("buyer-{n}")), now).unwrap();
+        }
+        let known = limit.0.lock().unwrap().due.len();
+        assert!(known <= 2 * MANY, "{known}");
+    }
+}

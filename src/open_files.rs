@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn clients_never_get_all_files() {
-        for limit in [least(), 256, 300, 1024, 4096, 65_536, 1 << 20] {
+        for limit in [least(), 400, 500, 1024, 4096, 65_536, 1 << 20] {
             let shared = OpenFiles::share(Some(limit), 20_000).unwrap();
             let used = 2 * shared.connections + shared.upstream_idle;
             assert!(used + RESERVE + 2 * private::MAX_CONNECTIONS <= limit, "{limit}: {shared:?}");

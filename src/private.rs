@@ -2,8 +2,8 @@
 //!
 //! Whoever reaches one of them without the token must not be able to use up the process's file
 //! descriptors, nor to keep probes out. So a connection that waits for a request has the public
-//! listener's deadlines, and where every place is taken the connection that has waited longest
-//! makes room for the next one.
+//! listener's deadlines, and where every place is taken one that has waited for a while makes room
+//! for the next one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,10 +25,13 @@ use tower::ServiceExt as _;
 use crate::proxy::{HeadWatch, Limits};
 
 /// The most connections at a time of one private listener.
-pub(crate) const MAX_CONNECTIONS: usize = 32;
+pub(crate) const MAX_CONNECTIONS: usize = 128;
 
 /// The largest request head, and how much of a body is read ahead, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// How long a connection may wait for its request, at least, before it has to make room.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// How long accepting rests when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -83,19 +86,20 @@ pub(crate) async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-/// Returns once another connection fits: at the limit the one that has waited longest for a
-/// request is closed, and where requests run on all of them, one has to end.
+/// Returns once another connection fits. At the limit the first one that has waited for a request
+/// for [`GRACE`] is closed; where there is none, one has to end or to wait for so long.
 async fn make_room(open: &mut Vec<Open>, tasks: &mut JoinSet<()>) {
     loop {
         open.retain(|connection| !connection.task.is_finished());
         if open.len() < MAX_CONNECTIONS {
             return;
         }
-        if let Some(index) = open.iter().position(|connection| !connection.head.is_busy()) {
+        let has_waited = |connection: &Open| connection.head.waited().is_some_and(|it| it >= GRACE);
+        if let Some(index) = open.iter().position(has_waited) {
             open.remove(index).task.abort();
             return;
         }
-        tasks.join_next().await;
+        let _ = tokio::time::timeout(GRACE, tasks.join_next()).await;
     }
 }
 

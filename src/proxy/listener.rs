@@ -304,6 +304,14 @@ impl HeadWatch {
         self.set(BUSY);
     }
 
+    /// How long a head has been awaited by now; `None` while a call runs.
+    pub fn waited(&self) -> Option<Duration> {
+        match self.waiting_since_ms.load(Ordering::Relaxed) {
+            BUSY => None,
+            since => Some(self.opened.elapsed().saturating_sub(Duration::from_millis(since))),
+        }
+    }
+
     /// True from the end of a head until the next one is awaited.
     pub fn is_busy(&self) -> bool {
         self.waiting_since_ms.load(Ordering::Relaxed) == BUSY

@@ -92,8 +92,8 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
     let folder = folder();
     let text = config_text(([127, 0, 0, 1], 9).into(), "");
     for (more, said) in [
-        ("max_connections = 1000", "563 MiB, 576 KiB for each of 1000 connections"),
-        ("max_connections = 1000\nmax_header_bytes = 1048576", "2438 MiB, 2496 KiB for each"),
+        ("max_connections = 1000", "500 MiB, 512 KiB for each of 1000 connections"),
+        ("max_connections = 1000\nmax_header_bytes = 1048576", "2375 MiB, 2432 KiB for each"),
     ] {
         let text = text.replace("[server]\n", &format!("[server]\n{more}\n"));
         std::fs::write(folder.path().join("gateway.toml"), text).unwrap();

@@ -40,15 +40,15 @@ async fn half_open_connections_to_private_listeners_take_nothing_down() {
     for listener in [health, gateway.gateway.addresses().admin] {
         let before = sockets();
         let mut half_open = Vec::new();
-        for sent in ["", "GET /healthz HT", PROBE].iter().cycle().take(300) {
+        for sent in ["", "GET /healthz HT", PROBE].iter().cycle().take(600) {
             let mut wire = Wire::connect(listener).await;
             let _ = wire.try_send(sent).await;
             half_open.push(wire);
         }
         assert_eq!(probe(listener).await, 200, "a probe gets a place at once");
         // Both ends of a connection are sockets of this process.
-        let few = eventually(async || sockets() - before < half_open.len() + 100);
-        assert!(few.await, "the listener holds {} connections", sockets() - before - 300);
+        let few = eventually(async || sockets() - before < half_open.len() + 200);
+        assert!(few.await, "the listener holds {} connections", sockets() - before - 600);
         assert_eq!(gateway.post("alice", "/api/ai/generate").await.status(), 200);
         drop(half_open);
     }
@@ -111,7 +111,7 @@ async fn a_gateway_with_few_files_caps_its_connections_and_serves_on() {
     let upstream = Upstream::canned().await;
     let text = config_on_ports(upstream.address, "");
     std::fs::write(folder.path().join("gateway.toml"), &text).unwrap();
-    let few = limited(&command(folder.path(), &["serve"], &[]), 300);
+    let few = limited(&command(folder.path(), &["serve"], &[]), 500);
     let (public, admin) = (address_of(&text, "listen"), address_of(&text, "admin"));
     let gateway = Process::start(few, public, admin);
     assert!(gateway.stderr().contains("fit into the limit of open files"), "{}", gateway.stderr());
@@ -140,10 +140,10 @@ async fn the_limit_of_open_files_is_raised_and_check_says_what_fits() {
     let text = config_on_ports(upstream.address, "");
     std::fs::write(folder.path().join("gateway.toml"), &text).unwrap();
     let check = command(folder.path(), &["check"], &[]);
-    let said = limited(&check, 300).output().unwrap();
+    let said = limited(&check, 500).output().unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(said.contains("not the 20000 of max_connections"), "{said}");
-    assert!(said.contains("open 300 files"), "{said}");
+    assert!(said.contains("open 500 files"), "{said}");
     let said = limited(&check, 64).output().unwrap();
     assert_eq!(said.status.code(), Some(1));
     let said = String::from_utf8(said.stderr).unwrap();
@@ -151,10 +151,10 @@ async fn the_limit_of_open_files_is_raised_and_check_says_what_fits() {
 
     // A soft limit below the hard one is no limit.
     let mut soft = Command::new("bash");
-    soft.args(["-c", "ulimit -Sn 300; exec \"$0\" \"$@\""]);
+    soft.args(["-c", "ulimit -Sn 500; exec \"$0\" \"$@\""]);
     soft.arg(check.get_program()).args(check.get_args()).current_dir(folder.path());
     let said = String::from_utf8(soft.output().unwrap().stdout).unwrap();
-    assert!(!said.contains("open 300 files"), "{said}");
+    assert!(!said.contains("open 500 files"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

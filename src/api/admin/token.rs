@@ -18,10 +18,10 @@ use crate::problem::{Problem, Text};
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 
 /// The longest wait for an answer to a wrong token.
-const LONGEST_DELAY: Duration = Duration::from_secs(3);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// How many doublings lead there.
-const MOST_DOUBLINGS: u32 = 6;
+const MOST_DOUBLINGS: u32 = 5;
 
 /// A minute without a wrong token, and the next one counts as the first.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);

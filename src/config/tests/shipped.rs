@@ -38,6 +38,7 @@ fn the_shipped_file_is_sound_with_every_option_switched_on() {
     let set = |name: &str| {
         let url = match name {
             "DATABASE_URL" | "REPLICA_URL" => "postgres://set.example",
+            "STRIPE_WEBHOOK_SECRET" => "whsec_set",
             _ => "https://set.example",
         };
         env(name).or(Some(url.to_owned()))

@@ -25,8 +25,9 @@ reasons=()
 
 have() { command -v "$1" >/dev/null 2>&1; }
 have_any() { have "$1" || have "$2"; }
-# Debian keeps these two off the PATH of those who are not root.
+# Debian keeps these off the PATH of those who are not root.
 have_pgbouncer() { have pgbouncer || [[ -x /usr/sbin/pgbouncer ]]; }
+have_lighttpd() { have lighttpd || [[ -x /usr/sbin/lighttpd ]]; }
 have_nginx() { have nginx || [[ -x /usr/sbin/nginx ]]; }
 # Debian keeps the server's programs off the PATH, in a folder of each version.
 have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
@@ -55,6 +56,7 @@ need_for_test() {
     need shellcheck "checks the scripts" have shellcheck
     need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
     need pgbouncer "stands between gateways and Postgres in a test" have_pgbouncer
+    need lighttpd "runs a CGI program behind a gateway in a test" have_lighttpd
     need libfaketime "moves the clock under a running gateway" ls /usr/lib/*/faketime/libfaketimeMT.so.1
     need e2fsprogs "makes the ledger's files immutable" have chattr
     need_for_cluster

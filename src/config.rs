@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use crate::api::ApiConfig;
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
-use crate::price::{PackConfig, RouteConfig, check_packs, check_routes};
+use crate::price::{PackConfig, RouteConfig, check_packs, check_routes, lookalike_routes};
 use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::stripe::StripeConfig;
 
@@ -76,6 +76,8 @@ pub struct Config {
     pub packs: Vec<PackConfig>,
     /// `[stripe]`, where it was asked for and the file has it.
     pub stripe: Option<StripeConfig>,
+    /// What may be meant, and is dangerous where it is not; each with its place and a hint.
+    pub warnings: Mistakes,
 }
 
 /// A variable of the process. One that is not valid UTF-8 counts as not set.
@@ -103,8 +105,13 @@ pub fn parse(
     let draft = Draft::read(&document, sections, env, base_of(path), &mut report);
     let senseless = draft.check(sections);
     report.add_checked(senseless);
+    let warnings = draft.warnings(sections);
     match draft.finish(sections) {
-        Some(config) if report.is_empty() => Ok(config),
+        Some(mut config) if report.is_empty() => {
+            report.add_checked(warnings);
+            config.warnings = Mistakes::new(path, report.finish());
+            Ok(config)
+        }
         _ => Err(Mistakes::new(path, report.finish())),
     }
 }
@@ -209,6 +216,18 @@ impl Draft {
         found
     }
 
+    /// What the modules find dangerous in the sections that are in use.
+    fn warnings(&self, sections: Sections) -> Vec<Mistake> {
+        let auth = self.auth.iter().filter(|_| sections.contains(Sections::AUTH));
+        let mut found: Vec<Mistake> = auth.flat_map(AuthConfig::warnings).collect();
+        let exact = self.api.as_ref().is_some_and(|api| api.exact_paths);
+        if sections.contains(Sections::ROUTES | Sections::API) && !exact {
+            let alike = lookalike_routes(&self.routes.items);
+            found.extend(self.routes.in_file_order(alike));
+        }
+        found
+    }
+
     /// `None` while a section is missing; the report says why.
     fn finish(self, sections: Sections) -> Option<Config> {
         if sections.contains(Sections::SERVER) && self.server.is_none() {
@@ -224,6 +243,7 @@ impl Draft {
             routes: self.routes.items,
             packs: self.packs.items,
             stripe: self.stripe,
+            warnings: Mistakes::default(),
         })
     }
 }

@@ -375,7 +375,7 @@ pub async fn open_shop(
         identifier,
         keys,
         metrics,
-        catalogue: ArcSwap::from_pointee(catalogue(&[], &[], &[])?),
+        catalogue: ArcSwap::from_pointee(catalogue(&[], &[], &[], false)?),
         credits,
         sales,
         topup_url: format!("{prefix}/account").into(),
@@ -386,8 +386,10 @@ fn catalogue(
     routes: &[RouteConfig],
     packs: &[PackConfig],
     upstreams: &[&str],
+    exact_paths: bool,
 ) -> Result<Catalogue, StartError> {
     let prices = PriceTable::new(routes, upstreams).map_err(StartError::Config)?;
+    let prices = prices.with_exact_paths(exact_paths);
     let json = |error: serde_json::Error| StartError::Internal(error.to_string());
     let prices_json = serde_json::value::to_raw_value(&list_prices(&prices)).map_err(json)?;
     let packs_json = serde_json::value::to_raw_value(&list_packs(packs)).map_err(json)?;
@@ -401,7 +403,7 @@ async fn go_live(
     metrics: &Metrics,
 ) -> Result<Live, StartError> {
     let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-    let catalogue = catalogue(&config.routes, &config.packs, &names)?;
+    let catalogue = catalogue(&config.routes, &config.packs, &names, config.api.exact_paths)?;
     let open = |upstream: &UpstreamConfig| {
         Upstream::new(upstream, resolver.clone()).ok_or_else(|| {
             StartError::Internal(format!(

@@ -1,5 +1,6 @@
 //! What the proxy and Farebox's own routes share: who calls, what it costs, and the hold.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -60,13 +61,17 @@ impl Shop {
         opened.map_err(|_| Problem::ledger_unavailable())
     }
 
-    /// Who sent these headers. An account seen for the first time gets its sign-up grant.
+    /// Who sent these headers from the address `client`. An account seen for the first time gets its sign-up grant.
     ///
     /// # Errors
     /// 401, or 400 and 503 where the caller is not to blame or not readable.
-    pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
-        let identity =
-            self.identifier.identify(headers, SystemTime::now()).await.map_err(refuse_caller)?;
+    pub async fn identify(
+        &self,
+        headers: &HeaderMap,
+        client: Option<IpAddr>,
+    ) -> Result<Identity, Problem> {
+        let identified = self.identifier.identify(headers, client, SystemTime::now()).await;
+        let identity = identified.map_err(refuse_caller)?;
         // An account that only a backend names need not exist until it has credits.
         let is_due = identity.on_behalf_by.is_none() || !self.credits.signup_grant.is_zero();
         if identity.fresh && is_due {

@@ -1,14 +1,27 @@
 //! Who calls an own route.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
+use http::Extensions;
 use http::request::Parts;
 
 use super::cookie;
 use crate::identify::{CredentialKind, Credentials, Identity};
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
+
+/// Where a request's client is, as far as the socket tells: an extension of every request.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+impl ClientAddress {
+    /// Of a request; `None` where nobody has told.
+    pub(super) fn of(extensions: &Extensions) -> Option<IpAddr> {
+        extensions.get().and_then(|Self(address)| *address)
+    }
+}
 
 /// The caller, by the same credentials as on proxied routes, or by the account page's cookie.
 pub(super) struct Caller(pub Identity);
@@ -39,13 +52,14 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let shop = Arc::<Shop>::from_ref(state);
+        let client = ClientAddress::of(&parts.extensions);
         let sent = Credentials::of(&parts.headers);
         if !sent.is_empty() {
-            let identity = shop.identify(sent.headers()).await?;
+            let identity = shop.identify(sent.headers(), client).await?;
             return Ok(Self { identity, credentials: sent });
         }
         let credentials = cookie::read(&parts.method, &parts.headers)?;
-        let identity = shop.identify(credentials.headers()).await?;
+        let identity = shop.identify(credentials.headers(), client).await?;
         if identity.credential == CredentialKind::ServiceKey {
             return Err(no_session_for_services());
         }
@@ -70,7 +84,7 @@ impl FromRequestParts<Arc<Shop>> for ServiceCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, Problem> {
-        let identity = shop.identify(&parts.headers).await?;
+        let identity = shop.identify(&parts.headers, ClientAddress::of(&parts.extensions)).await?;
         if identity.credential != CredentialKind::ServiceKey {
             return Err(Problem::forbidden(Text::new(
                 "Holds are for trusted backends: use a service key (`farebox key create --service`).",

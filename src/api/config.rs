@@ -14,6 +14,10 @@ pub struct ApiConfig {
     /// The origins that may read the answers from a browser, as browsers send them; with none,
     /// no CORS header is sent.
     pub cors_origins: Vec<String>,
+    /// True where each spelling of a path is a path of its own: a call costs what the rule that
+    /// matches says, whatever other rules its path resembles. For upstreams that tell `/A` and `/a/`
+    /// from `/a`.
+    pub exact_paths: bool,
 }
 
 /// Where Stripe's events arrive, whatever the prefix.
@@ -21,7 +25,7 @@ pub const STRIPE_WEBHOOK_PATH: &str = "/webhooks/stripe";
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { prefix: "/credits".to_owned(), cors_origins: Vec::new() }
+        Self { prefix: "/credits".to_owned(), cors_origins: Vec::new(), exact_paths: false }
     }
 }
 

@@ -184,7 +184,8 @@ impl Stream {
     /// False once the credential has expired or was revoked. Where that cannot be told, our failure
     /// ends nothing.
     async fn is_still_allowed(&self) -> bool {
-        match self.shop.identify(self.credentials.headers()).await {
+        // As somebody without an address: a stream that has begun needs no new key of its issuer.
+        match self.shop.identify(self.credentials.headers(), None).await {
             Ok(identity) => identity.account == self.account,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
         }

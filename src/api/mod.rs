@@ -26,6 +26,7 @@ mod usage;
 mod webhook;
 
 pub use answer::RequestId;
+pub use caller::ClientAddress;
 pub use config::{ApiConfig, STRIPE_WEBHOOK_PATH};
 pub use health::Readiness;
 pub use router::{admin, health, public, starting};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRef, State};
-use http::{HeaderMap, StatusCode, header};
+use http::{Extensions, HeaderMap, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::caller::{Caller, may_manage_keys, no_session_for_services};
+use super::caller::{Caller, ClientAddress, may_manage_keys, no_session_for_services};
 use super::cookie;
 use super::transactions::rfc3339;
 use crate::account::AccountId;
@@ -51,11 +51,12 @@ pub(super) struct SessionBody {
     (status = 401), (status = 403), (status = 503)))]
 pub(super) async fn begin(
     State(Sessions { shop, path }): State<Sessions>,
+    extensions: Extensions,
     headers: HeaderMap,
 ) -> Result<([(header::HeaderName, http::HeaderValue); 1], axum::Json<SessionBody>), Problem> {
     cookie::require_own_page(&headers)?;
     let credentials = Credentials::of(&headers);
-    let identity = shop.identify(credentials.headers()).await?;
+    let identity = shop.identify(credentials.headers(), ClientAddress::of(&extensions)).await?;
     if identity.credential == CredentialKind::ServiceKey {
         return Err(no_session_for_services());
     }

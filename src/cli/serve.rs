@@ -14,6 +14,15 @@ pub(super) struct Serve {}
 impl Serve {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         let config = file.load(Sections::ALL)?;
+        for warning in config.warnings.iter() {
+            tracing::warn!(
+                line = warning.line,
+                key = warning.mistake.key,
+                hint = warning.mistake.hint,
+                "config: {}",
+                warning.mistake.message
+            );
+        }
         let threads = config.server.as_ref().map_or(0, |server| server.threads);
         runtime(threads)?.block_on(async {
             let mut signals = Signals::listen()?;

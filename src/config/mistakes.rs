@@ -18,7 +18,9 @@ pub struct Located {
 
 /// Why a config was refused: every mistake found, in the order of the file. Displays as one
 /// paragraph a mistake, `gateway.toml:41: no upstream is named …` and its hint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// The warnings about a config that was not refused have the same form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mistakes {
     file: PathBuf,
     found: Vec<Located>,
@@ -39,7 +41,12 @@ impl Mistakes {
         self.found.iter()
     }
 
-    /// How many there are, at least one.
+    /// Each of them as its own text.
+    pub fn paragraphs(&self) -> impl Iterator<Item = impl fmt::Display + '_> {
+        self.found.iter().map(|located| Paragraph(&self.file, located))
+    }
+
+    /// How many there are: at least one, but for warnings.
     pub fn count(&self) -> usize {
         self.found.len()
     }
@@ -47,20 +54,28 @@ impl Mistakes {
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Located { line, column, mistake }) in self.found.iter().enumerate() {
+        for (index, paragraph) in self.paragraphs().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{}", self.file.display())?;
-            for number in [line, column].into_iter().flatten() {
-                write!(f, ":{number}")?;
-            }
-            write!(f, ": {}", mistake.message)?;
-            if !mistake.hint.is_empty() {
-                write!(f, "\n  hint: {}", mistake.hint)?;
-            }
+            write!(f, "{paragraph}")?;
         }
         Ok(())
+    }
+}
+
+/// One of the [`Mistakes::paragraphs`].
+struct Paragraph<'a>(&'a Path, &'a Located);
+
+impl fmt::Display for Paragraph<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(file, Located { line, column, mistake }) = self;
+        write!(f, "{}", file.display())?;
+        for number in [line, column].into_iter().flatten() {
+            write!(f, ":{number}")?;
+        }
+        write!(f, ": {}", mistake.message)?;
+        if mistake.hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {}", mistake.hint) }
     }
 }
 

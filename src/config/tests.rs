@@ -107,6 +107,26 @@ credits = 1
 }
 
 #[test]
+fn warnings_have_a_place_and_refuse_nothing() {
+    let rules = "[[upstreams]]\nname = \"ai\"\nurl = \"http://a\"\n\
+                 [[routes]]\npath = \"/a/{x}\"\nupstream = \"ai\"\ncredits = 1\n\
+                 [[routes]]\npath = \"/A/{x}\"\nupstream = \"ai\"\ncredits = 2\n";
+    let warnings = |more: &str, sections| {
+        let config = read(&with_server(&format!("{rules}{more}")), sections).unwrap();
+        config.warnings.paragraphs().map(|text| text.to_string()).collect::<Vec<_>>()
+    };
+    let found = warnings("", Sections::ALL);
+    assert!(found.len() == 1 && found[0].starts_with("gateway.toml:10: `/A/{x}` is "), "{found:?}");
+    assert!(found[0].contains("\n  hint: "), "{found:?}");
+    assert_eq!(warnings("[api]\nexact_paths = true", Sections::ALL), [""; 0]);
+    assert_eq!(
+        warnings("", Sections::ROUTES),
+        [""; 0],
+        "the section that turns it off is not read"
+    );
+}
+
+#[test]
 fn a_section_of_the_wrong_kind_is_one_mistake() {
     for (text, message) in [
         ("ledger = 5", "gateway.toml:2: `ledger` is a table"),

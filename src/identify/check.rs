@@ -13,6 +13,9 @@ const MAX_LEEWAY: Span = Span::from_secs(600);
 const DEFAULT_REFRESH: Span = Span::from_secs(600);
 const MIN_REFRESH: Span = Span::from_secs(30);
 
+/// The longest `account_prefix`: half of an account's id stays for the issuer's own.
+const MAX_PREFIX_BYTES: usize = 128;
+
 /// One entry that makes sense.
 pub(super) struct CheckedIssuer {
     /// Where it stands in the config: `auth.jwt[0]`.
@@ -22,6 +25,7 @@ pub(super) struct CheckedIssuer {
     pub(super) issuer: Option<String>,
     pub(super) audience: Vec<String>,
     pub(super) account_claim: String,
+    pub(super) account_prefix: Option<Box<str>>,
     pub(super) leeway: Duration,
 }
 
@@ -36,6 +40,7 @@ pub(super) fn checked(config: &AuthConfig) -> Result<Vec<CheckedIssuer>, Vec<Mis
             _ => mistakes.append(&mut entry.mistakes),
         }
     }
+    mistakes.extend(nested_prefixes(&config.jwt));
     if config.jwt.is_empty() && !config.api_keys.enabled {
         mistakes.push(Mistake::new(
             "auth",
@@ -44,6 +49,43 @@ pub(super) fn checked(config: &AuthConfig) -> Result<Vec<CheckedIssuer>, Vec<Mis
         ));
     }
     if mistakes.is_empty() { Ok(issuers) } else { Err(mistakes) }
+}
+
+/// Prefixes that begin with another one: `a:` and `a:b:` both make `a:b:c`, of two users.
+fn nested_prefixes(jwt: &[JwtConfig]) -> Vec<Mistake> {
+    let prefixes = || {
+        let prefixes = jwt.iter().enumerate();
+        let prefixes = prefixes.filter_map(|(i, jwt)| Some((i, jwt.account_prefix.as_deref()?)));
+        prefixes.filter(|(_, prefix)| !prefix.is_empty())
+    };
+    let nested = prefixes().filter_map(|(index, prefix)| {
+        let (other, _) =
+            prefixes().find(|(_, other)| prefix != *other && prefix.starts_with(*other))?;
+        Some(Mistake::new(
+            format!("auth.jwt[{index}].account_prefix"),
+            format!(
+                "begins with the prefix of auth.jwt[{other}], whose users could name its accounts"
+            ),
+            "choose prefixes of which none begins another, or the same for both",
+        ))
+    });
+    nested.collect()
+}
+
+/// Two issuers whose accounts share one name space. Two entries for one `issuer` are its keys while
+/// they change.
+pub(super) fn shared_accounts(jwt: &[JwtConfig]) -> Option<Mistake> {
+    let mut open = jwt.iter().enumerate().filter(|(_, jwt)| jwt.account_prefix.is_none());
+    let (first, one) = open.next()?;
+    let (second, _) =
+        open.find(|(_, other)| other.issuer.is_none() || other.issuer != one.issuer)?;
+    Some(Mistake::new(
+        format!("auth.jwt[{second}]"),
+        format!(
+            "its accounts share their names with those of auth.jwt[{first}]: `bob` of either is one account"
+        ),
+        "set `account_prefix` in one of the two; if both are keys of one issuer, write the same `issuer` in both",
+    ))
 }
 
 /// One `[[auth.jwt]]` while it is checked. What cannot go on notes why and is `None`.
@@ -66,6 +108,9 @@ impl Entry {
         if jwt.account_claim.is_empty() {
             self.note("account_claim", "is empty", "remove it to use `sub`");
         }
+        if let Some(prefix) = &jwt.account_prefix {
+            self.account_prefix(prefix);
+        }
         if jwt.issuer.as_deref() == Some("") {
             self.note("issuer", "is empty", "set it, or remove it to accept any issuer");
         }
@@ -80,8 +125,22 @@ impl Entry {
             issuer: jwt.issuer.clone(),
             audience: jwt.audience.clone().unwrap_or_default(),
             account_claim: jwt.account_claim.clone(),
+            account_prefix: jwt.account_prefix.as_deref().map(Into::into),
             leeway: leeway.0,
         })
+    }
+
+    fn account_prefix(&mut self, prefix: &str) {
+        if prefix.is_empty() {
+            self.note("account_prefix", "is empty", "write one such as \"acme:\", or remove it");
+        } else if !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let hint = "use letters, digits and punctuation, such as \"acme:\"";
+            self.note("account_prefix", "has other characters than visible ASCII", hint);
+        } else if prefix.len() > MAX_PREFIX_BYTES {
+            let problem = format!("is {} bytes long", prefix.len());
+            let hint = "use 128 bytes or less: a whole account id has at most 255";
+            self.note("account_prefix", &problem, hint);
+        }
     }
 
     fn algorithms(&mut self, names: &[String]) -> Option<Vec<Algorithm>> {

@@ -12,8 +12,8 @@ use crate::config::{Mistake, Secret, Span};
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     /// `[[auth.jwt]]`, one entry for each issuer. Two may overlap while keys change. An account
-    /// that two of them name is one account: where their ids could collide, use a claim that
-    /// tells them apart.
+    /// that two of them name is one account: where their ids could collide, `account_prefix` tells
+    /// them apart.
     #[serde(default)]
     pub jwt: Vec<JwtConfig>,
     /// `[auth.api_keys]`.
@@ -49,6 +49,9 @@ pub struct JwtConfig {
     /// The claim that holds the account's id; dots lead into nested objects. Default: `sub`.
     #[serde(default = "default_account_claim")]
     pub account_claim: String,
+    /// What the ids of its accounts begin with here, in front of the claim: `acme:` makes `acme:bob` of
+    /// `bob`. Other issuers' tokens cannot name accounts that begin with it.
+    pub account_prefix: Option<String>,
     /// What `iss` must be; not checked when absent.
     pub issuer: Option<String>,
     /// What `aud` must name one of; not checked when absent. A text or a list.
@@ -64,6 +67,11 @@ impl AuthConfig {
     /// Everything that is wrong with this section; reads the key files, fetches nothing.
     pub fn check(&self) -> Vec<Mistake> {
         check::checked(self).err().unwrap_or_default()
+    }
+
+    /// What may be meant, and is dangerous where it is not.
+    pub fn warnings(&self) -> Vec<Mistake> {
+        check::shared_accounts(&self.jwt).into_iter().collect()
     }
 }
 

@@ -35,10 +35,9 @@ impl Credentials {
     /// Those of a request.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut kept = HeaderMap::new();
-        for name in CREDENTIAL_HEADERS.iter().chain([&ACCOUNT_HEADER]) {
-            for value in headers.get_all(name) {
-                kept.append(name, value.clone());
-            }
+        let accounts = headers.get_all(&ACCOUNT_HEADER).iter();
+        for (name, value) in sent(headers).chain(accounts.map(|value| (&ACCOUNT_HEADER, value))) {
+            kept.append(name, value.clone());
         }
         Self(kept)
     }
@@ -52,7 +51,7 @@ impl Credentials {
 
     /// True where there is none.
     pub fn is_empty(&self) -> bool {
-        !CREDENTIAL_HEADERS.iter().any(|name| self.0.contains_key(name))
+        sent(&self.0).next().is_none()
     }
 
     /// As [`Identifier::identify`](super::Identifier::identify) reads them.
@@ -69,16 +68,26 @@ impl Credentials {
 /// The call's credential. Sent in several headers it must be the same each time.
 pub(super) fn read(headers: &HeaderMap) -> Result<&str, Unauthenticated> {
     let mut found = None;
-    for name in &CREDENTIAL_HEADERS {
-        for value in headers.get_all(name) {
-            let credential = read_one(name, value)?;
-            if found.is_some_and(|other| other != credential) {
-                return Err(Unauthenticated::AmbiguousCredentials);
-            }
-            found = Some(credential);
+    for (name, value) in sent(headers) {
+        let credential = read_one(name, value)?;
+        if found.is_some_and(|other| other != credential) {
+            return Err(Unauthenticated::AmbiguousCredentials);
         }
+        found = Some(credential);
     }
     found.ok_or(Unauthenticated::NoCredentials)
+}
+
+/// The headers that hold a credential, or something in its place. An empty one is none: SDKs and
+/// scripts send the header of a key that was not set.
+fn sent(headers: &HeaderMap) -> impl Iterator<Item = (&'static HeaderName, &HeaderValue)> {
+    let all = CREDENTIAL_HEADERS.iter();
+    let all = all.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
+    all.filter(|(name, value)| {
+        let text = value.as_bytes().trim_ascii();
+        let is_bare = **name == AUTHORIZATION && text.eq_ignore_ascii_case(b"bearer");
+        !text.is_empty() && !is_bare
+    })
 }
 
 /// The account a service key acts for, when it names one.

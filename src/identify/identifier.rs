@@ -1,5 +1,6 @@
 //! Headers in, account out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -99,14 +100,16 @@ impl Identifier {
         }
     }
 
-    /// Who sent these headers, at `now`. Known keys and remembered tokens are answered without
-    /// waiting; a token whose `kid` is new may wait for one fetch of its issuer's keys.
+    /// Who sent these headers from the address `client`, at `now`. Known keys and remembered tokens
+    /// are answered without waiting; a token that no known key has signed may wait for one fetch of
+    /// its issuer's keys, of which each client can cause a few. `client` counts for nothing else.
     ///
     /// # Errors
     /// The refusal to send; its [`status`](Unauthenticated::status) is 401 for most.
     pub async fn identify(
         &self,
         headers: &HeaderMap,
+        client: Option<IpAddr>,
         now: SystemTime,
     ) -> Result<Identity, Unauthenticated> {
         let credential = credential::read(headers)?;
@@ -122,7 +125,7 @@ impl Identifier {
         }
         let token = Token::parse(credential)?;
         // Rare and large, where every call carries this future.
-        let verified = Box::pin(self.issuers.verify(&token, now)).await?;
+        let verified = Box::pin(self.issuers.verify(&token, client, now)).await?;
         let fresh = self.verified.insert(hash, verified.clone());
         Ok(by_token(verified, fresh))
     }

@@ -1,6 +1,7 @@
 //! The keys that an issuer publishes (JWKS, RFC 7517), kept fresh.
 
 use std::error::Error;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,13 @@ use super::key_set::{KeySet, NotKeys};
 use super::key_source::is_loopback;
 use crate::config::Mistake;
 
-/// Calls may cause one fetch in this time, however many unknown `kid`s they invent.
+/// In this time the calls of one client can cause one fetch, however many `kid`s and signatures they
+/// invent.
 pub(super) const MIN_REFETCH: Duration = Duration::from_secs(30);
+
+/// As many fetches the calls of all clients together can cause in that time: other clients than the
+/// one that invents tokens still have a rotated key fetched at once.
+const MAX_REFETCHES: usize = 5;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,8 +34,33 @@ pub(super) struct Jwks {
     client: Client,
     refresh: Duration,
     keys: ArcSwapOption<KeySet>,
-    /// Held while a fetch runs, so that there is one at a time; when calls last caused one.
-    last_refetch: Arc<Mutex<Option<Duration>>>,
+    /// Held while a fetch runs, so that there is one at a time.
+    refetches: Arc<Mutex<Refetches>>,
+}
+
+/// Which clients have caused a fetch in the last [`MIN_REFETCH`], and when: at most [`MAX_REFETCHES`].
+#[derive(Default)]
+struct Refetches(Vec<(Option<IpAddr>, Duration)>);
+
+impl Refetches {
+    /// Whether `client` may cause a fetch at `now`, which it is taken to do then.
+    fn allow(&mut self, client: Option<IpAddr>, now: Duration) -> bool {
+        self.0.retain(|(_, at)| now.abs_diff(*at) < MIN_REFETCH);
+        let is_allowed =
+            self.0.len() < MAX_REFETCHES && self.0.iter().all(|(other, _)| *other != client);
+        if is_allowed {
+            self.0.push((client, now));
+        }
+        is_allowed
+    }
+}
+
+/// A client's address, or its network where it is IPv6: one machine has the 2^64 addresses of that.
+fn network_of(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +93,7 @@ impl Jwks {
             Mistake::new(format!("{name}.jwks_url"), message, "install the CA certificates")
         })?;
         let keys = ArcSwapOption::empty();
-        Ok(Arc::new(Self { name, url, client, refresh, keys, last_refetch: Arc::default() }))
+        Ok(Arc::new(Self { name, url, client, refresh, keys, refetches: Arc::default() }))
     }
 
     /// The keys at hand; `None` until a fetch has succeeded.
@@ -94,18 +125,26 @@ impl Jwks {
 
     /// One fetch, on our own account. False when it failed.
     pub(super) async fn refresh(&self) -> bool {
-        let _turn = self.last_refetch.lock().await;
+        let _turn = self.refetches.lock().await;
         self.fetch_and_keep().await
     }
 
-    /// One fetch on a call's account at `now` (since the epoch), unless calls caused one in the
-    /// last [`MIN_REFETCH`]. A call that comes while one runs waits for its end.
-    pub(super) async fn refetch(self: &Arc<Self>, now: Duration) {
-        let mut turn: OwnedMutexGuard<_> = Arc::clone(&self.last_refetch).lock_owned().await;
-        if turn.is_some_and(|last: Duration| now.abs_diff(last) < MIN_REFETCH) {
-            return;
+    /// One fetch on account of a call from `client` at `now` (since the epoch), as far as clients may
+    /// cause one. A call that comes while one runs waits for its end, and takes what that brought.
+    /// False where the keys are those from before.
+    pub(super) async fn refetch(self: &Arc<Self>, client: Option<IpAddr>, now: Duration) -> bool {
+        let before = self.keys();
+        let is_new = || match (&before, &self.keys()) {
+            (Some(before), Some(keys)) => !Arc::ptr_eq(before, keys),
+            (before, keys) => before.is_some() != keys.is_some(),
+        };
+        let mut turn: OwnedMutexGuard<_> = Arc::clone(&self.refetches).lock_owned().await;
+        if is_new() {
+            return true;
         }
-        *turn = Some(now);
+        if !turn.allow(client.map(network_of), now) {
+            return false;
+        }
         let jwks = Arc::clone(self);
         // A task of its own: a client that leaves must not take everyone's fetch with it.
         let fetch = tokio::spawn(async move {
@@ -115,9 +154,10 @@ impl Jwks {
         if fetch.await.is_err() {
             debug!(jwks = self.name, "fetch cut short");
         }
+        is_new()
     }
 
-    /// Only while `last_refetch` is held: a later fetch must not be undone by an earlier one.
+    /// Only while `refetches` is held: a later fetch must not be undone by an earlier one.
     async fn fetch_and_keep(&self) -> bool {
         let before = self.keys();
         match self.fetch(before.as_deref()).await {

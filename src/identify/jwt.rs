@@ -1,5 +1,6 @@
 //! Believes a token, or says why not.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ pub(super) struct Verified {
     generation: u64,
 }
 
-/// Every `[[auth.jwt]]` of the config. Two issuers that name the same account mean the same one.
+/// Every `[[auth.jwt]]` of the config. Two issuers without prefixes that name the same account mean the
+/// same one.
 pub(super) struct Issuers(Vec<Issuer>);
 
 struct Issuer {
@@ -37,6 +39,9 @@ struct Issuer {
     /// Empty: not checked.
     audience: Vec<String>,
     account_claim: String,
+    account_prefix: Option<Box<str>>,
+    /// Those of all issuers.
+    prefixes: Arc<[Box<str>]>,
     leeway: Duration,
 }
 
@@ -51,7 +56,10 @@ impl Issuers {
     /// # Errors
     /// When no HTTP client can be made for a JWKS.
     pub(super) fn new(checked: Vec<CheckedIssuer>) -> Result<Self, Vec<Mistake>> {
-        let issuers: Result<Vec<_>, _> = checked.into_iter().map(Issuer::new).collect();
+        let prefixes: Arc<[Box<str>]> =
+            checked.iter().filter_map(|issuer| issuer.account_prefix.clone()).collect();
+        let issuers: Result<Vec<_>, _> =
+            checked.into_iter().map(|issuer| Issuer::new(issuer, Arc::clone(&prefixes))).collect();
         issuers.map(Self).map_err(|mistake| vec![mistake])
     }
 
@@ -70,11 +78,13 @@ impl Issuers {
         self.0.get(verified.issuer).is_some_and(|i| i.generation() == verified.generation)
     }
 
-    /// Judges a token at `now` (since the epoch). When no key at hand made its signature, the
-    /// issuers it may come from are asked once for new ones.
+    /// Judges a token that `client` sent, at `now` (since the epoch). When no key at hand made its
+    /// signature, the issuers it may come from are asked once for new ones: they may have a key of
+    /// this `kid` now, or another one under it.
     pub(super) async fn verify(
         &self,
         token: &Token<'_>,
+        client: Option<IpAddr>,
         now: Duration,
     ) -> Result<Verified, Unauthenticated> {
         let judged = self.judge(token, now);
@@ -83,12 +93,9 @@ impl Issuers {
             return judged;
         }
         let fitting = self.0.iter().filter(|issuer| issuer.fits(token).is_ok());
-        let lacking: Vec<_> = fitting.filter_map(|issuer| issuer.lacks_key_of(token)).collect();
-        if lacking.is_empty() {
-            return judged;
-        }
-        join_all(lacking.into_iter().map(|jwks| jwks.refetch(now))).await;
-        self.judge(token, now)
+        let fetched =
+            join_all(fitting.filter_map(Issuer::jwks).map(|jwks| jwks.refetch(client, now)));
+        if fetched.await.contains(&true) { self.judge(token, now) } else { judged }
     }
 
     /// Tries each issuer that fits: while keys change, two entries may differ in nothing else.
@@ -107,15 +114,12 @@ impl Issuers {
     }
 
     fn jwks(&self) -> impl Iterator<Item = &Arc<Jwks>> {
-        self.0.iter().filter_map(|issuer| match &issuer.keys {
-            Keys::Published(jwks) => Some(jwks),
-            Keys::Fixed(_) => None,
-        })
+        self.0.iter().filter_map(Issuer::jwks)
     }
 }
 
 impl Issuer {
-    fn new(checked: CheckedIssuer) -> Result<Self, Mistake> {
+    fn new(checked: CheckedIssuer, prefixes: Arc<[Box<str>]>) -> Result<Self, Mistake> {
         let keys = match checked.keys {
             KeySource::Fixed(key) => Keys::Fixed(key),
             KeySource::Published { url, refresh } => {
@@ -128,6 +132,8 @@ impl Issuer {
             name: checked.issuer,
             audience: checked.audience,
             account_claim: checked.account_claim,
+            account_prefix: checked.account_prefix,
+            prefixes,
             leeway: checked.leeway,
         })
     }
@@ -158,8 +164,23 @@ impl Issuer {
         if !self.audience.is_empty() && !token.is_for_any_of(&self.audience) {
             return Err(Unauthenticated::WrongAudience);
         }
-        let account = token.account(&self.account_claim);
-        account.map(|account| (account, exp, generation)).ok_or(Unauthenticated::NoAccountClaim)
+        Ok((self.account(token)?, exp, generation))
+    }
+
+    /// The account that a token of this issuer names: its claim, behind the issuer's prefix. An issuer
+    /// without one does not reach the accounts of those that have one; no prefix begins another.
+    fn account(&self, token: &Token<'_>) -> Result<AccountId, Unauthenticated> {
+        let named = token.account(&self.account_claim).ok_or(Unauthenticated::NoAccountClaim)?;
+        match &self.account_prefix {
+            Some(prefix) => {
+                let account = [prefix, named.as_str()].concat().parse();
+                account.map_err(|_| Unauthenticated::NoAccountClaim)
+            }
+            None if self.prefixes.iter().any(|prefix| named.as_str().starts_with(&**prefix)) => {
+                Err(Unauthenticated::ForeignAccount)
+            }
+            None => Ok(named),
+        }
     }
 
     /// Whether this issuer could have made the token, before any cryptography: the algorithm
@@ -202,14 +223,11 @@ impl Issuer {
         }
     }
 
-    /// The JWKS that may have a key for this token by now: it does not hold the token's `kid`,
-    /// or the token names none.
-    fn lacks_key_of(&self, token: &Token<'_>) -> Option<&Arc<Jwks>> {
-        let Keys::Published(jwks) = &self.keys else { return None };
-        let known = match (jwks.keys(), token.kid.as_deref()) {
-            (Some(keys), Some(kid)) => keys.knows(kid),
-            _ => false,
-        };
-        (!known).then_some(jwks)
+    /// Its published keys, if that is what it has.
+    fn jwks(&self) -> Option<&Arc<Jwks>> {
+        match &self.keys {
+            Keys::Published(jwks) => Some(jwks),
+            Keys::Fixed(_) => None,
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! The keys in one JWKS (RFC 7517) that verify signatures.
 
+use std::collections::HashSet;
+
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
-/// A token without `kid` is tried with each key that suits it; this bounds the work.
-const MAX_KEYS: usize = 32;
+/// With how many of the keys that suit it a token without `kid` is tried: this bounds the work that a
+/// stranger can cause.
+const MAX_TRIES: usize = 32;
 
-/// The keys of one fetch.
+/// The keys of one fetch. How many there are is bounded by the size of what is fetched.
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<PublishedKey>,
@@ -45,12 +48,12 @@ impl KeySet {
         let keys: Vec<_> = jwks
             .filter(is_for_signatures)
             .filter_map(|jwk| Some(PublishedKey { key: DecodingKey::from_jwk(&jwk).ok()?, jwk }))
-            .take(MAX_KEYS)
             .collect();
         if keys.is_empty() {
             return Err(NotKeys::NoUsableKey);
         }
-        let still_there = |old: &PublishedKey| keys.iter().any(|new| new.jwk == old.jwk);
+        let published: HashSet<&Jwk> = keys.iter().map(|key| &key.jwk).collect();
+        let still_there = |old: &PublishedKey| published.contains(&old.jwk);
         let generation = match before {
             None => 1,
             Some(before) if before.keys.iter().all(still_there) => before.generation,
@@ -69,12 +72,8 @@ impl KeySet {
         self.generation
     }
 
-    /// True when a key has this id.
-    pub(super) fn knows(&self, kid: &str) -> bool {
-        self.keys.iter().any(|key| key.jwk.common.key_id.as_deref() == Some(kid))
-    }
-
-    /// The keys that may have made a signature: of the token's `kid`, or any if it has none.
+    /// The keys that may have made a signature: of the token's `kid`, or the first ones of all that
+    /// suit it if it has none.
     pub(super) fn candidates(
         &self,
         kid: Option<&str>,
@@ -84,6 +83,7 @@ impl KeySet {
             .iter()
             .filter(move |key| kid.is_none() || kid == key.jwk.common.key_id.as_deref())
             .filter(move |key| suits(&key.jwk, algorithm))
+            .take(MAX_TRIES)
             .map(|key| &key.key)
     }
 }

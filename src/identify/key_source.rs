@@ -60,6 +60,11 @@ impl Entry {
             let hint = "put the public key in a file and name it in `public_key_file`";
             return self.refuse("secret", "holds a PEM key, which is no shared secret", hint);
         }
+        if let Some(flaw) = flaw(text) {
+            let hint = "write it on one line, as the issuer has it: without quotes, spaces or a line break that \
+                        came along when it was copied (`printf %s`, not `echo`)";
+            return self.refuse("secret", flaw, hint);
+        }
         self.of_family(
             AlgorithmFamily::Hmac,
             algorithms,
@@ -145,6 +150,26 @@ impl Entry {
             return Some(());
         }
         self.refuse("algorithms", "do not go with this kind of key", hint)
+    }
+}
+
+/// What came along with a secret when it was copied, if it shows. Words and quotes inside of it may be
+/// meant.
+fn flaw(secret: &str) -> Option<&'static str> {
+    const QUOTES: [(char, char); 5] =
+        [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
+    let is_between =
+        |(open, close): (char, char)| secret.starts_with(open) && secret.ends_with(close);
+    if secret.contains(['\n', '\r']) {
+        Some("holds a line break")
+    } else if secret.trim() != secret {
+        Some("begins or ends with a space")
+    } else if QUOTES.into_iter().any(is_between) {
+        Some("stands in quotes")
+    } else if secret.contains(char::is_control) {
+        Some("holds a control character")
+    } else {
+        None
     }
 }
 

@@ -50,6 +50,11 @@ pub enum Unauthenticated {
     /// The claim that names the account is missing or cannot be an account's id.
     #[error("The token does not name an account; check the claim that should hold its id.")]
     NoAccountClaim,
+    /// The claim names an account below the `account_prefix` of another issuer.
+    #[error(
+        "The token names an account of another issuer; check the claim that should hold its id."
+    )]
+    ForeignAccount,
     /// A service key names an account that cannot exist.
     #[error("`x-farebox-account` must be one account id: 1 to 255 visible ASCII characters.")]
     InvalidAccountHeader,

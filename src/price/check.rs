@@ -67,6 +67,47 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     })
 }
 
+/// Rules for the same method at different prices whose paths differ in case or in a trailing slash
+/// alone. Where one of them has parameters, calls of it cost what the dearer one says.
+pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {
+    let routes = configs.iter().enumerate();
+    let routes: Vec<_> = routes.filter_map(|(i, config)| Route::read(i, config).ok()).collect();
+    let mut alike: HashMap<Vec<Segment>, Vec<&Route>> = HashMap::new();
+    let mut found = Vec::new();
+    for route in &routes {
+        let earlier = alike.entry(without_case(route.pattern.segments())).or_default();
+        let other = earlier.iter().find(|other| {
+            other.credits != route.credits
+                && other.pattern.segments() != route.pattern.segments()
+                && other.methods.overlap(&route.methods)
+                && !(other.pattern.is_exact() && route.pattern.is_exact())
+        });
+        found.extend(other.map(|other| {
+            let message = format!(
+                "`{}` is routes[{}] (`{}`) but for case or a trailing slash: calls of either cost \
+                 the dearer one's price",
+                route.label(),
+                other.index,
+                other.label()
+            );
+            let hint = "give both the same price, or set `exact_paths = true` under [api] where the \
+                        upstream tells them apart";
+            Mistake::new(format!("routes[{}].path", route.index), message, hint)
+        }));
+        earlier.push(route);
+    }
+    found
+}
+
+/// Segments that are the same for patterns which differ in case or in a trailing slash alone.
+fn without_case(segments: &[Segment]) -> Vec<Segment> {
+    let lower = segments.iter().map(|segment| match segment {
+        Segment::Literal(text) => Segment::Literal(text.to_ascii_lowercase().into()),
+        other => other.clone(),
+    });
+    lower.filter(|segment| *segment != Segment::Literal("".into())).collect()
+}
+
 /// Every mistake in `[[packs]]`, and in the own costs of `routes`, which are compared with what
 /// the packs sell for.
 pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {

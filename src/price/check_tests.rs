@@ -66,6 +66,34 @@ fn duplicate_routes_are_found_whatever_their_parameters_are_called() {
 }
 
 #[test]
+fn rules_that_differ_in_case_or_slash_alone_are_warned_of() {
+    let warned = |routes: &[(&str, &str, u8)]| -> Vec<String> {
+        let toml = routes.iter().map(|(method, path, credits)| {
+            let methods =
+                if *method == "*" { String::new() } else { format!("methods = ['{method}']") };
+            format!(
+                "[[routes]]\npath = '{path}'\nupstream = 'ai'\ncredits = {credits}\n{methods}\n"
+            )
+        });
+        let file: File = toml::from_str(&toml.collect::<String>()).unwrap();
+        let found = lookalike_routes(&file.routes);
+        assert!(found.iter().all(|found| found.hint.contains("exact_paths")), "{found:?}");
+        found.into_iter().map(|found| found.key).collect()
+    };
+    let none: [String; 0] = [];
+    assert_eq!(warned(&[("*", "/a/{x}", 1), ("*", "/A/{y}", 2)]), ["routes[1].path"]);
+    assert_eq!(
+        warned(&[("*", "/a/{x}/", 1), ("*", "/b", 1), ("*", "/a/{x}", 2)]),
+        ["routes[2].path"]
+    );
+    assert_eq!(warned(&[("*", "/a/{x}", 1), ("*", "/A/{y}", 1)]), none, "one price");
+    assert_eq!(warned(&[("GET", "/a/{x}", 1), ("POST", "/A/{y}", 2)]), none);
+    assert_eq!(warned(&[("GET", "/a/{x}", 1), ("POST", "/a/{x}", 2)]), none, "one path");
+    assert_eq!(warned(&[("*", "/a", 1), ("*", "/A", 2)]), none, "each is priced by itself");
+    assert_eq!(warned(&[("*", "/a/b", 1), ("*", "/a/{x}", 2)]), none);
+}
+
+#[test]
 fn head_cannot_be_cheaper_than_get() {
     let rules = |head: u8| {
         mistakes(&format!(

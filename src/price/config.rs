@@ -63,7 +63,7 @@ impl StatusClass {
         }
     }
 
-    fn charged_by_default() -> Vec<Self> {
+    pub(super) fn charged_by_default() -> Vec<Self> {
         vec![Self::Success, Self::Redirection]
     }
 }

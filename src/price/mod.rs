@@ -15,6 +15,7 @@ mod check;
 mod config;
 mod currency;
 mod listing;
+mod lookalikes;
 mod margin;
 mod money;
 mod path;
@@ -24,7 +25,7 @@ mod route;
 mod table;
 mod tree;
 
-pub use check::{check_packs, check_routes};
+pub use check::{check_packs, check_routes, lookalike_routes};
 pub use config::{OnClientAbort, PackConfig, RouteConfig, StatusClass};
 pub use currency::Currency;
 pub use listing::{ListedPack, ListedPrice, list_packs, list_prices};

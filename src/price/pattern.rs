@@ -117,6 +117,25 @@ impl Pattern {
         &self.segments
     }
 
+    /// True when it matches this path, as it is spelled.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let mut left = path.strip_prefix('/');
+        for segment in &self.segments {
+            let Some(path) = left else { return false };
+            let (first, after) = match path.split_once('/') {
+                Some((first, after)) => (first, Some(after)),
+                None => (path, None),
+            };
+            match segment {
+                Segment::Rest => return !first.is_empty(),
+                Segment::One if first.is_empty() => return false,
+                Segment::Literal(text) if **text != *first => return false,
+                Segment::One | Segment::Literal(_) => left = after,
+            }
+        }
+        left.is_none()
+    }
+
     /// True when it matches one path only, its own text.
     pub fn is_exact(&self) -> bool {
         self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)))

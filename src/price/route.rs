@@ -40,14 +40,17 @@ pub struct Route {
 /// The methods of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Methods {
-    /// Every method but CONNECT and TRACE, which are never forwarded.
+    /// Every method but CONNECT, TRACE and TRACK, which are never forwarded.
     All,
     /// These; with GET comes HEAD.
     Listed(Box<[Method]>),
 }
 
-/// What can be listed. CONNECT would open a tunnel that no price bounds, and TRACE answers with
-/// the upstream's credentials.
+/// Methods that are never forwarded, in any case. CONNECT would open a tunnel that no price bounds;
+/// TRACE, and TRACK where a server has it, answer with the upstream's credentials.
+const NEVER: [&str; 3] = ["CONNECT", "TRACE", "TRACK"];
+
+/// Methods that can be listed.
 const PRICEABLE: [Method; 7] = [
     Method::GET,
     Method::HEAD,
@@ -88,7 +91,7 @@ impl Route {
                 upstream: config.upstream.as_str().into(),
                 credits: config.credits,
                 cost: config.cost,
-                charge_on: config.charge_on.clone().into(),
+                charge_on: charged(config),
                 on_client_abort: config.on_client_abort,
                 websocket: config.websocket,
                 read_timeout: config.read_timeout.map(|span| span.0),
@@ -98,6 +101,16 @@ impl Route {
                 Err(mistakes)
             }
         }
+    }
+}
+
+/// The answers that are charged for. A rule whose calls are free may list none; those of its calls
+/// that cost more, for a rule that their path resembles, are charged as by default.
+fn charged(config: &RouteConfig) -> Box<[StatusClass]> {
+    if config.charge_on.is_empty() {
+        StatusClass::charged_by_default().into()
+    } else {
+        config.charge_on.clone().into()
     }
 }
 
@@ -151,7 +164,7 @@ impl Methods {
     /// True when these name `method` itself.
     pub(super) fn name(&self, method: &Method) -> bool {
         match self {
-            Self::All => !matches!(*method, Method::CONNECT | Method::TRACE),
+            Self::All => !NEVER.iter().any(|name| method.as_str().eq_ignore_ascii_case(name)),
             Self::Listed(methods) => methods.contains(method),
         }
     }
@@ -184,7 +197,7 @@ fn priceable(key: &str, name: &str) -> Result<Method, Mistake> {
     }
     let upper = name.to_ascii_uppercase();
     Err(match upper.as_str() {
-        "CONNECT" | "TRACE" => {
+        never if NEVER.contains(&never) => {
             Mistake::new(key, format!("{upper} is never forwarded"), "take it off the list")
         }
         _ if find(&upper).is_some() => {

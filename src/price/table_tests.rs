@@ -46,7 +46,7 @@ fn the_most_exact_pattern_wins_whatever_the_order() {
     ];
     for _ in 0..rules.len() {
         rules.rotate_left(1);
-        let table = table(&rules.join("\n"));
+        let table = table(&rules.join("\n")).with_exact_paths(true);
         for (path, credits) in [
             ("/z", 1),
             ("/z/y/x/", 1),
@@ -76,7 +76,7 @@ fn a_dead_end_falls_back_to_a_less_exact_pattern() {
 #[test]
 fn a_path_without_a_rule_is_refused_and_never_free() {
     let table = table("POST /a 5\nPOST /b/{*rest} 5");
-    for path in ["/", "/a/", "/A", "/a/b", "/b", "/b/", "/c"] {
+    for path in ["/", "/a/", "/A", "/A/", "/a/b", "/b", "/b/", "/B/x", "/c"] {
         assert_eq!(price(&table, Method::POST, path), Err(QuoteRefusal::NoRule), "{path}");
     }
     assert_eq!(price(&PriceTable::default(), Method::GET, "/"), Err(QuoteRefusal::NoRule));
@@ -155,6 +155,149 @@ fn exactness(pattern: &[Segment]) -> Vec<u8> {
     pattern.iter().map(rank).collect()
 }
 
+#[test]
+fn no_spelling_buys_a_cheaper_call() {
+    let table =
+        table("POST /api/hd 10\nPOST /v1/{model}/hd 20\nPOST /jobs/{id}/ 7\nPOST /{*rest} 1");
+    for (path, credits) in [
+        ("/api/hd", 10),
+        ("/API/HD", 10),
+        ("/api/hd/", 10),
+        ("/API/hD/", 10),
+        ("/api/%48d", 10),
+        ("/api/%48%44/", 10),
+        ("/v1/x/hd", 20),
+        ("/V1/x/hd", 20),
+        ("/v1/x/HD", 20),
+        ("/v1/X/hd", 20),
+        ("/v1/x/hd/", 20),
+        ("/jobs/7/", 7),
+        ("/jobs/7", 7),
+        ("/JOBS/7", 7),
+        // Nothing else resembles these.
+        ("/other", 1),
+        ("/api/hd/more", 1),
+        ("/api/hdx", 1),
+        ("/api", 1),
+        ("/v1/x/y/hd", 1),
+        ("/jobs/", 1),
+    ] {
+        assert_eq!(price(&table, Method::POST, path), Ok(credits), "{path}");
+    }
+}
+
+#[test]
+fn a_call_costs_the_dearest_of_its_rule_and_those_that_it_resembles() {
+    let dear = table("POST /api/hd 10\nPOST /{*rest} 50");
+    assert_eq!(price(&dear, Method::POST, "/api/hd"), Ok(10), "an exact path is what it is");
+    assert_eq!(price(&dear, Method::POST, "/API/HD"), Ok(50));
+    let several = table("* /a/hd 10\n* /a/{x} 30\n* /a/{*rest} 20\n* /{*rest} 1");
+    assert_eq!(price(&several, Method::POST, "/A/HD"), Ok(30));
+    assert_eq!(price(&several, Method::POST, "/A/x/y"), Ok(20));
+    assert_eq!(price(&several, Method::POST, "/a/x"), Ok(30), "less exact rules do not count");
+    assert_eq!(price(&table("* /a 5\n* /a/ 1\n* /{x} 9"), Method::POST, "/a/"), Ok(1));
+}
+
+#[test]
+fn upstream_and_label_of_a_call_are_those_of_the_rule_that_matches() {
+    let table = table("* /api/hd 10\n* /{*rest} 0");
+    let path = CanonicalPath::parse(b"/API/HD").unwrap();
+    let quote = table.quote(&Method::POST, &path).unwrap();
+    assert_eq!((quote.route.label(), quote.route.index), ("/{*rest}", 1));
+    assert_eq!(quote.credits.micros(), 10_000_000);
+}
+
+#[test]
+fn what_a_method_cannot_buy_it_cannot_buy_by_another_spelling() {
+    let table = table("POST /api/hd 10\nGET /b/hd 3\nPOST /B/hd 4\n* /{*rest} 1");
+    for path in ["/api/hd", "/API/HD", "/api/hd/"] {
+        assert_eq!(price(&table, Method::GET, path), Err(QuoteRefusal::NoRuleForMethod), "{path}");
+        assert_eq!(price(&table, Method::HEAD, path), Err(QuoteRefusal::NoRuleForMethod), "{path}");
+    }
+    assert_eq!(price(&table, Method::GET, "/b/HD"), Ok(3));
+    assert_eq!(price(&table, Method::HEAD, "/b/HD"), Ok(3));
+    assert_eq!(price(&table, Method::POST, "/b/HD"), Ok(4));
+    assert_eq!(price(&table, Method::PUT, "/b/HD"), Err(QuoteRefusal::NoRuleForMethod));
+}
+
+/// A rule whose own calls are free may leave `charge_on` empty; a call that is dearer for what its
+/// path resembles is charged all the same.
+#[test]
+fn a_free_rule_charges_for_what_it_does_not_give_away() {
+    let mut configs = configs("* /api/hd 10\n* /{*rest} 0");
+    configs[1].charge_on.clear();
+    let table = PriceTable::new(&configs, &["ai"]).unwrap();
+    let path = CanonicalPath::parse(b"/API/HD").unwrap();
+    let quote = table.quote(&Method::POST, &path).unwrap();
+    assert!(quote.route.charges_for(200));
+}
+
+/// Every path that differs from this one in case or in one trailing slash alone.
+fn respellings(path: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    for letter in path.trim_end_matches('/').chars() {
+        let ways = [letter.to_ascii_lowercase(), letter.to_ascii_uppercase()];
+        let ways = &ways[..if letter.is_ascii_alphabetic() { 2 } else { 1 }];
+        all = all
+            .iter()
+            .flat_map(|so_far| ways.iter().map(move |way| format!("{so_far}{way}")))
+            .collect();
+    }
+    all.iter().flat_map(|path| [path.clone(), format!("{path}/")]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    /// By the rule's own words: whatever another rule prices, in some spelling of the path that is
+    /// not this one, sets the least that the call costs.
+    #[test]
+    fn no_respelling_is_cheaper_than_what_it_resembles(
+        rules in proptest::collection::btree_map(
+            "(/(a|A|b|\\{x\\})){0,2}(/\\{\\*r\\}|/a|/B|/)".prop_filter("names repeat", |path| {
+                path.matches("{x}").count() < 2
+            }),
+            (0..100u64, proptest::sample::select(vec!["*", "GET", "POST", "GET,POST"])),
+            0..10,
+        ),
+        path in "(/(a|A|b|B|c)){1,3}/?",
+        post: bool,
+    ) {
+        let lines: Vec<_> =
+            rules.iter().map(|(path, (credits, methods))| format!("{methods} {path} {credits}")).collect();
+        let table = table(&lines.join("\n"));
+        let method = if post { Method::POST } else { Method::GET };
+        let reads = |route: &Route, path: &str| {
+            matches(route.pattern.segments(), &path.split('/').skip(1).collect::<Vec<_>>())
+        };
+        let best = table
+            .routes()
+            .iter()
+            .filter(|route| reads(route, &path))
+            .min_by_key(|route| exactness(route.pattern.segments()));
+        let resembled: Vec<_> = table
+            .routes()
+            .iter()
+            .filter(|route| !reads(route, &path))
+            .filter(|route| respellings(&path).iter().any(|other| reads(route, other)))
+            .collect();
+        let bought = resembled.iter().filter(|route| route.methods.accept(&method));
+        let dearest = bought.map(|route| route.credits).max();
+        let expected = match best {
+            None => Err(QuoteRefusal::NoRule),
+            Some(route) if !route.methods.accept(&method) => Err(QuoteRefusal::NoRuleForMethod),
+            Some(route) if route.pattern.is_exact() => Ok((route.index, route.credits)),
+            Some(_) if !resembled.is_empty() && dearest.is_none() => {
+                Err(QuoteRefusal::NoRuleForMethod)
+            }
+            Some(route) => Ok((route.index, dearest.unwrap_or_default().max(route.credits))),
+        };
+        let path = CanonicalPath::parse(path.as_bytes()).unwrap();
+        let quote = table.quote(&method, &path);
+        prop_assert_eq!(quote.map(|quote| (quote.route.index, quote.credits)), expected);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
@@ -172,7 +315,7 @@ proptest! {
     ) {
         let lines: Vec<_> =
             rules.iter().map(|(path, (credits, methods))| format!("{methods} {path} {credits}")).collect();
-        let table = table(&lines.join("\n"));
+        let table = table(&lines.join("\n")).with_exact_paths(true);
         let segments: Vec<_> = path.split('/').skip(1).collect();
         let best = table
             .routes()

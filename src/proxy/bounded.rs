@@ -20,10 +20,8 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter, ReadBuf};
 
+use super::config::cut_off_bytes;
 use super::listener::HeadWatch;
-
-/// What may be read with a head in one go: the beginning of its body, or the next request.
-const READ_AHEAD: usize = 64 * 1024;
 
 /// What is gathered before it is sent. Without a buffer an answer's head and body go out by
 /// themselves, at some 8 µs a call; Pingora flushes at an answer's end, and what is streamed.
@@ -40,9 +38,8 @@ pub(super) struct Bounded {
 impl Bounded {
     /// `head` says whether a head is being read.
     pub fn new(stream: Stream, head: Arc<HeadWatch>, max_header_bytes: usize) -> Self {
-        // The buffer that a head is read into doubles when it is full.
         let stream = BufWriter::with_capacity(WRITE_BUFFER, stream);
-        Self { stream, head, most: 2 * max_header_bytes + READ_AHEAD }
+        Self { stream, head, most: cut_off_bytes(max_header_bytes) }
     }
 }
 

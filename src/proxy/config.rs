@@ -1,9 +1,11 @@
 //! `[server]` and `[[upstreams]]`.
 
+mod memory;
 mod server;
 mod upstream;
 mod url;
 
+pub use memory::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW, cut_off_bytes};
 pub use server::{ServerConfig, TlsConfig};
 pub use upstream::{UpstreamConfig, check_upstreams};
 pub use url::{UpstreamUrl, UpstreamUrlError};

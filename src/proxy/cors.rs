@@ -10,9 +10,9 @@ pub struct Cors {
     origins: Vec<HeaderValue>,
 }
 
-/// What a page may read of an answer besides its body.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("x-credits-cost, x-credits-remaining, x-request-id, retry-after");
+/// The headers that a page may read of every answer.
+const EXPOSED: &str = "x-credits-cost, x-credits-held, x-credits-remaining, x-request-id, \
+                       retry-after, idempotent-replayed";
 
 /// How long a browser may remember a preflight: two hours, the most that Chromium does.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
@@ -73,19 +73,39 @@ impl Cors {
         Ok(head)
     }
 
-    /// Puts Farebox's word on an answer in place of the upstream's.
+    /// Puts Farebox's word on an answer in place of the upstream's. Headers that the upstream exposes
+    /// stay exposed.
     pub fn mark(&self, head: &mut ResponseHeader, origin: Option<&HeaderValue>) -> Result<()> {
         if !self.is_on() {
             return Ok(());
         }
+        let exposed = origin.map(|_| exposed(&head.headers));
         for name in &UPSTREAMS_OWN {
             head.remove_header(name);
         }
         head.append_header(header::VARY, VARY)?;
-        if let Some(origin) = origin {
+        if let Some((origin, exposed)) = origin.zip(exposed) {
             head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone())?;
-            head.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED)?;
+            head.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed)?;
         }
         Ok(())
     }
+}
+
+/// Our names and those that the answer exposes, each once. A `*` of the upstream stays among them: as
+/// no answer allows credentials, browsers take it for every other name.
+fn exposed(answer: &HeaderMap) -> HeaderValue {
+    let ours = HeaderValue::from_static(EXPOSED);
+    let lines = answer.get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter();
+    let theirs = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    let mut names: Vec<&str> = Vec::new();
+    for name in theirs.map(str::trim).filter(|name| !name.is_empty()) {
+        if !EXPOSED.split(", ").chain(names.iter().copied()).any(|n| n.eq_ignore_ascii_case(name)) {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        return ours;
+    }
+    HeaderValue::from_str(&format!("{EXPOSED}, {}", names.join(", "))).unwrap_or(ours)
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
@@ -77,7 +77,7 @@ impl Gate {
         target: Target,
     ) -> Result<(), Problem> {
         let head = session.req_header();
-        let identity = self.shop.identify(&head.headers).await?;
+        let identity = self.shop.identify(&head.headers, call.client).await?;
         call.account = Some(identity.account.clone());
 
         let live = self.live.load_full();
@@ -154,9 +154,14 @@ impl ProxyHttp for Gate {
         listener::head_arrived();
         // A client that pipelines its next request has not gone away.
         session.set_pipelining_enabled(true);
+        // HTTP/1.0 has no interim answers (RFC 9110, 15.2).
+        let is_http_1_0 = session.req_header().version == Version::HTTP_10;
+        session.set_ignore_info_resp(is_http_1_0);
         session.set_write_timeout(Some(listener::WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(listener::DRAIN_TIMEOUT));
-        call.client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
+        let client = session.client_addr().and_then(|addr| addr.as_inet());
+        // A listener on `[::]` sees IPv4 clients as `::ffff:192.0.2.1`.
+        call.client = client.map(|addr| addr.ip().to_canonical());
         let headers = &session.req_header().headers;
         call.language = Language::of(headers);
         call.origin = self.options.cors.allowed(headers);
@@ -165,6 +170,7 @@ impl ProxyHttp for Gate {
 
     /// Its future is made for every call, so the branches that most calls do not take are boxed.
     async fn request_filter(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
+        target::drop_unnamed_upgrade(session);
         let target = match target::read(session, self.options.max_header_bytes) {
             Ok(target) => target,
             Err(problem) => {
@@ -241,6 +247,11 @@ impl ProxyHttp for Gate {
         end: bool,
         call: &mut Call,
     ) -> Result<()> {
+        // HTTP/2 may end a body with an empty frame. Pingora would write it as a chunk of length
+        // 0, which is an end, and then write the end. Without `end`, `None` would be one as well.
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         call.progress.sent.add(body.as_ref().map_or(0, Bytes::len), end);
         Ok(())
     }
@@ -262,13 +273,15 @@ impl ProxyHttp for Gate {
         }
         call.progress.status = Some(head.status.as_u16());
         headers::towards_client(head, call)?;
+        let has_no_body = has_no_body(&session.req_header().method, head);
+        reply::frame_for_client(session, head);
         self.options.cors.mark(head, call.origin.as_ref())?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // A tunnel is paid for when it opens: no stop or crash that cuts it gives it back.
             settle::settle(call, None);
             // A tunnel may be silent for longer than a body.
             session.set_read_timeout(None);
-        } else if has_no_body(&session.req_header().method, head) {
+        } else if has_no_body {
             settle::answer_ended(call);
         }
         Ok(())

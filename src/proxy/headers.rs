@@ -1,7 +1,5 @@
 //! Headers towards the upstream and towards the client.
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -19,9 +17,11 @@ const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 
 /// Headers by which a client could have its call read as another one, or claim to be somebody.
-/// Some frameworks take path and method from the last seven of them, whatever was priced.
-const DROPPED: [&str; 9] = [
+/// Some frameworks take path and method from the last seven of them, whatever was priced. CGI programs
+/// would take their own proxy from the second one (`HTTP_PROXY`).
+const DROPPED: [&str; 10] = [
     "forwarded",
+    "proxy",
     "x-real-ip",
     "x-http-method",
     "x-http-method-override",
@@ -47,29 +47,23 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// A header's name as an upstream may read it: CGI, WSGI, Rack and PHP do not tell `_` from `-`
-/// (RFC 3875, 4.1.18).
-fn as_read(name: &HeaderName) -> Cow<'_, str> {
-    let name = name.as_str();
-    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
+/// Whether a name means the same to every upstream. CGI, WSGI, Rack and PHP read `x_farebox_account` as
+/// they read `x-farebox-account` (RFC 3875, 4.1.18), and some of them `x.farebox.account` and
+/// `x~farebox~account` too.
+fn is_plain(name: &HeaderName) -> bool {
+    name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 fn is_ours(name: &HeaderName) -> bool {
-    let name = as_read(name);
-    OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    OWN_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
 /// Whether a client's header goes no further.
-fn is_dropped(sent: &HeaderName, upstream: &Upstream) -> bool {
-    let name = as_read(sent);
-    let is_disguised = *name != *sent.as_str();
-    let is_credential = || CREDENTIAL_HEADERS.iter().any(|header| header == &*name);
-    DROPPED.contains(&&*name)
-        || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        || (is_disguised || !upstream.forward_authorization) && is_credential()
-        || is_disguised
-            && (X_REQUEST_ID == *name
-                || upstream.headers.iter().any(|(header, _)| header == &*name))
+fn is_dropped(name: &HeaderName, upstream: &Upstream) -> bool {
+    !is_plain(name)
+        || DROPPED.contains(&name.as_str())
+        || DROPPED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+        || !upstream.forward_authorization && CREDENTIAL_HEADERS.contains(name)
 }
 
 /// The head that goes upstream: the client's, with our word on who calls.

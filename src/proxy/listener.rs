@@ -13,7 +13,7 @@ use std::time::Duration;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{ALPN, GetSocketDigest as _, SocketDigest, Ssl as _, Stream};
 use pingora_core::server::configuration::ServerConf;
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::addresses::MAX_ATTEMPTS;
 use super::bounded::Bounded;
+use super::config::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
 use super::gate::Gate;
 
 /// How long a client may take to read a part of an answer.
@@ -83,6 +84,7 @@ impl PublicListener {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(limits.keepalive_timeout);
         proxy.server_options = Some(options);
+        proxy.h2_options = Some(h2_options(limits.max_header_bytes));
         Self { socket, tls, proxy: Arc::new(proxy), limits, connections }
     }
 
@@ -133,6 +135,18 @@ impl PublicListener {
         proxy.http_cleanup().await;
         open
     }
+}
+
+/// Pingora's options for HTTP/2, with windows that let an upload over a long line run, and one that
+/// stalls leave room for the others of its connection. A larger head is 431.
+fn h2_options(max_header_bytes: usize) -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX));
+    options
 }
 
 async fn accept(

@@ -17,7 +17,7 @@ use super::call::Call;
 use super::cors::Cors;
 use super::reply;
 use super::target::Target;
-use crate::api::RequestId;
+use crate::api::{ClientAddress, RequestId};
 use crate::problem::Problem;
 
 /// The largest body that is read for an own route. Stripe's events are the largest of them.
@@ -71,6 +71,7 @@ pub(super) async fn answer(
         None if session.is_http2() => {}
         None => head.insert_header(header::TRANSFER_ENCODING, "chunked")?,
     }
+    reply::frame_for_client(session, &mut head);
     reply::mark(&mut head, call, cors)?;
     let empty = is_head || body.is_end_stream();
     session.write_response_header(Box::new(head), empty).await?;
@@ -112,6 +113,7 @@ fn request(session: &Session, call: &Call, target: &Target, body: Bytes) -> Resu
         request.headers_mut().entry(header::HOST).or_insert(host);
     }
     request.extensions_mut().insert(RequestId(Arc::from(call.id.as_str())));
+    request.extensions_mut().insert(ClientAddress(call.client));
     Ok(request)
 }
 

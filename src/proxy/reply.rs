@@ -1,7 +1,7 @@
 //! Answers that Farebox gives itself.
 
 use bytes::Bytes;
-use http::header;
+use http::{Version, header};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -44,6 +44,16 @@ pub(super) async fn send(
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// Takes the chunks from an answer to an HTTP/1.0 client, which does not know them: its body ends
+/// with the connection (RFC 9112, 6.1 and 6.3).
+pub(super) fn frame_for_client(session: &mut Session, head: &mut ResponseHeader) {
+    if session.req_header().version == Version::HTTP_10
+        && head.remove_header(&header::TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
+    }
 }
 
 /// The request id and CORS headers that every answer of ours carries.

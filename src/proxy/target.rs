@@ -1,6 +1,7 @@
 //! The head of a request, read one way only: its target, and its framing.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::HeaderValue;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use pingora_proxy::Session;
 
 use crate::price::CanonicalPath;
@@ -60,18 +61,39 @@ fn own_authority<'a>(session: &Session, raw: &'a [u8]) -> Result<&'a [u8], Probl
     if same { Ok(path) } else { Err(ambiguous()) }
 }
 
-/// Refuses a head that is too large, and a body with two framings: an upstream must not be able
-/// to see another end of the request than we do.
+/// Takes out an `upgrade` that the `connection` header does not name, which a server ignores
+/// (RFC 9110, 7.8). Pingora goes by `upgrade` alone.
+pub(super) fn drop_unnamed_upgrade(session: &mut Session) {
+    let headers = &session.req_header().headers;
+    if !headers.contains_key(UPGRADE) {
+        return;
+    }
+    let mut options = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    if !options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade")) {
+        session.req_header_mut().remove_header(&UPGRADE);
+    }
+}
+
+/// Refuses a head that is too large, and a body whose end could be read in two ways: an upstream
+/// must not be able to see another end of the request than we do.
 fn check_framing(session: &Session, max_header_bytes: usize) -> Result<(), Problem> {
     let headers = &session.req_header().headers;
-    let Some(http1) = session.as_http1() else {
-        let size: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
-        return if size > max_header_bytes {
-            Err(Problem::head_too_large(max_header_bytes))
-        } else {
-            Ok(())
-        };
-    };
+    // Pingora lets one number pass that is told several times, and a sender may mean each of them.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some_and(|length| !is_number(length)) || lengths.next().is_some() {
+        return Err(Problem::bad_request(Text::new(
+            "The request's body has two lengths, or one that is no number. Send one \
+             `content-length`, with digits only.",
+            "Le corps de la requête a deux longueurs, ou une qui n'est pas un nombre. Envoyez un \
+             seul `content-length`, en chiffres seulement.",
+        )));
+    }
+    // HTTP/2 has no other framing, and its own limit for heads (`listener.rs`).
+    let Some(http1) = session.as_http1() else { return Ok(()) };
     let raw = http1.get_headers_raw_bytes();
     if raw.len() > max_header_bytes {
         return Err(Problem::head_too_large(max_header_bytes));

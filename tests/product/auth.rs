@@ -1,5 +1,6 @@
 //! Who calls, over HTTP.
 
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::Method;
@@ -262,4 +263,78 @@ async fn a_token_is_remembered_no_longer_than_it_is_good() {
         get(&gateway, "/credits/balance", &short).await.status == 401
     });
     assert!(ended.await);
+}
+
+/// SDKs and scripts send the header of a key that was not set.
+#[tokio::test]
+async fn an_empty_credential_header_beside_a_good_one_does_not_count() {
+    let upstream = Upstream::canned().await;
+    let gateway = TestGateway::before(&upstream, "").await;
+    gateway.grant("alice", 100).await;
+    let ask = async |path: &str, headers: &[(&str, &str)]| {
+        let method = if path == "/credits/balance" { Method::GET } else { Method::POST };
+        let request = gateway.client.request(method, gateway.url(path));
+        Answer::of(headers.iter().fold(request, |asked, (name, value)| asked.header(*name, *value)))
+            .await
+    };
+    let good = format!("Bearer {}", token("alice"));
+    for path in ["/credits/balance", "/api/ai/generate"] {
+        for empty in [
+            ("x-api-key", ""),
+            ("authorization", "Bearer "),
+            ("authorization", "Bearer"),
+            ("api-key", ""),
+        ] {
+            ask(path, &[empty, ("authorization", &good)]).await.expect(200);
+            ask(path, &[("authorization", &good), empty]).await.expect(200);
+            let alone = ask(path, &[empty]).await;
+            alone.problem(401, "UNAUTHENTICATED");
+            assert!(alone.text.contains("No credentials were sent"), "{empty:?}: {}", alone.text);
+        }
+    }
+}
+
+/// Each client can have an issuer's keys fetched, whatever the others have sent.
+#[tokio::test]
+async fn a_rotated_key_works_at_once_whoever_sent_forged_tokens_before() {
+    use base64::Engine as _;
+    let pair = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let jwks = |pair: &rcgen::KeyPair| {
+        let x = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+        json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "main", "x": x }] })
+    };
+    let signed = |pair: &rcgen::KeyPair, kid: &str, n: u64| {
+        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
+        let key = EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap();
+        encode(&header, &json!({ "sub": "carol", "exp": now() + 600 + n }), &key).unwrap()
+    };
+    let forger = pair();
+    for path in ["/credits/balance", "/api/ai/generate"] {
+        let (old, new) = (pair(), pair());
+        let published = Arc::new(Mutex::new(jwks(&old)));
+        let served = Arc::clone(&published);
+        let answer = async move || axum::Json(served.lock().unwrap().clone());
+        let issuer = Upstream::start(axum::Router::new().fallback(answer)).await;
+        let entry = format!(
+            "[[auth.jwt]]\nalgorithms = [\"EdDSA\"]\njwks_url = \"http://{}/jwks\"\n",
+            issuer.address
+        );
+        let gateway = TestGateway::before(&Upstream::canned().await, &entry).await;
+        gateway.grant("carol", 100).await;
+        let from = async |address: [u8; 4], credential: String| {
+            let client = reqwest::Client::builder().no_proxy();
+            let client = client.local_address(std::net::IpAddr::from(address)).build().unwrap();
+            let method = if path == "/credits/balance" { Method::GET } else { Method::POST };
+            let request = client.request(method, gateway.url(path)).bearer_auth(credential);
+            Answer::of(request).await.status
+        };
+        assert_eq!(from([127, 0, 0, 1], signed(&old, "main", 0)).await, 200);
+        for n in 0..5 {
+            assert_eq!(from([127, 0, 0, 1], signed(&forger, "invented", n)).await, 401);
+            assert_eq!(from([127, 0, 0, 1], signed(&forger, "main", n)).await, 401);
+        }
+        assert_eq!(issuer.seen().len(), 2, "at the start, and once for all of these");
+        *published.lock().unwrap() = jwks(&new);
+        assert_eq!(from([127, 0, 0, 2], signed(&new, "main", 0)).await, 200, "{path}");
+    }
 }

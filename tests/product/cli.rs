@@ -1,10 +1,14 @@
 //! The command line, by the real binary.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use farebox::ledger::KeyHash;
 
 use crate::process::{command, fails, ok, run};
+use crate::support::config_text;
+use crate::support::h2::{TLS, write_certificate};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml");
 const SECRETS: [(&str, &str); 2] = [
@@ -85,6 +89,27 @@ fn the_shipped_config_is_good() {
 }
 
 #[test]
+fn a_check_says_how_much_memory_the_connections_may_take() {
+    let folder = folder();
+    let text = config_text(([127, 0, 0, 1], 9).into(), "");
+    for (more, said) in [
+        ("max_connections = 1000", "563 MiB, 576 KiB for each of 1000 connections"),
+        ("max_connections = 1000\nmax_header_bytes = 1048576", "2438 MiB, 2496 KiB for each"),
+    ] {
+        let text = text.replace("[server]\n", &format!("[server]\n{more}\n"));
+        std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+        let said_all = ok(folder.path(), &["check"]);
+        assert!(said_all.contains(said), "{said_all}");
+    }
+    // HTTP/2 comes with TLS, and brings its windows.
+    write_certificate(folder.path());
+    let text = text.replace("[server]\n", &format!("[server]\nmax_connections = 1000\n{TLS}\n"));
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let said = ok(folder.path(), &["check"]);
+    assert!(said.contains("24 GiB, 25 MiB for each of 1000 connections"), "{said}");
+}
+
+#[test]
 fn serving_without_a_variable_is_refused() {
     let folder = folder();
     let errors = fails(folder.path(), &["serve", "--config", SHIPPED], 2);
@@ -106,6 +131,34 @@ fn certificates_that_cannot_be_used_are_found_by_check_and_at_the_start() {
         assert!(errors.contains("[server.tls]") && errors.contains("nowhere.pem"), "{errors}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no ledger was made");
+}
+
+#[test]
+fn a_warning_says_where_it_stands_and_refuses_nothing() {
+    let folder = folder();
+    let issuer =
+        "[[auth.jwt]]\nalgorithms = [\"HS256\"]\nsecret = \"0123456789abcdef0123456789abcdef\"\n";
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
+                  admin_token = \"0123456789abcdef\"\n";
+    let write = |second: &str| {
+        let text = format!("{server}{issuer}{issuer}{second}");
+        std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    };
+    write("");
+    let shown = ok(folder.path(), &["check"]);
+    let line = shown.lines().find(|line| line.starts_with("warning: ")).unwrap();
+    assert!(line.contains("gateway.toml:8: ") && line.contains("`bob`"), "{shown}");
+    assert!(shown.contains("hint: set `account_prefix`"), "{shown}");
+    assert!(shown.contains("gateway.toml is good"), "{shown}");
+    let mut serve = command(folder.path(), &["serve"], &[]);
+    let mut gateway = serve.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(gateway.stderr.take().unwrap()).lines();
+    let said = log.by_ref().map(Result::unwrap).find(|line| line.contains("`bob`")).unwrap();
+    assert!(said.contains("WARN") && said.contains("account_prefix"), "{said}");
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    write("account_prefix = \"acme:\"\n");
+    assert!(!ok(folder.path(), &["check"]).contains("warning"));
 }
 
 #[test]

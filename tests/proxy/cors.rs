@@ -11,6 +11,19 @@ const WORDY: &str = "HTTP/1.1 200 OK\r\naccess-control-allow-origin: *\r\n\
                      access-control-allow-credentials: true\r\n\
                      access-control-expose-headers: x-theirs\r\ncontent-length: 2\r\n\r\nok";
 
+/// The request headers that pages send.
+const ASKED: &str = "authorization, content-type, idempotency-key, x-credits-max, x-credits-report";
+
+/// What pages may read of every answer.
+const OURS: [&str; 6] = [
+    "x-credits-cost",
+    "x-credits-held",
+    "x-credits-remaining",
+    "x-request-id",
+    "retry-after",
+    "idempotent-replayed",
+];
+
 async fn gateway(upstream: &RawUpstream, origins: &str) -> TestGateway {
     let more = format!("{}\n[api]\ncors_origins = {origins}", route(""));
     let gateway = TestGateway::start(&config_text(upstream.address, &more)).await;
@@ -24,7 +37,7 @@ async fn preflight(gateway: &TestGateway, path: &str, origin: &str) -> (u16, Hea
         .request(Method::OPTIONS, gateway.url(path))
         .header("origin", origin)
         .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "authorization, content-type")
+        .header("access-control-request-headers", ASKED)
         .send()
         .await
         .unwrap();
@@ -44,7 +57,7 @@ async fn preflights_are_answered_free_and_without_credentials() {
         assert_eq!(status, 204, "{path}");
         assert_eq!(headers["access-control-allow-origin"], APP);
         assert_eq!(headers["access-control-allow-methods"], "POST");
-        assert_eq!(headers["access-control-allow-headers"], "authorization, content-type");
+        assert_eq!(headers["access-control-allow-headers"], ASKED);
         assert!(headers["vary"].to_str().unwrap().contains("origin"));
         assert!(headers.contains_key("x-request-id"));
         let (status, headers) = preflight(&gateway, path, "https://evil.example.com").await;
@@ -87,11 +100,42 @@ async fn an_allowed_page_may_read_answers_and_what_they_cost() {
                 assert_eq!(headers["access-control-allow-origin"], APP);
                 assert!(!headers.contains_key("access-control-allow-credentials"));
                 let exposed = headers["access-control-expose-headers"].to_str().unwrap();
-                for name in ["x-credits-cost", "x-credits-remaining", "x-request-id"] {
-                    assert!(exposed.contains(name), "{exposed}");
+                for name in OURS {
+                    assert!(exposed.split(", ").any(|exposed| exposed == name), "{exposed}");
                 }
+                assert_eq!(
+                    exposed.contains("x-theirs"),
+                    code == 200 && path == "/x/y",
+                    "{exposed}"
+                );
             }
         }
+    }
+}
+
+/// MCP's `mcp-session-id`, OpenAI's `openai-processing-ms` and so on.
+#[tokio::test]
+async fn pages_may_read_what_the_upstream_exposes() {
+    for (lines, theirs) in [
+        ("", &[][..]),
+        ("access-control-expose-headers: mcp-session-id\r\n", &["mcp-session-id"]),
+        (
+            "access-control-expose-headers: a, B ,,c\r\naccess-control-expose-headers:d\r\n",
+            &["a", "B", "c", "d"],
+        ),
+        ("access-control-expose-headers: Retry-After, X-Request-Id, a, A\r\n", &["a"]),
+        ("access-control-expose-headers: *\r\n", &["*"]),
+        ("access-control-expose-headers:\r\n", &[]),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{lines}content-length: 2\r\n\r\nok");
+        let upstream = RawUpstream::answering(answer.leak()).await;
+        let gateway = gateway(&upstream, &format!("[\"{APP}\"]")).await;
+        let request = gateway.client.get(gateway.url("/x/y")).bearer_auth(token("alice"));
+        let answer = request.header("origin", APP).send().await.unwrap();
+        let mut exposed = answer.headers().get_all("access-control-expose-headers").iter();
+        let names = exposed.next().unwrap().to_str().unwrap();
+        assert_eq!(names.split(", ").collect::<Vec<_>>(), [&OURS, theirs].concat(), "{lines}");
+        assert_eq!(exposed.next(), None, "one line");
     }
 }
 

@@ -1,6 +1,11 @@
 //! An upstream never sees another end of a request than Farebox does.
 
+use bytes::Bytes;
+
 use super::settlement::raw;
+use super::tls::{self, settled};
+use crate::support::h2::{HOST, http2};
+use crate::support::token;
 use crate::support::wire::{RawUpstream, Wire, post, request, status};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -10,7 +15,7 @@ const SMUGGLED: &str = "GET /admin HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// The requests in what an upstream was sent, read by the framing that it was sent. Panics where
 /// a request has two framings, or something that is no request follows one.
-fn requests(mut bytes: &str) -> Vec<(String, String)> {
+pub fn requests(mut bytes: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
         let (head, rest) = bytes.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{bytes:?}"));
@@ -144,6 +149,66 @@ async fn two_framings_are_refused_with_400_and_the_connection_is_closed() {
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "one answer: {answer}");
     }
     assert_eq!(upstream.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_length_that_is_told_twice_or_is_no_plain_number_is_400_and_reaches_no_upstream() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gateway = raw(&upstream, "").await;
+    for lengths in [
+        &["4", "4"][..],
+        &["4", "5"],
+        &["4", "4", "4"],
+        &["0", "0"],
+        &["4, 4"],
+        &["4,4"],
+        &["4,"],
+        &[",4"],
+        &["4", ""],
+        &[""],
+        &["+4"],
+        &["-4"],
+        &["0x4"],
+        &["4.0"],
+        &["4e0"],
+        &["4 4"],
+        &["4;"],
+        &["\"4\""],
+        &["\u{b}4"],
+        &["\u{664}"],
+        &["18446744073709551620"],
+    ] {
+        for name in ["content-length: ", "Content-Length:"] {
+            let lines: String =
+                lengths.iter().map(|length| format!("{name}{length}\r\n")).collect();
+            let mut client = Wire::connect(gateway.public()).await;
+            client.send(request("POST /x/y", "alice", &lines, "body")).await;
+            let answer = client.rest().await;
+            assert_eq!(status(&answer), 400, "{lines:?}");
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "one answer: {answer}");
+        }
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
+
+    // Over HTTP/2, where a malformed request may also be a stream error (RFC 9113, 8.1.1).
+    let (gateway, certificate) = tls::gateway(upstream.address, "", "").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    for lengths in [&["4", "4"][..], &["4, 4"], &["4", "5"], &["+4"], &["0x4"], &[""], &[" 4"]] {
+        client = client.ready().await.unwrap();
+        let mut request = http::Request::post(format!("https://{HOST}/x/y"))
+            .header("authorization", format!("Bearer {}", token("alice")));
+        for length in lengths {
+            request = request.header("content-length", *length);
+        }
+        let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from_static(b"body"), true).unwrap();
+        match answer.await {
+            Ok(answer) => assert_eq!(answer.status(), 400, "{lengths:?}"),
+            Err(error) => assert_eq!(error.reason(), Some(h2::Reason::PROTOCOL_ERROR), "{error}"),
+        }
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
+    assert_eq!(settled(&gateway).await, 100);
 }
 
 #[tokio::test]

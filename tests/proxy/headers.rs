@@ -36,15 +36,55 @@ async fn nobody_speaks_under_farebox_s_names() {
     assert_eq!(seen.matches("x-request-id").count(), 1);
 }
 
-/// CGI, WSGI and PHP read `x_farebox_account` as they read `x-farebox-account`.
+/// CGI makes `HTTP_X_FAREBOX_ACCOUNT` of each of these (RFC 3875, 4.1.18, and what servers do beyond
+/// it), and a header of the operator's is overwritten in the same way.
 #[tokio::test]
-async fn underscores_do_not_hide_a_name() {
-    let seen = forwarded(
-        "x_farebox_account: mallory\r\nX_Farebox-Account: mallory\r\nx_credits_cost: mallory\r\n\
-         x_forwarded_for: mallory\r\nx_real_ip: mallory\r\nx_http_method_override: mallory\r\n\
-         x_request_id: mallory\r\nx_api_key: mallory\r\n",
-    )
-    .await;
+async fn no_punctuation_hides_a_name() {
+    let upstream = RawUpstream::answering(OK).await;
+    let text = config_text(upstream.address, &route(""));
+    let url = format!("url = \"http://{}\"", upstream.address);
+    let operators = format!("{url}\nheaders = {{ x-team-key = \"red\", odd_name = \"blue\" }}");
+    let gateway = TestGateway::start(&text.replace(&url, &operators)).await;
+    gateway.grant("alice", 100).await;
+    for mark in "!#$%&'*+.^_`|~".chars() {
+        let mut lines = String::new();
+        for name in [
+            "x-farebox-account",
+            "x-credits-cost",
+            "x-forwarded-for",
+            "x-real-ip",
+            "x-http-method-override",
+            "x-request-id",
+            "x-api-key",
+            "x-team-key",
+            "odd-name",
+            "content-length",
+            "transfer-encoding",
+            "nothing-special",
+        ] {
+            let disguised = name.replace('-', &mark.to_string());
+            let half = name.replacen('-', &mark.to_string(), 1);
+            lines +=
+                &format!("{disguised}: mallory\r\n{half}: mallory\r\n{name}{mark}: mallory\r\n");
+        }
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request("GET /x/y", "alice", &format!("{lines}x-kept: {mark}\r\n"), "")).await;
+        let answer = client.head().await.unwrap();
+        assert_eq!(status(&answer), 200, "{mark} {answer}");
+        let seen = upstream.seen().concat().to_ascii_lowercase();
+        assert!(!seen.contains("mallory"), "{mark} {seen}");
+        let head = seen.rsplit("get /x/y").next().unwrap_or_default();
+        assert_eq!(header(head, "x-kept"), Some(&*mark.to_string()), "{head}");
+        assert_eq!(header(head, "x-team-key"), Some("red"));
+        assert_eq!(header(head, "odd_name"), Some("blue"), "an operator's own name is sent");
+        assert_eq!(header(head, "x-farebox-account"), Some("alice"));
+    }
+}
+
+/// CGI programs take their own proxy from `HTTP_PROXY` (httpoxy).
+#[tokio::test]
+async fn a_client_sets_no_proxy_for_the_upstream() {
+    let seen = forwarded("Proxy: http://mallory\r\n").await;
     assert!(!seen.contains("mallory"), "{seen}");
 }
 
@@ -267,4 +307,24 @@ async fn several_lines_of_cookies_are_one_upstream() {
     assert!(seen.contains("\r\ncookie: a=1; b=2; c=3\r\n"), "{seen}");
     let seen = forwarded("cookie: a=1;b=2\r\n").await;
     assert!(seen.contains("\r\ncookie: a=1;b=2\r\n"), "one line stays as it is: {seen}");
+}
+
+/// A listener on `[::]` takes IPv4 too, and sees its clients as `::ffff:127.0.0.1`.
+#[tokio::test]
+async fn an_ipv4_client_of_a_dual_stack_listener_is_told_by_its_ipv4_address() {
+    let upstream = RawUpstream::answering(OK).await;
+    let text = config_text(upstream.address, &route(""));
+    let gateway = TestGateway::start(&text.replacen("127.0.0.1:0", "[::]:0", 1)).await;
+    gateway.grant("alice", 100).await;
+    for (address, told) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
+        let address =
+            (address.parse::<std::net::IpAddr>().unwrap(), gateway.public().port()).into();
+        let mut client = Wire::connect(address).await;
+        client.send(request("GET /x/y", "alice", "", "")).await;
+        let answer = client.head().await.unwrap();
+        assert_eq!(status(&answer), 200, "{answer}");
+        let seen = upstream.seen().concat().to_ascii_lowercase();
+        let head = seen.rsplit("get /x/y").next().unwrap_or_default();
+        assert_eq!(header(head, "x-forwarded-for"), Some(told), "{head}");
+    }
 }

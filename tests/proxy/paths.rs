@@ -1,10 +1,11 @@
 //! The path that is priced is the path that the upstream sees, and it has one reading.
 
 use http::Method;
+use serde_json::{Value, json};
 
 use super::settlement::raw;
 use crate::support::wire::{RawUpstream, Wire, header, request, status};
-use crate::support::{TestGateway, Upstream, token};
+use crate::support::{TestGateway, Upstream, config_text, token};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -86,6 +87,24 @@ async fn a_path_or_method_without_a_rule_is_a_404_and_reaches_no_upstream() {
     assert_eq!(gateway.settled_balance("alice").await, 100);
 }
 
+/// They have a server send back what it was sent, our credentials included, or open a tunnel.
+#[tokio::test]
+async fn trace_track_and_connect_are_forwarded_on_no_route() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gateway =
+        raw(&upstream, "[[routes]]\npath = \"/free\"\nupstream = \"ai\"\ncredits = 0").await;
+    for method in ["TRACE", "TRACK", "CONNECT", "trace", "track", "Track", "connect"] {
+        for path in ["/x/y", "/free", "/api/ai/generate"] {
+            let mut client = Wire::connect(gateway.public()).await;
+            client.send(request(&format!("{method} {path}"), "alice", "", "")).await;
+            let head = client.head().await.unwrap();
+            assert!(matches!(status(&head), 400 | 404 | 405), "{method} {path}: {head}");
+        }
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+}
+
 #[tokio::test]
 async fn the_upstream_sees_the_canonical_bytes_and_the_query_as_it_was_sent() {
     let upstream = RawUpstream::answering(OK).await;
@@ -135,33 +154,66 @@ async fn a_query_with_what_must_be_encoded_is_refused() {
     assert_eq!(gateway.settled_balance("alice").await, 100);
 }
 
+/// Upstreams that ignore case or a trailing slash run the dear call.
 #[tokio::test]
 async fn no_spelling_of_an_expensive_path_buys_a_cheap_one() {
     let upstream = RawUpstream::answering(OK).await;
-    let cheap = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"ai\"\ncredits = 1\n\
-                 [[routes]]\npath = \"/x/gold\"\nupstream = \"ai\"\ncredits = 50";
-    let gateway = raw(&upstream, "").await;
-    drop(gateway);
-    let text = crate::support::config_text(upstream.address, cheap);
-    let gateway = TestGateway::start(&text).await;
+    let rules = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"ai\"\ncredits = 1\n\
+                 [[routes]]\npath = \"/x/gold\"\nmethods = [\"GET\"]\nupstream = \"ai\"\ncredits = 50";
+    let gateway = TestGateway::start(&config_text(upstream.address, rules)).await;
     gateway.grant("alice", 10_000).await;
-    for (path, cost) in [
-        ("/x/gold", "50"),
-        ("/x/%67old", "50"),
-        ("/%78/gold?a=b", "50"),
-        ("/x/gold?/x/silver", "50"),
-        // Other paths, to us as to the upstream.
-        ("/x/gold/", "1"),
-        ("/x/Gold", "1"),
+    let mut balance = 10_000;
+    for (path, cost, forwarded) in [
+        ("/x/gold", 50, "/x/gold"),
+        ("/x/%67old", 50, "/x/gold"),
+        ("/%78/gold?a=b", 50, "/x/gold?a=b"),
+        ("/x/gold?/x/silver", 50, "/x/gold?/x/silver"),
+        ("/x/gold/", 50, "/x/gold/"),
+        ("/x/Gold", 50, "/x/Gold"),
+        ("/X/GOLD/", 50, "/X/GOLD/"),
+        ("/x/%47old", 50, "/x/Gold"),
+        ("/x/golden", 1, "/x/golden"),
+        ("/x/gold/1", 1, "/x/gold/1"),
     ] {
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request(&format!("GET {path}"), "alice", "", "")).await;
+        let answer = client.head().await.unwrap();
+        assert_eq!(header(&answer, "x-credits-cost"), Some(&*cost.to_string()), "{path}");
+        let seen = upstream.seen().concat();
+        let line = seen.lines().rfind(|line| line.starts_with("GET ")).unwrap_or_default();
+        assert_eq!(line, format!("GET {forwarded} HTTP/1.1"), "{path}");
+        balance -= cost;
+        assert_eq!(gateway.settled_balance("alice").await, balance, "{path}");
+        let asked = json!({ "endpoint": path, "method": "GET" }).to_string();
+        let asked = gateway.client.post(gateway.url("/credits/check")).body(asked);
+        let asked = asked.header("content-type", "application/json").bearer_auth(token("alice"));
+        let answer: Value = asked.send().await.unwrap().json().await.unwrap();
+        assert_eq!(answer["cost"], cost, "{path}: {answer}");
+    }
+    let seen = upstream.seen().concat().len();
+    for path in ["/x/gold", "/X/gold", "/x/gold/"] {
+        assert_eq!(gateway.post("alice", path).await.status(), 404, "{path}");
+    }
+    assert_eq!(upstream.seen().concat().len(), seen, "nothing reached the upstream");
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn exact_paths_tell_every_spelling_apart() {
+    let upstream = RawUpstream::answering(OK).await;
+    let rules = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"ai\"\ncredits = 1\n\
+                 [[routes]]\npath = \"/x/gold\"\nmethods = [\"GET\"]\nupstream = \"ai\"\ncredits = 50\n\
+                 [api]\nexact_paths = true";
+    let gateway = TestGateway::start(&config_text(upstream.address, rules)).await;
+    gateway.grant("alice", 200).await;
+    for (path, cost) in
+        [("/x/gold", "50"), ("/x/%67old", "50"), ("/x/Gold", "1"), ("/x/gold/", "1")]
+    {
         let mut client = Wire::connect(gateway.public()).await;
         client.send(request(&format!("GET {path}"), "alice", "", "")).await;
         let answer = client.head().await.unwrap();
         assert_eq!(header(&answer, "x-credits-cost"), Some(cost), "{path}");
     }
-    let seen = upstream.seen().concat();
-    let golden = seen.lines().filter(|line| line.starts_with("GET /x/gold")).count();
-    assert_eq!(golden, 5);
 }
 
 #[tokio::test]

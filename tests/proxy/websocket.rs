@@ -139,6 +139,39 @@ async fn no_other_protocol_is_switched_to_anywhere() {
     assert!(!upstream.seen().concat().to_ascii_lowercase().contains("upgrade"));
 }
 
+/// A server ignores an `upgrade` without the connection option of that name (RFC 9110, 7.8).
+#[tokio::test]
+async fn an_upgrade_that_the_connection_header_does_not_name_is_an_ordinary_request() {
+    let upstream = echo().await;
+    let gateway = gateway(&upstream).await;
+    let mut balance = 100;
+    for (path, price) in [("/ws", 7), ("/x/y", 5)] {
+        for connection in ["", "connection: keep-alive\r\n", "connection: x-upgrade, upgraded\r\n"]
+        {
+            let mut client = Wire::connect(gateway.public()).await;
+            let lines = UPGRADE.replace("connection: Upgrade\r\n", connection);
+            // A server that ignores it goes on to the next request after its answer.
+            for _ in 0..2 {
+                client.send(request(&format!("GET {path}"), "alice", &lines, "")).await;
+                let (head, body) = client.message().await.unwrap();
+                assert_eq!((status(&head), &*body), (200, "plain"), "{path} {connection:?}");
+                balance -= price;
+                assert_eq!(gateway.settled_balance("alice").await, balance);
+            }
+        }
+    }
+    assert!(!upstream.seen().concat().to_ascii_lowercase().contains("\r\nupgrade:"));
+    // The option may stand among others, in any case and on any line.
+    for connection in
+        ["connection: keep-alive, UPGRADE\r\n", "connection: te\r\nconnection: upgrade\r\n"]
+    {
+        let mut client = Wire::connect(gateway.public()).await;
+        let lines = UPGRADE.replace("connection: Upgrade\r\n", connection);
+        client.send(request("GET /ws", "alice", &lines, "")).await;
+        assert_eq!(status(&client.head().await.unwrap()), 101, "{connection:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_plain_get_works_on_a_websocket_route() {
     let upstream = echo().await;

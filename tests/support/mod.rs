@@ -7,6 +7,7 @@ pub mod h2;
 pub mod http;
 pub mod process;
 pub mod random;
+pub mod relay;
 pub mod servers;
 pub mod stripe;
 pub mod wire;

@@ -69,6 +69,10 @@ fn each_mistake_is_found_at_its_key() {
         (format!("{hs}\naudience = []"), ".audience", "empty"),
         (format!("{hs}\naudience = ''"), ".audience", "empty"),
         (format!("{hs}\naccount_claim = ''"), ".account_claim", "empty"),
+        (format!("{hs}\naccount_prefix = ''"), ".account_prefix", "empty"),
+        (format!("{hs}\naccount_prefix = 'a b:'"), ".account_prefix", "visible ASCII"),
+        (format!("{hs}\naccount_prefix = 'é:'"), ".account_prefix", "visible ASCII"),
+        (format!("{hs}\naccount_prefix = '{}'", "x".repeat(129)), ".account_prefix", "129 bytes"),
         (format!("{hs}\nleeway = '1h'"), ".leeway", "too long"),
         (format!("{hs}\njwks_refresh = '1s'"), ".jwks_refresh", "too often"),
     ] {
@@ -77,6 +81,76 @@ fn each_mistake_is_found_at_its_key() {
         assert!(texts.contains(says), "{texts}");
         assert!(!texts.contains(SECRET) && !texts.contains("user:pass"));
     }
+}
+
+/// As `echo` and `export` without care leave them.
+#[test]
+fn a_secret_that_was_mangled_on_its_way_is_a_mistake() {
+    for (secret, says) in [
+        (format!("{SECRET}\n"), "line break"),
+        (format!("{SECRET}\r\n"), "line break"),
+        (format!("{SECRET}\n{SECRET}"), "line break"),
+        (format!("\n{SECRET}"), "line break"),
+        (format!("{SECRET} "), "space"),
+        (format!("\t{SECRET}"), "space"),
+        (format!("\"{SECRET}\""), "quotes"),
+        (format!("'{SECRET}'"), "quotes"),
+        (format!("\u{201c}{SECRET}\u{201d}"), "quotes"),
+        (format!("{SECRET}\u{7}"), "control character"),
+    ] {
+        let quoted = toml::Value::from(secret.as_str());
+        let (keys, texts) = mistakes(&format!("algorithms = ['HS256']\nsecret = {quoted}"));
+        assert_eq!(keys, ["auth.jwt[0].secret"], "{secret:?}");
+        assert!(texts.contains(says), "{secret:?}: {texts}");
+        assert!(!texts.contains(SECRET), "{texts}");
+    }
+    for secret in
+        ["a passphrase of several words in it", "it's \"quoted\" somewhere inside, and good"]
+    {
+        let quoted = toml::Value::from(secret);
+        let (keys, _) = mistakes(&format!("algorithms = ['HS256']\nsecret = {quoted}"));
+        assert!(keys.is_empty(), "{secret}");
+    }
+}
+
+/// The keys and hints of what is found wrong with issuers that have these lines, and of the warnings.
+fn of_issuers(lines: &[&str]) -> (Vec<String>, Vec<String>) {
+    let entry =
+        |more: &&str| format!("[[jwt]]\nalgorithms = ['HS256']\nsecret = '{SECRET}'\n{more}\n");
+    let config = config(&lines.iter().map(entry).collect::<String>());
+    let keys = |found: Vec<crate::config::Mistake>| {
+        assert!(found.iter().all(|found| !found.hint.is_empty()), "{found:?}");
+        found.into_iter().map(|found| found.key).collect()
+    };
+    (keys(config.check()), keys(config.warnings()))
+}
+
+#[test]
+fn no_prefix_of_accounts_begins_another() {
+    let none: Vec<String> = Vec::new();
+    for good in [["account_prefix = 'a:'", "account_prefix = 'b:'"], ["account_prefix = 'a:'"; 2]] {
+        assert_eq!(of_issuers(&good), (none.clone(), none.clone()), "{good:?}");
+    }
+    for (nested, at) in [
+        (["account_prefix = 'a:'", "account_prefix = 'a:b:'"], 1),
+        (["account_prefix = 'ab'", "account_prefix = 'a'"], 0),
+    ] {
+        let keys = of_issuers(&nested).0;
+        assert_eq!(keys, [format!("auth.jwt[{at}].account_prefix")], "{nested:?}");
+    }
+}
+
+#[test]
+fn issuers_that_share_their_accounts_are_warned_of() {
+    let warnings = |lines: &[&str]| of_issuers(lines).1;
+    let none: [&str; 0] = [];
+    assert_eq!(warnings(&[""]), none);
+    assert_eq!(warnings(&["issuer = 'i'", "issuer = 'i'"]), none, "keys that overlap");
+    assert_eq!(warnings(&["", "account_prefix = 'a:'"]), none);
+    assert_eq!(warnings(&["", ""]), ["auth.jwt[1]"]);
+    assert_eq!(warnings(&["issuer = 'i'", "issuer = 'j'"]), ["auth.jwt[1]"]);
+    assert_eq!(warnings(&["issuer = 'i'", ""]), ["auth.jwt[1]"]);
+    assert_eq!(warnings(&["", "account_prefix = 'a:'", "issuer = 'j'"]), ["auth.jwt[2]"]);
 }
 
 #[test]

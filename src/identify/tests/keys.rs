@@ -1,6 +1,6 @@
 //! API keys: found where the SDKs put them, revoked at once, shown once.
 
-use super::super::{CREDENTIAL_HEADERS, CredentialKind, KeyTaken, NewKey};
+use super::super::{CREDENTIAL_HEADERS, CredentialKind, Credentials, KeyTaken, NewKey};
 use super::*;
 use crate::ledger::{KeyHash, KeyRecord};
 use Unauthenticated::*;
@@ -53,7 +53,7 @@ fn what_is_not_one_credential_is_refused() {
     let refused = |pairs: &[_]| ask(&identifier, &headers(pairs)).unwrap_err();
     assert_eq!(refused(&[]), NoCredentials);
     assert_eq!(refused(&[("cookie", "fb_alice")]), NoCredentials);
-    for value in ["fb_alice", "Basic fb_alice", "Bearer", "Bearer ", "Bearer a b", ""] {
+    for value in ["fb_alice", "Basic fb_alice", "Basic", "Bearerfb_alice", "Bearer a b"] {
         assert_eq!(refused(&[("authorization", value)]), Malformed, "{value:?}");
     }
     let long = format!("Bearer {}", "x".repeat(16 * 1024 + 1));
@@ -68,6 +68,35 @@ fn what_is_not_one_credential_is_refused() {
     );
     let twice = [("authorization", "Bearer fb_alice"), ("x-api-key", "fb_alice")];
     assert!(ask(&identifier, &headers(&twice)).is_ok());
+}
+
+/// SDKs send the header of a key that was not set: `x-api-key:` beside a token.
+#[test]
+fn an_empty_credential_header_is_no_credential() {
+    let identifier = with_keys(ring());
+    let empty = [
+        ("authorization", ""),
+        ("authorization", " "),
+        ("authorization", "Bearer"),
+        ("authorization", "bearer "),
+        ("authorization", "Bearer   "),
+        ("authorization", "\tBearer\t"),
+        ("x-api-key", ""),
+        ("api-key", " "),
+        ("x-goog-api-key", "\t"),
+    ];
+    for none in empty {
+        assert_eq!(ask(&identifier, &headers(&[none])), Err(NoCredentials), "{none:?}");
+        assert_eq!(ask(&identifier, &headers(&empty)), Err(NoCredentials));
+        assert!(Credentials::of(&headers(&[none])).is_empty(), "{none:?}");
+        for good in [("authorization", "Bearer fb_alice"), ("x-api-key", "fb_alice")] {
+            for pairs in [[none, good], [good, none]] {
+                let identity = ask(&identifier, &headers(&pairs));
+                assert_eq!(account(identity), Ok("alice".into()), "{pairs:?}");
+                assert_eq!(Credentials::of(&headers(&pairs)).expose(), Some("fb_alice"));
+            }
+        }
+    }
 }
 
 #[test]

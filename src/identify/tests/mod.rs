@@ -71,7 +71,7 @@ fn ask_at(
     headers: &HeaderMap,
     seconds: u64,
 ) -> Result<Identity, Unauthenticated> {
-    identifier.identify(headers, at(seconds)).now_or_never().expect("nothing to wait for")
+    identifier.identify(headers, None, at(seconds)).now_or_never().expect("nothing to wait for")
 }
 
 fn ask(identifier: &Identifier, headers: &HeaderMap) -> Result<Identity, Unauthenticated> {

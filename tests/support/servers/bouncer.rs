@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::postgres::{Postgres, USER, as_user, folder};
-use super::process::{Family, free_port};
+use super::process::{Family, free_port, program};
 
 /// So few connections to Postgres that transactions of one client are spread over all of them: what is
 /// left in a session meets another one.
@@ -76,7 +75,7 @@ impl Bouncer {
             "server_login_retry = 1".to_owned(),
         ];
         std::fs::write(&config, lines.join("\n")).unwrap();
-        let mut command = as_user(&program());
+        let mut command = as_user(&program("pgbouncer", "--version"));
         command.arg(&config);
         let mut process = Family::start(&mut command, &self.log());
         let started = process.starts(|process| process.said().contains("process up"));
@@ -87,19 +86,4 @@ impl Bouncer {
     fn log(&self) -> PathBuf {
         self.folder.path().join("pgbouncer.log")
     }
-}
-
-/// Debian keeps it off the PATH of those who are not root.
-fn program() -> PathBuf {
-    let folders = ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = folders.into_iter().chain(std::env::split_paths(&path));
-    let found = found.find_map(|folder| {
-        let program = folder.join("pgbouncer");
-        program.is_file().then_some(program)
-    });
-    let found = found.expect("pgbouncer is missing; scripts/setup.sh test installs it");
-    let runs = Command::new(&found).arg("--version").output();
-    assert!(runs.is_ok_and(|output| output.status.success()), "{} does not run", found.display());
-    found
 }

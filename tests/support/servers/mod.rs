@@ -5,12 +5,14 @@
 
 mod bouncer;
 mod cut;
+mod lighttpd;
 mod postgres;
 mod process;
 mod redis;
 
 pub use bouncer::Bouncer;
 pub use cut::{CutProxy, Flow};
+pub use lighttpd::Lighttpd;
 pub use postgres::{Disk, Postgres, shared_postgres};
 pub use process::{Family, free_port, is_alive};
 pub use redis::{Persistence, Redis, Snapshot};

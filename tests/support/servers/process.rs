@@ -25,6 +25,23 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// A server's program, which says its version when it is asked with `asked`. Debian keeps some off the
+/// PATH of those who are not root.
+pub fn program(name: &str, asked: &str) -> PathBuf {
+    let folders = ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = folders.into_iter().chain(std::env::split_paths(&path));
+    let found = found.find_map(|folder| {
+        let program = folder.join(name);
+        program.is_file().then_some(program)
+    });
+    let found =
+        found.unwrap_or_else(|| panic!("{name} is missing; scripts/setup.sh test installs it"));
+    let runs = Command::new(&found).arg(asked).output();
+    assert!(runs.is_ok_and(|output| output.status.success()), "{} does not run", found.display());
+    found
+}
+
 /// A process and its children: Postgres serves each connection by one, Redis saves by one. All are
 /// killed when it is dropped.
 #[derive(Debug)]

@@ -1,0 +1,70 @@
+//! Memory that clients can have Farebox use by what they send.
+
+use super::ServerConfig;
+
+const KIB: u64 = 1024;
+
+/// Bytes of one HTTP/2 request's body that a client may send before they have been passed on.
+/// Over a line of 80 ms it lets 12 MB/s through.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+
+/// The same for all requests of an HTTP/2 connection together. It is larger than one stream's, so
+/// that a body which its upstream does not take leaves room for the others.
+pub const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Requests at a time on an HTTP/2 connection.
+pub const MAX_STREAMS: u32 = 100;
+
+/// Bytes that may be read with an HTTP/1 head in one go: the beginning of its body, or the next
+/// request.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// Bytes of a body that Pingora has read and not written yet, for each HTTP/1 connection: a part
+/// being read, four that are queued and a copy of the first, of 64 KiB each.
+const PASSING_HTTP_1: u64 = 6 * 64 * KIB;
+
+/// The same for each HTTP/2 stream, whose parts are frames of 16 KiB. These have left the windows.
+const PASSING_HTTP_2: u64 = 5 * 16 * KIB + 64 * KIB;
+
+/// The bytes at which an HTTP/1 head is cut off, with what was read after it. The buffer that a head
+/// is read into doubles when it is full.
+pub fn cut_off_bytes(max_header_bytes: usize) -> usize {
+    2 * max_header_bytes + READ_AHEAD
+}
+
+impl ServerConfig {
+    /// The most memory, in bytes, that one client connection takes for what it sends: heads, and
+    /// bodies that were not passed on yet.
+    pub fn connection_bytes(&self) -> u64 {
+        let http_1 = cut_off_bytes(self.max_header_bytes) as u64 + PASSING_HTTP_1;
+        if self.tls.is_none() {
+            return http_1;
+        }
+        let stream = self.max_header_bytes as u64 + PASSING_HTTP_2;
+        http_1.max(u64::from(CONNECTION_WINDOW) + u64::from(MAX_STREAMS) * stream)
+    }
+
+    /// The same for all connections that `max_connections` allows.
+    pub fn connections_bytes(&self) -> u64 {
+        self.connection_bytes().saturating_mul(self.max_connections as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+    use crate::proxy::TlsConfig;
+
+    #[test]
+    fn the_memory_of_connections_counts_the_windows_and_the_heads() {
+        let plain = ServerConfig::new(Secret::new("0123456789abcdef"));
+        assert_eq!(plain.connection_bytes(), 576 * KIB);
+        assert_eq!(plain.connections_bytes(), 20_000 * 576 * KIB);
+        let files = TlsConfig { cert_file: "cert.pem".into(), key_file: "key.pem".into() };
+        let tls = ServerConfig { tls: Some(files), ..plain };
+        assert_eq!(tls.connection_bytes(), 4 * 1024 * KIB + 100 * (64 + 144) * KIB);
+        let large = ServerConfig { max_header_bytes: 1 << 20, max_connections: 10, ..tls };
+        assert_eq!(large.connections_bytes(), 10 * (4 + 100) * 1024 * KIB + 1000 * 144 * KIB);
+    }
+}

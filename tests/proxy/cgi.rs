@@ -1,0 +1,49 @@
+//! What a CGI program behind a real web server reads of the headers that it is sent.
+
+use crate::support::servers::Lighttpd;
+use crate::support::{TestGateway, config_text, token};
+
+/// Says what it was told, a variable a line.
+const ENVIRONMENT: &str = "#!/bin/sh\nprintf 'content-type: text/plain\\r\\n\\r\\n'\nenv\n";
+
+/// The punctuation that a header's name may have (RFC 9110, 5.6.2), but for `-`.
+const MARKS: &str = "!#$%&'*+.^_`|~";
+
+const ROUTE: &str = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"ai\"\ncredits = 1";
+
+/// As most servers do, lighttpd makes `HTTP_X_FAREBOX_ACCOUNT` of all of these.
+#[tokio::test]
+async fn a_cgi_program_reads_farebox_s_word_on_who_calls_and_no_client_s() {
+    let server = Lighttpd::running("/env", ENVIRONMENT);
+    let text = config_text(server.address(), ROUTE);
+    let url = format!("url = \"http://{}\"", server.address());
+    let operators = format!("{url}\nheaders = {{ x-team-key = \"red\" }}");
+    let gateway = TestGateway::start(&text.replace(&url, &operators)).await;
+    gateway.grant("alice", 100).await;
+    // The plain names come first: what replaces them keeps their place, before the others.
+    let names =
+        ["x-team-key", "x-request-id", "x-farebox-account", "x-credits-cost", "x-real-ip", "proxy"];
+    let headers = |mark: char| {
+        let disguised = names.map(|name| name.replace('-', &mark.to_string()));
+        names.map(str::to_owned).into_iter().chain(disguised).map(|name| (name, "mallory"))
+    };
+
+    let direct = gateway.client.get(format!("http://{}/env", server.address()));
+    let direct = headers('.').fold(direct, |asked, (name, value)| asked.header(name, value));
+    let told = direct.send().await.unwrap().text().await.unwrap();
+    for name in ["HTTP_X_TEAM_KEY", "HTTP_X_FAREBOX_ACCOUNT", "HTTP_X_CREDITS_COST"] {
+        assert!(told.contains(&format!("{name}=mallory\n")), "without a gateway: {told}");
+    }
+
+    for mark in MARKS.chars() {
+        let asked = gateway.client.get(gateway.url("/env")).bearer_auth(token("alice"));
+        let asked = headers(mark).fold(asked, |asked, (name, value)| asked.header(name, value));
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{mark}");
+        let told = answer.text().await.unwrap();
+        assert!(!told.contains("mallory"), "{mark}: {told}");
+        assert!(told.contains("HTTP_X_FAREBOX_ACCOUNT=alice\n"), "{mark}: {told}");
+        assert!(told.contains("HTTP_X_TEAM_KEY=red\n"), "{mark}: {told}");
+        assert!(!told.contains("HTTP_PROXY="), "{mark}: {told}");
+    }
+}

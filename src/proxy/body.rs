@@ -47,10 +47,9 @@ impl Length {
         if head.headers.contains_key(TRANSFER_ENCODING) {
             return Self::Unknown;
         }
-        // Pingora has checked that several values are the same number.
+        // The head was checked: there is at most one, and it is a number.
         let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let length = length.and_then(|value| value.split(',').next()?.trim().parse().ok());
-        length.map_or(Self::Unknown, Self::Declared)
+        length.and_then(|value| value.parse().ok()).map_or(Self::Unknown, Self::Declared)
     }
 }
 

@@ -273,6 +273,7 @@ impl ProxyHttp for Gate {
         }
         call.progress.status = Some(head.status.as_u16());
         headers::towards_client(head, call)?;
+        let has_no_body = has_no_body(&session.req_header().method, head);
         reply::frame_for_client(session, head);
         self.options.cors.mark(head, call.origin.as_ref())?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -280,7 +281,7 @@ impl ProxyHttp for Gate {
             settle::settle(call, None);
             // A tunnel may be silent for longer than a body.
             session.set_read_timeout(None);
-        } else if has_no_body(&session.req_header().method, head) {
+        } else if has_no_body {
             settle::answer_ended(call);
         }
         Ok(())

@@ -371,13 +371,17 @@ async fn an_http_2_body_with_a_length_arrives_whole_however_it_comes() {
     gateway.grant("alice", 1000).await;
     let mut client = http2(gateway.public(), &certificate).await;
     for length in [1, 1000, SMALL - 1, SMALL, SMALL + 1] {
-        for piece in [16_384, 999] {
+        for (piece, trailers) in [(16_384, false), (999, false), (16_384, true)] {
             client = client.ready().await.unwrap();
             let (answer, mut stream) =
                 client.send_request(head("POST", Some(length)), false).unwrap();
             let content = body(length);
             send_all(&mut stream, &content, piece).await;
-            stream.send_data(Bytes::new(), true).unwrap();
+            if trailers {
+                stream.send_trailers(http::HeaderMap::new()).unwrap();
+            } else {
+                stream.send_data(Bytes::new(), true).unwrap();
+            }
             let answer = answer.await.unwrap();
             assert_eq!(answer.status(), 200);
             assert_eq!(read(&mut answer.into_body()).await.unwrap(), b"ok");

@@ -160,9 +160,10 @@ fn places_of(
         )));
     }
     let is_read = |name: &str| columns.required.iter().chain(columns.optional).any(|c| *c == name);
-    let others: Vec<&str> =
+    let mut others: Vec<&str> =
         places.keys().map(String::as_str).filter(|name| !is_read(name)).collect();
     if !others.is_empty() {
+        others.sort_unstable();
         eprintln!("{}: not read: the columns {}", file.display(), others.join(", "));
     }
     Ok(places)

@@ -27,6 +27,7 @@ mod redis;
 mod report;
 mod rows;
 mod screens;
+mod search;
 mod slice;
 mod sqlite;
 mod till;
@@ -56,4 +57,5 @@ pub use redis::{
 pub(crate) use report::in_credits;
 pub use report::{Difference, FoldCursor, FoldReport, OldMonths, ReconcileReport, RepairReport};
 pub use screens::{Activity, DayUsage, HoldView, Movement, Usage};
+pub use search::FoundAccounts;
 pub use sqlite::{SqliteLedger, SqliteReader, backup, repair_embedded};

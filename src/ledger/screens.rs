@@ -7,6 +7,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, MAX_MICROS, SignedCredits};
 
 use super::LedgerError;
+use super::backend::AccountView;
 use super::operation::{Entry, EntryKind, HoldId, Origin};
 use super::payment::Payment;
 use super::rows::{Column, entry_from, payment_from};
@@ -106,6 +107,12 @@ pub(super) trait Rows: Sync {
 
     /// The holds that live, as a table.
     const LIVE_HOLDS: &'static str;
+
+    /// Selects accounts with what is read of them, up to `FROM`.
+    const ACCOUNTS: &'static str;
+
+    /// Reads a row of [`Rows::ACCOUNTS`].
+    fn account_view(row: &Self::Row) -> Result<AccountView, sqlx::Error>;
 
     fn rows(
         &self,

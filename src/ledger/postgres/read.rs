@@ -35,6 +35,12 @@ impl Rows for Store {
 
     const LIVE_HOLDS: &'static str = "(SELECT * FROM {s}.holds WHERE state = 'live')";
 
+    const ACCOUNTS: &'static str = ACCOUNTS;
+
+    fn account_view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
+        view(row)
+    }
+
     async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<PgRow>, LedgerError> {
         self.transact_within(SCREEN_LIMIT, async |on| {
             on.execute("SET LOCAL statement_timeout = '15s'").await?;

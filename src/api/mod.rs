@@ -6,6 +6,7 @@ mod admin;
 mod answer;
 mod balance;
 mod body;
+mod brand;
 mod buy;
 mod caller;
 mod config;
@@ -26,6 +27,7 @@ mod usage;
 mod webhook;
 
 pub use answer::RequestId;
+pub use brand::{Brand, BrandConfig};
 pub use config::{ApiConfig, STRIPE_WEBHOOK_PATH};
 pub use health::Readiness;
 pub use router::{admin, health, public, starting};

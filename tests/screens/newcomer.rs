@@ -41,7 +41,7 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
         browser.picture(&format!("signed-out-{name}")).await;
         browser.run("localStorage.clear(); sessionStorage.clear()").await;
         // From the page itself: the address differs in its fragment only.
-        browser.open(&demo.link).await;
+        browser.sign_in_by(&demo.link).await;
         browser.until(&format!("credits() === {balance}")).await;
         // The secret leaves the address, and nothing keeps it where scripts could read it.
         let kept = "return location.href + document.cookie + JSON.stringify([{ ...localStorage }, \

@@ -10,12 +10,14 @@ Object.assign(words, {
   backTo: ['Back to {name}', 'Retour à {name}'],
 });
 
+const PATIENCE_MS = 3000;
+
 /** @type {{ name: string | null, logo: string | null, url: string | null }} */
 let brand = { name: null, logo: null, url: null };
 
 /** Asks for it; a page without it is a page all the same. @param {string} base */
 export async function loadBrand(base) {
-  brand = await fetch(new URL('brand', base)).then((answer) => (answer.ok ? answer.json() : brand)).catch(() => brand);
+  brand = await fetch(new URL('brand', base), { signal: AbortSignal.timeout(PATIENCE_MS) }).then((answer) => (answer.ok ? answer.json() : brand)).catch(() => brand);
 }
 
 /** Name and logo, and a link back. Nothing where the seller says nothing. */

@@ -5,7 +5,7 @@
  * `--ignore-scripts`, `npm install --install-links <path>/web` makes the copy itself.
  */
 
-import { cpSync, lstatSync, mkdtempSync, readFileSync, realpathSync, renameSync, unlinkSync } from 'node:fs';
+import { chmodSync, cpSync, lstatSync, mkdtempSync, readFileSync, realpathSync, renameSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -21,6 +21,7 @@ for (const app of new Set([process.env.npm_config_local_prefix, process.env.INIT
   if (!isOurLink(link)) continue;
   const copy = mkdtempSync(join(modules, `.${name}-`));
   for (const file of ['package.json', ...files]) cpSync(join(web, file), join(copy, file));
+  chmodSync(copy, 0o755);
   unlinkSync(link);
   renameSync(copy, link);
 }

@@ -17,7 +17,7 @@ export class FareboxUpsell extends FareboxElement {
   #remaining = null;
   /** @type {Problem | null} */
   #problem = null;
-  /** The balance when it came: until that changes, the problem knows better. @type {unknown} */
+  /** The balance when the problem came. @type {unknown} */
   #then = null;
   #low = false;
   #title = h('h2', { id: 'title', part: 'title' });
@@ -67,7 +67,7 @@ export class FareboxUpsell extends FareboxElement {
     this.render();
     if (this.open) return;
     this.#packs.replaceChildren(h('farebox-packs', {
-      // Who has not gone elsewhere meanwhile is led to the pack to recommend.
+      // Unless the focus has moved on.
       'onfarebox-packs': (/** @type {any} */ { currentTarget: { root } }) =>
         this.root.activeElement === this.#close && (root.querySelector('.best button') ?? root.querySelector('button'))?.focus(),
       base: this.getAttribute('base'), exportparts: 'list, pack, best, badge, name, credits, price, per-credit, buy, error, retry',
@@ -83,7 +83,7 @@ export class FareboxUpsell extends FareboxElement {
   listen(store) {
     return [
       store.subscribe(() => (this.render(), this.#watch())),
-      store.onRefusal((problem) => this.hasAttribute('manual') || this.show(problem)),
+      store.onRefusal((problem) => (this.open || !this.hasAttribute('manual')) && this.show(problem)),
     ];
   }
 

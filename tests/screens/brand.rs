@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::browser::{Browser, LOOKS};
 use crate::shop::{PACKS, Shop};
 use crate::support::clock::Clock;
-use crate::support::{ADMIN_TOKEN, token};
+use crate::support::{ADMIN_TOKEN, eventually, token};
 
 const BRAND: &str = r#"
 [brand]
@@ -65,7 +65,12 @@ async fn who_has_used_nothing_yet_reads_a_first_call_that_works() {
         'content-type': 'application/json' }, body: '{\"name\":\"first\"}' }).then((made) => made.json())").await;
     let key = key["key"].as_str().unwrap();
     let call = call.as_str().unwrap().replace("YOUR_KEY", key).replace("curl", "curl --fail");
-    let done = Command::new("sh").args(["-c", &call]).env("no_proxy", "*").output().unwrap();
+    let script = call.clone();
+    // The upstream that it leads to runs on this very thread.
+    let done = tokio::task::spawn_blocking(move || {
+        Command::new("sh").args(["-c", &script]).env("no_proxy", "*").output().unwrap()
+    });
+    let done = done.await.unwrap();
     assert!(done.status.success(), "{call}: {}", String::from_utf8_lossy(&done.stderr));
     // The chart takes its place without a reload.
     browser.until("$('svg') && !$('pre') && credits() === 25").await;
@@ -117,11 +122,15 @@ async fn history_is_by_day_and_of_the_days_that_were_chosen() {
     clock.is_off_by("-10d");
     let shop = Shop::with(PACKS, Some(&clock)).await;
     shop.grant("alice", 500, "welcome").await;
+    let mut left = 500;
     for day in [3, 2, 0] {
         clock.is_off_by(&format!("-{day}d"));
         for _ in 0..2 {
             assert_eq!(shop.process.post("alice", "/api/ai/generate").await.status, 200);
+            left -= 5;
         }
+        // Each is charged by the clock of its own day.
+        assert!(eventually(async || shop.process.account("alice").await["balance"] == left).await);
     }
     clock.is_off_by("+0");
     let browser = Browser::start().await;

@@ -52,6 +52,20 @@ async fn an_upsell_that_is_open_tells_of_the_call_that_is_refused_meanwhile() {
     // Bought meanwhile, in another tab: the dialog does not go on asking for what is there.
     shop.grant("alice", 5, "more").await;
     browser.until("$('dialog', 'This takes 30 credits. 23 credits are left.')").await;
+    // The same where the app opened it.
+    browser.click("$('dialog [part~=later]')").await;
+    browser.until("!$('dialog')").await;
+    let manual = "const upsell = document.querySelector('farebox-upsell'); \
+        upsell.setAttribute('manual', ''); upsell.show()";
+    browser.run(manual).await;
+    browser.until("$('dialog h2', 'Buy credits')").await;
+    assert_eq!(browser.run("return call('/dear')").await, 402);
+    browser.until("$('dialog h2', 'Not enough credits')").await;
+    browser.click("$('dialog [part~=later]')").await;
+    browser.until("!$('dialog')").await;
+    assert_eq!(browser.run("return call('/dear')").await, 402);
+    browser.until("credits() === 23").await;
+    assert_eq!(browser.run("return !!$('dialog')").await, false, "manual is not opened by it");
     browser.assert_quiet(&[app.address, shop.process.public]).await;
 }
 

@@ -62,6 +62,14 @@ export class FareboxHistory extends FareboxElement {
     if (this.client) this.#look(this.client.state);
   }
 
+  get #days() {
+    return ['from', 'to'].map((name) => this.getAttribute(name));
+  }
+
+  get #whose() {
+    return [this.#seen?.account, ...this.#days].join(' ');
+  }
+
   /** @param {Client} store */
   listen(store) {
     const look = () => this.#look(store.state);
@@ -90,13 +98,13 @@ export class FareboxHistory extends FareboxElement {
   /** @param {string | null} cursor */
   async #page(cursor) {
     const query = new URLSearchParams({ limit: this.getAttribute('limit') ?? '20', ...(cursor && { cursor }) });
-    const [from, to] = ['from', 'to'].map((name) => this.getAttribute(name));
+    const [from, to] = this.#days;
     if (from) query.set('from', midnight(from));
     if (to) query.set('to', midnight(to, 1));
-    const seen = this.#seen;
+    const asked = this.#whose;
     try {
       const { transactions, next_cursor } = await /** @type {any} */ (this.client).request(`transactions?${query}`, { lang: this.language });
-      if (seen?.account !== this.#seen?.account || from !== this.getAttribute('from') || to !== this.getAttribute('to')) return;
+      if (asked !== this.#whose) return;
       const known = new Set(this.#entries.map(({ id }) => id));
       const fresh = transactions.filter((/** @type {Entry} */ { id }) => !known.has(id));
       // Nothing in common with what is shown: there may be a gap.
@@ -123,7 +131,7 @@ export class FareboxHistory extends FareboxElement {
       h('tr', { class: 'day' }, h('th', { colspan: 2, scope: 'rowgroup', part: 'day' }, day)), entries.map((entry) => this.#row(entry, lang)))));
     this.#more.textContent = this.t('more');
     this.#more.hidden = !some || !this.#cursor;
-    const none = /** @type {any} */ ({ ready: this.getAttribute('from') || this.getAttribute('to') ? 'unused' : 'noHistory', 'signed-out': 'signedOut' })[state];
+    const none = /** @type {any} */ ({ ready: this.#days.join('') ? 'unused' : 'noHistory', 'signed-out': 'signedOut' })[state];
     this.#other.replaceChildren(...(
       state === 'loading' ? bones(lang, 4)
       : !none ? [failure(lang, state, () => (this.#seen ? this.#page(null) : this.client?.restart()))]

@@ -34,7 +34,7 @@ mod warnings;
 
 use std::path::{Path, PathBuf};
 
-use crate::api::ApiConfig;
+use crate::api::{ApiConfig, BrandConfig};
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
 use crate::price::{
@@ -88,6 +88,8 @@ pub struct Config {
     pub warnings: Warnings,
     /// Settings that a reload does not take up.
     pub start_keys: StartKeys,
+    /// `[brand]`
+    pub brand: BrandConfig,
 }
 
 /// A variable of the process. One that is not valid UTF-8 counts as not set.
@@ -150,6 +152,7 @@ struct Draft {
     routes: list::List<RouteConfig>,
     packs: list::List<PackConfig>,
     stripe: Option<StripeConfig>,
+    brand: Option<BrandConfig>,
 }
 
 impl Draft {
@@ -172,6 +175,7 @@ impl Draft {
             routes: reader.list("routes", Sections::ROUTES),
             packs: reader.list("packs", Sections::PACKS),
             stripe: reader.optional("stripe", Sections::STRIPE),
+            brand: reader.table("brand", Sections::BRAND),
         };
         draft.resolve_paths(base);
         draft
@@ -179,6 +183,9 @@ impl Draft {
 
     /// Makes the relative paths of the file relative to `base`. Empty ones stay for the checks.
     fn resolve_paths(&mut self, base: &Path) {
+        if let Some(brand) = &mut self.brand {
+            brand.resolve(base);
+        }
         let tls = self.server.iter_mut().filter_map(|server| server.tls.as_mut());
         let paths = (tls.flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file]))
             .chain(self.ledger.iter_mut().flat_map(|ledger| {
@@ -224,6 +231,9 @@ impl Draft {
             found.extend(self.packs.in_file_order(senseless));
         }
         found.extend(self.stripe.iter().flat_map(StripeConfig::check));
+        if used(Sections::BRAND) {
+            found.extend(self.brand.iter().flat_map(BrandConfig::check));
+        }
         found
     }
 
@@ -271,6 +281,7 @@ impl Draft {
             stripe: self.stripe,
             warnings: Warnings::default(),
             start_keys: StartKeys::default(),
+            brand: self.brand?,
         })
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::api::{self, Readiness};
+use crate::api::{self, Brand, Readiness};
 use crate::config::{Config, Mistake};
 use crate::identify::{AuthConfig, Identifier, KeyRing};
 use crate::ledger::{
@@ -186,6 +186,8 @@ impl Gateway {
         let live = go_live(config, &resolver, &metrics).await?;
         shop.catalogue.store(live.catalogue.clone());
 
+        let brand = Brand::load(&config.brand, &config.api.prefix);
+        let brand = Arc::new(brand.map_err(|mistake| StartError::Config(vec![mistake]))?);
         let (stop, stopping) = watch::channel(false);
         let (cut_off, cut) = watch::channel(false);
         let live = Arc::new(ArcSwap::from_pointee(live));
@@ -193,7 +195,7 @@ impl Gateway {
         let gate = Gate::new(
             shop.clone(),
             live.clone(),
-            api::public(shop.clone(), &config.api.prefix, stopping.clone()),
+            api::public(shop.clone(), &config.api.prefix, brand, stopping.clone()),
             GateOptions {
                 prefix: config.api.prefix.clone(),
                 cors: Cors::new(&config.api.cors_origins),

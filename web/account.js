@@ -2,19 +2,24 @@
 /** The account page: a token becomes a cookie that no script can read; then the widgets do the rest. */
 
 import './farebox.js';
+import { brandBar, loadBrand } from './brand.js';
 import { chart } from './chart.js';
 import { client } from './client.js';
 import { bones, failure, h } from './dom.js';
+import { firstCall } from './first.js';
 import { sum, when } from './format.js';
 import { words } from './i18n.js';
 import { forgetKey, keysCard } from './keys.js';
-import { ask, card, head, lang, main, quiet, say, signInCard } from './page.js';
+import { ask, card, field, head, lang, main, quiet, say, signInCard } from './page.js';
 
 Object.assign(words, {
   account: ['Your credits', 'Vos crédits'],
   signInText: ['Open this page from your app, or paste a token or an API key.', 'Ouvrez cette page depuis votre application, ou collez un jeton ou une clé d’API.'],
   secret: ['Token or API key', 'Jeton ou clé d’API'],
   signedInAs: ['Signed in as', 'Connecté en tant que'],
+  linkTo: ['Sign in to this account?', 'Se connecter à ce compte ?'],
+  linkText: ['This link signs this browser in as {next}. Go on only if that is you.', 'Ce lien connecte ce navigateur en tant que {next}. Ne continuez que si c’est vous.'],
+  linkNo: ['Do not sign in', 'Ne pas se connecter'],
   switchTo: ['Switch accounts?', 'Changer de compte ?'],
   switchText: ['You are signed in as {now}. This link is for {next}.', 'Vous êtes connecté en tant que {now}. Ce lien est celui de {next}.'],
   switchYes: ['Continue with the other', 'Continuer avec l’autre'],
@@ -24,6 +29,8 @@ Object.assign(words, {
   paidSlow: ['The payment is not confirmed yet. The credits show up here once it is.', 'Le paiement n’est pas encore confirmé. Les crédits apparaîtront ici ensuite.'],
   usage: ['Use by day', 'Utilisation par jour'],
   partly: ['Too many calls: the oldest are not counted in.', 'Trop d’appels : les plus anciens ne sont pas comptés.'],
+  fromDay: ['From', 'Du'],
+  toDay: ['To', 'Au'],
   usageDays: ['Credits used in 30 days', 'Crédits utilisés en 30 jours'],
 });
 
@@ -36,33 +43,52 @@ const RECENT_MS = 600_000;
 const store = client();
 const banner = h('div', { role: 'status' });
 const usage = h('div', {}, bones(lang(), 4));
-/** Who is signed in by what. @type {{ may_manage_keys: boolean } | null} */
+/** Who is signed in by what. @type {{ account: string, may_manage_keys: boolean } | null} */
 let session = null;
 /** @type {any} */
 let wrong = null;
 let view = '';
 let counted = '';
 
+/** Asks before a link signs anybody in: it may be somebody else's, sent to have their credits paid for. @param {string} token @param {boolean} [linked] */
 async function signIn(token, linked = false) {
   if (linked) {
     const next = await store.request('balance', { token });
-    const now = await store.request('balance').catch(() => null);
-    if (now && now.account !== next.account) {
-      const names = { now: now.account, next: next.account };
-      if (!(await ask(say('switchTo'), h('span', { class: 'told' }, say('switchText', names)), say('switchYes'), say('switchNo')))) return;
-    }
+    const now = await store.request('session').catch(() => null);
+    const names = { now: now?.account, next: next.account };
+    const told = (key) => h('span', { class: 'told' }, say(key, names));
+    const yes = now
+      ? now.account === next.account || (await ask(say('switchTo'), told('switchText'), say('switchYes'), say('switchNo')))
+      : await ask(say('linkTo'), told('linkText'), say('signIn'), say('linkNo'));
+    if (!yes) return;
   }
   await store.request('session', { method: 'POST', token });
-  restart();
+  await begin();
 }
 
-const signOut = () => store.request('session', { method: 'DELETE' }).catch(() => {}).then(restart);
+const signOut = () => store.request('session', { method: 'DELETE' }).catch(() => {}).then(begin);
 
-/** As somebody else, or nobody. */
-function restart() {
+/** The store's token while nobody is signed in: then it asks the server nothing. */
+const nobody = () => null;
+
+/** Starts as whoever the cookie says. A question for a balance that nobody has would be an error in the console. */
+async function begin() {
   forgetKey();
+  store.token = null;
+  // Undefined: it could not be asked, and the store says why.
+  const now = await store.request('session').catch(({ status }) => (status === 401 ? null : undefined));
+  session = now ?? null;
+  if (now === null) store.token = nobody;
   store.restart();
 }
+
+// Somebody may have signed in elsewhere meanwhile.
+document.addEventListener('visibilitychange', async () => {
+  if (document.hidden || !store.token) return;
+  store.token = null;
+  if (await store.request('session').catch(() => null)) await begin();
+  else store.token = nobody;
+});
 
 /** Says it above everything else; again where the language changes. */
 function notice(key, values = {}) {
@@ -97,7 +123,8 @@ async function awaitPurchase() {
 async function count() {
   try {
     const { usage: lines, complete } = await store.request(`usage?days=${DAYS}`, { lang: lang() });
-    const routes = Map.groupBy(lines, ({ route }) => route ?? '');
+    const used = ({ label, route }) => label ?? route ?? '';
+    const routes = Map.groupBy(lines, used);
     const total = (of) => Number(sum(of.map(({ credits }) => credits)));
     const names = [...routes.keys()].sort((a, b) => total(routes.get(b)) - total(routes.get(a)));
     const shown = names.slice(0, names.length > SERIES + 1 ? SERIES : SERIES + 1);
@@ -105,14 +132,15 @@ async function count() {
     const columns = Array.from({ length: DAYS }, (_, index) => {
       const day = new Date(Date.now() - (DAYS - 1 - index) * DAY_MS).toISOString().slice(0, 10);
       const ofDay = lines.filter((line) => line.day === day);
-      const of = (test) => sum(ofDay.filter(({ route }) => test(route ?? '')).map(({ credits }) => credits));
+      const of = (test) => sum(ofDay.filter((line) => test(used(line))).map(({ credits }) => credits));
       const values = shown.map((name) => of((route) => route === name));
       if (rest) values.push(of((route) => !shown.includes(route)));
       return { label: when(lang(), day, { day: 'numeric', month: 'short', timeZone: 'UTC' }), values };
     });
     const series = rest ? [...shown, say('others')] : shown;
+    const first = !lines.length && (await firstCall(store.base));
     usage.replaceChildren(
-      chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }),
+      first || chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }),
       complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
   } catch (error) {
     usage.replaceChildren(failure(lang(), error, count));
@@ -124,27 +152,39 @@ function draw() {
   const out = status === 'signed-out';
   counted = String(balance?.balance);
   if (out) {
-    main.replaceChildren(head(say('account'), draw), signInCard(say('signInText'), say('secret'), signIn, wrong));
+    main.replaceChildren(brandBar(), head(say('account'), draw), signInCard(say('signInText'), say('secret'), signIn, wrong));
   } else {
     const who = h('div', { class: 'row tight who' },
       h('p', { class: 'muted small grow' }, balance && [say('signedInAs'), ' ', h('bdi', {}, balance.account)]),
       quiet(say('signOut'), signOut));
-    main.replaceChildren(head(say('account'), draw, who), banner,
+    main.replaceChildren(brandBar(), head(say('account'), draw, who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
-        h('div', { class: 'stack loose' }, card(say('usage'), usage), card(say('history'), h('farebox-history', { limit: 10 }))),
+        h('div', { class: 'stack loose' }, card(say('usage'), usage), entries()),
         keysCard(store, session?.may_manage_keys ?? true)));
     renotice();
     count();
   }
 }
 
+/** The history, and of which days: what was chosen outlives a change of language. */
+function entries() {
+  const list = h('farebox-history', { limit: 10, from: days.from, to: days.to });
+  const day = (name, label) => field(label, { type: 'date', value: days[name], onchange: ({ target }) => {
+    days[name] = target.value;
+    list.setAttribute(name, target.value);
+  } });
+  return card(say('history'), h('div', { class: 'row range' }, day('from', say('fromDay')), day('to', say('toDay'))), list);
+}
+const days = { from: '', to: '' };
+
 /** @param {import('./farebox.d.ts').State} state */
 async function look({ status, balance }) {
   const now = status === 'signed-out' ? status : `in ${balance?.account ?? ''}`;
   if (status !== 'loading' && now !== view) {
     view = now;
-    session = balance && (await store.request('session').catch(() => null));
+    if (status === 'signed-out') store.token = nobody;
+    if (balance && session?.account !== balance.account) session = await store.request('session').catch(() => null);
     if (view !== now) return;
     draw();
     if (balance && new URLSearchParams(location.search).has('paid')) awaitPurchase();
@@ -161,9 +201,9 @@ const brought = () => new URLSearchParams(location.hash.slice(1)).get('token');
 // A link that is followed on this very page changes the fragment alone.
 addEventListener('hashchange', () => brought() && location.reload());
 const token = brought();
-if (token) {
-  // Out of the address before anything else: it is a secret.
-  history.replaceState(null, '', location.pathname + location.search);
-  await signIn(token, true).catch((error) => (wrong = error));
-}
+// Out of the address before anything else: it is a secret.
+if (token) history.replaceState(null, '', location.pathname + location.search);
+await loadBrand(store.base);
+if (token) await signIn(token, true).catch((error) => (wrong = error));
+if (!session) await begin();
 store.subscribe(look);

@@ -4,7 +4,7 @@
 import { chart, table } from './chart.js';
 import { Client } from './client.js';
 import { bones, failure, h, told } from './dom.js';
-import { credits, money, share, signed, when } from './format.js';
+import { credits, decimals, money, number as written, scale, share, signed, unscale, when } from './format.js';
 import { describe } from './history.js';
 import { words } from './i18n.js';
 import { ask, card, field, form, head, lang, main, quiet, say, signInCard } from './page.js';
@@ -45,7 +45,8 @@ Object.assign(words, {
   price: ['Price', 'Prix'],
   cost: ['Own cost', 'Coût propre'],
   margin: ['Margin', 'Marge'],
-  search: ['Search: the id begins with', 'Chercher : l’identifiant commence par'],
+  search: ['Search: a part of the id', 'Chercher : une partie de l’identifiant'],
+  searchOn: ['Search on', 'Chercher plus loin'],
   find: ['Search', 'Chercher'],
   accountId: ['Account', 'Compte'],
   free: ['Available', 'Disponible'],
@@ -66,6 +67,13 @@ Object.assign(words, {
   state: ['State', 'État'],
   event: ['Event', 'Événement'],
   replay: ['Replay', 'Rejouer'],
+  'state-received': ['received', 'reçu'],
+  'state-applied': ['applied', 'appliqué'],
+  'state-foreign': ['foreign', 'étranger'],
+  'state-ignored': ['ignored', 'ignoré'],
+  'state-failed': ['failed', 'échoué'],
+  'origin-call': ['call', 'appel'],
+  'origin-api': ['API', 'API'],
 });
 
 const TOKEN = 'farebox admin';
@@ -82,8 +90,17 @@ const get = (path, body) => api.request(path, { lang: lang(), ...(body && { meth
 /** @param {string} name @param {any[]} rows @param {Column[]} columns */
 const list = (name, rows, columns) =>
   !rows.length ? h('p', { class: 'muted' }, say('none'))
-  : table(name, h('tr', {}, columns.map(([key, , number]) => h('th', { scope: 'col', class: number && 'end' }, say(key)))),
-    rows.map((row) => h('tr', {}, columns.map(([, cell, number]) => h('td', { class: number && 'end' }, cell(row))))));
+  : cards(table(name, h('tr', { role: 'row' }, columns.map(([key, , number]) => h('th', { role: 'columnheader', scope: 'col', class: number && 'end' }, say(key)))),
+    rows.map((row) => h('tr', { role: 'row' }, columns.map(([key, cell, number]) =>
+      h('td', { role: 'cell', class: number && 'end', 'data-label': say(key) }, h('div', {}, cell(row))))))));
+
+/** Where there is no room for columns each row is a card; it stays a table for screen readers, which its roles say. @param {HTMLElement} box */
+function cards(box) {
+  box.classList.add('cards');
+  box.querySelector('table')?.setAttribute('role', 'table');
+  box.querySelectorAll('thead, tbody').forEach((group) => group.setAttribute('role', 'rowgroup'));
+  return box;
+}
 
 /** Rows, and more of them by their cursor. @param {string} path @param {string} of @param {(rows: any[]) => any} show */
 async function paged(path, of, show) {
@@ -93,7 +110,7 @@ async function paged(path, of, show) {
     const page = await get(`${path}limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
     rows.push(...page[of]);
     const go = () => more(page.next_cursor).catch((error) => box.append(failure(lang(), error)));
-    box.replaceChildren(show(rows), page.next_cursor ? h('div', {}, quiet(say('more'), go)) : '');
+    box.replaceChildren(show(rows), page.next_cursor ? h('div', {}, quiet(say(page[of].length ? 'more' : 'searchOn'), go)) : '');
   };
   await more();
   return box;
@@ -103,6 +120,17 @@ async function paged(path, of, show) {
 const randomId = () => crypto.getRandomValues(new BigUint64Array(2)).join('-');
 
 const number = (value) => credits(lang(), value);
+
+/** The gateway's own figures, such as "5 / 2.5", "0.04 EUR" and "2275 %", as the reader writes them. @param {string | null} text */
+const figure = (text) => (text ?? '–').replaceAll(/(-?\d+(?:\.(\d+))?)(?: (%|[A-Z]{3}))?/g, (_, digits, fraction = '', unit) => {
+  if (unit === '%') return written(lang(), unscale(scale(digits, 0), 2), { style: 'percent', maximumFractionDigits: 0 });
+  if (!unit) return number(digits);
+  const least = decimals(unit);
+  return written(lang(), digits, { style: 'currency', currency: unit, minimumFractionDigits: least, maximumFractionDigits: Math.max(least, fraction.length) });
+});
+
+/** @param {string} state of an event, or what went wrong */
+const stateOf = (state) => (`state-${state}` in words ? say(`state-${state}`) : state);
 const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account)}` }, told(account));
 
 const moment = (at) => at && h('span', { class: 'when' }, when(lang(), at, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }));
@@ -132,12 +160,12 @@ const views = {
       sold(sales, stat),
       h('div', { class: 'columns' }, ['calls', 'captured', 'granted', 'purchases'].map(bars)),
       card(say('margins'), list(say('margins'), routes, [
-        ['route', ({ route, methods }) => [told(route), h('small', {}, methods)]],
+        ['route', ({ route, label, methods }) => [told(label ?? route), h('small', {}, label && [told(route), ' '], methods)]],
         ['calls', ({ calls }) => number(calls), true],
         ['captured', ({ captured }) => number(captured), true],
-        ['price', ({ price }) => price ?? '–', true],
-        ['cost', ({ cost }) => cost ?? '–', true],
-        ['margin', ({ margin }) => margin ?? '–', true],
+        ['price', ({ price }) => figure(price), true],
+        ['cost', ({ cost }) => figure(cost), true],
+        ['margin', ({ margin }) => figure(margin), true],
       ])),
     ];
   },
@@ -166,8 +194,8 @@ const views = {
     return [card(say('holds'), h('p', { class: 'muted' }, say('stuckText')), list(say('holds'), holds, [
       ['accountId', ({ account }) => link(account)],
       ['credits', (hold) => number(hold.credits), true],
-      ['route', ({ route }) => told(route ?? '–')],
-      ['origin', ({ origin }) => origin],
+      ['route', ({ route, label }) => told(label ?? route ?? '–')],
+      ['origin', ({ origin }) => say(`origin-${origin}`)],
       ['at', ({ created_at }) => moment(created_at)],
       ['expires', ({ expires_at }) => moment(expires_at)],
     ]))];
@@ -176,13 +204,13 @@ const views = {
   async stripe() {
     const replay = async (event, button) => {
       const { state } = await get(`stripe/events/${encodeURIComponent(event.id)}/replay`, {}).catch((error) => ({ state: error.message }));
-      button.previousElementSibling.replaceChildren(told(state));
+      button.previousElementSibling.replaceChildren(told(stateOf(state)));
     };
     return [card(say('stripe'), await paged('stripe/events?', 'events', (rows) => list(say('stripe'), rows, [
       ['at', ({ received_at }) => moment(received_at)],
       ['event', ({ id, type }) => [told(type), h('small', {}, told(id))]],
       ['state', (event) => [
-        h('span', { role: 'status' }, event.state), ' ',
+        h('span', { role: 'status' }, stateOf(event.state)), ' ',
         quiet(say('replay'), ({ currentTarget }) => replay(event, currentTarget), { 'aria-label': `${say('replay')} ${event.id}` }),
         event.note && h('small', {}, told(event.note)),
       ]],

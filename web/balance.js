@@ -58,7 +58,7 @@ export class FareboxBalance extends FareboxElement {
       this.#unit.textContent = '';
     }
     // Said once, when it becomes so.
-    const low = balance?.low ? this.t('low') : '';
+    const low = Number(balance?.available ?? 1) <= 0 ? this.t('empty') : balance?.low ? this.t('low') : '';
     if (this.#low.textContent !== low) this.#low.replaceChildren(low && h('span', { class: 'badge', part: 'badge' }, low));
     this.#other.replaceChildren(
       out ? h('slot', { name: 'signed-out' }, h('span', { class: 'muted' }, this.t('signedOut')))

@@ -197,6 +197,8 @@ export class Client {
     }
     const headers = new Headers({ 'accept-language': lang ?? (document.documentElement.lang || navigator.language) });
     if (bearer) headers.set('authorization', `Bearer ${bearer}`);
+    // By which scheme its cookie is: a proxy may hide that.
+    if (this.#isOurs(location.href)) headers.set('x-farebox-page', location.protocol.slice(0, -1));
     if (body) headers.set('content-type', 'application/json');
     const response = await send(new URL(path, this.base), { method, headers, signal, body: body ? JSON.stringify(body) : null, cache: 'no-store' })
       .catch((cause) => Promise.reject(new FareboxError(0, { code: 'NETWORK', detail: String(cause) })));

@@ -23,7 +23,16 @@ export interface State {
   error: FareboxError | null;
 }
 
-export interface Pack { id: string; name: string; credits: Amount; price: Price; best_value: boolean }
+export interface Pack {
+  id: string;
+  name: string;
+  credits: Amount;
+  price: Price;
+  /** The pack that the seller recommends. */
+  best_value: boolean;
+  /** The seller's own words on it. */
+  badge?: string;
+}
 
 export interface Checkout { checkout_url: string; session_id: string }
 
@@ -45,6 +54,8 @@ export interface Entry {
   amount: Amount;
   balance_after: Amount;
   route: string | null;
+  /** What people read in place of `route`. */
+  label?: string;
   request_id: string | null;
   reason: string | null;
   created_at: string;
@@ -131,6 +142,7 @@ declare global {
     'farebox-balance': CustomEvent<Balance>;
     'farebox-low': CustomEvent<Balance>;
     'farebox-topup': CustomEvent<void>;
+    'farebox-packs': CustomEvent<Pack[]>;
     'farebox-buy': CustomEvent<Pack>;
     'farebox-checkout': CustomEvent<Checkout>;
     'farebox-open': CustomEvent<{ problem: Problem | null }>;

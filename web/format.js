@@ -36,9 +36,9 @@ export const sum = (values) => unscale(values.map((value) => scale(value, MICROS
 /** The reader's own kind of the language: en-GB for en, where they read that. @param {string} lang */
 const locale = (lang) => globalThis.navigator?.languages?.find((wish) => wish.startsWith(lang)) ?? lang;
 
-/** Intl takes decimal text digit by digit, whatever its types say. @param {string} lang @param {Amount} value @param {Intl.NumberFormatOptions} options */
-const number = (lang, value, options) =>
-  new Intl.NumberFormat(locale(lang), options).format(/** @type {any} */ (String(value)));
+/** Intl takes decimal text digit by digit, whatever its types say; it writes a hyphen for minus. @param {string} lang @param {Amount} value @param {Intl.NumberFormatOptions} options */
+export const number = (lang, value, options) =>
+  new Intl.NumberFormat(locale(lang), options).format(/** @type {any} */ (String(value))).replace('-', '−');
 
 /** @param {string} lang @param {Amount} value */
 export const credits = (lang, value) => number(lang, value, { maximumFractionDigits: MICROS });

@@ -1,5 +1,5 @@
 // @ts-check
-/** `<farebox-history limit>`: the lines that moved the balance, newest first. */
+/** `<farebox-history limit from to>`: the lines that moved the balance, newest first, by day. */
 
 import { FareboxElement, bones, failure, h, told } from './dom.js';
 import { signed, when } from './format.js';
@@ -9,18 +9,27 @@ import { t, words } from './i18n.js';
 /** @import { Balance, Entry, State } from './farebox.d.ts' */
 
 /** What an entry is for: its kind, and the route or reason. @param {string} lang @param {Entry} entry */
-export const describe = (lang, { kind, route, reason }) => [
+export const describe = (lang, { kind, label, route, reason }) => [
   `kind-${kind}` in words ? t(lang, `kind-${kind}`) : kind,
-  (route || reason) && h('small', {}, told(route || reason)),
+  (route || reason) && h('small', {}, told(label || route || reason)),
 ];
 
+/** When a day begins where the reader is, or the one after it. @param {string} day @param {number} [more] */
+const midnight = (day, more = 0) => {
+  const at = new Date(`${day}T00:00`);
+  at.setDate(at.getDate() + more);
+  return Number.isNaN(+at) ? '' : at.toISOString();
+};
+
 export class FareboxHistory extends FareboxElement {
+  static observedAttributes = [...FareboxElement.observedAttributes, 'from', 'to'];
   static css = `
     th + th, td { text-align: end }
     tbody th { font: inherit; font-weight: 500; color: inherit; width: 100%; max-width: 0 }
     td { padding-inline-start: 1rem; white-space: nowrap }
     b { font-weight: 600 }
     .up b { color: var(--accent) }
+    tbody .day th { padding: 1rem 0 .25rem; font-size: .8125rem; color: var(--muted); border: 0 }
     small { font-weight: 400 }
     :host > button { margin-top: .75rem }`;
 
@@ -35,8 +44,7 @@ export class FareboxHistory extends FareboxElement {
   /** @type {any} */
   #soon;
   #head = h('thead');
-  #body = h('tbody');
-  #table = h('table', { part: 'table' }, this.#head, this.#body);
+  #table = h('table', { part: 'table' });
   #other = h('div');
   #more = h('button', { class: 'quiet', part: 'more', onclick: () => this.#page(this.#cursor) });
   #say = h('div', { class: 'hush', role: 'status' });
@@ -44,6 +52,22 @@ export class FareboxHistory extends FareboxElement {
   constructor() {
     super();
     this.root.append(this.#table, this.#other, this.#more, this.#say);
+  }
+
+  /** @param {string} name */
+  attributeChangedCallback(name) {
+    if (!/^(from|to)$/.test(name)) return super.attributeChangedCallback(name);
+    // Another time is asked for anew.
+    this.#seen = null;
+    if (this.client) this.#look(this.client.state);
+  }
+
+  get #days() {
+    return ['from', 'to'].map((name) => this.getAttribute(name));
+  }
+
+  get #whose() {
+    return [this.#seen?.account, ...this.#days].join(' ');
   }
 
   /** @param {Client} store */
@@ -74,10 +98,13 @@ export class FareboxHistory extends FareboxElement {
   /** @param {string | null} cursor */
   async #page(cursor) {
     const query = new URLSearchParams({ limit: this.getAttribute('limit') ?? '20', ...(cursor && { cursor }) });
-    const account = this.#seen?.account;
+    const [from, to] = this.#days;
+    if (from) query.set('from', midnight(from));
+    if (to) query.set('to', midnight(to, 1));
+    const asked = this.#whose;
     try {
       const { transactions, next_cursor } = await /** @type {any} */ (this.client).request(`transactions?${query}`, { lang: this.language });
-      if (account !== this.#seen?.account) return;
+      if (asked !== this.#whose) return;
       const known = new Set(this.#entries.map(({ id }) => id));
       const fresh = transactions.filter((/** @type {Entry} */ { id }) => !known.has(id));
       // Nothing in common with what is shown: there may be a gap.
@@ -99,10 +126,12 @@ export class FareboxHistory extends FareboxElement {
     this.#table.setAttribute('aria-label', this.t('history'));
     this.#table.hidden = !some;
     this.#head.replaceChildren(h('tr', {}, ['entry', 'credits'].map((key) => h('th', { scope: 'col' }, this.t(key)))));
-    this.#body.replaceChildren(...this.#entries.map((entry) => this.#row(entry, lang)));
+    const days = Map.groupBy(this.#entries, ({ created_at }) => when(lang, created_at, { dateStyle: 'medium' }));
+    this.#table.replaceChildren(this.#head, ...[...days].map(([day, entries]) => h('tbody', {},
+      h('tr', { class: 'day' }, h('th', { colspan: 2, scope: 'rowgroup', part: 'day' }, day)), entries.map((entry) => this.#row(entry, lang)))));
     this.#more.textContent = this.t('more');
     this.#more.hidden = !some || !this.#cursor;
-    const none = /** @type {any} */ ({ ready: 'noHistory', 'signed-out': 'signedOut' })[state];
+    const none = /** @type {any} */ ({ ready: this.#days.join('') ? 'unused' : 'noHistory', 'signed-out': 'signedOut' })[state];
     this.#other.replaceChildren(...(
       state === 'loading' ? bones(lang, 4)
       : !none ? [failure(lang, state, () => (this.#seen ? this.#page(null) : this.client?.restart()))]
@@ -112,7 +141,7 @@ export class FareboxHistory extends FareboxElement {
   /** @param {Entry} entry @param {string} lang */
   #row(entry, lang) {
     return h('tr', { part: 'entry', class: Number(entry.amount) > 0 && 'up' },
-      h('th', { scope: 'row' }, describe(lang, entry), h('small', {}, when(lang, entry.created_at))),
+      h('th', { scope: 'row' }, describe(lang, entry), h('small', {}, when(lang, entry.created_at, { timeStyle: 'short' }))),
       h('td', {}, h('b', { part: 'amount' }, signed(lang, entry.amount)), h('small', {}, this.t('after', { n: entry.balance_after }))));
   }
 }

@@ -4,7 +4,7 @@
 import { bones, failure, h, told } from './dom.js';
 import { when } from './format.js';
 import { words } from './i18n.js';
-import { ask, card, field, form, lang, quiet, say } from './page.js';
+import { ask, card, copyOf, field, form, lang, quiet, say } from './page.js';
 
 Object.assign(words, {
   keys: ['API keys', 'Clés d’API'],
@@ -15,7 +15,6 @@ Object.assign(words, {
   keyOnce: ['Your new key, shown only this once. Copy it now.', 'Votre nouvelle clé, affichée cette seule fois. Copiez-la maintenant.'],
   keysNeedToken: ['You are signed in with a key. Sign in from your app to make or revoke keys.', 'Vous êtes connecté avec une clé. Connectez-vous depuis votre application pour créer ou révoquer des clés.'],
   copy: ['Copy', 'Copier'],
-  copied: ['Copied', 'Copiée'],
   made: ['Made {at}', 'Créée {at}'],
   revoke: ['Revoke', 'Révoquer'],
   revokeKey: ['Revoke {name}', 'Révoquer {name}'],
@@ -43,14 +42,7 @@ export function keysCard(store, mayManage) {
 
   const shown = (/** @type {string} */ key) => {
     const box = h('input', { class: 'code', readonly: true, value: key, 'aria-label': say('keyOnce'), onfocus: () => box.select() });
-    const copy = async () => {
-      box.select();
-      // Without TLS there is no clipboard: what is selected is copied the old way.
-      await navigator.clipboard?.writeText(key).catch(() => {}) ?? document.execCommand('copy');
-      button.textContent = say('copied');
-    };
-    const button = h('button', { onclick: copy }, say('copy'));
-    return h('div', { class: 'note stack' }, h('p', {}, say('keyOnce')), h('div', { class: 'row tight' }, box, button));
+    return h('div', { class: 'note stack' }, h('p', {}, say('keyOnce')), h('div', { class: 'row tight' }, box, copyOf(box, say('copy'))));
   };
 
   const line = ({ id, name, hint, created_at }) => {

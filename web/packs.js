@@ -14,7 +14,7 @@ export class FareboxPacks extends FareboxElement {
     li { position: relative; display: flex; flex-direction: column; padding: 1.125rem 1rem 1rem; background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius); min-width: 0; max-width: 26rem }
     .best { border-color: var(--accent); box-shadow: inset 0 0 0 1px var(--accent) }
     b { font-size: .9375rem; font-weight: 600 }
-    .badge { position: absolute; top: -.6875rem; inset-inline-start: 1rem; background: var(--accent); color: var(--on-accent) }
+    .badge { position: absolute; top: -.6875rem; inset-inline-start: 1rem; max-width: calc(100% - 1.5rem); overflow: hidden; text-overflow: ellipsis; background: var(--accent); color: var(--on-accent) }
     .price { font-size: 1.5rem; line-height: 1.3; font-weight: 650; letter-spacing: -.02em; margin-top: .5rem; overflow-wrap: anywhere }
     li button { margin-top: auto }
     .per { margin-bottom: 1rem }
@@ -59,6 +59,7 @@ export class FareboxPacks extends FareboxElement {
       this.fire('error', error);
     }
     this.render();
+    this.fire('packs', this.#packs ?? []);
   }
 
   render() {
@@ -78,7 +79,7 @@ export class FareboxPacks extends FareboxElement {
     const price = money(lang, pack.price);
     const best = pack.best_value;
     return h('li', { part: best ? 'pack best' : 'pack', class: best && 'best' },
-      best && h('span', { class: 'badge', part: 'badge' }, this.t('bestValue')),
+      (best || pack.badge) && h('span', { class: 'badge', part: 'badge' }, pack.badge ?? this.t('recommended')),
       h('b', { part: 'name' }, told(pack.name)),
       h('span', { class: 'muted small', part: 'credits' }, this.t('amount', { n: pack.credits })),
       h('span', { class: 'price', part: 'price' }, price),

@@ -8,7 +8,6 @@ import { base, sheet } from './style.js';
 
 Object.assign(words, {
   asTable: ['Show as a table', 'Afficher en tableau'],
-  unused: ['Nothing in this time.', 'Rien sur cette période.'],
   others: ['Others', 'Autres'],
   cancel: ['Cancel', 'Annuler'],
   signIn: ['Sign in', 'Se connecter'],
@@ -16,6 +15,7 @@ Object.assign(words, {
   language: ['Language', 'Langue'],
   balance: ['Balance', 'Solde'],
   day: ['Day', 'Jour'],
+  copied: ['Copied', 'Copié'],
 });
 
 /** What was chosen here before, or is chosen now. @param {string} [lang] */
@@ -47,6 +47,18 @@ export function head(title, draw, ...more) {
 
 /** A quiet button. @param {string} label @param {(event: any) => void} onclick @param {Record<string, any>} [props] */
 export const quiet = (label, onclick, props) => h('button', { class: 'quiet small', onclick, ...props }, label);
+
+/** A button that copies what a node says. @param {HTMLElement & { value?: string }} node @param {string} label @param {Record<string, any>} [props] */
+export function copyOf(node, label, props) {
+  const button = h('button', { ...props, onclick: async () => {
+    if (node.value !== undefined) /** @type {any} */ (node).select();
+    else getSelection()?.selectAllChildren(node);
+    // Without TLS there is no clipboard: what is selected is copied the old way.
+    await navigator.clipboard?.writeText(node.value ?? node.textContent ?? '').catch(() => {}) ?? document.execCommand('copy');
+    button.textContent = say('copied');
+  } }, label);
+  return button;
+}
 
 /** @param {string} title @param {...any} children */
 export const card = (title, ...children) => h('section', { class: 'card stack' }, h('h2', {}, title), children);

@@ -1,12 +1,12 @@
 'use client';
 // @ts-check
-/** @import { Credits, CreditsDisplayProps, FareboxProviderProps, UpsellModalProps } from './react.d.ts' */
-/** @import { FareboxUpsell } from './farebox.d.ts' */
+/** @import { Credits, CreditsDisplayProps, FareboxProviderProps, HistoryProps, PacksProps, UpsellModalProps, WidgetProps } from './react.d.ts' */
+/** @import { FareboxUpsell, Problem } from './farebox.d.ts' */
 /** For React 18 and 19. On a server, empty elements. */
 
-import { createContext, createElement, useCallback, useContext, useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
+import { createContext, createElement, useCallback, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react';
 import { UNREAD } from './client.js';
-import { client, configure } from './farebox.js';
+import { client, configure, observe as watch } from './farebox.js';
 
 const Base = createContext(/** @type {string | undefined} */ (undefined));
 
@@ -22,14 +22,19 @@ function useLatest(value) {
 }
 
 /** @param {FareboxProviderProps} props */
-export function FareboxProvider({ baseUrl, getToken, children }) {
+export function FareboxProvider({ baseUrl, getToken, observe, children }) {
   const source = useLatest(getToken);
   // While rendering: the elements below connect before effects run.
   useMemo(() => {
-    if (inBrowser) configure({ base: baseUrl, token: getToken ? () => source.current?.() : null });
-  }, [baseUrl, !getToken]);
+    if (!inBrowser) return;
+    watch();
+    configure({ base: baseUrl, token: getToken ? () => source.current?.() : null, observe });
+  }, [baseUrl, !getToken, observe]);
   return createElement(Base.Provider, { value: baseUrl }, children);
 }
+
+/** @param {unknown} amount */
+const number = (amount) => (amount == null ? null : Number(amount));
 
 /** @returns {Credits} */
 export function useCredits() {
@@ -38,50 +43,69 @@ export function useCredits() {
   const subscribe = useCallback((/** @type {() => void} */ changed) => store?.subscribe(changed) ?? (() => {}), [store]);
   const refresh = useCallback(async () => void (await store?.refresh()), [store]);
   const { status, balance, error } = useSyncExternalStore(subscribe, () => store?.state ?? UNREAD, () => UNREAD);
-  return { credits: balance && Number(balance.available), isLow: balance?.low ?? false, loading: status === 'loading', error, refresh };
+  const [problem, refuse] = useState(/** @type {Problem | null} */ (null));
+  useEffect(() => store?.onRefusal(refuse), [store]);
+  // Until there is enough, or somebody else.
+  useEffect(() => {
+    if (!balance || Number(balance.available) >= Number(problem?.required)) refuse(null);
+  }, [balance]);
+  return {
+    credits: number(balance?.available), balance: number(balance?.balance), held: number(balance?.held), account: balance?.account ?? null,
+    isLow: balance?.low ?? false, loading: status === 'loading', error, problem, refresh,
+  };
+}
+
+const EVENTS = ['Balance', 'Low', 'Topup', 'Buy', 'Checkout', 'Open', 'Close', 'Error'];
+
+/** An element of ours, with what it says. @param {string} tag @param {WidgetProps} props @param {Record<string, any>} [more] */
+function useElement(tag, props, more) {
+  const base = useContext(Base);
+  const ref = useRef(/** @type {HTMLElement | null} */ (null));
+  const latest = useLatest(/** @type {Record<string, any>} */ (props));
+  useEffect(() => {
+    const stop = new AbortController();
+    for (const name of EVENTS) {
+      const tell = (/** @type {any} */ event) => latest.current[`on${name}`]?.(event.detail, event);
+      ref.current?.addEventListener(`farebox-${name.toLowerCase()}`, tell, { signal: stop.signal });
+    }
+    return () => stop.abort();
+  }, []);
+  const { id, className, style, lang, children } = props;
+  return { ref, base, element: createElement(tag, { ref, base, id, class: className, style, lang, ...more }, children) };
 }
 
 /** React 18 would write `false` into the attribute. @param {unknown} on */
 const flag = (on) => (on ? '' : undefined);
 
 /** @param {CreditsDisplayProps} props */
-export function CreditsDisplay({ userId, inline, showBuyButton, lang }) {
-  const base = useContext(Base);
+export function CreditsDisplay(props) {
+  const { userId, inline, showBuyButton } = props;
+  const { base, element } = useElement('farebox-balance', props, { inline: flag(inline), 'show-buy-button': flag(showBuyButton) });
   const before = useRef(userId);
   useEffect(() => {
     if (before.current === userId) return;
     before.current = userId;
     client(base).restart();
   }, [userId, base]);
-  return createElement('farebox-balance', { base, lang, inline: flag(inline), 'show-buy-button': flag(showBuyButton) });
+  return element;
 }
 
 /** @param {UpsellModalProps} props */
-export function UpsellModal({ open, onClose, remainingCredits, lang }) {
-  const base = useContext(Base);
-  /** @type {import('react').RefObject<FareboxUpsell | null>} */
-  const element = useRef(null);
-  const closed = useLatest(onClose);
+export function UpsellModal(props) {
+  const { open, manual, remainingCredits } = props;
+  const { ref, element } = useElement('farebox-upsell', props, { manual: flag(manual) });
   useEffect(() => {
-    const close = () => closed.current?.();
-    const upsell = element.current;
-    upsell?.addEventListener('farebox-close', close);
-    return () => upsell?.removeEventListener('farebox-close', close);
-  }, []);
+    if (ref.current) /** @type {FareboxUpsell} */ (ref.current).remainingCredits = remainingCredits ?? null;
+  }, [remainingCredits]);
+  // It also opens and closes by itself: only a change is a wish.
   useEffect(() => {
-    if (!element.current) return;
-    element.current.remainingCredits = remainingCredits ?? null;
-    element.current.open = open;
-  }, [open, remainingCredits]);
-  return createElement('farebox-upsell', { base, lang, manual: '', ref: element });
+    if (ref.current && open !== undefined) /** @type {FareboxUpsell} */ (ref.current).open = open;
+  }, [open]);
+  return element;
 }
 
-/** @param {{ lang?: string }} props */
-export function Packs({ lang }) {
-  return createElement('farebox-packs', { base: useContext(Base), lang });
-}
+/** @param {PacksProps} props */
+export const Packs = (props) => useElement('farebox-packs', props).element;
 
-/** @param {{ lang?: string, limit?: number }} props */
-export function History({ lang, limit }) {
-  return createElement('farebox-history', { base: useContext(Base), lang, limit });
-}
+/** @param {HistoryProps} props */
+export const History = (props) => useElement('farebox-history', props, { limit: props.limit, from: props.from, to: props.to }).element;

@@ -45,7 +45,7 @@ button.small { min-height: 2rem; padding: .125rem .75rem }
 .muted { color: var(--muted) }
 .small { font-size: .875rem }
 small { display: block; font-size: .8125rem; color: var(--muted); overflow-wrap: anywhere }
-.badge { padding: .0625rem .5rem; border-radius: 99px; font-size: .75rem; line-height: 1.25rem; font-weight: 600; white-space: nowrap; background: color-mix(in srgb, var(--warn) 16%, transparent); color: var(--warn) }
+.badge { padding: 0 .5rem; border: 1px solid transparent; border-radius: 99px; font-size: .75rem; line-height: 1.25rem; font-weight: 600; white-space: nowrap; background: color-mix(in srgb, var(--warn) 16%, transparent); color: var(--warn) }
 .told { overflow-wrap: anywhere; display: -webkit-inline-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; vertical-align: bottom; max-width: 100%; white-space: normal }
 .failure { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem .75rem; color: var(--danger); overflow-wrap: anywhere }
 .hush, :host([inline]) .failure span { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }

@@ -17,6 +17,8 @@ export class FareboxUpsell extends FareboxElement {
   #remaining = null;
   /** @type {Problem | null} */
   #problem = null;
+  /** The balance when the problem came. @type {unknown} */
+  #then = null;
   #low = false;
   #title = h('h2', { id: 'title', part: 'title' });
   #text = h('p', { id: 'text', class: 'muted', part: 'text' });
@@ -61,9 +63,13 @@ export class FareboxUpsell extends FareboxElement {
   show(problem = null) {
     if (!this.isConnected || (this.open ? !problem : !this.fire('open', { problem }))) return;
     this.#problem = problem;
+    this.#then = this.client?.state.balance;
     this.render();
     if (this.open) return;
     this.#packs.replaceChildren(h('farebox-packs', {
+      // Unless the focus has moved on.
+      'onfarebox-packs': (/** @type {any} */ { currentTarget: { root } }) =>
+        this.root.activeElement === this.#close && (root.querySelector('.best button') ?? root.querySelector('button'))?.focus(),
       base: this.getAttribute('base'), exportparts: 'list, pack, best, badge, name, credits, price, per-credit, buy, error, retry',
     }));
     this.#dialog.showModal();
@@ -77,15 +83,16 @@ export class FareboxUpsell extends FareboxElement {
   listen(store) {
     return [
       store.subscribe(() => (this.render(), this.#watch())),
-      store.onRefusal((problem) => this.hasAttribute('manual') || this.show(problem)),
+      store.onRefusal((problem) => (this.open || !this.hasAttribute('manual')) && this.show(problem)),
     ];
   }
 
   render() {
     const balance = this.client?.state.balance;
     const { required, available } = this.#problem ?? {};
-    const left = this.#remaining ?? available ?? (balance?.low ? balance.available : null);
-    this.#title.textContent = this.t(this.#problem ? 'upsellOut' : left === null ? 'buyCredits' : 'upsellLow');
+    const now = balance?.available ?? null;
+    const left = this.#remaining ?? (this.#problem ? (balance === this.#then ? available ?? now : now) : balance?.low || Number(now ?? 1) <= 0 ? now : null);
+    this.#title.textContent = this.t(this.#problem ? 'upsellOut' : left === null ? 'buyCredits' : Number(left) > 0 ? 'upsellLow' : 'upsellNone');
     const said = [required != null && this.t('needs', { n: required }), left !== null && this.t('left', { n: left })];
     this.#text.textContent = said.filter(Boolean).join(' ');
     this.#text.hidden = !this.#text.textContent;

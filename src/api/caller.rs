@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{FromRef, FromRequestParts};
 use http::Extensions;
 use http::request::Parts;
+use http::{HeaderMap, Method};
 
 use super::cookie;
 use crate::identify::{CredentialKind, Credentials, Identity};
@@ -53,17 +54,43 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let shop = Arc::<Shop>::from_ref(state);
         let client = ClientAddress::of(&parts.extensions);
-        let sent = Credentials::of(&parts.headers);
+        match Self::of(&shop, &parts.method, &parts.headers, client).await? {
+            Some(caller) => Ok(caller),
+            // Refused in the words that identify has for it.
+            None => {
+                let credentials = Credentials::default();
+                let identity = shop.identify(credentials.headers(), client).await?;
+                Ok(Self { identity, credentials })
+            }
+        }
+    }
+}
+
+impl KnownCaller {
+    /// Who sent these headers from this address; `None` where they have no credential at all.
+    ///
+    /// # Errors
+    /// As [`Shop::identify`]; 403 for a cookie that must not do this.
+    pub async fn of(
+        shop: &Shop,
+        method: &Method,
+        headers: &HeaderMap,
+        client: Option<IpAddr>,
+    ) -> Result<Option<Self>, Problem> {
+        let sent = Credentials::of(headers);
         if !sent.is_empty() {
             let identity = shop.identify(sent.headers(), client).await?;
-            return Ok(Self { identity, credentials: sent });
+            return Ok(Some(Self { identity, credentials: sent }));
         }
-        let credentials = cookie::read(&parts.method, &parts.headers)?;
+        let credentials = cookie::read(method, headers)?;
+        if credentials.is_empty() {
+            return Ok(None);
+        }
         let identity = shop.identify(credentials.headers(), client).await?;
         if identity.credential == CredentialKind::ServiceKey {
             return Err(no_session_for_services());
         }
-        Ok(Self { identity, credentials })
+        Ok(Some(Self { identity, credentials }))
     }
 }
 

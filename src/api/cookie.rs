@@ -5,13 +5,19 @@
 //!
 //! A browser sends cookies whoever made the request, so where it came from counts. Browsers say so
 //! in `sec-fetch-site`, or else in `origin`; a page can forge neither.
+//!
+//! A cookie does not say who set it. Any other host of the same domain can set one of our name for the
+//! whole domain, but none whose name begins with `__Host-`: a browser takes that from this very host
+//! over https only. So a page over https has such a cookie, and no other counts for it. Only the page
+//! knows its scheme, since a proxy before the gateway may end TLS and rewrite `host`; it says so in
+//! [`PAGE_SCHEME`]. Another site's page cannot send that header without being asked by CORS first.
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use crate::identify::{Credentials, SESSION_COOKIE};
+use crate::identify::{Credentials, SESSION_COOKIES};
 use crate::problem::{Problem, Text};
 
 /// The largest credential that fits: browsers drop a cookie beyond 4096 bytes.
@@ -19,6 +25,10 @@ const MAX_BYTES: usize = 3500;
 
 /// What cannot stand in a cookie (RFC 6265, 4.1.1). Tokens and our own keys have none of it.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
+
+/// The scheme by which the browser loaded our page, `http` or `https`, as the page's own requests say.
+/// Without it, or with anything else, the page counts as one over https.
+const PAGE_SCHEME: HeaderName = HeaderName::from_static("x-farebox-page");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -63,10 +73,10 @@ fn is_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
 /// # Errors
 /// 403 for what would change something and was not sent by our own page.
 pub(super) fn read(method: &Method, headers: &HeaderMap) -> Result<Credentials, Problem> {
-    let mut credentials = Credentials::default();
-    for value in values(headers) {
-        // Two that differ are refused like two that differ in headers.
-        credentials.add(&percent_decode_str(value).decode_utf8_lossy());
+    let [of_https, of_http] = SESSION_COOKIES;
+    let mut credentials = credentials_in(headers, of_https);
+    if credentials.is_empty() && is_http_page(headers) {
+        credentials = credentials_in(headers, of_http);
     }
     if credentials.is_empty() {
         return Ok(credentials);
@@ -84,12 +94,23 @@ pub(super) fn require_own_page(headers: &HeaderMap) -> Result<(), Problem> {
     if Sender::of(headers) == Sender::OwnPage { Ok(()) } else { Err(not_our_page()) }
 }
 
-fn values(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// The credential in the cookie of this name. Two that differ are refused later, like two that differ
+/// in headers.
+fn credentials_in(headers: &HeaderMap, cookie: &str) -> Credentials {
+    let mut credentials = Credentials::default();
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).filter_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        (name == SESSION_COOKIE).then_some(value)
-    })
+    for pair in lines.flat_map(|line| line.split(';')) {
+        if let Some((name, value)) = pair.trim().split_once('=')
+            && name == cookie
+        {
+            credentials.add(&percent_decode_str(value).decode_utf8_lossy());
+        }
+    }
+    credentials
+}
+
+fn is_http_page(headers: &HeaderMap) -> bool {
+    headers.get(PAGE_SCHEME).is_some_and(|scheme| scheme == "http")
 }
 
 /// `set-cookie` for a credential that is good for `seconds`.
@@ -118,43 +139,31 @@ pub(super) fn set(
             ),
         )));
     }
-    attributes(&value, seconds, path, headers)
+    let [of_https, of_http] = SESSION_COOKIES;
+    if is_http_page(headers) {
+        cookie_line(of_http, &value, seconds, &format!("Path={path}"))
+    } else {
+        cookie_line(of_https, &value, seconds, "Path=/; Secure")
+    }
 }
 
-/// `set-cookie` that forgets it.
-pub(super) fn clear(path: &str, headers: &HeaderMap) -> Result<HeaderValue, Problem> {
-    attributes("", 0, path, headers)
+/// The two `set-cookie` that forget it, whichever of the two cookies it is in.
+pub(super) fn clear(path: &str) -> Result<[HeaderValue; 2], Problem> {
+    let [of_https, of_http] = SESSION_COOKIES;
+    Ok([
+        cookie_line(of_https, "", 0, "Path=/; Secure")?,
+        cookie_line(of_http, "", 0, &format!("Path={path}"))?,
+    ])
 }
 
-fn attributes(
-    value: &str,
-    seconds: u64,
-    path: &str,
-    headers: &HeaderMap,
-) -> Result<HeaderValue, Problem> {
-    // On this very machine nobody listens in, and browsers differ in what they take without TLS.
-    let secure = if is_loopback(headers) { "" } else { "; Secure" };
-    let cookie = format!(
-        "{SESSION_COOKIE}={value}; HttpOnly; SameSite=Strict; Path={path}; Max-Age={seconds}{secure}"
-    );
+fn cookie_line(name: &str, value: &str, seconds: u64, scope: &str) -> Result<HeaderValue, Problem> {
+    let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Max-Age={seconds}; {scope}");
     let cookie = HeaderValue::from_str(&cookie).map(|mut cookie| {
         cookie.set_sensitive(true);
         cookie
     });
-    // Whatever is no visible ASCII is escaped.
+    // Every byte that is not visible ASCII is escaped.
     cookie.map_err(|_| Problem::unreadable_request())
-}
-
-fn is_loopback(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn not_our_page() -> Problem {
@@ -207,23 +216,52 @@ mod tests {
         }
     }
 
+    fn sent(cookies: &str, more: &[(&'static str, &str)]) -> Credentials {
+        let mut sent = headers(more);
+        sent.insert("cookie", HeaderValue::from_str(cookies).unwrap());
+        read(&Method::GET, &sent).unwrap()
+    }
+
     #[test]
-    fn a_cookie_is_secure_but_on_this_machine() {
-        for (host, here) in [
-            ("localhost", true),
-            ("LOCALHOST:8080", true),
-            ("app.localhost:1", true),
-            ("127.0.0.1:8080", true),
-            ("127.9.9.9", true),
-            ("[::1]:8080", true),
-            ("[::1]", true),
-            ("localhost.example.com", false),
-            ("127.0.0.1.example.com", false),
-            ("10.0.0.1:8080", false),
-            ("", false),
+    fn a_cookie_is_of_this_host_over_https_unless_the_page_says_that_it_came_by_http() {
+        for (lines, is_http) in [
+            (&[][..], false),
+            (&[("x-farebox-page", "https")], false),
+            (&[("x-farebox-page", "ftp")], false),
+            // A proxy that ends TLS and asks by an address of its own.
+            (&[("host", "127.0.0.1:8080"), ("x-farebox-page", "https")], false),
+            (&[("host", "localhost"), ("x-forwarded-proto", "http")], false),
+            (&[("x-farebox-page", "http")], true),
+            (&[("host", "pay.example.com"), ("x-farebox-page", "http")], true),
+            (&[("x-forwarded-proto", "https"), ("x-farebox-page", "http")], true),
         ] {
-            let cookie = set("x", 9, "/credits", &headers(&[("host", host)])).unwrap();
-            assert_eq!(!cookie.to_str().unwrap().contains("; Secure"), here, "{host}");
+            let cookie = set("x", 9, "/credits", &headers(lines)).unwrap();
+            let expected = if is_http {
+                "farebox_session=x; HttpOnly; SameSite=Strict; Max-Age=9; Path=/credits"
+            } else {
+                "__Host-farebox_session=x; HttpOnly; SameSite=Strict; Max-Age=9; Path=/; Secure"
+            };
+            assert_eq!(cookie, expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_another_host_of_the_domain_can_set_counts_for_pages_over_http_alone() {
+        const HTTP: &[(&str, &str)] = &[("x-farebox-page", "http")];
+        const HTTPS: &[(&str, &str)] = &[("x-farebox-page", "https")];
+        let mut alice = Credentials::default();
+        alice.add("alice");
+        let ours = "__Host-farebox_session=alice";
+        for (cookies, more) in [
+            (format!("farebox_session=mallory; {ours}"), HTTPS),
+            (format!("{ours}; farebox_session=mallory"), &[]),
+            (format!("farebox_session=mallory; {ours}; farebox_session=eve"), HTTP),
+            ("farebox_session=alice".to_owned(), HTTP),
+        ] {
+            assert_eq!(sent(&cookies, more).headers(), alice.headers(), "{cookies} {more:?}");
+        }
+        for more in [HTTPS, &[]] {
+            assert!(sent("farebox_session=mallory", more).is_empty(), "{more:?}");
         }
     }
 

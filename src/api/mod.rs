@@ -6,6 +6,7 @@ mod admin;
 mod answer;
 mod balance;
 mod body;
+mod brand;
 mod buy;
 mod caller;
 mod config;
@@ -28,6 +29,7 @@ mod webhook;
 
 pub(crate) use admin::payments::is_payment_intent;
 pub use answer::RequestId;
+pub use brand::{Brand, BrandConfig};
 pub use caller::ClientAddress;
 pub use config::{ApiConfig, STRIPE_WEBHOOK_PATH};
 pub use health::Readiness;

@@ -10,14 +10,14 @@ use utoipa::{Modify, OpenApi as _};
 
 use super::config::STRIPE_WEBHOOK_PATH;
 use super::{
-    balance, buy, events, holds, keys, listings, session, transactions, ui, usage, webhook,
+    balance, brand, buy, events, holds, keys, listings, session, transactions, ui, usage, webhook,
 };
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Farebox", description = "Prepaid credits for AI endpoints."),
     paths(
-        balance::balance, balance::check, listings::prices, listings::packs, buy::buy,
+        balance::balance, balance::check, listings::prices, listings::packs, brand::show, brand::logo, buy::buy,
         transactions::transactions, usage::usage, events::events, session::begin, session::show,
         session::end, keys::list, keys::create, keys::remove, holds::hold, holds::capture, holds::release,
         webhook::stripe, ui::serve::account_page, ui::serve::shared_file, openapi

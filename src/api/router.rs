@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 
 use super::admin::{self as ops, Admin, require_token};
 use super::answer::finish;
+use super::brand::{self, Brand};
 use super::config::STRIPE_WEBHOOK_PATH;
 use super::events::{self, Events};
 use super::health::{Readiness, healthz, metrics, readyz};
@@ -26,7 +27,12 @@ use crate::shop::Shop;
 
 /// Farebox's own routes on the public port, under `prefix`. What streams ends when `stopping` turns
 /// true.
-pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) -> Router {
+pub fn public(
+    shop: Arc<Shop>,
+    prefix: &str,
+    brand: Arc<Brand>,
+    stopping: watch::Receiver<bool>,
+) -> Router {
     let description = Arc::new(openapi::describe(prefix));
     let parameters = Parameters::described(&description);
     let sales = shop.sales.clone();
@@ -51,9 +57,11 @@ pub fn public(shop: Arc<Shop>, prefix: &str, stopping: watch::Receiver<bool>) ->
         .route("/session", session.with_state(sessions))
         .route("/events", get(events::events).with_state(events))
         .route("/openapi.json", get(openapi::openapi).with_state(description))
+        .route("/brand", get(brand::show).with_state(brand.clone()))
+        .route("/brand/logo", get(brand::logo).with_state(brand.clone()))
         .route_layer(from_fn_with_state(parameters, refuse_unknown))
         // Links to the page carry parameters for its scripts, and for others' counters of visits.
-        .route("/account", get(ui::account_page))
+        .route("/account", get(ui::account_page).with_state(brand))
         .route("/ui/{file}", get(ui::shared_file));
     let mut router = Router::new();
     if let Some(sales) = sales {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRef, State};
-use http::{Extensions, HeaderMap, StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::caller::{Caller, ClientAddress, may_manage_keys, no_session_for_services};
+use super::caller::{ClientAddress, KnownCaller, may_manage_keys, no_session_for_services};
 use super::cookie;
 use super::transactions::rfc3339;
 use crate::account::AccountId;
@@ -23,7 +24,7 @@ const MAX_SESSION_MS: i64 = 3600 * 1000;
 #[derive(Clone)]
 pub(super) struct Sessions {
     pub shop: Arc<Shop>,
-    /// Below which path the cookie counts: `[api] prefix`.
+    /// Below which path the cookie of a page over http counts: `[api] prefix`.
     pub path: Arc<str>,
 }
 
@@ -53,7 +54,7 @@ pub(super) async fn begin(
     State(Sessions { shop, path }): State<Sessions>,
     extensions: Extensions,
     headers: HeaderMap,
-) -> Result<([(header::HeaderName, http::HeaderValue); 1], axum::Json<SessionBody>), Problem> {
+) -> Result<([(HeaderName, HeaderValue); 1], axum::Json<SessionBody>), Problem> {
     cookie::require_own_page(&headers)?;
     let credentials = Credentials::of(&headers);
     let identity = shop.identify(credentials.headers(), ClientAddress::of(&extensions)).await?;
@@ -74,15 +75,26 @@ pub(super) async fn begin(
     Ok(([(header::SET_COOKIE, cookie)], axum::Json(body)))
 }
 
-/// Who is signed in.
+/// Who is signed in; 204 where nobody is, which is no error.
 #[utoipa::path(get, path = "/session", responses(
-    (status = 200, body = SessionBody), (status = 401), (status = 503)))]
-pub(super) async fn show(Caller(identity): Caller) -> axum::Json<SessionBody> {
-    axum::Json(SessionBody {
+    (status = 200, body = SessionBody), (status = 204), (status = 401), (status = 503)))]
+pub(super) async fn show(
+    State(Sessions { shop, .. }): State<Sessions>,
+    method: Method,
+    extensions: Extensions,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let client = ClientAddress::of(&extensions);
+    let caller = KnownCaller::of(&shop, &method, &headers, client).await?;
+    let Some(KnownCaller { identity, .. }) = caller else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let session = SessionBody {
         expires_at: identity.expires_at_ms.map(rfc3339),
         may_manage_keys: may_manage_keys(&identity),
         account: identity.account,
-    })
+    };
+    Ok(axum::Json(session).into_response())
 }
 
 /// Signs the account page out.
@@ -91,7 +103,8 @@ pub(super) async fn show(Caller(identity): Caller) -> axum::Json<SessionBody> {
 pub(super) async fn end(
     State(Sessions { path, .. }): State<Sessions>,
     headers: HeaderMap,
-) -> Result<(StatusCode, [(header::HeaderName, http::HeaderValue); 1]), Problem> {
+) -> Result<(StatusCode, AppendHeaders<[(HeaderName, HeaderValue); 2]>), Problem> {
     cookie::require_own_page(&headers)?;
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie::clear(&path, &headers)?)]))
+    let cleared = cookie::clear(&path)?.map(|cookie| (header::SET_COOKIE, cookie));
+    Ok((StatusCode::NO_CONTENT, AppendHeaders(cleared)))
 }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Iso8601;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
+use time::format_description::well_known::{Iso8601, Rfc3339};
+use time::{Date, OffsetDateTime};
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Caller;
 use super::query::unless_empty;
 use crate::account::AccountId;
 use crate::credits::SignedCredits;
-use crate::ledger::{Entry, EntryKind, Ledger};
+use crate::ledger::{Entry, EntryKind};
+use crate::price::PriceTable;
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
 
@@ -36,8 +37,30 @@ pub(super) struct PageQuery {
 impl PageQuery {
     /// The number of lines asked for, within what is served.
     pub fn limit(&self) -> u32 {
-        self.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT)
+        clamp(self.limit)
     }
+}
+
+fn clamp(limit: Option<u32>) -> u32 {
+    limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT)
+}
+
+/// Which page of an account's lines, and of which time.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HistoryQuery {
+    /// How many lines, at most 200; 50 if absent or empty.
+    #[serde(default, deserialize_with = "unless_empty")]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before; absent or empty for the first.
+    #[serde(default, deserialize_with = "unless_empty")]
+    cursor: Option<String>,
+    /// Only lines from this moment on: RFC 3339, or a date in UTC.
+    #[serde(default, deserialize_with = "unless_empty")]
+    from: Option<String>,
+    /// Only lines before this moment; a date counts whole.
+    #[serde(default, deserialize_with = "unless_empty")]
+    to: Option<String>,
 }
 
 /// One line that moved the balance.
@@ -52,6 +75,9 @@ pub(super) struct Transaction {
     #[schema(value_type = f64)]
     balance_after: SignedCredits,
     route: Option<String>,
+    /// What people read in place of `route`, where gateway.toml has words for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
     request_id: Option<String>,
     reason: Option<String>,
     /// RFC 3339.
@@ -66,13 +92,16 @@ pub(super) struct TransactionsBody {
 }
 
 impl Transaction {
-    pub fn of(entry: &Entry) -> Self {
+    /// Shown with the labels of `prices`.
+    pub fn of(entry: &Entry, prices: &PriceTable) -> Self {
+        let route = entry.route.as_deref();
         Self {
             id: entry.operation.as_str().to_owned(),
             kind: entry.kind,
             amount: entry.amount,
             balance_after: entry.balance_after,
-            route: entry.route.as_deref().map(str::to_owned),
+            route: route.map(str::to_owned),
+            label: route.and_then(|route| prices.display_label(route)).map(str::to_owned),
             request_id: entry.operation.hold().map(str::to_owned),
             reason: entry.reason.as_deref().map(str::to_owned),
             created_at: rfc3339(entry.created_at_ms),
@@ -80,15 +109,15 @@ impl Transaction {
     }
 }
 
-/// The caller's transactions.
-#[utoipa::path(get, path = "/transactions", params(PageQuery), responses(
+/// The caller's transactions, newest first; those of a time where `from` or `to` is named.
+#[utoipa::path(get, path = "/transactions", params(HistoryQuery), responses(
     (status = 200, body = TransactionsBody), (status = 400), (status = 401)))]
 pub(super) async fn transactions(
     State(shop): State<Arc<Shop>>,
     Caller(caller): Caller,
-    query: Result<Query<PageQuery>, QueryRejection>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<axum::Json<TransactionsBody>, Problem> {
-    page(&shop.ledger, &caller.account, page_query(query)?).await.map(axum::Json)
+    page(&shop, &caller.account, query).await.map(axum::Json)
 }
 
 /// The query of a list, or what is wrong with it.
@@ -100,24 +129,44 @@ pub(super) fn page_query(
 
 /// One page of an account's transactions.
 pub(super) async fn page(
-    ledger: &Ledger,
+    shop: &Shop,
     account: &AccountId,
-    query: PageQuery,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<TransactionsBody, Problem> {
-    let before = match &query.cursor {
+    let Query(HistoryQuery { limit, cursor, from, to }) = query.map_err(|_| bad_page("limit"))?;
+    let before = match &cursor {
         Some(cursor) => Some(cursor.parse::<u64>().map_err(|_| bad_page("cursor"))?),
         None => None,
     };
-    let limit = query.limit();
-    let mut entries =
-        ledger.read().entries(account, before, limit + 1).await.map_err(unreadable)?;
+    let from_ms = from.as_deref().map(|text| moment(text, 0).ok_or_else(|| bad_time("from")));
+    let to_ms = to.as_deref().map(|text| moment(text, 1).ok_or_else(|| bad_time("to")));
+    let (from_ms, to_ms) = (from_ms.transpose()?, to_ms.transpose()?);
+    let limit = clamp(limit);
+    let read = shop.ledger.read();
+    let entries = if from_ms.is_none() && to_ms.is_none() {
+        read.entries(account, before, limit + 1).await
+    } else {
+        let time = from_ms.unwrap_or(i64::MIN)..to_ms.unwrap_or(i64::MAX);
+        read.entries_of(account, time, before, limit + 1).await
+    };
+    let mut entries = entries.map_err(unreadable)?;
     let more = entries.len() > limit as usize;
     entries.truncate(limit as usize);
     let next_cursor = entries.last().filter(|_| more).map(|entry| entry.seq.to_string());
-    Ok(TransactionsBody {
-        transactions: entries.iter().map(Transaction::of).collect(),
-        next_cursor,
-    })
+    let catalogue = shop.catalogue.load();
+    let shown = entries.iter().map(|entry| Transaction::of(entry, &catalogue.prices));
+    Ok(TransactionsBody { transactions: shown.collect(), next_cursor })
+}
+
+/// A moment in milliseconds since 1970: RFC 3339, or a date, which is the midnight in UTC that
+/// comes `days` after its own.
+fn moment(text: &str, days: i64) -> Option<i64> {
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+    let ms = |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok();
+    if let Ok(date) = Date::parse(text, &Iso8601::DATE) {
+        return ms(date.midnight().assume_utc())?.checked_add(days * DAY_MS);
+    }
+    OffsetDateTime::parse(text, &Rfc3339).ok().and_then(ms)
 }
 
 /// The ledger could not be read: our failure.
@@ -133,6 +182,18 @@ fn bad_page(what: &str) -> Problem {
         ),
         format!(
             "`{what}` n'est pas valable : `limit` est un nombre jusqu'à {MAX_LIMIT}, `cursor` le `next_cursor` de la page précédente."
+        ),
+    ))
+}
+
+fn bad_time(what: &str) -> Problem {
+    Problem::bad_request(Text::new(
+        format!(
+            "`{what}` is not a date such as 2026-11-23 or a moment such as 2026-11-23T05:00:00Z."
+        ),
+        format!(
+            "`{what}` n'est ni une date telle que 2026-11-23, ni un instant tel que \
+             2026-11-23T05:00:00Z."
         ),
     ))
 }

@@ -15,6 +15,7 @@ use super::transactions::unreadable;
 use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::{DayUsage, wall_ms};
+use crate::price::PriceTable;
 use crate::problem::{Problem, Text};
 use crate::shop::Shop;
 
@@ -86,6 +87,9 @@ struct UsageLine {
     /// UTC: `2026-11-23`.
     day: String,
     route: String,
+    /// What people read in place of `route`, where gateway.toml has words for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
     calls: u64,
     #[schema(value_type = f64)]
     credits: Credits,
@@ -101,9 +105,10 @@ pub(super) struct UsageBody {
 }
 
 impl UsageLine {
-    fn of(used: DayUsage) -> Self {
+    fn of(used: DayUsage, prices: &PriceTable) -> Self {
         let DayUsage { day, route, calls, credits } = used;
-        Self { day: date(day), route: route.to_string(), calls, credits }
+        let label = prices.display_label(&route).map(str::to_owned);
+        Self { day: date(day), route: route.to_string(), label, calls, credits }
     }
 }
 
@@ -127,7 +132,8 @@ pub(super) async fn usage(
     let since_ms = (today + 1 - days).saturating_mul(DAY_SECS * 1000);
     let _turn = turns.take(&caller.account).await?;
     let used = shop.ledger.read().usage(&caller.account, since_ms).await.map_err(unreadable)?;
-    let usage = used.days.into_iter().map(UsageLine::of).collect();
+    let catalogue = shop.catalogue.load();
+    let usage = used.days.into_iter().map(|used| UsageLine::of(used, &catalogue.prices)).collect();
     Ok(axum::Json(UsageBody { days, usage, complete: used.is_whole }))
 }
 

@@ -30,8 +30,10 @@ impl Sections {
     pub const PACKS: Self = Self(1 << 7);
     /// `[stripe]`, if the file has it.
     pub const STRIPE: Self = Self(1 << 8);
+    /// `[brand]`
+    pub const BRAND: Self = Self(1 << 9);
     /// The whole file.
-    pub const ALL: Self = Self((1 << 9) - 1);
+    pub const ALL: Self = Self((1 << 10) - 1);
 
     /// True when every section of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {
@@ -46,8 +48,18 @@ impl BitOr for Sections {
     }
 }
 
-const NAMES: [&str; 9] =
-    ["server", "ledger", "auth", "credits", "api", "upstreams", "routes", "packs", "stripe"];
+const NAMES: [&str; 10] = [
+    "server",
+    "ledger",
+    "auth",
+    "credits",
+    "api",
+    "upstreams",
+    "routes",
+    "packs",
+    "stripe",
+    "brand",
+];
 
 /// Reports what stands at the top of the file and is no section, whatever the command reads:
 /// a section with a slip in its name would be a section left out.

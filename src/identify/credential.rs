@@ -18,9 +18,10 @@ pub static CREDENTIAL_HEADERS: [HeaderName; 4] = [
 /// Where a service key names the account it acts for; ignored from everyone else.
 pub static ACCOUNT_HEADER: HeaderName = HeaderName::from_static("x-farebox-account");
 
-/// The cookie in which the account page's credential stands, on Farebox's own routes alone. The
-/// proxy takes it out of what it forwards.
-pub const SESSION_COOKIE: &str = "farebox_session";
+/// The cookies in which the account page's credential stands, on Farebox's own routes alone: that of
+/// pages over https, which no other host of the domain can set, and that of pages over http. The proxy
+/// takes both out of what it forwards.
+pub const SESSION_COOKIES: [&str; 2] = ["__Host-farebox_session", "farebox_session"];
 
 /// The longest credential in bytes. Tokens with many groups reach a few KiB; beyond this, hashing
 /// and parsing would be work done for a stranger.

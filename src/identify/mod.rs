@@ -37,7 +37,7 @@ mod token;
 mod tests;
 
 pub use config::{ApiKeysConfig, AuthConfig, JwtConfig};
-pub use credential::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, Credentials, SESSION_COOKIE};
+pub use credential::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, Credentials, SESSION_COOKIES};
 pub use identifier::{CredentialKind, Identifier, Identity};
 pub use keys::{KeyRing, KeyTaken};
 pub use new_key::NewKey;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::operation::{Balance, Entry, HoldId, Operation, Outcome};
 use super::payment::Payment;
 use super::report::{FoldReport, OldMonths, ReconcileReport};
 use super::screens::{Activity, HoldView, Usage};
+use super::search::FoundAccounts;
 use super::sold::Sold;
 
 /// An account as the operator sees it.
@@ -99,6 +101,16 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// The newest entries of all accounts, newest first.
     async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError>;
 
+    /// The entries of an account that were made in a time (in milliseconds since 1970), newest
+    /// first, starting below `before`.
+    async fn entries_of(
+        &self,
+        account: &AccountId,
+        time: Range<i64>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError>;
+
     /// What an account used since a moment, in milliseconds since 1970.
     async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError>;
 
@@ -120,6 +132,17 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         after: Option<&AccountId>,
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError>;
+
+    /// Accounts in order of their ids, starting after `after`, whose ids have `part` in them but do
+    /// not begin with it; ASCII capital and small letters are one. At most `looked_at` accounts are
+    /// looked at, since no index knows them.
+    async fn accounts_with(
+        &self,
+        part: &str,
+        after: Option<&AccountId>,
+        limit: u32,
+        looked_at: u32,
+    ) -> Result<FoundAccounts, LedgerError>;
 
     /// One account.
     async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError>;

@@ -28,6 +28,7 @@ mod redis;
 mod report;
 mod rows;
 mod screens;
+mod search;
 mod slice;
 mod sold;
 mod sqlite;
@@ -59,5 +60,6 @@ pub use redis::{
 pub(crate) use report::in_credits;
 pub use report::{Difference, FoldCursor, FoldReport, OldMonths, ReconcileReport, RepairReport};
 pub use screens::{Activity, DayUsage, HoldView, Movement, Usage};
+pub use search::FoundAccounts;
 pub use sold::{Sold, SoldIn};
 pub use sqlite::{SqliteLedger, SqliteReader, backup, repair_embedded};

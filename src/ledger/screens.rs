@@ -7,6 +7,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, MAX_MICROS, SignedCredits};
 
 use super::LedgerError;
+use super::backend::AccountView;
 use super::operation::{Entry, EntryKind, HoldId, Origin};
 use super::payment::Payment;
 use super::rows::{Column, entry_from, payment_from};
@@ -110,6 +111,12 @@ pub(super) trait Rows: Sync {
     /// The checkouts of this ledger, as a table: who began one, when, whether it is paid, and what was
     /// paid or is asked for it.
     const SALES: &'static str;
+
+    /// Selects accounts with what is read of them, up to `FROM`.
+    const ACCOUNTS: &'static str;
+
+    /// Reads a row of [`Rows::ACCOUNTS`].
+    fn account_view(row: &Self::Row) -> Result<AccountView, sqlx::Error>;
 
     fn rows(
         &self,

@@ -6,8 +6,11 @@ use http::Method;
 
 use super::config::{PackConfig, RouteConfig};
 use super::pattern::Segment;
-use super::route::Route;
+use super::route::{Route, is_short_line};
 use crate::config::Mistake;
+
+/// The longest `badge`, in characters.
+const MAX_BADGE_CHARS: usize = 40;
 
 /// Every mistake in `[[routes]]`; `upstreams` are the names of the `[[upstreams]]`.
 pub fn check_routes(configs: &[RouteConfig], upstreams: &[&str]) -> Vec<Mistake> {
@@ -52,6 +55,16 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
             format!("routes[{index}].path"),
             format!("`{label}` is priced by {other} already, for the same method"),
             "keep one of the two, or give each its own `methods`",
+        ));
+    }
+    // Entries name the path alone, so one path has one name for people.
+    if let (Some(first), Some(second)) = (&earlier.display_label, &later.display_label)
+        && first != second
+    {
+        return Some(Mistake::new(
+            format!("routes[{index}].label"),
+            format!("`{label}` has another label in {other}, and history shows one for both"),
+            "write the same label for every method of a path",
         ));
     }
     let splits_head = |get: &Route, head: &Route| {
@@ -128,6 +141,11 @@ pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake>
             wrong("credits", "a pack without credits sells nothing".into(), "write at least 1");
         }
         check_price(pack, &packs[0], &mut wrong);
+        if pack.badge.as_deref().is_some_and(|badge| !is_short_line(badge, MAX_BADGE_CHARS)) {
+            let message =
+                format!("`badge` is not one line of at most {MAX_BADGE_CHARS} characters");
+            wrong("badge", message, "write a word or two, such as \"Most popular\"");
+        }
         if pack.best_value && best.replace(index).is_some() {
             let message = "a second pack is marked as the best value".into();
             wrong("best_value", message, "mark one pack only");

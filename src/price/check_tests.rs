@@ -145,6 +145,22 @@ fn a_pack_that_cannot_be_sold_is_found() {
 }
 
 #[test]
+fn what_people_read_is_one_short_line_and_one_for_a_path() {
+    let long = format!("label = '{}'", "x".repeat(81));
+    assert_eq!(in_routes(&[("/a", &long)]), ["routes[0].label"]);
+    assert_eq!(in_routes(&[("/a", r#"label = "two\nlines""#)]), ["routes[0].label"]);
+    let get = |label: &str| format!("methods = ['GET']\nlabel = '{label}'");
+    let post = |label: &str| format!("methods = ['POST']\nlabel = '{label}'");
+    let none: [String; 0] = [];
+    assert_eq!(in_routes(&[("/a", &get("Draw")), ("/a", &post("Draw"))]), none);
+    assert_eq!(in_routes(&[("/a", &get("")), ("/a", &post("Draw"))]), none);
+    assert_eq!(in_routes(&[("/a", &get("Look")), ("/a", &post("Draw"))]), ["routes[1].label"]);
+    assert_eq!(in_packs(&[("p", "1 EUR", "badge = 'Most popular'")]), none);
+    let long = format!("badge = '{}'", "x".repeat(41));
+    assert_eq!(in_packs(&[("p", "1 EUR", &long)]), ["packs[0].badge"]);
+}
+
+#[test]
 fn own_costs_are_in_the_packs_currency() {
     let found = mistakes(
         "[[routes]]\npath = '/a'\nupstream = 'ai'\ncredits = 1\ncost = '0.04 USD'

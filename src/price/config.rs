@@ -12,6 +12,9 @@ use crate::credits::Credits;
 pub struct RouteConfig {
     /// Exact, or with `{name}` for one segment and `{*rest}` for the rest; the most exact wins.
     pub path: String,
+    /// What people read in place of the path, such as "Image, HD".
+    #[serde(default, deserialize_with = "unless_empty")]
+    pub label: Option<String>,
     /// The methods it prices; without it, all of them.
     pub methods: Option<Vec<String>>,
     /// The name of an `[[upstreams]]`.
@@ -99,6 +102,10 @@ pub struct PackConfig {
     /// Marks the pack to recommend, of which there is at most one.
     #[serde(default)]
     pub best_value: bool,
+    /// The seller's own words on the pack, such as "Most popular"; without them, the pack to
+    /// recommend says "Recommended".
+    #[serde(default, deserialize_with = "unless_empty")]
+    pub badge: Option<String>,
 }
 
 impl PackConfig {

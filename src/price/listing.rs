@@ -12,6 +12,9 @@ use crate::credits::Credits;
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedPrice<'a> {
     path: &'a str,
+    /// What people read in place of the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
     /// `["*"]` for all of them.
     methods: Vec<&'a str>,
     credits: Credits,
@@ -27,6 +30,9 @@ pub struct ListedPack<'a> {
     credits: Credits,
     price: Price,
     best_value: bool,
+    /// The seller's own words on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    badge: Option<&'a str>,
 }
 
 /// The price table as callers see it, in the config's order.
@@ -43,6 +49,7 @@ impl<'a> From<&'a Route> for ListedPrice<'a> {
     fn from(route: &'a Route) -> Self {
         Self {
             path: route.label(),
+            label: route.display_label.as_deref(),
             methods: route.methods.names(),
             credits: route.credits,
             websocket: route.websocket,
@@ -58,6 +65,7 @@ impl<'a> From<&'a PackConfig> for ListedPack<'a> {
             credits: pack.credits,
             price: pack.price,
             best_value: pack.best_value,
+            badge: pack.badge.as_deref(),
         }
     }
 }
@@ -77,6 +85,24 @@ mod tests {
             serde_json::to_string(&list_prices(&table)).unwrap(),
             r#"[{"path":"/a/{x}","methods":["*"],"credits":0.25,"websocket":false}]"#
         );
+    }
+
+    #[test]
+    fn what_people_read_is_listed_beside_what_names_a_route_or_a_pack() {
+        let config: RouteConfig =
+            toml::from_str("path = '/hd'\nlabel = 'Image, HD'\nupstream = 'ai'\ncredits = 1")
+                .unwrap();
+        let table = PriceTable::new(&[config], &["ai"]).unwrap();
+        let listed = serde_json::to_string(&list_prices(&table)).unwrap();
+        assert!(listed.contains(r#""path":"/hd","label":"Image, HD","#), "{listed}");
+        assert_eq!(table.routes()[0].label(), "/hd");
+        assert_eq!(table.display_label("/hd"), Some("Image, HD"));
+        assert_eq!(table.display_label("/other"), None);
+        let pack: PackConfig =
+            toml::from_str("id = 'p'\ncredits = 5\nprice = '1.00 EUR'\nbadge = 'Most popular'")
+                .unwrap();
+        let listed = serde_json::to_string(&list_packs(&[pack])).unwrap();
+        assert!(listed.ends_with(r#""best_value":false,"badge":"Most popular"}]"#), "{listed}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Route {
     pub index: usize,
     /// The paths it prices.
     pub pattern: Pattern,
+    /// What people read in place of the path; see [`Route::label`] for what names it elsewhere.
+    pub display_label: Option<Box<str>>,
     /// The methods it prices.
     pub methods: Methods,
     /// The name of its upstream.
@@ -35,6 +37,14 @@ pub struct Route {
     pub websocket: bool,
     /// The longest silence of the upstream, in place of the upstream's own.
     pub read_timeout: Option<Duration>,
+}
+
+/// The longest `label`, in characters.
+const MAX_LABEL_CHARS: usize = 80;
+
+/// True for one line of at most `max` characters, without control characters.
+pub(super) fn is_short_line(text: &str, max: usize) -> bool {
+    text.chars().count() <= max && !text.chars().any(char::is_control)
 }
 
 /// The methods of a rule.
@@ -87,6 +97,7 @@ impl Route {
             (Ok(pattern), Ok(methods)) if mistakes.is_empty() => Ok(Self {
                 index,
                 pattern,
+                display_label: config.label.as_deref().map(Into::into),
                 methods,
                 upstream: config.upstream.as_str().into(),
                 credits: config.credits,
@@ -121,6 +132,11 @@ fn nonsense(
     methods: Option<&Methods>,
 ) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
+    if config.label.as_deref().is_some_and(|label| !is_short_line(label, MAX_LABEL_CHARS)) {
+        let message = format!("`label` is not one line of at most {MAX_LABEL_CHARS} characters");
+        let hint = "write the words that people read in place of the path: \"Image, HD\"";
+        mistakes.push(Mistake::new(key("label"), message, hint));
+    }
     if config.charge_on.is_empty() && !config.credits.is_zero() {
         let hint = "leave it out to charge for 2xx and 3xx, or write `credits = 0`";
         mistakes.push(Mistake::new(key("charge_on"), "no answer is ever charged for", hint));

@@ -152,6 +152,13 @@ impl PriceTable {
         }
     }
 
+    /// What people read in place of `route`, a [`Route::label`]. `None` where its rules have no
+    /// words of their own, or there is no such rule any more.
+    pub fn display_label(&self, route: &str) -> Option<&str> {
+        let mut rules = self.routes.iter().filter(|rule| rule.label() == route);
+        rules.find_map(|rule| rule.display_label.as_deref())
+    }
+
     /// Every rule, each at its [`Route::index`].
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes

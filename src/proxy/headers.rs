@@ -7,7 +7,7 @@ use pingora_proxy::Session;
 
 use super::call::Call;
 use super::upstream::Upstream;
-use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIE};
+use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIES};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -100,12 +100,12 @@ pub(super) fn towards_upstream(
     Ok(())
 }
 
-/// Takes out the account page's cookie: it is a credential. Browsers send it to own routes only. What is left
+/// Takes out the account page's cookie: it is a credential, and browsers send it to every route. What is left
 /// is one line, as HTTP/1.1 has it (RFC 9113, 8.2.3).
 fn drop_session(head: &mut RequestHeader) -> Result<()> {
     let is_session = |pair: &&[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        name.trim_ascii() == SESSION_COOKIE.as_bytes()
+        SESSION_COOKIES.iter().any(|cookie| name.trim_ascii() == cookie.as_bytes())
     };
     let lines = || head.headers.get_all(header::COOKIE).iter();
     let pairs = || lines().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));

@@ -15,6 +15,8 @@ on_every_ledger!("current_thread":
     live_holds_tell_their_age_where_their_ids_do,
     activity_adds_up_what_moved_and_what_was_paid,
     accounts_are_found_by_how_their_ids_begin,
+    accounts_are_found_by_a_part_of_their_ids,
+    entries_of_a_time_are_those_that_were_made_in_it,
 );
 
 const HOUR_MS: i64 = 3_600_000;
@@ -196,5 +198,78 @@ async fn accounts_are_found_by_how_their_ids_begin(house: House) {
     assert_eq!(found("a%", None, 9).await, ["a%"]);
     assert_eq!(found("a_", None, 9).await, ["a_c"]);
     assert_eq!(found("zz", None, 9).await, [] as [String; 0]);
+    ledger.stop().await;
+}
+
+async fn accounts_are_found_by_a_part_of_their_ids(house: House) {
+    let ledger = house.open().await;
+    for who in ["alice", "bob-alice", "MALICE", "b%", "b_b", "zed"] {
+        ledger.post(grant(who, who, "1")).await.unwrap();
+    }
+    durable(&ledger).await;
+    let found = async |part: &str, after: Option<&str>, limit| {
+        let after = after.map(account);
+        let found = ledger.read().accounts_with(part, after.as_ref(), limit, 100).await.unwrap();
+        assert_eq!(found.looked_until, None, "so few are all looked at");
+        found.accounts.into_iter().map(|view| view.account.to_string()).collect::<Vec<_>>()
+    };
+    // Those that begin with it are found by that.
+    assert_eq!(found("alice", None, 9).await, ["MALICE", "bob-alice"]);
+    assert_eq!(found("alice", None, 1).await, ["MALICE"]);
+    assert_eq!(found("alice", Some("MALICE"), 9).await, ["bob-alice"]);
+    assert_eq!(found("LIC", None, 9).await, ["MALICE", "alice", "bob-alice"]);
+    assert_eq!(found("%", None, 9).await, ["b%"]);
+    assert_eq!(found("_b", None, 9).await, ["b_b"]);
+    assert_eq!(found("nobody", None, 9).await, [] as [String; 0]);
+
+    // Where few are looked at, it says how far it came, and goes on from there.
+    let mut seen = Vec::new();
+    let (mut after, mut steps) = (None, 0);
+    loop {
+        let found = ledger.read().accounts_with("LIC", after.as_ref(), 9, 2).await.unwrap();
+        seen.extend(found.accounts.iter().map(|view| view.account.to_string()));
+        steps += 1;
+        after = found.looked_until;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["MALICE", "alice", "bob-alice"]);
+    assert!((3..=4).contains(&steps), "six accounts, two at a time: {steps}");
+    ledger.stop().await;
+}
+
+async fn entries_of_a_time_are_those_that_were_made_in_it(house: House) {
+    let ledger = house.open_with("100").await;
+    ledger.post(grant("bob's", "bob", "50")).await.unwrap();
+    for _ in 0..20 {
+        call(&ledger, "alice", "/a", "1").await;
+        // So that each has a millisecond of its own.
+        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+    }
+    durable(&ledger).await;
+    let all = ledger.read().entries(&account("alice"), None, 100).await.unwrap();
+    assert_eq!(all.len(), 21);
+    let of = async |time: std::ops::Range<i64>, before, limit| {
+        let found = ledger.read().entries_of(&account("alice"), time, before, limit).await.unwrap();
+        found.iter().map(|entry| entry.seq).collect::<Vec<_>>()
+    };
+    let seqs = |fits: &dyn Fn(i64) -> bool| {
+        let fit = all.iter().filter(|entry| fits(entry.created_at_ms));
+        fit.map(|entry| entry.seq).collect::<Vec<_>>()
+    };
+    // From each moment to each other one that an entry was made at, and beyond both ends.
+    let mut moments: Vec<i64> = all.iter().map(|entry| entry.created_at_ms).collect();
+    moments.extend([i64::MIN, 0, moments[0] + 1, i64::MAX]);
+    for &from in moments.iter().step_by(4) {
+        for &to in moments.iter().step_by(3) {
+            let expected = seqs(&|at| from <= at && at < to);
+            assert_eq!(of(from..to, None, 100).await, expected, "{from}..{to}");
+        }
+    }
+    let newest = all[0].seq;
+    assert_eq!(of(0..i64::MAX, Some(newest), 2).await, [all[1].seq, all[2].seq]);
+    let none = ledger.read().entries_of(&account("nobody"), 0..5, None, 9).await.unwrap();
+    assert_eq!(none, []);
     ledger.stop().await;
 }

@@ -109,7 +109,7 @@ async fn the_account_pages_cookie_and_a_key_open_a_stream_too() {
     let key = gateway.key("alice", false).await;
     assert_eq!(Events::of(&gateway, &key).await.next().await.unwrap()["available"], 100);
     let request = gateway.client.get(gateway.url("/credits/events"));
-    let request = request.header("cookie", format!("farebox_session={}", token("alice")));
+    let request = request.header("cookie", format!("__Host-farebox_session={}", token("alice")));
     let response = request.header("sec-fetch-site", "same-origin").send().await.unwrap();
     assert_eq!(response.status(), 200);
     let mut events = Events { response, text: String::new() };

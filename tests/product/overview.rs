@@ -253,3 +253,31 @@ async fn an_empty_cursor_or_limit_is_none() {
         }
     }
 }
+
+#[tokio::test]
+async fn transactions_are_of_the_time_that_was_asked_for() {
+    let (_upstream, gateway) = shop().await;
+    let alice = token("alice");
+    post(&gateway, "/draw", &alice, "{}").await.expect(200);
+    let day = today();
+    for (query, expected) in [
+        (String::new(), 2),
+        ("from=&to=".to_owned(), 2),
+        (format!("from={day}"), 2),
+        (format!("from={day}&to=2999-01-01"), 2),
+        (format!("from={day}&to={day}&limit=1"), 1),
+        ("from=2020-01-01T00:00:00%2B02:00".to_owned(), 2),
+        ("to=2020-01-01".to_owned(), 0),
+        ("from=2999-01-01".to_owned(), 0),
+    ] {
+        let own = get(&gateway, &format!("/credits/transactions?{query}"), &alice).await;
+        let own = own.expect(200)["transactions"].as_array().unwrap().len();
+        let path = format!("/admin/accounts/alice/transactions?{query}");
+        let operators = of_admin(&gateway, &path).await["transactions"].as_array().unwrap().len();
+        assert_eq!((own, operators), (expected, expected), "{query}");
+    }
+    for wrong in ["from=yesterday", "to=2026-13-01", "to=1", "from=2026-11-23T05:00"] {
+        let answer = get(&gateway, &format!("/credits/transactions?{wrong}"), &alice).await;
+        answer.problem(400, "BAD_REQUEST");
+    }
+}

@@ -69,19 +69,13 @@ async fn a_token_becomes_a_cookie_that_scripts_cannot_read_and_other_sites_do_no
     assert_eq!(answer.header("cache-control"), "no-store");
     let set = answer.header("set-cookie");
     let parts: Vec<&str> = set.split("; ").collect();
-    assert!(parts[0].starts_with("farebox_session="), "{set}");
-    for part in ["HttpOnly", "SameSite=Strict", "Path=/credits"] {
+    assert!(parts[0].starts_with("__Host-farebox_session="), "{set}");
+    for part in ["HttpOnly", "SameSite=Strict", "Path=/", "Secure"] {
         assert!(parts.contains(&part), "{part}: {set}");
     }
-    assert!(!parts.contains(&"Secure"), "on this machine: {set}");
+    assert!(!set.contains("Domain"), "{set}");
     let seconds = parts.iter().find_map(|part| part.strip_prefix("Max-Age=")).unwrap();
     assert!((3500..=3600).contains(&seconds.parse::<u32>().unwrap()), "{set}");
-    // A page of another host name has it over TLS alone.
-    let elsewhere = gateway.client.post(gateway.url("/credits/session"));
-    let elsewhere = elsewhere.bearer_auth(token("alice")).header("host", "pay.example.com");
-    let elsewhere = Answer::of(from_page(elsewhere)).await;
-    elsewhere.expect(200);
-    assert!(elsewhere.header("set-cookie").ends_with("; Secure"));
 
     let cookie = cookie(&answer);
     for path in ["/credits/balance", "/credits/transactions", "/credits/usage", "/credits/keys"] {
@@ -89,7 +83,10 @@ async fn a_token_becomes_a_cookie_that_scripts_cannot_read_and_other_sites_do_no
     }
     let session = ask(&gateway, Method::GET, "/credits/session", &cookie, PAGE, "").await;
     assert_eq!(session.expect(200)["account"], "alice");
-    ask(&gateway, Method::GET, "/credits/session", "x=y", PAGE, "")
+    // Nobody is signed in: that is an answer, and no error.
+    let nobody = ask(&gateway, Method::GET, "/credits/session", "x=y", PAGE, "").await;
+    assert_eq!((nobody.status.as_u16(), &*nobody.text), (204, ""));
+    ask(&gateway, Method::GET, "/credits/session", "__Host-farebox_session=y", PAGE, "")
         .await
         .problem(401, "UNAUTHENTICATED");
     let bought =
@@ -97,8 +94,69 @@ async fn a_token_becomes_a_cookie_that_scripts_cannot_read_and_other_sites_do_no
     assert!(bought.expect(200)["checkout_url"].is_string());
     let out = ask(&gateway, Method::DELETE, "/credits/session", &cookie, PAGE, "").await;
     out.expect(204);
-    let cleared = out.header("set-cookie");
-    assert!(cleared.starts_with("farebox_session=;") && cleared.contains("Max-Age=0"), "{cleared}");
+    let cleared: Vec<_> = out.headers.get_all("set-cookie").iter().collect();
+    for (cookie, name) in cleared.iter().zip(["__Host-farebox_session=;", "farebox_session=;"]) {
+        let cookie = cookie.to_str().unwrap();
+        assert!(cookie.starts_with(name) && cookie.contains("Max-Age=0"), "{cookie}");
+    }
+    assert_eq!(cleared.len(), 2);
+}
+
+/// What a proxy that ends TLS leaves of who asked: nginx puts an address of its own into `host`, unless it
+/// is told otherwise, and says nothing of the scheme.
+#[tokio::test]
+async fn the_cookie_follows_the_pages_own_scheme_whatever_a_proxy_says() {
+    let (_upstream, gateway) = shop().await;
+    let signed = async |headers: &[(&str, &str)]| {
+        let mut request = gateway.client.post(gateway.url("/credits/session"));
+        request = from_page(request.bearer_auth(token("alice")));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = Answer::of(request).await;
+        answer.expect(200);
+        answer.header("set-cookie").to_owned()
+    };
+    let https = ("x-farebox-page", "https");
+    let http = ("x-farebox-page", "http");
+    for headers in [
+        &[https, ("host", "127.0.0.1:8080")][..],
+        &[https, ("host", "localhost"), ("x-forwarded-proto", "http")],
+        &[("host", "127.0.0.1:8080")],
+        &[("host", "pay.example.com"), ("x-forwarded-proto", "http")],
+    ] {
+        let set = signed(headers).await;
+        assert!(set.starts_with("__Host-farebox_session=") && set.contains("; Secure"), "{set}");
+    }
+    for headers in [
+        &[http, ("host", "127.0.0.1:8080")][..],
+        &[http, ("host", "pay.example.com"), ("x-forwarded-proto", "https")],
+    ] {
+        let set = signed(headers).await;
+        assert!(set.starts_with("farebox_session=") && !set.contains("Secure"), "{set}");
+        assert!(set.contains("; Path=/credits"), "{set}");
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_of_the_whole_domain_neither_signs_in_nor_locks_out_over_https() {
+    let (_upstream, gateway) = shop().await;
+    let alice = cookie(&sign_in(&gateway, &token("alice")).await);
+    let planted = format!("farebox_session={}", token("mallory"));
+    let https = [("sec-fetch-site", "same-origin"), ("x-farebox-page", "https")];
+    let http = [("sec-fetch-site", "same-origin"), ("x-farebox-page", "http")];
+    for both in [format!("{planted}; {alice}"), format!("{alice}; {planted}")] {
+        for page in [&https[..], &http, PAGE] {
+            let answer = ask(&gateway, Method::GET, "/credits/balance", &both, page, "").await;
+            assert_eq!(answer.expect(200)["account"], "alice", "{page:?}");
+        }
+    }
+    for page in [&https[..], PAGE] {
+        let answer = ask(&gateway, Method::GET, "/credits/balance", &planted, page, "").await;
+        answer.problem(401, "UNAUTHENTICATED");
+    }
+    let answer = ask(&gateway, Method::GET, "/credits/balance", &planted, &http, "").await;
+    assert_eq!(answer.expect(200)["account"], "mallory", "over http there is no better cookie");
 }
 
 #[tokio::test]
@@ -171,7 +229,9 @@ async fn a_page_of_another_site_neither_reads_nor_buys_nor_makes_keys_with_the_c
         &[("origin", "https://evil.example")],
         &[("origin", "null")],
     ] {
-        for path in ["/credits/balance", "/credits/keys", "/credits/events", "/credits/session"] {
+        let session = ask(&gateway, Method::GET, "/credits/session", &cookie, foreign, "").await;
+        assert_eq!((session.status.as_u16(), &*session.text), (204, ""), "{foreign:?}");
+        for path in ["/credits/balance", "/credits/keys", "/credits/events"] {
             let answer = ask(&gateway, Method::GET, path, &cookie, foreign, "").await;
             answer.problem(401, "UNAUTHENTICATED");
             assert_eq!(answer.header("access-control-allow-origin"), "");
@@ -219,7 +279,7 @@ async fn a_service_key_never_signs_a_browser_in() {
     let (_upstream, gateway) = shop().await;
     let service = gateway.key("backend", true).await;
     sign_in(&gateway, &service).await.problem(403, "FORBIDDEN");
-    let by_hand = format!("farebox_session={service}");
+    let by_hand = format!("__Host-farebox_session={service}");
     let headers = [("sec-fetch-site", "same-origin"), ("x-farebox-account", "alice")];
     let answer = ask(&gateway, Method::GET, "/credits/balance", &by_hand, &headers, "").await;
     answer.problem(403, "FORBIDDEN");
@@ -240,7 +300,7 @@ async fn another_credential_comes_before_the_cookie_and_two_cookies_are_none() {
     let wrong = [("sec-fetch-site", "same-origin"), ("x-api-key", "fb_wrong")];
     let answer = ask(&gateway, Method::GET, "/credits/balance", &alice, &wrong, "").await;
     answer.problem(401, "UNAUTHENTICATED");
-    // A subdomain can set a cookie beside ours: nobody is signed in then.
+    // No browser has two of that name; by hand they name nobody.
     let both = format!("{alice}; other=1; {bob}");
     let answer = ask(&gateway, Method::GET, "/credits/balance", &both, PAGE, "").await;
     answer.problem(401, "UNAUTHENTICATED");
@@ -262,6 +322,7 @@ async fn on_priced_routes_the_cookie_counts_for_nothing_and_goes_no_further() {
         (cookie.clone(), None),
         (format!("theme=dark; {cookie}; lang=fr"), Some("theme=dark; lang=fr")),
         (format!("{cookie};lang=fr"), Some("lang=fr")),
+        (format!("farebox_session={}; lang=fr", token("alice")), Some("lang=fr")),
         ("my_farebox_session=1; a=b".to_owned(), Some("my_farebox_session=1; a=b")),
     ] {
         let headers = [("authorization", &*bearer)];
@@ -272,10 +333,11 @@ async fn on_priced_routes_the_cookie_counts_for_nothing_and_goes_no_further() {
         assert!(!leaked, "{:?}", seen.headers);
     }
     // Nor is it the operator's.
-    let request = gateway.client.get(gateway.admin_url("/admin/accounts"));
-    let answer =
-        Answer::of(request.header("cookie", format!("farebox_session={ADMIN_TOKEN}"))).await;
-    answer.problem(401, "UNAUTHENTICATED");
+    for name in ["__Host-farebox_session", "farebox_session"] {
+        let request = gateway.client.get(gateway.admin_url("/admin/accounts"));
+        let answer = Answer::of(request.header("cookie", format!("{name}={ADMIN_TOKEN}"))).await;
+        answer.problem(401, "UNAUTHENTICATED");
+    }
 }
 
 #[tokio::test]

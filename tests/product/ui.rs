@@ -191,3 +191,30 @@ async fn the_operators_page_needs_no_token_and_its_figures_do() {
         assert!(answer.status.is_client_error(), "{path}: {}", answer.status);
     }
 }
+
+#[tokio::test]
+async fn a_sellers_logo_is_let_into_the_page_and_nothing_else_is() {
+    let text = |brand: &str| config_text("127.0.0.1:1".parse().unwrap(), brand);
+    let brand = "[brand]\nname = \"Lumen\"\nlogo = \"https://cdn.example.com/a/logo.png?v=2\"";
+    let gateway = TestGateway::start(&text(brand)).await;
+    let shown = load(&gateway, gateway.url("/credits/brand")).await.expect(200);
+    let logo = "https://cdn.example.com/a/logo.png?v=2";
+    assert_eq!(shown, serde_json::json!({ "name": "Lumen", "logo": logo, "url": null }));
+    let page = load(&gateway, gateway.url("/credits/account")).await;
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("img-src 'self' data: https://cdn.example.com; connect"), "{policy}");
+    load(&gateway, gateway.url("/credits/brand/logo")).await.problem(404, "NOT_FOUND");
+
+    // A file is the gateway's own, and an image alone: nothing in it runs.
+    let folder = tempfile::tempdir().unwrap();
+    let svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>";
+    std::fs::write(folder.path().join("logo.svg"), svg).unwrap();
+    let gateway = TestGateway::start_in(folder, &text("[brand]\nlogo = \"logo.svg\"")).await;
+    let shown = load(&gateway, gateway.url("/credits/brand")).await.expect(200);
+    assert_eq!(shown["logo"], "/credits/brand/logo");
+    let image = load(&gateway, gateway.url("/credits/brand/logo")).await;
+    assert_eq!((&*image.text, image.header("content-type")), (svg, "image/svg+xml"));
+    assert_eq!(image.header("x-content-type-options"), "nosniff");
+    assert!(image.header("content-security-policy").starts_with("default-src 'none'"));
+    assert!(image.header("content-security-policy").ends_with("sandbox"));
+}

@@ -56,7 +56,7 @@ async fn nothing_is_wrong_with_the_account_page_in_any_state() {
     browser.until("$('.failure')").await;
     check(&browser, "axe-signed-out-wrong").await;
 
-    browser.open(&shop.link("newcomer")).await;
+    browser.sign_in_by(&shop.link("newcomer")).await;
     browser.until("credits() === 0 && all('[part~=pack]').length === 3 && !$('.bone')").await;
     check(&browser, "axe-empty").await;
     shop.grant("newcomer", 500, "a first gift").await;
@@ -181,8 +181,9 @@ async fn nothing_is_wrong_with_the_widgets_in_an_apps_page() {
 async fn nothing_is_wrong_with_the_demos_checkout_page() {
     let demo = Demo::start();
     let browser = Browser::start().await;
+    browser.sign_in_by(&demo.link).await;
     for (button, left) in [("form[action$=cancel] button", "Cancelled"), ("form button", "Paid")] {
-        browser.open(&demo.link).await;
+        browser.open(&demo.process.url("/credits/account")).await;
         browser.click("$('farebox-packs') && $('[part~=buy]')").await;
         browser.until("location.pathname.includes('/sandbox/checkout/') && $('form')").await;
         check(&browser, "axe-sandbox").await;

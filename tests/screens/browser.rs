@@ -92,11 +92,14 @@ impl Browser {
             "--disable-sync",
             "--disable-dev-shm-usage",
             "--hide-scrollbars",
+            // Names of a domain that nobody has: all of them are this machine.
+            "--host-resolver-rules=MAP *.shop.test 127.0.0.1",
         ];
         let profile = format!("--user-data-dir={}", profile.display());
         let arguments: Vec<&str> = arguments.into_iter().chain([&*profile]).collect();
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": { "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
@@ -120,6 +123,14 @@ impl Browser {
     /// Goes to an address.
     pub async fn open(&self, url: &str) {
         self.post("/url", json!({ "url": url })).await;
+    }
+
+    /// Follows a link to the account page with a token, as somebody whom this browser does not know
+    /// yet, and says yes to its question.
+    pub async fn sign_in_by(&self, link: &str) {
+        self.open(link).await;
+        self.click("$('dialog button[value=yes]')").await;
+        self.until("!$('dialog')").await;
     }
 
     /// Runs the body of a function, with `page.js` before it, and gives what it returns.
@@ -303,6 +314,14 @@ impl Browser {
         let wrong = |line: &&Value| line["level"] == "SEVERE" || line["level"] == "WARNING";
         let said = heard.0.iter().filter(wrong).filter(|line| line["source"] != "network");
         said.map(|line| format!("{}: {}", line["source"], line["message"])).collect()
+    }
+
+    /// The requests that a page's console calls failed, so far.
+    pub async fn failed_requests(&self) -> Vec<String> {
+        self.listen().await;
+        let heard = self.heard.borrow();
+        let said = heard.0.iter().filter(|line| line["source"] == "network");
+        said.map(|line| line["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     /// Expects that no page complained, and that no request went anywhere but to these servers.

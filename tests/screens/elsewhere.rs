@@ -103,7 +103,7 @@ async fn a_strangers_page_can_neither_read_nor_buy_nor_frame() {
     );
     stranger.put_body("/", &form);
     let browser = Browser::start().await;
-    browser.open(&shop.link("alice")).await;
+    browser.sign_in_by(&shop.link("alice")).await;
     browser.until("credits() === 500").await;
     // Another site, and another port of the same one, to which the browser sends even a strict cookie.
     for origin in [stranger.origin(), stranger.near_origin()] {

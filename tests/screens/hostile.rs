@@ -58,7 +58,7 @@ async fn names_full_of_markup_are_text_and_break_nothing() {
     browser.until("$('input[type=password]') && $('.failure')").await;
     expect_text(&browser, "Sign in").await;
     browser.open("about:blank").await;
-    browser.open(&shop.link(&account)).await;
+    browser.sign_in_by(&shop.link(&account)).await;
     browser
         .until("credits() === 18 && $('[part~=pack]') && all('[part~=entry]').length === 2")
         .await;

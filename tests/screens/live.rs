@@ -7,7 +7,7 @@ use crate::demo::Demo;
 async fn the_balance_moves_in_every_window_whoever_moves_it() {
     let mut demo = Demo::start();
     let browser = Browser::start().await;
-    browser.open(&demo.link).await;
+    browser.sign_in_by(&demo.link).await;
     browser.until("credits() === 50").await;
     let (first, second) = browser.open_window().await;
     // The cookie is the browser's, not the window's.
@@ -43,7 +43,7 @@ async fn the_balance_moves_in_every_window_whoever_moves_it() {
 async fn without_a_stream_one_window_tells_the_other() {
     let demo = Demo::start();
     let browser = Browser::start().await;
-    browser.open(&demo.link).await;
+    browser.sign_in_by(&demo.link).await;
     browser.until("credits() === 50").await;
     let (first, _second) = browser.open_window().await;
     let blocked = serde_json::json!({ "urls": ["*/credits/events"] });
@@ -62,7 +62,7 @@ async fn without_a_stream_one_window_tells_the_other() {
 async fn whoever_signs_out_is_signed_out_in_the_browser() {
     let demo = Demo::start();
     let browser = Browser::start().await;
-    browser.open(&demo.link).await;
+    browser.sign_in_by(&demo.link).await;
     browser.click("$('header button', 'Sign out')").await;
     browser.until("$('form input[type=password]')").await;
     assert_eq!(browser.run("return words().includes('Signed in as')").await, false);

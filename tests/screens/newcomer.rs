@@ -41,7 +41,7 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
         browser.picture(&format!("signed-out-{name}")).await;
         browser.run("localStorage.clear(); sessionStorage.clear()").await;
         // From the page itself: the address differs in its fragment only.
-        browser.open(&demo.link).await;
+        browser.sign_in_by(&demo.link).await;
         browser.until(&format!("credits() === {balance}")).await;
         // The secret leaves the address, and nothing keeps it where scripts could read it.
         let kept = "return location.href + document.cookie + JSON.stringify([{ ...localStorage }, \
@@ -80,8 +80,8 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
             balance -= 5;
         }
         browser.until(&format!("credits() === {balance} && $('[part~=badge]')")).await;
-        // It opens once as the credits get low, and again where a call is refused.
-        let low = word(look, "running low", "bientôt épuisés");
+        // It opens once as the credits get low, follows them, and opens again where a call is refused.
+        let low = word(look, "You have no credits left", "Vous n’avez plus de crédits");
         browser.until(&format!("$('dialog', '{low}')")).await;
         browser.click("$('dialog [part~=later]')").await;
         browser.until("!$('dialog')").await;

@@ -27,7 +27,7 @@ cost = "0.02 EUR"
 
 impl Shop {
     /// `account` buys pack-500 and pays.
-    async fn sell(&self, account: &str) {
+    pub async fn sell(&self, account: &str) {
         let request = self.process.client.post(self.process.url("/credits/buy"));
         let request = request.bearer_auth(token(account)).body(r#"{"pack":"pack-500"}"#);
         let session = Answer::of(request).await.expect(200);
@@ -76,7 +76,7 @@ async fn the_readmes_pictures_show_a_month() {
 
     let browser = Browser::start().await;
     browser.look(LOOKS[0]).await;
-    browser.open(&shop.link("anna")).await;
+    browser.sign_in_by(&shop.link("anna")).await;
     browser.until("$('svg') && all('[part~=entry]').length === 10 && !$('.bone')").await;
     browser.fill("$('input[name=name]')", "laptop").await;
     browser.click("$('form button', 'Make a key')").await;

@@ -107,6 +107,42 @@ async fn works_with(react: &'static str, version: &str) {
     browser.until("$('output').textContent === '20 credits'").await;
     browser.click("$('#call')").await;
     browser.until("$('output').textContent === '15 credits, low'").await;
+    browser.until("$('#more-of-it', 'alice has 15, 0 held') && $('farebox-balance.mine')").await;
+
+    // Low: it opens by itself, once, and says so to the app; calls go on.
+    browser.until("$('dialog', 'running low') && $('#state', 'open')").await;
+    browser.until("$('#heard').textContent === 'low, open'").await;
+    browser.click("$('dialog [part~=later]')").await;
+    browser.until("!$('dialog') && $('#state', 'closed')").await;
+    for left in [10, 5, 0] {
+        browser.click("$('#plain')").await;
+        browser.until(&format!("$('output').textContent === '{left} credits, low'")).await;
+    }
+    // A call that is refused opens it, whichever way the app made it, and the hook knows why.
+    for button in ["#plain", "#call"] {
+        assert_eq!(browser.run("return !!$('dialog')").await, false);
+        browser.click(&format!("$('{button}')")).await;
+        browser
+            .until("$('dialog', 'Not enough credits') && $('dialog', 'This takes 5 credits.')")
+            .await;
+        browser.until("$('#problem', 'INSUFFICIENT_CREDITS 5')").await;
+        browser.until("focus().ariaLabel.startsWith('Buy Pack 500')").await;
+        browser.click("$('dialog [part~=close]')").await;
+        browser.until("!$('dialog') && $('#state', 'closed')").await;
+    }
+    browser
+        .until("$('#heard', 'low, open, open INSUFFICIENT_CREDITS, open INSUFFICIENT_CREDITS')")
+        .await;
+    shop.grant("alice", 15, "again").await;
+    browser
+        .until("$('output').textContent === '15 credits, low' && $('#problem', 'no problem')")
+        .await;
+    // The app hears of what is pressed, and may do something else.
+    browser.click("$('farebox-balance') && $('[part~=button]', 'Buy credits')").await;
+    browser.click("$('[part~=buy]', 'Pack 100')").await;
+    browser.until("$('#heard', 'topup, buy pack-100') && !$('dialog')").await;
+    browser.click("$('#future')").await;
+    browser.until("$('farebox-history') && $('.muted', 'Nothing in this time.')").await;
 
     browser.click("$('#more')").await;
     browser.until("$('dialog', '15 credits are left') && $('#state', 'open')").await;
@@ -122,6 +158,8 @@ async fn works_with(react: &'static str, version: &str) {
     browser.run_with("setting.token = arguments[0]", json!([token("bob")])).await;
     browser.click("$('#switch')").await;
     browser.until("$('output').textContent.startsWith('0 credits')").await;
+    browser.click("$('#out')").await;
+    browser.until("$('#login')").await;
     browser.click("$('#leave')").await;
     browser.until("!$('farebox-balance') && !$('farebox-upsell')").await;
     // React warns of what does not hydrate, and of what it does not know, on the console.

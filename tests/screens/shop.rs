@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use crate::process::{Process, config_on_ports};
 use crate::support::clock::Clock;
+use crate::support::h2::write_certificate;
 use crate::support::stripe::{SECRET_KEY, Stripe};
 use crate::support::{Upstream, token};
 
@@ -40,6 +41,10 @@ credits = 1000
 price = "139.00 EUR"
 "#;
 
+/// What `logo = "logo.svg"` shows.
+const LOGO: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 120 40' width='120' \
+    height='40'><rect width='120' height='40' rx='8' fill='#7c3aed'/></svg>";
+
 impl Shop {
     /// Sells [`PACKS`], and lets an app of this origin call.
     pub async fn open(origin: &str) -> Self {
@@ -65,6 +70,8 @@ cancel_url = "https://app.example.com/credits"
         );
         let text = config_on_ports(upstream.address, &sales);
         let folder = tempfile::tempdir().unwrap();
+        write_certificate(folder.path());
+        std::fs::write(folder.path().join("logo.svg"), LOGO).unwrap();
         let env = clock.map(Clock::env).unwrap_or_default();
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (&**name, &**value)).collect();
         let process = Process::serve_in(folder.path(), &text, &env);

@@ -25,7 +25,8 @@ test('credits are shown as the language writes them', () => {
   assert.equal(plain(credits('fr', 1234.5)), '1 234,5');
   assert.equal(plain(credits('fr', '9007199254.740992')), '9 007 199 254,740992');
   assert.equal(signed('en', 500), '+500');
-  assert.equal(signed('en', -0.25), '-0.25');
+  assert.equal(signed('en', -0.25), '−0.25');
+  assert.equal(credits('fr', -3), '−3');
   assert.equal(signed('en', 0), '0');
 });
 

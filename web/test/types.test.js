@@ -12,7 +12,7 @@ const tools = process.env.FAREBOX_SCREENS_NODE && join(process.env.FAREBOX_SCREE
 const skip = !tools && 'FAREBOX_SCREENS_NODE is not set: make test-web sets it';
 
 /** The pages of Farebox's own. */
-const PAGES = ['account.js', 'admin.js', 'chart.js', 'keys.js', 'page.js'];
+const PAGES = ['account.js', 'admin.js', 'brand.js', 'chart.js', 'first.js', 'keys.js', 'page.js'];
 
 /** An app that has installed the package and a React, beside a copy of the modules. */
 async function folder(react, { include, ...options }) {

@@ -12,7 +12,7 @@ use crate::account::AccountId;
 use crate::api::body::Json;
 use crate::api::holds::bad_id;
 use crate::api::transactions::{
-    PageQuery, Transaction, TransactionsBody, page, page_query, rfc3339, unreadable,
+    HistoryQuery, PageQuery, Transaction, TransactionsBody, page, page_query, rfc3339, unreadable,
 };
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{
@@ -198,7 +198,10 @@ pub(crate) async fn refund(
         }
     };
     match admin.shop.ledger.ask(refund).await {
-        Outcome::Posted { entry, .. } => Ok(Answer(Transaction::of(&entry))),
+        Outcome::Posted { entry, .. } => {
+            let catalogue = admin.shop.catalogue.load();
+            Ok(Answer(Transaction::of(&entry, &catalogue.prices)))
+        }
         Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
         _ => Err(Problem::ledger_unavailable()),
     }
@@ -232,10 +235,25 @@ impl From<AccountView> for AccountBody {
 #[derive(Serialize)]
 pub(crate) struct AccountsBody {
     accounts: Vec<AccountBody>,
-    next_cursor: Option<AccountId>,
+    /// `null` on the last page. A search looks through a bounded number of accounts for one page, so a
+    /// page may be short, or empty, and not the last.
+    next_cursor: Option<String>,
 }
 
-/// Which accounts: those whose ids begin like this.
+impl AccountsBody {
+    fn of(accounts: Vec<AccountView>, next_cursor: Option<String>) -> Self {
+        Self { accounts: accounts.into_iter().map(Into::into).collect(), next_cursor }
+    }
+}
+
+/// How many accounts one page of a search looks at: a fraction of a second of work.
+const SEARCHED_ACCOUNTS: u32 = 100_000;
+
+/// How the cursor begins once all ids that begin with the text were shown. No id has a space.
+const ELSEWHERE: &str = " ";
+
+/// Which accounts: those whose ids have this in them, in capital or small letters; those that
+/// begin with it come first.
 #[derive(Deserialize)]
 pub(crate) struct SearchQuery {
     #[serde(default)]
@@ -249,16 +267,48 @@ pub(crate) async fn list(
 ) -> Result<Answer<AccountsBody>, Problem> {
     let query = page_query(query)?;
     let search = search.map(|Query(query)| query.search).unwrap_or_default();
-    let after = query.cursor.as_deref().map(parse_account).transpose()?;
-    let limit = query.limit();
+    let start = query.cursor.as_deref().map(|text| {
+        let (is_elsewhere, id) =
+            text.strip_prefix(ELSEWHERE).map_or((false, text), |id| (true, id));
+        let after = (!id.is_empty()).then(|| parse_account(id)).transpose()?;
+        Ok::<_, Problem>((is_elsewhere, after))
+    });
+    let (is_elsewhere, mut after) = start.transpose()?.unwrap_or_default();
+    let limit = query.limit() as usize;
     let read = admin.shop.ledger.read();
-    let mut accounts =
-        read.accounts(&search, after.as_ref(), limit + 1).await.map_err(unreadable)?;
-    let more = accounts.len() > limit as usize;
-    accounts.truncate(limit as usize);
-    let next_cursor = accounts.last().filter(|_| more).map(|last| last.account.clone());
-    let accounts = accounts.into_iter().map(Into::into).collect();
-    Ok(Answer(AccountsBody { accounts, next_cursor }))
+    let mut accounts = Vec::new();
+    if !is_elsewhere {
+        accounts =
+            read.accounts(&search, after.as_ref(), query.limit() + 1).await.map_err(unreadable)?;
+        if accounts.len() > limit {
+            accounts.truncate(limit);
+            let next_cursor = accounts.last().map(|last| last.account.to_string());
+            return Ok(Answer(AccountsBody::of(accounts, next_cursor)));
+        }
+        after = None;
+    }
+    let mut next_cursor = None;
+    if !search.is_empty() {
+        let wanted = u32::try_from(limit - accounts.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let found = read
+            .accounts_with(&search, after.as_ref(), wanted, SEARCHED_ACCOUNTS)
+            .await
+            .map_err(unreadable)?;
+        let full = accounts.len() + found.accounts.len() > limit;
+        accounts.extend(found.accounts);
+        accounts.truncate(limit);
+        // Where the page is full, the next one goes on after its last account that has the text in
+        // its middle, else from the first.
+        let last = if full {
+            let last = accounts.last().filter(|last| !last.account.as_str().starts_with(&search));
+            Some(last.map(|last| last.account.clone()))
+        } else {
+            found.looked_until.map(Some)
+        };
+        next_cursor =
+            last.map(|last| format!("{ELSEWHERE}{}", last.as_ref().map_or("", AccountId::as_str)));
+    }
+    Ok(Answer(AccountsBody::of(accounts, next_cursor)))
 }
 
 pub(crate) async fn show(
@@ -278,10 +328,10 @@ pub(crate) async fn show(
 pub(crate) async fn transactions(
     State(admin): State<Admin>,
     Path(account): Path<String>,
-    query: Result<Query<PageQuery>, QueryRejection>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Answer<TransactionsBody>, Problem> {
     let account = parse_account(&account)?;
-    page(&admin.shop.ledger, &account, page_query(query)?).await.map(Answer)
+    page(&admin.shop, &account, query).await.map(Answer)
 }
 
 fn unknown_account() -> Problem {

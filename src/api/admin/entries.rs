@@ -29,8 +29,10 @@ pub(crate) async fn newest(
 ) -> Result<Answer<EntriesBody>, Problem> {
     let limit = page_query(query)?.limit();
     let entries = admin.shop.ledger.read().newest(limit).await.map_err(unreadable)?;
-    let entries = entries
-        .iter()
-        .map(|entry| EntryBody { account: entry.account.clone(), line: Transaction::of(entry) });
+    let catalogue = admin.shop.catalogue.load();
+    let entries = entries.iter().map(|entry| EntryBody {
+        account: entry.account.clone(),
+        line: Transaction::of(entry, &catalogue.prices),
+    });
     Ok(Answer(EntriesBody { entries: entries.collect() }))
 }

@@ -10,6 +10,7 @@ use crate::api::query::unless_empty;
 use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{HoldView, Origin, wall_ms};
+use crate::price::PriceTable;
 use crate::problem::{Problem, Text};
 
 /// From which age on a call's hold is worth a look: few calls take five minutes.
@@ -33,6 +34,9 @@ struct HoldBody {
     account: AccountId,
     credits: Credits,
     route: String,
+    /// What people read in place of `route`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
     origin: &'static str,
     /// `null` for the API's: their ids are their makers' own and do not tell.
     created_at: Option<String>,
@@ -45,11 +49,12 @@ pub(crate) struct HoldsBody {
 }
 
 impl HoldBody {
-    fn of(hold: HoldView) -> Self {
+    fn of(hold: HoldView, prices: &PriceTable) -> Self {
         Self {
             id: hold.id.to_string(),
             account: hold.account,
             credits: hold.amount,
+            label: prices.display_label(&hold.route).map(str::to_owned),
             route: hold.route.to_string(),
             origin: match hold.origin {
                 Origin::Call => "call",
@@ -75,7 +80,9 @@ pub(crate) async fn list(
     let before_ms = made_before_ms(query.older_than.unwrap_or(OLD_SECS));
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let holds = admin.shop.ledger.read().live_holds(before_ms, limit).await.map_err(unreadable)?;
-    Ok(Answer(HoldsBody { holds: holds.into_iter().map(HoldBody::of).collect() }))
+    let catalogue = admin.shop.catalogue.load();
+    let holds = holds.into_iter().map(|hold| HoldBody::of(hold, &catalogue.prices)).collect();
+    Ok(Answer(HoldsBody { holds }))
 }
 
 /// Before when holds of at least this age were made.

@@ -49,6 +49,9 @@ struct HourBody {
 #[derive(Default, Serialize)]
 struct RouteBody {
     route: String,
+    /// What people read in place of `route`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
     methods: Option<String>,
     calls: u64,
     captured: SignedCredits,
@@ -206,6 +209,7 @@ impl RouteBody {
         };
         Self {
             route: label.to_owned(),
+            label: catalogue.prices.display_label(label).map(str::to_owned),
             methods: all(&|rule| Some(rule.methods.to_string())),
             price: all(&|rule| Some(rule.credits.to_string())),
             cost: all(&|rule| rule.cost.map(|cost| cost.to_string())),

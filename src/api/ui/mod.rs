@@ -3,4 +3,4 @@
 mod files;
 pub(super) mod serve;
 
-pub(super) use serve::{account_page, admin_page, file, shared_file};
+pub(super) use serve::{account_page, admin_page, file, page_policy, shared_file};

@@ -1,34 +1,44 @@
 //! How the screens are served: anybody may load them, and nothing of them is secret. What they
 //! show, they ask for with a credential.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::files::File;
+use crate::api::brand::Brand;
 use crate::problem::{Problem, Text};
 
-/// A page loads nothing but our own files, talks to nobody else, stands in no frame, and no text
-/// becomes a script in it.
-const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
-     require-trusted-types-for 'script'",
-);
+/// A page's policy. The page loads nothing but our own files and images of the origin `images`, if any;
+/// talks to nobody else, stands in no frame, and no text becomes a script in it.
+pub(crate) fn page_policy(images: &str) -> Option<HeaderValue> {
+    let space = if images.is_empty() { "" } else { " " };
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:{space}{images}; \
+         connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
+         require-trusted-types-for 'script'"
+    );
+    HeaderValue::from_str(&policy).ok()
+}
 
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The account page: balance, packs, usage and keys.
 #[utoipa::path(get, path = "/account", tag = "ui", responses(
     (status = 200, content_type = "text/html", body = String), (status = 304)), security(()))]
-pub(crate) async fn account_page(headers: HeaderMap) -> Result<Response, Problem> {
-    page("account.html", &headers)
+pub(crate) async fn account_page(
+    State(brand): State<Arc<Brand>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    page("account.html", &headers, brand.page_policy().clone())
 }
 
 /// The operator's page.
 pub(crate) async fn admin_page(headers: HeaderMap) -> Result<Response, Problem> {
-    page("admin.html", &headers)
+    page("admin.html", &headers, page_policy("").ok_or_else(unknown)?)
 }
 
 /// A module, for pages of this origin.
@@ -57,9 +67,9 @@ pub(crate) async fn shared_file(
     Ok(response)
 }
 
-fn page(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+fn page(name: &str, headers: &HeaderMap, policy: HeaderValue) -> Result<Response, Problem> {
     let mut response = answer(File::named(name).ok_or_else(unknown)?, headers);
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     let nowhere = HeaderValue::from_static("no-referrer");
     response.headers_mut().insert(header::REFERRER_POLICY, nowhere);
     Ok(response)

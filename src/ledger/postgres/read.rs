@@ -42,6 +42,12 @@ impl Rows for Store {
             FROM {s}.payments WHERE account IS NOT NULL) p \
         WHERE coalesce(facts #>> '{sale,imported}', 'false') = 'false')";
 
+    const ACCOUNTS: &'static str = ACCOUNTS;
+
+    fn account_view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
+        view(row)
+    }
+
     async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<PgRow>, LedgerError> {
         self.transact_within(SCREEN_LIMIT, async |on| {
             on.execute("SET LOCAL statement_timeout = '15s'").await?;

@@ -1,5 +1,6 @@
 //! What is read beside the batches: the past from Postgres or its replica, and whether Redis agrees.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use crate::ledger::payment::Payment;
 use crate::ledger::postgres::{LISTED, Store};
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::ledger::screens::{self, Activity, HoldView, Usage};
+use crate::ledger::search::{self, FoundAccounts};
 use crate::ledger::sold::{self, Sold};
 use crate::ledger::wall_ms;
 
@@ -36,6 +38,16 @@ impl Reader for ClusterReader {
         limit: u32,
     ) -> Result<Vec<Entry>, LedgerError> {
         self.lists.entries(account, before, limit).await
+    }
+
+    async fn entries_of(
+        &self,
+        account: &AccountId,
+        time: Range<i64>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        search::entries_of(&self.lists, account, time, before, limit).await
     }
 
     async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError> {
@@ -65,6 +77,16 @@ impl Reader for ClusterReader {
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError> {
         self.lists.accounts(prefix, after, limit).await
+    }
+
+    async fn accounts_with(
+        &self,
+        part: &str,
+        after: Option<&AccountId>,
+        limit: u32,
+        looked_at: u32,
+    ) -> Result<FoundAccounts, LedgerError> {
+        search::accounts_with(&self.lists, part, after, limit, looked_at).await
     }
 
     async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {

@@ -1,5 +1,6 @@
 //! Reads beside the writer: a small pool of read-only connections.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::ledger::operation::{Balance, Entry};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{Difference, ReconcileReport};
 use crate::ledger::screens::{self, Activity, HoldView, Rows, Usage, Value};
+use crate::ledger::search::{self, FoundAccounts};
 use crate::ledger::sold::{self, Sold};
 use crate::ledger::wall_ms;
 
@@ -76,6 +78,12 @@ impl Rows for SqliteReader {
         FROM {s}.payments WHERE account IS NOT NULL \
         AND coalesce(json_extract(document, '$.facts.sale.imported'), 0) = 0)";
 
+    const ACCOUNTS: &'static str = ACCOUNTS;
+
+    fn account_view(row: &SqliteRow) -> Result<AccountView, sqlx::Error> {
+        view(row)
+    }
+
     async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<SqliteRow>, LedgerError> {
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql.replace("{s}", "main")));
         for value in values {
@@ -107,6 +115,16 @@ impl Reader for SqliteReader {
         .fetch_all(&self.pool)
         .await?;
         Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+    }
+
+    async fn entries_of(
+        &self,
+        account: &AccountId,
+        time: Range<i64>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        search::entries_of(self, account, time, before, limit).await
     }
 
     async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError> {
@@ -146,6 +164,16 @@ impl Reader for SqliteReader {
             .fetch_all(&self.pool)
             .await?;
         Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
+    }
+
+    async fn accounts_with(
+        &self,
+        part: &str,
+        after: Option<&AccountId>,
+        limit: u32,
+        looked_at: u32,
+    ) -> Result<FoundAccounts, LedgerError> {
+        search::accounts_with(self, part, after, limit, looked_at).await
     }
 
     async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {

@@ -1,0 +1,134 @@
+//! Who is signed in by what: links that ask first, and cookies that nobody else sets.
+
+use serde_json::{Value, json};
+
+use crate::browser::Browser;
+use crate::shop::Shop;
+use crate::support::token;
+
+const SESSION: &str = "return fetch('session', { headers: { 'x-farebox-page': \
+    location.protocol.slice(0, -1) } }).then(async (answer) => answer.status === 204 ? null : \
+    (await answer.json()).account)";
+
+#[tokio::test]
+async fn a_link_signs_nobody_in_who_was_not_asked() {
+    let shop = Shop::with("", None).await;
+    let browser = Browser::start().await;
+    // Somebody's link, sent to a person who is to buy for them.
+    browser.open(&shop.link("mallory")).await;
+    browser.until("$('dialog', 'mallory') && $('dialog', 'Sign in to this account?')").await;
+    assert_eq!(browser.run(SESSION).await, Value::Null, "before the answer there is no session");
+    assert_eq!(browser.run("return location.hash").await, "", "the secret left the address");
+    // The cautious answer is where Enter is.
+    browser.until("focus().value === 'no'").await;
+    browser.picture("link-asks").await;
+    browser.click("$('dialog button', 'Do not sign in')").await;
+    browser.until("$('input[type=password]')").await;
+    assert_eq!(browser.run(SESSION).await, Value::Null);
+
+    browser.open("about:blank").await;
+    browser.sign_in_by(&shop.link("alice")).await;
+    browser.until("$('.who', 'alice') && credits() === 0").await;
+    // Another one while somebody is signed in: asked with both names.
+    browser.open(&shop.link("mallory")).await;
+    browser.until("$('dialog', 'You are signed in as alice. This link is for mallory.')").await;
+    browser.click("$('dialog button', 'Stay signed in')").await;
+    browser.until("$('.who', 'alice')").await;
+    assert_eq!(browser.run(SESSION).await, "alice");
+    // The app's own link again, for who is signed in already, changes nothing and asks nothing.
+    browser.open("about:blank").await;
+    browser.open(&shop.link("alice")).await;
+    browser.until("$('.who', 'alice') && !$('dialog') && !$('.bone')").await;
+    browser.open(&shop.link("mallory")).await;
+    browser.click("$('dialog button', 'Continue with the other')").await;
+    browser.until("$('.who', 'mallory')").await;
+    browser.assert_quiet(&[shop.process.public]).await;
+}
+
+#[tokio::test]
+async fn a_visit_to_the_account_page_logs_no_error() {
+    let shop = Shop::with("", None).await;
+    let browser = Browser::start().await;
+    browser.open(&shop.process.url("/credits/account")).await;
+    browser.until("$('input[type=password]')").await;
+    browser.open("about:blank").await;
+    browser.sign_in_by(&shop.link("alice")).await;
+    browser.until("credits() === 0 && !$('.bone')").await;
+    browser.click("$('header button', 'Sign out')").await;
+    browser.until("$('input[type=password]')").await;
+    browser.open(&shop.process.url("/credits/account")).await;
+    browser.until("$('input[type=password]')").await;
+    assert_eq!(browser.failed_requests().await, [] as [String; 0]);
+    // Who signs in elsewhere meanwhile is signed in here, too, once this is looked at again.
+    let sign_in = "return fetch('session', { method: 'POST', headers: { authorization: \
+        `Bearer ${arguments[0]}`, 'x-farebox-page': 'http' } }).then(({ status }) => status)";
+    assert_eq!(browser.run_with(sign_in, json!([token("alice")])).await, 200);
+    browser.run("document.dispatchEvent(new Event('visibilitychange'))").await;
+    browser.until("$('.who', 'alice')").await;
+    assert_eq!(browser.failed_requests().await, [] as [String; 0]);
+}
+
+/// The browser's cookies of our names.
+async fn cookies(browser: &Browser) -> Vec<Value> {
+    let all = browser.devtools("Network.getAllCookies", json!({})).await;
+    let ours = |cookie: &&Value| cookie["name"].as_str().unwrap().contains("farebox");
+    all["cookies"].as_array().unwrap().iter().filter(ours).cloned().collect()
+}
+
+#[tokio::test]
+async fn a_neighbours_cookie_neither_locks_anybody_out_nor_signs_anybody_in() {
+    let tls = "[server.tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n";
+    let shop = Shop::with(tls, None).await;
+    let port = shop.process.public.port();
+    let at = |host: &str, path: &str| format!("https://{host}.shop.test:{port}{path}");
+    let browser = Browser::start().await;
+    // Any page of a neighbour's can set cookies for the whole domain.
+    let plant = async |account: &str| {
+        browser.open(&at("evil", "/credits/openapi.json")).await;
+        let cookie = "document.cookie = `${arguments[0]}=${arguments[1]}; domain=shop.test; \
+            path=/credits; secure; max-age=3600`";
+        for name in ["farebox_session", "__Host-farebox_session"] {
+            browser.run_with(cookie, json!([name, token(account)])).await;
+        }
+    };
+    plant("mallory").await;
+    assert_eq!(
+        cookies(&browser).await.len(),
+        1,
+        "the browser takes no cookie of a host but from it"
+    );
+    browser.open(&at("pay", "/credits/account")).await;
+    browser.until("$('input[type=password]')").await;
+    browser.fill("$('input[type=password]')", &token("alice")).await;
+    browser.click("$('form button')").await;
+    browser.until("$('.who', 'alice')").await;
+    plant("mallory").await;
+    browser.open(&at("pay", "/credits/account")).await;
+    browser.until("$('.who', 'alice') && !$('.bone')").await;
+    let own = cookies(&browser).await;
+    let own = own.iter().find(|cookie| cookie["name"] == "__Host-farebox_session").unwrap();
+    assert_eq!(own["domain"], "pay.shop.test");
+    for flag in ["secure", "httpOnly"] {
+        assert_eq!(own[flag], true, "{own}");
+    }
+    browser.click("$('header button', 'Sign out')").await;
+    browser.until("$('input[type=password]')").await;
+    browser.open(&at("pay", "/credits/account")).await;
+    browser.until("$('input[type=password]')").await;
+}
+
+#[tokio::test]
+async fn a_page_over_http_signs_in_as_well() {
+    let shop = Shop::with("", None).await;
+    let browser = Browser::start().await;
+    // To a browser this is no secure place: it says nothing of sites, and takes no secure cookie.
+    let page = format!("http://pay.shop.test:{}/credits/account", shop.process.public.port());
+    browser.open(&page).await;
+    browser.fill("$('input[type=password]')", &token("alice")).await;
+    browser.click("$('form button')").await;
+    browser.until("$('.who', 'alice') && credits() === 0").await;
+    browser.open(&page).await;
+    browser.until("$('.who', 'alice') && credits() === 0").await;
+    let [cookie] = &cookies(&browser).await[..] else { panic!("one cookie") };
+    assert_eq!((&cookie["name"], &cookie["secure"]), (&json!("farebox_session"), &json!(false)));
+}

@@ -1,0 +1,32 @@
+// @ts-check
+/** What stands in place of a chart where nothing was used yet: a call to copy. */
+
+import { h } from './dom.js';
+import { words } from './i18n.js';
+import { copyOf, say } from './page.js';
+
+Object.assign(words, {
+  firstCall: ['Your first call', 'Votre premier appel'],
+  firstText: ['Nothing was used yet. Make an API key on this page, put it in place of YOUR_KEY, and run this:', 'Rien n’a encore été utilisé. Créez une clé d’API sur cette page, mettez-la à la place de YOUR_KEY et lancez ceci :'],
+  firstCost: [{ one: 'It costs {n} credit.', other: 'It costs {n} credits.' }, { one: 'Il coûte {n} crédit.', many: 'Il coûte {n} de crédits.', other: 'Il coûte {n} crédits.' }],
+  copyCall: ['Copy the call', 'Copier l’appel'],
+});
+
+/** A command for a route that is for sale, as a shell takes it. @param {string} origin @param {{ path: string, methods: string[] }} route */
+export function curl(origin, { path, methods }) {
+  const method = methods.includes('POST') || methods.includes('*') ? 'POST' : methods[0];
+  const sent = ['POST', 'PUT', 'PATCH'].includes(method) && [`-H 'Content-Type: application/json'`, `-d '{}'`];
+  const url = `'${(origin + path).replaceAll("'", '%27')}'`;
+  return [`curl -X ${method} ${url}`, `-H 'Authorization: Bearer YOUR_KEY'`, ...(sent || [])].join(' \\\n  ');
+}
+
+/** Null where no path can be called as it stands. @param {string} base */
+export async function firstCall(base) {
+  const prices = await fetch(new URL('prices', base)).then((answer) => answer.json()).catch(() => []);
+  const whole = prices.filter(({ path }) => !path.includes('{'));
+  const route = whole.find(({ credits }) => Number(credits) > 0) ?? whole[0];
+  if (!route) return null;
+  const code = h('pre', { class: 'code call' }, curl(new URL(base).origin, route));
+  return h('div', { class: 'stack' }, h('h3', {}, say('firstCall')), h('p', { class: 'muted' }, say('firstText')), code,
+    h('div', { class: 'row' }, copyOf(code, say('copyCall'), { class: 'quiet small' }), h('span', { class: 'muted small' }, say('firstCost', { n: route.credits }))));
+}

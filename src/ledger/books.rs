@@ -10,6 +10,7 @@ use ahash::{HashMap, HashSet};
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
+use super::crash::{AfterCrash, CrashedCall};
 use super::desk::Desk;
 use super::inbox::StripeEvent;
 use super::key::{KeyHash, KeyRecord, KnownKeys};
@@ -119,6 +120,8 @@ pub(super) struct Changes {
     pub customers: Vec<KeptCustomer>,
     /// Disputes, with the account that each freezes from now on; none where it is lifted.
     pub freezes: HashMap<Arc<str>, Option<AccountId>>,
+    /// Calls that were cut off, and those of them that were settled after all.
+    pub crashed: HashMap<HoldId, CrashedCall>,
     pub(super) undo: Vec<Undo>,
 }
 
@@ -147,6 +150,7 @@ impl Changes {
             && self.payments_gone.is_empty()
             && self.customers.is_empty()
             && self.freezes.is_empty()
+            && self.crashed.is_empty()
     }
 
     /// From here on the changes stand, whatever the disk says: they were acknowledged.
@@ -252,16 +256,21 @@ impl Books {
                     wanted.operations.push(OperationId::capture(&hold.id));
                     wanted.holds.push(hold.id.clone());
                 }
-                Operation::Capture { hold, .. } | Operation::Release { hold, .. }
+                Operation::Capture { hold, .. }
+                | Operation::Release { hold, .. }
+                | Operation::Abandon { hold, .. }
                     if !self.holds.contains_key(hold) =>
                 {
                     wanted.operations.push(OperationId::capture(hold));
+                    wanted.operations.push(OperationId::corrected(hold));
+                    wanted.operations.push(OperationId::refund(hold));
                     wanted.holds.push(hold.clone());
                 }
                 Operation::Post(posting) => wanted.operations.push(posting.id.clone()),
                 Operation::Refund { hold, .. } => {
                     wanted.operations.push(OperationId::capture(hold));
                     wanted.operations.push(OperationId::refund(hold));
+                    wanted.operations.push(OperationId::corrected(hold));
                 }
                 Operation::PutKeys(keys) => {
                     wanted.key_hashes.extend(keys.iter().map(|key| key.hash));
@@ -283,6 +292,7 @@ impl Books {
                 Operation::Hold(_)
                 | Operation::Capture { .. }
                 | Operation::Release { .. }
+                | Operation::Abandon { .. }
                 | Operation::Open { .. }
                 | Operation::Renew { .. }
                 | Operation::Audit
@@ -329,6 +339,7 @@ impl Books {
             Operation::Release { hold, account, origin } => {
                 desk.end(hold, account.as_ref(), *origin, Ending::Released)
             }
+            Operation::Abandon { hold, account, after, .. } => desk.abandon(hold, account, *after),
             Operation::Post(posting) => desk.post(posting),
             Operation::Refund { hold, reason } => desk.refund(hold, reason.clone()),
             Operation::PutKeys(keys) => desk.put_keys(keys),
@@ -352,6 +363,24 @@ impl Books {
         let mut desk = Desk { books: self, known: &mut Known::default(), changes, now };
         // It was found in the books, so it can be renewed.
         let _ = desk.renew(hold, ttl_ms);
+    }
+
+    /// Ends the holds of all calls, oldest first: none of them can be settled any more. Only at a start,
+    /// when no call runs.
+    pub fn abandon_calls(&mut self, after: AfterCrash, changes: &mut Changes, now: Now) {
+        let calls = self.holds.iter().filter(|(_, hold)| hold.origin == Origin::Call);
+        let mut calls: Vec<_> =
+            calls.map(|(id, hold)| (id.clone(), hold.account.clone())).collect();
+        calls.sort();
+        for (id, account) in calls {
+            let mut desk = Desk { books: self, known: &mut Known::default(), changes, now };
+            let ended = desk.abandon(&id, &account, after);
+            // Only a balance at the end of what can be counted refuses the charge.
+            if let Err(refusal) = ended {
+                tracing::error!(hold = %id, %account, %refusal, "a cut off call is not charged");
+                let _ = desk.abandon(&id, &account, AfterCrash::Release);
+            }
+        }
     }
 
     /// Ends a hold whose time has run out.

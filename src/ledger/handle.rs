@@ -1,6 +1,7 @@
 //! The handle by which the rest of the gateway uses the ledger.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use crate::credits::Credits;
 use crate::metrics::Metrics;
 
 use super::backend::{Backend, Reader};
+use super::crash::AfterCrash;
 use super::error::LedgerError;
 use super::hold::{CALL_TTL_MS, Hold, LiveHolds};
 use super::operation::{
@@ -25,6 +27,10 @@ pub struct Ledger {
     live: Arc<LiveHolds>,
     reader: Arc<dyn Reader>,
     metrics: Metrics,
+    /// What becomes of the hold of a call that is cut off.
+    after_crash: AfterCrash,
+    /// True once a stop cuts off the calls that run.
+    cutting_off: Arc<AtomicBool>,
 }
 
 impl Ledger {
@@ -35,8 +41,10 @@ impl Ledger {
         metrics: Metrics,
     ) -> (Self, Pipeline) {
         let live = Arc::new(LiveHolds::default());
+        let after_crash = backend.after_crash();
         let (pipeline, queue) = Pipeline::start(backend, live.clone(), metrics.clone());
-        (Self { queue, live, reader: Arc::new(reader), metrics }, pipeline)
+        let (reader, cutting_off) = (Arc::new(reader), Arc::new(AtomicBool::new(false)));
+        (Self { queue, live, reader, metrics, after_crash, cutting_off }, pipeline)
     }
 
     /// What is read beside the pipeline: entries, accounts, keys.
@@ -180,10 +188,20 @@ impl Ledger {
         }
     }
 
+    /// From here on a call whose hold is dropped, neither captured nor released, counts as cut off.
+    pub fn cut_calls_off(&self) {
+        self.cutting_off.store(true, Ordering::Relaxed);
+    }
+
+    /// What becomes of the hold of a call that is dropped now, where it counts as cut off.
+    pub(super) fn cuts_off(&self) -> Option<AfterCrash> {
+        self.cutting_off.load(Ordering::Relaxed).then_some(self.after_crash)
+    }
+
     /// Sends the end of a call's hold. The pipeline tries it until it is done.
     pub(super) fn settle(&self, operation: Operation) {
         if self.queue.send(Message::Request(Request { operation, reply: None })).is_err() {
-            tracing::error!("a hold ended after the ledger had stopped; a restart releases it");
+            tracing::error!("a hold ended after the ledger had stopped; the next start ends it");
         }
     }
 

@@ -7,6 +7,7 @@ use ahash::HashSet;
 use crate::account::AccountId;
 use crate::credits::Credits;
 
+use super::crash::AfterCrash;
 use super::handle::Ledger;
 use super::operation::{Balance, HoldId, Operation, Origin};
 
@@ -15,7 +16,8 @@ use super::operation::{Balance, HoldId, Operation, Origin};
 pub(super) const CALL_TTL_MS: u64 = 60_000;
 
 /// Credits set aside for a call. However the call ends, the hold ends once: by
-/// [`Hold::capture`], by [`Hold::release`], or, if it is dropped, by a release.
+/// [`Hold::capture`], by [`Hold::release`], or, if it is dropped, by a release; while a stop cuts
+/// calls off, as `after_crash` says.
 #[derive(Debug)]
 #[must_use = "a hold that is dropped is released"]
 pub struct Hold {
@@ -97,8 +99,45 @@ impl Hold {
     }
 
     /// Gives all of it back. Waits for nothing: the ledger tries until it is done.
-    pub fn release(self) {
-        drop(self);
+    pub fn release(mut self) {
+        self.give_back();
+    }
+
+    fn give_back(&mut self) {
+        self.armed = false;
+        self.count("released");
+        self.ledger.settle(Operation::Release {
+            hold: self.id.clone(),
+            account: Some(self.account.clone()),
+            origin: Origin::Call,
+        });
+    }
+
+    /// Ends the hold of a call that was cut off.
+    fn abandon(&mut self, after: AfterCrash) {
+        self.armed = false;
+        self.count(match after {
+            AfterCrash::Release => "released",
+            AfterCrash::Charge => "captured",
+        });
+        self.ledger.settle(Operation::Abandon {
+            hold: self.id.clone(),
+            account: self.account.clone(),
+            amount: self.amount,
+            route: self.route.clone(),
+            after,
+        });
+    }
+
+    /// Counts the end of the whole hold.
+    fn count(&self, outcome: &str) {
+        let (metrics, route) = (self.ledger.metrics(), &*self.route);
+        let credits = match outcome {
+            "captured" => &metrics.credits_captured,
+            _ => &metrics.credits_released,
+        };
+        metrics.holds.with_label_values(&[route, outcome]).inc();
+        credits.with_label_values(&[route]).inc_by(self.amount.as_metric());
     }
 }
 
@@ -107,15 +146,10 @@ impl Drop for Hold {
         if !self.armed {
             return;
         }
-        let metrics = self.ledger.metrics();
-        let route: &str = &self.route;
-        metrics.holds.with_label_values(&[route, "released"]).inc();
-        metrics.credits_released.with_label_values(&[route]).inc_by(self.amount.as_metric());
-        self.ledger.settle(Operation::Release {
-            hold: self.id.clone(),
-            account: Some(self.account.clone()),
-            origin: Origin::Call,
-        });
+        match self.ledger.cuts_off() {
+            Some(after) => self.abandon(after),
+            None => self.give_back(),
+        }
     }
 }
 

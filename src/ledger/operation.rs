@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
+use super::crash::AfterCrash;
 use super::inbox::{EventState, NewEvent};
 use super::key::KeyRecord;
 use super::payment::{Settled, TakeFacts};
@@ -21,6 +22,9 @@ pub struct HoldId(Arc<str>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an id is 1 to 128 visible ASCII characters, without spaces")]
 pub struct IdError;
+
+/// What ends the id of [`OperationId::corrected`].
+const CORRECTED: &str = "/corrected";
 
 fn is_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
@@ -107,6 +111,12 @@ impl OperationId {
         Self(format!("refund:{hold}").into())
     }
 
+    /// What is given back of a capture that was made for a crash, once its call is settled after all. A
+    /// `/` stands in no id that an API caller can choose, nor in a call's.
+    pub fn corrected(hold: &HoldId) -> Self {
+        Self(format!("refund:{hold}{CORRECTED}").into())
+    }
+
     /// The sign-up grant of an account: there is one.
     pub fn signup(account: &AccountId) -> Self {
         Self(format!("signup:{account}").into())
@@ -133,7 +143,11 @@ impl OperationId {
 
     /// The call or hold that a capture or refund belongs to.
     pub fn hold(&self) -> Option<&str> {
-        self.0.strip_prefix("capture:").or_else(|| self.0.strip_prefix("refund:"))
+        let refunded = || {
+            let refund = self.0.strip_prefix("refund:")?;
+            Some(refund.strip_suffix(CORRECTED).unwrap_or(refund))
+        };
+        self.0.strip_prefix("capture:").or_else(refunded)
     }
 }
 
@@ -296,6 +310,19 @@ pub enum Operation {
         /// As in the hold.
         origin: Origin,
     },
+    /// Ends the hold of a call that was cut off: nobody knows how the call ended.
+    Abandon {
+        /// Which.
+        hold: HoldId,
+        /// Whose.
+        account: AccountId,
+        /// As in the hold.
+        amount: Credits,
+        /// As in the hold.
+        route: Arc<str>,
+        /// What becomes of it.
+        after: AfterCrash,
+    },
     /// Moves a balance.
     Post(Posting),
     /// Gives a capture back, whole.
@@ -360,7 +387,9 @@ impl Operation {
     /// The hold that it ends, if it ends one.
     pub(super) fn ends(&self) -> Option<&HoldId> {
         match self {
-            Self::Capture { hold, .. } | Self::Release { hold, .. } => Some(hold),
+            Self::Capture { hold, .. }
+            | Self::Release { hold, .. }
+            | Self::Abandon { hold, .. } => Some(hold),
             _ => None,
         }
     }
@@ -376,6 +405,7 @@ impl Operation {
             Self::Hold(NewHold { origin, .. })
             | Self::Capture { origin, .. }
             | Self::Release { origin, .. } => Some(*origin),
+            Self::Abandon { .. } => Some(Origin::Call),
             _ => None,
         }
     }

@@ -41,10 +41,12 @@ use self::shared::{Sent, Shared, text, texts};
 use super::LedgerError;
 use super::backend::{Backend, Expired, IsLive};
 use super::config::LedgerConfig;
+use super::crash::CrashedCall;
 use super::hold::CALL_TTL_MS;
 use super::operation::{HoldId, Operation, Outcome, Refusal};
 use super::postgres::Store;
 use super::report::RepairReport;
+use super::wall_ms;
 
 pub use reader::ClusterReader;
 pub(super) use script::{Epoch, LAYOUT};
@@ -209,6 +211,13 @@ impl ClusterLedger {
         self.settle_owed().await;
         let asked: Vec<_> = operations.iter().map(Asked::Operation).collect();
         let answers = self.ask(&asked).await;
+        for (operation, answer) in operations.iter().zip(&answers) {
+            if answer.code == Code::Expired
+                && let Some(call) = CrashedCall::released(operation, wall_ms())
+            {
+                call.log();
+            }
+        }
         answers.into_iter().map(Answer::outcome).collect()
     }
 

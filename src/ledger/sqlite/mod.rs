@@ -12,6 +12,7 @@ mod call_holds;
 mod export;
 mod fold;
 mod json_rows;
+mod left;
 mod load;
 mod maintain;
 mod read;
@@ -30,6 +31,8 @@ use self::call_holds::CallHolds;
 use super::backend::{Backend, Expired, IsLive};
 use super::books::{Books, Changes, Known, Lookups, Now};
 use super::clock::Clock;
+use super::config::LedgerConfig;
+use super::crash::{AfterCrash, CRASHED_KEPT, CrashedCall};
 use super::hold::CALL_TTL_MS;
 use super::lock::LedgerLock;
 use super::operation::{Operation, Origin, Outcome, Refusal};
@@ -64,6 +67,7 @@ const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
 pub struct SqliteLedger {
     path: PathBuf,
     durability: Durability,
+    after_crash: AfterCrash,
     /// `None` after a failure, until it can be opened again.
     connection: Option<SqliteConnection>,
     /// How many batches the file has committed.
@@ -89,34 +93,54 @@ pub struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// Opens the ledger at `path`, or makes it, under a lock that is held until it is dropped.
-    /// Holds that calls left behind in a crash are released.
+    /// Opens the ledger at `path` with everything else at its default.
+    ///
+    /// # Errors
+    /// As [`SqliteLedger::open_as`].
     pub async fn open(
         path: &Path,
         durability: Durability,
         metrics: Metrics,
     ) -> Result<Self, LedgerError> {
-        let lock = LedgerLock::take(path)?;
-        let opened = Self::open_locked(path, lock, durability, metrics).await;
-        opened.map_err(|error| error.on_opening(path))
+        let path = path.to_owned();
+        let config = LedgerConfig { path, durability, ..LedgerConfig::default() };
+        Self::open_as(&config, metrics).await
+    }
+
+    /// Opens the ledger of `config`, or makes it, under a lock that is held until it is dropped. The
+    /// holds of calls that a crash left end as the config says.
+    ///
+    /// # Errors
+    /// Where another process has it, or it cannot be read or written.
+    pub async fn open_as(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
+        let lock = LedgerLock::take(&config.path)?;
+        let opened = Self::open_locked(config, lock, metrics).await;
+        opened.map_err(|error| error.on_opening(&config.path))
     }
 
     async fn open_locked(
-        path: &Path,
+        config: &LedgerConfig,
         lock: LedgerLock,
-        durability: Durability,
         metrics: Metrics,
     ) -> Result<Self, LedgerError> {
+        let (path, durability, after_crash) =
+            (config.path.as_path(), config.durability, config.after_crash);
         let clock = Clock::start();
         let mut connection = load::connect(path).await?;
         load::check_version(&mut connection).await?;
         load::migrate(&mut connection).await?;
-        load::release_left_calls(&mut connection, clock.now(0)).await?;
-        let (books, commits) = load::books(&mut connection, clock.now(0)).await?;
+        let (mut books, mut commits) = load::books(&mut connection, clock.now(0)).await?;
+        let now = clock.now(commits.saturating_add(1));
+        let left = left::end_left_calls(&mut connection, &mut books, after_crash, now).await?;
+        if !left.is_empty() {
+            commits = now.commit;
+            left::count(&left, &metrics);
+        }
         metrics.ledger_up.set(1);
         Ok(Self {
             path: path.to_owned(),
             durability,
+            after_crash,
             connection: Some(connection),
             commits,
             books,
@@ -259,6 +283,7 @@ impl SqliteLedger {
         if written {
             self.commits = next;
             self.call_holds.count(next, changes);
+            changes.crashed.values().for_each(CrashedCall::log);
             if self.failing_until.take().is_some() {
                 tracing::info!("the ledger can write again");
                 self.metrics.ledger_up.set(1);
@@ -373,14 +398,19 @@ impl SqliteLedger {
         }
     }
 
-    /// Forgets the endings of calls' holds that are long past.
+    /// Forgets the endings of calls' holds that are long past, and calls that were cut off long ago.
     async fn purge(&mut self, now: Now) {
         let due = self.last_purge.is_none_or(|last| last.elapsed() > Duration::from_secs(3600));
         if !due || self.is_failing() {
             return;
         }
         let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
+        let crashed_before = now.wall_ms.saturating_sub(CRASHED_KEPT.as_millis() as i64);
         let Ok(connection) = self.connect().await else { return };
+        let forgotten = sqlx::query("DELETE FROM crashed WHERE at < ?1").bind(crashed_before);
+        if let Err(error) = forgotten.execute(&mut *connection).await {
+            tracing::warn!(%error, "calls that were cut off long ago could not be forgotten");
+        }
         // One whose row in call_holds still stands is needed to tell that it has ended.
         let purged = sqlx::query(
             "DELETE FROM ended_holds WHERE id IN (SELECT id FROM ended_holds \
@@ -419,6 +449,10 @@ fn concerns_disk(operation: &Operation) -> bool {
 }
 
 impl Backend for SqliteLedger {
+    fn after_crash(&self) -> AfterCrash {
+        self.after_crash
+    }
+
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let unavailable = Outcome::Refused(Refusal::Unavailable);
         if !self.settle_doubt().await {

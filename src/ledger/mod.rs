@@ -23,6 +23,7 @@ mod operation;
 mod payment;
 mod pipeline;
 mod postgres;
+mod private;
 mod record;
 mod redis;
 mod report;

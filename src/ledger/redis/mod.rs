@@ -16,6 +16,7 @@ mod compare;
 mod connection;
 mod drain;
 mod janitor;
+mod late;
 mod lease;
 mod pack;
 mod question;
@@ -218,7 +219,9 @@ impl ClusterLedger {
                 call.log();
             }
         }
-        answers.into_iter().map(Answer::outcome).collect()
+        let mut outcomes: Vec<_> = answers.into_iter().map(Answer::outcome).collect();
+        self.shared.look_over_ends(operations, &mut outcomes).await;
+        outcomes
     }
 
     /// Ends the holds whose end this gateway owes.
@@ -412,7 +415,10 @@ impl ClusterLedger {
 impl Backend for ClusterLedger {
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
-        for part in batch.chunk_by(|a, b| Place::of(a).takes_with(Place::of(b))) {
+        let go_together = |a: &Operation, b: &Operation| {
+            Place::of(a).takes_with(Place::of(b)) && !late::ends_its_batch(a)
+        };
+        for part in batch.chunk_by(go_together) {
             for some in part.chunks(MAX_BATCH) {
                 match (Place::of(&some[0]), some) {
                     (Place::Redis, some) => outcomes.extend(self.apply_hot(some).await),

@@ -12,6 +12,7 @@ use crate::ledger::clock::Clock;
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::import::ImportError;
 use crate::ledger::lock::LedgerLock;
+use crate::ledger::private;
 use crate::ledger::report::ReconcileReport;
 
 use super::left::end_left_calls;
@@ -36,6 +37,7 @@ impl Source {
             return Err(failed(std::io::ErrorKind::NotFound.into()).into());
         }
         let lock = LedgerLock::take(path)?;
+        private::secure(path);
         let opened = async {
             let mut connection = load::connect(path).await?;
             load::check_version(&mut connection).await?;

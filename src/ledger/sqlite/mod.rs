@@ -32,10 +32,11 @@ use super::backend::{Backend, Expired, IsLive};
 use super::books::{Books, Changes, Known, Lookups, Now};
 use super::clock::Clock;
 use super::config::LedgerConfig;
-use super::crash::{AfterCrash, CRASHED_KEPT, CrashedCall};
+use super::crash::{AfterCrash, CrashedCall};
 use super::hold::CALL_TTL_MS;
 use super::lock::LedgerLock;
 use super::operation::{Operation, Origin, Outcome, Refusal};
+use super::private;
 use super::{Durability, LedgerError};
 
 pub(super) use export::Source;
@@ -55,12 +56,6 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 /// How long the closing of the file waits for reads that are still under way.
 const READS_END_WITHIN: Duration = Duration::from_secs(2);
-
-/// How many endings of holds are forgotten in one go, since nobody is served meanwhile.
-const PURGE_SLICE: u32 = 2000;
-
-/// How long the ending of a call's hold is remembered.
-const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
 
 /// The writer.
 #[derive(Debug)]
@@ -114,6 +109,7 @@ impl SqliteLedger {
     /// Where another process has it, or it cannot be read or written.
     pub async fn open_as(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
         let lock = LedgerLock::take(&config.path)?;
+        private::secure(&config.path);
         let opened = Self::open_locked(config, lock, metrics).await;
         opened.map_err(|error| error.on_opening(&config.path))
     }
@@ -396,39 +392,6 @@ impl SqliteLedger {
                 None
             }
         }
-    }
-
-    /// Forgets the endings of calls' holds that are long past, and calls that were cut off long ago.
-    async fn purge(&mut self, now: Now) {
-        let due = self.last_purge.is_none_or(|last| last.elapsed() > Duration::from_secs(3600));
-        if !due || self.is_failing() {
-            return;
-        }
-        let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
-        let crashed_before = now.wall_ms.saturating_sub(CRASHED_KEPT.as_millis() as i64);
-        let Ok(connection) = self.connect().await else { return };
-        let forgotten = sqlx::query("DELETE FROM crashed WHERE at < ?1").bind(crashed_before);
-        if let Err(error) = forgotten.execute(&mut *connection).await {
-            tracing::warn!(%error, "calls that were cut off long ago could not be forgotten");
-        }
-        // One whose row in call_holds still stands is needed to tell that it has ended.
-        let purged = sqlx::query(
-            "DELETE FROM ended_holds WHERE id IN (SELECT id FROM ended_holds \
-             WHERE origin = 'call' AND ended_at < ?1 AND id NOT IN \
-             (SELECT h.value->>0 FROM call_holds c, json_each(c.holds) h) \
-             ORDER BY ended_at LIMIT ?2)",
-        )
-        .bind(before)
-        .bind(PURGE_SLICE)
-        .execute(connection)
-        .await;
-        match purged {
-            // There may be more: the next tick goes on.
-            Ok(purged) if purged.rows_affected() >= u64::from(PURGE_SLICE) => return,
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "old endings of holds could not be purged"),
-        }
-        self.last_purge = Some(Instant::now());
     }
 }
 

@@ -37,6 +37,8 @@ impl LedgerLock {
     /// Takes the lock, or says at once that another process has it.
     pub fn take(path: &Path) -> Result<Self, LedgerError> {
         let lock = lock_path(path);
+        // One that is there is opened as it is.
+        let _ = private::make(&lock);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -120,6 +120,11 @@ impl Desk<'_> {
     ) -> Result<Outcome, Refusal> {
         let is_ours = |live: &&LiveHold| live.origin == Origin::Call && live.account == *account;
         let Some(live) = self.books.holds.get(id).filter(is_ours).cloned() else {
+            // Asked again, since the answer was lost.
+            if let Some(charged) = self.captured_for_a_crash(id, Some(account), Origin::Call) {
+                let after = self.balance(&charged.account);
+                return Ok(Outcome::Captured { after, late: false, settled: None });
+            }
             return self.end(id, Some(account), Origin::Call, Ending::Released);
         };
         let (outcome, became) = match after {

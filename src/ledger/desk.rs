@@ -172,7 +172,7 @@ impl Desk<'_> {
     }
 
     /// The capture of this call's hold, where it was made for a crash.
-    fn captured_for_a_crash(
+    pub(super) fn captured_for_a_crash(
         &self,
         id: &HoldId,
         account: Option<&AccountId>,

@@ -81,7 +81,7 @@ impl Hold {
         let metrics = self.ledger.metrics();
         let route: &str = &self.route;
         if amount.is_zero() {
-            return drop(self);
+            return self.release();
         }
         metrics.holds.with_label_values(&[route, "captured"]).inc();
         metrics.credits_captured.with_label_values(&[route]).inc_by(amount.as_metric());

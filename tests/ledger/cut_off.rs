@@ -132,6 +132,10 @@ async fn a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once
         backend.ask(hold_of(Origin::Call, id, "10", HOUR_MS)).await;
         let charged = backend.ask(abandon(id, "10")).await;
         assert!(matches!(charged, Outcome::Captured { late: false, .. }), "{charged:?}");
+        // The answer was lost, and it is asked again.
+        let before = has(&mut backend).await;
+        assert_eq!(backend.ask(abandon(id, "10")).await, charged);
+        assert_eq!(has(&mut backend).await, before, "{id}");
         for _ in 0..2 {
             let outcome = backend.ask(end.clone()).await;
             let is_done = matches!(
@@ -143,7 +147,7 @@ async fn a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once
             assert_eq!(has(&mut backend).await, left, "{id}");
         }
     }
-    // Nobody else corrects it, no capture goes beyond the hold, and no other amount comes later.
+    // An API caller does not correct it, no capture goes beyond the hold, and no other amount comes later.
     for (other, refusal) in [
         (api_capture("all", "4"), conflict()),
         (call_capture("all", "11"), Outcome::Refused(Refusal::AboveHold { held: credits("10") })),

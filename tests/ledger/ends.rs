@@ -18,7 +18,9 @@ async fn a_stop_lists_the_calls_that_it_cuts_off_and_no_others(house: House) {
     let (cut, dropped) = (ledger.call("4").await.unwrap(), ledger.call("3").await.unwrap());
     let (paid, freed) = (ledger.call("2").await.unwrap(), ledger.call("1").await.unwrap());
     drop(dropped);
+    let unused = ledger.call("1").await.unwrap();
     ledger.cut_calls_off();
+    unused.capture(credits("0"));
     paid.capture(credits("2"));
     freed.release();
     drop(cut);

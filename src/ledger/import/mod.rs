@@ -108,7 +108,7 @@ pub async fn import(config: &LedgerConfig, from: &Path) -> Result<Imported, Impo
     if let Some(first) = report.differences.first() {
         return Err(ImportError::Contradicts { path: from.to_owned(), first: first.clone() });
     }
-    // Nobody is left to settle them.
+    // Their gateway is gone, and cannot settle them.
     if source.release_left_calls().await? {
         report = source.examine().await?;
     }

@@ -104,11 +104,11 @@ impl Desk<'_> {
     ) -> Result<Outcome, Refusal> {
         let operation = OperationId::capture(id);
         self.is_of(id, account, origin)?;
-        if let Some(crash) = self.captured_for_a_crash(id, account, origin) {
-            let after = self.correct(id, &crash, amount)?;
-            return Ok(Outcome::Captured { after, late: false, settled: None });
-        }
         if let Some(entry) = self.known.entries.get(&operation) {
+            if let Some(crash) = self.captured_for_a_crash(id, account, origin) {
+                let after = self.correct(id, &crash, amount)?;
+                return Ok(Outcome::Captured { after, late: false, settled: None });
+            }
             let same = entry.amount == -amount.signed()
                 && account.is_none_or(|account| *account == entry.account);
             let after = self.balance(&entry.account);

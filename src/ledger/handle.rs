@@ -1,7 +1,6 @@
 //! The handle by which the rest of the gateway uses the ledger.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -29,8 +28,6 @@ pub struct Ledger {
     metrics: Metrics,
     /// What becomes of the hold of a call that is cut off.
     after_crash: AfterCrash,
-    /// True once a stop cuts off the calls that run.
-    cutting_off: Arc<AtomicBool>,
 }
 
 impl Ledger {
@@ -43,8 +40,7 @@ impl Ledger {
         let live = Arc::new(LiveHolds::default());
         let after_crash = backend.after_crash();
         let (pipeline, queue) = Pipeline::start(backend, live.clone(), metrics.clone());
-        let (reader, cutting_off) = (Arc::new(reader), Arc::new(AtomicBool::new(false)));
-        (Self { queue, live, reader, metrics, after_crash, cutting_off }, pipeline)
+        (Self { queue, live, reader: Arc::new(reader), metrics, after_crash }, pipeline)
     }
 
     /// What is read beside the pipeline: entries, accounts, keys.
@@ -190,12 +186,12 @@ impl Ledger {
 
     /// From here on a call whose hold is dropped, neither captured nor released, counts as cut off.
     pub fn cut_calls_off(&self) {
-        self.cutting_off.store(true, Ordering::Relaxed);
+        self.live.cut_off();
     }
 
     /// What becomes of the hold of a call that is dropped now, where it counts as cut off.
     pub(super) fn cuts_off(&self) -> Option<AfterCrash> {
-        self.cutting_off.load(Ordering::Relaxed).then_some(self.after_crash)
+        self.live.are_cut_off().then_some(self.after_crash)
     }
 
     /// Sends the end of a call's hold. The pipeline tries it until it is done.

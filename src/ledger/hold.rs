@@ -1,5 +1,6 @@
 //! The guard of a call's hold.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::HashSet;
@@ -158,11 +159,22 @@ impl Drop for Hold {
 #[derive(Debug, Default)]
 pub(super) struct LiveHolds {
     ids: Mutex<HashSet<HoldId>>,
+    /// True once a stop cuts off the calls that still run.
+    cut_off: AtomicBool,
 }
 
 impl LiveHolds {
     fn insert(&self, id: HoldId) {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// The calls that still run are cut off.
+    pub fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
+    }
+
+    pub fn are_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     pub fn remove(&self, id: &HoldId) {

@@ -294,7 +294,8 @@ impl Gateway {
         // The listener keeps a receiver, so this is heard.
         let _ = self.stop.send(true);
         if let Ok(open) = self.public.await {
-            finish_calls(open, &self.in_flight, self.shutdown_timeout, &self.cut_off).await;
+            let (ledger, limit) = (&self.shop.ledger, self.shutdown_timeout);
+            finish_calls(open, &self.in_flight, limit, ledger, &self.cut_off).await;
         }
         let settled = self.pipeline.stop().await;
         let _ = self.closing.send(true);
@@ -306,12 +307,13 @@ impl Gateway {
     }
 }
 
-/// Waits until no call runs, and cuts off what runs too long. A call that is cut off gives its
-/// hold back.
+/// Waits until no call runs, and cuts off what runs too long. The hold of a call that is cut off ends
+/// as `after_crash` says.
 async fn finish_calls(
     mut open: JoinSet<()>,
     in_flight: &CallsInFlight,
     limit: Duration,
+    ledger: &Ledger,
     cut_off: &watch::Sender<bool>,
 ) {
     let idle_by = async |deadline: Instant| {
@@ -329,6 +331,7 @@ async fn finish_calls(
         let closed = async { while open.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_BYTES, closed).await;
     }
+    ledger.cut_calls_off();
     // The public listener may be gone, and hears nothing then.
     let _ = cut_off.send(true);
     open.shutdown().await;
@@ -345,8 +348,7 @@ pub async fn open_ledger(
 ) -> Result<(Ledger, Pipeline), LedgerError> {
     match config.backend {
         BackendKind::Embedded => {
-            let backend =
-                SqliteLedger::open(&config.path, config.durability, metrics.clone()).await?;
+            let backend = SqliteLedger::open_as(config, metrics.clone()).await?;
             let reader = backend.reader();
             Ok(Ledger::start(backend, reader, metrics))
         }

@@ -14,6 +14,7 @@ use super::body::Json;
 use super::caller::ServiceCaller;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits, json_number};
+use crate::identify::Identity;
 use crate::ledger::{HoldEnd, HoldId, NewHold, Operation, Origin, Outcome};
 use crate::metrics::{API_ROUTE, Metrics};
 use crate::price::CanonicalPath;
@@ -150,7 +151,7 @@ pub(super) struct CaptureRequest {
     (status = 404), (status = 409), (status = 422), (status = 503)))]
 pub(super) async fn capture(
     State(shop): State<Arc<Shop>>,
-    ServiceCaller(_): ServiceCaller,
+    ServiceCaller(caller): ServiceCaller,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Path(id): Path<String>,
     Json(request): Json<CaptureRequest>,
@@ -158,7 +159,7 @@ pub(super) async fn capture(
     let hold = id.parse().map_err(bad_id)?;
     let capture = Operation::Capture {
         hold,
-        account: None,
+        account: named(caller),
         amount: request.credits,
         route: API_ROUTE.into(),
         origin: Origin::Api,
@@ -178,12 +179,19 @@ pub(super) struct ReleaseRequest {}
     (status = 409), (status = 503)))]
 pub(super) async fn release(
     State(shop): State<Arc<Shop>>,
-    ServiceCaller(_): ServiceCaller,
+    ServiceCaller(caller): ServiceCaller,
     Path(id): Path<String>,
     Json(ReleaseRequest {}): Json<ReleaseRequest>,
 ) -> Result<axum::Json<EndBody>, Problem> {
     let hold = id.parse().map_err(bad_id)?;
-    end(&shop, id, Operation::Release { hold, account: None, origin: Origin::Api }, None).await
+    let release = Operation::Release { hold, account: named(caller), origin: Origin::Api };
+    end(&shop, id, release, None).await
+}
+
+/// The account that a service key names: its holds alone are ended then. One that names nobody may end
+/// any hold.
+fn named(caller: Identity) -> Option<AccountId> {
+    caller.on_behalf_by.is_some().then_some(caller.account)
 }
 
 async fn end(

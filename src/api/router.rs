@@ -110,6 +110,7 @@ pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
         .route("/accounts/{account}/transactions", get(ops::accounts::transactions))
         .route("/accounts/{account}/keys", post(ops::keys::create).get(ops::keys::list))
         .route("/accounts/{account}/thaw", post(ops::stripe::thaw))
+        .route("/crashed", get(ops::crashed::list))
         .route("/entries", get(ops::entries::newest))
         .route("/holds", get(ops::holds::list))
         .route("/overview", get(ops::overview::overview))

@@ -175,7 +175,8 @@ pub(super) fn unreadable(error: crate::ledger::LedgerError) -> Problem {
     Problem::ledger_unavailable()
 }
 
-fn bad_page(what: &str) -> Problem {
+/// A value of a list's query that cannot be read.
+pub(super) fn bad_page(what: &str) -> Problem {
     Problem::bad_request(Text::new(
         format!(
             "`{what}` is not valid: `limit` is a number up to {MAX_LIMIT}, `cursor` the `next_cursor` of the page before."

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use crate::account::AccountId;
 
+use super::crash::{AfterCrash, CrashedCall};
 use super::error::LedgerError;
 use super::inbox::{EventState, StripeEvent};
 use super::key::KeyRecord;
@@ -66,6 +67,11 @@ pub trait Backend: Send + 'static {
     /// a hold is renewed. Returns the holds that expired.
     fn tick(&mut self, is_live: &IsLive<'_>) -> impl Future<Output = Vec<Expired>> + Send;
 
+    /// What becomes of the hold of a call that is cut off.
+    fn after_crash(&self) -> AfterCrash {
+        AfterCrash::Release
+    }
+
     /// How long from now the backend can be left without a [`Backend::tick`].
     fn tick_after(&self) -> Duration;
 
@@ -117,6 +123,13 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// Live holds: of calls, those made before a moment (in milliseconds since 1970), oldest first;
     /// then the API's, whose age is not known.
     async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError>;
+
+    /// Calls that a crash or a stop cut off, newest first, starting before the one with this time and id.
+    async fn crashed(
+        &self,
+        before: Option<(i64, &HoldId)>,
+        limit: u32,
+    ) -> Result<Vec<CrashedCall>, LedgerError>;
 
     /// What happened since the beginning of an hour (in hours since 1970), of all accounts; the holds
     /// of calls made before a moment count as old.

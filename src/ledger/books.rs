@@ -11,6 +11,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
 use super::bring_over::ImportRow;
+use super::crash::{AfterCrash, CrashedCall};
 use super::desk::Desk;
 use super::inbox::StripeEvent;
 use super::key::{KeyHash, KeyRecord, KnownKeys};
@@ -90,6 +91,7 @@ impl Lookups {
     fn add_refund(&mut self, hold: &HoldId) {
         self.operations.push(OperationId::capture(hold));
         self.operations.push(OperationId::refund(hold));
+        self.operations.push(OperationId::corrected(hold));
         self.refunds.push(hold.clone());
     }
 
@@ -144,6 +146,8 @@ pub(super) struct Changes {
     pub customers: Vec<KeptCustomer>,
     /// Disputes, with the account that each freezes from now on; none where it is lifted.
     pub freezes: HashMap<Arc<str>, Option<AccountId>>,
+    /// Calls that were cut off, and those of them that were settled after all.
+    pub crashed: HashMap<HoldId, CrashedCall>,
     pub(super) undo: Vec<Undo>,
 }
 
@@ -172,6 +176,7 @@ impl Changes {
             && self.payments_gone.is_empty()
             && self.customers.is_empty()
             && self.freezes.is_empty()
+            && self.crashed.is_empty()
     }
 
     /// From here on the changes stand, whatever the disk says: they were acknowledged.
@@ -277,10 +282,12 @@ impl Books {
                     wanted.operations.push(OperationId::capture(&hold.id));
                     wanted.holds.push(hold.id.clone());
                 }
-                Operation::Capture { hold, .. } | Operation::Release { hold, .. }
+                Operation::Capture { hold, .. }
+                | Operation::Release { hold, .. }
+                | Operation::Abandon { hold, .. }
                     if !self.holds.contains_key(hold) =>
                 {
-                    wanted.operations.push(OperationId::capture(hold));
+                    wanted.add_refund(hold);
                     wanted.holds.push(hold.clone());
                 }
                 Operation::Post(posting) => wanted.operations.push(posting.id.clone()),
@@ -309,6 +316,7 @@ impl Books {
                 Operation::Hold(_)
                 | Operation::Capture { .. }
                 | Operation::Release { .. }
+                | Operation::Abandon { .. }
                 | Operation::Open { .. }
                 | Operation::Renew { .. }
                 | Operation::Audit
@@ -355,6 +363,7 @@ impl Books {
             Operation::Release { hold, account, origin } => {
                 desk.end(hold, account.as_ref(), *origin, Ending::Released)
             }
+            Operation::Abandon { hold, account, after, .. } => desk.abandon(hold, account, *after),
             Operation::Post(posting) => desk.post(posting),
             Operation::Refund { hold, reason } => desk.refund(hold, None, reason.clone()),
             Operation::RefundPart { hold, id, amount, reason } => {
@@ -382,6 +391,24 @@ impl Books {
         let mut desk = Desk { books: self, known: &mut Known::default(), changes, now };
         // It was found in the books, so it can be renewed.
         let _ = desk.renew(hold, ttl_ms);
+    }
+
+    /// Ends the holds of all calls, oldest first: none of them can be settled any more. Only at a start,
+    /// when no call runs.
+    pub fn abandon_calls(&mut self, after: AfterCrash, changes: &mut Changes, now: Now) {
+        let calls = self.holds.iter().filter(|(_, hold)| hold.origin == Origin::Call);
+        let mut calls: Vec<_> =
+            calls.map(|(id, hold)| (id.clone(), hold.account.clone())).collect();
+        calls.sort();
+        for (id, account) in calls {
+            let mut desk = Desk { books: self, known: &mut Known::default(), changes, now };
+            let ended = desk.abandon(&id, &account, after);
+            // Only a balance at the end of what can be counted refuses the charge.
+            if let Err(refusal) = ended {
+                tracing::error!(hold = %id, %account, %refusal, "a cut off call is not charged");
+                let _ = desk.abandon(&id, &account, AfterCrash::Release);
+            }
+        }
     }
 
     /// Ends a hold whose time has run out.

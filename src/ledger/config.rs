@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use crate::config::{Mistake, Secret, within};
 use crate::credits::Credits;
 
+use super::crash::AfterCrash;
 use super::redis::LAYOUT;
 
 /// Where credits are kept, and how safely.
@@ -33,6 +34,8 @@ pub struct LedgerConfig {
     pub postgres_read_url: Option<Secret>,
     /// What a call waits for before it is forwarded.
     pub durability: Durability,
+    /// What becomes of the holds of calls that a crash left, or that a stop cut off.
+    pub after_crash: AfterCrash,
     /// A name for this gateway that it keeps over a restart, so that the holds of its calls are given
     /// back at once after a crash; a new one each time where there is none.
     pub gateway_name: Option<String>,
@@ -115,6 +118,7 @@ impl Default for LedgerConfig {
             postgres_schema: "farebox".to_owned(),
             postgres_read_url: None,
             durability: Durability::Strict,
+            after_crash: AfterCrash::Release,
             gateway_name: None,
             unsynced_cap: UNSYNCED_CAP,
             redo_limit_bytes: REDO_LIMIT_BYTES,
@@ -143,6 +147,12 @@ impl LedgerConfig {
                     found.push(Mistake::new(format!("ledger.{name}"), message, hint));
                 }
             }
+        }
+        if (self.backend, self.after_crash) == (BackendKind::Redis, AfterCrash::Charge) {
+            let message = "backend = \"redis\" cannot charge the calls that a crash cut off";
+            let hint = "write after_crash = \"release\", or remove the line: such calls are given back, and \
+                        GET /admin/crashed lists them";
+            found.push(Mistake::new("ledger.after_crash", message, hint));
         }
         if self.path.as_os_str().is_empty() {
             let hint = "name the file of the ledger: path = \"farebox.db\"";
@@ -400,6 +410,22 @@ mod tests {
         {
             assert_eq!(check(url, None), ["ledger.redis_url"], "{url}");
         }
+    }
+
+    #[test]
+    fn only_the_embedded_ledger_charges_what_a_crash_left() {
+        let keys = |backend| {
+            let config = LedgerConfig {
+                backend,
+                redis_url: Some(Secret::new("redis://r")),
+                postgres_url: Some(Secret::new("postgres://p")),
+                after_crash: AfterCrash::Charge,
+                ..LedgerConfig::default()
+            };
+            config.check().into_iter().map(|mistake| mistake.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(BackendKind::Redis), ["ledger.after_crash"]);
+        assert_eq!(keys(BackendKind::Embedded), [""; 0]);
     }
 
     #[test]

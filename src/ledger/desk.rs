@@ -7,6 +7,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
 use super::books::{Account, Books, Changes, EndedHold, Known, LiveHold, Now, Undo};
+use super::crash::CRASH;
 use super::key::{KeyRecord, KnownKeys};
 use super::operation::{
     Balance, Ending, Entry, EntryKind, HoldEnd, HoldId, NewHold, OperationId, Origin, Outcome,
@@ -102,7 +103,12 @@ impl Desk<'_> {
         origin: Origin,
     ) -> Result<Outcome, Refusal> {
         let operation = OperationId::capture(id);
+        self.is_of(id, account, origin)?;
         if let Some(entry) = self.known.entries.get(&operation) {
+            if let Some(crash) = self.captured_for_a_crash(id, account, origin) {
+                let after = self.correct(id, &crash, amount)?;
+                return Ok(Outcome::Captured { after, late: false, settled: None });
+            }
             let same = entry.amount == -amount.signed()
                 && account.is_none_or(|account| *account == entry.account);
             let after = self.balance(&entry.account);
@@ -119,22 +125,63 @@ impl Desk<'_> {
             if amount.is_zero() {
                 return self.end(id, account, origin, Ending::Released);
             }
-            self.enter(
-                &live.account,
-                operation,
-                EntryKind::Capture,
-                -amount.signed(),
-                Some(live.route.clone()),
-                None,
-            )?;
-            self.lift_hold(id, &live);
-            let after = self.balance(&live.account);
-            let released = live.amount.checked_sub(amount).unwrap_or_default();
-            let LiveHold { account, route, .. } = live;
-            let end = HoldEnd { account, route, captured: amount, released };
-            return Ok(Outcome::Captured { after, late: false, settled: told(origin, end) });
+            return self.charge(id, live, amount, None);
         }
         self.capture_late(id, operation, account, amount, route, origin)
+    }
+
+    /// Charges a live hold `amount`, at most what it holds, and gives the rest back.
+    pub(super) fn charge(
+        &mut self,
+        id: &HoldId,
+        live: LiveHold,
+        amount: Credits,
+        reason: Option<Arc<str>>,
+    ) -> Result<Outcome, Refusal> {
+        self.enter(
+            &live.account,
+            OperationId::capture(id),
+            EntryKind::Capture,
+            -amount.signed(),
+            Some(live.route.clone()),
+            reason,
+        )?;
+        self.lift_hold(id, &live);
+        let after = self.balance(&live.account);
+        let released = live.amount.checked_sub(amount).unwrap_or_default();
+        let LiveHold { account, route, origin, .. } = live;
+        let end = HoldEnd { account, route, captured: amount, released };
+        Ok(Outcome::Captured { after, late: false, settled: told(origin, end) })
+    }
+
+    /// Refuses an API caller who names another account than the hold's: to them there is no such hold.
+    fn is_of(
+        &self,
+        id: &HoldId,
+        account: Option<&AccountId>,
+        origin: Origin,
+    ) -> Result<(), Refusal> {
+        let Some(account) = account.filter(|_| origin == Origin::Api) else { return Ok(()) };
+        let live = self.books.holds.get(id).map(|live| &live.account);
+        let ended = || self.known.ended.get(id).and_then(|ended| ended.account.as_ref());
+        let captured = || Some(&self.known.entries.get(&OperationId::capture(id))?.account);
+        match live.or_else(captured).or_else(ended) {
+            Some(owner) if owner != account => Err(Refusal::UnknownHold),
+            _ => Ok(()),
+        }
+    }
+
+    /// The capture of this call's hold, where it was made for a crash.
+    pub(super) fn captured_for_a_crash(
+        &self,
+        id: &HoldId,
+        account: Option<&AccountId>,
+        origin: Origin,
+    ) -> Option<Entry> {
+        let entry = self.known.entries.get(&OperationId::capture(id))?;
+        let is_crash = entry.reason.as_deref() == Some(CRASH);
+        let is_its_call = origin == Origin::Call && account == Some(&entry.account);
+        (is_crash && is_its_call).then(|| entry.clone())
     }
 
     /// A capture without a live hold: after its expiry, or (from a call) of a hold that a crash
@@ -164,6 +211,9 @@ impl Desk<'_> {
             (None, _) => None,
         };
         let owner = owner.ok_or(Refusal::UnknownHold)?;
+        if amount.is_zero() && ended.is_some() {
+            return self.end(id, account, origin, Ending::Released);
+        }
         if amount.is_zero() {
             return Ok(Outcome::Released { after: self.balance(&owner), settled: None });
         }
@@ -182,6 +232,7 @@ impl Desk<'_> {
         origin: Origin,
         ending: Ending,
     ) -> Result<Outcome, Refusal> {
+        self.is_of(id, account, origin)?;
         if let Some(live) = self.books.holds.get(id).cloned() {
             if live.origin != origin || account.is_some_and(|account| *account != live.account) {
                 return Err(Refusal::UnknownHold);
@@ -194,11 +245,21 @@ impl Desk<'_> {
             let end = HoldEnd { account, route, captured, released };
             return Ok(Outcome::Released { after, settled: told(origin, end) });
         }
+        if let Some(crash) = self.captured_for_a_crash(id, account, origin) {
+            let after = self.correct(id, &crash, Credits::ZERO)?;
+            return Ok(Outcome::Released { after, settled: None });
+        }
         if self.known.entries.contains_key(&OperationId::capture(id)) {
             return Err(Refusal::Ended);
         }
-        if let Some(ended) = self.known.ended.get(id) {
+        if let Some(ended) = self.known.ended.get(id).cloned() {
             let after = ended.account.as_ref().map(|a| self.balance(a)).unwrap_or_default();
+            // From here on it is released for good: a capture that comes later is refused. A call's
+            // guard ends its hold once.
+            let is_api = (origin, ended.origin) == (Origin::Api, Origin::Api);
+            if is_api && ended.ending == Ending::Expired {
+                self.bury(id, ended.account, ended.amount, origin, Ending::Released);
+            }
             return Ok(Outcome::Released { after, settled: None });
         }
         match (origin, account) {
@@ -287,7 +348,7 @@ impl Desk<'_> {
     }
 
     /// What has not been given back of a capture.
-    fn left_of(&self, hold: &HoldId, capture: &Entry) -> Credits {
+    pub(super) fn left_of(&self, hold: &HoldId, capture: &Entry) -> Credits {
         let is_refund = |entry: &&Entry| {
             entry.kind == EntryKind::Refund && entry.operation.hold() == Some(hold.as_str())
         };
@@ -395,7 +456,7 @@ impl Desk<'_> {
         self.changes.ended.push(ended);
     }
 
-    fn balance(&self, account: &AccountId) -> Balance {
+    pub(super) fn balance(&self, account: &AccountId) -> Balance {
         self.books.balance(account).unwrap_or_default()
     }
 

@@ -10,6 +10,7 @@ use crate::credits::Credits;
 use crate::metrics::Metrics;
 
 use super::backend::{Backend, Reader};
+use super::crash::AfterCrash;
 use super::error::LedgerError;
 use super::hold::{CALL_TTL_MS, Hold, LiveHolds};
 use super::operation::{
@@ -25,6 +26,8 @@ pub struct Ledger {
     live: Arc<LiveHolds>,
     reader: Arc<dyn Reader>,
     metrics: Metrics,
+    /// What becomes of the hold of a call that is cut off.
+    after_crash: AfterCrash,
 }
 
 impl Ledger {
@@ -35,8 +38,9 @@ impl Ledger {
         metrics: Metrics,
     ) -> (Self, Pipeline) {
         let live = Arc::new(LiveHolds::default());
+        let after_crash = backend.after_crash();
         let (pipeline, queue) = Pipeline::start(backend, live.clone(), metrics.clone());
-        (Self { queue, live, reader: Arc::new(reader), metrics }, pipeline)
+        (Self { queue, live, reader: Arc::new(reader), metrics, after_crash }, pipeline)
     }
 
     /// What is read beside the pipeline: entries, accounts, keys.
@@ -180,10 +184,20 @@ impl Ledger {
         }
     }
 
+    /// From here on a call whose hold is dropped, neither captured nor released, counts as cut off.
+    pub fn cut_calls_off(&self) {
+        self.live.cut_off();
+    }
+
+    /// What becomes of the hold of a call that is dropped now, where it counts as cut off.
+    pub(super) fn cuts_off(&self) -> Option<AfterCrash> {
+        self.live.are_cut_off().then_some(self.after_crash)
+    }
+
     /// Sends the end of a call's hold. The pipeline tries it until it is done.
     pub(super) fn settle(&self, operation: Operation) {
         if self.queue.send(Message::Request(Request { operation, reply: None })).is_err() {
-            tracing::error!("a hold ended after the ledger had stopped; a restart releases it");
+            tracing::error!("a hold ended after the ledger had stopped; the next start ends it");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The guard of a call's hold.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::HashSet;
@@ -7,6 +8,7 @@ use ahash::HashSet;
 use crate::account::AccountId;
 use crate::credits::Credits;
 
+use super::crash::AfterCrash;
 use super::handle::Ledger;
 use super::operation::{Balance, HoldId, Operation, Origin};
 
@@ -15,7 +17,8 @@ use super::operation::{Balance, HoldId, Operation, Origin};
 pub(super) const CALL_TTL_MS: u64 = 60_000;
 
 /// Credits set aside for a call. However the call ends, the hold ends once: by
-/// [`Hold::capture`], by [`Hold::release`], or, if it is dropped, by a release.
+/// [`Hold::capture`], by [`Hold::release`], or, if it is dropped, by a release; while a stop cuts
+/// calls off, as `after_crash` says.
 #[derive(Debug)]
 #[must_use = "a hold that is dropped is released"]
 pub struct Hold {
@@ -79,7 +82,7 @@ impl Hold {
         let metrics = self.ledger.metrics();
         let route: &str = &self.route;
         if amount.is_zero() {
-            return drop(self);
+            return self.release();
         }
         metrics.holds.with_label_values(&[route, "captured"]).inc();
         metrics.credits_captured.with_label_values(&[route]).inc_by(amount.as_metric());
@@ -97,8 +100,45 @@ impl Hold {
     }
 
     /// Gives all of it back. Waits for nothing: the ledger tries until it is done.
-    pub fn release(self) {
-        drop(self);
+    pub fn release(mut self) {
+        self.give_back();
+    }
+
+    fn give_back(&mut self) {
+        self.armed = false;
+        self.count("released");
+        self.ledger.settle(Operation::Release {
+            hold: self.id.clone(),
+            account: Some(self.account.clone()),
+            origin: Origin::Call,
+        });
+    }
+
+    /// Ends the hold of a call that was cut off.
+    fn abandon(&mut self, after: AfterCrash) {
+        self.armed = false;
+        self.count(match after {
+            AfterCrash::Release => "released",
+            AfterCrash::Charge => "captured",
+        });
+        self.ledger.settle(Operation::Abandon {
+            hold: self.id.clone(),
+            account: self.account.clone(),
+            amount: self.amount,
+            route: self.route.clone(),
+            after,
+        });
+    }
+
+    /// Counts the end of the whole hold.
+    fn count(&self, outcome: &str) {
+        let (metrics, route) = (self.ledger.metrics(), &*self.route);
+        let credits = match outcome {
+            "captured" => &metrics.credits_captured,
+            _ => &metrics.credits_released,
+        };
+        metrics.holds.with_label_values(&[route, outcome]).inc();
+        credits.with_label_values(&[route]).inc_by(self.amount.as_metric());
     }
 }
 
@@ -107,15 +147,10 @@ impl Drop for Hold {
         if !self.armed {
             return;
         }
-        let metrics = self.ledger.metrics();
-        let route: &str = &self.route;
-        metrics.holds.with_label_values(&[route, "released"]).inc();
-        metrics.credits_released.with_label_values(&[route]).inc_by(self.amount.as_metric());
-        self.ledger.settle(Operation::Release {
-            hold: self.id.clone(),
-            account: Some(self.account.clone()),
-            origin: Origin::Call,
-        });
+        match self.ledger.cuts_off() {
+            Some(after) => self.abandon(after),
+            None => self.give_back(),
+        }
     }
 }
 
@@ -124,11 +159,22 @@ impl Drop for Hold {
 #[derive(Debug, Default)]
 pub(super) struct LiveHolds {
     ids: Mutex<HashSet<HoldId>>,
+    /// True once a stop cuts off the calls that still run.
+    cut_off: AtomicBool,
 }
 
 impl LiveHolds {
     fn insert(&self, id: HoldId) {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// The calls that still run are cut off.
+    pub fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
+    }
+
+    pub fn are_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     pub fn remove(&self, id: &HoldId) {

@@ -2,11 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::LedgerError;
+use super::{LedgerError, private};
 
 /// An advisory lock beside the ledger's file, held until dropped; the system drops it with the
 /// process, however that ends.
@@ -18,14 +19,7 @@ pub(super) struct LedgerLock {
 /// Where the lock of the ledger at `path` is: beside the file itself, so that a symbolic link to
 /// it is under the same lock.
 pub(super) fn lock_path(path: &Path) -> PathBuf {
-    let file = std::fs::canonicalize(path).unwrap_or_else(|_| match std::fs::read_link(path) {
-        // The link is there, and its ledger is still to be made.
-        Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
-        Err(_) => path.to_owned(),
-    });
-    let mut name = file.into_os_string();
-    name.push(".lock");
-    name.into()
+    private::beside(&private::real_path(path), ".lock")
 }
 
 fn refused(path: &Path, lock: &Path, error: io::Error) -> LedgerError {
@@ -43,12 +37,16 @@ impl LedgerLock {
     /// Takes the lock, or says at once that another process has it.
     pub fn take(path: &Path) -> Result<Self, LedgerError> {
         let lock = lock_path(path);
+        // One that is there is opened as it is.
+        let _ = private::make(&lock);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(private::MODE)
             .open(&lock)
             .map_err(|error| refused(path, &lock, error))?;
+        private::tighten(&lock);
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -8,6 +8,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
 use super::bring_over::Import;
+use super::crash::AfterCrash;
 use super::inbox::{EventState, NewEvent};
 use super::key::KeyRecord;
 use super::payment::{Settled, TakeFacts};
@@ -22,6 +23,9 @@ pub struct HoldId(Arc<str>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an id is 1 to 128 visible ASCII characters, without spaces")]
 pub struct IdError;
+
+/// What ends the id of [`OperationId::corrected`].
+const CORRECTED: &str = "/corrected";
 
 fn is_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
@@ -114,6 +118,12 @@ impl OperationId {
         if is_id(id) { Ok(Self(format!("refund:{hold} {id}").into())) } else { Err(IdError) }
     }
 
+    /// What is given back of a capture that was made for a crash, once its call is settled after all. A
+    /// `/` stands in no id that an API caller can choose, nor in a call's.
+    pub fn corrected(hold: &HoldId) -> Self {
+        Self(format!("refund:{hold}{CORRECTED}").into())
+    }
+
     /// The sign-up grant of an account: there is one.
     pub fn signup(account: &AccountId) -> Self {
         Self(format!("signup:{account}").into())
@@ -142,7 +152,11 @@ impl OperationId {
     pub fn hold(&self) -> Option<&str> {
         let refunded = || {
             let refund = self.0.strip_prefix("refund:")?;
-            Some(refund.split_once(' ').map_or(refund, |(hold, _)| hold))
+            // The id of a part, behind the space, is its maker's, and may end in anything.
+            Some(match refund.split_once(' ') {
+                Some((hold, _)) => hold,
+                None => refund.strip_suffix(CORRECTED).unwrap_or(refund),
+            })
         };
         self.0.strip_prefix("capture:").or_else(refunded)
     }
@@ -307,6 +321,19 @@ pub enum Operation {
         /// As in the hold.
         origin: Origin,
     },
+    /// Ends the hold of a call that was cut off: nobody knows how the call ended.
+    Abandon {
+        /// Which.
+        hold: HoldId,
+        /// Whose.
+        account: AccountId,
+        /// As in the hold.
+        amount: Credits,
+        /// As in the hold.
+        route: Arc<str>,
+        /// What becomes of it.
+        after: AfterCrash,
+    },
     /// Moves a balance.
     Post(Posting),
     /// Gives back what is left of a capture: all of it, less what [`Operation::RefundPart`] gave.
@@ -384,7 +411,9 @@ impl Operation {
     /// The hold that it ends, if it ends one.
     pub(super) fn ends(&self) -> Option<&HoldId> {
         match self {
-            Self::Capture { hold, .. } | Self::Release { hold, .. } => Some(hold),
+            Self::Capture { hold, .. }
+            | Self::Release { hold, .. }
+            | Self::Abandon { hold, .. } => Some(hold),
             _ => None,
         }
     }
@@ -400,6 +429,7 @@ impl Operation {
             Self::Hold(NewHold { origin, .. })
             | Self::Capture { origin, .. }
             | Self::Release { origin, .. } => Some(*origin),
+            Self::Abandon { .. } => Some(Origin::Call),
             _ => None,
         }
     }

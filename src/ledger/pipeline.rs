@@ -95,6 +95,11 @@ async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec
     }
 }
 
+/// True where a call was cut off before its hold was granted: there is nothing to end.
+fn is_void(operation: &Operation, refusal: Refusal) -> bool {
+    matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
+}
+
 struct Worker<B> {
     backend: B,
     live: Arc<LiveHolds>,
@@ -170,7 +175,9 @@ impl<B: Backend> Worker<B> {
                 (Some(reply), outcome) => drop(reply.send(outcome)),
                 (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
                 (None, outcome) => {
-                    if let Outcome::Refused(refusal) = outcome {
+                    if let Outcome::Refused(refusal) = outcome
+                        && !is_void(&operation, refusal)
+                    {
                         tracing::error!(?operation, %refusal, "a hold could not be ended");
                     }
                     if let Some(hold) = operation.ends() {

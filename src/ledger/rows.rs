@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
+use super::crash::{CrashOutcome, CrashedCall};
 use super::inbox::{EventState, StripeEvent};
 use super::key::{KeyHash, KeyRecord};
 use super::operation::{Entry, EntryKind, HoldId, OperationId};
@@ -78,6 +79,18 @@ fn unfit(column: &str) -> sqlx::Error {
         index: column.to_owned(),
         source: "a value that the ledger never wrote".into(),
     }
+}
+
+/// A row of the list of calls that were cut off.
+pub(super) fn crashed_from(row: &impl Column) -> Result<CrashedCall, sqlx::Error> {
+    Ok(CrashedCall {
+        id: row.hold("id")?,
+        account: row.account("account")?,
+        route: row.text("route")?.into(),
+        amount: row.credits("amount")?,
+        outcome: row.parsed("outcome", CrashOutcome::parse)?,
+        at_ms: row.int("at")?,
+    })
 }
 
 pub(super) fn entry_from(row: &impl Column) -> Result<Entry, sqlx::Error> {

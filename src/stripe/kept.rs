@@ -2,8 +2,8 @@
 //!
 //! Stripe's events have the buyer's name, address, email, phone and card in them. Whatever is
 //! written to the ledger stays there, and in its backups, so the rest is dropped before that. The
-//! migrations that trimmed older events (`migrations/sqlite/0006_purchases.sql` and
-//! `migrations/postgres/0011_purchases.sql`) keep the same members.
+//! migrations that trimmed older events (`migrations/sqlite/0005_purchases.sql` and
+//! `migrations/postgres/0009_purchases.sql`) keep the same members.
 
 use std::sync::Arc;
 

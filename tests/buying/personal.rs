@@ -144,8 +144,8 @@ async fn what_an_earlier_version_kept_of_buyers_is_trimmed_at_the_start(backend:
         shop.place.sql(folder, &sqlite, &postgres).await;
     }
     assert!(shop.place.has_bytes(folder, BUYER[0]), "the test sees what is there");
-    let sqlite = "DELETE FROM _sqlx_migrations WHERE version = 6; PRAGMA user_version = 0";
-    let postgres = "DELETE FROM farebox.migrations WHERE version = 11";
+    let sqlite = "DELETE FROM _sqlx_migrations WHERE version = 5; PRAGMA user_version = 0";
+    let postgres = "DELETE FROM farebox.migrations WHERE version = 9";
     shop.place.sql(folder, sqlite, postgres).await;
     shop.restart();
     expect_nothing_of_the_buyer(&shop);

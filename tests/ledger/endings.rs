@@ -1,6 +1,8 @@
 //! How long Redis remembers how a hold ended: over one turn of its two hashes. Then Postgres is asked.
 
-use farebox::ledger::{Backend as _, ClusterLedger, Operation, Origin, Outcome, Reader as _};
+use farebox::ledger::{
+    Backend as _, ClusterLedger, CrashOutcome, HoldId, Operation, Origin, Outcome, Reader as _,
+};
 
 use crate::house::{
     HOUR_MS, House, api_capture, api_hold, api_release, call_capture, call_release, ended, grant,
@@ -10,6 +12,7 @@ use crate::house::{
 on_cluster_ledgers!("multi_thread":
     how_a_hold_ended_is_known_in_redis_over_one_turn_and_from_postgres_after_two,
     a_clock_that_went_back_forgets_nothing,
+    the_calls_of_a_gateway_that_is_gone_are_listed_and_a_late_capture_corrects_it,
 );
 
 const META: &str = "{s00}:meta";
@@ -114,4 +117,28 @@ async fn a_clock_that_went_back_forgets_nothing(house: House) {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
     assert!(u128::from(since) <= now, "it counts from now on");
     assert!(ledger.close().await);
+}
+
+async fn the_calls_of_a_gateway_that_is_gone_are_listed_and_a_late_capture_corrects_it(
+    house: House,
+) {
+    let mut gateway = house.gateway("house").await.unwrap();
+    gateway.apply(&[Operation::Post(grant("g", "alice", "20"))]).await;
+    let ids = [HoldId::for_call(), HoldId::for_call()];
+    for id in &ids {
+        gateway.apply(&[hold_of(Origin::Call, id.as_str(), "5", HOUR_MS)]).await;
+    }
+    assert_eq!(gateway.apply(&[Operation::Audit]).await, [Outcome::Audited(vec![])]);
+    drop(gateway);
+    // The next start of the same gateway ends them.
+    let mut gateway = house.gateway("house").await.unwrap();
+    assert_eq!(gateway.tick(&|_| false).await.len(), 2);
+    gateway.apply(&[call_capture(ids[0].as_str(), "5")]).await;
+    assert_eq!(gateway.apply(&[Operation::Audit]).await, [Outcome::Audited(vec![])]);
+    let mut listed = crate::cut_off::listed(&gateway.reader()).await;
+    listed.sort_by(|a, b| a.0.cmp(&b.0));
+    let expected = [CrashOutcome::Corrected, CrashOutcome::Released];
+    let expected = ids.iter().zip(expected).map(|(id, o)| (id.to_string(), "5".to_owned(), o));
+    assert_eq!(listed, expected.collect::<Vec<_>>());
+    assert!(gateway.close().await);
 }

@@ -25,6 +25,13 @@ pub struct Fate {
     overtaken: bool,
 }
 
+impl Fate {
+    /// Whether a release by `origin` counts though its time has run out: no capture comes after it.
+    fn can_be_released(&self, origin: Origin) -> bool {
+        (self.state, self.origin, origin) == (State::Expired, Origin::Api, Origin::Api)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Live,
@@ -271,6 +278,7 @@ impl Model {
     ) -> Result<Outcome, Refusal> {
         let operation = format!("capture:{id}");
         let fate = self.holds.get(id).cloned();
+        self.names_its_owner(id, who, origin)?;
         let owner = match &fate {
             Some(fate) => match fate.state {
                 State::Captured => {
@@ -299,7 +307,7 @@ impl Model {
         };
         let late = fate.as_ref().is_none_or(|fate| fate.state != State::Live);
         if amount == 0 {
-            if !late {
+            if !late || fate.as_ref().is_some_and(|fate| fate.can_be_released(origin)) {
                 self.end(id, State::Released);
             }
             let settled =
@@ -316,6 +324,18 @@ impl Model {
         Ok(Outcome::Captured { after: self.after(&owner), late, settled })
     }
 
+    /// To an API caller who names another account there is no such hold.
+    fn names_its_owner(
+        &self,
+        id: &str,
+        who: Option<&AccountId>,
+        origin: Origin,
+    ) -> Result<(), Refusal> {
+        let owner = self.holds.get(id).map(|fate| &fate.account);
+        let is_another = who.is_some_and(|who| owner.is_some_and(|owner| owner != who));
+        if is_another && origin == Origin::Api { Err(Refusal::UnknownHold) } else { Ok(()) }
+    }
+
     fn release(
         &mut self,
         id: &str,
@@ -328,6 +348,7 @@ impl Model {
             self.holds.get_mut(id).unwrap().overtaken = true;
             return Ok(Outcome::Released { after: self.after(who), settled: None });
         };
+        self.names_its_owner(id, who, origin)?;
         match fate.state {
             State::Captured => return Err(Refusal::Ended),
             State::Live => {
@@ -338,6 +359,7 @@ impl Model {
                 let settled = settled(origin, &fate.account, 0, fate.amount);
                 return Ok(Outcome::Released { after: self.after(&fate.account), settled });
             }
+            State::Expired if fate.can_be_released(origin) => self.end(id, State::Released),
             State::Released | State::Expired => {}
         }
         Ok(Outcome::Released { after: self.after(&fate.account), settled: None })

@@ -239,7 +239,9 @@ async fn reconcile_finds_what_is_wrong(house: House) {
             "live and ended",
         ),
         (
-            "INSERT INTO api_holds VALUES ('charged', 'alice', 1, '/', 1)".to_owned(),
+            "INSERT INTO api_holds (id, account, amount, route, expires_at) \
+             VALUES ('charged', 'alice', 1, '/', 1)"
+                .to_owned(),
             "live and ended",
         ),
         (

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::json;
 
 use crate::http::{admin, get, post, post_as, transactions};
-use crate::support::{TestGateway, Upstream, config_text, token};
+use crate::support::{TestGateway, Upstream, config_text, eventually, token};
 
 async fn shop() -> (TestGateway, String) {
     let upstream = Upstream::canned().await;
@@ -197,6 +197,64 @@ async fn a_hold_nobody_ends_expires_and_its_late_capture_counts_once() {
         assert_eq!(gateway.settled_balance("alice").await, 95);
     }
     gateway.assert_reconciled().await;
+}
+
+/// Whether it expired or not: from the acknowledgement on, no capture counts.
+#[tokio::test]
+async fn a_hold_whose_release_was_acknowledged_is_never_captured() {
+    let (gateway, service) = shop().await;
+    for (id, ttl) in [("quick", 1), ("slow", 3600)] {
+        let hold = format!(r#"{{"credits":5,"id":"{id}","ttl_seconds":{ttl}}}"#);
+        post_as(&gateway, "/credits/holds", &service, "alice", &hold).await.expect(201);
+    }
+    assert!(eventually(async || gateway.balance("alice").await["held"] == 5).await, "one expires");
+    let end = async |id: &str, how: &str, body: &str| {
+        post(&gateway, &format!("/credits/holds/{id}/{how}"), &service, body).await
+    };
+    for id in ["quick", "slow"] {
+        assert_eq!(end(id, "release", "").await.expect(200)["state"], "released");
+        end(id, "capture", r#"{"credits":5}"#).await.problem(409, "IDEMPOTENCY_CONFLICT");
+        assert_eq!(end(id, "release", "").await.expect(200)["state"], "released");
+    }
+    let gateway = TestGateway::start_in(
+        gateway.stop().await,
+        &config_text("127.0.0.1:1".parse().unwrap(), ""),
+    )
+    .await;
+    for id in ["quick", "slow"] {
+        let capture = format!("/credits/holds/{id}/capture");
+        let late = post(&gateway, &capture, &service, r#"{"credits":5}"#).await;
+        late.problem(409, "IDEMPOTENCY_CONFLICT");
+    }
+    assert_eq!(gateway.settled_balance("alice").await, 100);
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn a_service_key_that_names_an_account_ends_only_that_accounts_holds() {
+    let (gateway, service) = shop().await;
+    gateway.grant("bob", 100).await;
+    for id in ["live", "captured", "released"] {
+        let hold = format!(r#"{{"credits":5,"id":"{id}"}}"#);
+        post_as(&gateway, "/credits/holds", &service, "alice", &hold).await.expect(201);
+    }
+    let (capture, five) = ("/credits/holds/captured/capture", r#"{"credits":5}"#);
+    post_as(&gateway, capture, &service, "alice", five).await.expect(200);
+    let release = "/credits/holds/released/release";
+    post_as(&gateway, release, &service, "alice", "").await.expect(200);
+    let before = gateway.balance("alice").await;
+    for id in ["live", "captured", "released", "nobodys"] {
+        for (how, body) in [("capture", five), ("capture", r#"{"credits":0}"#), ("release", "")] {
+            let path = format!("/credits/holds/{id}/{how}");
+            let answer = post_as(&gateway, &path, &service, "bob", body).await;
+            answer.problem(404, "NOT_FOUND");
+        }
+    }
+    assert_eq!(gateway.balance("alice").await, before);
+    // Without a name, a backend ends whatever it has made.
+    post(&gateway, "/credits/holds/live/capture", &service, five).await.expect(200);
+    assert_eq!(gateway.settled_balance("alice").await, 90);
+    assert_eq!(gateway.settled_balance("bob").await, 100);
 }
 
 #[tokio::test]

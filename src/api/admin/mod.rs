@@ -1,6 +1,7 @@
 //! What operators do, behind the admin token.
 
 pub(super) mod accounts;
+pub(super) mod crashed;
 pub(super) mod entries;
 pub(super) mod holds;
 pub(super) mod import;

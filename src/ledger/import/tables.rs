@@ -7,6 +7,7 @@
 //! | `folded_operations` | `operations` |
 //! | `api_holds` | `holds`, live; Redis brings them with its next epoch |
 //! | `call_holds` | nothing: those of a crash are released when the file is opened |
+//! | `crashed` | nothing: a list of what entries and ended holds say |
 //! | `ended_holds` | `holds`, released or expired |
 //! | `api_keys` | `api_keys`, by their hashes |
 //! | `stripe_events`, `payments`, `payment_names`, `stripe_customers`, `freezes` | the same |
@@ -62,11 +63,13 @@ pub(in crate::ledger) const TABLES: [Table; 11] = [
     Table {
         name: "live holds",
         read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
-            'expires_at', expires_at) FROM api_holds",
+            'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
+        // As at a start: a clock that was set back gives a hold no more than it was given.
         write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
-            SELECT id, account, amount, route, 'api', 0, 'live', expires_at \
-            FROM json_to_recordset($1::json) \
-            AS n (id text, account text, amount int8, route text, expires_at int8)",
+            SELECT id, account, amount, route, 'api', 0, 'live', \
+            least(expires_at, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + ttl_ms) \
+            FROM json_to_recordset($1::json) AS n (id text, account text, amount int8, route text, \
+            expires_at int8, ttl_ms int8)",
     },
     Table {
         name: "ended holds",
@@ -133,8 +136,11 @@ mod tests {
     use sqlx::{Connection as _, Row as _, SqliteConnection};
 
     /// What stays behind, and why.
-    const LEFT: [(&str, &str); 2] =
-        [("call_holds", "released when the file is opened"), ("ledger", "read by itself")];
+    const LEFT: [(&str, &str); 3] = [
+        ("call_holds", "released when the file is opened"),
+        ("crashed", "its charges are entries; the list stays with the file"),
+        ("ledger", "read by itself"),
+    ];
 
     /// A migration that adds a table or a column must say here what becomes of it.
     #[tokio::test]

@@ -335,13 +335,16 @@ impl Store {
         .await
     }
 
-    /// Forgets the endings of calls' holds that are long past.
-    pub async fn purge(&self, before_ms: i64) -> Result<(), LedgerError> {
+    /// Forgets the endings of calls' holds that are long past; those that expired, which make the list of
+    /// calls that were cut off, only if they are older still.
+    pub async fn purge(&self, before_ms: i64, crashed_before_ms: i64) -> Result<(), LedgerError> {
         self.transact_within(Duration::from_secs(60), async |on| {
             self.query(
-                "DELETE FROM {s}.holds WHERE state <> 'live' AND origin = 'call' AND ended_at < $1",
+                "DELETE FROM {s}.holds WHERE state <> 'live' AND origin = 'call' AND ended_at < $1 \
+                 AND (state <> 'expired' OR ended_at < $2)",
             )
             .bind(before_ms)
+            .bind(crashed_before_ms)
             .execute(on)
             .await?;
             Ok(())

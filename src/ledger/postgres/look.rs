@@ -134,6 +134,37 @@ impl Store {
         .await
     }
 
+    /// Has holds of the API's that expired be released ones: no capture counts after that.
+    pub async fn release_expired(&self, ids: &[HoldId]) -> Result<(), LedgerError> {
+        self.end_otherwise(ids, Ending::Expired, Ending::Released).await
+    }
+
+    /// Takes that back, for those that were captured meanwhile.
+    pub async fn expire_released(&self, ids: &[HoldId]) -> Result<(), LedgerError> {
+        self.end_otherwise(ids, Ending::Released, Ending::Expired).await
+    }
+
+    async fn end_otherwise(
+        &self,
+        ids: &[HoldId],
+        from: Ending,
+        to: Ending,
+    ) -> Result<(), LedgerError> {
+        let names: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        self.transact(async |on| {
+            self.query(
+                "UPDATE {s}.holds SET state = $3 WHERE id = ANY($1) AND state = $2 AND origin = 'api'",
+            )
+            .bind(names.clone())
+            .bind(from.as_str())
+            .bind(to.as_str())
+            .execute(on)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn read_fates(
         &self,
         ids: &[HoldId],

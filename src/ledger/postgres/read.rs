@@ -8,9 +8,10 @@ use sqlx::postgres::PgRow;
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{AccountView, KeyChanges};
+use crate::ledger::crash::CrashedCall;
 use crate::ledger::key::KeyRecord;
-use crate::ledger::operation::{Balance, Entry};
-use crate::ledger::rows::{Column as _, entry_from, key_from};
+use crate::ledger::operation::{Balance, Entry, HoldId};
+use crate::ledger::rows::{Column as _, crashed_from, entry_from, key_from};
 use crate::ledger::screens::{Rows, Value};
 
 use super::Store;
@@ -65,6 +66,25 @@ impl Rows for Store {
 }
 
 impl Store {
+    /// Calls whose gateway is gone, or cut them off: the holds of calls that expired. What a gateway that
+    /// was only paused has captured of one since counts.
+    pub async fn crashed(
+        &self,
+        before: Option<(i64, &HoldId)>,
+        limit: u32,
+    ) -> Result<Vec<CrashedCall>, LedgerError> {
+        let (at_ms, id) = before.map_or((i64::MAX, ""), |(at_ms, id)| (at_ms, id.as_str()));
+        let sql = "SELECT h.id, h.account, h.route, coalesce(-o.amount, h.amount) AS amount, \
+             CASE WHEN o.id IS NULL THEN 'released' ELSE 'corrected' END AS outcome, \
+             h.ended_at AS at FROM {s}.holds h \
+             LEFT JOIN {s}.operations o ON o.id = 'capture:' || h.id \
+             WHERE h.state <> 'live' AND h.state = 'expired' AND h.origin = 'call' \
+             AND (h.ended_at, h.id) < ($1, $2) ORDER BY h.ended_at DESC, h.id DESC LIMIT $3";
+        let values = [Value::Int(at_ms), Value::Text(id), Value::Int(limit.into())];
+        let rows = self.rows(sql, &values).await?;
+        Ok(rows.iter().map(crashed_from).collect::<Result<_, _>>()?)
+    }
+
     pub async fn entries(
         &self,
         account: &AccountId,

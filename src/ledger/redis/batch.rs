@@ -35,6 +35,7 @@ impl Place {
             | Operation::Renew { .. }
             | Operation::Capture { .. }
             | Operation::Release { .. }
+            | Operation::Abandon { .. }
             | Operation::Balance { .. } => Self::Redis,
             Operation::Open { .. }
             | Operation::Post(_)
@@ -74,6 +75,7 @@ impl<'a> Asked<'a> {
                 Operation::Hold(NewHold { id: hold, .. })
                 | Operation::Capture { hold, .. }
                 | Operation::Release { hold, .. }
+                | Operation::Abandon { hold, .. }
                 | Operation::Renew { hold, .. },
             ) => Some(hold),
             Self::Operation(_) => None,
@@ -85,7 +87,9 @@ impl<'a> Asked<'a> {
     fn names(&self, accounts: &[AccountId], holds: &[HoldId]) -> bool {
         let account = match self {
             Self::Operation(
-                Operation::Hold(NewHold { account, .. }) | Operation::Balance { account },
+                Operation::Hold(NewHold { account, .. })
+                | Operation::Abandon { account, .. }
+                | Operation::Balance { account },
             ) => Some(account),
             Self::Operation(
                 Operation::Capture { account, .. } | Operation::Release { account, .. },
@@ -225,8 +229,10 @@ impl Answer {
             Code::Zero => refused(Refusal::Zero),
             Code::Range => refused(Refusal::OutOfRange),
             Code::Frozen => refused(Refusal::Frozen),
+            // A call that was cut off: what its account has then is not told.
+            Code::Expired => Some(Outcome::Released { after: Balance::default(), settled }),
             // The cap is our own limit, not the account's: never 402.
-            Code::Unavailable | Code::Capped | Code::Expired => None,
+            Code::Unavailable | Code::Capped => None,
         }
     }
 }

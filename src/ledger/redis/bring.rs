@@ -12,7 +12,7 @@ use fred::types::Value;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::operation::{Ending, HoldId, Operation};
+use crate::ledger::operation::{Ending, HoldId, Operation, Origin};
 use crate::ledger::postgres::{ColdAccount, Fate};
 use crate::ledger::record::{escape, letter_of};
 use crate::ledger::slice::slices;
@@ -26,6 +26,10 @@ use super::shared::{Shared, text, texts};
 
 /// A hold that was restored lives at least so long, whatever the clocks have done meanwhile.
 const RESTART_MS: i64 = 60_000;
+
+/// The longest that a hold of the API's may be asked to live: where a clock was set back, it would have
+/// more left.
+const LONGEST_MS: i64 = 24 * 3_600_000;
 
 /// How many accounts are brought together after a recovery.
 const ACCOUNTS: usize = 500;
@@ -250,7 +254,11 @@ fn account_args(nonce: &str, cold: &ColdAccount) -> Vec<Value> {
     ]);
     let now_ms = wall_ms();
     for hold in &cold.holds {
-        let left_ms = hold.expires_ms.saturating_sub(now_ms).max(RESTART_MS);
+        let longest_ms = match hold.origin {
+            Origin::Call => RESTART_MS,
+            Origin::Api => LONGEST_MS,
+        };
+        let left_ms = hold.expires_ms.saturating_sub(now_ms).clamp(RESTART_MS, longest_ms);
         let record = format!(
             "{:016} {} {} {} {}",
             hold.amount.micros(),

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Secret;
 use crate::ledger::LedgerError;
+use crate::ledger::operation::HoldId;
 use crate::ledger::postgres::NumberedBatch;
 
 use super::script::{Script, Scripts};
@@ -202,6 +203,23 @@ impl Redis {
     /// Removes keys, their memory in the background.
     pub async fn remove(&self, keys: Vec<String>) -> Result<(), LedgerError> {
         Ok(limited(self.side.unlink(keys)).await?)
+    }
+
+    /// Forgets how these holds ended, and the nonces of those who are about to say it: Postgres is asked
+    /// the next time.
+    pub async fn forget_endings(
+        &self,
+        scripts: &Scripts,
+        ids: &[HoldId],
+    ) -> Result<(), LedgerError> {
+        let nonces = ids.iter().map(|id| format!("{}n:i:{id}", scripts.prefix));
+        self.remove(nonces.collect()).await?;
+        let ids: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        for which in 0..2 {
+            let key = format!("{}ended:{which}", scripts.prefix);
+            limited(self.side.hdel::<(), _, _>(key, ids.clone())).await?;
+        }
+        Ok(())
     }
 
     /// What stands in `meta`, and whether this is still the Redis that wrote it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::ledger::crash::CRASHED_KEPT;
 use crate::ledger::postgres::CallHold;
 use crate::ledger::{LedgerError, wall_ms};
 
@@ -42,10 +43,13 @@ impl Shared {
             is_done("bringing what is held", self.bring_what_was_lost().await);
             is_done("expiring lost calls", self.expire_calls_of_the_gone().await);
             if Instant::now() >= rarely {
-                let kept = i64::try_from(ENDED_CALLS_KEPT.as_millis()).unwrap_or(i64::MAX);
+                let before = |kept: Duration| {
+                    wall_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
+                };
+                let purged = self.store.purge(before(ENDED_CALLS_KEPT), before(CRASHED_KEPT)).await;
                 let done = [
                     is_done("making partitions", self.store.make_partitions().await),
-                    is_done("purging", self.store.purge(wall_ms().saturating_sub(kept)).await),
+                    is_done("purging", purged),
                     is_done("forgetting epochs", self.forget_epochs().await),
                     is_done("retiring accounts", self.retire(COLD_AFTER).await),
                     // Whom a repair let go of and did not bring again.

@@ -16,6 +16,7 @@ mod compare;
 mod connection;
 mod drain;
 mod janitor;
+mod late;
 mod lease;
 mod pack;
 mod question;
@@ -41,10 +42,12 @@ use self::shared::{Sent, Shared, text, texts};
 use super::LedgerError;
 use super::backend::{Backend, Expired, IsLive};
 use super::config::LedgerConfig;
+use super::crash::CrashedCall;
 use super::hold::CALL_TTL_MS;
 use super::operation::{HoldId, Operation, Outcome, Refusal};
 use super::postgres::Store;
 use super::report::RepairReport;
+use super::wall_ms;
 
 pub use reader::ClusterReader;
 pub(super) use script::{Epoch, LAYOUT};
@@ -209,7 +212,16 @@ impl ClusterLedger {
         self.settle_owed().await;
         let asked: Vec<_> = operations.iter().map(Asked::Operation).collect();
         let answers = self.ask(&asked).await;
-        answers.into_iter().map(Answer::outcome).collect()
+        for (operation, answer) in operations.iter().zip(&answers) {
+            if answer.code == Code::Expired
+                && let Some(call) = CrashedCall::released(operation, wall_ms())
+            {
+                call.log();
+            }
+        }
+        let mut outcomes: Vec<_> = answers.into_iter().map(Answer::outcome).collect();
+        self.shared.look_over_ends(operations, &mut outcomes).await;
+        outcomes
     }
 
     /// Ends the holds whose end this gateway owes.
@@ -403,7 +415,10 @@ impl ClusterLedger {
 impl Backend for ClusterLedger {
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
-        for part in batch.chunk_by(|a, b| Place::of(a).takes_with(Place::of(b))) {
+        let go_together = |a: &Operation, b: &Operation| {
+            Place::of(a).takes_with(Place::of(b)) && !late::ends_its_batch(a)
+        };
+        for part in batch.chunk_by(go_together) {
             for some in part.chunks(MAX_BATCH) {
                 match (Place::of(&some[0]), some) {
                     (Place::Redis, some) => outcomes.extend(self.apply_hot(some).await),

@@ -147,6 +147,11 @@ impl<'a> Question<'a> {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
+            // Its gateway may be gone before it is asked again, and the list of such calls is made of what
+            // expired.
+            Operation::Abandon { hold, .. } => {
+                self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");
+            }
             Operation::Balance { account } => {
                 self.line('b', None, account.as_str(), 0, Origin::Call, 0, 0, "");
             }

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{AccountView, KeyChanges, Reader};
+use crate::ledger::crash::CrashedCall;
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
-use crate::ledger::operation::Entry;
+use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::postgres::{LISTED, Store};
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
@@ -60,6 +61,14 @@ impl Reader for ClusterReader {
 
     async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError> {
         screens::live_holds(&self.lists, before_ms, limit).await
+    }
+
+    async fn crashed(
+        &self,
+        before: Option<(i64, &HoldId)>,
+        limit: u32,
+    ) -> Result<Vec<CrashedCall>, LedgerError> {
+        self.lists.crashed(before, limit).await
     }
 
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {

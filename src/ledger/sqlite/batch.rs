@@ -28,17 +28,22 @@ const SPEND_MANY_CALL_HOLDS: &str =
 /// Up to how many [`SPEND_CALL_HOLDS`] are in one script.
 const FEW: usize = 4;
 
-const ADD_API_HOLDS: &str = "INSERT INTO api_holds (id, account, amount, route, expires_at) \
-     SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM jsonb_each(?);";
+const ADD_API_HOLDS: &str = "INSERT INTO api_holds (id, account, amount, route, expires_at, ttl_ms) \
+     SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM jsonb_each(?);";
 
-const RENEW_API_HOLDS: &str = "UPDATE api_holds SET expires_at = new.value->>1 FROM jsonb_each(?) AS new \
-     WHERE api_holds.id = new.value->>0;";
+const RENEW_API_HOLDS: &str = "UPDATE api_holds SET expires_at = new.value->>1, ttl_ms = new.value->>2 \
+     FROM jsonb_each(?) AS new WHERE api_holds.id = new.value->>0;";
 
 const END_API_HOLDS: &str =
     "DELETE FROM api_holds WHERE id IN (SELECT value->>0 FROM jsonb_each(?));";
 
 const REMEMBER_ENDED: &str = "INSERT INTO ended_holds (id, account, amount, origin, ending, ended_at) \
-     SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM jsonb_each(?);";
+     SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM jsonb_each(?) \
+     WHERE true ON CONFLICT (id) DO UPDATE SET ending = excluded.ending;";
+
+const LIST_CRASHED: &str = "INSERT INTO crashed (id, account, route, amount, outcome, at) \
+     SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?) \
+     WHERE true ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, amount = excluded.amount;";
 
 const ADD_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
      created_at) SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, \
@@ -97,6 +102,7 @@ impl Batch {
         batch.add_entries(books, changes, now);
         batch.add_keys(changes, now);
         batch.add_payments(changes);
+        batch.add_crashed(changes);
         batch.script.push_str("UPDATE ledger SET commits = commits + 1 WHERE one = 1; COMMIT");
         batch
     }
@@ -130,13 +136,17 @@ impl Batch {
                 Origin::Call => &mut of_calls,
                 Origin::Api => &mut of_api,
             };
-            rows.row()
+            let row = rows
+                .row()
                 .text(id.as_str())
                 .text(hold.account.as_str())
                 .count(hold.amount.micros())
                 .text(&hold.route)
-                .int(deadline(hold.expires_ms))
-                .end();
+                .int(deadline(hold.expires_ms));
+            match hold.origin {
+                Origin::Call => row.end(),
+                Origin::Api => row.count(left(hold.expires_ms)).end(),
+            }
         }
         self.push(ADD_CALL_HOLDS, of_calls);
         self.push(ADD_API_HOLDS, of_api);
@@ -153,7 +163,8 @@ impl Batch {
         }
         let mut renewed = Rows::default();
         for (id, expires_ms) in &changes.holds_renewed {
-            renewed.row().text(id.as_str()).int(deadline(*expires_ms)).end();
+            let row = renewed.row().text(id.as_str()).int(deadline(*expires_ms));
+            row.count(left(*expires_ms)).end();
         }
         self.push(RENEW_API_HOLDS, renewed);
         let mut gone = Rows::default();
@@ -252,6 +263,22 @@ impl Batch {
         }
         self.push(FREEZE, frozen);
         self.push(THAW, thawed);
+    }
+
+    fn add_crashed(&mut self, changes: &Changes) {
+        let mut crashed = Rows::default();
+        for call in changes.crashed.values() {
+            crashed
+                .row()
+                .text(call.id.as_str())
+                .text(call.account.as_str())
+                .text(&call.route)
+                .count(call.amount.micros())
+                .text(call.outcome.as_str())
+                .int(call.at_ms)
+                .end();
+        }
+        self.push(LIST_CRASHED, crashed);
     }
 
     fn add_keys(&mut self, changes: &Changes, now: Now) {

@@ -9,10 +9,13 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
+use crate::ledger::crash::AfterCrash;
 use crate::ledger::import::ImportError;
 use crate::ledger::lock::LedgerLock;
+use crate::ledger::private;
 use crate::ledger::report::ReconcileReport;
 
+use super::left::end_left_calls;
 use super::{load, read};
 
 const DAY_MS: i64 = 86_400_000;
@@ -27,14 +30,14 @@ pub(in crate::ledger) struct Source {
 }
 
 impl Source {
-    /// Opens the ledger at `path` as a gateway would: its schema is brought up to date, and the holds
-    /// of calls that a crash left are released.
+    /// Opens the ledger at `path`, and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, ImportError> {
         let failed = |error| LedgerError::File { path: path.to_owned(), error };
         if !tokio::fs::try_exists(path).await.map_err(failed)? {
             return Err(failed(std::io::ErrorKind::NotFound.into()).into());
         }
         let lock = LedgerLock::take(path)?;
+        private::secure(path);
         let opened = async {
             let mut connection = load::connect(path).await?;
             load::check_version(&mut connection).await?;
@@ -45,7 +48,6 @@ impl Source {
                 return Ok(None);
             }
             load::migrate(&mut connection).await?;
-            load::release_left_calls(&mut connection, Clock::start().now(0)).await?;
             Ok(Some(connection))
         };
         let connection = opened.await.map_err(|error: LedgerError| error.on_opening(path))?;
@@ -54,6 +56,19 @@ impl Source {
             Some(connection) => Ok(Self { path, connection, _lock: lock }),
             None => Err(ImportError::NoLedger { path }),
         }
+    }
+
+    /// Releases the holds of calls that a crash left; true where there were some.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub async fn release_left_calls(&mut self) -> Result<bool, LedgerError> {
+        let clock = Clock::start();
+        let (mut books, commits) = load::books(&mut self.connection, clock.now(0)).await?;
+        let now = clock.now(commits.saturating_add(1));
+        let after = AfterCrash::Release;
+        let left = end_left_calls(&mut self.connection, &mut books, after, now).await?;
+        Ok(!left.is_empty())
     }
 
     /// Where it is read and written.

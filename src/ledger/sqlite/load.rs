@@ -62,30 +62,6 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Led
     Ok(())
 }
 
-/// Releases the calls' holds that a crash left: nobody is there any more to end them. Holds made
-/// through the API belong to somebody else, and stay.
-pub(super) async fn release_left_calls(
-    connection: &mut SqliteConnection,
-    now: Now,
-) -> Result<(), LedgerError> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let left = sqlx::query(
-        "INSERT INTO ended_holds (id, account, amount, origin, ending, ended_at) \
-         SELECT id, account, amount, origin, 'released', ?1 FROM holds WHERE origin = 'call' \
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(now.wall_ms)
-    .execute(&mut *transaction)
-    .await?
-    .rows_affected();
-    sqlx::query("DELETE FROM call_holds").execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    if left > 0 {
-        tracing::warn!(holds = left, "released the holds of calls that a crash cut off");
-    }
-    Ok(())
-}
-
 /// How many batches the file has committed.
 pub(super) async fn commits(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT commits FROM ledger WHERE one = 1").fetch_one(connection).await
@@ -106,7 +82,9 @@ pub(super) async fn books(
         };
         books.insert_account(row.account("id")?, account);
     }
-    let holds = sqlx::query("SELECT * FROM holds");
+    let holds = sqlx::query(
+        "SELECT *, (SELECT ttl_ms FROM api_holds WHERE api_holds.id = holds.id) AS ttl_ms FROM holds",
+    );
     for row in holds.fetch_all(&mut *connection).await? {
         let (id, hold) = live_hold_from(&row, now)?;
         if !books.insert_hold(id.clone(), hold) {
@@ -126,7 +104,9 @@ pub(super) async fn books(
 
 fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx::Error> {
     let expires_at: i64 = row.try_get("expires_at")?;
-    let left_ms = expires_at.saturating_sub(now.wall_ms);
+    // After the clock was set back, more would be left than it was ever given.
+    let ttl_ms: Option<i64> = row.try_get("ttl_ms")?;
+    let left_ms = expires_at.saturating_sub(now.wall_ms).min(ttl_ms.unwrap_or(i64::MAX));
     let hold = LiveHold {
         account: row.account("account")?,
         amount: row.credits("amount")?,

@@ -12,6 +12,7 @@ mod call_holds;
 mod export;
 mod fold;
 mod json_rows;
+mod left;
 mod load;
 mod maintain;
 mod read;
@@ -31,9 +32,12 @@ use self::call_holds::CallHolds;
 use super::backend::{Backend, Expired, IsLive};
 use super::books::{Books, Changes, Known, Lookups, Now};
 use super::clock::Clock;
+use super::config::LedgerConfig;
+use super::crash::{AfterCrash, CrashedCall};
 use super::hold::CALL_TTL_MS;
 use super::lock::LedgerLock;
 use super::operation::{Operation, Origin, Outcome, Refusal};
+use super::private;
 use super::{Durability, LedgerError};
 
 pub(super) use export::Source;
@@ -54,17 +58,12 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 /// How long the closing of the file waits for reads that are still under way.
 const READS_END_WITHIN: Duration = Duration::from_secs(2);
 
-/// How many endings of holds are forgotten in one go, since nobody is served meanwhile.
-const PURGE_SLICE: u32 = 2000;
-
-/// How long the ending of a call's hold is remembered.
-const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
-
 /// The writer.
 #[derive(Debug)]
 pub struct SqliteLedger {
     path: PathBuf,
     durability: Durability,
+    after_crash: AfterCrash,
     /// `None` after a failure, until it can be opened again.
     connection: Option<SqliteConnection>,
     /// How many batches the file has committed.
@@ -90,34 +89,55 @@ pub struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// Opens the ledger at `path`, or makes it, under a lock that is held until it is dropped.
-    /// Holds that calls left behind in a crash are released.
+    /// Opens the ledger at `path` with everything else at its default.
+    ///
+    /// # Errors
+    /// As [`SqliteLedger::open_as`].
     pub async fn open(
         path: &Path,
         durability: Durability,
         metrics: Metrics,
     ) -> Result<Self, LedgerError> {
-        let lock = LedgerLock::take(path)?;
-        let opened = Self::open_locked(path, lock, durability, metrics).await;
-        opened.map_err(|error| error.on_opening(path))
+        let path = path.to_owned();
+        let config = LedgerConfig { path, durability, ..LedgerConfig::default() };
+        Self::open_as(&config, metrics).await
+    }
+
+    /// Opens the ledger of `config`, or makes it, under a lock that is held until it is dropped. The
+    /// holds of calls that a crash left end as the config says.
+    ///
+    /// # Errors
+    /// Where another process has it, or it cannot be read or written.
+    pub async fn open_as(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
+        let lock = LedgerLock::take(&config.path)?;
+        private::secure(&config.path);
+        let opened = Self::open_locked(config, lock, metrics).await;
+        opened.map_err(|error| error.on_opening(&config.path))
     }
 
     async fn open_locked(
-        path: &Path,
+        config: &LedgerConfig,
         lock: LedgerLock,
-        durability: Durability,
         metrics: Metrics,
     ) -> Result<Self, LedgerError> {
+        let (path, durability, after_crash) =
+            (config.path.as_path(), config.durability, config.after_crash);
         let clock = Clock::start();
         let mut connection = load::connect(path).await?;
         load::check_version(&mut connection).await?;
         load::migrate(&mut connection).await?;
-        load::release_left_calls(&mut connection, clock.now(0)).await?;
-        let (books, commits) = load::books(&mut connection, clock.now(0)).await?;
+        let (mut books, mut commits) = load::books(&mut connection, clock.now(0)).await?;
+        let now = clock.now(commits.saturating_add(1));
+        let left = left::end_left_calls(&mut connection, &mut books, after_crash, now).await?;
+        if !left.is_empty() {
+            commits = now.commit;
+            left::count(&left, &metrics);
+        }
         metrics.ledger_up.set(1);
         Ok(Self {
             path: path.to_owned(),
             durability,
+            after_crash,
             connection: Some(connection),
             commits,
             books,
@@ -260,6 +280,7 @@ impl SqliteLedger {
         if written {
             self.commits = next;
             self.call_holds.count(next, changes);
+            changes.crashed.values().for_each(CrashedCall::log);
             if self.failing_until.take().is_some() {
                 tracing::info!("the ledger can write again");
                 self.metrics.ledger_up.set(1);
@@ -373,34 +394,6 @@ impl SqliteLedger {
             }
         }
     }
-
-    /// Forgets the endings of calls' holds that are long past.
-    async fn purge(&mut self, now: Now) {
-        let due = self.last_purge.is_none_or(|last| last.elapsed() > Duration::from_secs(3600));
-        if !due || self.is_failing() {
-            return;
-        }
-        let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
-        let Ok(connection) = self.connect().await else { return };
-        // One whose row in call_holds still stands is needed to tell that it has ended.
-        let purged = sqlx::query(
-            "DELETE FROM ended_holds WHERE id IN (SELECT id FROM ended_holds \
-             WHERE origin = 'call' AND ended_at < ?1 AND id NOT IN \
-             (SELECT h.value->>0 FROM call_holds c, json_each(c.holds) h) \
-             ORDER BY ended_at LIMIT ?2)",
-        )
-        .bind(before)
-        .bind(PURGE_SLICE)
-        .execute(connection)
-        .await;
-        match purged {
-            // There may be more: the next tick goes on.
-            Ok(purged) if purged.rows_affected() >= u64::from(PURGE_SLICE) => return,
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "old endings of holds could not be purged"),
-        }
-        self.last_purge = Some(Instant::now());
-    }
 }
 
 /// In `relaxed`, operations of calls can be acknowledged from memory; all else waits for the disk.
@@ -420,6 +413,10 @@ fn concerns_disk(operation: &Operation) -> bool {
 }
 
 impl Backend for SqliteLedger {
+    fn after_crash(&self) -> AfterCrash {
+        self.after_crash
+    }
+
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let unavailable = Outcome::Refused(Refusal::Unavailable);
         if !self.settle_doubt().await {

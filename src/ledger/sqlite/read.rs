@@ -11,9 +11,10 @@ use sqlx::{Row as _, SqliteConnection};
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{AccountView, Reader};
+use crate::ledger::crash::CrashedCall;
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
-use crate::ledger::operation::{Balance, Entry};
+use crate::ledger::operation::{Balance, Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{Difference, ReconcileReport};
 use crate::ledger::screens::{self, Activity, HoldView, Rows, Usage, Value};
@@ -22,7 +23,9 @@ use crate::ledger::sold::{self, Sold};
 use crate::ledger::wall_ms;
 
 use super::load;
-use crate::ledger::rows::{Column as _, entry_from, event_from, key_from, payment_from};
+use crate::ledger::rows::{
+    Column as _, crashed_from, entry_from, event_from, key_from, payment_from,
+};
 
 /// How many contradictions a report lists.
 const LISTED: i64 = 100;
@@ -137,6 +140,20 @@ impl Reader for SqliteReader {
 
     async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError> {
         screens::live_holds(self, before_ms, limit).await
+    }
+
+    async fn crashed(
+        &self,
+        before: Option<(i64, &HoldId)>,
+        limit: u32,
+    ) -> Result<Vec<CrashedCall>, LedgerError> {
+        let (at_ms, id) = before.map_or((i64::MAX, ""), |(at_ms, id)| (at_ms, id.as_str()));
+        let rows = sqlx::query(
+            "SELECT id, account, route, amount, outcome, at FROM crashed \
+             WHERE (at, id) < (?1, ?2) ORDER BY at DESC, id DESC LIMIT ?3",
+        );
+        let rows = rows.bind(at_ms).bind(id).bind(limit).fetch_all(&self.pool).await?;
+        Ok(rows.iter().map(crashed_from).collect::<Result<_, _>>()?)
     }
 
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {

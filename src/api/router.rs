@@ -89,9 +89,10 @@ fn sandbox_page(shop: Arc<Shop>) -> Router {
 }
 
 /// The query parameters of the admin routes; all others have none.
-const ADMIN_PARAMETERS: [(&str, &[&str]); 6] = [
+const ADMIN_PARAMETERS: [(&str, &[&str]); 7] = [
     ("/admin/accounts", &["limit", "cursor", "search"]),
     ("/admin/accounts/{account}/transactions", &["limit", "cursor"]),
+    ("/admin/crashed", &["limit", "cursor"]),
     ("/admin/entries", &["limit"]),
     ("/admin/holds", &["older_than", "limit"]),
     ("/admin/overview", &["hours"]),

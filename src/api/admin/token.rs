@@ -129,7 +129,11 @@ async fn refuse(admin: &Admin, from: Option<String>) -> Response {
         .into_response();
     };
     let delay = admin.guesses.count(admin.guesses.started.elapsed());
-    tracing::warn!(from, "a request to the admin listener came with a wrong token");
+    tracing::warn!(
+        target: "farebox::anybody",
+        from,
+        "a request to the admin listener came with a wrong token"
+    );
     tokio::time::sleep(delay).await;
     unauthenticated()
 }

@@ -80,7 +80,7 @@ test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against th
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
 
 stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests
-screens-node: $(SCREENS_NODE)/installed ## axe-core, both Reacts and TypeScript, for the tests of the screens
+screens-node: $(SCREENS_NODE)/installed ## axe-core, both Reacts, Vite and TypeScript, for the tests of the screens
 
 .PHONY: screenshots
 screenshots: setup-screenshots screens-node ## The README's pictures, made anew (with pngquant)

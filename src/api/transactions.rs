@@ -163,7 +163,10 @@ pub(super) async fn page(
 fn moment(text: &str, days: i64) -> Option<i64> {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     let ms = |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok();
-    if let Ok(date) = Date::parse(text, &Iso8601::DATE) {
+    // ISO 8601 knows other ways to write a date, and reads no further than it must.
+    let is_date = text.len() == 10 && text.bytes().filter(|byte| *byte == b'-').count() == 2;
+    if is_date {
+        let date = Date::parse(text, &Iso8601::DATE).ok()?;
         return ms(date.midnight().assume_utc())?.checked_add(days * DAY_MS);
     }
     OffsetDateTime::parse(text, &Rfc3339).ok().and_then(ms)

@@ -139,7 +139,11 @@ async fn history_is_by_day_and_of_the_days_that_were_chosen() {
     browser.until("all('[part~=entry]').length === 7 && all('[part~=day]').length === 4").await;
     let heads = "all('[part~=day]').map((day) => day.parentNode.parentNode.querySelectorAll('[part~=entry]').length).join()";
     assert_eq!(browser.run(&format!("return {heads}")).await, "2,2,2,1");
-    browser.run("$('farebox-history').scrollIntoView()").await;
+    let apart = "const [from, to] = all('input[type=date]').map((field) => field.getBoundingClientRect()); \
+        return [from.right < to.left, to.right <= $('.range').getBoundingClientRect().right, \
+        all('input[type=date]').every((field) => field.scrollWidth <= field.clientWidth)]";
+    assert_eq!(browser.run(apart).await, json!([true, true, true]));
+    browser.run("$('.range').scrollIntoView()").await;
     browser.picture("history-by-day").await;
     let choose = "const [name, back] = arguments; const at = new Date(Date.now() - back * 86400000); \
         const input = $('.field', name).querySelector('input'); \

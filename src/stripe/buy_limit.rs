@@ -1,4 +1,4 @@
-//! How often an account may go to pay: each time asks something of Stripe, whose rate limit all
+//! How often an account may go to pay without paying: each time asks something of Stripe, whose rate limit all
 //! accounts share, and may leave a row in the ledger.
 //!
 //! Counted by this gateway alone. With several, an account has this many at each of them.
@@ -53,6 +53,16 @@ impl BuyLimit {
         }
         Ok(())
     }
+
+    /// Takes back the count of a purchase that was paid: a buyer who pays abuses nothing.
+    pub fn paid(&self, account: &AccountId) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(due) = recent.due.get_mut(account)
+            && let Some(earlier) = due.checked_sub(ONE_EVERY)
+        {
+            *due = earlier;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +91,19 @@ mod tests {
             assert_eq!(limit.begin(&alice, rested), Ok(()));
         }
         assert!(limit.begin(&alice, rested).is_err());
+    }
+
+    #[test]
+    fn a_buyer_who_pays_is_never_kept_waiting() {
+        let (limit, now, alice) = (BuyLimit::default(), Instant::now(), account("alice"));
+        for _ in 0..10 * AT_ONCE {
+            assert_eq!(limit.begin(&alice, now), Ok(()));
+            limit.paid(&alice);
+        }
+        for _ in 0..AT_ONCE {
+            assert_eq!(limit.begin(&alice, now), Ok(()));
+        }
+        assert_eq!(limit.begin(&alice, now), Err(ONE_EVERY), "unpaid ones count as before");
     }
 
     #[test]

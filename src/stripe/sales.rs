@@ -142,6 +142,7 @@ impl Sales {
         else {
             return;
         };
+        self.buying.paid(&sale.account);
         let paid = settled.payment.facts.paid.as_ref().unwrap_or(&sale.price);
         tracing::info!(
             target: "farebox::purchase",

@@ -78,3 +78,7 @@ DROP FUNCTION kept_id(JSONB);
 
 -- What an account has begun to buy lately and not paid: looked for with each purchase.
 CREATE INDEX IF NOT EXISTS unpaid_by_account ON payments (account, created_at) WHERE NOT paid;
+
+-- An account's live keys, and those that it revoked lately: an account page lists them, and what was
+-- revoked is kept for ever.
+CREATE INDEX IF NOT EXISTS api_keys_by_end ON api_keys (account, revoked_at);

@@ -60,3 +60,7 @@ UPDATE stripe_events SET payload = json_patch('{}', json_object(
 
 -- What an account has begun to buy lately and not paid: looked for with each purchase.
 CREATE INDEX IF NOT EXISTS unpaid_by_account ON payments (account, created_at) WHERE paid = 0;
+
+-- An account's live keys, and those that it revoked lately: an account page lists them, and what was
+-- revoked is kept for ever.
+CREATE INDEX IF NOT EXISTS api_keys_by_end ON api_keys (account, revoked_at);

@@ -142,11 +142,11 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The keys of an account that are its own to manage, revoked ones too, oldest first.
+/// The keys of an account that are its own to manage, oldest first: those that live, and those that
+/// were revoked within a day. Older ones are never read, however many an account has made.
 async fn own_keys(shop: &Shop, account: &AccountId) -> Result<Vec<KeyRecord>, Problem> {
-    let mut keys = shop.ledger.read().keys(Some(account)).await.map_err(unreadable)?;
-    keys.retain(|key| !key.service);
-    Ok(keys)
+    let yesterday_ms = wall_ms().saturating_sub(DAY_MS);
+    shop.ledger.read().own_keys(account, yesterday_ms).await.map_err(unreadable)
 }
 
 fn is_live(key: &KeyRecord) -> bool {

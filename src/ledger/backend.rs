@@ -163,6 +163,14 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// Every API key, revoked ones too; of one account where one is named.
     async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError>;
 
+    /// The keys of an account that are no service keys: those that live, and those that were revoked
+    /// after a moment, in milliseconds since 1970. Oldest first.
+    async fn own_keys(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+    ) -> Result<Vec<KeyRecord>, LedgerError>;
+
     /// What tells this ledger's sales from those of another one on the same Stripe account.
     async fn ledger_id(&self) -> Result<String, LedgerError>;
 

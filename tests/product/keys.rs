@@ -1,9 +1,13 @@
 //! The keys that an account makes for itself.
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _};
 
-use crate::http::{admin, ask, get, post};
+use crate::http::{Answer, admin, ask, get, post};
+use crate::process::{Process, config_on_ports};
 use crate::support::{TestGateway, Upstream, token};
 
 async fn shop() -> (Upstream, TestGateway) {
@@ -48,6 +52,39 @@ async fn a_key_is_made_shown_once_used_and_revoked() {
     post(&gateway, "/api/ai/generate", key, "{}").await.problem(401, "UNAUTHENTICATED");
     let stored = gateway.admin(Method::GET, "/admin/accounts/alice/keys", None).await;
     assert!(stored["keys"][0]["revoked_at"].is_string(), "{stored}");
+}
+
+/// An account may make a hundred keys a day, and what is revoked is kept for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_were_revoked_long_ago_cost_the_account_page_nothing() {
+    let upstream = Upstream::canned().await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = config_on_ports(upstream.address, "");
+    let mut gateway = Process::serve(folder.path(), &text);
+    gateway.grant("alice", 10, "gift").await;
+    assert!(gateway.terminate().success());
+    let file = format!("sqlite://{}", folder.path().join("ledger.db").display());
+    let mut on = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    let many = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200000) \
+        INSERT INTO api_keys (id, hash, account, name, service, hint, created_at, revoked_at) \
+        SELECT 'key_' || n, randomblob(32), 'alice', 'old', 0, 'fb_', n, n + 1 FROM n";
+    on.execute(many).await.unwrap();
+    on.close().await.unwrap();
+    let gateway = Process::serve(folder.path(), &text);
+    let ask = async |method: Method, path: &str, body: &'static str| {
+        let started = Instant::now();
+        let request = gateway.client.request(method, gateway.url(path)).bearer_auth(token("alice"));
+        let answer = Answer::of(request.body(body)).await;
+        assert!(started.elapsed() < Duration::from_millis(500), "{path}: {:?}", started.elapsed());
+        answer
+    };
+    let made = ask(Method::POST, "/credits/keys", r#"{"name":"new"}"#).await.expect(201);
+    let listed = ask(Method::GET, "/credits/keys", "").await.expect(200);
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "{listed}");
+    let path = format!("/credits/keys/{}", made["id"].as_str().unwrap());
+    for _ in 0..2 {
+        assert_eq!(ask(Method::DELETE, &path, "").await.status, 204);
+    }
 }
 
 #[tokio::test]

@@ -162,6 +162,28 @@ impl Store {
         Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
     }
 
+    /// An account's keys but for service keys: those that live, and those revoked after a moment.
+    pub async fn own_keys(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+    ) -> Result<Vec<KeyRecord>, LedgerError> {
+        self.transact(async |on| {
+            let rows = self
+                .query(
+                    "SELECT * FROM {s}.api_keys WHERE account = $1 AND revoked_at IS NULL \
+                     AND NOT service UNION ALL SELECT * FROM {s}.api_keys WHERE account = $1 \
+                     AND revoked_at > $2 AND NOT service ORDER BY created_at, id",
+                )
+                .bind(account.as_str())
+                .bind(since_ms)
+                .fetch_all(on)
+                .await?;
+            Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     /// The keys that changed after `since`.
     pub async fn keys_since(&self, since: i64) -> Result<KeyChanges, LedgerError> {
         self.transact(async |on| {

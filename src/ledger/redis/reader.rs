@@ -106,6 +106,14 @@ impl Reader for ClusterReader {
         self.shared.store.keys(account).await
     }
 
+    async fn own_keys(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+    ) -> Result<Vec<KeyRecord>, LedgerError> {
+        self.shared.store.own_keys(account, since_ms).await
+    }
+
     async fn ledger_id(&self) -> Result<String, LedgerError> {
         self.shared.store.ledger_id().await
     }

@@ -215,6 +215,23 @@ impl Reader for SqliteReader {
         Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
     }
 
+    async fn own_keys(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+    ) -> Result<Vec<KeyRecord>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT * FROM api_keys WHERE account = ?1 AND revoked_at IS NULL AND service = 0 \
+             UNION ALL SELECT * FROM api_keys WHERE account = ?1 AND revoked_at > ?2 \
+             AND service = 0 ORDER BY created_at, id",
+        )
+        .bind(account.as_str())
+        .bind(since_ms)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
+    }
+
     async fn ledger_id(&self) -> Result<String, LedgerError> {
         let id = sqlx::query_scalar("SELECT id FROM ledger WHERE one = 1");
         Ok(id.fetch_one(&self.pool).await?)

@@ -91,7 +91,7 @@ fn sandbox_page(shop: Arc<Shop>) -> Router {
 /// The query parameters of the admin routes; all others have none.
 const ADMIN_PARAMETERS: [(&str, &[&str]); 7] = [
     ("/admin/accounts", &["limit", "cursor", "search"]),
-    ("/admin/accounts/{account}/transactions", &["limit", "cursor"]),
+    ("/admin/accounts/{account}/transactions", &["limit", "cursor", "from", "to"]),
     ("/admin/crashed", &["limit", "cursor"]),
     ("/admin/entries", &["limit"]),
     ("/admin/holds", &["older_than", "limit"]),

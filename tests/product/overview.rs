@@ -261,6 +261,12 @@ async fn transactions_are_of_the_time_that_was_asked_for() {
     let (_upstream, gateway) = shop().await;
     let alice = token("alice");
     post(&gateway, "/draw", &alice, "{}").await.expect(200);
+    // A call is charged once its answer has ended, which the client may know before the ledger.
+    let charged = async || {
+        let all = get(&gateway, "/credits/transactions", &alice).await.expect(200);
+        all["transactions"].as_array().unwrap().len() == 2
+    };
+    assert!(eventually(charged).await);
     let day = today();
     for (query, expected) in [
         (String::new(), 2),

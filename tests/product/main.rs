@@ -42,7 +42,7 @@
 //! | the first sale is no increase in Prometheus | `product metrics::every_series_whose_labels_are_known_begins_at_zero_also_after_a_reload` |
 //! | strangers fill the log, or an upstream's cookies stand in it | `product operating::anybody_s_lines_are_a_few_a_second_and_the_rest_is_counted` and `a_head_that_cannot_be_read_is_not_in_the_log` |
 //! | a mistyped query parameter is ignored | `product parameters::an_unknown_query_parameter_is_refused_by_name_on_every_own_route` |
-//! | a link signs somebody in as another; a sibling host's cookie signs in or locks out | `screens signing_in::a_link_signs_nobody_in_who_was_not_asked`, `a_neighbours_cookie_neither_signs_in_nor_locks_out` |
+//! | a link signs somebody in as another; a sibling host's cookie signs in or locks out | `screens signing_in::a_link_signs_nobody_in_who_was_not_asked`, `a_neighbours_cookie_neither_locks_anybody_out_nor_signs_anybody_in` |
 //! | two Reacts after an install from a folder | `screens vite::the_package_installs_from_its_folder_for_vite_and_typescript` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -22,7 +22,7 @@
 //! | spend updates deadlock or exhaust connections | `cluster field::spending_neither_deadlocks_nor_exhausts_the_database`; one writer: `product faults::the_last_credit_is_spent_once_by_a_thousand_clients` and `a_ledger_that_somebody_locks_is_503_and_heals_by_itself` |
 //! | memory grows until the process dies; throughput falls over hours | `product memory::memory_is_flat_over_many_requests`, `proxy streaming::a_large_upload_and_download_run_in_constant_memory`; the file: `ledger upkeep::folding_goes_in_slices_each_of_them_whole` and `old_endings_are_forgotten_a_slice_at_a_time` |
 //! | a charge lands before an upstream that then fails | `proxy settlement::nothing_is_charged_before_the_upstream_has_answered`, `a_2xx_that_the_upstream_breaks_off_is_free`, `silence_before_the_answer_is_a_504_and_free` and `a_refused_connection_is_a_502_and_free` |
-//! | another spelling of a path buys a cheaper call | `proxy paths::no_spelling_of_an_expensive_path_buys_a_cheap_one`, `farebox price::table::tests::no_respelling_is_cheaper_than_what_it_resembles` |
+//! | another spelling of a path buys a cheaper call | `proxy paths::no_spelling_of_an_expensive_path_buys_a_cheap_one`; unit tests of the price table try every respelling |
 //! | work for free by keeping the last byte of a request back | `proxy bodies::a_small_body_that_lacks_a_byte_reaches_no_upstream_and_is_free`, `a_get_head_delete_or_options_is_whole_with_its_head` and `over_http_2_too_nobody_has_work_done_by_keeping_a_byte_back`, `aborts::an_answer_without_a_body_is_charged_though_the_client_kept_a_byte_of_its_request_back` |
 //! | one dead address of several fails most calls | `proxy addresses::every_call_succeeds_as_long_as_one_address_lives` |
 //! | a WebSocket that a deploy or a crash cuts is free | `proxy websocket::a_websocket_that_a_stop_cuts_stays_paid_for`, `product crash::a_tunnel_that_a_crash_cuts_stays_paid_for` |
@@ -30,12 +30,12 @@
 //! | HTTP/1.0 clients get chunks and 1xx | `proxy old_clients` |
 //! | browsers cannot read the upstream's exposed headers | `proxy cors::pages_may_read_what_the_upstream_exposes` |
 //! | an empty credential header beside a good one is 401 | `product auth::an_empty_credential_header_beside_a_good_one_does_not_count` |
-//! | JWKS keys after the n-th are dropped; a rotated key is held up by strangers | `farebox identify::tests::rotation::a_kid_finds_any_key_however_many_there_are`, `product auth::a_rotated_key_works_at_once_whoever_sent_forged_tokens_before` |
+//! | JWKS keys after the n-th are dropped; a rotated key is held up by strangers | `product auth::a_rotated_key_works_at_once_whoever_sent_forged_tokens_before` |
 //! | `x-forwarded-for` with an IPv4-mapped address | `proxy headers::an_ipv4_client_of_a_dual_stack_listener_is_told_by_its_ipv4_address` |
 //! | punctuation in a header's name passes for Farebox's own in CGI | `proxy cgi`, `headers::no_punctuation_hides_a_name` |
 //! | two imports, or an import and a webhook, of one payment both grant | `buying imported::a_payment_is_granted_once_however_many_imports_of_it_come_at_once` and `a_payment_that_is_imported_while_it_is_sold_is_granted_once`, `ledger imports::a_payment_is_granted_once_under_whatever_ids_at_once` |
 //! | a dispute that is partly won counts as won | `buying disputes::a_dispute_that_is_partly_won_returns_its_part`, `orders::any_order_gives_one_balance_when_a_dispute_is_partly_won` |
-//! | a secret with a line break is taken, and every webhook or token then fails | `buying signatures::a_secret_that_is_not_as_stripe_shows_it_refuses_to_check_and_to_start`, `farebox identify::tests::config::a_secret_that_was_mangled_on_its_way_is_a_mistake` |
+//! | a secret with a line break is taken, and every webhook or token then fails | `buying signatures::a_secret_that_is_not_as_stripe_shows_it_refuses_to_check_and_to_start`; unit tests of the config for a JWT's |
 //! | one webhook request blocks a thread for seconds | `buying signatures::a_request_without_a_good_signature_costs_one_hash_of_its_body_at_the_most` |
 //! | buyers' personal data pile up in the ledger | `buying personal` |
 //! | half-open connections to the probes take the process down | `product listeners::half_open_connections_to_private_listeners_take_nothing_down` and `a_gateway_with_few_files_caps_its_connections_and_serves_on` |
@@ -44,6 +44,7 @@
 //! | a mistyped query parameter is ignored | `product parameters::an_unknown_query_parameter_is_refused_by_name_on_every_own_route` |
 //! | a link signs somebody in as another; a sibling host's cookie signs in or locks out | `screens signing_in::a_link_signs_nobody_in_who_was_not_asked`, `a_neighbours_cookie_neither_locks_anybody_out_nor_signs_anybody_in` |
 //! | two Reacts after an install from a folder | `screens vite::the_package_installs_from_its_folder_for_vite_and_typescript` |
+//! | odd bytes on the wire get a call for less than its price | `product fuzz::run::no_bytes_on_the_wire_buy_a_call_for_less_than_its_price` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../support/mod.rs"]

@@ -59,6 +59,7 @@ mod documents;
 mod events;
 mod faults;
 mod file_rights;
+mod fuzz;
 mod holds;
 mod imports;
 mod keys;

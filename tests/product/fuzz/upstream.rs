@@ -41,6 +41,7 @@ pub struct Ran {
     pub method: String,
     pub path: String,
     pub nonce: String,
+    #[expect(dead_code, reason = "a failure's message shows it")]
     pub framing: Framing,
     /// Its body came to its end.
     pub is_whole: bool,

@@ -107,11 +107,15 @@ $(SCREENS_NODE)/installed: tests/screens/package.json tests/screens/package-lock
 	cd $(@D) && npm ci --ignore-scripts --legacy-peer-deps --no-audit --no-fund --loglevel=error
 	touch $@
 
-# Ends by itself; FAREBOX_SEED=<number> repeats the faults of a run.
+# Both end by themselves; FAREBOX_SEED=<number> repeats what a run chose.
 MINUTES ?= 10
 .PHONY: torture
 torture: setup-test ## Faults in a whole cluster at random for MINUTES (10), then everything is checked
 	FAREBOX_TORTURE_MINUTES=$(MINUTES) cargo test --locked --test cluster -- torture:: --nocapture
+
+.PHONY: fuzz
+fuzz: setup-test ## Requests at random, HTTP/1 and HTTP/2, for MINUTES (10): no call is run for less than its price
+	FAREBOX_FUZZ_MINUTES=$(MINUTES) cargo test --locked --test product -- fuzz:: --nocapture
 
 .PHONY: bench
 bench: setup-bench ## Farebox next to a bare Pingora and to nginx + Lua + Redis: requests/s, CPU a request, p50, p99

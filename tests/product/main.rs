@@ -62,6 +62,7 @@ mod documents;
 mod events;
 mod faults;
 mod file_rights;
+mod fuzz;
 mod holds;
 mod imports;
 mod keys;

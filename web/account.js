@@ -93,8 +93,10 @@ async function begin() {
 document.addEventListener('visibilitychange', async () => {
   if (document.hidden || !store.token) return;
   store.token = null;
-  if (await store.request('session').catch(() => null)) await begin();
-  else store.token = nobody;
+  if (await store.request('session').catch(() => null)) {
+    wrong = null;
+    await begin();
+  } else store.token = nobody;
 });
 
 /** Says it above everything else; again where the language changes. */

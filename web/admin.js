@@ -142,7 +142,8 @@ const figure = (text) => (text ?? '–').replaceAll(/(-?\d+(?:\.(\d+))?)(?: (%|[
 const stateOf = (state) => (`state-${state}` in words ? say(`state-${state}`) : state);
 const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account)}` }, told(account));
 
-const moment = (at) => at && h('span', { class: 'when' }, when(lang(), at, { day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit' }));
+/** The hour as the account page writes it. */
+const moment = (at) => at && h('span', { class: 'when' }, `${when(lang(), at, { day: 'numeric', month: 'short' })}, ${when(lang(), at, { timeStyle: 'short' })}`);
 
 /** @type {Column[]} */
 const ENTRY = [

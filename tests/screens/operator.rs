@@ -90,25 +90,28 @@ async fn an_operator_reads_words_and_one_form_of_the_hour() {
     shop.grant("alice", 30, "a gift").await;
     let browser = Browser::start().await;
     browser.look(LOOKS[0]).await;
-    // An hour of one digit, in a language that has two ways to write it.
-    let agent = browser.run("return navigator.userAgent").await;
-    let language = json!({ "userAgent": agent, "acceptLanguage": "en-US" });
-    browser.devtools("Emulation.setUserAgentOverride", language).await;
+    // An hour of one digit, which languages write in several ways.
     let hour = browser.run("return new Date().getUTCHours()").await.as_i64().unwrap();
     let ahead = if hour > 14 { 26 - hour } else { 2 - hour };
-    let zone = format!("Etc/GMT{:+}", -ahead);
-    browser.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": zone })).await;
+    let zone = json!({ "timezoneId": format!("Etc/GMT{:+}", -ahead) });
+    browser.devtools("Emulation.setTimezoneOverride", zone).await;
     browser.sign_in_by(&shop.link("alice")).await;
-    let at = "/\\d+:\\d\\d.[AP]M/.exec($('[part~=entry]', 'a gift')?.textContent)?.[0]";
-    let at = browser.until(at).await;
-
+    browser.until("$('.who', 'alice')").await;
     sign_in(&browser, &shop.admin(), ADMIN_TOKEN).await;
-    browser.until("$('tr', '/api/ai/generate') && !$('[aria-busy]')").await;
     browser.until("$('tr', '/any').querySelector('small').textContent === 'every method'").await;
-    view(&browser, "Entries").await;
-    let written = browser.run("return $('.when').textContent").await;
-    let (at, written) = (at.as_str().unwrap(), written.as_str().unwrap());
-    assert!(written.ends_with(&format!(" {at}")), "{written} against {at}");
+    let agent = browser.run("return navigator.userAgent").await;
+    for language in ["fr-FR", "en-GB", "en-US"] {
+        let language = json!({ "userAgent": agent, "acceptLanguage": language });
+        browser.devtools("Emulation.setUserAgentOverride", language.clone()).await;
+        browser.open(&shop.process.url("/credits/account")).await;
+        let at = "/\\d+:\\d\\d(.[AP]M)?/.exec($('[part~=entry]', 'a gift')?.textContent)?.[0]";
+        let at = browser.until(at).await;
+        browser.open("about:blank").await;
+        browser.open(&format!("{}#entries", shop.admin())).await;
+        let written = browser.until("$('.when')?.textContent").await;
+        let (at, written) = (at.as_str().unwrap(), written.as_str().unwrap());
+        assert!(written.ends_with(&format!(" {at}")), "{language}: {written} against {at}");
+    }
 
     browser.run("location.hash = 'accounts/alice'").await;
     browser.until("all('input[name=credits]').length === 2 && !$('[aria-busy]')").await;

@@ -182,7 +182,7 @@ fn refuse_caller(refusal: Unauthenticated) -> Problem {
             "Plusieurs identifiants différents ont été envoyés ; n'en envoyez qu'un."
         }
         Unauthenticated::UnknownKey | Unauthenticated::Revoked => {
-            "Cette clé d'API n'est pas valable ici ; vérifiez-la ou créez-en une autre."
+            "Ce jeton ou cette clé n'est pas valable ici ; vérifiez, ou créez une autre clé."
         }
         Unauthenticated::Expired => {
             "Le jeton a expiré ; reconnectez-vous pour en obtenir un nouveau."

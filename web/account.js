@@ -2,7 +2,7 @@
 /** The account page: a token becomes a cookie that no script can read; then the widgets do the rest. */
 
 import './farebox.js';
-import { brandBar, loadBrand } from './brand.js';
+import { brandBar, brandMark, loadBrand, titled } from './brand.js';
 import { chart } from './chart.js';
 import { client } from './client.js';
 import { bones, failure, h } from './dom.js';
@@ -23,6 +23,9 @@ Object.assign(words, {
   switchTo: ['Switch accounts?', 'Changer de compte ?'],
   switchText: ['You are signed in as {now}. This link is for {next}.', 'Vous êtes connecté en tant que {now}. Ce lien est celui de {next}.'],
   switchYes: ['Continue with the other', 'Continuer avec l’autre'],
+  linkDead: ['This link has expired or is not valid.', 'Ce lien a expiré ou n’est pas valable.'],
+  linkFailed: ['This link could not sign you in.', 'Ce lien n’a pas pu vous connecter.'],
+  stillAs: ['You are still signed in as {now}.', 'Vous êtes toujours connecté en tant que {now}.'],
   switchNo: ['Stay signed in', 'Rester connecté'],
   paid: ['Thank you. Waiting for the payment to be confirmed…', 'Merci. En attente de la confirmation du paiement…'],
   paidDone: [{ one: 'Thank you: {n} credit was added.', other: 'Thank you: {n} credits were added.' }, { one: 'Merci : {n} crédit a été ajouté.', many: 'Merci : {n} de crédits ont été ajoutés.', other: 'Merci : {n} crédits ont été ajoutés.' }],
@@ -45,7 +48,7 @@ const banner = h('div', { role: 'status' });
 const usage = h('div', {}, bones(lang(), 4));
 /** Who is signed in by what. @type {{ account: string, may_manage_keys: boolean } | null} */
 let session = null;
-/** @type {any} */
+/** Why a link signed nobody in. @type {any} */
 let wrong = null;
 let view = '';
 let counted = '';
@@ -58,15 +61,19 @@ async function signIn(token, linked = false) {
     const names = { now: now?.account, next: next.account };
     const told = (key) => h('span', { class: 'told' }, say(key, names));
     const yes = now
-      ? now.account === next.account || (await ask(say('switchTo'), told('switchText'), say('switchYes'), say('switchNo')))
-      : await ask(say('linkTo'), told('linkText'), say('signIn'), say('linkNo'));
+      ? now.account === next.account || (await ask(say('switchTo'), told('switchText'), say('switchYes'), say('switchNo'), brandMark()))
+      : await ask(say('linkTo'), told('linkText'), say('signIn'), say('linkNo'), brandMark());
     if (!yes) return;
   }
   await store.request('session', { method: 'POST', token });
+  wrong = null;
   await begin();
 }
 
-const signOut = () => store.request('session', { method: 'DELETE' }).catch(() => {}).then(begin);
+function signOut() {
+  wrong = null;
+  return store.request('session', { method: 'DELETE' }).catch(() => {}).then(begin);
+}
 
 /** The store's token while nobody is signed in: then it asks the server nothing. */
 const nobody = () => null;
@@ -86,8 +93,10 @@ async function begin() {
 document.addEventListener('visibilitychange', async () => {
   if (document.hidden || !store.token) return;
   store.token = null;
-  if (await store.request('session').catch(() => null)) await begin();
-  else store.token = nobody;
+  if (await store.request('session').catch(() => null)) {
+    wrong = null;
+    await begin();
+  } else store.token = nobody;
 });
 
 /** Says it above everything else; again where the language changes. */
@@ -147,17 +156,32 @@ async function count() {
   }
 }
 
+/** The head of the page, with the seller's name and logo. @param {...any} more */
+function top(...more) {
+  const made = [brandBar(), head(say('account'), draw, ...more)];
+  document.title = titled(say('account'));
+  return made;
+}
+
+/** Says that a link signed nobody in, as somebody else may be signed in here. It stays in sight of the packs until it is answered. @param {string} now */
+function alarm(now) {
+  const box = h('div', { class: 'note alarm row', role: 'alert' },
+    h('p', { class: 'grow' }, say(wrong.status === 401 ? 'linkDead' : 'linkFailed'), ' ', say('stillAs', { now })),
+    quiet(say('switchNo'), () => (wrong = null, box.remove())), quiet(say('signOut'), signOut));
+  return box;
+}
+
 function draw() {
   const { status, balance } = store.state;
   const out = status === 'signed-out';
   counted = String(balance?.balance);
   if (out) {
-    main.replaceChildren(brandBar(), head(say('account'), draw), signInCard(say('signInText'), say('secret'), signIn, wrong));
+    main.replaceChildren(...top(), signInCard(say('signInText'), say('secret'), signIn, wrong));
   } else {
     const who = h('div', { class: 'row tight who' },
       h('p', { class: 'muted small grow' }, balance && [say('signedInAs'), ' ', h('bdi', {}, balance.account)]),
       quiet(say('signOut'), signOut));
-    main.replaceChildren(brandBar(), head(say('account'), draw, who), banner,
+    main.replaceChildren(wrong && balance ? alarm(balance.account) : '', ...top(who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
         h('div', { class: 'stack loose' }, card(say('usage'), usage), entries()),
@@ -196,7 +220,8 @@ async function look({ status, balance }) {
   }
 }
 
-main.replaceChildren(head(say('account'), draw), h('section', { class: 'card' }, bones(lang(), 6)));
+const wait = () => main.replaceChildren(...top(), h('section', { class: 'card' }, bones(lang(), 6)));
+wait();
 const brought = () => new URLSearchParams(location.hash.slice(1)).get('token');
 // A link that is followed on this very page changes the fragment alone.
 addEventListener('hashchange', () => brought() && location.reload());
@@ -204,6 +229,7 @@ const token = brought();
 // Out of the address before anything else: it is a secret.
 if (token) history.replaceState(null, '', location.pathname + location.search);
 await loadBrand(store.base);
+wait();
 if (token) await signIn(token, true).catch((error) => (wrong = error));
 if (!session) await begin();
 store.subscribe(look);

@@ -19,6 +19,8 @@ Object.assign(words, {
   entries: ['Entries', 'Opérations'],
   holds: ['Stuck holds', 'Réservations bloquées'],
   stripe: ['Stripe inbox', 'Événements Stripe'],
+  crashed: ['Cut-off calls', 'Appels coupés'],
+  crashedText: ['Calls of the last 30 days that a crash or a stop cut off. after_crash in gateway.toml says what becomes of their credits.', 'Appels des 30 derniers jours coupés par une panne ou un arrêt. after_crash dans gateway.toml décide du sort de leurs crédits.'],
   refresh: ['Refresh', 'Actualiser'],
   live: ['Live holds', 'Réservations en cours'],
   revenue: ['Revenue, 24 hours', 'Revenus, 24 heures'],
@@ -42,6 +44,7 @@ Object.assign(words, {
   hour: ['Hour', 'Heure'],
   margins: ['Margin per route', 'Marge par route'],
   route: ['Route', 'Route'],
+  everyMethod: ['every method', 'toutes les méthodes'],
   price: ['Price', 'Prix'],
   cost: ['Own cost', 'Coût propre'],
   margin: ['Margin', 'Marge'],
@@ -57,6 +60,8 @@ Object.assign(words, {
   correct: ['Correct the balance', 'Corriger le solde'],
   amountAny: ['Credits, negative to take', 'Crédits, négatif pour retirer'],
   reason: ['Reason, which the account sees', 'Motif, que le compte voit'],
+  amountForm: ['A number such as 1.5', 'Un nombre tel que 1.5'],
+  amountFormAny: ['A number such as 1.5, or -1.5 to take', 'Un nombre tel que 1.5, ou -1.5 pour retirer'],
   posted: ['Done. The balance is now {n}.', 'C’est fait. Le solde est maintenant de {n}.'],
   sure: ['Take {n} credits?', 'Retirer {n} crédits ?'],
   take: ['Take', 'Retirer'],
@@ -72,6 +77,10 @@ Object.assign(words, {
   'state-foreign': ['foreign', 'étranger'],
   'state-ignored': ['ignored', 'ignoré'],
   'state-failed': ['failed', 'échoué'],
+  outcome: ['Outcome', 'Suite'],
+  'outcome-charged': ['charged', 'débité'],
+  'outcome-released': ['given back', 'rendu'],
+  'outcome-corrected': ['settled after all', 'décompté après coup'],
   'origin-call': ['call', 'appel'],
   'origin-api': ['API', 'API'],
 });
@@ -133,7 +142,8 @@ const figure = (text) => (text ?? '–').replaceAll(/(-?\d+(?:\.(\d+))?)(?: (%|[
 const stateOf = (state) => (`state-${state}` in words ? say(`state-${state}`) : state);
 const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account)}` }, told(account));
 
-const moment = (at) => at && h('span', { class: 'when' }, when(lang(), at, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }));
+/** The hour as the account page writes it. */
+const moment = (at) => at && h('span', { class: 'when' }, `${when(lang(), at, { day: 'numeric', month: 'short' })}, ${when(lang(), at, { timeStyle: 'short' })}`);
 
 /** @type {Column[]} */
 const ENTRY = [
@@ -149,7 +159,7 @@ const views = {
     const stat = (key, ...value) => h('div', { class: 'card' }, h('div', { class: 'muted small' }, say(key)), h('div', { class: 'big' }, value.flat()));
     const bars = (key) => h('section', { class: 'card' }, chart({
       lang: lang(), title: say(key), head: say('hour'), series: [say(key)],
-      columns: hours.map((hour) => ({ label: when(lang(), hour.hour, { hour: '2-digit', minute: '2-digit' }), values: [hour[key]] })),
+      columns: hours.map((hour) => ({ label: when(lang(), hour.hour, { timeStyle: 'short' }), values: [hour[key]] })),
     }));
     return [
       h('div', { class: 'stats' },
@@ -160,7 +170,7 @@ const views = {
       sold(sales, stat),
       h('div', { class: 'columns' }, ['calls', 'captured', 'granted', 'purchases'].map(bars)),
       card(say('margins'), list(say('margins'), routes, [
-        ['route', ({ route, label, methods }) => [told(label ?? route), h('small', {}, label && [told(route), ' '], methods)]],
+        ['route', ({ route, label, methods }) => [told(label ?? route), h('small', {}, label && [told(route), ' '], methods?.replaceAll('*', say('everyMethod')))]],
         ['calls', ({ calls }) => number(calls), true],
         ['captured', ({ captured }) => number(captured), true],
         ['price', ({ price }) => figure(price), true],
@@ -201,6 +211,16 @@ const views = {
     ]))];
   },
 
+  async crashed() {
+    return [card(say('crashed'), h('p', { class: 'muted' }, say('crashedText')), await paged('crashed?', 'crashed', (rows) => list(say('crashed'), rows, [
+      ['at', ({ at }) => moment(at)],
+      ['accountId', ({ account }) => link(account)],
+      ['route', ({ route, request_id }) => [told(route), h('small', {}, told(request_id))]],
+      ['credits', ({ amount }) => number(amount), true],
+      ['outcome', ({ outcome }) => say(`outcome-${outcome}`)],
+    ])))];
+  },
+
   async stripe() {
     const replay = async (event, button) => {
       const { state } = await get(`stripe/events/${encodeURIComponent(event.id)}/replay`, {}).catch((error) => ({ state: error.message }));
@@ -236,11 +256,14 @@ async function detail(account) {
   const path = `accounts/${encodeURIComponent(account)}`;
   const { balance, held, available, frozen } = await get(path);
   const post = (what, label) => {
+    const mayTake = what !== 'grants';
     // The same id until it has succeeded: sent twice, it counts once.
     let id = randomId();
     return form([
       field(label, {
-        name: 'credits', required: true, inputmode: 'decimal', pattern: `${what === 'grants' ? '' : '-?'}\\d+(\\.\\d{1,6})?`,
+        name: 'credits', required: true, inputmode: 'decimal', pattern: `${mayTake ? '-?' : ''}\\d+(\\.\\d{1,6})?`,
+        oninput: ({ target }) => target.setCustomValidity(''),
+        oninvalid: ({ target }) => target.validity.patternMismatch && target.setCustomValidity(say(mayTake ? 'amountFormAny' : 'amountForm')),
       }),
       field(say('reason'), { name: 'reason', required: true, maxlength: 500 }),
     ], say(what === 'grants' ? 'give' : 'correct'), async (made) => {

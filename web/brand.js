@@ -20,11 +20,19 @@ export async function loadBrand(base) {
   brand = await fetch(new URL('brand', base), { signal: AbortSignal.timeout(PATIENCE_MS) }).then((answer) => (answer.ok ? answer.json() : brand)).catch(() => brand);
 }
 
-/** Name and logo, and a link back. Nothing where the seller says nothing. */
-export function brandBar() {
-  const { name, logo, url } = brand;
-  if (!name && !logo && !url) return '';
+/** The tab's title: the seller's name follows the page's. @param {string} title */
+export const titled = (title) => (brand.name ? `${title} – ${brand.name}` : title);
+
+/** Name and logo, and a link. Nothing where there is none of them. @param {any} [link] */
+export function brandMark(link) {
+  const { name, logo } = brand;
+  if (!name && !logo && !link) return '';
   return h('div', { class: 'row brand' },
-    logo && h('img', { src: logo, alt: name ? '' : say('back') }), name && h('b', { class: 'grow' }, told(name)),
-    url && h('a', { href: url }, '← ', name ? say('backTo', { name: name.slice(0, 60) }) : say('back')));
+    logo && h('img', { src: logo, alt: link && !name ? say('back') : '' }), name && h('b', { class: 'grow' }, told(name)), link);
+}
+
+/** The same with the link back. */
+export function brandBar() {
+  const { name, url } = brand;
+  return brandMark(url && h('a', { href: url }, '← ', name ? say('backTo', { name: name.slice(0, 60) }) : say('back')));
 }

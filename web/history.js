@@ -6,13 +6,22 @@ import { signed, when } from './format.js';
 import { t, words } from './i18n.js';
 
 /** @import { Client } from './client.js' */
-/** @import { Balance, Entry, State } from './farebox.d.ts' */
+/** @import { Balance, Entry, Pack, State } from './farebox.d.ts' */
 
-/** What an entry is for: its kind, and the route or reason. @param {string} lang @param {Entry} entry */
-export const describe = (lang, { kind, label, route, reason }) => [
-  `kind-${kind}` in words ? t(lang, `kind-${kind}`) : kind,
-  (route || reason) && h('small', {}, told(label || route || reason)),
-];
+/** @param {Entry} entry */
+const isPurchase = ({ id, kind }) => kind === 'grant' && id.startsWith('stripe:');
+
+/** In words where the reason is the gateway's own. @param {string} lang @param {Entry} entry */
+const why = (lang, { id, kind, reason }) =>
+  kind === 'capture' && reason === 'crash' ? t(lang, 'cutOff') : id.endsWith('/corrected') ? t(lang, 'settled') : reason;
+
+/** What an entry is for: its kind, route and reason; a purchase's reason is its pack's id. @param {string} lang @param {Entry} entry @param {Pack[] | null} [packs] */
+export const describe = (lang, entry, packs) => {
+  const { id, kind, label, route, reason } = entry;
+  if (isPurchase(entry)) return told(t(lang, 'bought', packs?.find((pack) => pack.id === reason) ?? { name: reason }));
+  const key = id.startsWith('signup:') ? 'welcome' : `kind-${kind}`;
+  return [key in words ? t(lang, key) : kind, ...[label || route, why(lang, entry)].map((text) => text && h('small', {}, told(text)))];
+};
 
 /** When a day begins where the reader is, or the one after it. @param {string} day @param {number} [more] */
 const midnight = (day, more = 0) => {
@@ -41,6 +50,8 @@ export class FareboxHistory extends FareboxElement {
   #state = 'loading';
   /** Whose entries are shown. @type {Balance | null} */
   #seen = null;
+  /** Names for purchases. @type {Pack[] | null} */
+  #packs = null;
   /** @type {any} */
   #soon;
   #head = h('thead');
@@ -104,6 +115,7 @@ export class FareboxHistory extends FareboxElement {
     const asked = this.#whose;
     try {
       const { transactions, next_cursor } = await /** @type {any} */ (this.client).request(`transactions?${query}`, { lang: this.language });
+      if (transactions.some(isPurchase)) this.#packs ??= await /** @type {any} */ (this.client).request('packs', { lang: this.language }).catch(() => null);
       if (asked !== this.#whose) return;
       const known = new Set(this.#entries.map(({ id }) => id));
       const fresh = transactions.filter((/** @type {Entry} */ { id }) => !known.has(id));
@@ -141,7 +153,7 @@ export class FareboxHistory extends FareboxElement {
   /** @param {Entry} entry @param {string} lang */
   #row(entry, lang) {
     return h('tr', { part: 'entry', class: Number(entry.amount) > 0 && 'up' },
-      h('th', { scope: 'row' }, describe(lang, entry), h('small', {}, when(lang, entry.created_at, { timeStyle: 'short' }))),
+      h('th', { scope: 'row' }, describe(lang, entry, this.#packs), h('small', {}, when(lang, entry.created_at, { timeStyle: 'short' }))),
       h('td', {}, h('b', { part: 'amount' }, signed(lang, entry.amount)), h('small', {}, this.t('after', { n: entry.balance_after }))));
   }
 }

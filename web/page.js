@@ -94,11 +94,11 @@ export const signInCard = (text, label, act, error) =>
     error && failure(lang(), error),
     form([field(label, { name: 'secret', type: 'password', required: true })], say('signIn'), (made) => act(made.secret.value.trim())));
 
-/** Asks in a dialog. @param {string} title @param {any} text @param {string} yes @param {string} [no] @returns {Promise<boolean>} */
-export function ask(title, text, yes, no = say('cancel')) {
+/** Asks in a dialog. @param {string} title @param {any} text @param {string} yes @param {string} [no] @param {any} [above] stands above the title @returns {Promise<boolean>} */
+export function ask(title, text, yes, no = say('cancel'), above = '') {
   return new Promise((answer) => {
     const dialog = h('dialog', { 'aria-labelledby': 'ask', onclose: () => (dialog.remove(), answer(dialog.returnValue === 'yes')) },
-      h('form', { method: 'dialog', class: 'stack' }, h('h2', { id: 'ask' }, title), h('p', {}, text),
+      h('form', { method: 'dialog', class: 'stack' }, above, h('h2', { id: 'ask' }, title), h('p', {}, text),
         h('div', { class: 'row right' }, h('button', { class: 'quiet', value: 'no' }, no), h('button', { value: 'yes' }, yes))));
     document.body.append(dialog);
     dialog.showModal();

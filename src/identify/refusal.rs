@@ -18,10 +18,10 @@ pub enum Unauthenticated {
     )]
     Malformed,
     /// No such API key.
-    #[error("This API key is not valid here; check it, or create a new one.")]
+    #[error("This token or key is not valid here; check it, or create a new one.")]
     UnknownKey,
     /// An API key that was taken back. Outside it reads like [`Self::UnknownKey`].
-    #[error("This API key is not valid here; check it, or create a new one.")]
+    #[error("This token or key is not valid here; check it, or create a new one.")]
     Revoked,
     /// `exp` is over.
     #[error("The token has expired; sign in again to get a new one.")]

@@ -5,7 +5,7 @@ use std::process::Command;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::browser::{Browser, LOOKS};
+use crate::browser::{Browser, LOOKS, Look};
 use crate::shop::{PACKS, Shop};
 use crate::support::clock::Clock;
 use crate::support::{ADMIN_TOKEN, eventually, token};
@@ -41,7 +41,24 @@ async fn the_account_page_says_whose_it_is_and_leads_back() {
             .await;
         assert_eq!(browser.run("return overflow()").await, 0, "{look:?}");
     }
-    browser.sign_in_by(&shop.link("alice")).await;
+    // The question of a link says it as well, and the tab's title.
+    for look in [LOOKS[4], LOOKS[6]] {
+        browser.look(look).await;
+        browser.open("about:blank").await;
+        browser.open(&shop.link("alice")).await;
+        let shown = "$('dialog .brand b', 'Lumen <b>Studio</b>') && \
+            $('dialog .brand img').naturalWidth === 120 && focus().value === 'no'";
+        browser.until(shown).await;
+        let title = if look.lang == "fr" { "Vos crédits" } else { "Your credits" };
+        let title = format!("{title} – Lumen <b>Studio</b>");
+        assert_eq!(browser.run("return document.title").await, title);
+        assert_eq!(browser.run("return overflow()").await, 0, "{look:?}");
+        browser.picture(&format!("brand-link-{}", look.width)).await;
+    }
+    browser.click("$('dialog button[value=yes]')").await;
+    browser.until("!$('dialog') && $('.who', 'alice')").await;
+    let title = "document.title === 'Vos crédits – Lumen <b>Studio</b>'";
+    browser.until(title).await;
     browser.until("$('.brand img') && $('.who', 'alice') && !$('.bone')").await;
     browser.picture("brand-account").await;
     browser.assert_quiet(&[shop.process.public]).await;
@@ -139,12 +156,24 @@ async fn history_is_by_day_and_of_the_days_that_were_chosen() {
     browser.until("all('[part~=entry]').length === 7 && all('[part~=day]').length === 4").await;
     let heads = "all('[part~=day]').map((day) => day.parentNode.parentNode.querySelectorAll('[part~=entry]').length).join()";
     assert_eq!(browser.run(&format!("return {heads}")).await, "2,2,2,1");
-    let apart = "const [from, to] = all('input[type=date]').map((field) => field.getBoundingClientRect()); \
-        return [from.right < to.left, to.right <= $('.range').getBoundingClientRect().right, \
-        all('input[type=date]').every((field) => field.scrollWidth <= field.clientWidth)]";
-    assert_eq!(browser.run(apart).await, json!([true, true, true]));
-    browser.run("$('.range').scrollIntoView()").await;
-    browser.picture("history-by-day").await;
+    let apart = "const boxes = all('.range .field, .range input').map((node) => node.getBoundingClientRect()); \
+        const [from, , to] = boxes; const card = $('.range').closest('.card').getBoundingClientRect(); \
+        return [from.right < to.left || from.bottom < to.top, \
+        boxes.every(({ left, right }) => left > card.left && right < card.right), \
+        all('input[type=date]').every((field) => field.scrollWidth <= field.clientWidth), overflow()]";
+    for (width, lang) in
+        [(320, "en"), (320, "fr"), (414, "fr"), (414, "en"), (1280, "en"), (375, "en")]
+    {
+        browser.look(Look { width, lang, ..LOOKS[4] }).await;
+        let choose = "const select = $('select'); select.value = arguments[0]; \
+            select.dispatchEvent(new Event('change'))";
+        browser.run_with(choose, json!([lang])).await;
+        browser.until(&format!("$('[lang={lang}]') && all('[part~=entry]').length === 7")).await;
+        let seen = browser.run(apart).await;
+        assert_eq!(seen, json!([true, true, true, 0]), "{width} {lang}");
+        browser.run("$('.range').scrollIntoView()").await;
+        browser.picture(&format!("history-by-day-{width}-{lang}")).await;
+    }
     let choose = "const [name, back] = arguments; const at = new Date(Date.now() - back * 86400000); \
         const input = $('.field', name).querySelector('input'); \
         input.value = new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 10); \

@@ -71,7 +71,7 @@ async fn whoever_signs_out_is_signed_out_in_the_browser() {
     // What somebody pastes counts like a link; what is wrong is said.
     browser.fill("$('input[type=password]')", "fb_nobodys").await;
     browser.click("$('form button')").await;
-    browser.until("$('.failure')").await;
+    browser.until("$('.failure', 'This token or key is not valid here')").await;
     browser.fill("$('input[type=password]')", demo.token()).await;
     browser.click("$('form button')").await;
     browser.until("credits() === 50").await;

@@ -15,6 +15,7 @@ mod brand;
 mod browser;
 mod demo;
 mod elsewhere;
+mod history;
 mod hostile;
 mod keyboard;
 mod live;

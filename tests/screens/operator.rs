@@ -84,6 +84,58 @@ async fn an_operator_finds_accounts_gives_credits_and_replays_events() {
 }
 
 #[tokio::test]
+async fn an_operator_reads_words_and_one_form_of_the_hour() {
+    const ANY: &str = "[[routes]]\npath = \"/any\"\nupstream = \"ai\"\ncredits = 1\n";
+    let shop = Shop::with(&format!("{PACKS}{ANY}"), None).await;
+    shop.grant("alice", 30, "a gift").await;
+    let browser = Browser::start().await;
+    browser.look(LOOKS[0]).await;
+    // An hour of one digit, which languages write in several ways.
+    let hour = browser.run("return new Date().getUTCHours()").await.as_i64().unwrap();
+    let ahead = if hour > 14 { 26 - hour } else { 2 - hour };
+    let zone = json!({ "timezoneId": format!("Etc/GMT{:+}", -ahead) });
+    browser.devtools("Emulation.setTimezoneOverride", zone).await;
+    browser.sign_in_by(&shop.link("alice")).await;
+    browser.until("$('.who', 'alice')").await;
+    sign_in(&browser, &shop.admin(), ADMIN_TOKEN).await;
+    browser.until("$('tr', '/any').querySelector('small').textContent === 'every method'").await;
+    let agent = browser.run("return navigator.userAgent").await;
+    for language in ["fr-FR", "en-GB", "en-US"] {
+        let language = json!({ "userAgent": agent, "acceptLanguage": language });
+        browser.devtools("Emulation.setUserAgentOverride", language.clone()).await;
+        browser.open(&shop.process.url("/credits/account")).await;
+        let at = "/\\d+:\\d\\d(.[AP]M)?/.exec($('[part~=entry]', 'a gift')?.textContent)?.[0]";
+        let at = browser.until(at).await;
+        browser.open("about:blank").await;
+        browser.open(&format!("{}#entries", shop.admin())).await;
+        let written = browser.until("$('.when')?.textContent").await;
+        let (at, written) = (at.as_str().unwrap(), written.as_str().unwrap());
+        assert!(written.ends_with(&format!(" {at}")), "{language}: {written} against {at}");
+    }
+
+    browser.run("location.hash = 'accounts/alice'").await;
+    browser.until("all('input[name=credits]').length === 2 && !$('[aria-busy]')").await;
+    let give = "all('input[name=credits]')[0]";
+    for wrong in ["1,5", "abc", "-3"] {
+        browser.fill(give, wrong).await;
+        browser.click("$('form button', 'Give credits')").await;
+        let said = browser.run(&format!("return {give}.validationMessage")).await;
+        assert_eq!(said, "A number such as 1.5", "{wrong}");
+    }
+    let correct = "all('input[name=credits]')[1]";
+    browser.fill(correct, "1,5").await;
+    browser.click("$('form button', 'Correct the balance')").await;
+    let said = browser.run(&format!("return {correct}.validationMessage")).await;
+    assert_eq!(said, "A number such as 1.5, or -1.5 to take");
+    // What is mended is taken.
+    browser.fill(give, "1.5").await;
+    browser.fill("all('input[name=reason]')[0]", "sorry").await;
+    browser.click("$('form button', 'Give credits')").await;
+    browser.until("$('.done', '31.5')").await;
+    browser.assert_quiet(&[shop.process.public, shop.process.admin]).await;
+}
+
+#[tokio::test]
 async fn an_operator_sees_which_holds_are_stuck() {
     let slow = Upstream::start(axum::Router::new().fallback(std::future::pending::<()>)).await;
     let route = format!(

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::browser::Browser;
-use crate::shop::Shop;
-use crate::support::token;
+use crate::browser::{Browser, LOOKS};
+use crate::shop::{PACKS, Shop};
+use crate::support::{token, token_for};
 
 const SESSION: &str = "return fetch('session', { headers: { 'x-farebox-page': \
     location.protocol.slice(0, -1) } }).then(async (answer) => answer.status === 204 ? null : \
@@ -42,6 +42,53 @@ async fn a_link_signs_nobody_in_who_was_not_asked() {
     browser.open(&shop.link("mallory")).await;
     browser.click("$('dialog button', 'Continue with the other')").await;
     browser.until("$('.who', 'mallory')").await;
+    browser.assert_quiet(&[shop.process.public]).await;
+}
+
+/// Nobody buys for an account that they take for another one.
+#[tokio::test]
+async fn a_link_that_signs_nobody_in_says_so_above_everything() {
+    let shop = Shop::with(PACKS, None).await;
+    let browser = Browser::start().await;
+    browser.look(LOOKS[4]).await;
+    browser.sign_in_by(&shop.link("fresh")).await;
+    browser.until("$('.who', 'fresh') && credits() === 0").await;
+    let page = shop.process.url("/credits/account");
+    let expired = token_for("alice", -3600);
+    let good = token("alice");
+    let forged = format!("{}.AAAA", good.rsplit_once('.').unwrap().0);
+    let says = "$('[role=alert]', 'This link has expired or is not valid. You are still signed in as fresh.')";
+    for (look, bad) in [(LOOKS[4], &*expired), (LOOKS[0], &forged), (LOOKS[4], "nonsense")] {
+        browser.look(look).await;
+        browser.open("about:blank").await;
+        browser.open(&format!("{page}#token={bad}")).await;
+        browser.until(&format!("{says} && $('[part~=buy]') && !$('.bone')")).await;
+        assert_eq!(browser.run("return location.hash").await, "", "the secret left the address");
+        assert_eq!(browser.run(SESSION).await, "fresh");
+        browser.picture(&format!("link-dead-{}", look.width)).await;
+        // First on the page, and in sight of every button that buys.
+        let first = "return $('main').firstElementChild.role";
+        assert_eq!(browser.run(first).await, "alert");
+        browser.run("all('[part~=buy]').at(-1).scrollIntoView({ block: 'end' })").await;
+        let within = "const { top, bottom } = $('[role=alert]').getBoundingClientRect(); \
+            return [top >= 0 && bottom < innerHeight, overflow()]";
+        assert_eq!(browser.run(within).await, json!([true, 0]), "{look:?}");
+    }
+    // It is said in the reader's language, and gone once it was answered.
+    let choose = "const select = $('select'); select.value = arguments[0]; \
+        select.dispatchEvent(new Event('change'))";
+    browser.run_with(choose, json!(["fr"])).await;
+    browser.until("$('[role=alert]', 'Vous êtes toujours connecté en tant que fresh.')").await;
+    browser.run_with(choose, json!(["en"])).await;
+    browser.click("$('[role=alert] button', 'Stay signed in')").await;
+    browser.until("$('.who', 'fresh') && !$('[role=alert]')").await;
+    // The link is followed on the very page, as well.
+    browser.run_with("location.hash = `token=${arguments[0]}`", json!([forged])).await;
+    browser.click("$('[role=alert] button', 'Sign out')").await;
+    browser.until("$('input[type=password]') && !$('[role=alert]')").await;
+    assert_eq!(browser.run(SESSION).await, Value::Null);
+    browser.sign_in_by(&shop.link("alice")).await;
+    browser.until("$('.who', 'alice') && !$('[role=alert]')").await;
     browser.assert_quiet(&[shop.process.public]).await;
 }
 

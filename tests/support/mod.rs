@@ -259,8 +259,13 @@ impl TestGateway {
 
 /// A token of `account`, good for an hour.
 pub fn token(account: &str) -> String {
-    let exp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
-        + 3600;
+    token_for(account, 3600)
+}
+
+/// A token of `account` that expires in `seconds`; negative: it expired so long ago.
+pub fn token_for(account: &str, seconds: i64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let exp = now.as_secs().saturating_add_signed(seconds);
     let claims = json!({ "sub": account, "exp": exp });
     let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()

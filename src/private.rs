@@ -19,10 +19,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
 use tower::ServiceExt as _;
 
-use crate::proxy::{HeadWatch, Limits};
+use crate::proxy::{HeadWatch, Limits, Places};
 
 /// The most connections at a time of one private listener.
 pub(crate) const MAX_CONNECTIONS: usize = 128;
@@ -30,17 +29,8 @@ pub(crate) const MAX_CONNECTIONS: usize = 128;
 /// The largest request head, and how much of a body is read ahead, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// How long a connection may wait for its request, at least, before it has to make room.
-const GRACE: Duration = Duration::from_millis(250);
-
 /// How long accepting rests when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A connection that is open.
-struct Open {
-    head: Arc<HeadWatch>,
-    task: AbortHandle,
-}
 
 /// Serves `router` on `socket` until `closed` turns true; then the requests that run are answered.
 /// Of `limits` the deadlines count; the number of connections and the size of heads are smaller
@@ -51,15 +41,14 @@ pub(crate) async fn serve(
     limits: Limits,
     mut closed: watch::Receiver<bool>,
 ) {
-    let mut tasks = JoinSet::new();
-    let mut open: Vec<Open> = Vec::new();
+    let mut places = Places::new(MAX_CONNECTIONS);
     let closing = closed.clone();
     loop {
         let accepted = tokio::select! {
             biased;
             // A sender that is gone closes as well.
             _ = closed.wait_for(|closed| *closed) => break,
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+            () = places.ended() => continue,
             accepted = socket.accept() => accepted,
         };
         let (stream, client) = match accepted {
@@ -70,37 +59,20 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        make_room(&mut open, &mut tasks).await;
+        places.make_room().await;
         let head = Arc::new(HeadWatch::new());
         let serving = connection(stream, client, router.clone(), head.clone(), closing.clone());
         let watched = head.clone();
-        let task = tasks.spawn(async move {
+        places.serve(head, async move {
             tokio::select! {
                 () = serving => {}
                 () = watched.too_slow(limits) => {}
             }
         });
-        open.push(Open { head, task });
     }
     drop(socket);
+    let mut tasks = places.into_tasks();
     while tasks.join_next().await.is_some() {}
-}
-
-/// Returns once another connection fits. At the limit the first one that has waited for a request
-/// for [`GRACE`] is closed; where there is none, one has to end or to wait for so long.
-async fn make_room(open: &mut Vec<Open>, tasks: &mut JoinSet<()>) {
-    loop {
-        open.retain(|connection| !connection.task.is_finished());
-        if open.len() < MAX_CONNECTIONS {
-            return;
-        }
-        let has_waited = |connection: &Open| connection.head.waited().is_some_and(|it| it >= GRACE);
-        if let Some(index) = open.iter().position(has_waited) {
-            open.remove(index).task.abort();
-            return;
-        }
-        let _ = tokio::time::timeout(GRACE, tasks.join_next()).await;
-    }
 }
 
 async fn connection(

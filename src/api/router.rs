@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
@@ -33,8 +34,10 @@ pub fn public(
     brand: Arc<Brand>,
     stopping: watch::Receiver<bool>,
 ) -> Router {
-    let description = Arc::new(openapi::describe(prefix));
+    let description = openapi::describe(prefix);
     let parameters = Parameters::described(&description);
+    // Written once: anybody may ask for it, as often as they like. It always is JSON.
+    let description = Bytes::from(description.to_json().unwrap_or_default());
     let sales = shop.sales.clone();
     let sessions = Sessions { shop: shop.clone(), path: prefix.into() };
     let session = get(session::show).post(session::begin).delete(session::end);

@@ -9,7 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
@@ -22,7 +22,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter, ReadBuf};
 
 use super::headers::X_REQUEST_ID;
-use super::listener::HeadWatch;
+use super::listener::{HeadWatch, STALL};
 use crate::ledger::CallId;
 use crate::problem::{Language, Problem, Rendered};
 
@@ -41,6 +41,8 @@ pub(super) struct Bounded {
     head: Arc<HeadWatch>,
     max_header_bytes: usize,
     refusal: Option<Refusal>,
+    /// Since when a write has been pending.
+    pending_since: Option<Instant>,
 }
 
 /// How far the refusal of a head has come.
@@ -58,7 +60,7 @@ impl Bounded {
     /// `head` says whether a head is being read, and how long it is by now.
     pub fn new(stream: Stream, head: Arc<HeadWatch>, max_header_bytes: usize) -> Self {
         let stream = BufWriter::with_capacity(WRITE_BUFFER, stream);
-        Self { stream, head, max_header_bytes, refusal: None }
+        Self { stream, head, max_header_bytes, refusal: None, pending_since: None }
     }
 
     /// Tells the client why its head is not read, and reads on until it has hung up.
@@ -152,17 +154,39 @@ impl AsyncRead for Bounded {
     }
 }
 
+impl Bounded {
+    /// Notes how a write went: whether the client reads.
+    fn note<T>(&mut self, polled: &Poll<io::Result<T>>, bytes: usize) {
+        match polled {
+            Poll::Pending => {
+                self.pending_since.get_or_insert_with(Instant::now);
+            }
+            Poll::Ready(_) => {
+                if self.pending_since.take().is_some_and(|since| since.elapsed() >= STALL) {
+                    self.head.stalled();
+                }
+                self.head.wrote(bytes);
+            }
+        }
+    }
+}
+
 impl AsyncWrite for Bounded {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let bytes = if let Poll::Ready(Ok(bytes)) = &polled { *bytes } else { 0 };
+        self.note(&polled, bytes);
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(&polled, 0);
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -174,7 +198,10 @@ impl AsyncWrite for Bounded {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let bytes = if let Poll::Ready(Ok(bytes)) = &polled { *bytes } else { 0 };
+        self.note(&polled, bytes);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -8,6 +8,9 @@ use pingora_proxy::Session;
 
 use super::call::Call;
 
+/// How much of a path the line has, in characters.
+const MOST_PATH: usize = 200;
+
 /// Logs that a call failed; `status` is what the client was told, 0 where it was told nothing.
 pub(super) fn log(session: &Session, call: &Call, error: &Error, status: u16) {
     let head = session.req_header();
@@ -17,7 +20,7 @@ pub(super) fn log(session: &Session, call: &Call, error: &Error, status: u16) {
         status,
         failed_connections = call.attempts.failures(),
         // Without the query: some services take their keys in there.
-        request = format!("{} {}", head.method, head.uri.path()),
+        request = format!("{} {:.MOST_PATH$}", head.method, head.uri.path()),
         request_id = call.id.as_str(),
         "a call failed"
     );

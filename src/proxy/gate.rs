@@ -362,8 +362,8 @@ impl ProxyHttp for Gate {
         let problem =
             if answered { None } else { settle::problem_of(error, call.progress.sent.has_ended()) };
         let error_code = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
-        // Clients leave all the time.
-        if error.esource() != &ErrorSource::Downstream {
+        // Clients leave all the time, and anybody may leave an answer of Farebox's own.
+        if call.progress.forwarded.is_some() && error.esource() != &ErrorSource::Downstream {
             failure::log(session, call, error, error_code);
         }
         if let Some(problem) = problem {

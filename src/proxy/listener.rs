@@ -20,7 +20,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -28,6 +28,7 @@ use super::addresses::MAX_ATTEMPTS;
 use super::bounded::Bounded;
 use super::config::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
 use super::gate::Gate;
+use super::places::Places;
 
 /// How long a client may take to read a part of an answer.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -105,34 +106,49 @@ impl PublicListener {
     ) -> JoinSet<()> {
         let Self { socket, tls, proxy, limits, connections } = self;
         let tls = tls.map(Arc::new);
-        let slots = Arc::new(Semaphore::new(limits.max_connections));
-        let mut open = JoinSet::new();
+        let mut places = Places::new(limits.max_connections);
         let shutdown = stop.clone();
         loop {
-            // At the limit nothing is accepted; clients wait in the system's queue.
             let accepted = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
-                Some(_) = open.join_next(), if !open.is_empty() => continue,
-                accepted = accept(&socket, &slots) => accepted,
+                () = places.ended() => continue,
+                accepted = socket.accept() => accepted,
             };
-            let Some((stream, slot)) = accepted else {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(
+                        target: "farebox::anybody",
+                        %error,
+                        "a connection could not be accepted"
+                    );
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
             };
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = places.make_room() => {}
+            }
             let (proxy, tls, shutdown) = (proxy.clone(), tls.clone(), shutdown.clone());
             let cut_off = cut_off.clone();
             let counted = Counted::new(&connections);
-            open.spawn(async move {
-                let _held = (slot, counted);
+            let head = Arc::new(HeadWatch::new());
+            let watched = head.clone();
+            places.serve(head, async move {
+                let _counted = counted;
                 if let Some((stream, is_http2)) = handshake(stream, tls, limits).await {
-                    serve_connection(proxy, stream, is_http2, limits, shutdown, cut_off).await;
+                    let head = watched;
+                    serve_connection(proxy, stream, is_http2, head, limits, shutdown, cut_off)
+                        .await;
                 }
             });
         }
         drop(socket);
         proxy.http_cleanup().await;
-        open
+        places.into_tasks()
     }
 }
 
@@ -146,21 +162,6 @@ fn h2_options(max_header_bytes: usize) -> H2Options {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX));
     options
-}
-
-async fn accept(
-    socket: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    // The semaphore is never closed.
-    let slot = slots.clone().acquire_owned().await.ok()?;
-    match socket.accept().await {
-        Ok((stream, _)) => Some((stream, slot)),
-        Err(error) => {
-            tracing::warn!(target: "farebox::anybody", %error, "a connection could not be accepted");
-            None
-        }
-    }
 }
 
 /// Dresses a socket for Pingora, with TLS where there is TLS.
@@ -194,11 +195,11 @@ async fn serve_connection(
     proxy: Arc<HttpProxy<Gate>>,
     stream: Stream,
     is_http2: bool,
+    head: Arc<HeadWatch>,
     limits: Limits,
     shutdown: watch::Receiver<bool>,
     cut_off: watch::Receiver<bool>,
 ) {
-    let head = Arc::new(HeadWatch::new());
     let connection = Arc::new(Connection { proxy, head: head.clone(), is_http2, cut_off });
     let stream = if is_http2 {
         // HTTP/2 has its own limit.
@@ -271,6 +272,12 @@ pub(super) fn head_arrived() {
     let _ = CONNECTION.try_with(|head| head.begins());
 }
 
+/// Whether the client of the call that runs here has lately made its upstream wait: a write to it
+/// was pending for [`STALL`]. Never true over HTTP/2, whose windows Pingora keeps to itself.
+pub(super) fn client_has_stalled() -> bool {
+    CONNECTION.try_with(|head| head.has_stalled()).unwrap_or(false)
+}
+
 /// How long a connection has waited for a whole request head.
 #[derive(Debug)]
 pub(crate) struct HeadWatch {
@@ -280,7 +287,19 @@ pub(crate) struct HeadWatch {
     waiting_since_ms: AtomicU64,
     /// How much was read since then.
     bytes: AtomicUsize,
+    /// How much was written in this call since its client had not read for [`STALL`]; [`NEVER`]
+    /// where it always has.
+    written_since_stall: AtomicUsize,
 }
+
+/// How long a write to a client is pending before it counts as the client's pause.
+pub(super) const STALL: Duration = Duration::from_secs(1);
+
+const NEVER: usize = usize::MAX;
+
+/// How much of an answer may be on its way in the buffers of both machines, in bytes. An upstream
+/// that has sent more after a pause did not break off because of it.
+const BUFFERED: usize = 16 << 20;
 
 const BUSY: u64 = u64::MAX;
 
@@ -291,6 +310,7 @@ impl HeadWatch {
             opened: Instant::now(),
             waiting_since_ms: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
+            written_since_stall: AtomicUsize::new(NEVER),
         }
     }
 
@@ -302,6 +322,25 @@ impl HeadWatch {
     /// A whole head has arrived.
     pub fn begins(&self) {
         self.set(BUSY);
+        self.written_since_stall.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// A write was pending for [`STALL`].
+    pub fn stalled(&self) {
+        self.written_since_stall.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that were written.
+    pub fn wrote(&self, bytes: usize) {
+        let before = self.written_since_stall.load(Ordering::Relaxed);
+        if before != NEVER {
+            self.written_since_stall.store(before.saturating_add(bytes), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the client has lately made its upstream wait.
+    pub fn has_stalled(&self) -> bool {
+        self.written_since_stall.load(Ordering::Relaxed) <= BUFFERED
     }
 
     /// How long a head has been awaited by now; `None` while a call runs.

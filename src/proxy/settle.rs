@@ -5,6 +5,7 @@ use std::time::Instant;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 use super::call::Call;
+use super::listener::client_has_stalled;
 use crate::metrics::NO_ROUTE;
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
@@ -71,9 +72,10 @@ struct Answer {
 }
 
 /// Whose fault an error is. An upstream that waits for the rest of a request is silent because its
-/// client is.
+/// client is, and one that breaks off while its client does not read has been kept waiting by it.
 fn failing_side(error: &Error, request_ended: bool) -> &ErrorSource {
-    if is_waiting_for_client(error, request_ended) {
+    let is_upstream = *error.esource() == ErrorSource::Upstream;
+    if is_waiting_for_client(error, request_ended) || is_upstream && client_has_stalled() {
         &ErrorSource::Downstream
     } else {
         error.esource()

@@ -259,6 +259,10 @@ async fn anybody_s_lines_are_a_few_a_second_and_the_rest_is_counted() {
         half.write_all(b"POST /api/ai/generate HTTP/1.1\r\nhost: x\r\n").await.unwrap();
         // Closed by a reset.
         half.set_zero_linger().unwrap();
+        // Gone before the answer: nothing of its path stands in the log.
+        let mut gone = TcpStream::connect(gateway.public).await.unwrap();
+        gone.write_all(b"GET /credits/openapi.json HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        gone.set_zero_linger().unwrap();
     }
     let seconds = begun.elapsed().as_secs() as usize + 2;
     // Lines about paid calls are never left out.
@@ -278,6 +282,7 @@ async fn anybody_s_lines_are_a_few_a_second_and_the_rest_is_counted() {
     let of_pingora = log.lines().filter(|line| line.contains("\"target\":\"pingora"));
     let of_pingora = of_pingora.count();
     assert!(of_pingora <= 2 * 6 * seconds, "{of_pingora} in {seconds} s:\n{log}");
+    assert!(!log.contains("openapi.json"), "{log}");
 }
 
 /// An upstream that sends what is no head: the log tells which upstream and which call, and nothing of

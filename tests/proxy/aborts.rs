@@ -1,6 +1,7 @@
 //! Clients that leave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -172,6 +173,38 @@ async fn an_answer_that_waits_for_a_client_that_stopped_is_charged_like_one_whos
         client.send(request("POST /x/y", "alice", "content-length: 99999\r\n", "")).await;
         let answer = client.rest().await;
         assert!(answer.contains("most") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+        assert_eq!(gateway.settled_balance("alice").await, balance, "{option}");
+    }
+}
+
+/// How long the upstream of the next test waits for a client that does not read.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+#[tokio::test]
+async fn an_upstream_that_gives_up_on_a_client_that_does_not_read_is_paid_like_one_whose_client_left()
+ {
+    for (option, balance) in [("", 95), ("on_client_abort = \"release\"", 100)] {
+        let gone = Arc::new(Notify::new());
+        let gives_up = gone.clone();
+        let upstream = RawUpstream::start(move |mut wire| {
+            let gives_up = gives_up.clone();
+            async move {
+                wire.head().await;
+                wire.send("HTTP/1.1 200 OK\r\ncontent-length: 900000000\r\n\r\n").await;
+                let part = vec![b'x'; 64 << 10];
+                while let Ok(Ok(())) = tokio::time::timeout(PATIENCE, wire.try_send(&part)).await {}
+                drop(wire);
+                gives_up.notify_one();
+            }
+        })
+        .await;
+        let gateway = raw(&upstream, option).await;
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(post("/x/y", "alice", "{}")).await;
+        client.head().await.unwrap();
+        // It reads on once its upstream is gone.
+        gone.notified().await;
+        client.rest().await;
         assert_eq!(gateway.settled_balance("alice").await, balance, "{option}");
     }
 }

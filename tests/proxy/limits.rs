@@ -1,7 +1,10 @@
 //! Clients that are slow, large or many.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::settlement::route;
 use crate::support::h2::connect;
@@ -109,20 +112,59 @@ async fn a_head_that_is_too_large_is_a_431() {
 }
 
 #[tokio::test]
-async fn the_next_connection_waits_at_the_limit_and_is_served_when_one_is_free() {
-    let (gateway, _upstream) = limited("max_connections = 2").await;
+async fn the_next_connection_waits_where_calls_run_on_all_and_is_served_when_one_has_ended() {
+    let go = Arc::new(Notify::new());
+    let signal = go.clone();
+    let upstream = RawUpstream::start(move |mut wire| {
+        let go = signal.clone();
+        async move {
+            while wire.message().await.is_some() {
+                go.notified().await;
+                wire.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let text = config_with(upstream.address, "max_connections = 2", "", &route(""));
+    let gateway = TestGateway::start(&text).await;
+    gateway.grant("alice", 100).await;
     let address = gateway.public();
-    let mut first = serve(address).await;
-    let second = serve(address).await;
+    let (mut first, mut second) = (Wire::connect(address).await, Wire::connect(address).await);
+    for wire in [&mut first, &mut second] {
+        wire.send(post("/x/y", "alice", "{}")).await;
+    }
+    assert!(eventually(async || upstream.seen().len() == 2).await);
     let mut third = Wire::connect(address).await;
     third.send(request("GET /credits/balance", "alice", "", "")).await;
-    let waited = tokio::time::timeout(Duration::from_millis(300), third.head()).await;
+    let waited = tokio::time::timeout(Duration::from_millis(800), third.head()).await;
     assert!(waited.is_err(), "the third is not served yet");
-    // Those that are in go on.
-    first.send(request("GET /credits/balance", "alice", "", "")).await;
-    assert_eq!(status(&first.message().await.unwrap().0), 200);
-    drop(second);
+    go.notify_waiters();
+    for wire in [&mut first, &mut second] {
+        assert_eq!(status(&wire.message().await.unwrap().0), 200, "calls are not cut off");
+    }
     assert_eq!(status(&third.message().await.unwrap().0), 200);
+}
+
+#[tokio::test]
+async fn silent_connections_make_room_at_the_limit_and_keep_nobody_out() {
+    let (gateway, _upstream) = limited("max_connections = 4").await;
+    gateway.grant("alice", 100).await;
+    let address = gateway.public();
+    // Two that have called and two that have not: all are silent.
+    let mut silent = vec![serve(address).await, serve(address).await];
+    for sent in ["", "GET /x/y HTTP/1.1\r\nhost:"] {
+        let mut wire = Wire::connect(address).await;
+        wire.send(sent).await;
+        silent.push(wire);
+    }
+    for _ in 0..4 {
+        let started = Instant::now();
+        let mut caller = Wire::connect(address).await;
+        caller.send(post("/x/y", "alice", "{}")).await;
+        assert_eq!(status(&caller.message().await.unwrap().0), 200);
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        silent.push(caller);
+    }
 }
 
 async fn serve(address: SocketAddr) -> Wire {

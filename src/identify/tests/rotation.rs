@@ -269,10 +269,17 @@ async fn keys_are_refreshed_in_the_background_until_told_to_stop() {
     let issuer = Issuer::start(&[Signer::new(ES256).jwk("a")]).await;
     let url = issuer.url.parse().unwrap();
     let jwks = Jwks::new("auth.jwt[0]".into(), url, Duration::from_millis(10)).unwrap();
+    let has_b =
+        || jwks.keys().is_some_and(|keys| keys.candidates(Some("b"), ES256).next().is_some());
+    let until_b = async {
+        while !has_b() {
+            tokio::task::yield_now().await;
+        }
+    };
     let kept_fresh = async {
         tokio::select! {
             () = jwks.keep_fresh() => {}
-            () = async { while !jwks.keys().is_some_and(|k| k.candidates(Some("b"), ES256).next().is_some()) { tokio::task::yield_now().await } } => {}
+            () = until_b => {}
         }
     };
     let published = async {

@@ -23,7 +23,7 @@ use crate::credits::Credits;
 /// is never served at a wildcard's, by whatever method.
 ///
 /// Where a pattern with parameters wins, the call costs the most of its rule and of those that the
-/// path [resembles](Lookalikes); if all of these lack the method, it is refused.
+/// path resembles (`lookalikes.rs`); if all of these lack the method, it is refused.
 #[derive(Debug, Default)]
 pub struct PriceTable {
     routes: Vec<Arc<Route>>,

@@ -214,7 +214,7 @@ impl Facts {
     }
 
     /// The currency of money that went back, where it is another than was paid: see
-    /// [`Facts::share`].
+    /// `Facts::share`.
     pub fn foreign_currency(&self) -> Option<&Arc<str>> {
         let paid = &self.basis()?.currency;
         let refunds = self.refunds.values().map(|refund| &refund.money.currency);

@@ -266,7 +266,7 @@ fn a_secret_of_our_own_words_changes_no_message() {
              secret = \"{secret}\""
         );
         let all = read(&text, Sections::ALL).unwrap_err().to_string();
-        all.replace(&format!("{} bytes", secret.len()), "n bytes")
+        all.replace(&format!(" is {} bytes", secret.len()), " is n bytes")
     };
     let plain = said("qqqqq");
     assert!(plain.contains("`admin_token` is shorter than 16 bytes"), "{plain}");

@@ -39,7 +39,7 @@ use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
 use crate::price::{
     PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns, lookalike_routes,
-    sold_at_a_loss,
+    no_routes, sold_at_a_loss,
 };
 use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::stripe::StripeConfig;
@@ -137,6 +137,20 @@ pub fn peek(path: &Path, section: &str, key: &str, env: Env<'_>) -> Option<Secre
     let document = Document::parse(&text).ok()?;
     let value = document.table().get(section)?.get_ref().get(key)?;
     Some(Secret::new(variables::expand(value.get_ref().as_str()?, env).text))
+}
+
+/// The `account_prefix` of each `[[auth.jwt]]` in the file at `path`, for a command that does not read the
+/// section: no mistake is reported. `None` where an issuer has no prefix, or there is no issuer.
+pub fn account_prefixes(path: &Path, env: Env<'_>) -> Option<Vec<String>> {
+    let text = read_text(path).ok()?;
+    let document = Document::parse(&text).ok()?;
+    let issuers = document.table().get("auth")?.get_ref().get("jwt")?.get_ref().as_array()?;
+    let prefix = |issuer: &toml::Spanned<toml::de::DeValue<'_>>| {
+        let prefix = issuer.get_ref().get("account_prefix")?.get_ref().as_str()?;
+        Some(variables::expand(prefix, env).text).filter(|prefix| !prefix.is_empty())
+    };
+    let prefixes: Option<Vec<String>> = issuers.iter().map(prefix).collect();
+    prefixes.filter(|prefixes| !prefixes.is_empty())
 }
 
 /// What could be read; a section is missing where its mistakes could not be worked around.
@@ -253,7 +267,11 @@ impl Draft {
             let alike = lookalike_routes(&self.routes.items);
             found.extend(self.routes.in_file_order(alike));
         }
+        if used(Sections::CREDITS) {
+            found.extend(self.credits.iter().filter_map(CreditsConfig::warn));
+        }
         if used(Sections::ROUTES) {
+            found.extend(no_routes(&self.routes.items));
             found.extend(self.routes.in_file_order(foreign_patterns(&self.routes.items)));
         }
         if used(Sections::ROUTES | Sections::PACKS) {

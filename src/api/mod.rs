@@ -27,6 +27,7 @@ mod ui;
 mod usage;
 mod webhook;
 
+pub(crate) use admin::accounts::REPLAYED;
 pub(crate) use admin::payments::is_payment_intent;
 pub use answer::RequestId;
 pub use brand::{Brand, BrandConfig};

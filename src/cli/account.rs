@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::admin_client::{AdminClient, segment};
+use super::admin_client::{AdminClient, REPEATED, segment};
 use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
@@ -54,7 +54,7 @@ enum Command {
     },
     /// Give a call's charge back: a part of it, or all that is left of it.
     Refund {
-        /// The call's request id, as in its `x-request-id`.
+        /// The call's request id, as in its `x-request-id`; or its `capture:…`, as `transactions` shows it.
         request_id: String,
         /// How many credits of it, such as 2 or 0.25; without it, all that is left.
         #[arg(long)]
@@ -96,8 +96,9 @@ impl Account {
                     let answer =
                         AdminClient::ask_once(config, Method::POST, &path, Some(&body)).await?;
                     println!(
-                        "{account} was adjusted by {credits} credits under id {id}; its balance \
+                        "{account} was adjusted by {credits} credits under id {id}{}; its balance \
                          after that: {}",
+                        before(&answer),
                         balance_after(&answer)
                     );
                     Ok(())
@@ -112,7 +113,8 @@ impl Account {
                     Ok(())
                 }
                 Command::Refund { request_id, credits, id, reason } => {
-                    let path = format!("/admin/captures/{}/refund", segment(&request_id));
+                    let call = request_id.strip_prefix("capture:").unwrap_or(&request_id);
+                    let path = format!("/admin/captures/{}/refund", segment(call));
                     let mut body = json!({ "reason": reason });
                     if let Some(credits) = credits {
                         let id = id.unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
@@ -121,12 +123,17 @@ impl Account {
                     }
                     let answer =
                         AdminClient::ask_once(config, Method::POST, &path, Some(&body)).await?;
-                    println!("refunded {} credits", answer["amount"]);
+                    println!("refunded {} credits{}", answer["amount"], before(&answer));
                     Ok(())
                 }
             }
         })
     }
+}
+
+/// Words for an answer to something that had been done already, under the same id.
+pub(super) fn before(answer: &Value) -> &'static str {
+    if answer[REPEATED] == true { " before; nothing moved now" } else { "" }
 }
 
 /// The balance after something that was done, as an answer has it.
@@ -171,14 +178,16 @@ fn print_account(account: &Value) {
 fn print_transactions(page: &Value) {
     for line in page["transactions"].as_array().into_iter().flatten() {
         let text = |key: &str| line[key].as_str().unwrap_or("-").to_owned();
+        let reason = line["reason"].as_str().map(|reason| format!("  {reason}"));
         println!(
-            "{}  {:13} {:>12}  balance {:>12}  {}  {}",
+            "{}  {:13} {:>12}  balance {:>12}  {}  {}{}",
             text("created_at"),
             text("kind"),
             line["amount"].to_string(),
             line["balance_after"].to_string(),
             text("route"),
-            text("id")
+            text("id"),
+            reason.unwrap_or_default()
         );
     }
 }

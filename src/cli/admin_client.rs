@@ -3,6 +3,7 @@
 //! cluster ledger they always do: it is shared.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,7 +18,7 @@ use crate::api::{self, Readiness};
 use crate::config::{Config, Secret, Sections};
 use crate::gateway::{StartError, open_ledger, open_sales, open_shop};
 use crate::identify::AuthConfig;
-use crate::ledger::{LedgerError, Pipeline};
+use crate::ledger::{BackendKind, LedgerError, Pipeline};
 use crate::metrics::Metrics;
 
 /// How long a running gateway may take to answer.
@@ -38,9 +39,44 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The admin routes, wherever they are.
 pub(super) enum AdminClient {
     /// A gateway has the ledger.
-    Running { client: reqwest::Client, address: SocketAddr, token: Secret, limit: Duration },
+    Running {
+        client: reqwest::Client,
+        address: SocketAddr,
+        token: Secret,
+        limit: Duration,
+        /// The file that the token is from.
+        config: PathBuf,
+    },
     /// This process has it.
-    Here { router: Router, token: Secret, pipeline: Pipeline },
+    Here {
+        router: Router,
+        token: Secret,
+        pipeline: Pipeline,
+        /// There where the ledger is an empty one, for this command alone.
+        _scratch: Option<Scratch>,
+    },
+}
+
+/// The member that [`AdminClient::send`] adds, as true, to the answer to something that had been done
+/// already.
+pub(super) const REPEATED: &str = "repeated";
+
+/// A folder that is removed with its files when this is dropped.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> Result<Self, CliError> {
+        let path = std::env::temp_dir().join(format!("farebox-dry-run-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&path).map_err(|error| CliError::File { path: path.clone(), error })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays after a failure is an empty ledger among temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// One segment of a path.
@@ -51,24 +87,41 @@ pub(super) fn segment(text: &str) -> String {
 impl AdminClient {
     /// Opens the ledger of the config, or finds the gateway that has it.
     pub async fn connect(file: &ConfigFile) -> Result<Self, CliError> {
-        Self::connect_with(file, Sections::LEDGER).await
+        Self::connect_with(file, Sections::LEDGER, false).await
+    }
+
+    /// The same for a command that imports rows. A dry run makes no ledger: where there is none yet, rows
+    /// are checked against an empty one that is removed afterwards.
+    pub async fn connect_to_import(file: &ConfigFile, dry_run: bool) -> Result<Self, CliError> {
+        Self::connect_with(file, Sections::LEDGER, dry_run).await
     }
 
     /// The same for a command by which accounts may come to exist: it knows the sign-up grant.
     pub async fn connect_to_open(file: &ConfigFile) -> Result<Self, CliError> {
-        Self::connect_with(file, Sections::LEDGER | Sections::CREDITS).await
+        Self::connect_with(file, Sections::LEDGER | Sections::CREDITS, false).await
     }
 
     /// The same for a command that speaks to Stripe.
     pub async fn connect_to_stripe(file: &ConfigFile) -> Result<Self, CliError> {
-        let client = Self::connect_with(file, Sections::LEDGER | Sections::STRIPE).await?;
+        let sections = Sections::LEDGER | Sections::STRIPE;
+        let client = Self::connect_with(file, sections, false).await?;
         Ok(client.within(STRIPE_LIMIT))
     }
 
-    async fn connect_with(file: &ConfigFile, sections: Sections) -> Result<Self, CliError> {
+    async fn connect_with(
+        file: &ConfigFile,
+        sections: Sections,
+        dry_run: bool,
+    ) -> Result<Self, CliError> {
         let Config { ledger: mut config, stripe, credits, .. } = file.load(sections)?;
         // A gateway of this name may be serving; this process is another one.
         config.gateway_name = None;
+        let mut scratch = None;
+        if dry_run && config.backend == BackendKind::Embedded && !config.path.exists() {
+            let folder = Scratch::make()?;
+            config.path = folder.0.join("ledger.db");
+            scratch = Some(folder);
+        }
         let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
         match open_ledger(&config, metrics.clone()).await {
             Ok((ledger, pipeline)) => {
@@ -79,7 +132,7 @@ impl AdminClient {
                 let token = Secret::new(uuid::Uuid::new_v4().to_string());
                 let readiness = Readiness::new(&shop.metrics);
                 let router = api::admin(shop, token.clone(), readiness);
-                Ok(Self::Here { router, token, pipeline })
+                Ok(Self::Here { router, token, pipeline, _scratch: scratch })
             }
             Err(LedgerError::Locked { .. }) => Self::reach(file).await,
             Err(error) => Err(error.into()),
@@ -98,7 +151,8 @@ impl AdminClient {
         let client = client.map_err(|error| CliError::Failed(error.to_string()))?;
         let probe = client.get(format!("http://{address}/healthz")).timeout(PROBE_LIMIT).send();
         probe.await.map_err(|error| CliError::NoAnswer { address, error })?;
-        Ok(Self::Running { client, address, token: server.admin_token, limit: ANSWER_LIMIT })
+        let (token, config) = (server.admin_token, file.path().to_owned());
+        Ok(Self::Running { client, address, token, limit: ANSWER_LIMIT, config })
     }
 
     /// Has a running gateway answer within `longer`, for what takes its time.
@@ -141,8 +195,8 @@ impl AdminClient {
         body: Option<String>,
         again: &str,
     ) -> Result<Value, CliError> {
-        let (status, answer) = match self {
-            Self::Running { client, address, token, limit } => {
+        let (status, is_repeated, answer) = match self {
+            Self::Running { client, address, token, limit, config } => {
                 let no_answer = |error: reqwest::Error| match error.is_connect() {
                     true => CliError::NoAnswer { address: *address, error },
                     false => {
@@ -157,7 +211,17 @@ impl AdminClient {
                     request = request.body(body);
                 }
                 let response = request.send().await.map_err(no_answer)?;
-                (response.status(), response.bytes().await.map_err(no_answer)?)
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    return Err(CliError::Failed(format!(
+                        "the `admin_token` that {} has here is not that of the running gateway at \
+                         http://{address}; nothing was changed. Give this command the gateway's own, as in its \
+                         FAREBOX_ADMIN_TOKEN (UNAUTHENTICATED)",
+                        config.display()
+                    )));
+                }
+                let is_repeated = response.headers().contains_key(api::REPLAYED);
+                let (status, answer) = (response.status(), response.bytes().await);
+                (status, is_repeated, answer.map_err(no_answer)?)
             }
             Self::Here { router, token, .. } => {
                 let failed = |error: axum::Error| CliError::Failed(error.to_string());
@@ -172,18 +236,25 @@ impl AdminClient {
                     Ok(response) => response,
                     Err(never) => match never {},
                 };
-                let status = response.status();
-                (status, to_bytes(response.into_body(), MAX_ANSWER_BYTES).await.map_err(failed)?)
+                let is_repeated = response.headers().contains_key(api::REPLAYED);
+                let (status, body) = (response.status(), response.into_body());
+                (status, is_repeated, to_bytes(body, MAX_ANSWER_BYTES).await.map_err(failed)?)
             }
         };
-        read(status, &answer)
+        let mut answer = read(status, &answer)?;
+        if let Value::Object(answer) = &mut answer
+            && is_repeated
+        {
+            answer.insert(REPEATED.to_owned(), true.into());
+        }
+        Ok(answer)
     }
 
     /// Writes what waits, where this process has the ledger.
     pub async fn close(self) -> Result<(), CliError> {
         match self {
             Self::Running { .. } => Ok(()),
-            Self::Here { router, pipeline, .. } => {
+            Self::Here { router, pipeline, _scratch, .. } => {
                 drop(router);
                 if pipeline.stop().await {
                     Ok(())

@@ -19,8 +19,8 @@ pub(super) struct Way {
     pub path: &'static str,
     /// The member of its body that has the rows.
     pub list: &'static str,
-    /// What a row is called where they are counted.
-    pub rows: &'static str,
+    /// A row's name where they are counted.
+    pub row: &'static str,
 }
 
 /// What became of rows.
@@ -88,7 +88,9 @@ impl Way {
             true => String::new(),
             false => format!(" with {credits} credits"),
         };
-        format!("imported {imported} {}{credits}; {existing} were there already", self.rows)
+        let rows = if *imported == 1 { "" } else { "s" };
+        let were = if *existing == 1 { "was" } else { "were" };
+        format!("imported {imported} {}{rows}{credits}; {existing} {were} there already", self.row)
     }
 }
 

@@ -34,13 +34,14 @@ impl Check {
             config.packs.len()
         );
         if let Some(server) = &config.server {
-            println!("{}", connections(server.max_connections)?);
+            let files = OpenFiles::raise(server.max_connections).map_err(StartError::from)?;
+            println!("{}", connections(&files, server.max_connections));
             println!(
                 "memory: what clients send may take {}, {} for each of {} connections \
                  ([server] max_connections)",
-                Size(server.connections_bytes()),
+                Size(server.connection_bytes().saturating_mul(files.connections as u64)),
                 Size(server.connection_bytes()),
-                server.max_connections
+                files.connections
             );
         }
         Ok(())
@@ -62,10 +63,9 @@ impl fmt::Display for Size {
 }
 
 /// How many clients can be connected at a time, as a gateway started here would have it.
-fn connections(max_connections: usize) -> Result<String, CliError> {
-    let files = OpenFiles::raise(max_connections).map_err(StartError::from)?;
+fn connections(files: &OpenFiles, max_connections: usize) -> String {
     let connections = files.connections;
-    Ok(match files.limit {
+    match files.limit {
         Some(limit) if connections < max_connections => format!(
             "client connections at a time: {connections}, not the {max_connections} of \
              max_connections, since this machine lets a process open {limit} files; raise that \
@@ -76,5 +76,5 @@ fn connections(max_connections: usize) -> Result<String, CliError> {
              process open {limit} files)"
         ),
         None => format!("client connections at a time: {connections} (max_connections)"),
-    })
+    }
 }

@@ -11,7 +11,7 @@ use super::{CliError, ConfigFile, demo_file};
 use crate::config::{self, Secret, process_env};
 use crate::credits::Credits;
 use crate::demo::{self, DemoAccount, OwnFile};
-use crate::gateway::{Addresses, Gateway};
+use crate::gateway::{Addresses, Gateway, StartError};
 use crate::price::{PackConfig, RouteConfig};
 use crate::stripe::is_live;
 
@@ -82,7 +82,7 @@ impl Demo {
             Credits::from_micros(tried.credits.micros().checked_mul(demo::CALLS)?)
         };
         let funds = tried.as_ref().and_then(funds);
-        let gateway = Gateway::start(&config).await?;
+        let gateway = Gateway::start(&config).await.map_err(|error| self.not_started(error))?;
         let account = demo::fund(gateway.ledger(), funds.unwrap_or(demo::FUNDS)).await;
         let account = account.map_err(|refusal| CliError::Failed(refusal.to_string()))?;
         gateway.add_key(account.record.clone());
@@ -96,6 +96,19 @@ impl Demo {
         gateway.stop().await;
         serving.abort();
         Ok(())
+    }
+
+    /// Why a demo did not start: its addresses stand on the command line, not in a file.
+    fn not_started(&self, error: StartError) -> CliError {
+        match error {
+            StartError::Bind { address, error } => {
+                let option = if address == self.listen { "--listen" } else { "--admin" };
+                CliError::Failed(format!(
+                    "cannot listen on {address}: {error}; choose another address with {option}"
+                ))
+            }
+            error => error.into(),
+        }
     }
 }
 
@@ -168,9 +181,9 @@ fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, S
     };
     let paid =
         format!("  # A paid call: {credits} credits. Look at its x-credits-* headers.\n{paid}\n\n");
-    let (funded, more) = (demo::CALLS, demo::CALLS + 1);
+    let more = demo::CALLS + 1;
     let spent = format!(
-        "  # After {funded} calls the credits are gone: 402, and an offer to buy.\n  \
+        "  # Soon the credits are gone: 402, and an offer to buy.\n  \
          for i in $(seq {more}); do curl -s -o /dev/null -w '%{{http_code}}\\n' \
          'http://{public}{path}' -X {method} {bearer}; done\n  {once}\n\n"
     );

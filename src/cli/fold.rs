@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::admin_client::AdminClient;
 use super::{CliError, ConfigFile, block_on};
@@ -21,8 +23,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(6 * 3600);
 #[derive(Debug, Args)]
 pub(super) struct Fold {
     /// Entries before this day are folded, such as 2026-01-01 (UTC).
-    #[arg(long, value_name = "DAY")]
-    before: String,
+    #[arg(long, value_name = "DAY", value_parser = midnight)]
+    before: OffsetDateTime,
     /// Drop the tables of whole months instead (in Postgres).
     #[arg(long)]
     drop: bool,
@@ -31,7 +33,9 @@ pub(super) struct Fold {
 impl Fold {
     pub fn run(self, file: &ConfigFile) -> Result<(), CliError> {
         block_on(async {
-            let body = json!({ "before": format!("{}T00:00:00Z", self.before), "drop": self.drop });
+            let before = self.before.format(&Rfc3339);
+            let before = before.map_err(|error| CliError::Failed(error.to_string()))?;
+            let body = json!({ "before": before, "drop": self.drop });
             let admin = AdminClient::connect(file).await?.within(ANSWER_LIMIT);
             let report = admin.ask(Method::POST, "/admin/fold", Some(&body)).await;
             admin.close().await?;
@@ -43,4 +47,10 @@ impl Fold {
             Ok(())
         })
     }
+}
+
+/// The first moment of a day, in UTC.
+fn midnight(day: &str) -> Result<OffsetDateTime, &'static str> {
+    let midnight = OffsetDateTime::parse(&format!("{day}T00:00:00Z"), &Rfc3339);
+    midnight.map_err(|_| "write a day such as 2026-01-01")
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::account::balance_after;
+use super::account::{balance_after, before};
 use super::admin_client::{AdminClient, segment};
 use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
@@ -16,7 +16,8 @@ use crate::credits::Credits;
 /// before grants nothing again.
 #[derive(Debug, Args)]
 pub(super) struct Grant {
-    /// Whose; the account comes to exist with its first grant.
+    /// Whose; the account comes to exist with its first grant. The id carries the account_prefix of its
+    /// issuer, where that has one: acme:bob, not bob.
     account: AccountId,
     /// How many credits, such as 100 or 0.25.
     credits: Credits,
@@ -38,7 +39,8 @@ impl Grant {
             let body = json!({ "credits": credits.to_string(), "id": id, "reason": reason });
             let answer = AdminClient::ask_once(file, Method::POST, &path, Some(&body)).await?;
             println!(
-                "{account} was granted {credits} credits under id {id}; its balance after that: {}",
+                "{account} was granted {credits} credits under id {id}{}; its balance after that: {}",
+                before(&answer),
                 balance_after(&answer)
             );
             Ok(())

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 
 use super::admin_client::AdminClient;
 use super::bring_over::Way;
-use super::csv_rows::{self, Columns, Row};
+use super::csv_rows::{self, Columns, Row, Rows};
 use super::{CliError, ConfigFile, block_on, reconcile};
 use crate::account::AccountId;
 use crate::api::is_payment_intent;
-use crate::config::Sections;
+use crate::config::{self, Sections, process_env};
 use crate::credits::Credits;
 use crate::ledger::{BackendKind, EntryKind, Imported, OperationId, import};
 use crate::price::{PackConfig, Price};
@@ -21,16 +21,18 @@ use crate::price::{PackConfig, Price};
 /// Brings accounts over: a whole embedded ledger into Redis and Postgres (--from), or what accounts
 /// had in any earlier system (--csv).
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").required(true).args(["csv", "from"]))]
 pub(super) struct Import {
     /// An embedded ledger whose gateway is stopped. All of it is moved into the empty ledger of
     /// --config, in one transaction: entries under their ids, balances, holds of the API, keys,
     /// payments, Stripe's events. FILE stays as it is. Broken off, it has done nothing; repeat it.
-    #[arg(long, value_name = "FILE", required_unless_present = "csv", conflicts_with = "csv")]
+    #[arg(long, value_name = "FILE", conflicts_with = "csv")]
     from: Option<PathBuf>,
     /// A CSV file with the columns account, credits and id; the first line names them. Each row is
     /// a grant, of 0 credits too: the account exists from then on, without a sign-up grant. All rows
     /// are checked before anything is imported. Repeatable: a row whose id was imported before is no
-    /// second one. With the column
+    /// second one. Where an issuer has an account_prefix, the column account carries it: acme:bob, not bob.
+    /// With the column
     /// payment_intent (pi_…), a later refund or dispute of that payment takes credits back, in
     /// proportion to the column paid (79.00 EUR); left empty, that is the price of the pack with
     /// as many credits.
@@ -95,20 +97,41 @@ struct Payment {
 const COLUMNS: Columns =
     Columns { required: &["account", "credits", "id"], optional: &["payment_intent", "paid"] };
 
-const WAY: Way = Way { path: "/admin/import", list: "rows", rows: "rows" };
+const WAY: Way = Way { path: "/admin/import", list: "rows", row: "row" };
 
 fn import_rows(file: &ConfigFile, csv: &Path, dry_run: bool) -> Result<(), CliError> {
     let packs = file.load(Sections::PACKS)?.packs;
     let mut rows = csv_rows::read(csv, &COLUMNS, |row| read_row(row, &packs))?;
+    if let Some(warning) = nameless(file, csv, &rows) {
+        eprintln!("warning: {warning}");
+    }
     rows.refuse_repeated("id", |row| Some(&row.id));
     rows.refuse_repeated("payment", |row| row.payment.as_ref().map(|p| p.payment_intent.as_str()));
     block_on(async {
-        let admin = AdminClient::connect(file).await?;
+        let admin = AdminClient::connect_to_import(file, dry_run).await?;
         let sent = WAY.send(&admin, rows, dry_run).await;
         admin.close().await?;
         println!("{}", sent?);
         Ok(())
     })
+}
+
+/// A warning of accounts that nobody who signs in with a token has: every issuer has a prefix, and these
+/// begin with none of them.
+fn nameless(file: &ConfigFile, csv: &Path, rows: &Rows<AccountRow>) -> Option<String> {
+    let prefixes = config::account_prefixes(file.path(), &process_env)?;
+    let has_prefix = |account: &AccountId| {
+        prefixes.iter().any(|prefix| account.as_str().starts_with(prefix.as_str()))
+    };
+    let mut found = rows.rows.iter().zip(&rows.lines).filter(|(row, _)| !has_prefix(&row.account));
+    let (AccountRow { account, .. }, line) = found.next()?;
+    let (count, all) = (1 + found.count(), rows.rows.len());
+    let (csv, prefix) = (csv.display(), prefixes.first()?);
+    Some(format!(
+        "{count} of {all} rows name an account without the `account_prefix` of an [[auth.jwt]], such as \
+         `{account}` ({csv}:{line}): who signs in as `{account}` has the account `{prefix}{account}`; write the \
+         prefix into the column account"
+    ))
 }
 
 fn read_row(row: &mut Row<'_>, packs: &[PackConfig]) -> Option<AccountRow> {

@@ -115,12 +115,12 @@ struct KeyRow {
 
 const COLUMNS: Columns = Columns { required: &["account", "hash"], optional: &["name"] };
 
-const WAY: Way = Way { path: "/admin/keys/import", list: "keys", rows: "keys" };
+const WAY: Way = Way { path: "/admin/keys/import", list: "keys", row: "key" };
 
 async fn import(config: &ConfigFile, file: &Path, dry_run: bool) -> Result<(), CliError> {
     let mut rows = csv_rows::read(file, &COLUMNS, read_row)?;
     rows.refuse_repeated("hash", |row| Some(&row.hash));
-    let admin = AdminClient::connect(config).await?;
+    let admin = AdminClient::connect_to_import(config, dry_run).await?;
     let sent = WAY.send(&admin, rows, dry_run).await;
     admin.close().await?;
     println!("{}", sent?);

@@ -1,11 +1,13 @@
 //! Log lines, on standard error.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use serde_json::json;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -45,7 +47,8 @@ static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 pub(super) fn start(format: LogFormat, is_gateway: bool) {
     // What is not built in is not asked for: the filter would complain beside the log.
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).map(|asked| asked.replace("trace", "debug"));
-    let filter = asked.ok().and_then(|asked| EnvFilter::try_new(asked).ok());
+    let asked = asked.ok().filter(|asked| !asked.trim().is_empty());
+    let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok());
     let usual = match is_gateway {
         true => "info,pingora_core=warn,pingora_proxy=warn,sqlx=warn",
         // How far a long one has come, and why it waits.
@@ -80,6 +83,17 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
 /// True where log lines are JSON: then all else that a running gateway says is JSON as well.
 pub(super) fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
+}
+
+/// Says why a command failed, as the last line of a log in JSON. A filter that lets no such line through
+/// does not keep it back: without it nobody could tell why a gateway did not start.
+pub(super) fn tell_failure(error: &dyn Display) {
+    if tracing::enabled!(Level::ERROR) {
+        tracing::error!(%error, "failed");
+    } else {
+        let error = error.to_string();
+        eprintln!("{}", json!({ "level": "ERROR", "message": "failed", "error": error }));
+    }
 }
 
 /// Writes what waits; the last thing a command does.

@@ -212,7 +212,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if logging::is_json() {
-                tracing::error!(%error, "failed");
+                logging::tell_failure(&error);
             } else {
                 logging::finish();
                 eprintln!("{error}");

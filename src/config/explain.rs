@@ -56,7 +56,10 @@ pub(super) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
     } else {
         // A `Deserialize` of ours: its hint, if any, follows a semicolon.
         let (message, hint) = error.split_once("; ").unwrap_or((error, ""));
-        let fallback = "see how the gateway.toml that ships with Farebox writes it";
+        let fallback = match message.contains("credits") {
+            true => "write 5, 0.25 or 0",
+            false => "see how the gateway.toml that ships with Farebox writes it",
+        };
         let hint = if hint.is_empty() { fallback } else { hint };
         (format!("`{name}`: {message}"), hint.to_owned())
     };

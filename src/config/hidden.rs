@@ -1,13 +1,18 @@
 //! What no message may repeat.
 
+use std::ops::Range;
+
 /// The values that came from a variable, or that stand in a key whose name says it is secret.
 /// A message is cleaned of them on its way out, whoever wrote it.
 #[derive(Default)]
 pub(super) struct Hidden(Vec<String>);
 
-/// Shorter values are hidden only where they stand as a word of their own, or hiding `a` would
-/// make every message unreadable.
+/// Shorter values are hidden only where they stand in quotes as a word of their own, or hiding `a`
+/// would make every message unreadable.
 const SHORT: usize = 4;
+
+/// A word as long as this is none of a message's own.
+const LONG: usize = 16;
 
 impl Hidden {
     /// Never repeat `value`.
@@ -22,20 +27,31 @@ impl Hidden {
         self.0.sort_by_key(|value| std::cmp::Reverse(value.len()));
     }
 
-    /// `text` with every hidden value replaced by `…`.
-    pub(super) fn clean(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, value| without(&text, value))
+    /// `text`, which is about the key `key`, with every hidden value replaced by `…`.
+    ///
+    /// A value that reads like one of the message's own words is replaced in quotes only: a gap in a fixed
+    /// sentence would tell the value.
+    pub(super) fn clean(&self, text: &str, key: &str) -> String {
+        let name = key.rsplit('.').next().unwrap_or(key);
+        self.0.iter().fold(text.to_owned(), |text, value| without(&text, value, name))
     }
 }
 
-fn without(text: &str, value: &str) -> String {
+/// `text`, which is about the key `name`, without `value`.
+fn without(text: &str, value: &str, name: &str) -> String {
     let mut clean = String::with_capacity(text.len());
+    let quotes = quotes(text);
+    let is_word = value.len() < LONG && value.chars().all(char::is_alphabetic);
     let mut done = 0;
     for (at, _) in text.match_indices(value) {
         let end = at + value.len();
         let inside_a_word = text[..at].ends_with(char::is_alphanumeric)
             || text[end..].starts_with(char::is_alphanumeric);
-        if value.len() >= SHORT || !inside_a_word {
+        let is_hidden = match quotes.iter().find(|quote| quote.start <= at && end <= quote.end) {
+            Some(quote) => text[quote.clone()] != *name && (value.len() >= SHORT || !inside_a_word),
+            None => value.len() >= SHORT && !is_word && value != name,
+        };
+        if is_hidden {
             clean.push_str(&text[done..at]);
             clean.push('…');
             done = end;
@@ -43,6 +59,23 @@ fn without(text: &str, value: &str) -> String {
     }
     clean.push_str(&text[done..]);
     clean
+}
+
+/// Where texts in quotes stand.
+fn quotes(text: &str) -> Vec<Range<usize>> {
+    let mut quotes = Vec::new();
+    let mut open = None;
+    for (at, mark) in text.match_indices(['`', '"']) {
+        match open {
+            None => open = Some((at + 1, mark)),
+            Some((start, opened)) if opened == mark => {
+                quotes.push(start..at);
+                open = None;
+            }
+            Some(_) => {}
+        }
+    }
+    quotes
 }
 
 /// True for a key whose value is a secret by its name.
@@ -67,9 +100,9 @@ mod tests {
             ("got hunter2-live", "got …"),
             ("got `hunter2`, xhunter2x", "got `…`, x…x"),
             (r#"got "a\"b\"c""#, r#"got "…""#),
-            ("no key is not known", "… key is not known"),
+            ("`no` is no key, nor is \"no\" or `not`", "`…` is no key, nor is \"…\" or `not`"),
         ] {
-            assert_eq!(hidden.clean(message), clean);
+            assert_eq!(hidden.clean(message, "routes[0].path"), clean);
         }
     }
 }

@@ -71,8 +71,8 @@ impl<'d> Report<'d> {
             line: offset.map(|offset| self.document.line_of(offset)),
             column: None,
             mistake: Mistake {
-                message: self.hidden.clean(&mistake.message),
-                hint: self.hidden.clean(&mistake.hint),
+                message: self.hidden.clean(&mistake.message, &mistake.key),
+                hint: self.hidden.clean(&mistake.hint, &mistake.key),
                 key: mistake.key,
             },
         }

@@ -257,3 +257,33 @@ fn a_file_that_cannot_be_read_is_named() {
     std::fs::write(&path, SHIPPED).unwrap();
     assert!(load(&path, Sections::ALL, &env).is_ok());
 }
+
+#[test]
+fn a_secret_of_our_own_words_changes_no_message() {
+    let said = |secret: &str| {
+        let text = format!(
+            "[server]\nadmin_token = \"{secret}\"\n[[auth.jwt]]\nalgorithms = [\"HS256\"]\n\
+             secret = \"{secret}\""
+        );
+        let all = read(&text, Sections::ALL).unwrap_err().to_string();
+        all.replace(&format!(" is {} bytes", secret.len()), " is n bytes")
+    };
+    let plain = said("qqqqq");
+    assert!(plain.contains("`admin_token` is shorter than 16 bytes"), "{plain}");
+    for secret in ["short", "shorter", "token", "admin_token", "bytes", "secret", "is", "han", "16"]
+    {
+        assert_eq!(said(secret), plain, "{secret}");
+    }
+}
+
+#[test]
+fn an_amount_that_cannot_be_says_how_one_is_written() {
+    for typed in ["-5", "0.1234567", "1e3", "\"many\"", "99999999999"] {
+        let text = format!(
+            "[[upstreams]]\nname=\"a\"\nurl=\"http://a\"\n[[routes]]\npath=\"/a\"\nupstream=\"a\"\n\
+             credits = {typed}\n[credits]\nlow_balance = {typed}"
+        );
+        let all = read(&text, Sections::ROUTES | Sections::CREDITS).unwrap_err().to_string();
+        assert_eq!(all.matches("hint: write 5, 0.25 or 0").count(), 2, "{typed}: {all}");
+    }
+}

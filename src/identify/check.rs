@@ -64,7 +64,7 @@ fn nested_prefixes(jwt: &[JwtConfig]) -> Vec<Mistake> {
         Some(Mistake::new(
             format!("auth.jwt[{index}].account_prefix"),
             format!(
-                "begins with the prefix of auth.jwt[{other}], whose users could name its accounts"
+                "`account_prefix` begins with the prefix of auth.jwt[{other}], whose users could name its accounts"
             ),
             "choose prefixes of which none begins another, or the same for both",
         ))
@@ -82,7 +82,7 @@ pub(super) fn shared_accounts(jwt: &[JwtConfig]) -> Option<Mistake> {
     Some(Mistake::new(
         format!("auth.jwt[{second}]"),
         format!(
-            "its accounts share their names with those of auth.jwt[{first}]: `bob` of either is one account"
+            "the accounts of this [[auth.jwt]] share their names with those of auth.jwt[{first}]: `bob` of either is one account"
         ),
         "set `account_prefix` in one of the two; if both are keys of one issuer, write the same `issuer` in both",
     ))
@@ -153,9 +153,9 @@ impl Entry {
         for name in names {
             let Ok(algorithm) = name.parse() else {
                 let problem = if name.eq_ignore_ascii_case("none") {
-                    "`none` would accept tokens that anybody can write".to_owned()
+                    "has `none`, which would accept tokens that anybody can write".to_owned()
                 } else {
-                    format!("`{name}` is not an algorithm known here")
+                    format!("has `{name}`, which is not an algorithm known here")
                 };
                 return self.refuse("algorithms", &problem, KNOWN);
             };
@@ -164,13 +164,19 @@ impl Entry {
         Some(algorithms)
     }
 
+    /// Notes a mistake as [`Entry::note`] does.
     pub(super) fn refuse<T>(&mut self, name: &str, problem: &str, hint: &str) -> Option<T> {
         self.note(name, problem, hint);
         None
     }
 
+    /// Notes a mistake. `problem` goes on after the key `name`, which is the sentence's subject; a `name` of
+    /// "" stands for the whole entry.
     fn note(&mut self, name: &str, problem: &str, hint: &str) {
-        let dot = if name.is_empty() { "" } else { "." };
-        self.mistakes.push(Mistake::new(format!("{}{dot}{name}", self.key), problem, hint));
+        let (key, message) = match name {
+            "" => (self.key.clone(), format!("this [[auth.jwt]] {problem}")),
+            name => (format!("{}.{name}", self.key), format!("`{name}` {problem}")),
+        };
+        self.mistakes.push(Mistake::new(key, message, hint));
     }
 }

@@ -65,11 +65,11 @@ impl Entry {
                         came along when it was copied (`printf %s`, not `echo`)";
             return self.refuse("secret", flaw, hint);
         }
-        self.of_family(
-            AlgorithmFamily::Hmac,
-            algorithms,
-            "a `secret` goes with HS256, HS384, HS512",
-        )?;
+        if let Some(other) = of_another_family(AlgorithmFamily::Hmac, algorithms) {
+            let problem = format!("has {other:?}, which cannot share one entry with `secret`");
+            let hint = "a `secret` goes with HS256, HS384 and HS512";
+            return self.refuse("algorithms", &problem, hint);
+        }
         if text.len() < MIN_SECRET_BYTES {
             let problem = format!("is {} bytes long and could be guessed", text.len());
             let hint = "use at least 32 random bytes, such as `openssl rand -hex 32`";
@@ -82,22 +82,24 @@ impl Entry {
         const HINT: &str = "name a PEM file with the issuer's public key (`BEGIN PUBLIC KEY`)";
         let family = algorithms.first()?.family();
         if family == AlgorithmFamily::Hmac {
-            let problem = "HS256, HS384 and HS512 need a shared secret, not a public key";
             return self.refuse(
                 "algorithms",
-                problem,
+                "has HS256, HS384 or HS512, which need a shared secret, not a public key",
                 "set `secret`, or use RS256, ES256 or EdDSA",
             );
         }
-        self.of_family(
-            family,
-            algorithms,
-            "a key file goes with one family: RS*/PS*, ES* or EdDSA",
-        )?;
+        if let (Some(first), Some(other)) =
+            (algorithms.first(), of_another_family(family, algorithms))
+        {
+            let problem =
+                format!("has {first:?} and {other:?}, which cannot share one `public_key_file`");
+            let hint = "a key file goes with one family: RS*/PS*, ES* or EdDSA";
+            return self.refuse("algorithms", &problem, hint);
+        }
         let pem = match std::fs::read(file) {
             Ok(pem) => pem,
             Err(error) => {
-                let problem = format!("{} cannot be read: {error}", file.display());
+                let problem = format!("names {}, which cannot be read: {error}", file.display());
                 return self.refuse("public_key_file", &problem, HINT);
             }
         };
@@ -112,14 +114,16 @@ impl Entry {
         };
         let fits = |key: &DecodingKey| algorithms.iter().all(|algorithm| suits(key, *algorithm));
         key.ok().filter(fits).or_else(|| {
-            let problem = format!("{} holds no key for these algorithms", file.display());
+            let problem =
+                format!("names {}, which holds no key for these algorithms", file.display());
             self.refuse("public_key_file", &problem, HINT)
         })
     }
 
     fn jwks_url(&mut self, url: &str, algorithms: &[Algorithm]) -> Option<Url> {
         if algorithms.iter().any(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
-            let problem = "a published key cannot be a shared secret";
+            let problem =
+                "has HS256, HS384 or HS512, and a published key cannot be a shared secret";
             return self.refuse("algorithms", problem, "use RS256, ES256 or EdDSA with `jwks_url`");
         }
         let hint = "write it like https://issuer.example.com/.well-known/jwks.json";
@@ -133,24 +137,17 @@ impl Entry {
             "https" => Some(url),
             "http" if is_loopback(&url) => Some(url),
             "http" => {
-                let problem = "plain http lets anybody on the way replace the keys";
+                let problem = "is plain http, which lets anybody on the way replace the keys";
                 self.refuse("jwks_url", problem, "use https; http is for this machine only")
             }
             _ => self.refuse("jwks_url", "is neither https nor http", hint),
         }
     }
+}
 
-    fn of_family(
-        &mut self,
-        family: AlgorithmFamily,
-        algorithms: &[Algorithm],
-        hint: &str,
-    ) -> Option<()> {
-        if algorithms.iter().all(|algorithm| algorithm.family() == family) {
-            return Some(());
-        }
-        self.refuse("algorithms", "do not go with this kind of key", hint)
-    }
+/// The first algorithm that needs another kind of key.
+fn of_another_family(family: AlgorithmFamily, algorithms: &[Algorithm]) -> Option<Algorithm> {
+    algorithms.iter().copied().find(|algorithm| algorithm.family() != family)
 }
 
 /// What came along with a secret when it was copied, if it shows. Words and quotes inside of it may be

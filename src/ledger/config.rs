@@ -285,6 +285,21 @@ impl CreditsConfig {
             within("credits.signup_grant", self.signup_grant, Credits::ZERO..=MAX_SIGNUP_GRANT);
         grant.into_iter().collect()
     }
+
+    /// A sign-up grant of which every new account is told at once that it runs low.
+    pub fn warn(&self) -> Option<Mistake> {
+        let Self { low_balance, signup_grant } = self;
+        if signup_grant.is_zero() || signup_grant >= low_balance {
+            return None;
+        }
+        let message = format!(
+            "`signup_grant` is {signup_grant}, below `low_balance` of {low_balance}: every new account is told \
+             at once that its credits run low"
+        );
+        let hint =
+            format!("set low_balance = {signup_grant} or less under [credits], or grant more");
+        Some(Mistake::new("credits.signup_grant", message, hint))
+    }
 }
 
 /// For constants: what is too large fails the build.

@@ -49,6 +49,12 @@ pub enum LedgerError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// A backup makes no folder.
+    #[error("there is no folder {}; make it, or write the backup elsewhere", path.display())]
+    NoBackupFolder {
+        /// Which.
+        path: PathBuf,
+    },
     /// A backup never overwrites.
     #[error("{} exists already; choose a name that is free", path.display())]
     Exists {

@@ -80,6 +80,15 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     })
 }
 
+/// A gateway without a rule: it forwards nothing.
+pub fn no_routes(configs: &[RouteConfig]) -> Option<Mistake> {
+    configs.is_empty().then(|| {
+        let message = "there is no [[routes]]: every call to an upstream is answered with 404";
+        let hint = "add a [[routes]] with its path, upstream and credits, unless only holds of the API are used";
+        Mistake::new("routes", message, hint)
+    })
+}
+
 /// Rules for the same method at different prices whose paths differ in case or in a trailing slash
 /// alone. Where one of them has parameters, calls of it cost what the dearer one says.
 pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {

@@ -27,7 +27,7 @@ mod route;
 mod table;
 mod tree;
 
-pub use check::{check_packs, check_routes, lookalike_routes};
+pub use check::{check_packs, check_routes, lookalike_routes, no_routes};
 pub use config::{OnClientAbort, PackConfig, RouteConfig, StatusClass};
 pub use currency::Currency;
 pub use doubts::{foreign_patterns, sold_at_a_loss};

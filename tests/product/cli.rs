@@ -106,6 +106,15 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
     let said = ok(folder.path(), &["check"]);
     assert!(said.contains("24 GiB, 25 MiB for each of 1000 connections"), "{said}");
+    // As many as this machine lets a process open, where that is fewer.
+    let shell = "ulimit -Sn 600; ulimit -Hn 600; exec \"$0\" check";
+    let mut shell_command = std::process::Command::new("sh");
+    let shell_command = shell_command.args(["-c", shell, env!("CARGO_BIN_EXE_farebox")]);
+    let output = shell_command.current_dir(folder.path()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let fitting = said.split_once("at a time: ").unwrap().1.split_once(',').unwrap().0;
+    assert!(fitting.parse::<u32>().unwrap() < 300, "{said}");
+    assert!(said.contains(&format!("25 MiB for each of {fitting} connections")), "{said}");
 }
 
 #[test]
@@ -132,6 +141,9 @@ fn certificates_that_cannot_be_used_are_found_by_check_and_at_the_start() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no ledger was made");
 }
 
+const ROUTE: &str = "[[upstreams]]\nname = \"ai\"\nurl = \"http://127.0.0.1:1\"\n\
+                     [[routes]]\npath = \"/a\"\nupstream = \"ai\"\ncredits = 5\n";
+
 #[test]
 fn a_warning_says_where_it_stands_and_refuses_nothing() {
     let folder = folder();
@@ -140,7 +152,7 @@ fn a_warning_says_where_it_stands_and_refuses_nothing() {
     let server = "[server]\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
                   admin_token = \"0123456789abcdef\"\n";
     let write = |second: &str| {
-        let text = format!("{server}{issuer}{issuer}{second}");
+        let text = format!("{server}{issuer}{issuer}{second}{ROUTE}");
         std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
     };
     write("");
@@ -437,4 +449,41 @@ async fn reconcile_says_where_a_ledger_breaks() {
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout) + &text(&output.stderr);
     assert!(said.contains("alice") && !said.contains("bob") && !said.contains("clean"), "{said}");
+}
+
+#[test]
+fn a_day_or_a_folder_that_cannot_be_is_named_in_plain_words() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    ok(at, &["migrate"]);
+    for day in ["tomorrow", "2026-13-01", "2026-1-1", "2026-01-01T00:00:00Z", ""] {
+        let errors = fails(at, &["fold", "--before", day], 2);
+        assert!(errors.contains("a day such as 2026-01-01"), "{day}: {errors}");
+        assert!(!errors.to_lowercase().contains("json"), "{day}: {errors}");
+    }
+    let errors = fails(at, &["backup", "nowhere/copy.db"], 1);
+    assert!(errors.contains("no folder nowhere") && !errors.contains("partial"), "{errors}");
+}
+
+#[test]
+fn settings_by_which_nothing_could_be_sold_are_warned_of() {
+    let folder = folder();
+    let at = folder.path();
+    let check = |text: &str| {
+        std::fs::write(at.join("gateway.toml"), text).unwrap();
+        let shown = ok(at, &["check"]);
+        shown.lines().filter(|line| line.contains(": warning: ")).map(str::to_owned).collect()
+    };
+    let text = config_text(([127, 0, 0, 1], 9).into(), "");
+    let none: Vec<String> = Vec::new();
+    assert_eq!(check(&text), none);
+    assert_eq!(check(&format!("{text}[credits]\nsignup_grant = 5\nlow_balance = 5")), none);
+    assert_eq!(check(&format!("{text}[credits]\nlow_balance = 5")), none);
+    let found: Vec<String> = check(&format!("{text}[credits]\nlow_balance = 20\nsignup_grant = 5"));
+    let [low] = &found[..] else { panic!("{found:?}") };
+    assert!(low.contains("`signup_grant`") && low.contains("`low_balance`"), "{low}");
+    let found: Vec<String> = check(&text[..text.find("[[upstreams]]").unwrap()]);
+    let [routes] = &found[..] else { panic!("{found:?}") };
+    assert!(routes.contains("[[routes]]") && routes.contains("404"), "{routes}");
 }

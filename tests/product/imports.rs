@@ -287,3 +287,65 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
     assert!(ok(at, &["account", "show", "customer-11999"]).contains("balance 11999,"));
     assert!(ok(at, &["reconcile"]).contains("clean"));
 }
+
+#[test]
+fn a_dry_run_without_a_ledger_creates_nothing() {
+    let folder = folder();
+    let at = folder.path();
+    ledger_only(at);
+    std::fs::write(at.join("old.csv"), "account,credits,id\nalice,5,old-1\nbob,0.5,old-2\n")
+        .unwrap();
+    write_keys(&at.join("keys.csv"), 0, 1);
+    for (arguments, told) in [
+        (&["import", "--csv", "old.csv", "--dry-run"][..], "imported 2 rows with 5.5 credits"),
+        (&["key", "import", "keys.csv", "--dry-run"], "imported 1 key; 0 were there already"),
+    ] {
+        let said = ok(at, arguments);
+        assert!(said.contains(told) && said.contains("nothing was changed"), "{said}");
+        let mut files: Vec<_> =
+            std::fs::read_dir(at).unwrap().map(|file| file.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, ["gateway.toml", "keys.csv", "old.csv"], "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_import_warns_of_accounts_that_no_token_names() {
+    let folder = folder();
+    let at = folder.path();
+    let issuer = |prefix: &str| {
+        format!("[[auth.jwt]]\nalgorithms = [\"HS256\"]\nsecret = \"${{NOT_SET}}\"\n{prefix}\n")
+    };
+    let write = |issuers: &[&str]| {
+        let issuers: String = issuers.iter().map(|prefix| issuer(prefix)).collect();
+        let text = format!("[ledger]\npath = \"ledger.db\"\n{issuers}");
+        std::fs::write(at.join("gateway.toml"), text).unwrap();
+    };
+    let rows = "account,credits,id\nacme:alice,5,old-1\nbob,1,old-2\ncarol,1,old-3\n";
+    std::fs::write(at.join("old.csv"), rows).unwrap();
+    let warned = |dry_run: &[&str]| {
+        let arguments = [&["import", "--csv", "old.csv"], dry_run].concat();
+        let output = command(at, &arguments, &[]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for issuers in [&[][..], &[""], &["account_prefix = \"acme:\"", ""]] {
+        write(issuers);
+        assert_eq!(warned(&["--dry-run"]), "", "{issuers:?}");
+    }
+    write(&["account_prefix = \"acme:\"", "account_prefix = \"other:\""]);
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let said = warned(dry_run);
+        assert!(said.contains("warning: 2 of 3 rows") && said.contains("`bob`"), "{said}");
+        assert!(said.contains("old.csv:3") && said.contains("`acme:bob`"), "{said}");
+    }
+    std::fs::write(at.join("old.csv"), "account,credits,id\nother:bob,5,old-4\n").unwrap();
+    assert_eq!(warned(&[]), "");
+}
+
+#[test]
+fn an_import_without_a_file_names_both_options() {
+    let folder = folder();
+    let errors = fails(folder.path(), &["import"], 2);
+    assert!(errors.contains("--csv <FILE>") && errors.contains("--from <FILE>"), "{errors}");
+}

@@ -74,6 +74,49 @@ async fn commands_speak_to_the_running_gateway() {
     assert!(ok(at, &["reconcile"]).contains("clean"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_was_done_before_says_that_nothing_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let upstream = Upstream::canned().await;
+    let mut gateway = Process::serve(at, &config_on_ports(upstream.address, ""));
+    gateway.grant("alice", 100, "gift").await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let call = gateway.post("alice", "/api/ai/generate").await;
+        ids.push(call.header("x-request-id").to_owned());
+    }
+    // With a running gateway and without one.
+    for (id, with) in [(&ids[0], true), (&ids[1], false)] {
+        if !with {
+            assert!(gateway.terminate().success());
+        }
+        // As `account transactions` prints the call.
+        let capture = format!("capture:{id}");
+        let (part, whole) = (format!("part-{with}"), format!("grant-{with}"));
+        for command in [
+            &["grant", "alice", "5", "--id", &whole][..],
+            &["account", "adjust", "alice", "-1", "--id", &whole],
+            &["account", "refund", &capture, "--credits", "2", "--id", &part],
+            &["account", "refund", &capture],
+            &["account", "refund", id],
+        ] {
+            let is_again = command[2] == *id;
+            let balance = |shown: String| shown.split_once(',').unwrap().0.to_owned();
+            let first = ok(at, command);
+            assert_eq!(first.contains("nothing moved now"), is_again, "{command:?}: {first}");
+            let before = balance(ok(at, &["account", "show", "alice"]));
+            let again = ok(at, command);
+            assert!(again.contains("nothing moved now"), "{command:?}: {again}");
+            assert_eq!(balance(ok(at, &["account", "show", "alice"])), before);
+        }
+    }
+    ok(at, &["account", "refund", &ids[2], "--reason", "it was slow"]);
+    let lines = ok(at, &["account", "transactions", "alice"]);
+    let newest = lines.lines().next().unwrap();
+    assert!(newest.ends_with("  it was slow"), "{lines}");
+}
+
 /// Every file in `at` with its content.
 fn snapshot(at: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = std::fs::read_dir(at)
@@ -132,6 +175,8 @@ async fn a_gateway_that_speaks_another_token_is_not_asked_twice() {
     std::fs::write(folder.path().join("other.toml"), other).unwrap();
     let errors = fails(folder.path(), &["grant", "alice", "5", "-c", "other.toml"], 1);
     assert!(errors.contains("UNAUTHENTICATED"), "{errors}");
+    assert!(errors.contains("admin_token") && errors.contains("other.toml"), "{errors}");
+    assert!(!errors.contains("Bearer") && !errors.contains("another-token"), "{errors}");
     let list = gateway.admin(Method::GET, "/admin/accounts", "").await.expect(200);
     assert_eq!(list["accounts"].as_array().unwrap().len(), 0);
 }

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::http::Answer;
 use crate::process::{Process, command, config_on_ports, fails, ok, run};
-use crate::support::Upstream;
+use crate::support::{Upstream, config_text};
 
 #[test]
 fn what_a_command_does_is_shown_by_its_long_help_and_its_summary_by_the_short_one() {
@@ -97,7 +97,9 @@ fn a_postgres_on_another_machine_without_sslmode_is_a_warning() {
     let text = |url: &str| {
         format!(
             "[server]\nadmin_token = \"0123456789abcdef\"\n[ledger]\nbackend = \"redis\"\n\
-             redis_url = \"redis://127.0.0.1\"\npostgres_url = \"{url}\"\n"
+             redis_url = \"redis://127.0.0.1\"\npostgres_url = \"{url}\"\n\
+             [[upstreams]]\nname = \"ai\"\nurl = \"http://127.0.0.1:1\"\n\
+             [[routes]]\npath = \"/a\"\nupstream = \"ai\"\ncredits = 5\n"
         )
     };
     let checked = |url: &str| {
@@ -322,4 +324,31 @@ async fn a_head_that_cannot_be_read_is_not_in_the_log() {
         }
         assert!(!log.contains("hunter2"), "{level}: {log}");
     }
+}
+
+#[test]
+fn a_start_that_fails_says_why_however_logs_are_filtered() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let config = config_text(([127, 0, 0, 1], 9).into(), "").replacen("127.0.0.1:0", &taken, 1);
+    std::fs::write(at.join("gateway.toml"), config).unwrap();
+    for filter in ["", " ", "off", "somebody_else=debug", "info"] {
+        for format in ["json", "text"] {
+            let arguments = ["serve", "--log-format", format];
+            let output = command(at, &arguments, &[("RUST_LOG", filter)]).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            let line = said.lines().last().unwrap_or_default();
+            assert!(line.contains(&taken), "RUST_LOG={filter:?} {format}: {said}");
+            if format == "json" {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert_eq!(line["level"], "ERROR", "{line}");
+            }
+        }
+    }
+    // The demo has no [server] to look into.
+    let errors = fails(at, &["demo", "--listen", &taken, "--admin", "127.0.0.1:0"], 1);
+    assert!(errors.contains("--listen") && !errors.contains("[server]"), "{errors}");
 }

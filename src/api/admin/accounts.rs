@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
 use axum::{Extension, Json as Answer};
+use http::HeaderName;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Admin;
@@ -67,6 +68,16 @@ pub(crate) struct AdjustmentRequest {
     reason: Option<String>,
 }
 
+/// The header of an answer that repeats an earlier one: the same id came before, and nothing moved now.
+/// The body is as it was.
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+type Replayed = Option<[(HeaderName, &'static str); 1]>;
+
+fn replayed(new: bool) -> Replayed {
+    (!new).then_some([(REPLAYED, "true")])
+}
+
 /// What a grant or adjustment did; the same however often it is repeated, until it is folded away.
 #[derive(Serialize)]
 pub(crate) struct PostedBody {
@@ -96,7 +107,7 @@ pub(crate) async fn grant(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     Json(request): Json<GrantRequest>,
-) -> Result<(Extension<Change>, Answer<PostedBody>), Problem> {
+) -> Result<(Extension<Change>, Replayed, Answer<PostedBody>), Problem> {
     let GrantRequest { credits, id, reason, source, payment } = request;
     let posting = posting(EntryKind::Grant, &account, credits.signed(), &id, reason)?;
     let facts = |payment: ImportedPayment| {
@@ -111,7 +122,7 @@ pub(crate) async fn grant(
     if new {
         count_granted(&admin, source, credits);
     }
-    Ok((Change::of(&id), Answer(PostedBody::of(id, entry))))
+    Ok((Change::of(&id), replayed(new), Answer(PostedBody::of(id, entry))))
 }
 
 /// Counts credits that were given, for the metric.
@@ -124,15 +135,15 @@ pub(crate) async fn adjust(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     Json(request): Json<AdjustmentRequest>,
-) -> Result<(Extension<Change>, Answer<PostedBody>), Problem> {
+) -> Result<(Extension<Change>, Replayed, Answer<PostedBody>), Problem> {
     let AdjustmentRequest { credits, id, reason } = request;
     // One comes to exist with something that is its own, not with a slip of the pen.
     let balance = admin.shop.ledger.balance(&parse_account(&account)?).await;
     let refuse = |refusal| admin.shop.refuse(refusal, Credits::ZERO);
     balance.map_err(refuse)?.ok_or_else(unknown_account)?;
     let posting = posting(EntryKind::Adjustment, &account, credits, &id, reason)?;
-    let (entry, _) = post(&admin, posting).await?;
-    Ok((Change::of(&id), Answer(PostedBody::of(id, entry))))
+    let (entry, new) = post(&admin, posting).await?;
+    Ok((Change::of(&id), replayed(new), Answer(PostedBody::of(id, entry))))
 }
 
 /// What a body asks to be posted, under an id that its maker chose.
@@ -179,7 +190,7 @@ pub(crate) async fn refund(
     State(admin): State<Admin>,
     Path(request_id): Path<String>,
     Json(request): Json<RefundRequest>,
-) -> Result<Answer<Transaction>, Problem> {
+) -> Result<(Replayed, Answer<Transaction>), Problem> {
     let hold: HoldId = request_id.parse().map_err(bad_id)?;
     let reason = request.reason.map(Into::into);
     let refund = match (request.credits, &request.id) {
@@ -198,9 +209,9 @@ pub(crate) async fn refund(
         }
     };
     match admin.shop.ledger.ask(refund).await {
-        Outcome::Posted { entry, .. } => {
+        Outcome::Posted { entry, new } => {
             let catalogue = admin.shop.catalogue.load();
-            Ok(Answer(Transaction::of(&entry, &catalogue.prices)))
+            Ok((replayed(new), Answer(Transaction::of(&entry, &catalogue.prices))))
         }
         Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
         _ => Err(Problem::ledger_unavailable()),

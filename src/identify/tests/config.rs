@@ -48,7 +48,7 @@ fn each_mistake_is_found_at_its_key() {
         (
             format!("algorithms = ['HS256', 'RS256']\nsecret = '{SECRET}'"),
             ".algorithms",
-            "do not go",
+            "cannot share",
         ),
         (
             "algorithms = ['HS256']\njwks_url = 'https://x.example'".to_owned(),
@@ -80,6 +80,11 @@ fn each_mistake_is_found_at_its_key() {
         assert_eq!(keys, [format!("auth.jwt[0]{key}")], "{jwt}");
         assert!(texts.contains(says), "{texts}");
         assert!(!texts.contains(SECRET) && !texts.contains("user:pass"));
+        // A message is shown without its key, so it names its subject.
+        let subject = if key.is_empty() { "this [[auth.jwt]]" } else { key.trim_matches('.') };
+        assert!(texts.lines().next().unwrap().contains(subject), "{texts}");
+        let message = texts.split_once(": ").unwrap().1;
+        assert!(message.starts_with('`') || message.starts_with("this "), "{texts}");
     }
 }
 
@@ -182,7 +187,7 @@ fn a_key_file_fits_its_algorithms() {
     assert!(check("['EdDSA']", RSA_PUBLIC).contains("no key for"));
     assert!(check("['RS256']", &p256).contains("no key for"));
     assert!(check("['RS256']", "").contains("no key for"));
-    assert!(check("['RS256', 'ES256']", RSA_PUBLIC).contains("do not go"));
+    assert!(check("['RS256', 'ES256']", RSA_PUBLIC).contains("cannot share"));
     assert!(check("['HS256']", RSA_PUBLIC).contains("shared secret"));
 }
 

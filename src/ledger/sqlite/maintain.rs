@@ -118,6 +118,12 @@ pub async fn backup(path: &Path, copy: &Path) -> Result<(), LedgerError> {
     if tokio::fs::try_exists(copy).await.map_err(failed(copy))? {
         return Err(LedgerError::Exists { path: copy.to_owned() });
     }
+    let folder = copy.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder
+        && !tokio::fs::try_exists(folder).await.map_err(failed(folder))?
+    {
+        return Err(LedgerError::NoBackupFolder { path: folder.to_owned() });
+    }
     let partial = private::beside(copy, ".partial");
     if tokio::fs::try_exists(&partial).await.map_err(failed(&partial))? {
         tokio::fs::remove_file(&partial).await.map_err(failed(&partial))?;

@@ -34,11 +34,6 @@ impl ServerConfig {
         let stream = self.max_header_bytes as u64 + PASSING_HTTP_2;
         http_1.max(u64::from(CONNECTION_WINDOW) + u64::from(MAX_STREAMS) * stream)
     }
-
-    /// The same for all connections that `max_connections` allows.
-    pub fn connections_bytes(&self) -> u64 {
-        self.connection_bytes().saturating_mul(self.max_connections as u64)
-    }
 }
 
 #[cfg(test)]
@@ -51,11 +46,10 @@ mod tests {
     fn the_memory_of_connections_counts_the_windows_and_the_heads() {
         let plain = ServerConfig::new(Secret::new("0123456789abcdef"));
         assert_eq!(plain.connection_bytes(), 512 * KIB);
-        assert_eq!(plain.connections_bytes(), 20_000 * 512 * KIB);
         let files = TlsConfig { cert_file: "cert.pem".into(), key_file: "key.pem".into() };
         let tls = ServerConfig { tls: Some(files), ..plain };
         assert_eq!(tls.connection_bytes(), 4 * 1024 * KIB + 100 * (64 + 144) * KIB);
-        let large = ServerConfig { max_header_bytes: 1 << 20, max_connections: 10, ..tls };
-        assert_eq!(large.connections_bytes(), 10 * (4 + 100) * 1024 * KIB + 1000 * 144 * KIB);
+        let large = ServerConfig { max_header_bytes: 1 << 20, ..tls };
+        assert_eq!(large.connection_bytes(), (4 + 100) * 1024 * KIB + 100 * 144 * KIB);
     }
 }

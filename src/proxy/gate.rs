@@ -23,6 +23,7 @@ use super::live::Live;
 use super::target::{self, Target};
 use super::{body, failure, headers, listener, own, reply, settle};
 use crate::api::STRIPE_WEBHOOK_PATH;
+use crate::price::OnClientAbort;
 use crate::problem::{Language, Problem, Text};
 use crate::shop::{Shop, refuse_quote};
 
@@ -122,6 +123,17 @@ impl Gate {
 fn is_websocket(session: &Session) -> bool {
     headers::text(&session.req_header().headers, &http::header::UPGRADE)
         .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
+}
+
+/// Whether the client's connection is closed from its side. Pingora does not read a connection on
+/// whose request it has filled its queue, or behind whose request more was sent, and so may not
+/// have noticed.
+fn has_left(session: &Session) -> bool {
+    /// `TCP_ESTABLISHED` of Linux: neither side has said that it will send no more.
+    const ESTABLISHED: u8 = 1;
+    let socket = session.digest().and_then(|digest| digest.socket_digest.as_ref());
+    let info = socket.and_then(|socket| socket.tcp_info());
+    info.is_some_and(|info| info.tcpi_state != ESTABLISHED)
 }
 
 /// Whether an answer's head is all of it (RFC 9112, 6.3).
@@ -270,6 +282,13 @@ impl ProxyHttp for Gate {
         if !is_final(head.status) {
             headers::drop_ours(head);
             return Ok(());
+        }
+        let frees_aborts =
+            call.route().is_some_and(|route| route.rule.on_client_abort == OnClientAbort::Release);
+        if frees_aborts && has_left(session) {
+            return Err(
+                Error::explain(ErrorType::ConnectionClosed, "the client has left").into_down()
+            );
         }
         call.progress.status = Some(head.status.as_u16());
         headers::towards_client(head, call)?;

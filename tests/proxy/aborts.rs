@@ -177,6 +177,48 @@ async fn an_answer_that_waits_for_a_client_that_stopped_is_charged_like_one_whos
     }
 }
 
+#[tokio::test]
+async fn a_client_that_left_after_a_large_body_or_behind_more_bytes_is_not_charged_where_the_route_says_so()
+ {
+    for (body, behind, reset) in [
+        (150_000, 0, false),
+        (1_000_000, 0, false),
+        (1_000_000, 0, true),
+        (10, 5_000, false),
+        (10, 5_000, true),
+    ] {
+        for (option, balance) in [("on_client_abort = \"release\"", 100), ("", 95)] {
+            let go = Arc::new(Notify::new());
+            let signal = go.clone();
+            let upstream = RawUpstream::start(move |mut wire| {
+                let go = signal.clone();
+                async move {
+                    if wire.message().await.is_some() {
+                        go.notified().await;
+                        let _ =
+                            wire.try_send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                    }
+                }
+            })
+            .await;
+            let gateway = raw(&upstream, option).await;
+            let socket = tokio::net::TcpStream::connect(gateway.public()).await.unwrap();
+            if reset {
+                socket.set_zero_linger().unwrap();
+            }
+            let mut client = Wire::over(socket);
+            client.send(post("/x/y", "alice", &"b".repeat(body))).await;
+            client.send("x".repeat(behind)).await;
+            let is_sent = async || upstream.seen().concat().matches('b').count() >= body;
+            assert!(eventually(is_sent).await);
+            drop(client);
+            go.notify_one();
+            let left = gateway.settled_balance("alice").await;
+            assert_eq!(left, balance, "{body} {behind} reset: {reset} {option}");
+        }
+    }
+}
+
 /// How long the upstream of the next test waits for a client that does not read.
 const PATIENCE: Duration = Duration::from_millis(1500);
 

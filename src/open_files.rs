@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::private;
 
-/// What is kept for the ledger, its servers, the listeners, logs and name look-ups.
+/// The files that are kept for the ledger, its servers, the listeners, logs and name look-ups.
 const RESERVE: usize = 96;
 
 /// The fewest client connections that are worth a start.

@@ -1,6 +1,6 @@
 //! The private listeners, admin and health: HTTP/1 alone, on few connections with short lives.
 //!
-//! Whoever reaches one of them without the token must not be able to use up the process's file
+//! A caller who reaches one of them without the token must not be able to use up the process's file
 //! descriptors, nor to keep probes out. So a connection that waits for a request has the public
 //! listener's deadlines, and where every place is taken one that has waited for a while makes room
 //! for the next one.
@@ -33,8 +33,8 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `socket` until `closed` turns true; then the requests that run are answered.
-/// Of `limits` the deadlines count; the number of connections and the size of heads are smaller
-/// than the public listener's.
+/// Only the deadlines of `limits` count: connections are fewer and heads smaller than on the
+/// public listener.
 pub(crate) async fn serve(
     socket: TcpListener,
     router: Router,

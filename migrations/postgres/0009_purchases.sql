@@ -76,7 +76,7 @@ DROP FUNCTION kept_event(TEXT, TEXT, TEXT);
 DROP FUNCTION kept_refund(JSONB);
 DROP FUNCTION kept_id(JSONB);
 
--- What an account has begun to buy lately and not paid: looked for with each purchase.
+-- Finds the purchases that an account began lately and has not paid; each new purchase looks for them.
 CREATE INDEX IF NOT EXISTS unpaid_by_account ON payments (account, created_at) WHERE NOT paid;
 
 -- An account's live keys, and those that it revoked lately: an account page lists them, and what was

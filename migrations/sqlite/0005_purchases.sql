@@ -58,7 +58,7 @@ UPDATE stripe_events SET payload = json_patch('{}', json_object(
                     WHERE b.type = 'object') END)
     END)));
 
--- What an account has begun to buy lately and not paid: looked for with each purchase.
+-- Finds the purchases that an account began lately and has not paid; each new purchase looks for them.
 CREATE INDEX IF NOT EXISTS unpaid_by_account ON payments (account, created_at) WHERE paid = 0;
 
 -- An account's live keys, and those that it revoked lately: an account page lists them, and what was

@@ -20,7 +20,7 @@ const MAX_LOGO_BYTES: usize = 256 * 1024;
 
 const MAX_NAME_CHARS: usize = 60;
 
-/// Whose credits are sold. Everything is optional, and an empty text is none.
+/// `[brand]`: the seller. Every key is optional, and an empty text counts as absent.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrandConfig {
@@ -109,7 +109,7 @@ impl Logo {
     }
 }
 
-/// Whose credits are sold, ready to be shown.
+/// The seller, ready to be shown.
 #[derive(Clone, Debug)]
 pub struct Brand {
     body: BrandBody,
@@ -117,7 +117,7 @@ pub struct Brand {
     page_policy: HeaderValue,
 }
 
-/// Whose credits are sold.
+/// The seller.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct BrandBody {
     name: Option<String>,
@@ -154,7 +154,7 @@ impl Brand {
     }
 }
 
-/// Whose credits are sold; each member is `null` where gateway.toml does not say it.
+/// The seller; each member is `null` where gateway.toml has none.
 #[utoipa::path(get, path = "/brand", tag = "ui",
     responses((status = 200, body = BrandBody)), security(()))]
 pub(super) async fn show(State(brand): State<Arc<Brand>>) -> Json<BrandBody> {

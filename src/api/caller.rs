@@ -18,7 +18,7 @@ use crate::shop::Shop;
 pub struct ClientAddress(pub Option<IpAddr>);
 
 impl ClientAddress {
-    /// Of a request; `None` where nobody has told.
+    /// The address of a request's client; `None` where the request does not carry one.
     pub(super) fn of(extensions: &Extensions) -> Option<IpAddr> {
         extensions.get().and_then(|Self(address)| *address)
     }

@@ -75,7 +75,7 @@ pub(super) struct Transaction {
     #[schema(value_type = f64)]
     balance_after: SignedCredits,
     route: Option<String>,
-    /// What people read in place of `route`, where gateway.toml has words for it.
+    /// The words that people read in place of `route`, where gateway.toml has some.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     request_id: Option<String>,

@@ -44,7 +44,7 @@ struct Turns {
 }
 
 impl Usage {
-    /// Of the accounts of `shop`.
+    /// The turns of the accounts of `shop`.
     pub fn new(shop: Arc<Shop>) -> Self {
         let places = std::array::from_fn(|_| Semaphore::new(1));
         Self { shop, turns: Arc::new(Turns { places, hashes: RandomState::new() }) }
@@ -87,7 +87,7 @@ struct UsageLine {
     /// UTC: `2026-11-23`.
     day: String,
     route: String,
-    /// What people read in place of `route`, where gateway.toml has words for it.
+    /// The words that people read in place of `route`, where gateway.toml has some.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     calls: u64,

@@ -74,7 +74,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays after a failure is an empty ledger among temporary files.
+        // After a failure an empty ledger stays among the temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

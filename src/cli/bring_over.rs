@@ -13,7 +13,7 @@ use crate::credits::Credits;
 /// How many rows are sent at once: the ledger decides nothing else while it takes them.
 const CHUNK: usize = 1000;
 
-/// What is sent, and where to.
+/// The rows that are sent, and the route that takes them.
 pub(super) struct Way {
     /// A route of the admin listener.
     pub path: &'static str,
@@ -23,7 +23,7 @@ pub(super) struct Way {
     pub row: &'static str,
 }
 
-/// What became of rows.
+/// The outcome of rows.
 #[derive(Default)]
 struct Totals {
     imported: u64,

@@ -17,7 +17,7 @@ pub(super) struct Columns {
     pub optional: &'static [&'static str],
 }
 
-/// What is wrong with a file, line by line.
+/// The mistakes of a file, line by line.
 pub(super) struct Mistakes {
     file: PathBuf,
     found: Vec<(u64, String)>,
@@ -54,7 +54,7 @@ pub(super) struct Rows<T> {
     pub lines: Vec<u64>,
     /// The rows, in the file's order.
     pub rows: Vec<T>,
-    /// What is wrong with the others.
+    /// The mistakes of the other rows.
     pub mistakes: Mistakes,
 }
 

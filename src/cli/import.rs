@@ -77,7 +77,7 @@ fn import_ledger(file: &ConfigFile, from: &Path) -> Result<(), CliError> {
     })
 }
 
-/// What an account had, as the admin listener takes it.
+/// An account's balance, as the admin listener takes it.
 #[derive(Serialize)]
 struct AccountRow {
     account: AccountId,

@@ -26,7 +26,7 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// What stands in it that no service puts into a secret, in words. It came along when the
+    /// A description of characters that no service puts into a secret. They came along when the
     /// secret was copied into a file or the environment.
     pub fn stray(&self) -> Option<&'static str> {
         const QUOTES: [char; 7] = ['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}'];

@@ -49,7 +49,7 @@ pub struct JwtConfig {
     /// The claim that holds the account's id; dots lead into nested objects. Default: `sub`.
     #[serde(default = "default_account_claim")]
     pub account_claim: String,
-    /// What the ids of its accounts begin with here, in front of the claim: `acme:` makes `acme:bob` of
+    /// The beginning of its accounts' ids, in front of the claim: `acme:` makes `acme:bob` of
     /// `bob`. Other issuers' tokens cannot name accounts that begin with it.
     pub account_prefix: Option<String>,
     /// What `iss` must be; not checked when absent.
@@ -69,7 +69,7 @@ impl AuthConfig {
         check::checked(self).err().unwrap_or_default()
     }
 
-    /// What may be meant, and is dangerous where it is not.
+    /// Settings that may be meant, and are dangerous where they are not.
     pub fn warn(&self) -> Vec<Mistake> {
         check::shared_accounts(&self.jwt).into_iter().collect()
     }

@@ -223,7 +223,7 @@ impl Issuer {
         }
     }
 
-    /// Its published keys, if that is what it has.
+    /// The keys that this issuer publishes, if it publishes any.
     fn jwks(&self) -> Option<&Arc<Jwks>> {
         match &self.keys {
             Keys::Published(jwks) => Some(jwks),

@@ -150,7 +150,7 @@ fn of_another_family(family: AlgorithmFamily, algorithms: &[Algorithm]) -> Optio
     algorithms.iter().copied().find(|algorithm| algorithm.family() != family)
 }
 
-/// What came along with a secret when it was copied, if it shows. Words and quotes inside of it may be
+/// Names a flaw that a secret got when it was copied, if one shows. Words and quotes inside of it may be
 /// meant.
 fn flaw(secret: &str) -> Option<&'static str> {
     const QUOTES: [(char, char); 5] =

@@ -67,7 +67,7 @@ pub trait Backend: Send + 'static {
     /// a hold is renewed. Returns the holds that expired.
     fn tick(&mut self, is_live: &IsLive<'_>) -> impl Future<Output = Vec<Expired>> + Send;
 
-    /// What becomes of the hold of a call that is cut off.
+    /// Decides the hold of a call that is cut off: captured or released.
     fn after_crash(&self) -> AfterCrash {
         AfterCrash::Release
     }
@@ -189,7 +189,7 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// A payment by any of Stripe's ids of it.
     async fn payment(&self, name: &str) -> Result<Option<Payment>, LedgerError>;
 
-    /// What an account has begun to buy since a moment (in milliseconds since 1970) and not paid,
+    /// The purchases that an account began since a moment (in milliseconds since 1970) and has not paid,
     /// newest first, at most `limit`.
     async fn unpaid(
         &self,

@@ -1,4 +1,4 @@
-//! What is brought over from an earlier system: accounts with what they had, the payments that were
+//! Imports from an earlier system: accounts with their balances, the payments that were
 //! made there, and API keys. Rows come many at a time, since a commit costs the same for one as for a
 //! thousand.
 
@@ -20,7 +20,7 @@ pub struct Import {
 /// One row of an [`Import`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportRow {
-    /// What an account had: a grant, which may be of nothing. The account exists from then on.
+    /// An account's balance: a grant, which may be of nothing. The account exists from then on.
     Grant {
         /// The grant.
         posting: Posting,

@@ -34,7 +34,7 @@ pub struct LedgerConfig {
     pub postgres_read_url: Option<Secret>,
     /// What a call waits for before it is forwarded.
     pub durability: Durability,
-    /// What becomes of the holds of calls that a crash left, or that a stop cut off.
+    /// Decides the holds of calls that a crash left, or that a stop cut off: captured or released.
     pub after_crash: AfterCrash,
     /// A name for this gateway that it keeps over a restart, so that the holds of its calls are given
     /// back at once after a crash; a new one each time where there is none.

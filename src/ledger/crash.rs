@@ -24,7 +24,7 @@ pub(super) const CRASH: &str = "crash";
 /// The reason of what is given back once such a call is settled after all.
 const CORRECTED: &str = "corrected";
 
-/// What becomes of the hold of a call that was cut off: `[ledger] after_crash`.
+/// `[ledger] after_crash`: whether the hold of a call that was cut off is captured or released.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AfterCrash {
@@ -35,7 +35,7 @@ pub enum AfterCrash {
     Charge,
 }
 
-/// What became of the hold of a call that was cut off.
+/// How the hold of a call that was cut off ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CrashOutcome {
@@ -74,7 +74,7 @@ pub struct CrashedCall {
     pub route: Arc<str>,
     /// How much was charged or given back; of a corrected call, how much it is charged in the end.
     pub amount: Credits,
-    /// What became of its hold.
+    /// How its hold ended.
     pub outcome: CrashOutcome,
     /// When its hold ended, in milliseconds since 1970.
     pub at_ms: i64,

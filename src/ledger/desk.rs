@@ -347,7 +347,7 @@ impl Desk<'_> {
         Ok(Outcome::Posted { entry, new: true })
     }
 
-    /// What has not been given back of a capture.
+    /// The part of a capture that has not been given back.
     pub(super) fn left_of(&self, hold: &HoldId, capture: &Entry) -> Credits {
         let is_refund = |entry: &&Entry| {
             entry.kind == EntryKind::Refund && entry.operation.hold() == Some(hold.as_str())

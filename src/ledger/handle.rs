@@ -26,7 +26,7 @@ pub struct Ledger {
     live: Arc<LiveHolds>,
     reader: Arc<dyn Reader>,
     metrics: Metrics,
-    /// What becomes of the hold of a call that is cut off.
+    /// Decides the hold of a call that is cut off: captured or released.
     after_crash: AfterCrash,
 }
 
@@ -189,7 +189,7 @@ impl Ledger {
         self.live.cut_off();
     }
 
-    /// What becomes of the hold of a call that is dropped now, where it counts as cut off.
+    /// How the hold of a call that is dropped now ends, where the call counts as cut off.
     pub(super) fn cuts_off(&self) -> Option<AfterCrash> {
         self.live.are_cut_off().then_some(self.after_crash)
     }

@@ -24,7 +24,7 @@ pub struct HoldId(Arc<str>);
 #[error("an id is 1 to 128 visible ASCII characters, without spaces")]
 pub struct IdError;
 
-/// What ends the id of [`OperationId::corrected`].
+/// The end of the id of [`OperationId::corrected`].
 const CORRECTED: &str = "/corrected";
 
 fn is_id(text: &str) -> bool {
@@ -118,7 +118,7 @@ impl OperationId {
         if is_id(id) { Ok(Self(format!("refund:{hold} {id}").into())) } else { Err(IdError) }
     }
 
-    /// What is given back of a capture that was made for a crash, once its call is settled after all. A
+    /// The refund of a capture that was made for a crash, once its call is settled after all. A
     /// `/` stands in no id that an API caller can choose, nor in a call's.
     pub fn corrected(hold: &HoldId) -> Self {
         Self(format!("refund:{hold}{CORRECTED}").into())
@@ -331,7 +331,7 @@ pub enum Operation {
         amount: Credits,
         /// As in the hold.
         route: Arc<str>,
-        /// What becomes of it.
+        /// Whether it is captured or released.
         after: AfterCrash,
     },
     /// Moves a balance.
@@ -558,7 +558,7 @@ pub enum Outcome {
         /// False where the entry was there already.
         new: bool,
     },
-    /// What became of each row of an [`Import`], in their order: [`Outcome::Posted`],
+    /// The outcome of each row of an [`Import`], in their order: [`Outcome::Posted`],
     /// [`Outcome::KeysStored`] or [`Outcome::Refused`]. Where one is refused, and in a dry run, these
     /// say what would have become of them, and nothing has changed.
     Imported(Vec<Self>),
@@ -641,7 +641,7 @@ pub enum Refusal {
     /// A refund above what is left of its capture.
     #[error("a refund cannot be more than what is left of its capture")]
     AboveCapture {
-        /// What has not been given back.
+        /// The part that has not been given back.
         left: Credits,
     },
     /// The payment was imported or sold before: under another id, for another account, for other

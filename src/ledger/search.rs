@@ -1,4 +1,4 @@
-//! What people look for in the past: a part of an account's id, and the lines of a time. Both are
+//! Searches in the past: for a part of an account's id, and for the lines of a time. Both are
 //! written once for both databases, and do a bounded amount of work however large the ledger is.
 
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::operation::Entry;
 use super::rows::{Column, entry_from};
 use super::screens::{Rows, Value};
 
-/// What a search among accounts found.
+/// The accounts that a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundAccounts {
     /// In order of their ids.

@@ -15,7 +15,7 @@ use super::payment::{Due, Facts, Payment, Settled, TakeFacts};
 
 /// A payment with facts joined to it.
 struct Joined {
-    /// What was known of it before, in the order of their ids.
+    /// The payments that were known of it before, in the order of their ids.
     before: Vec<Payment>,
     due: Due,
     settled: Settled,
@@ -103,7 +103,7 @@ impl Desk<'_> {
         Ok(posted)
     }
 
-    /// What is known of a payment with these facts joined to it, and what that comes to. Changes
+    /// A payment with these facts joined to it, and the credits that it comes to. Changes
     /// nothing.
     fn join(&self, take: &TakeFacts) -> Result<Joined, Refusal> {
         let TakeFacts { facts, on_dispute, .. } = take;

@@ -12,7 +12,7 @@ use crate::credits::Credits;
 pub struct RouteConfig {
     /// Exact, or with `{name}` for one segment and `{*rest}` for the rest; the most exact wins.
     pub path: String,
-    /// What people read in place of the path, such as "Image, HD".
+    /// The words that people read in place of the path, such as "Image, HD".
     #[serde(default, deserialize_with = "unless_empty")]
     pub label: Option<String>,
     /// The methods it prices; without it, all of them.

@@ -12,7 +12,7 @@ use crate::credits::Credits;
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedPrice<'a> {
     path: &'a str,
-    /// What people read in place of the path.
+    /// The words that people read in place of the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
     /// `["*"]` for all of them.

@@ -19,7 +19,7 @@ pub struct Route {
     pub index: usize,
     /// The paths it prices.
     pub pattern: Pattern,
-    /// What people read in place of the path; see [`Route::label`] for what names it elsewhere.
+    /// The words that people read in place of the path; [`Route::label`] names the rule elsewhere.
     pub display_label: Option<Box<str>>,
     /// The methods it prices.
     pub methods: Methods,

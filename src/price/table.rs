@@ -152,7 +152,7 @@ impl PriceTable {
         }
     }
 
-    /// What people read in place of `route`, a [`Route::label`]. `None` where its rules have no
+    /// The words that people read in place of `route`, a [`Route::label`]. `None` where its rules have no
     /// words of their own, or there is no such rule any more.
     pub fn display_label(&self, route: &str) -> Option<&str> {
         let mut rules = self.routes.iter().filter(|rule| rule.label() == route);

@@ -36,7 +36,7 @@ struct Address {
 /// The addresses that one call has tried.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// Its turn, where there are several addresses: it begins there and goes on with the next.
+    /// The call's turn, where there are several addresses: it begins there and goes on with the next.
     turn: Option<usize>,
     failed: Vec<SocketAddr>,
     first_failure: Option<Instant>,
@@ -239,10 +239,10 @@ mod tests {
             assert_eq!(call(&addresses, dead, now_ms), all[1..], "at {now_ms} ms");
             assert_eq!(call(&addresses, dead, now_ms), all[1..], "at {now_ms} ms");
         }
-        // It is still dead: one of two calls meets it, whichever has the turn.
+        // The address is still dead: one of two calls meets it, whichever has the turn.
         let again = [call(&addresses, dead, AVOID_MS), call(&addresses, dead, AVOID_MS)];
         assert_eq!(again.iter().filter(|tried| tried.contains(&all[0])).count(), 1, "{again:?}");
-        // It lives again: it has its turns as before.
+        // The address lives again, and has its turns as before.
         let tried: Vec<_> = (0..4).flat_map(|_| call(&addresses, &[], 3 * AVOID_MS)).collect();
         assert_eq!(tried.iter().filter(|socket| **socket == all[0]).count(), 2, "{tried:?}");
     }

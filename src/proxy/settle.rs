@@ -71,7 +71,7 @@ struct Answer {
     is_whole: bool,
 }
 
-/// Whose fault an error is. An upstream that waits for the rest of a request is silent because its
+/// The side that an error is the fault of. An upstream that waits for the rest of a request is silent because its
 /// client is, and one that breaks off while its client does not read has been kept waiting by it.
 fn failing_side(error: &Error, request_ended: bool) -> &ErrorSource {
     let is_upstream = *error.esource() == ErrorSource::Upstream;

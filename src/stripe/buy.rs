@@ -34,7 +34,7 @@ const USED_AGAIN_MS: i64 = 3600 * 1000;
 /// How many unpaid sessions of an account are looked at for that.
 const LOOKED_AT: u32 = 20;
 
-/// What makes two requests one purchase.
+/// The key by which two requests are one purchase.
 #[derive(Clone, Copy, Debug)]
 pub enum BuyKey<'a> {
     /// The buyer's own idempotency key: the same key again is the same session.
@@ -163,7 +163,7 @@ impl Sales {
             Ok(found) if found.status.as_deref() == Some("open") => {
                 Ok(found.url.map(|url| Bought { session, url }))
             }
-            // It was paid or has expired, and its event is on the way; or it is of the other mode.
+            // The session was paid or has expired, and its event is on the way; or it is of the other mode.
             Ok(_) | Err(ApiError::Refused { status: 400 | 404, .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -203,7 +203,7 @@ fn no_web_address(name: &str) -> Mistake {
     Mistake::new(format!("stripe.{name}"), message, "write a whole URL: https://…")
 }
 
-/// What to do about a secret that is not as Stripe shows it.
+/// The hint for a secret that is not as Stripe shows it.
 fn copied_again(shape: &str) -> String {
     format!(
         "copy it from Stripe again ({shape}), without line breaks, spaces or quotes around it; in a \

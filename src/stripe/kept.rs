@@ -1,4 +1,4 @@
-//! What is kept of an event: the members that `read.rs` looks at, and nothing about the buyer.
+//! The members of an event that are kept: those that `read.rs` looks at, and nothing about the buyer.
 //!
 //! Stripe's events have the buyer's name, address, email, phone and card in them. Whatever is
 //! written to the ledger stays there, and in its backups, so the rest is dropped before that. The

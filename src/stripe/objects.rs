@@ -109,7 +109,7 @@ pub(super) struct Dispute {
     pub balance_transactions: Option<Vec<BalanceTransaction>>,
 }
 
-/// What moved on the seller's balance, for a dispute.
+/// A movement on the seller's balance, for a dispute.
 #[derive(Debug, Deserialize)]
 pub(super) struct BalanceTransaction {
     /// Negative where it was withdrawn. In the currency of the seller's balance, without the fee.

@@ -41,7 +41,7 @@ pub(super) fn is_read(kind: &str) -> bool {
 /// How the names of events about disputes begin.
 const DISPUTE: &str = "charge.dispute.";
 
-/// What older API versions call `refund.updated`.
+/// The name of `refund.updated` in older API versions.
 const OLD_REFUND_UPDATE: &str = "charge.refund.updated";
 
 /// What an event says about a payment.
@@ -91,7 +91,7 @@ pub(super) fn read(
             let dispute: Dispute = parse(object)?;
             let stage = match kind {
                 "charge.dispute.funds_withdrawn" => Stage::Standing,
-                // Of a lost dispute, a part came back: what was refunded before the bank took all.
+                // A part of a lost dispute came back: the sum that was refunded before the bank took all.
                 "charge.dispute.funds_reinstated" if dispute.is_lost() => Stage::Lost,
                 "charge.dispute.funds_reinstated" => Stage::Won,
                 _ => Stage::Inquiry,

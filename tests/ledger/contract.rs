@@ -1,4 +1,4 @@
-//! What every ledger promises about credits and ids, a test a promise (LEDGER.md, section 1).
+//! The promises of every ledger about credits and ids, a test a promise.
 
 use farebox::credits::{Credits, SignedCredits};
 use farebox::ledger::{

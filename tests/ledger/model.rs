@@ -1,4 +1,4 @@
-//! Random sequences of operations, beside a plain model of what LEDGER.md says: every outcome is
+//! Random sequences of operations, beside a plain model of the ledger's rules: every outcome is
 //! the model's, and after each step every invariant holds.
 //!
 //! What fails is shrunk, printed, and repeated by `FAREBOX_SEED`.

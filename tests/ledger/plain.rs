@@ -1,4 +1,4 @@
-//! What LEDGER.md says, as plainly as it can be written: no batches, no disk, no undoing. It
+//! The ledger's rules, as plainly as they can be written: no batches, no disk, no undoing. It
 //! shares no code with the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};

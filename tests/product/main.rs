@@ -1,4 +1,4 @@
-//! The product as an outsider sees it: DESIGN.md's routes, JSON, headers, commands and metrics,
+//! The product as an outsider sees it: its routes, JSON, headers, commands and metrics,
 //! over HTTP and through the real binary.
 //!
 //! The failures that users of other gateways report, and the tests that show that they do not

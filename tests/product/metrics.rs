@@ -1,4 +1,4 @@
-//! What is counted, by DESIGN.md's names and labels.
+//! The metrics, by their names and labels.
 
 use std::collections::HashMap;
 

@@ -405,7 +405,7 @@ async fn an_upstream_without_an_address_is_a_502_and_free() {
     assert_eq!(gateway.settled_balance("alice").await, 100);
 }
 
-/// The record of FIELD.md: a charge lands before an upstream that then fails.
+/// A failure of other gateways: a charge lands before an upstream that then fails.
 #[tokio::test]
 async fn nothing_is_charged_before_the_upstream_has_answered() {
     let upstream = RawUpstream::start(|mut wire| async move {

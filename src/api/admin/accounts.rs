@@ -44,7 +44,7 @@ pub(super) enum GrantSource {
     /// An operator's own.
     #[default]
     Admin,
-    /// What an account had in an earlier system; it may have been nothing.
+    /// A balance from an earlier system, which may be 0.
     Import,
 }
 
@@ -146,7 +146,7 @@ pub(crate) async fn adjust(
     Ok((Change::of(&id), replayed(new), Answer(PostedBody::of(id, entry))))
 }
 
-/// What a body asks to be posted, under an id that its maker chose.
+/// The posting that a body asks for, under an id that its maker chose.
 pub(super) fn posting(
     kind: EntryKind,
     account: &str,
@@ -174,7 +174,7 @@ async fn post(admin: &Admin, posting: Posting) -> Result<(Entry, bool), Problem>
 pub(crate) struct RefundRequest {
     #[serde(default, deserialize_with = "some_number")]
     credits: Option<Credits>,
-    /// Of the part: the same id again is no second refund.
+    /// The part's id: the same id again is no second refund.
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]

@@ -15,7 +15,7 @@ use crate::problem::Problem;
 struct CrashedBody {
     account: AccountId,
     route: String,
-    /// What was charged or given back; of a corrected call, what it is charged in the end.
+    /// The amount that was charged or given back; for a corrected call, the final charge.
     amount: Credits,
     request_id: String,
     at: String,

@@ -34,7 +34,7 @@ struct HoldBody {
     account: AccountId,
     credits: Credits,
     route: String,
-    /// What people read in place of `route`.
+    /// The words that people read in place of `route`.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     origin: &'static str,

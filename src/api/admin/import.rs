@@ -1,4 +1,4 @@
-//! What is brought over from an earlier system: what accounts had there, and their API keys. All rows
+//! Imports from an earlier system: the balances of accounts, and their API keys. All rows
 //! of a request, or none where one is refused.
 
 use axum::Json as Answer;
@@ -20,7 +20,7 @@ use crate::problem::{Language, Problem, Text};
 /// How many rows of accounts a request may have: the ledger decides nothing else while it takes them.
 const MAX_ROWS: usize = 2000;
 
-/// What accounts had.
+/// Balances of accounts.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccountsRequest {
@@ -100,12 +100,12 @@ impl KeyRow {
     }
 }
 
-/// What became of the rows, or in a dry run would become of them.
+/// The outcome of the rows; in a dry run, the outcome that they would have.
 #[derive(Serialize)]
 pub(crate) struct ImportBody {
     imported: usize,
     existing: usize,
-    /// What was granted by the rows that are new.
+    /// The credits that the new rows granted.
     credits: Credits,
     /// The rows that would be refused; in a dry run only.
     refused: Vec<RefusedRow>,

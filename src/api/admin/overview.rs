@@ -49,7 +49,7 @@ struct HourBody {
 #[derive(Default, Serialize)]
 struct RouteBody {
     route: String,
-    /// What people read in place of `route`.
+    /// The words that people read in place of `route`.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     methods: Option<String>,

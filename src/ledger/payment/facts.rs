@@ -151,7 +151,7 @@ pub struct Facts {
     pub progress: Progress,
     /// What was paid, once it was.
     pub paid: Option<Money>,
-    /// What its charge says was refunded in all, in minor units of the charge's currency.
+    /// The sum that its charge says was refunded, in minor units of the charge's currency.
     pub refunded: u64,
     /// The charge's currency, once the charge was heard of.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -278,7 +278,7 @@ impl Store {
         .await
     }
 
-    /// What an account has begun to buy since a moment and not paid, newest first.
+    /// The purchases that an account began since a moment and has not paid, newest first.
     pub async fn unpaid(
         &self,
         account: &AccountId,

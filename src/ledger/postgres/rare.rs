@@ -155,7 +155,7 @@ impl Store {
         Ok(())
     }
 
-    /// What was given back of a capture, part by part: how much is all that counts of these. Two bounds
+    /// The refunds of a capture's parts: only their amounts count. Two bounds
     /// that are told with the statement are always found by the index, however large the table is.
     async fn read_refunds(
         &self,

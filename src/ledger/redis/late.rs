@@ -15,13 +15,13 @@ use super::shared::Shared;
 struct Late<'a> {
     hold: &'a HoldId,
     account: Option<&'a AccountId>,
-    /// It is answered that the hold is released.
+    /// The caller is told that the hold is released.
     is_release: bool,
     outcome: &'a mut Outcome,
 }
 
 impl Late<'_> {
-    /// What must be answered instead, as far as Postgres tells.
+    /// The answer that Postgres gives instead, if it has one.
     fn correct(&mut self, fate: &Fate) {
         let owner = match fate {
             Fate::Live(account) | Fate::Captured { account, .. } | Fate::Ended { account, .. } => {
@@ -89,7 +89,7 @@ impl Shared {
         }
         self.store.release_expired(&expired).await?;
         let scripts = self.open_scripts()?;
-        // Whoever asks from here on is answered from Postgres; whoever has read it before asks again.
+        // Later requests are answered from Postgres; a request that has read the hold before asks again.
         self.redis.forget_endings(&scripts, &expired).await?;
         // Redis may have taken a late capture until then: that one counts.
         let fates = self.fates_of(late).await?;

@@ -147,7 +147,7 @@ impl<'a> Question<'a> {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
-            // Its gateway may be gone before it is asked again, and the list of such calls is made of what
+            // The hold's gateway may be gone before it is asked again, and the list of such calls is made of what
             // expired.
             Operation::Abandon { hold, .. } => {
                 self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");

@@ -4,7 +4,7 @@
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor as _, query_scalar};
 
-/// What `PRAGMA user_version` says of a file in which nothing is left of whole events.
+/// The `PRAGMA user_version` of a file in which nothing is left of whole events.
 const REWRITTEN: i64 = 1;
 
 /// The largest file that is rewritten at a start. It takes a second for each hundred megabytes or

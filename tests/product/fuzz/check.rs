@@ -63,7 +63,7 @@ fn is_charged(status: u16) -> bool {
     (200..400).contains(&status)
 }
 
-/// Whether DESIGN.md, "What is charged", leaves no other way than to charge this call.
+/// Whether the rules on who pays leave no other way than to charge this call.
 fn must_be_charged(ran: &Ran, rule: Rule) -> bool {
     let is_head_only = matches!(&*ran.method, "GET" | "HEAD" | "DELETE" | "OPTIONS");
     let is_whole = ran.is_whole || ran.is_nearly_whole || is_head_only;

@@ -57,6 +57,8 @@ need_for_test() {
     need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
     need pgbouncer "stands between gateways and Postgres in a test" have_pgbouncer
     need lighttpd "runs a CGI program behind a gateway in a test" have_lighttpd
+    need uwsgi-core "runs a WSGI program behind a gateway in a test" have uwsgi-core
+    need uwsgi-plugin-python3 "has uWSGI run Python" ls /usr/lib/uwsgi/plugins/python3_plugin.so
     need libfaketime "moves the clock under a running gateway" ls /usr/lib/*/faketime/libfaketimeMT.so.1
     need e2fsprogs "makes the ledger's files immutable" have chattr
     need_for_cluster

@@ -1,10 +1,20 @@
-//! What a CGI program behind a real web server reads of the headers that it is sent.
+//! Headers as programs behind real web servers read them, by CGI and by WSGI.
 
-use crate::support::servers::Lighttpd;
+use std::net::SocketAddr;
+
+use crate::support::servers::{Lighttpd, Uwsgi};
 use crate::support::{TestGateway, config_text, token};
 
 /// Says what it was told, a variable a line.
 const ENVIRONMENT: &str = "#!/bin/sh\nprintf 'content-type: text/plain\\r\\n\\r\\n'\nenv\n";
+
+/// The same in Python.
+const WSGI_ENVIRONMENT: &str = r#"
+def application(environ, start_response):
+    told = "".join(f"{name}={value}\n" for name, value in environ.items() if isinstance(value, str))
+    start_response("200 OK", [("content-type", "text/plain")])
+    return [told.encode()]
+"#;
 
 /// The punctuation that a header's name may have (RFC 9110, 5.6.2), but for `-`.
 const MARKS: &str = "!#$%&'*+.^_`|~";
@@ -15,8 +25,21 @@ const ROUTE: &str = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"ai\"\ncredits
 #[tokio::test]
 async fn a_cgi_program_reads_farebox_s_word_on_who_calls_and_no_client_s() {
     let server = Lighttpd::running("/env", ENVIRONMENT);
-    let text = config_text(server.address(), ROUTE);
-    let url = format!("url = \"http://{}\"", server.address());
+    only_farebox_says_who_calls(server.address(), '.').await;
+}
+
+/// uWSGI tells `.` from `-`, and not `_`.
+#[tokio::test]
+async fn a_wsgi_program_reads_farebox_s_word_on_who_calls_and_no_client_s() {
+    let server = Uwsgi::running(WSGI_ENVIRONMENT);
+    only_farebox_says_who_calls(server.address(), '_').await;
+}
+
+/// Asks a server for its program's variables, at `/env`: directly, where names with `taken` in place
+/// of `-` pass for Farebox's, and through a gateway, where none does.
+async fn only_farebox_says_who_calls(server: SocketAddr, taken: char) {
+    let text = config_text(server, ROUTE);
+    let url = format!("url = \"http://{server}\"");
     let operators = format!("{url}\nheaders = {{ x-team-key = \"red\" }}");
     let gateway = TestGateway::start(&text.replace(&url, &operators)).await;
     gateway.grant("alice", 100).await;
@@ -28,11 +51,12 @@ async fn a_cgi_program_reads_farebox_s_word_on_who_calls_and_no_client_s() {
         names.map(str::to_owned).into_iter().chain(disguised).map(|name| (name, "mallory"))
     };
 
-    let direct = gateway.client.get(format!("http://{}/env", server.address()));
-    let direct = headers('.').fold(direct, |asked, (name, value)| asked.header(name, value));
+    let direct = gateway.client.get(format!("http://{server}/env"));
+    let direct = headers(taken).fold(direct, |asked, (name, value)| asked.header(name, value));
     let told = direct.send().await.unwrap().text().await.unwrap();
     for name in ["HTTP_X_TEAM_KEY", "HTTP_X_FAREBOX_ACCOUNT", "HTTP_X_CREDITS_COST"] {
-        assert!(told.contains(&format!("{name}=mallory\n")), "without a gateway: {told}");
+        // uWSGI joins what stands twice: the plain name's value and the other one's.
+        assert!(told.contains(&format!("{name}=mallory")), "without a gateway: {told}");
     }
 
     for mark in MARKS.chars() {

@@ -9,6 +9,7 @@ mod lighttpd;
 mod postgres;
 mod process;
 mod redis;
+mod uwsgi;
 
 pub use bouncer::Bouncer;
 pub use cut::{CutProxy, Flow};
@@ -16,3 +17,4 @@ pub use lighttpd::Lighttpd;
 pub use postgres::{Disk, Postgres, shared_postgres};
 pub use process::{Family, free_port, is_alive};
 pub use redis::{Persistence, Redis, Snapshot};
+pub use uwsgi::Uwsgi;

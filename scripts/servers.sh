@@ -10,9 +10,9 @@ started=() # names, in order
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Sets `port` to one where nobody listens.
+# Sets `port` to one where nobody listens, of FAREBOX_PORTS from FAREBOX_FIRST_PORT on.
 free_port() {
-    while port=$((20000 + RANDOM % 10000)); [[ ${taken[$port]:-} ]] || answers "$port"; do :; done
+    while port=$((${FAREBOX_FIRST_PORT:-20000} + RANDOM % ${FAREBOX_PORTS:-10000})); [[ ${taken[$port]:-} ]] || answers "$port"; do :; done
     taken[$port]=1
 }
 

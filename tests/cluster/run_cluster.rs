@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::servers::Family;
+use crate::support::servers::{Family, own_ports};
 
 /// Runs a line as a shell would.
 fn paste(line: &str) -> String {
@@ -20,6 +20,8 @@ fn the_cluster_s_lines_work_when_pasted() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/run-cluster.sh");
     let mut command = Command::new(script);
     command.env("FAREBOX_BIN", env!("CARGO_BIN_EXE_farebox")).env("TMPDIR", folder.path());
+    let (first, count) = own_ports();
+    command.env("FAREBOX_FIRST_PORT", first.to_string()).env("FAREBOX_PORTS", count.to_string());
     // The script keeps what it starts out of the terminal's process group.
     let mut cluster = Family::start(&mut command, &log.path().join("said"));
     let started = cluster.wait_until(|cluster| cluster.said().contains("redis.pid)"));

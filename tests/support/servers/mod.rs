@@ -15,6 +15,6 @@ pub use bouncer::Bouncer;
 pub use cut::{CutProxy, Flow};
 pub use lighttpd::Lighttpd;
 pub use postgres::{Disk, Postgres, shared_postgres};
-pub use process::{Family, free_port, is_alive};
+pub use process::{Family, free_port, is_alive, own_ports};
 pub use redis::{Persistence, Redis, Snapshot};
 pub use uwsgi::Uwsgi;

@@ -12,13 +12,24 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a server may take to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// A port that nobody has, below those that the system hands out for connections.
+/// The ports below those that the system hands out for connections: the first of this test's own,
+/// and how many these are. Nextest numbers the tests that run at the same time, so no two of them
+/// choose one port, also where nobody listens on it yet.
+pub fn own_ports() -> (u16, u16) {
+    const FIRST: u16 = 20_000;
+    const EACH: u16 = 200;
+    const TESTS: u32 = 60;
+    let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse().ok());
+    let slot = slot.unwrap_or_else(std::process::id) % TESTS;
+    (FIRST + slot as u16 * EACH, EACH)
+}
+
+/// A port of this test's own on which nobody listens.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Each test process begins somewhere else, so that two rarely look at the same port.
-    let start = (std::process::id() % 200) as u16 * 60;
+    let (first, count) = own_ports();
     loop {
-        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % count;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

@@ -95,7 +95,9 @@ async fn whoever_names_another_account_finds_no_hold(house: House) {
     };
     let unknown = Outcome::Refused(Refusal::UnknownHold);
     for id in ["live", "captured", "released", "expired"] {
-        for end in [api_capture(id, "4"), api_capture(id, "0"), api_release(id)] {
+        for end in
+            [api_capture(id, "4"), api_capture(id, "0"), api_capture(id, "9"), api_release(id)]
+        {
             let outcome = backend.ask(named(end.clone(), "bob")).await;
             assert_eq!(outcome, unknown, "{end:?}");
         }

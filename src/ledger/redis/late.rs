@@ -122,7 +122,10 @@ fn late<'a>((operation, outcome): (&'a Operation, &'a mut Outcome)) -> Option<La
         _ => return None,
     };
     let is_release = matches!(outcome, Outcome::Released { settled: None, .. });
-    let refused = matches!(outcome, Outcome::Refused(Refusal::Conflict | Refusal::Ended));
+    let refused = matches!(
+        outcome,
+        Outcome::Refused(Refusal::Conflict | Refusal::Ended | Refusal::AboveHold { .. })
+    );
     (is_release || refused && account.is_some()).then_some(Late {
         hold,
         account,

@@ -27,7 +27,8 @@ export class FareboxUpsell extends FareboxElement {
   #packs = h('div');
   #dialog = h('dialog', {
     part: 'dialog', 'aria-labelledby': 'title', 'aria-describedby': 'text',
-    onclose: () => this.fire('close', this.#packs.replaceChildren()),
+    // The event comes later: the dialog may be open again.
+    onclose: () => this.fire('close', this.open || this.#packs.replaceChildren()),
     // What hits the dialog itself may be its padding.
     onclick: (/** @type {MouseEvent} */ { target, x, y }) => {
       const { left, right, top, bottom } = this.#dialog.getBoundingClientRect();

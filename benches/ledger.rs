@@ -10,9 +10,10 @@ use farebox::account::AccountId;
 use farebox::credits::Credits;
 use farebox::ledger::{
     Backend as _, Durability, EntryKind, HoldId, NewHold, Operation, OperationId, Origin, Outcome,
-    Posting, SqliteLedger,
+    Posting,
 };
 use farebox::metrics::Metrics;
+use farebox::store::SqliteLedger;
 
 /// Among how many accounts the calls are spread.
 const ACCOUNTS: usize = 100;

@@ -15,19 +15,19 @@
 //! | settle | the hold is captured or released, once, however the call ends | [`proxy`], [`ledger`] |
 //!
 //! [`stripe`] sells the credits; [`gateway`] puts the pieces together; [`cli`] has a file for each
-//! command; [`api`] is Farebox's own routes; [`shop`] is what the proxy and those routes share;
+//! command; [`api`] is Farebox's own routes; [`app`] is what the proxy and those routes share;
 //! [`problem`] is every error a client can see; [`config`] reads gateway.toml, of which each
-//! module owns its part; [`metrics`] declares every metric; [`demo`] is `farebox demo`.
+//! module owns its part; [`metrics`] declares every metric; [`cli::demo`] is `farebox demo`.
 //!
 //! Imports run one way: from the command line down to the credits. ARCHITECTURE.md has the map.
 #![forbid(unsafe_code)]
 
 pub mod account;
 pub mod api;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod credits;
-pub mod demo;
 pub mod gateway;
 pub mod identify;
 pub mod ledger;
@@ -37,5 +37,5 @@ pub mod price;
 mod private;
 pub mod problem;
 pub mod proxy;
-pub mod shop;
+pub mod store;
 pub mod stripe;

@@ -9,10 +9,10 @@ use utoipa::ToSchema;
 use super::body::Json;
 use super::caller::Caller;
 use crate::account::AccountId;
+use crate::app::App;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::Balance;
 use crate::problem::Problem;
-use crate::shop::Shop;
 
 /// What an account has. `balance` = `available` + `held`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,9 +31,9 @@ pub(super) struct BalanceBody {
 
 impl BalanceBody {
     /// What `account` has.
-    pub fn of(shop: &Shop, account: AccountId, has: Balance) -> Self {
+    pub fn of(app: &App, account: AccountId, has: Balance) -> Self {
         let available = has.available();
-        let low = shop.is_low(available);
+        let low = app.is_low(available);
         Self { account, balance: has.balance, held: has.held, available, low }
     }
 }
@@ -42,12 +42,12 @@ impl BalanceBody {
 #[utoipa::path(get, path = "/balance", responses(
     (status = 200, body = BalanceBody), (status = 401), (status = 503)))]
 pub(super) async fn balance(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     Caller(caller): Caller,
 ) -> Result<axum::Json<BalanceBody>, Problem> {
-    let balance = shop.ledger.balance(&caller.account).await;
+    let balance = app.ledger.balance(&caller.account).await;
     let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
-    Ok(axum::Json(BalanceBody::of(&shop, caller.account, balance)))
+    Ok(axum::Json(BalanceBody::of(&app, caller.account, balance)))
 }
 
 /// A call that might be made.
@@ -76,13 +76,13 @@ pub(super) struct CheckBody {
     (status = 200, body = CheckBody), (status = 400), (status = 401), (status = 402),
     (status = 403), (status = 404), (status = 503)))]
 pub(super) async fn check(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     Caller(caller): Caller,
     Json(request): Json<CheckRequest>,
 ) -> Result<axum::Json<CheckBody>, Problem> {
     let method = request.method.as_deref().unwrap_or("POST");
-    let cost = shop.quote_endpoint(method, &request.endpoint)?.credits;
-    let balance = shop.ledger.balance(&caller.account).await;
+    let cost = app.quote_endpoint(method, &request.endpoint)?.credits;
+    let balance = app.ledger.balance(&caller.account).await;
     let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
     if balance.frozen && !cost.is_zero() {
         return Err(Problem::account_frozen());
@@ -92,6 +92,6 @@ pub(super) async fn check(
         Some(remaining) if cost.is_zero() || !remaining.is_negative() => {
             Ok(axum::Json(CheckBody { allowed: true, cost, available, remaining }))
         }
-        _ => Err(shop.insufficient(cost, available)),
+        _ => Err(app.insufficient(cost, available)),
     }
 }

@@ -12,8 +12,8 @@ use super::answer::RequestId;
 use super::body::Json;
 use super::caller::Caller;
 use super::sandbox::seen_from_outside;
+use crate::app::App;
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
 use crate::stripe::{ApiError, BuyError, BuyKey};
 
 /// What to buy.
@@ -41,20 +41,20 @@ pub(super) struct BuyBody {
     (status = 200, body = BuyBody), (status = 400), (status = 401), (status = 404),
     (status = 409), (status = 422), (status = 429), (status = 502), (status = 503)))]
 pub(super) async fn buy(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     Caller(caller): Caller,
     Extension(RequestId(request_id)): Extension<RequestId>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     Json(request): Json<BuyRequest>,
 ) -> Result<axum::Json<BuyBody>, Problem> {
-    let sales = shop.sales.as_ref().ok_or_else(|| {
+    let sales = app.sales.as_ref().ok_or_else(|| {
         Problem::not_found(Text::new(
             "Credits are not sold here. Ask whoever runs this service for them.",
             "Les crédits ne sont pas en vente ici. Demandez-en à l'exploitant de ce service.",
         ))
     })?;
-    let catalogue = shop.catalogue.load_full();
+    let catalogue = app.catalogue.load_full();
     let pack = catalogue.packs.iter().find(|pack| pack.id == request.pack).ok_or_else(|| {
         let (pack, prefix) = (&request.pack, uri.path().trim_end_matches("/buy"));
         Problem::not_found(Text::new(

@@ -9,9 +9,9 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 
 use super::cookie;
+use crate::app::App;
 use crate::identify::{CredentialKind, Credentials, Identity};
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
 
 /// Where a request's client is, as far as the socket tells: an extension of every request.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Caller(pub Identity);
 
 impl<S: Sync> FromRequestParts<S> for Caller
 where
-    Arc<Shop>: FromRef<S>,
+    Arc<App>: FromRef<S>,
 {
     type Rejection = Problem;
 
@@ -47,19 +47,19 @@ pub(super) struct KnownCaller {
 
 impl<S: Sync> FromRequestParts<S> for KnownCaller
 where
-    Arc<Shop>: FromRef<S>,
+    Arc<App>: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let shop = Arc::<Shop>::from_ref(state);
+        let app = Arc::<App>::from_ref(state);
         let client = ClientAddress::of(&parts.extensions);
-        match Self::of(&shop, &parts.method, &parts.headers, client).await? {
+        match Self::of(&app, &parts.method, &parts.headers, client).await? {
             Some(caller) => Ok(caller),
             // Refused in the words that identify has for it.
             None => {
                 let credentials = Credentials::default();
-                let identity = shop.identify(credentials.headers(), client).await?;
+                let identity = app.identify(credentials.headers(), client).await?;
                 Ok(Self { identity, credentials })
             }
         }
@@ -70,23 +70,23 @@ impl KnownCaller {
     /// Who sent these headers from this address; `None` where they have no credential at all.
     ///
     /// # Errors
-    /// As [`Shop::identify`]; 403 for a cookie that must not do this.
+    /// As [`App::identify`]; 403 for a cookie that must not do this.
     pub async fn of(
-        shop: &Shop,
+        app: &App,
         method: &Method,
         headers: &HeaderMap,
         client: Option<IpAddr>,
     ) -> Result<Option<Self>, Problem> {
         let sent = Credentials::of(headers);
         if !sent.is_empty() {
-            let identity = shop.identify(sent.headers(), client).await?;
+            let identity = app.identify(sent.headers(), client).await?;
             return Ok(Some(Self { identity, credentials: sent }));
         }
         let credentials = cookie::read(method, headers)?;
         if credentials.is_empty() {
             return Ok(None);
         }
-        let identity = shop.identify(credentials.headers(), client).await?;
+        let identity = app.identify(credentials.headers(), client).await?;
         if identity.credential == CredentialKind::ServiceKey {
             return Err(no_session_for_services());
         }
@@ -107,11 +107,11 @@ pub(super) fn no_session_for_services() -> Problem {
 /// A caller with a service key.
 pub(super) struct ServiceCaller(pub Identity);
 
-impl FromRequestParts<Arc<Shop>> for ServiceCaller {
+impl FromRequestParts<Arc<App>> for ServiceCaller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, Problem> {
-        let identity = shop.identify(&parts.headers, ClientAddress::of(&parts.extensions)).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let identity = app.identify(&parts.headers, ClientAddress::of(&parts.extensions)).await?;
         if identity.credential != CredentialKind::ServiceKey {
             return Err(Problem::forbidden(Text::new(
                 "Holds are for trusted backends: use a service key (`farebox key create --service`).",
@@ -128,7 +128,7 @@ pub(super) struct KeyHolder(pub Identity);
 
 impl<S: Sync> FromRequestParts<S> for KeyHolder
 where
-    Arc<Shop>: FromRef<S>,
+    Arc<App>: FromRef<S>,
 {
     type Rejection = Problem;
 

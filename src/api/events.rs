@@ -19,10 +19,10 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use super::balance::BalanceBody;
 use super::caller::KnownCaller;
 use crate::account::AccountId;
+use crate::app::App;
 use crate::identify::Credentials;
 use crate::ledger::{Balance, Ledger};
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
 
 /// How many streams of one account a gateway serves. The tabs of a browser share one.
 const MAX_STREAMS: usize = 20;
@@ -44,23 +44,23 @@ const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-bufferi
 /// What streams are served with.
 #[derive(Clone)]
 pub(super) struct Events {
-    shop: Arc<Shop>,
+    app: Arc<App>,
     watched: Arc<Watched>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Events {
     /// Streams that end when `stopping` turns true.
-    pub fn new(shop: Arc<Shop>, stopping: watch::Receiver<bool>) -> Self {
+    pub fn new(app: Arc<App>, stopping: watch::Receiver<bool>) -> Self {
         let accounts = Mutex::new(HashMap::new());
-        let watched = Arc::new(Watched { ledger: shop.ledger.clone(), accounts });
-        Self { shop, watched, stopping }
+        let watched = Arc::new(Watched { ledger: app.ledger.clone(), accounts });
+        Self { app, watched, stopping }
     }
 }
 
-impl FromRef<Events> for Arc<Shop> {
+impl FromRef<Events> for Arc<App> {
     fn from_ref(events: &Events) -> Self {
-        events.shop.clone()
+        events.app.clone()
     }
 }
 
@@ -70,17 +70,17 @@ impl FromRef<Events> for Arc<Shop> {
     (status = 200, content_type = "text/event-stream", body = BalanceBody), (status = 401),
     (status = 429), (status = 503)))]
 pub(super) async fn events(
-    State(Events { shop, watched, stopping }): State<Events>,
+    State(Events { app, watched, stopping }): State<Events>,
     KnownCaller { identity, credentials }: KnownCaller,
 ) -> Result<Response, Problem> {
     let account = identity.account;
     let balances = watched.subscribe(&account).ok_or_else(too_many)?;
-    let first = shop.ledger.balance(&account).await.map_err(|_| Problem::ledger_unavailable())?;
+    let first = app.ledger.balance(&account).await.map_err(|_| Problem::ledger_unavailable())?;
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let first = Some(first.unwrap_or_default());
     let stream =
-        Stream { shop, credentials, account, balances, stopping, look, next: first, told: None };
+        Stream { app, credentials, account, balances, stopping, look, next: first, told: None };
     let events = Sse::new(unfold(stream, Stream::next));
     let events = events.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([UNBUFFERED], events).into_response())
@@ -145,7 +145,7 @@ impl Watched {
 
 /// One stream.
 struct Stream {
-    shop: Arc<Shop>,
+    app: Arc<App>,
     credentials: Credentials,
     account: AccountId,
     balances: watch::Receiver<Option<Balance>>,
@@ -175,7 +175,7 @@ impl Stream {
             }
         }
         self.told = self.next;
-        let body = BalanceBody::of(&self.shop, self.account.clone(), self.told.unwrap_or_default());
+        let body = BalanceBody::of(&self.app, self.account.clone(), self.told.unwrap_or_default());
         // Text and numbers always serialize.
         let event = Event::default().event("balance").json_data(body).unwrap_or_default();
         Some((Ok(event), self))
@@ -185,7 +185,7 @@ impl Stream {
     /// ends nothing.
     async fn is_still_allowed(&self) -> bool {
         // As somebody without an address: a stream that has begun needs no new key of its issuer.
-        match self.shop.identify(self.credentials.headers(), None).await {
+        match self.app.identify(self.credentials.headers(), None).await {
             Ok(identity) => identity.account == self.account,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
         }

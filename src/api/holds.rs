@@ -13,13 +13,13 @@ use super::answer::RequestId;
 use super::body::Json;
 use super::caller::ServiceCaller;
 use crate::account::AccountId;
+use crate::app::{App, Usage, log_usage};
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::identify::Identity;
 use crate::ledger::{HoldEnd, HoldId, NewHold, Operation, Origin, Outcome};
 use crate::metrics::{API_ROUTE, Metrics};
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
-use crate::shop::{Shop, Usage, log_usage};
 
 /// How long a hold lives if the caller does not say: a quarter of an hour.
 const DEFAULT_TTL_SECS: u64 = 15 * 60;
@@ -61,7 +61,7 @@ pub(super) struct HoldBody {
     (status = 201, body = HoldBody), (status = 400), (status = 401), (status = 402),
     (status = 403), (status = 404), (status = 409), (status = 503)))]
 pub(super) async fn hold(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     ServiceCaller(caller): ServiceCaller,
     Json(request): Json<HoldRequest>,
 ) -> Result<(StatusCode, axum::Json<HoldBody>), Problem> {
@@ -77,7 +77,7 @@ pub(super) async fn hold(
     let (credits, route): (Credits, Arc<str>) = match (&request.endpoint, &request.credits) {
         (Some(endpoint), None) => {
             let method = request.method.as_deref().unwrap_or("POST");
-            let quote = shop.quote_endpoint(method, endpoint)?;
+            let quote = app.quote_endpoint(method, endpoint)?;
             (quote.credits, quote.route.label().into())
         }
         (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
@@ -104,15 +104,15 @@ pub(super) async fn hold(
         origin: Origin::Api,
         ttl_ms: ttl_secs * 1000,
     };
-    match shop.ledger.ask(Operation::Hold(hold)).await {
+    match app.ledger.ask(Operation::Hold(hold)).await {
         Outcome::Held { after } => {
             let available = after.available();
             let body = HoldBody { id: request.id, account: caller.account, credits, available };
             Ok((StatusCode::CREATED, axum::Json(body)))
         }
         Outcome::Refused(refusal) => {
-            shop.metrics.holds.with_label_values(&[&*label, "refused"]).inc();
-            Err(shop.refuse(refusal, credits))
+            app.metrics.holds.with_label_values(&[&*label, "refused"]).inc();
+            Err(app.refuse(refusal, credits))
         }
         _ => Err(Problem::ledger_unavailable()),
     }
@@ -150,7 +150,7 @@ pub(super) struct CaptureRequest {
     (status = 200, body = EndBody), (status = 400), (status = 401), (status = 403),
     (status = 404), (status = 409), (status = 422), (status = 503)))]
 pub(super) async fn capture(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     ServiceCaller(caller): ServiceCaller,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Path(id): Path<String>,
@@ -164,7 +164,7 @@ pub(super) async fn capture(
         route: API_ROUTE.into(),
         origin: Origin::Api,
     };
-    end(&shop, id, capture, Some(&request_id)).await
+    end(&app, id, capture, Some(&request_id)).await
 }
 
 /// Nothing: a hold is given back whole. An empty body reads as this.
@@ -178,14 +178,14 @@ pub(super) struct ReleaseRequest {}
     (status = 200, body = EndBody), (status = 400), (status = 401), (status = 403), (status = 404),
     (status = 409), (status = 503)))]
 pub(super) async fn release(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     ServiceCaller(caller): ServiceCaller,
     Path(id): Path<String>,
     Json(ReleaseRequest {}): Json<ReleaseRequest>,
 ) -> Result<axum::Json<EndBody>, Problem> {
     let hold = id.parse().map_err(bad_id)?;
     let release = Operation::Release { hold, account: named(caller), origin: Origin::Api };
-    end(&shop, id, release, None).await
+    end(&app, id, release, None).await
 }
 
 /// The account that a service key names: its holds alone are ended then. One that names nobody may end
@@ -195,19 +195,19 @@ fn named(caller: Identity) -> Option<AccountId> {
 }
 
 async fn end(
-    shop: &Shop,
+    app: &App,
     id: String,
     operation: Operation,
     captured_by: Option<&str>,
 ) -> Result<axum::Json<EndBody>, Problem> {
-    let (state, after, late, settled) = match shop.ledger.ask(operation).await {
+    let (state, after, late, settled) = match app.ledger.ask(operation).await {
         Outcome::Captured { after, late, settled } => ("captured", after, late, settled),
         Outcome::Released { after, settled } => ("released", after, false, settled),
-        Outcome::Refused(refusal) => return Err(shop.refuse(refusal, Credits::ZERO)),
+        Outcome::Refused(refusal) => return Err(app.refuse(refusal, Credits::ZERO)),
         _ => return Err(Problem::ledger_unavailable()),
     };
     if let Some(settled) = settled {
-        count(&shop.metrics, &settled, state, late);
+        count(&app.metrics, &settled, state, late);
         if let Some(request_id) = captured_by.filter(|_| !settled.captured.is_zero()) {
             log_usage(&Usage {
                 account: &settled.account,

@@ -13,12 +13,12 @@ use super::body::Json;
 use super::caller::{Caller, KeyHolder};
 use super::transactions::{rfc3339, unreadable};
 use crate::account::AccountId;
+use crate::app::App;
 use crate::config::Secret;
 use crate::credits::Credits;
 use crate::identify::NewKey;
 use crate::ledger::{KeyRecord, Operation, Outcome, wall_ms};
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
 
 /// How many live keys an account may have of its own making.
 const MAX_LIVE: usize = 20;
@@ -67,10 +67,10 @@ pub(super) struct NewOwnKeyBody {
 #[utoipa::path(get, path = "/keys", responses(
     (status = 200, body = OwnKeysBody), (status = 401), (status = 503)))]
 pub(super) async fn list(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     Caller(caller): Caller,
 ) -> Result<Answer<OwnKeysBody>, Problem> {
-    let keys = own_keys(&shop, &caller.account).await?;
+    let keys = own_keys(&app, &caller.account).await?;
     let keys = keys.into_iter().filter(is_live).map(|key| OwnKey {
         id: key.id.to_string(),
         name: key.name.to_string(),
@@ -85,7 +85,7 @@ pub(super) async fn list(
     (status = 201, body = NewOwnKeyBody), (status = 400), (status = 401), (status = 403),
     (status = 422), (status = 429), (status = 503)))]
 pub(super) async fn create(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     KeyHolder(caller): KeyHolder,
     Json(request): Json<OwnKeyRequest>,
 ) -> Result<(StatusCode, Answer<NewOwnKeyBody>), Problem> {
@@ -97,7 +97,7 @@ pub(super) async fn create(
             format!("`name` est fait de 1 à {MAX_NAME} caractères, sur une ligne."),
         )));
     }
-    let keys = own_keys(&shop, &caller.account).await?;
+    let keys = own_keys(&app, &caller.account).await?;
     if keys.iter().filter(|key| is_live(key)).count() >= MAX_LIVE {
         return Err(too_many_live());
     }
@@ -110,12 +110,12 @@ pub(super) async fn create(
     }
     let (record, key) = new_key(&caller.account, name, false)?;
     let id = record.id.clone();
-    store(&shop, vec![record]).await?;
+    store(&app, vec![record]).await?;
     // Others may have been made in this moment, here or on another gateway. Whoever is stored last
     // sees them all.
-    let keys = own_keys(&shop, &caller.account).await?;
+    let keys = own_keys(&app, &caller.account).await?;
     if keys.iter().filter(|key| is_live(key)).count() > MAX_LIVE {
-        revoke(&shop, &id).await?;
+        revoke(&app, &id).await?;
         return Err(too_many_live());
     }
     let (id, name) = (id.to_string(), name.to_owned());
@@ -127,26 +127,26 @@ pub(super) async fn create(
 #[utoipa::path(delete, path = "/keys/{id}", params(("id" = String, Path)), responses(
     (status = 204), (status = 401), (status = 403), (status = 404), (status = 503)))]
 pub(super) async fn remove(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     KeyHolder(caller): KeyHolder,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let keys = own_keys(&shop, &caller.account).await?;
+    let keys = own_keys(&app, &caller.account).await?;
     if !keys.iter().any(|key| *key.id == *id) {
         return Err(Problem::not_found(Text::new(
             "This account has no such key.",
             "Ce compte n'a pas de telle clé.",
         )));
     }
-    revoke(&shop, &id).await?;
+    revoke(&app, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The keys of an account that are its own to manage, oldest first: those that live, and those that
 /// were revoked within a day. Older ones are never read, however many an account has made.
-async fn own_keys(shop: &Shop, account: &AccountId) -> Result<Vec<KeyRecord>, Problem> {
+async fn own_keys(app: &App, account: &AccountId) -> Result<Vec<KeyRecord>, Problem> {
     let yesterday_ms = wall_ms().saturating_sub(DAY_MS);
-    shop.ledger.read().own_keys(account, yesterday_ms).await.map_err(unreadable)
+    app.ledger.read().own_keys(account, yesterday_ms).await.map_err(unreadable)
 }
 
 fn is_live(key: &KeyRecord) -> bool {
@@ -177,27 +177,27 @@ pub(super) fn new_key(
 }
 
 /// Stores keys, and has them identify callers at once; how many were not there before.
-pub(super) async fn store(shop: &Shop, keys: Vec<KeyRecord>) -> Result<usize, Problem> {
-    let new = match shop.ledger.ask(Operation::PutKeys(keys.clone())).await {
+pub(super) async fn store(app: &App, keys: Vec<KeyRecord>) -> Result<usize, Problem> {
+    let new = match app.ledger.ask(Operation::PutKeys(keys.clone())).await {
         Outcome::KeysStored { new } => new,
-        Outcome::Refused(refusal) => return Err(shop.refuse(refusal, Credits::ZERO)),
+        Outcome::Refused(refusal) => return Err(app.refuse(refusal, Credits::ZERO)),
         _ => return Err(Problem::ledger_unavailable()),
     };
     for key in keys {
         // One that was there before keeps its id and its revocation.
-        let _ = shop.keys.insert(key);
+        let _ = app.keys.insert(key);
     }
     Ok(new)
 }
 
 /// Revokes a key, for every call that follows.
-pub(super) async fn revoke(shop: &Shop, id: &str) -> Result<(), Problem> {
-    match shop.ledger.ask(Operation::RevokeKey { id: id.into() }).await {
+pub(super) async fn revoke(app: &App, id: &str) -> Result<(), Problem> {
+    match app.ledger.ask(Operation::RevokeKey { id: id.into() }).await {
         Outcome::KeyRevoked => {
-            shop.keys.revoke(id, wall_ms());
+            app.keys.revoke(id, wall_ms());
             Ok(())
         }
-        Outcome::Refused(refusal) => Err(shop.refuse(refusal, Credits::ZERO)),
+        Outcome::Refused(refusal) => Err(app.refuse(refusal, Credits::ZERO)),
         _ => Err(Problem::ledger_unavailable()),
     }
 }

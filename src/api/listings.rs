@@ -6,23 +6,23 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, header};
 
-use crate::shop::Shop;
+use crate::app::App;
 
 const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
 /// The price table.
 #[utoipa::path(get, path = "/prices", responses(
     (status = 200, description = "Every route with its price in credits")), security(()))]
-pub(super) async fn prices(State(shop): State<Arc<Shop>>) -> Response {
-    let prices = shop.catalogue.load().prices_json.clone();
+pub(super) async fn prices(State(app): State<Arc<App>>) -> Response {
+    let prices = app.catalogue.load().prices_json.clone();
     ([JSON], prices.get().to_owned()).into_response()
 }
 
 /// The packs for sale; `price.amount` is in minor units.
 #[utoipa::path(get, path = "/packs", responses(
     (status = 200, description = "The packs for sale")), security(()))]
-pub(super) async fn packs(State(shop): State<Arc<Shop>>) -> Response {
-    shop.metrics.pack_views.inc();
-    let packs = shop.catalogue.load().packs_json.clone();
+pub(super) async fn packs(State(app): State<Arc<App>>) -> Response {
+    app.metrics.pack_views.inc();
+    let packs = app.catalogue.load().packs_json.clone();
     ([JSON], packs.get().to_owned()).into_response()
 }

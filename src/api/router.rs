@@ -21,15 +21,15 @@ use super::session::{self, Sessions};
 use super::{
     balance, buy, holds, keys, listings, openapi, sandbox, transactions, ui, usage, webhook,
 };
+use crate::app::App;
 use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
 
 /// Farebox's own routes on the public port, under `prefix`. What streams ends when `stopping` turns
 /// true.
 pub fn public(
-    shop: Arc<Shop>,
+    app: Arc<App>,
     prefix: &str,
     brand: Arc<Brand>,
     stopping: watch::Receiver<bool>,
@@ -38,11 +38,11 @@ pub fn public(
     let parameters = Parameters::described(&description);
     // Written once: anybody may ask for it, as often as they like. It always is JSON.
     let description = Bytes::from(description.to_json().unwrap_or_default());
-    let sales = shop.sales.clone();
-    let sessions = Sessions { shop: shop.clone(), path: prefix.into() };
+    let sales = app.sales.clone();
+    let sessions = Sessions { app: app.clone(), path: prefix.into() };
     let session = get(session::show).post(session::begin).delete(session::end);
-    let events = Events::new(shop.clone(), stopping);
-    let usage = usage::Usage::new(shop.clone());
+    let events = Events::new(app.clone(), stopping);
+    let usage = usage::Usage::new(app.clone());
     let own = Router::new()
         .route("/balance", get(balance::balance))
         .route("/check", post(balance::check))
@@ -55,7 +55,7 @@ pub fn public(
         .route("/holds/{id}/release", post(holds::release))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::remove))
-        .with_state(shop.clone())
+        .with_state(app.clone())
         .route("/usage", get(usage::usage).with_state(usage))
         .route("/session", session.with_state(sessions))
         .route("/events", get(events::events).with_state(events))
@@ -72,7 +72,7 @@ pub fn public(
         let webhook = post(webhook::stripe).layer(limit).with_state(sales.clone());
         router = router.route(STRIPE_WEBHOOK_PATH, webhook);
         if sales.is_sandbox() {
-            let page = sandbox_page(shop.clone());
+            let page = sandbox_page(app.clone());
             router = router.nest(&format!("{prefix}/sandbox/checkout"), page);
         }
     }
@@ -83,12 +83,12 @@ pub fn public(
 }
 
 /// The sandbox's checkout page.
-fn sandbox_page(shop: Arc<Shop>) -> Router {
+fn sandbox_page(app: Arc<App>) -> Router {
     Router::new()
         .route("/{session}", get(sandbox::show))
         .route("/{session}/pay", post(sandbox::pay))
         .route("/{session}/cancel", post(sandbox::cancel))
-        .with_state(shop)
+        .with_state(app)
 }
 
 /// The query parameters of the admin routes; all others have none.
@@ -103,9 +103,9 @@ const ADMIN_PARAMETERS: [(&str, &[&str]); 7] = [
 ];
 
 /// The admin listener's routes: what operators do, and health.
-pub fn admin(shop: Arc<Shop>, token: Secret, readiness: Readiness) -> Router {
-    let metrics = shop.metrics.clone();
-    let admin = Admin { shop, token, guesses: Arc::default() };
+pub fn admin(app: Arc<App>, token: Secret, readiness: Readiness) -> Router {
+    let metrics = app.metrics.clone();
+    let admin = Admin { app, token, guesses: Arc::default() };
     let guarded = Router::new()
         .route("/accounts", get(ops::accounts::list))
         .route("/accounts/{account}", get(ops::accounts::show))

@@ -7,10 +7,10 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, header};
 
+use crate::app::App;
 use crate::ledger::{Money, Progress, wall_ms};
 use crate::price::{PackConfig, Price};
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
 use crate::stripe::{ReceiveError, Sales, SandboxPage};
 
 /// Nothing is loaded from anywhere, and the forms lead to where the buyer goes after paying and nowhere
@@ -43,32 +43,32 @@ pub(super) fn seen_from_outside(url: String, request: &HeaderMap) -> String {
 }
 
 pub(super) async fn show(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     Path(session): Path<String>,
 ) -> Result<Response, Problem> {
-    let (sales, page) = find(&shop, &session).await?;
-    let catalogue = shop.catalogue.load();
+    let (sales, page) = find(&app, &session).await?;
+    let catalogue = app.catalogue.load();
     let pack = catalogue.packs.iter().find(|pack| *pack.id == *page.sale.pack);
     let name = pack.map_or(&*page.sale.pack, PackConfig::name);
-    Ok((headers(sales), Html(render(&page, name, &shop.topup_url))).into_response())
+    Ok((headers(sales), Html(render(&page, name, &app.topup_url))).into_response())
 }
 
 pub(super) async fn pay(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     Path(session): Path<String>,
 ) -> Result<Redirect, Problem> {
-    end(&shop, &session, true).await
+    end(&app, &session, true).await
 }
 
 pub(super) async fn cancel(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     Path(session): Path<String>,
 ) -> Result<Redirect, Problem> {
-    end(&shop, &session, false).await
+    end(&app, &session, false).await
 }
 
-async fn end(shop: &Shop, session: &str, paid: bool) -> Result<Redirect, Problem> {
-    let (sales, page) = find(shop, session).await?;
+async fn end(app: &App, session: &str, paid: bool) -> Result<Redirect, Problem> {
+    let (sales, page) = find(app, session).await?;
     let done = sales.sandbox_end(&page, paid, wall_ms() / 1000).await;
     done.map_err(|error: ReceiveError| {
         tracing::error!(%error, "the sandbox's event was not taken in");
@@ -76,18 +76,18 @@ async fn end(shop: &Shop, session: &str, paid: bool) -> Result<Redirect, Problem
     })?;
     // Where Stripe would send the buyer; to the account page where [stripe] does not say.
     let thanks = if paid { "?paid=1" } else { "" };
-    let account_page = || format!("{}{thanks}", shop.topup_url);
+    let account_page = || format!("{}{thanks}", app.topup_url);
     Ok(Redirect::to(&sales.after_sandbox(paid).map_or_else(account_page, str::to_owned)))
 }
 
-async fn find<'a>(shop: &'a Shop, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {
+async fn find<'a>(app: &'a App, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {
     let unknown = || {
         Problem::not_found(Text::new(
             "There is no such checkout session.",
             "Cette session de paiement n'existe pas.",
         ))
     };
-    let sales = shop.sales.as_deref().ok_or_else(unknown)?;
+    let sales = app.sales.as_deref().ok_or_else(unknown)?;
     let page = sales.sandbox_page(session).await.map_err(super::transactions::unreadable)?;
     Ok((sales, page.ok_or_else(unknown)?))
 }

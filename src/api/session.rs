@@ -12,10 +12,10 @@ use super::caller::{ClientAddress, KnownCaller, may_manage_keys, no_session_for_
 use super::cookie;
 use super::transactions::rfc3339;
 use crate::account::AccountId;
+use crate::app::App;
 use crate::identify::{CredentialKind, Credentials};
 use crate::ledger::wall_ms;
 use crate::problem::Problem;
-use crate::shop::Shop;
 
 /// The longest session: an hour. Whoever stays longer comes back through the app.
 const MAX_SESSION_MS: i64 = 3600 * 1000;
@@ -23,14 +23,14 @@ const MAX_SESSION_MS: i64 = 3600 * 1000;
 /// What sessions are made with.
 #[derive(Clone)]
 pub(super) struct Sessions {
-    pub shop: Arc<Shop>,
+    pub app: Arc<App>,
     /// Below which path the cookie of a page over http counts: `[api] prefix`.
     pub path: Arc<str>,
 }
 
-impl FromRef<Sessions> for Arc<Shop> {
+impl FromRef<Sessions> for Arc<App> {
     fn from_ref(sessions: &Sessions) -> Self {
-        sessions.shop.clone()
+        sessions.app.clone()
     }
 }
 
@@ -51,13 +51,13 @@ pub(super) struct SessionBody {
     (status = 200, body = SessionBody, headers(("set-cookie" = String))), (status = 400),
     (status = 401), (status = 403), (status = 503)))]
 pub(super) async fn begin(
-    State(Sessions { shop, path }): State<Sessions>,
+    State(Sessions { app, path }): State<Sessions>,
     extensions: Extensions,
     headers: HeaderMap,
 ) -> Result<([(HeaderName, HeaderValue); 1], axum::Json<SessionBody>), Problem> {
     cookie::require_own_page(&headers)?;
     let credentials = Credentials::of(&headers);
-    let identity = shop.identify(credentials.headers(), ClientAddress::of(&extensions)).await?;
+    let identity = app.identify(credentials.headers(), ClientAddress::of(&extensions)).await?;
     if identity.credential == CredentialKind::ServiceKey {
         return Err(no_session_for_services());
     }
@@ -79,13 +79,13 @@ pub(super) async fn begin(
 #[utoipa::path(get, path = "/session", responses(
     (status = 200, body = SessionBody), (status = 204), (status = 401), (status = 503)))]
 pub(super) async fn show(
-    State(Sessions { shop, .. }): State<Sessions>,
+    State(Sessions { app, .. }): State<Sessions>,
     method: Method,
     extensions: Extensions,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let client = ClientAddress::of(&extensions);
-    let caller = KnownCaller::of(&shop, &method, &headers, client).await?;
+    let caller = KnownCaller::of(&app, &method, &headers, client).await?;
     let Some(KnownCaller { identity, .. }) = caller else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };

@@ -13,11 +13,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::caller::Caller;
 use super::query::unless_empty;
 use crate::account::AccountId;
+use crate::app::App;
 use crate::credits::SignedCredits;
 use crate::ledger::{Entry, EntryKind};
 use crate::price::PriceTable;
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
@@ -113,11 +113,11 @@ impl Transaction {
 #[utoipa::path(get, path = "/transactions", params(HistoryQuery), responses(
     (status = 200, body = TransactionsBody), (status = 400), (status = 401)))]
 pub(super) async fn transactions(
-    State(shop): State<Arc<Shop>>,
+    State(app): State<Arc<App>>,
     Caller(caller): Caller,
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<axum::Json<TransactionsBody>, Problem> {
-    page(&shop, &caller.account, query).await.map(axum::Json)
+    page(&app, &caller.account, query).await.map(axum::Json)
 }
 
 /// The query of a list, or what is wrong with it.
@@ -129,7 +129,7 @@ pub(super) fn page_query(
 
 /// One page of an account's transactions.
 pub(super) async fn page(
-    shop: &Shop,
+    app: &App,
     account: &AccountId,
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<TransactionsBody, Problem> {
@@ -142,7 +142,7 @@ pub(super) async fn page(
     let to_ms = to.as_deref().map(|text| moment(text, 1).ok_or_else(|| bad_time("to")));
     let (from_ms, to_ms) = (from_ms.transpose()?, to_ms.transpose()?);
     let limit = clamp(limit);
-    let read = shop.ledger.read();
+    let read = app.ledger.read();
     let entries = if from_ms.is_none() && to_ms.is_none() {
         read.entries(account, before, limit + 1).await
     } else {
@@ -153,7 +153,7 @@ pub(super) async fn page(
     let more = entries.len() > limit as usize;
     entries.truncate(limit as usize);
     let next_cursor = entries.last().filter(|_| more).map(|entry| entry.seq.to_string());
-    let catalogue = shop.catalogue.load();
+    let catalogue = app.catalogue.load();
     let shown = entries.iter().map(|entry| Transaction::of(entry, &catalogue.prices));
     Ok(TransactionsBody { transactions: shown.collect(), next_cursor })
 }

@@ -13,11 +13,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::caller::Caller;
 use super::transactions::unreadable;
 use crate::account::AccountId;
+use crate::app::App;
 use crate::credits::Credits;
 use crate::ledger::{DayUsage, wall_ms};
 use crate::price::PriceTable;
 use crate::problem::{Problem, Text};
-use crate::shop::Shop;
 
 const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
@@ -33,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// has one such request at a time, and its next ones wait.
 #[derive(Clone)]
 pub(super) struct Usage {
-    shop: Arc<Shop>,
+    app: Arc<App>,
     turns: Arc<Turns>,
 }
 
@@ -44,16 +44,16 @@ struct Turns {
 }
 
 impl Usage {
-    /// The turns of the accounts of `shop`.
-    pub fn new(shop: Arc<Shop>) -> Self {
+    /// The turns of the accounts of `app`.
+    pub fn new(app: Arc<App>) -> Self {
         let places = std::array::from_fn(|_| Semaphore::new(1));
-        Self { shop, turns: Arc::new(Turns { places, hashes: RandomState::new() }) }
+        Self { app, turns: Arc::new(Turns { places, hashes: RandomState::new() }) }
     }
 }
 
-impl FromRef<Usage> for Arc<Shop> {
+impl FromRef<Usage> for Arc<App> {
     fn from_ref(usage: &Usage) -> Self {
-        usage.shop.clone()
+        usage.app.clone()
     }
 }
 
@@ -117,7 +117,7 @@ impl UsageLine {
     (status = 200, body = UsageBody), (status = 400), (status = 401), (status = 429),
     (status = 503)))]
 pub(super) async fn usage(
-    State(Usage { shop, turns }): State<Usage>,
+    State(Usage { app, turns }): State<Usage>,
     Caller(caller): Caller,
     query: Result<Query<UsageQuery>, QueryRejection>,
 ) -> Result<axum::Json<UsageBody>, Problem> {
@@ -131,8 +131,8 @@ pub(super) async fn usage(
     let today = (wall_ms() / 1000).div_euclid(DAY_SECS);
     let since_ms = (today + 1 - days).saturating_mul(DAY_SECS * 1000);
     let _turn = turns.take(&caller.account).await?;
-    let used = shop.ledger.read().usage(&caller.account, since_ms).await.map_err(unreadable)?;
-    let catalogue = shop.catalogue.load();
+    let used = app.ledger.read().usage(&caller.account, since_ms).await.map_err(unreadable)?;
+    let catalogue = app.catalogue.load();
     let usage = used.days.into_iter().map(|used| UsageLine::of(used, &catalogue.prices)).collect();
     Ok(axum::Json(UsageBody { days, usage, complete: used.is_whole }))
 }

@@ -15,8 +15,9 @@ use tower::ServiceExt as _;
 
 use super::{CliError, ConfigFile};
 use crate::api::{self, Readiness};
-use crate::config::{Config, Secret, Sections};
-use crate::gateway::{StartError, open_ledger, open_sales, open_shop};
+use crate::config::{Secret, Sections};
+use crate::gateway::config::Config;
+use crate::gateway::{StartError, open_app, open_ledger, open_sales};
 use crate::identify::AuthConfig;
 use crate::ledger::{BackendKind, LedgerError, Pipeline};
 use crate::metrics::Metrics;
@@ -128,10 +129,10 @@ impl AdminClient {
                 let auth = AuthConfig::default();
                 let sales = open_sales(stripe, &ledger, &metrics, "").await;
                 let sales = sales.map_err(StartError::from)?;
-                let shop = open_shop(ledger, metrics, &auth, credits, "", sales).await?;
+                let app = open_app(ledger, metrics, &auth, credits, "", sales).await?;
                 let token = Secret::new(uuid::Uuid::new_v4().to_string());
-                let readiness = Readiness::new(&shop.metrics);
-                let router = api::admin(shop, token.clone(), readiness);
+                let readiness = Readiness::new(&app.metrics);
+                let router = api::admin(app, token.clone(), readiness);
                 Ok(Self::Here { router, token, pipeline, _scratch: scratch })
             }
             Err(LedgerError::Locked { .. }) => Self::reach(file).await,

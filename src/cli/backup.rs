@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
-use crate::ledger::{BackendKind, backup};
+use crate::ledger::BackendKind;
+use crate::store::backup;
 
 /// Copy the ledger, in use or not.
 ///

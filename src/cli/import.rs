@@ -11,10 +11,13 @@ use super::csv_rows::{self, Columns, Row, Rows};
 use super::{CliError, ConfigFile, block_on, reconcile};
 use crate::account::AccountId;
 use crate::api::is_payment_intent;
-use crate::config::{self, Sections, process_env};
+use crate::config::Sections;
 use crate::credits::Credits;
-use crate::ledger::{BackendKind, EntryKind, Imported, OperationId, import};
+use crate::gateway;
+use crate::gateway::config::process_env;
+use crate::ledger::{BackendKind, EntryKind, OperationId};
 use crate::price::{PackConfig, Price};
+use crate::store::{Imported, import};
 
 /// Bring accounts over from an embedded ledger, or from an earlier system.
 ///
@@ -119,7 +122,7 @@ fn import_rows(file: &ConfigFile, csv: &Path, dry_run: bool) -> Result<(), CliEr
 /// A warning of accounts that nobody who signs in with a token has: every issuer has a prefix, and these
 /// begin with none of them.
 fn nameless(file: &ConfigFile, csv: &Path, rows: &Rows<AccountRow>) -> Option<String> {
-    let prefixes = config::account_prefixes(file.path(), &process_env)?;
+    let prefixes = gateway::config::account_prefixes(file.path(), &process_env)?;
     let has_prefix = |account: &AccountId| {
         prefixes.iter().any(|prefix| account.as_str().starts_with(prefix.as_str()))
     };

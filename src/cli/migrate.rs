@@ -5,8 +5,9 @@ use clap::Args;
 use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::gateway::open_ledger;
-use crate::ledger::{BackendKind, migrate_cluster};
+use crate::ledger::BackendKind;
 use crate::metrics::Metrics;
+use crate::store::migrate_cluster;
 
 /// Bring the ledger's schema up to date. `serve` does so by itself.
 ///

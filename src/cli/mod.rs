@@ -7,7 +7,6 @@ mod bring_over;
 mod check;
 mod csv_rows;
 mod demo;
-mod demo_file;
 mod flood;
 mod fold;
 mod grant;
@@ -32,9 +31,12 @@ use clap::{Args, Parser, Subcommand};
 
 pub use logging::LogFormat;
 
-use crate::config::{self, Config, Mistakes, Secret, Sections, process_env};
+use crate::config::{Mistakes, Secret, Sections};
+use crate::gateway;
 use crate::gateway::StartError;
-use crate::ledger::{ImportError, LedgerError};
+use crate::gateway::config::{Config, process_env};
+use crate::ledger::LedgerError;
+use crate::store::ImportError;
 use crate::stripe::{SalesError, is_live};
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
@@ -82,7 +84,7 @@ struct ConfigFile {
 
 impl ConfigFile {
     fn load(&self, sections: Sections) -> Result<Config, CliError> {
-        Ok(config::load(self.path(), sections, &process_env)?)
+        Ok(gateway::config::load(self.path(), sections, &process_env)?)
     }
 
     fn path(&self) -> &Path {

@@ -5,7 +5,9 @@ use reqwest::Url;
 
 use super::{CliError, ConfigFile, block_on};
 use crate::api::STRIPE_WEBHOOK_PATH;
-use crate::config::{self, Config, Sections, process_env};
+use crate::config::Sections;
+use crate::gateway;
+use crate::gateway::config::{Config, process_env};
 use crate::stripe::{ApiError, Client, sync_packs, sync_webhook};
 
 /// Print the packs for sale, or make them at Stripe.
@@ -94,5 +96,5 @@ fn load(file: &ConfigFile) -> Result<Config, CliError> {
         let value = process_env(name).filter(|value| !value.is_empty());
         value.or_else(|| name.contains("WEBHOOK").then(|| "not known yet".to_owned()))
     };
-    Ok(config::load(file.path(), Sections::PACKS | Sections::STRIPE, &env)?)
+    Ok(gateway::config::load(file.path(), Sections::PACKS | Sections::STRIPE, &env)?)
 }

@@ -6,8 +6,9 @@ use http::Method;
 use super::admin_client::AdminClient;
 use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
-use crate::ledger::{BackendKind, ImportError, LedgerError, repair_cluster, repair_embedded};
+use crate::ledger::{BackendKind, LedgerError};
 use crate::metrics::Metrics;
+use crate::store::{ImportError, repair_cluster, repair_embedded};
 
 /// Check what the ledger must always hold.
 ///

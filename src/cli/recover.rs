@@ -4,10 +4,9 @@ use clap::Args;
 
 use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
-use crate::ledger::{
-    BackendKind, ChangedAccount, RecoveryPlan, in_credits, plan_recovery, recover_cluster,
-};
+use crate::ledger::{BackendKind, in_credits};
 use crate::metrics::Metrics;
+use crate::store::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
 
 /// Say what a recovery of Redis would do, or have one made.
 ///

@@ -9,7 +9,7 @@ const LISTS: [&str; 4] = ["upstreams", "routes", "packs", "auth.jwt"];
 
 /// A TOML file that is well formed. Its values are as they were written: variables stand
 /// unexpanded.
-pub(super) struct Document<'t> {
+pub(crate) struct Document<'t> {
     text: &'t str,
     table: DeTable<'t>,
 }
@@ -17,7 +17,7 @@ pub(super) struct Document<'t> {
 impl<'t> Document<'t> {
     /// The error is the first place where the text is not TOML: what follows it cannot be
     /// trusted to mean what it says.
-    pub(super) fn parse(text: &'t str) -> Result<Self, Located> {
+    pub(crate) fn parse(text: &'t str) -> Result<Self, Located> {
         match DeTable::parse(text) {
             Ok(table) => Ok(Self { text, table: table.into_inner() }),
             // Its `Display` quotes the line, which may hold a secret; its message never does.
@@ -46,17 +46,17 @@ impl<'t> Document<'t> {
     }
 
     /// The whole file.
-    pub(super) fn table(&self) -> &DeTable<'t> {
+    pub(crate) fn table(&self) -> &DeTable<'t> {
         &self.table
     }
 
     /// Counted from 1.
-    pub(super) fn line_of(&self, offset: usize) -> usize {
+    pub(crate) fn line_of(&self, offset: usize) -> usize {
         line_of(self.text, offset)
     }
 
     /// Where the key `path`, or its nearest parent in the file, starts.
-    pub(super) fn offset_of(&self, path: &str) -> Option<usize> {
+    pub(crate) fn offset_of(&self, path: &str) -> Option<usize> {
         let mut steps = path.split('.').flat_map(split_index);
         let Some(Step::Key(top)) = steps.next() else { return None };
         let (key, value) = self.table.get_key_value(top)?;

@@ -7,19 +7,19 @@ use toml::de::DeValue;
 use super::suggest;
 
 /// The hint for an unknown key in a table whose keys serde does not list.
-pub(super) const NO_SUCH_KEY: &str = "correct its name, or remove it";
+pub(crate) const NO_SUCH_KEY: &str = "correct its name, or remove it";
 
 /// Where a mistake is, what it is and what to do about it.
-pub(super) struct Explained {
-    pub(super) key: String,
-    pub(super) message: String,
-    pub(super) hint: String,
+pub(crate) struct Explained {
+    pub(crate) key: String,
+    pub(crate) message: String,
+    pub(crate) hint: String,
     /// The name of a key that is required and absent.
-    pub(super) missing: Option<String>,
+    pub(crate) missing: Option<String>,
 }
 
 /// Explains serde's `error` about the value `found` at `key`.
-pub(super) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained {
+pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained {
     let name = last_step(key);
     if let Some(missing) = error.strip_prefix("missing field `") {
         let missing = missing.trim_end_matches('`');
@@ -67,12 +67,12 @@ pub(super) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
 }
 
 /// What is wrong with a key that nobody reads.
-pub(super) fn unknown_key(key: &str) -> String {
+pub(crate) fn unknown_key(key: &str) -> String {
     format!("unknown key `{}`", last_step(key))
 }
 
 /// How the table at `key` starts in the file: `auth.jwt[0]` → `[[auth.jwt]]`.
-pub(super) fn header(key: &str) -> String {
+pub(crate) fn header(key: &str) -> String {
     let mut name = String::new();
     let mut inside = false;
     for letter in key.chars() {

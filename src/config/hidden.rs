@@ -5,7 +5,7 @@ use std::ops::Range;
 /// The values that came from a variable, or that stand in a key whose name says it is secret.
 /// A message is cleaned of them on its way out, whoever wrote it.
 #[derive(Default)]
-pub(super) struct Hidden(Vec<String>);
+pub(crate) struct Hidden(Vec<String>);
 
 /// Shorter values are hidden only where they stand in quotes as a word of their own, or hiding `a`
 /// would make every message unreadable.
@@ -16,7 +16,7 @@ const LONG: usize = 16;
 
 impl Hidden {
     /// Never repeat `value`.
-    pub(super) fn add(&mut self, value: &str) {
+    pub(crate) fn add(&mut self, value: &str) {
         // As it is, and as `{:?}` would print it.
         for shape in [value.to_owned(), value.escape_debug().to_string()] {
             if !shape.trim().is_empty() && !self.0.contains(&shape) {
@@ -31,7 +31,7 @@ impl Hidden {
     ///
     /// A value that reads like one of the message's own words is replaced in quotes only: a gap in a fixed
     /// sentence would tell the value.
-    pub(super) fn clean(&self, text: &str, key: &str) -> String {
+    pub(crate) fn clean(&self, text: &str, key: &str) -> String {
         let name = key.rsplit('.').next().unwrap_or(key);
         self.0.iter().fold(text.to_owned(), |text, value| without(&text, value, name))
     }
@@ -79,7 +79,7 @@ fn quotes(text: &str) -> Vec<Range<usize>> {
 }
 
 /// True for a key whose value is a secret by its name.
-pub(super) fn is_secret_key(name: &str) -> bool {
+pub(crate) fn is_secret_key(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["secret", "token", "password", "headers"].iter().any(|word| name.contains(word))
         || name.starts_with("redis_")

@@ -4,19 +4,19 @@ use super::Mistake;
 
 /// Elements of `[[name]]`, each with its place in the file: a check counts what it was given,
 /// a message must count what the user wrote.
-pub(super) struct List<T> {
-    pub(super) name: &'static str,
-    pub(super) items: Vec<T>,
-    pub(super) places: Vec<usize>,
+pub(crate) struct List<T> {
+    pub(crate) name: &'static str,
+    pub(crate) items: Vec<T>,
+    pub(crate) places: Vec<usize>,
 }
 
 impl<T> List<T> {
-    pub(super) fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self { name, items: Vec::new(), places: Vec::new() }
     }
 
     /// `mistakes` about `name[n]`, n counted in the file.
-    pub(super) fn in_file_order(&self, mistakes: Vec<Mistake>) -> Vec<Mistake> {
+    pub(crate) fn in_file_order(&self, mistakes: Vec<Mistake>) -> Vec<Mistake> {
         let renumber = |mut mistake: Mistake| {
             if let Some(key) = self.renumbered(&mistake.key) {
                 mistake.key = key;

@@ -18,7 +18,7 @@ pub struct Located {
 
 impl Located {
     /// Where it stands: `gateway.toml:41`.
-    pub(super) fn place(&self, file: &Path) -> String {
+    pub(crate) fn place(&self, file: &Path) -> String {
         let mut place = file.display().to_string();
         for number in [self.line, self.column].into_iter().flatten() {
             place.push_str(&format!(":{number}"));
@@ -27,7 +27,7 @@ impl Located {
     }
 
     /// The place, the `kind`, what is wrong, and the hint on a line of its own.
-    pub(super) fn shown(&self, file: &Path, kind: &str) -> String {
+    pub(crate) fn shown(&self, file: &Path, kind: &str) -> String {
         let Mistake { message, hint, .. } = &self.mistake;
         let said = format!("{}: {kind}{message}", self.place(file));
         if hint.is_empty() { said } else { format!("{said}\n  hint: {hint}") }
@@ -43,12 +43,12 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    pub(super) fn new(file: &Path, found: Vec<Located>) -> Self {
+    pub(crate) fn new(file: &Path, found: Vec<Located>) -> Self {
         Self { file: file.to_owned(), found }
     }
 
     /// The one mistake of a file that could not be read.
-    pub(super) fn of_file(file: &Path, (line, mistake): (Option<usize>, Mistake)) -> Self {
+    pub(crate) fn of_file(file: &Path, (line, mistake): (Option<usize>, Mistake)) -> Self {
         Self::new(file, vec![Located { line, column: None, mistake }])
     }
 

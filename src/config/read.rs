@@ -12,36 +12,37 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::document::Document;
 use super::list::List;
 use super::report::Report;
-use super::{Env, Sections, explain, repair, variables};
+use crate::config::{Sections, explain, repair, variables};
+use crate::gateway::config::Env;
 
 /// Reads the sections of one file.
-pub(super) struct Reader<'r, 'd> {
-    pub(super) document: &'r Document<'r>,
-    pub(super) sections: Sections,
-    pub(super) env: Env<'r>,
-    pub(super) report: &'r mut Report<'d>,
+pub(crate) struct Reader<'r, 'd> {
+    pub(crate) document: &'r Document<'r>,
+    pub(crate) sections: Sections,
+    pub(crate) env: Env<'r>,
+    pub(crate) report: &'r mut Report<'d>,
 }
 
 impl Reader<'_, '_> {
     /// A section that always has a value: its defaults where it is absent or not asked for.
-    pub(super) fn table<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
+    pub(crate) fn table<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         let written = self.document.table().get(name).filter(|_| self.sections.contains(is));
         let empty = Spanned::new(0..0, DeValue::Table(DeTable::new()));
         self.element(written.unwrap_or(&empty), name)
     }
 
     /// A section that has a value where it was asked for.
-    pub(super) fn required<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
+    pub(crate) fn required<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         if self.sections.contains(is) { self.table(name, is) } else { None }
     }
 
     /// A section that has a value where it was asked for and is in the file.
-    pub(super) fn optional<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
+    pub(crate) fn optional<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         if self.document.table().contains_key(name) { self.required(name, is) } else { None }
     }
 
     /// An array of tables.
-    pub(super) fn list<T: DeserializeOwned>(
+    pub(crate) fn list<T: DeserializeOwned>(
         &mut self,
         name: &'static str,
         is: Sections,
@@ -68,7 +69,7 @@ impl Reader<'_, '_> {
 
     /// The names of all upstreams in the file, whether or not their section is in use or sound,
     /// so that a route is not blamed for a mistake in its upstream.
-    pub(super) fn upstream_names(&mut self) -> Vec<String> {
+    pub(crate) fn upstream_names(&mut self) -> Vec<String> {
         let written = self.document.table().get("upstreams");
         let upstreams = written.and_then(|list| list.get_ref().as_array());
         let mut names = Vec::new();

@@ -8,12 +8,12 @@ use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
 /// Where the n-th missing entry that was filled in claims to stand: beyond any file.
-pub(super) fn stand_in(n: usize) -> Range<usize> {
+pub(crate) fn stand_in(n: usize) -> Range<usize> {
     usize::MAX - n..usize::MAX
 }
 
 /// True for the place of an entry that was filled in.
-pub(super) fn is_stand_in(span: &Range<usize>) -> bool {
+pub(crate) fn is_stand_in(span: &Range<usize>) -> bool {
     span.end == usize::MAX
 }
 
@@ -21,7 +21,7 @@ pub(super) fn is_stand_in(span: &Range<usize>) -> bool {
 const PLAUSIBLE_URL: &str = "http://localhost";
 
 /// The innermost entry of `value` that stands at `span`, with its key.
-pub(super) fn find<'v, 't>(
+pub(crate) fn find<'v, 't>(
     value: &'v Spanned<DeValue<'t>>,
     span: &Range<usize>,
     key: &str,
@@ -39,7 +39,7 @@ pub(super) fn find<'v, 't>(
 }
 
 /// Removes the innermost entry below `value` that stands at `span`.
-pub(super) fn take_out(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+pub(crate) fn take_out(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
     match value.get_mut() {
         DeValue::Table(table) => {
             if table.iter_mut().any(|(_, item)| take_out(item, span)) {
@@ -64,7 +64,7 @@ pub(super) fn take_out(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) ->
 
 /// Puts an entry `name` into the innermost table that stands at `span`, so that what is missing
 /// after it comes to light. It is a string first, since most are.
-pub(super) fn fill_in(
+pub(crate) fn fill_in(
     value: &mut Spanned<DeValue<'_>>,
     span: &Range<usize>,
     name: &str,
@@ -91,7 +91,7 @@ pub(super) fn fill_in(
 }
 
 /// Tries the next value for the entry that was filled in at `span` and did not fit.
-pub(super) fn fill_in_otherwise(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+pub(crate) fn fill_in_otherwise(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
     let here = value.span() == *span;
     match value.get_mut() {
         guess if here => {

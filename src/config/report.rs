@@ -5,24 +5,24 @@ use super::hidden::Hidden;
 use super::{Located, Mistake};
 
 /// Collects the mistakes of one file, and says each thing once.
-pub(super) struct Report<'d> {
+pub(crate) struct Report<'d> {
     document: &'d Document<'d>,
     found: Vec<(Option<usize>, Mistake)>,
     /// What the messages must not repeat.
-    pub(super) hidden: Hidden,
+    pub(crate) hidden: Hidden,
 }
 
 impl<'d> Report<'d> {
-    pub(super) fn new(document: &'d Document<'d>) -> Self {
+    pub(crate) fn new(document: &'d Document<'d>) -> Self {
         Self { document, found: Vec::new(), hidden: Hidden::default() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
     /// Adds a mistake at the byte `offset`, or else where `key` stands.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         key: &str,
         offset: Option<usize>,
@@ -35,7 +35,7 @@ impl<'d> Report<'d> {
 
     /// True when `key`, a key above it or one below it has a mistake already. What is said about
     /// it later is likely to be an echo.
-    pub(super) fn covers(&self, key: &str) -> bool {
+    pub(crate) fn covers(&self, key: &str) -> bool {
         let above = |a: &str, b: &str| {
             b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
@@ -44,7 +44,7 @@ impl<'d> Report<'d> {
 
     /// Adds what the modules found, except echoes: a value that could not be read was replaced
     /// by its default before they looked.
-    pub(super) fn add_checked(&mut self, found: Vec<Mistake>) {
+    pub(crate) fn add_checked(&mut self, found: Vec<Mistake>) {
         let fresh: Vec<_> = found.into_iter().filter(|found| !self.covers(&found.key)).collect();
         for Mistake { key, message, hint } in fresh {
             self.add(&key, None, message, hint);
@@ -52,7 +52,7 @@ impl<'d> Report<'d> {
     }
 
     /// Warnings in the order of the file, cleaned of what is hidden.
-    pub(super) fn locate(&self, warnings: Vec<Mistake>) -> Vec<Located> {
+    pub(crate) fn locate(&self, warnings: Vec<Mistake>) -> Vec<Located> {
         let place = |mistake: Mistake| (self.document.offset_of(&mistake.key), mistake);
         let mut found: Vec<_> = warnings.into_iter().map(place).collect();
         found.sort_by_key(|(offset, _)| *offset);
@@ -60,7 +60,7 @@ impl<'d> Report<'d> {
     }
 
     /// The mistakes in the order of the file, cleaned of what is hidden.
-    pub(super) fn finish(mut self) -> Vec<Located> {
+    pub(crate) fn finish(mut self) -> Vec<Located> {
         self.found.sort_by_key(|(offset, _)| *offset);
         let found = std::mem::take(&mut self.found);
         found.into_iter().map(|(offset, mistake)| self.located(offset, mistake)).collect()

@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 use toml::de::DeValue;
 
 use super::document::Document;
-use super::{Env, variables};
+use crate::config::variables;
+use crate::gateway::config::Env;
 
 /// The sections that a reload takes up.
 const RELOADED: [&str; 3] = ["upstreams", "routes", "packs"];
@@ -19,7 +20,7 @@ const RELOADED_KEY: &str = "api.exact_paths";
 pub struct StartKeys(BTreeMap<String, [u8; 32]>);
 
 impl StartKeys {
-    pub(super) fn read(document: &Document<'_>, env: Env<'_>) -> Self {
+    pub(crate) fn read(document: &Document<'_>, env: Env<'_>) -> Self {
         let mut keys = Self::default();
         for (name, value) in document.table() {
             let name = name.get_ref().as_ref();

@@ -63,7 +63,7 @@ const NAMES: [&str; 10] = [
 
 /// Reports what stands at the top of the file and is no section, whatever the command reads:
 /// a section with a slip in its name would be a section left out.
-pub(super) fn refuse_unknown(document: &Document<'_>, report: &mut Report<'_>) {
+pub(crate) fn refuse_unknown(document: &Document<'_>, report: &mut Report<'_>) {
     for (name, _) in document.table() {
         let offset = name.span().start;
         let name = name.get_ref().as_ref();

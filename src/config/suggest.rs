@@ -1,7 +1,7 @@
 //! "Did you mean": the known name nearest to one that is not known.
 
 /// The hint for the unknown `name`: the nearest of `known`, or all of them after `intro`.
-pub(super) fn hint(name: &str, known: &[&str], intro: &str) -> String {
+pub(crate) fn hint(name: &str, known: &[&str], intro: &str) -> String {
     match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {

@@ -7,23 +7,23 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::Env;
 use super::hidden::is_secret_key;
 use super::report::Report;
+use crate::gateway::config::Env;
 
 /// A string after expansion.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Expanded {
+pub(crate) struct Expanded {
     /// The string; a variable that failed leaves nothing.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// What came from the environment.
-    pub(super) values: Vec<String>,
+    pub(crate) values: Vec<String>,
     /// Message and hint of each variable that failed.
-    pub(super) failed: Vec<(String, String)>,
+    pub(crate) failed: Vec<(String, String)>,
 }
 
 /// Expands `text`.
-pub(super) fn expand(text: &str, env: Env<'_>) -> Expanded {
+pub(crate) fn expand(text: &str, env: Env<'_>) -> Expanded {
     let mut expanded = Expanded::default();
     let mut rest = text;
     while let Some(at) = rest.find("${") {
@@ -84,7 +84,7 @@ fn look_up(inside: &str, env: Env<'_>) -> Result<(String, bool), (String, String
 
 /// Expands every string at and below `value`, which stands at `key`; floats become the text that
 /// was typed, so that no amount ever passes through a float.
-pub(super) fn expand_all(
+pub(crate) fn expand_all(
     value: &mut Spanned<DeValue<'_>>,
     key: &str,
     env: Env<'_>,

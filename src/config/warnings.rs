@@ -13,7 +13,7 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    pub(super) fn new(file: &Path, found: Vec<Located>) -> Self {
+    pub(crate) fn new(file: &Path, found: Vec<Located>) -> Self {
         Self { file: file.to_owned(), found }
     }
 

@@ -17,9 +17,9 @@ use super::key::KeyRecord;
 use super::operation::{Balance, Entry, HoldId, Operation, Outcome};
 use super::payment::Payment;
 use super::report::{FoldReport, OldMonths, ReconcileReport};
-use super::screens::{Activity, HoldView, Usage};
-use super::search::FoundAccounts;
-use super::sold::Sold;
+use crate::ledger::history::FoundAccounts;
+use crate::ledger::history::Sold;
+use crate::ledger::history::{Activity, HoldView, Usage};
 
 /// An account as the operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

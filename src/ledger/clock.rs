@@ -2,12 +2,12 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::books::Now;
+use crate::ledger::rules::state::Now;
 
 /// Reads the wall clock for entries, and a clock that never jumps for deadlines: setting the
 /// machine's clock must not expire a live call's hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     started: Instant,
 }
 

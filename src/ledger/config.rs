@@ -12,7 +12,7 @@ use crate::config::{Mistake, Secret, within};
 use crate::credits::Credits;
 
 use super::crash::AfterCrash;
-use super::redis::LAYOUT;
+use crate::store::cluster::redis::script::LAYOUT;
 
 /// Where credits are kept, and how safely.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,7 +72,7 @@ pub enum Durability {
 
 impl Durability {
     /// As it is written and stored.
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Strict => "strict",
             Self::Relaxed => "relaxed",

@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::account::AccountId;
 use crate::credits::Credits;
 
-use super::books::LiveHold;
-use super::desk::Desk;
 use super::operation::{
     Balance, Ending, Entry, EntryKind, HoldId, Operation, OperationId, Origin, Outcome, Refusal,
 };
+use crate::ledger::rules::holds::Rules;
+use crate::ledger::rules::state::LiveHold;
 
 /// For how long a call that was cut off stands in the list.
-pub(super) const CRASHED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const CRASHED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The reason of a capture that was made for a call that nobody settled.
-pub(super) const CRASH: &str = "crash";
+pub(crate) const CRASH: &str = "crash";
 
 /// The reason of what is given back once such a call is settled after all.
 const CORRECTED: &str = "corrected";
@@ -58,7 +58,7 @@ impl CrashOutcome {
     }
 
     /// Reads [`CrashOutcome::as_str`] back.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Charged, Self::Released, Self::Corrected].into_iter().find(|o| o.as_str() == text)
     }
 }
@@ -82,7 +82,7 @@ pub struct CrashedCall {
 
 impl CrashedCall {
     /// A call whose hold was given back by this operation, if it was one.
-    pub(super) fn released(operation: &Operation, at_ms: i64) -> Option<Self> {
+    pub(crate) fn released(operation: &Operation, at_ms: i64) -> Option<Self> {
         let Operation::Abandon { hold, account, amount, route, .. } = operation else {
             return None;
         };
@@ -97,7 +97,7 @@ impl CrashedCall {
     }
 
     /// The line that each such call leaves in the log.
-    pub(super) fn log(&self) {
+    pub(crate) fn log(&self) {
         tracing::warn!(
             account = %self.account,
             route = &*self.route,
@@ -109,7 +109,7 @@ impl CrashedCall {
     }
 }
 
-impl Desk<'_> {
+impl Rules<'_> {
     /// Ends the hold of a call that was cut off. A hold that has ended, or was never granted, is
     /// not charged.
     pub fn abandon(
@@ -119,7 +119,7 @@ impl Desk<'_> {
         after: AfterCrash,
     ) -> Result<Outcome, Refusal> {
         let is_ours = |live: &&LiveHold| live.origin == Origin::Call && live.account == *account;
-        let Some(live) = self.books.holds.get(id).filter(is_ours).cloned() else {
+        let Some(live) = self.state.holds.get(id).filter(is_ours).cloned() else {
             // Asked again, since the answer was lost.
             if let Some(charged) = self.captured_for_a_crash(id, Some(account), Origin::Call) {
                 let after = self.balance(&charged.account);
@@ -143,7 +143,7 @@ impl Desk<'_> {
 
     /// Settles a call after all whose capture was made for a crash: its gateway was only paused.
     /// Gives back, once, what the call did not use of it, less what an operator has given back.
-    pub(super) fn correct(
+    pub(crate) fn correct(
         &mut self,
         id: &HoldId,
         capture: &Entry,

@@ -112,7 +112,7 @@ const READ_ONLY: [u32; 2] = [8, 14];
 
 impl LedgerError {
     /// The same, in words for whoever opened the ledger at `path`.
-    pub(super) fn on_opening(self, path: &Path) -> Self {
+    pub(crate) fn on_opening(self, path: &Path) -> Self {
         let cause = match &self {
             Self::Database(error)
             | Self::Migration(MigrateError::Execute(error))
@@ -130,7 +130,7 @@ impl LedgerError {
     }
 
     /// The same; where Postgres ended a transaction because it took too long, that.
-    pub(super) fn of_a_transaction(self) -> Self {
+    pub(crate) fn of_a_transaction(self) -> Self {
         // Of a statement, or between two.
         const ENDED: [&str; 2] = ["57014", "25P03"];
         let Self::Database(error) = &self else { return self };
@@ -142,7 +142,7 @@ impl LedgerError {
     }
 
     /// True where a store could not be reached or does not answer, rather than said no.
-    pub(super) fn is_outage(&self) -> bool {
+    pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::Slow { .. } | Self::Behind | Self::Redis(_) => true,
             Self::Database(error) => match error {

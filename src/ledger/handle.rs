@@ -190,22 +190,22 @@ impl Ledger {
     }
 
     /// How the hold of a call that is dropped now ends, where the call counts as cut off.
-    pub(super) fn cuts_off(&self) -> Option<AfterCrash> {
+    pub(crate) fn cuts_off(&self) -> Option<AfterCrash> {
         self.live.are_cut_off().then_some(self.after_crash)
     }
 
     /// Sends the end of a call's hold. The pipeline tries it until it is done.
-    pub(super) fn settle(&self, operation: Operation) {
+    pub(crate) fn settle(&self, operation: Operation) {
         if self.queue.send(Message::Request(Request { operation, reply: None })).is_err() {
             tracing::error!("a hold ended after the ledger had stopped; the next start ends it");
         }
     }
 
-    pub(super) fn live(&self) -> &LiveHolds {
+    pub(crate) fn live(&self) -> &LiveHolds {
         &self.live
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 }

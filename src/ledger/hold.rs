@@ -14,7 +14,7 @@ use super::operation::{Balance, HoldId, Operation, Origin};
 
 /// How long a call's hold lives without a renewal. A hold whose guard lives is renewed when its
 /// time is up, so this is how long a leaked one would last, not how long a call may take.
-pub(super) const CALL_TTL_MS: u64 = 60_000;
+pub(crate) const CALL_TTL_MS: u64 = 60_000;
 
 /// Credits set aside for a call. However the call ends, the hold ends once: by
 /// [`Hold::capture`], by [`Hold::release`], or, if it is dropped, by a release; while a stop cuts
@@ -33,7 +33,7 @@ pub struct Hold {
 
 impl Hold {
     /// A guard for a hold that is about to be asked for: from here on it will be ended.
-    pub(super) fn arm(
+    pub(crate) fn arm(
         ledger: Ledger,
         id: HoldId,
         account: AccountId,
@@ -44,13 +44,13 @@ impl Hold {
         Self { ledger, id, account, amount, route, after: Balance::default(), armed: true }
     }
 
-    pub(super) fn granted(mut self, after: Balance) -> Self {
+    pub(crate) fn granted(mut self, after: Balance) -> Self {
         self.after = after;
         self
     }
 
     /// There is nothing to end: the hold was refused.
-    pub(super) fn disarm(mut self) {
+    pub(crate) fn disarm(mut self) {
         self.armed = false;
         self.ledger.live().remove(&self.id);
     }
@@ -157,7 +157,7 @@ impl Drop for Hold {
 /// The holds that calls in this process have, or have settled and the ledger not yet: while a
 /// capture waits in the queue or for the disk, its hold must not expire.
 #[derive(Debug, Default)]
-pub(super) struct LiveHolds {
+pub(crate) struct LiveHolds {
     ids: Mutex<HashSet<HoldId>>,
     /// True once a stop cuts off the calls that still run.
     cut_off: AtomicBool,

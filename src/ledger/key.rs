@@ -91,7 +91,7 @@ pub struct KeyRecord {
 
 /// The keys that are stored already, of those that a batch names by id or hash.
 #[derive(Clone, Debug, Default)]
-pub(super) struct KnownKeys {
+pub(crate) struct KnownKeys {
     by_hash: HashMap<KeyHash, KeyRecord>,
     hash_of: HashMap<Arc<str>, KeyHash>,
 }

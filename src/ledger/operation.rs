@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 
-use super::bring_over::Import;
 use super::crash::AfterCrash;
 use super::inbox::{EventState, NewEvent};
 use super::key::KeyRecord;
 use super::payment::{Settled, TakeFacts};
 use super::report::{Difference, FoldCursor, FoldReport};
+use crate::ledger::imports::Import;
 
 /// The id of a hold. For a proxied call it is the call's request id, made here and never
 /// repeated; for a hold made through the API it is the caller's own.
@@ -131,7 +131,7 @@ impl OperationId {
 
     /// What a payment moves, by its checkout session: its grant, or the `nth` time that something
     /// of it is taken back or given back. Nobody else can choose such an id.
-    pub(super) fn payment(session: &str, nth: Option<u32>) -> Self {
+    pub(crate) fn payment(session: &str, nth: Option<u32>) -> Self {
         match nth {
             None => Self(format!("stripe:{session}").into()),
             Some(nth) => Self(format!("stripe:{session}:{nth}").into()),
@@ -139,7 +139,7 @@ impl OperationId {
     }
 
     /// An id read back from the ledger.
-    pub(super) fn stored(text: &str) -> Self {
+    pub(crate) fn stored(text: &str) -> Self {
         Self(text.into())
     }
 
@@ -235,14 +235,14 @@ pub enum Origin {
 }
 
 impl Origin {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Call => "call",
             Self::Api => "api",
         }
     }
 
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Call, Self::Api].into_iter().find(|origin| origin.as_str() == text)
     }
 }
@@ -409,7 +409,7 @@ pub enum Operation {
 
 impl Operation {
     /// The hold that it ends, if it ends one.
-    pub(super) fn ends(&self) -> Option<&HoldId> {
+    pub(crate) fn ends(&self) -> Option<&HoldId> {
         match self {
             Self::Capture { hold, .. }
             | Self::Release { hold, .. }
@@ -419,12 +419,12 @@ impl Operation {
     }
 
     /// True where a call takes what it has used: nobody asks again if that gets lost.
-    pub(super) fn is_charge(&self) -> bool {
+    pub(crate) fn is_charge(&self) -> bool {
         matches!(self, Self::Capture { origin: Origin::Call, .. })
     }
 
     /// Who ends the hold that it makes or ends, if it does.
-    pub(super) fn origin(&self) -> Option<Origin> {
+    pub(crate) fn origin(&self) -> Option<Origin> {
         match self {
             Self::Hold(NewHold { origin, .. })
             | Self::Capture { origin, .. }
@@ -495,14 +495,14 @@ pub enum Ending {
 }
 
 impl Ending {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Released => "released",
             Self::Expired => "expired",
         }
     }
 
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Released, Self::Expired].into_iter().find(|ending| ending.as_str() == text)
     }
 }

@@ -35,7 +35,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// One operation on its way to the ledger.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(crate) struct Request {
     pub operation: Operation,
     /// Who waits for the outcome. Without one, the operation is the end of a hold: nobody waits,
     /// and it is tried until it is done.
@@ -44,7 +44,7 @@ pub(super) struct Request {
 
 /// What goes through the queue.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(crate) enum Message {
     Request(Request),
     Stop,
 }
@@ -57,7 +57,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn start<B: Backend>(
+    pub(crate) fn start<B: Backend>(
         backend: B,
         live: Arc<LiveHolds>,
         metrics: Metrics,

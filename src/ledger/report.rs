@@ -56,12 +56,12 @@ pub struct RepairReport {
 }
 
 impl Difference {
-    pub(super) fn new(account: &str, what: impl Into<String>) -> Self {
+    pub(crate) fn new(account: &str, what: impl Into<String>) -> Self {
         Self { account: account.to_owned(), what: what.into() }
     }
 
     /// The same from a database that writes amounts in micro-credits between braces.
-    pub(super) fn in_micros(account: &str, text: &str) -> Self {
+    pub(crate) fn in_micros(account: &str, text: &str) -> Self {
         let mut what = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
@@ -104,11 +104,11 @@ pub struct FoldReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoldCursor {
     /// In the order of accounts.
-    pub(super) account: AccountId,
+    pub(crate) account: AccountId,
     /// At which of its entries.
-    pub(super) seq: u64,
+    pub(crate) seq: u64,
     /// That entry is an opening balance which this folding wrote.
-    pub(super) is_own: bool,
+    pub(crate) is_own: bool,
 }
 
 #[cfg(test)]

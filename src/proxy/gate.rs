@@ -23,11 +23,11 @@ use super::live::Live;
 use super::target::{self, Target};
 use super::{body, failure, headers, listener, own, reply, settle};
 use crate::api::STRIPE_WEBHOOK_PATH;
+use crate::app::{App, refuse_quote};
 use crate::price::OnClientAbort;
 use crate::problem::{Language, Problem, Text};
-use crate::shop::{Shop, refuse_quote};
 
-/// What a gate needs besides the shop.
+/// What a gate needs besides the app.
 #[derive(Clone, Debug)]
 pub struct GateOptions {
     /// Where Farebox's own routes are.
@@ -44,7 +44,7 @@ pub struct GateOptions {
 
 /// The gate that every call passes. Pingora calls its methods, one phase each.
 pub struct Gate {
-    pub(super) shop: Arc<Shop>,
+    pub(super) app: Arc<App>,
     live: Arc<ArcSwap<Live>>,
     own: Router,
     pub(super) options: GateOptions,
@@ -54,13 +54,13 @@ pub struct Gate {
 impl Gate {
     /// A gate before `live`'s upstreams, with `own` routes beside them.
     pub fn new(
-        shop: Arc<Shop>,
+        app: Arc<App>,
         live: Arc<ArcSwap<Live>>,
         own: Router,
         options: GateOptions,
         in_flight: CallsInFlight,
     ) -> Self {
-        Self { shop, live, own, options, in_flight }
+        Self { app, live, own, options, in_flight }
     }
 
     fn is_own(&self, path: &str) -> bool {
@@ -78,7 +78,7 @@ impl Gate {
         target: Target,
     ) -> Result<(), Problem> {
         let head = session.req_header();
-        let identity = self.shop.identify(&head.headers, call.client).await?;
+        let identity = self.app.identify(&head.headers, call.client).await?;
         call.account = Some(identity.account.clone());
 
         let live = self.live.load_full();
@@ -99,8 +99,8 @@ impl Gate {
         let label = route.label.clone();
         // A call is admitted once.
         let id = call.unheld.take().ok_or_else(Problem::ledger_unavailable)?;
-        let held = self.shop.ledger.hold(id, identity.account, quote.credits, label).await;
-        call.hold = Some(held.map_err(|refusal| self.shop.refuse_call(refusal, quote.credits))?);
+        let held = self.app.ledger.hold(id, identity.account, quote.credits, label).await;
+        call.hold = Some(held.map_err(|refusal| self.app.refuse_call(refusal, quote.credits))?);
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl ProxyHttp for Gate {
     type CTX = Call;
 
     fn new_ctx(&self) -> Call {
-        Call::begin(&self.in_flight, &self.shop.metrics.requests)
+        Call::begin(&self.in_flight, &self.app.metrics.requests)
     }
 
     /// None of Pingora's modules is used.

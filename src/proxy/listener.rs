@@ -72,7 +72,7 @@ impl PublicListener {
         limits: Limits,
         threads: usize,
     ) -> Self {
-        let connections = gate.shop.metrics.connections.clone();
+        let connections = gate.app.metrics.connections.clone();
         let conf = ServerConf {
             threads,
             upstream_keepalive_pool_size: limits.upstream_idle,

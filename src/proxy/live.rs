@@ -5,9 +5,9 @@ use std::sync::Arc;
 use prometheus::{Histogram, IntCounter};
 
 use super::upstream::Upstream;
+use crate::app::Catalogue;
 use crate::metrics::Metrics;
 use crate::price::Route;
-use crate::shop::Catalogue;
 
 /// One version of the reloadable config.
 #[derive(Debug)]

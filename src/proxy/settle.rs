@@ -6,10 +6,10 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 
 use super::call::Call;
 use super::listener::client_has_stalled;
+use crate::app::{Usage, log_usage};
 use crate::metrics::NO_ROUTE;
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
-use crate::shop::{Usage, log_usage};
 
 /// Counted for a client that left before it was sent a status.
 pub(super) const CLIENT_LEFT: u16 = 499;

@@ -4,9 +4,9 @@ use http::HeaderValue;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use pingora_proxy::Session;
 
+use crate::app::refuse_path;
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
-use crate::shop::refuse_path;
 
 /// A request's target.
 #[derive(Debug)]

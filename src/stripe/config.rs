@@ -34,7 +34,7 @@ pub struct StripeConfig {
     #[serde(default)]
     pub checkout: CheckoutConfig,
     /// A checkout page of Farebox's own in place of Stripe's, on which nobody pays: for the demo, and
-    /// for trying a shop out before it has a Stripe account. It needs no other key, and never runs
+    /// for trying a app out before it has a Stripe account. It needs no other key, and never runs
     /// beside a live one of Stripe's.
     #[serde(default)]
     pub sandbox: bool,
@@ -109,7 +109,7 @@ impl StripeConfig {
         })
     }
 
-    /// Mistakes in the section of a shop that only plays at selling: Stripe's keys may be missing.
+    /// Mistakes in the section of a app that only plays at selling: Stripe's keys may be missing.
     fn check_sandbox(&self) -> Vec<Mistake> {
         let urls = [("success_url", &self.success_url), ("cancel_url", &self.cancel_url)];
         let odd = urls.into_iter().filter(|(_, url)| !url.is_empty() && !is_web_address(url));

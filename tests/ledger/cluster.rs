@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend as _, ClusterLedger, Durability, KeyHash, KeyRecord, LedgerError, Operation, Origin,
-    Outcome, Reader as _, Refusal, Stage, migrate_cluster,
+    Backend as _, Durability, KeyHash, KeyRecord, LedgerError, Operation, Origin, Outcome,
+    Reader as _, Refusal, Stage,
 };
+use farebox::store::{ClusterLedger, migrate_cluster};
 
 use crate::cluster_house::SCHEMA;
 use crate::house::{

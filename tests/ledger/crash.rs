@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use farebox::ledger::{HoldId, Ledger, NewHold, Operation, Origin, Outcome, SqliteLedger};
+use farebox::ledger::{HoldId, Ledger, NewHold, Operation, Origin, Outcome};
 use farebox::metrics::Metrics;
+use farebox::store::SqliteLedger;
 use sqlx::Executor as _;
 
 use crate::house::{

@@ -2,9 +2,10 @@
 
 use farebox::ledger::{
     AfterCrash, Backend as _, CrashOutcome, CrashedCall, EntryKind, Ledger, LedgerConfig,
-    Operation, Origin, Outcome, Reader, Refusal, SqliteLedger,
+    Operation, Origin, Outcome, Reader, Refusal,
 };
 use farebox::metrics::Metrics;
+use farebox::store::SqliteLedger;
 use sqlx::Executor as _;
 
 use crate::house::{

@@ -1,8 +1,9 @@
 //! How long Redis remembers how a hold ended: over one turn of its two hashes. Then Postgres is asked.
 
 use farebox::ledger::{
-    Backend as _, ClusterLedger, CrashOutcome, HoldId, Operation, Origin, Outcome, Reader as _,
+    Backend as _, CrashOutcome, HoldId, Operation, Origin, Outcome, Reader as _,
 };
+use farebox::store::ClusterLedger;
 
 use crate::house::{
     HOUR_MS, House, api_capture, api_hold, api_release, call_capture, call_release, ended, grant,

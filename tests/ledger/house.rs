@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use farebox::account::AccountId;
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend, Balance, CallId, ClusterLedger, Durability, Entry, EntryKind, Expired, HoldId, IsLive,
-    Ledger, LedgerConfig, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, Pipeline,
-    Posting, Reader, Refusal, SqliteLedger,
+    Backend, Balance, CallId, Durability, Entry, EntryKind, Expired, HoldId, IsLive, Ledger,
+    LedgerConfig, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, Pipeline, Posting,
+    Reader, Refusal,
 };
 use farebox::metrics::Metrics;
+use farebox::store::{ClusterLedger, SqliteLedger};
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tempfile::TempDir;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farebox::ledger::{
-    Backend as _, CallId, ClusterLedger, NewHold, Operation, Origin, Outcome, Reader as _, Refusal,
-    repair_cluster,
+    Backend as _, CallId, NewHold, Operation, Origin, Outcome, Reader as _, Refusal,
 };
 use farebox::metrics::Metrics;
+use farebox::store::{ClusterLedger, repair_cluster};
 
 use crate::house::{
     HOUR_MS, House, Kind, account, api_capture, credits, eventually, grant, hold_id, hold_of,

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use farebox::ledger::{Refusal, recover_cluster};
+use farebox::ledger::Refusal;
 use farebox::metrics::Metrics;
+use farebox::store::recover_cluster;
 
 use crate::house::{
     House, Kind, Running, api_capture, api_hold, credits, eventually, on_cluster_ledgers, text,

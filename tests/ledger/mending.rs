@@ -1,7 +1,7 @@
 //! A repair that ended before it was done.
 
-use farebox::ledger::repair_cluster;
 use farebox::metrics::Metrics;
+use farebox::store::repair_cluster;
 
 use crate::house::{House, api_capture, api_hold, on_cluster_ledgers, text};
 

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use farebox::ledger::{Backend, CallId, Expired, IsLive, Ledger, Operation, Outcome, SqliteLedger};
+use farebox::ledger::{Backend, CallId, Expired, IsLive, Ledger, Operation, Outcome};
 use farebox::metrics::Metrics;
+use farebox::store::SqliteLedger;
 
 use crate::house::{House, Kind, account, credits, grant};
 

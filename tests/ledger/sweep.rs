@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use farebox::ledger::{
-    Backend as _, ClusterLedger, HoldId, NewHold, Operation, Origin, Outcome, Reader as _,
-};
+use farebox::ledger::{Backend as _, HoldId, NewHold, Operation, Origin, Outcome, Reader as _};
+use farebox::store::ClusterLedger;
 
 use crate::house::{
     HOUR_MS, House, account, api_capture, call_capture, credits, grant, hold_id, hold_of,

@@ -2,8 +2,8 @@
 
 use farebox::ledger::{
     Backend as _, EntryKind, Ledger, LedgerError, NewHold, Operation, OperationId, Origin, Outcome,
-    backup,
 };
+use farebox::store::backup;
 use sqlx::Executor as _;
 
 use crate::house::{
@@ -253,7 +253,7 @@ async fn reconcile_finds_what_is_wrong(house: House) {
         let harmed = house.crashed();
         let mut sql = harmed.sql().await;
         sql.execute(sqlx::AssertSqlSafe(harm.clone())).await.unwrap();
-        let reader = farebox::ledger::SqliteReader::new(&harmed.path());
+        let reader = farebox::store::SqliteReader::new(&harmed.path());
         let report = farebox::ledger::Reader::reconcile(&reader).await.unwrap();
         let differences = report.differences;
         assert!(differences.iter().any(|d| d.what.contains(found)), "{harm}: {differences:#?}");

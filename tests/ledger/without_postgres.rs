@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use farebox::credits::Credits;
-use farebox::ledger::{Backend as _, CallId, ClusterLedger, Operation, Origin, Outcome, Refusal};
+use farebox::ledger::{Backend as _, CallId, Operation, Origin, Outcome, Refusal};
+use farebox::store::ClusterLedger;
 
 use crate::cluster::serves_again;
 use crate::house::{

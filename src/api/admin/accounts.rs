@@ -127,7 +127,7 @@ pub(crate) async fn grant(
 
 /// Counts credits that were given, for the metric.
 pub(super) fn count_granted(admin: &Admin, source: GrantSource, credits: Credits) {
-    let granted = &admin.shop.metrics.credits_granted;
+    let granted = &admin.app.metrics.credits_granted;
     granted.with_label_values(&[source.as_str()]).inc_by(credits.as_metric());
 }
 
@@ -138,8 +138,8 @@ pub(crate) async fn adjust(
 ) -> Result<(Extension<Change>, Replayed, Answer<PostedBody>), Problem> {
     let AdjustmentRequest { credits, id, reason } = request;
     // One comes to exist with something that is its own, not with a slip of the pen.
-    let balance = admin.shop.ledger.balance(&parse_account(&account)?).await;
-    let refuse = |refusal| admin.shop.refuse(refusal, Credits::ZERO);
+    let balance = admin.app.ledger.balance(&parse_account(&account)?).await;
+    let refuse = |refusal| admin.app.refuse(refusal, Credits::ZERO);
     balance.map_err(refuse)?.ok_or_else(unknown_account)?;
     let posting = posting(EntryKind::Adjustment, &account, credits, &id, reason)?;
     let (entry, new) = post(&admin, posting).await?;
@@ -164,8 +164,8 @@ pub(super) fn posting(
 }
 
 async fn post(admin: &Admin, posting: Posting) -> Result<(Entry, bool), Problem> {
-    let posted = admin.shop.ledger.post(posting).await;
-    posted.map_err(|refusal| admin.shop.refuse(refusal, Credits::ZERO))
+    let posted = admin.app.ledger.post(posting).await;
+    posted.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))
 }
 
 /// Which part of a capture to give back; without `credits`, all that is left of it.
@@ -208,12 +208,12 @@ pub(crate) async fn refund(
             )));
         }
     };
-    match admin.shop.ledger.ask(refund).await {
+    match admin.app.ledger.ask(refund).await {
         Outcome::Posted { entry, new } => {
-            let catalogue = admin.shop.catalogue.load();
+            let catalogue = admin.app.catalogue.load();
             Ok((replayed(new), Answer(Transaction::of(&entry, &catalogue.prices))))
         }
-        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        Outcome::Refused(refusal) => Err(admin.app.refuse(refusal, Credits::ZERO)),
         _ => Err(Problem::ledger_unavailable()),
     }
 }
@@ -286,7 +286,7 @@ pub(crate) async fn list(
     });
     let (is_elsewhere, mut after) = start.transpose()?.unwrap_or_default();
     let limit = query.limit() as usize;
-    let read = admin.shop.ledger.read();
+    let read = admin.app.ledger.read();
     let mut accounts = Vec::new();
     if !is_elsewhere {
         accounts =
@@ -327,7 +327,7 @@ pub(crate) async fn show(
     Path(account): Path<String>,
 ) -> Result<Answer<AccountBody>, Problem> {
     let account = parse_account(&account)?;
-    let ledger = &admin.shop.ledger;
+    let ledger = &admin.app.ledger;
     // The balance from the pipeline: it counts what was just answered, in `relaxed` too.
     let balance = ledger.balance(&account).await.map_err(|_| Problem::ledger_unavailable())?;
     let Some(balance) = balance else { return Err(unknown_account()) };
@@ -342,7 +342,7 @@ pub(crate) async fn transactions(
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Answer<TransactionsBody>, Problem> {
     let account = parse_account(&account)?;
-    page(&admin.shop, &account, query).await.map(Answer)
+    page(&admin.app, &account, query).await.map(Answer)
 }
 
 fn unknown_account() -> Problem {

@@ -53,7 +53,7 @@ pub(crate) async fn list(
     };
     let limit = query.limit();
     let before = before.as_ref().map(|(at_ms, id)| (*at_ms, id));
-    let read = admin.shop.ledger.read();
+    let read = admin.app.ledger.read();
     let mut crashed = read.crashed(before, limit + 1).await.map_err(unreadable)?;
     let more = crashed.len() > limit as usize;
     crashed.truncate(limit as usize);

@@ -28,8 +28,8 @@ pub(crate) async fn newest(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Answer<EntriesBody>, Problem> {
     let limit = page_query(query)?.limit();
-    let entries = admin.shop.ledger.read().newest(limit).await.map_err(unreadable)?;
-    let catalogue = admin.shop.catalogue.load();
+    let entries = admin.app.ledger.read().newest(limit).await.map_err(unreadable)?;
+    let catalogue = admin.app.catalogue.load();
     let entries = entries.iter().map(|entry| EntryBody {
         account: entry.account.clone(),
         line: Transaction::of(entry, &catalogue.prices),

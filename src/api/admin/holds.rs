@@ -79,8 +79,8 @@ pub(crate) async fn list(
     })?;
     let before_ms = made_before_ms(query.older_than.unwrap_or(OLD_SECS));
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    let holds = admin.shop.ledger.read().live_holds(before_ms, limit).await.map_err(unreadable)?;
-    let catalogue = admin.shop.catalogue.load();
+    let holds = admin.app.ledger.read().live_holds(before_ms, limit).await.map_err(unreadable)?;
+    let catalogue = admin.app.catalogue.load();
     let holds = holds.into_iter().map(|hold| HoldBody::of(hold, &catalogue.prices)).collect();
     Ok(Answer(HoldsBody { holds }))
 }

@@ -153,7 +153,7 @@ pub(crate) async fn keys(
     if !request.dry_run {
         for key in keys {
             // One that was there before keeps its id and its revocation.
-            let _ = admin.shop.keys.insert(key);
+            let _ = admin.app.keys.insert(key);
         }
     }
     Ok(Answer(body))
@@ -164,15 +164,15 @@ pub(super) async fn grant(admin: &Admin, row: ImportRow) -> Result<(Entry, bool)
     let outcomes = ask(admin, vec![row], false).await?;
     match outcomes.into_iter().next() {
         Some(Outcome::Posted { entry, new }) => Ok((entry, new)),
-        Some(Outcome::Refused(refusal)) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        Some(Outcome::Refused(refusal)) => Err(admin.app.refuse(refusal, Credits::ZERO)),
         _ => Err(Problem::ledger_unavailable()),
     }
 }
 
 async fn ask(admin: &Admin, rows: Vec<ImportRow>, dry_run: bool) -> Result<Vec<Outcome>, Problem> {
-    match admin.shop.ledger.ask(Import { rows, dry_run }.into()).await {
+    match admin.app.ledger.ask(Import { rows, dry_run }.into()).await {
         Outcome::Imported(outcomes) => Ok(outcomes),
-        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        Outcome::Refused(refusal) => Err(admin.app.refuse(refusal, Credits::ZERO)),
         _ => Err(Problem::ledger_unavailable()),
     }
 }
@@ -196,7 +196,7 @@ async fn bring_over(
             Outcome::Refused(refusal) => {
                 let problem = match refusal {
                     Refusal::Conflict if are_keys.get(row) == Some(&true) => of_another(),
-                    refusal => admin.shop.refuse(refusal, Credits::ZERO),
+                    refusal => admin.app.refuse(refusal, Credits::ZERO),
                 };
                 if !dry_run {
                     return Err(nothing_imported(row, problem));

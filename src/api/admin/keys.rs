@@ -43,9 +43,9 @@ pub(crate) async fn create(
     let id = record.id.to_string();
     // A backend is nobody's customer; whom it acts for is.
     if !service {
-        admin.shop.open(&account).await?;
+        admin.app.open(&account).await?;
     }
-    store(&admin.shop, vec![record]).await?;
+    store(&admin.app, vec![record]).await?;
     let body = NewKeyBody { id, key: key.expose().to_owned(), account, name, service };
     Ok((StatusCode::CREATED, Change::of(&body.id), Answer(body)))
 }
@@ -71,7 +71,7 @@ pub(crate) async fn list(
     Path(account): Path<String>,
 ) -> Result<Answer<KeysBody>, Problem> {
     let account = parse_account(&account)?;
-    let keys = admin.shop.ledger.read().keys(Some(&account)).await.map_err(unreadable)?;
+    let keys = admin.app.ledger.read().keys(Some(&account)).await.map_err(unreadable)?;
     let keys = keys.into_iter().map(|key| KeyBody {
         id: key.id.to_string(),
         name: key.name.to_string(),
@@ -87,6 +87,6 @@ pub(crate) async fn revoke(
     State(admin): State<Admin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    revoke_key(&admin.shop, &id).await?;
+    revoke_key(&admin.app, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

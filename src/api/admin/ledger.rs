@@ -21,7 +21,7 @@ pub(crate) struct ReconcileBody {
 pub(crate) async fn reconcile(
     State(admin): State<Admin>,
 ) -> Result<Answer<ReconcileBody>, Problem> {
-    let report = admin.shop.ledger.reconcile().await.map_err(unreadable)?;
+    let report = admin.app.ledger.reconcile().await.map_err(unreadable)?;
     Ok(Answer(ReconcileBody { clean: report.is_clean(), report }))
 }
 
@@ -46,5 +46,5 @@ pub(crate) async fn fold(
     }
     let before_ms = request.before.unix_timestamp().saturating_mul(1000);
     let months = if request.drop { OldMonths::Drop } else { OldMonths::Keep };
-    admin.shop.ledger.fold_months(before_ms, months).await.map(Answer).map_err(unreadable)
+    admin.app.ledger.fold_months(before_ms, months).await.map(Answer).map_err(unreadable)
 }

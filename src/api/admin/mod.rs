@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 pub(super) use token::{Guesses, require_token};
 
+use crate::app::App;
 use crate::config::Secret;
-use crate::shop::Shop;
 
 /// What the admin routes need.
 #[derive(Clone)]
 pub(super) struct Admin {
-    pub shop: Arc<Shop>,
+    pub app: Arc<App>,
     pub token: Secret,
     pub guesses: Arc<Guesses>,
 }

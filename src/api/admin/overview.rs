@@ -11,11 +11,11 @@ use time::format_description::well_known::Rfc3339;
 use super::Admin;
 use super::holds::{OLD_SECS, made_before_ms};
 use crate::api::transactions::unreadable;
+use crate::app::Catalogue;
 use crate::credits::SignedCredits;
 use crate::ledger::{Activity, EntryKind, Movement, Sold, wall_ms};
 use crate::price::{Margin, Route};
 use crate::problem::{Problem, Text};
-use crate::shop::Catalogue;
 
 const DEFAULT_HOURS: i64 = 24;
 
@@ -24,7 +24,7 @@ const MAX_HOURS: i64 = 168;
 
 const HOUR_SECS: i64 = 3600;
 
-/// How far back a seller's figures go: long enough for a shop that sells a few packs a week.
+/// How far back a seller's figures go: long enough for a app that sells a few packs a week.
 const SALES_DAYS: i64 = 30;
 
 #[derive(Deserialize)]
@@ -134,11 +134,11 @@ pub(crate) async fn overview(
     let now_ms = wall_ms();
     let now = (now_ms / 1000).div_euclid(HOUR_SECS);
     let since = now + 1 - hours;
-    let read = admin.shop.ledger.read();
+    let read = admin.app.ledger.read();
     let activity = read.activity(since, made_before_ms(OLD_SECS)).await.map_err(unreadable)?;
     let sold_since = now_ms.saturating_sub(SALES_DAYS * 24 * HOUR_SECS * 1000);
     let sold = read.sold(sold_since).await.map_err(unreadable)?;
-    let catalogue = admin.shop.catalogue.load();
+    let catalogue = admin.app.catalogue.load();
     Ok(Answer(OverviewBody {
         hours: by_hour(&activity.movements, since, now),
         routes: by_route(&activity.movements, &catalogue),

@@ -68,7 +68,7 @@ impl ImportedPayment {
             paid: Some(money),
             ..Facts::default()
         };
-        let on_dispute = admin.shop.sales.as_ref().map(|sales| sales.on_dispute());
+        let on_dispute = admin.app.sales.as_ref().map(|sales| sales.on_dispute());
         let because = "a payment of an earlier system".into();
         Ok(TakeFacts { event: None, facts, on_dispute: on_dispute.unwrap_or_default(), because })
     }

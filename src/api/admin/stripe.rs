@@ -73,7 +73,7 @@ pub(crate) async fn events(
         None => None,
     };
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    let read = admin.shop.ledger.read();
+    let read = admin.app.ledger.read();
     let mut events = read.events(query.state, after, limit + 1).await.map_err(unreadable)?;
     let more = events.len() > limit as usize;
     events.truncate(limit as usize);
@@ -94,7 +94,7 @@ pub(crate) async fn replay(
     Path(id): Path<String>,
 ) -> Result<Answer<ReplayBody>, Problem> {
     let state = sales(&admin)?.replay(&id).await.map_err(|error| match error {
-        LedgerError::Refused(refusal) => admin.shop.refuse(refusal, Credits::ZERO),
+        LedgerError::Refused(refusal) => admin.app.refuse(refusal, Credits::ZERO),
         error => unreadable(error),
     })?;
     Ok(Answer(ReplayBody { id, state }))
@@ -115,7 +115,7 @@ pub(crate) async fn reconcile(
     let reconciled = sales(&admin)?.reconcile(since_secs).await;
     reconciled.map(Answer).map_err(|error| match error {
         ReconcileError::Api(error) => refuse_api(&error),
-        ReconcileError::Refused(refusal) => admin.shop.refuse(refusal, Credits::ZERO),
+        ReconcileError::Refused(refusal) => admin.app.refuse(refusal, Credits::ZERO),
         ReconcileError::Sandbox => Problem::not_found(Text::new(
             "The sandbox has no Stripe to compare with.",
             "Le bac à sable n'a pas de Stripe auquel se comparer.",
@@ -136,15 +136,15 @@ pub(crate) async fn thaw(
     Path(account): Path<String>,
 ) -> Result<Answer<ThawBody>, Problem> {
     let account = parse_account(&account)?;
-    match admin.shop.ledger.ask(Operation::Thaw { account: account.clone() }).await {
+    match admin.app.ledger.ask(Operation::Thaw { account: account.clone() }).await {
         Outcome::Thawed { disputes } => Ok(Answer(ThawBody { account, disputes })),
-        Outcome::Refused(refusal) => Err(admin.shop.refuse(refusal, Credits::ZERO)),
+        Outcome::Refused(refusal) => Err(admin.app.refuse(refusal, Credits::ZERO)),
         _ => Err(Problem::ledger_unavailable()),
     }
 }
 
 fn sales(admin: &Admin) -> Result<&Sales, Problem> {
-    admin.shop.sales.as_deref().ok_or_else(|| {
+    admin.app.sales.as_deref().ok_or_else(|| {
         Problem::not_found(Text::new(
             "Nothing is sold here: the config has no [stripe] section.",
             "Rien n'est vendu ici : la configuration n'a pas de section [stripe].",

@@ -120,7 +120,7 @@ fn client(request: &Request) -> Option<String> {
 
 /// Answers a wrong token, after a while.
 async fn refuse(admin: &Admin, from: Option<String>) -> Response {
-    admin.shop.metrics.admin_wrong_tokens.inc();
+    admin.app.metrics.admin_wrong_tokens.inc();
     let Ok(_waits) = admin.guesses.waiting.try_acquire() else {
         return Problem::too_many_requests(Text::new(
             "Too many requests came with a wrong token. Check `[server] admin_token`, and try again later.",

@@ -1,0 +1,9 @@
+//! `farebox demo`: a gateway, an upstream and a funded account in one process.
+
+mod command;
+mod file;
+mod start;
+mod upstream;
+
+pub(in crate::cli) use command::Demo;
+pub use start::*;

@@ -1,0 +1,180 @@
+//! `farebox demo`: everything with no file and no server. A ledger that lasts as long as the
+//! demo, an upstream that speaks OpenAI's API without a model behind it, and a funded account.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+
+use crate::account::AccountId;
+use crate::config::{Mistakes, Secret, Sections};
+use crate::credits::Credits;
+use crate::gateway;
+use crate::gateway::config::Config;
+use crate::identify::{AuthConfig, NewKey};
+use crate::ledger::{
+    EntryKind, KeyRecord, Ledger, Operation, OperationId, Outcome, Posting, Refusal, wall_ms,
+};
+use crate::proxy::UpstreamConfig;
+use crate::stripe::StripeConfig;
+
+pub use crate::cli::demo::upstream::serve as serve_upstream;
+
+/// The demo's config; it is worth reading.
+const CONFIG: &str = include_str!("demo.toml");
+
+/// How many calls the demo account is funded for.
+pub const CALLS: u64 = 10;
+
+/// What it starts with where no call costs anything.
+pub const FUNDS: Credits = match Credits::from_whole(50) {
+    Some(funds) => funds,
+    None => Credits::ZERO,
+};
+
+/// Who signs the demo's token, in demo.toml as well.
+const ISSUER: &str = "farebox-demo";
+
+/// The route that speaks OpenAI's chat API.
+pub const CHAT: &str = "/v1/chat/completions";
+
+/// How long the link to the account page is good for: half a day.
+const LINK_SECS: i64 = 12 * 3600;
+
+/// The demo's config, with its upstream at `upstream` and its ledger in `folder`; `token` is the
+/// operator's, and the app's tokens are signed with `jwt_secret`. Packs are sold on a page of its
+/// own, which refuses to start where `stripe_key` is a live one.
+///
+/// # Errors
+/// Only if the embedded file has a mistake, which a test rules out.
+pub fn config(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    upstream: SocketAddr,
+    folder: &Path,
+    token: &Secret,
+    jwt_secret: &Secret,
+    stripe_key: Option<Secret>,
+) -> Result<Config, Mistakes> {
+    let env = |name: &str| match name {
+        "LISTEN" => Some(listen.to_string()),
+        "ADMIN" => Some(admin.to_string()),
+        "UPSTREAM" => Some(upstream.to_string()),
+        "ADMIN_TOKEN" => Some(token.expose().to_owned()),
+        "JWT_SECRET" => Some(jwt_secret.expose().to_owned()),
+        _ => None,
+    };
+    let config = gateway::config::parse(CONFIG, &folder.join("demo.toml"), Sections::ALL, &env)?;
+    Ok(Config { stripe: Some(StripeConfig::sandbox(stripe_key)), ..config })
+}
+
+/// The parts of somebody's own file that the demo takes. A part that is missing stays the demo's.
+#[derive(Debug)]
+pub struct OwnFile {
+    /// The routes, packs, `[api]` and `[credits]`.
+    pub app: Config,
+    /// The upstreams that answer.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// The issuers of tokens.
+    pub auth: Option<AuthConfig>,
+}
+
+/// The demo as somebody's own file has it. Routes whose upstream is not there lead to the demo's own; the
+/// demo's account and tokens are beside those of the file.
+pub fn with_file(demo: Config, file: OwnFile) -> Config {
+    let OwnFile { app, upstreams: theirs, auth } = file;
+    let Config { mut upstreams, auth: mut issuers, .. } = demo;
+    for own in &mut upstreams {
+        while theirs.iter().any(|upstream| upstream.name == own.name) {
+            own.name.push('\'');
+        }
+    }
+    let own = upstreams.first().map(|upstream| upstream.name.clone()).unwrap_or_default();
+    let mut routes = app.routes;
+    for route in &mut routes {
+        if !theirs.iter().any(|upstream| upstream.name == route.upstream) {
+            route.upstream.clone_from(&own);
+        }
+    }
+    upstreams.extend(theirs);
+    // API keys stay on: the demo's account has one.
+    issuers.jwt.extend(auth.into_iter().flat_map(|auth| auth.jwt));
+    let (api, credits, packs) = (app.api, app.credits, app.packs);
+    Config { upstreams, auth: issuers, routes, packs, api, credits, ..demo }
+}
+
+/// A token of `account`, as the app would sign it when somebody has signed in there.
+///
+/// # Errors
+/// Where the secret cannot sign.
+pub fn sign_in(
+    account: &AccountId,
+    jwt_secret: &Secret,
+) -> Result<Secret, jsonwebtoken::errors::Error> {
+    let expires = (wall_ms() / 1000).saturating_add(LINK_SECS);
+    let claims = serde_json::json!({ "sub": account, "exp": expires, "iss": ISSUER });
+    let key = EncodingKey::from_secret(jwt_secret.expose().as_bytes());
+    encode(&Header::new(Algorithm::HS256), &claims, &key).map(Secret::new)
+}
+
+/// The demo's account, with its credits and a key.
+#[derive(Debug)]
+pub struct DemoAccount {
+    /// Its id.
+    pub account: AccountId,
+    /// What it starts with.
+    pub funds: Credits,
+    /// Its key.
+    pub key: Secret,
+    /// How the key is stored.
+    pub record: KeyRecord,
+}
+
+/// Gives the demo account `funds`, and makes its key.
+///
+/// # Errors
+/// Where the ledger cannot write.
+pub async fn fund(ledger: &Ledger, funds: Credits) -> Result<DemoAccount, Refusal> {
+    let account: AccountId = "demo".parse().map_err(|_| Refusal::Unavailable)?;
+    let grant = Posting {
+        id: OperationId::posting(EntryKind::Grant, "demo").map_err(|_| Refusal::Unavailable)?,
+        account: account.clone(),
+        kind: EntryKind::Grant,
+        amount: funds.signed(),
+        reason: Some("demo".into()),
+    };
+    ledger.post(grant).await?;
+    let key = NewKey::generate().map_err(|_| Refusal::Unavailable)?;
+    let record = KeyRecord {
+        id: "key_demo".into(),
+        hash: key.hash,
+        account: account.clone(),
+        name: "demo".into(),
+        service: false,
+        hint: key.hint.into(),
+        created_at_ms: wall_ms(),
+        revoked_at_ms: None,
+    };
+    match ledger.ask(Operation::PutKeys(vec![record.clone()])).await {
+        Outcome::Refused(refusal) => Err(refusal),
+        _ => Ok(DemoAccount { account, funds, key: key.key, record }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_s_config_has_no_mistake() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let token = Secret::new("sixteen-bytes-or-more");
+        let secret = Secret::new("thirty-two-bytes-or-more-of-a-secret");
+        let upstream = address(3000);
+        let config =
+            config(address(8080), address(9090), upstream, Path::new(""), &token, &secret, None);
+        if let Err(mistakes) = config {
+            panic!("{mistakes}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! `gateway.toml`: reads the sections that a command needs, and reports every mistake in them
+//! with file, line and a hint.
+//!
+//! Each module owns the part of the file that configures it (`proxy::ServerConfig`,
+//! `price::RouteConfig`, …): its shape as a serde struct, its sense as a `check` that returns
+//! [`Mistake`]s. This file puts them together. The work on the text is below `config/`:
+//! `document` (where a key stands), `variables` (`${NAME}`), `read` and `repair` (a table into a
+//! struct, past its first mistake), `explain` (serde's errors in the words of the file), `hidden`
+//! (what no message may repeat), `report` (the mistakes so far), `warnings` (what is possible, and
+//! probably not meant: the modules' `warn`), `restart` (what a reload leaves as it is).
+//!
+//! A relative path in the file is relative to the folder of the file, not to where the command
+//! was started.
+
+use std::path::{Path, PathBuf};
+
+use crate::api::{ApiConfig, BrandConfig};
+use crate::identify::AuthConfig;
+use crate::ledger::{CreditsConfig, LedgerConfig};
+use crate::price::{
+    PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns, lookalike_routes,
+    no_routes, sold_at_a_loss,
+};
+use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
+use crate::stripe::StripeConfig;
+
+use crate::config::document::Document;
+use crate::config::report::Report;
+use crate::config::{
+    Mistake, Mistakes, Secret, Sections, StartKeys, Warnings, list, read, sections, variables,
+};
+
+/// The largest file that is read, in bytes: far above any price table, far below memory.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Looks a variable up; [`process_env`] outside tests.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The gateway's configuration. A section that was not asked for has its defaults; so has one
+/// that the file leaves out.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`; there exactly when it was asked for, because it has no default token.
+    pub server: Option<ServerConfig>,
+    /// `[ledger]`
+    pub ledger: LedgerConfig,
+    /// `[auth]`
+    pub auth: AuthConfig,
+    /// `[credits]`
+    pub credits: CreditsConfig,
+    /// `[api]`
+    pub api: ApiConfig,
+    /// `[[upstreams]]`
+    pub upstreams: Vec<UpstreamConfig>,
+    /// `[[routes]]`, in the order of the file.
+    pub routes: Vec<RouteConfig>,
+    /// `[[packs]]`, in the order of the file.
+    pub packs: Vec<PackConfig>,
+    /// `[stripe]`, where it was asked for and the file has it.
+    pub stripe: Option<StripeConfig>,
+    /// Settings that are possible, and probably not meant.
+    pub warnings: Warnings,
+    /// Settings that a reload does not take up.
+    pub start_keys: StartKeys,
+    /// `[brand]`
+    pub brand: BrandConfig,
+}
+
+/// A variable of the process. One that is not valid UTF-8 counts as not set.
+pub fn process_env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads `sections` of the file at `path`.
+pub fn load(path: &Path, sections: Sections, env: Env<'_>) -> Result<Config, Mistakes> {
+    let text = read_text(path).map_err(|mistake| Mistakes::of_file(path, mistake))?;
+    parse(&text, path, sections, env)
+}
+
+/// Reads `sections` of `text`; `path` is where it came from: for the messages, and for the
+/// relative paths in it.
+pub fn parse(
+    text: &str,
+    path: &Path,
+    sections: Sections,
+    env: Env<'_>,
+) -> Result<Config, Mistakes> {
+    let document = Document::parse(text).map_err(|syntax| Mistakes::new(path, vec![syntax]))?;
+    let mut report = Report::new(&document);
+    sections::refuse_unknown(&document, &mut report);
+    let draft = Draft::read(&document, sections, env, base_of(path), &mut report);
+    let senseless = draft.check(sections);
+    report.add_checked(senseless);
+    let warnings = Warnings::new(path, report.locate(draft.warn(sections)));
+    // Who reads a part of the file does not reload it, and asks for no variable of the rest.
+    let start_keys = match sections.contains(Sections::ALL) {
+        true => StartKeys::read(&document, env),
+        false => StartKeys::default(),
+    };
+    match draft.finish(sections) {
+        Some(config) if report.is_empty() => Ok(Config { warnings, start_keys, ..config }),
+        _ => Err(Mistakes::new(path, report.finish())),
+    }
+}
+
+/// The text at `key` in the section `[section]` of the file at `path`, for who does not read the
+/// section: no mistake is reported. `None` where the file has no such text; a variable that is not
+/// set leaves nothing of itself.
+pub fn peek(path: &Path, section: &str, key: &str, env: Env<'_>) -> Option<Secret> {
+    let text = read_text(path).ok()?;
+    let document = Document::parse(&text).ok()?;
+    let value = document.table().get(section)?.get_ref().get(key)?;
+    Some(Secret::new(variables::expand(value.get_ref().as_str()?, env).text))
+}
+
+/// The `account_prefix` of each `[[auth.jwt]]` in the file at `path`, for a command that does not read the
+/// section: no mistake is reported. `None` where an issuer has no prefix, or there is no issuer.
+pub fn account_prefixes(path: &Path, env: Env<'_>) -> Option<Vec<String>> {
+    let text = read_text(path).ok()?;
+    let document = Document::parse(&text).ok()?;
+    let issuers = document.table().get("auth")?.get_ref().get("jwt")?.get_ref().as_array()?;
+    let prefix = |issuer: &toml::Spanned<toml::de::DeValue<'_>>| {
+        let prefix = issuer.get_ref().get("account_prefix")?.get_ref().as_str()?;
+        Some(variables::expand(prefix, env).text).filter(|prefix| !prefix.is_empty())
+    };
+    let prefixes: Option<Vec<String>> = issuers.iter().map(prefix).collect();
+    prefixes.filter(|prefixes| !prefixes.is_empty())
+}
+
+/// What could be read; a section is missing where its mistakes could not be worked around.
+struct Draft {
+    server: Option<ServerConfig>,
+    ledger: Option<LedgerConfig>,
+    auth: Option<AuthConfig>,
+    credits: Option<CreditsConfig>,
+    api: Option<ApiConfig>,
+    upstreams: list::List<UpstreamConfig>,
+    /// Those of all upstreams, whether or not their section was asked for.
+    upstream_names: Vec<String>,
+    routes: list::List<RouteConfig>,
+    packs: list::List<PackConfig>,
+    stripe: Option<StripeConfig>,
+    brand: Option<BrandConfig>,
+}
+
+impl Draft {
+    fn read(
+        document: &Document<'_>,
+        sections: Sections,
+        env: Env<'_>,
+        base: &Path,
+        report: &mut Report<'_>,
+    ) -> Self {
+        let mut reader = read::Reader { document, sections, env, report };
+        let mut draft = Self {
+            server: reader.required("server", Sections::SERVER),
+            ledger: reader.table("ledger", Sections::LEDGER),
+            auth: reader.table("auth", Sections::AUTH),
+            credits: reader.table("credits", Sections::CREDITS),
+            api: reader.table("api", Sections::API),
+            upstreams: reader.list("upstreams", Sections::UPSTREAMS),
+            upstream_names: reader.upstream_names(),
+            routes: reader.list("routes", Sections::ROUTES),
+            packs: reader.list("packs", Sections::PACKS),
+            stripe: reader.optional("stripe", Sections::STRIPE),
+            brand: reader.table("brand", Sections::BRAND),
+        };
+        draft.resolve_paths(base);
+        draft
+    }
+
+    /// Makes the relative paths of the file relative to `base`. Empty ones stay for the checks.
+    fn resolve_paths(&mut self, base: &Path) {
+        if let Some(brand) = &mut self.brand {
+            brand.resolve(base);
+        }
+        let tls = self.server.iter_mut().filter_map(|server| server.tls.as_mut());
+        let paths = (tls.flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file]))
+            .chain(self.ledger.iter_mut().flat_map(|ledger| {
+                std::iter::once(&mut ledger.path).chain(&mut ledger.redis_ca_file)
+            }))
+            .chain(
+                (self.auth.iter_mut().flat_map(|auth| &mut auth.jwt))
+                    .filter_map(|jwt| jwt.public_key_file.as_mut()),
+            );
+        for path in paths.filter(|path| !path.as_os_str().is_empty()) {
+            let beside: PathBuf = base.join(&*path);
+            *path = beside;
+        }
+    }
+
+    /// What the modules find wrong with the sections that are in use.
+    fn check(&self, sections: Sections) -> Vec<Mistake> {
+        let used = |section| sections.contains(section);
+        let mut found = Vec::new();
+        found.extend(self.server.iter().flat_map(ServerConfig::check));
+        if used(Sections::LEDGER) {
+            found.extend(self.ledger.iter().flat_map(LedgerConfig::check));
+        }
+        if used(Sections::AUTH) {
+            found.extend(self.auth.iter().flat_map(AuthConfig::check));
+        }
+        if used(Sections::CREDITS) {
+            found.extend(self.credits.iter().flat_map(CreditsConfig::check));
+        }
+        if used(Sections::API) {
+            let senseless = self.api.iter().flat_map(|api| api.check(&self.routes.items));
+            found.extend(self.routes.in_file_order(senseless.collect()));
+        }
+        if used(Sections::UPSTREAMS) {
+            found.extend(self.upstreams.in_file_order(check_upstreams(&self.upstreams.items)));
+        }
+        if used(Sections::ROUTES) {
+            let names: Vec<&str> = self.upstream_names.iter().map(String::as_str).collect();
+            found.extend(self.routes.in_file_order(check_routes(&self.routes.items, &names)));
+        }
+        if used(Sections::PACKS) {
+            let senseless = check_packs(&self.packs.items, &self.routes.items);
+            found.extend(self.packs.in_file_order(senseless));
+        }
+        found.extend(self.stripe.iter().flat_map(StripeConfig::check));
+        if used(Sections::BRAND) {
+            found.extend(self.brand.iter().flat_map(BrandConfig::check));
+        }
+        found
+    }
+
+    /// The doubts of the modules about the sections that are in use.
+    fn warn(&self, sections: Sections) -> Vec<Mistake> {
+        let used = |section| sections.contains(section);
+        let mut found = Vec::new();
+        found.extend(self.server.iter().flat_map(ServerConfig::warn));
+        if used(Sections::LEDGER) {
+            found.extend(self.ledger.iter().flat_map(LedgerConfig::warn));
+        }
+        if used(Sections::AUTH) {
+            found.extend(self.auth.iter().flat_map(AuthConfig::warn));
+        }
+        let exact = self.api.as_ref().is_some_and(|api| api.exact_paths);
+        if used(Sections::ROUTES | Sections::API) && !exact {
+            let alike = lookalike_routes(&self.routes.items);
+            found.extend(self.routes.in_file_order(alike));
+        }
+        if used(Sections::CREDITS) {
+            found.extend(self.credits.iter().filter_map(CreditsConfig::warn));
+        }
+        if used(Sections::ROUTES) {
+            found.extend(no_routes(&self.routes.items));
+            found.extend(self.routes.in_file_order(foreign_patterns(&self.routes.items)));
+        }
+        if used(Sections::ROUTES | Sections::PACKS) {
+            let losses = sold_at_a_loss(&self.routes.items, &self.packs.items);
+            found.extend(self.routes.in_file_order(losses));
+        }
+        found.extend(self.stripe.iter().filter_map(StripeConfig::warn));
+        found
+    }
+
+    /// `None` while a section is missing; the report says why.
+    fn finish(self, sections: Sections) -> Option<Config> {
+        if sections.contains(Sections::SERVER) && self.server.is_none() {
+            return None;
+        }
+        Some(Config {
+            server: self.server,
+            ledger: self.ledger?,
+            auth: self.auth?,
+            credits: self.credits?,
+            api: self.api?,
+            upstreams: self.upstreams.items,
+            routes: self.routes.items,
+            packs: self.packs.items,
+            stripe: self.stripe,
+            warnings: Warnings::default(),
+            start_keys: StartKeys::default(),
+            brand: self.brand?,
+        })
+    }
+}
+
+/// The folder that the file is in; empty, which joins to nothing, for a bare file name.
+fn base_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+fn read_text(path: &Path) -> Result<String, (Option<usize>, Mistake)> {
+    let unreadable = |error: std::io::Error| {
+        let hint = "name the file with --config FILE; the gateway.toml that ships with Farebox is \
+                    a good start";
+        (None, Mistake::new("", format!("cannot be read: {error}"), hint))
+    };
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
+    if length > MAX_FILE_BYTES {
+        let message = format!("is {length} bytes long, more than any config should be");
+        return Err((None, Mistake::new("", message, "is this the right file?")));
+    }
+    String::from_utf8(std::fs::read(path).map_err(unreadable)?).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        (Some(line), Mistake::new("", "is not UTF-8 text here", "save the file as UTF-8"))
+    })
+}

@@ -1,0 +1,7 @@
+//! `gateway.toml`, whole: [`load`] reads the sections that a command needs.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+pub use file::*;

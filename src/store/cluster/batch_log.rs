@@ -1,0 +1,284 @@
+//! What Redis decided, on its way to Postgres: one batch is a text. In front stands what `redis/decide.lua`
+//! says of it: the time, how long a call's hold lives, and a letter for each operation; a line of its own
+//! for each operation whose letter is `+`. Then what was asked (`redis/question.rs`): how many terms,
+//! the terms, and of each operation which of them it is about, and its id. Of a line the route comes last,
+//! since it alone may contain spaces.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::account::AccountId;
+use crate::credits::Credits;
+
+use crate::ledger::operation::{Ending, HoldId, Origin};
+
+/// One batch as it stands in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// When it was decided, by Redis's clock, in milliseconds since 1970.
+    pub at_ms: i64,
+    pub decided: Vec<Decided>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decided {
+    Held {
+        id: HoldId,
+        account: AccountId,
+        amount: Credits,
+        origin: Origin,
+        /// The incarnation of the gateway that asked.
+        owner: i64,
+        expires_ms: i64,
+        route: Arc<str>,
+    },
+    Renewed {
+        id: HoldId,
+        expires_ms: i64,
+    },
+    Captured {
+        id: HoldId,
+        account: AccountId,
+        amount: Credits,
+        origin: Origin,
+        late: bool,
+        route: Arc<str>,
+    },
+    Ended {
+        id: HoldId,
+        account: AccountId,
+        amount: Credits,
+        origin: Origin,
+        ending: Ending,
+        route: Arc<str>,
+    },
+}
+
+impl Batch {
+    /// Reads it back; `None` for a text that no script of ours wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.split('\n');
+        let mut head = lines.next()?.splitn(3, ' ');
+        let at_ms: i64 = head.next()?.parse().ok()?;
+        let Some(ttl_ms) = head.next() else {
+            // Of an earlier version: a line for each thing that happened.
+            let decided = lines.map(Decided::parse).collect::<Option<_>>()?;
+            return Some(Self { at_ms, decided });
+        };
+        let expires_ms = at_ms.checked_add(ttl_ms.parse().ok()?)?;
+        let letters = Some(head.next()?).filter(|letters| *letters != "*");
+        let told = letters.map_or(0, |letters| letters.bytes().filter(|l| *l == b'+').count());
+        let mut told =
+            lines.by_ref().take(told).map(Decided::parse).collect::<Vec<_>>().into_iter();
+        let terms: usize = lines.next()?.parse().ok()?;
+        let terms: Vec<_> = lines.by_ref().take(terms).map(Terms::parse).collect::<Option<_>>()?;
+        let mut letters = letters.map(str::bytes);
+        let mut decided = Vec::with_capacity(lines.size_hint().0);
+        for line in lines {
+            let (asked, id) = line.split_once(' ')?;
+            let letter = match &mut letters {
+                None => *asked.as_bytes().first()?,
+                Some(letters) => match letters.next() {
+                    None => break,
+                    Some(letter) => letter,
+                },
+            };
+            match letter {
+                b'.' => {}
+                b'+' => decided.push(told.next()??),
+                _ => {
+                    let terms = terms.get(asked.get(1..)?.parse::<usize>().ok()?)?;
+                    decided.push(terms.done(letter, id.parse().ok()?, expires_ms)?);
+                }
+            }
+        }
+        Some(Self { at_ms, decided })
+    }
+}
+
+/// What a usual operation is about, beside its id.
+#[derive(Debug)]
+struct Terms {
+    amount: Credits,
+    origin: Origin,
+    account: AccountId,
+    owner: i64,
+    route: Arc<str>,
+}
+
+impl Terms {
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.splitn(5, ' ');
+        Some(Self {
+            amount: words.next()?.parse().ok().and_then(Credits::from_micros)?,
+            origin: origin_of(words.next()?)?,
+            account: words.next()?.parse().ok()?,
+            owner: words.next()?.parse().ok()?,
+            route: unescape(words.next()?),
+        })
+    }
+
+    /// What was done as it was asked.
+    fn done(&self, letter: u8, id: HoldId, expires_ms: i64) -> Option<Decided> {
+        let Self { amount, origin, owner, .. } = *self;
+        let (account, route) = (self.account.clone(), self.route.clone());
+        match letter {
+            b'h' => Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route }),
+            b'c' => Some(Decided::Captured { id, account, amount, origin, late: false, route }),
+            _ => None,
+        }
+    }
+}
+
+impl Decided {
+    fn parse(line: &str) -> Option<Self> {
+        let (letter, rest) = line.split_once(' ')?;
+        let (id, rest) = rest.split_once(' ')?;
+        let id = id.parse().ok()?;
+        if letter == "n" {
+            return Some(Self::Renewed { id, expires_ms: rest.parse().ok()? });
+        }
+        let mut words = rest.splitn(4, ' ');
+        let account = words.next()?.parse().ok()?;
+        let amount = words.next()?.parse().ok().and_then(Credits::from_micros)?;
+        let origin = origin_of(words.next()?)?;
+        let rest = words.next()?;
+        Some(match letter {
+            "h" => {
+                let mut words = rest.splitn(3, ' ');
+                let owner = words.next()?.parse().ok()?;
+                let expires_ms = words.next()?.parse().ok()?;
+                let route = unescape(words.next()?);
+                Self::Held { id, account, amount, origin, owner, expires_ms, route }
+            }
+            "c" => {
+                let (late, route) = rest.split_once(' ')?;
+                let (late, route) = (late == "1", unescape(route));
+                Self::Captured { id, account, amount, origin, late, route }
+            }
+            "r" | "e" => {
+                let ending = if letter == "r" { Ending::Released } else { Ending::Expired };
+                Self::Ended { id, account, amount, origin, ending, route: unescape(rest) }
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// The letter by which the scripts know it.
+pub(crate) const fn letter_of(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Call => "c",
+        Origin::Api => "a",
+    }
+}
+
+fn origin_of(letter: &str) -> Option<Origin> {
+    [Origin::Call, Origin::Api].into_iter().find(|origin| letter_of(*origin) == letter)
+}
+
+/// A route in one line. Postgres has no room for a NUL, so it is shown as what cannot be shown.
+pub(crate) fn escape(route: &str) -> Cow<'_, str> {
+    if route.contains(['\\', '\n', '\0']) {
+        storable(route).replace('\\', "\\\\").replace('\n', "\\n").into()
+    } else {
+        route.into()
+    }
+}
+
+/// A text as Postgres can store it.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// A route as it was.
+pub(crate) fn unescape(text: &str) -> Arc<str> {
+    if !text.contains('\\') {
+        return text.into();
+    }
+    let mut route = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => route.push(if chars.next() == Some('n') { '\n' } else { '\\' }),
+            c => route.push(c),
+        }
+    }
+    route.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_route_reads_back_from_one_line(route in ".*", more in "[\\\\n\n ]*") {
+            let route = storable(&(route + &more));
+            let line = escape(&route);
+            prop_assert!(!line.contains('\n'));
+            prop_assert_eq!(&*unescape(&line), route);
+        }
+    }
+
+    #[test]
+    fn a_batch_is_read_with_what_was_asked() {
+        let asked = "2\n0000000000000005 c alice 3 /a b\n0000000000000004 c alice 3 /a b\n\
+                     h0 id-1\nc1 id-2\n- id-3\nc0 id-4\nh0 id-5";
+        let batch = Batch::parse(&format!("17 60 hc+.\nr id-3 bob 0 c \n{asked}")).unwrap();
+        let (amount, origin) = (|n| Credits::from_micros(n).unwrap(), Origin::Call);
+        let (account, id) = (|id: &str| id.parse().unwrap(), |id: &str| id.parse().unwrap());
+        let (owner, expires_ms, late) = (3, 77, false);
+        let route: Arc<str> = "/a b".into();
+        let expected = [
+            Decided::Held {
+                id: id("id-1"),
+                account: account("alice"),
+                amount: amount(5),
+                origin,
+                owner,
+                expires_ms,
+                route: route.clone(),
+            },
+            Decided::Captured {
+                id: id("id-2"),
+                account: account("alice"),
+                amount: amount(4),
+                origin,
+                late,
+                route,
+            },
+            Decided::Ended {
+                id: id("id-3"),
+                account: account("bob"),
+                amount: amount(0),
+                origin,
+                ending: Ending::Released,
+                route: "".into(),
+            },
+        ];
+        assert_eq!((batch.at_ms, &batch.decided[..]), (17, &expected[..]));
+        let asked = "1\n0000000000000005 c alice 3 /a b\nh0 id-1\nc0 id-2";
+        assert_eq!(Batch::parse(&format!("17 60 *\n{asked}")).unwrap().decided.len(), 2);
+        for bad in ["17 60", "17 60 *", "17 60 h\n1\nh0 id", "17 60 +\n0\n- id", "17 x h\n0"] {
+            assert_eq!(Batch::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_batch_of_an_earlier_version_reads_back_and_nothing_else_does() {
+        let text =
+            "17\nh id-1 alice 5 c 3 99 /a b\nn id-1 100\nc id-1 alice 4 c 0 /a b\nr id-2 bob 0 c ";
+        let batch = Batch::parse(text).unwrap();
+        assert_eq!((batch.at_ms, batch.decided.len()), (17, 4));
+        let Decided::Held { route, owner: 3, expires_ms: 99, .. } = &batch.decided[0] else {
+            panic!("{batch:?}")
+        };
+        assert_eq!(&**route, "/a b");
+        for bad in ["", "x", "1\n", "1\nh a", "1\nz id alice 5 c ", "1\nc id alice -5 c 0 /x"] {
+            assert_eq!(Batch::parse(bad), None, "{bad}");
+        }
+    }
+}

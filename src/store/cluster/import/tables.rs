@@ -1,0 +1,169 @@
+//! What becomes of each table of `migrations/sqlite` in `migrations/postgres`.
+//!
+//! | embedded | in Postgres |
+//! |---|---|
+//! | `accounts` | `accounts`; `frozen` where one of `freezes` names it |
+//! | `entries` | `entries`, in the partition of their month, and the id of each in `operations` |
+//! | `folded_operations` | `operations` |
+//! | `api_holds` | `holds`, live; Redis brings them with its next epoch |
+//! | `call_holds` | nothing: those of a crash are released when the file is opened |
+//! | `crashed` | nothing: a list of what entries and ended holds say |
+//! | `ended_holds` | `holds`, released or expired |
+//! | `api_keys` | `api_keys`, by their hashes |
+//! | `stripe_events`, `payments`, `payment_names`, `stripe_customers`, `freezes` | the same |
+//! | `ledger` | `ledger.id`: its sales stay its own; `imported_commits` |
+//!
+//! A row travels as a JSON object, which both databases make and read by themselves.
+
+/// One table on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    /// What its rows are, for people.
+    pub name: &'static str,
+    /// SQLite: each row as a JSON object.
+    pub read: &'static str,
+    /// Postgres: writes the rows of a JSON array. `{s}` is the schema.
+    pub write: &'static str,
+}
+
+/// All of them, in the order in which they are written.
+pub(crate) const TABLES: [Table; 11] = [
+    Table {
+        name: "accounts",
+        read: "SELECT json_object('id', id, 'balance', balance, 'seq', seq, 'frozen', \
+            EXISTS (SELECT 1 FROM freezes WHERE freezes.account = accounts.id), \
+            'created_at', created_at) FROM accounts",
+        write: "INSERT INTO {s}.accounts (id, balance, seq, grant_seq, frozen, created_at) \
+            SELECT id, balance, seq, 0, frozen = 1, created_at FROM json_to_recordset($1::json) \
+            AS n (id text, balance int8, seq int8, frozen int4, created_at int8)",
+    },
+    Table {
+        name: "entries",
+        read: "SELECT json_object('account', account, 'seq', seq, 'operation', operation, \
+            'kind', kind, 'amount', amount, 'balance_after', balance_after, 'route', route, \
+            'reason', reason, 'created_at', created_at) FROM entries",
+        write: "WITH new AS (SELECT * FROM json_to_recordset($1::json) AS n (account text, seq int8, \
+            operation text, kind text, amount int8, balance_after int8, route text, reason text, \
+            created_at int8)), \
+            once AS (INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
+            SELECT operation, account, seq, kind, amount, created_at FROM new \
+            WHERE kind <> 'opening') \
+            INSERT INTO {s}.entries (account, seq, operation, kind, amount, balance_after, route, \
+            reason, created_at) SELECT * FROM new",
+    },
+    Table {
+        name: "folded entries",
+        read: "SELECT json_object('operation', operation, 'account', account, 'seq', seq, \
+            'kind', kind, 'amount', amount) FROM folded_operations",
+        // When they were made is folded away with them.
+        write: "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
+            SELECT operation, account, seq, kind, amount, 0 FROM json_to_recordset($1::json) \
+            AS n (operation text, account text, seq int8, kind text, amount int8)",
+    },
+    Table {
+        name: "live holds",
+        read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
+            'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
+        // As at a start: a clock that was set back gives a hold no more than it was given.
+        write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
+            SELECT id, account, amount, route, 'api', 0, 'live', \
+            least(expires_at, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + ttl_ms) \
+            FROM json_to_recordset($1::json) AS n (id text, account text, amount int8, route text, \
+            expires_at int8, ttl_ms int8)",
+    },
+    Table {
+        name: "ended holds",
+        read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'origin', origin, \
+            'ending', ending, 'ended_at', ended_at) FROM ended_holds",
+        write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at, \
+            ended_at) SELECT id, account, amount, '', origin, 0, ending, ended_at, ended_at \
+            FROM json_to_recordset($1::json) AS n (id text, account text, amount int8, \
+            origin text, ending text, ended_at int8)",
+    },
+    Table {
+        name: "API keys",
+        read: "SELECT json_object('id', id, 'hash', hex(hash), 'account', account, 'name', name, \
+            'service', service, 'hint', hint, 'created_at', created_at, 'revoked_at', revoked_at) \
+            FROM api_keys",
+        write: "INSERT INTO {s}.api_keys (id, hash, account, name, service, hint, created_at, \
+            revoked_at, changed) SELECT id, decode(hash, 'hex'), account, name, service = 1, hint, \
+            created_at, revoked_at, (SELECT key_changes + 1 FROM {s}.ledger) \
+            FROM json_to_recordset($1::json) AS n (id text, hash text, account text, name text, \
+            service int4, hint text, created_at int8, revoked_at int8)",
+    },
+    Table {
+        name: "Stripe events",
+        read: "SELECT json_object('id', id, 'kind', kind, 'payload', payload, 'state', state, \
+            'note', note, 'received_at', received_at) FROM stripe_events",
+        write: "INSERT INTO {s}.stripe_events (id, kind, payload, state, note, received_at) \
+            SELECT * FROM json_to_recordset($1::json) AS n (id text, kind text, payload text, \
+            state text, note text, received_at int8)",
+    },
+    Table {
+        name: "payments",
+        read: "SELECT json_object('id', id, 'account', account, 'paid', paid, \
+            'document', document, 'created_at', created_at) FROM payments",
+        write: "INSERT INTO {s}.payments (id, account, paid, document, created_at) \
+            SELECT id, account, paid = 1, document, created_at FROM json_to_recordset($1::json) \
+            AS n (id text, account text, paid int4, document text, created_at int8)",
+    },
+    Table {
+        name: "names of payments",
+        read: "SELECT json_object('name', name, 'payment', payment) FROM payment_names",
+        write: "INSERT INTO {s}.payment_names (name, payment) SELECT * \
+            FROM json_to_recordset($1::json) AS n (name text, payment text)",
+    },
+    Table {
+        name: "customers",
+        read: "SELECT json_object('account', account, 'customer', customer) FROM stripe_customers",
+        write: "INSERT INTO {s}.stripe_customers (account, customer) SELECT * \
+            FROM json_to_recordset($1::json) AS n (account text, customer text)",
+    },
+    Table {
+        name: "freezes",
+        read: "SELECT json_object('dispute', dispute, 'account', account) FROM freezes",
+        write: "INSERT INTO {s}.freezes (dispute, account) SELECT * \
+            FROM json_to_recordset($1::json) AS n (dispute text, account text)",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Durability;
+    use crate::metrics::Metrics;
+    use crate::store::sqlite::ledger::SqliteLedger;
+    use sqlx::{Connection as _, Row as _, SqliteConnection};
+
+    /// What stays behind, and why.
+    const LEFT: [(&str, &str); 3] = [
+        ("call_holds", "released when the file is opened"),
+        ("crashed", "its charges are entries; the list stays with the file"),
+        ("ledger", "read by itself"),
+    ];
+
+    /// A migration that adds a table or a column must say here what becomes of it.
+    #[tokio::test]
+    async fn every_column_of_the_embedded_ledger_is_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("farebox.db");
+        let metrics = Metrics::new().unwrap();
+        drop(SqliteLedger::open(&path, Durability::Strict, metrics).await.unwrap());
+        let url = format!("sqlite://{}", path.display());
+        let mut file = SqliteConnection::connect(&url).await.unwrap();
+        let columns = "SELECT t.name AS its_table, c.name AS its_column \
+             FROM sqlite_master t, pragma_table_info(t.name) c \
+             WHERE t.type = 'table' AND t.name NOT LIKE '\\_sqlx%' ESCAPE '\\'";
+        let rows = sqlx::query(columns).fetch_all(&mut file).await.unwrap();
+        assert!(rows.len() > 40, "{} columns", rows.len());
+        for row in rows {
+            let (table, column): (&str, &str) = (row.get("its_table"), row.get("its_column"));
+            let named = TABLES.iter().any(|moved| {
+                let from = format!("FROM {table}");
+                moved.read.ends_with(&from) && moved.read.contains(&format!("'{column}', "))
+            });
+            let left = LEFT.iter().any(|(name, _)| *name == table);
+            assert!(named || left, "nobody moves {table}.{column}");
+        }
+    }
+}

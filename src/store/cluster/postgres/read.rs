@@ -1,0 +1,215 @@
+//! What people and reports read: the past.
+
+use std::time::Duration;
+
+use sqlx::Executor as _;
+use sqlx::postgres::PgRow;
+
+use crate::account::AccountId;
+use crate::ledger::LedgerError;
+use crate::ledger::backend::{AccountView, KeyChanges};
+use crate::ledger::crash::CrashedCall;
+use crate::ledger::key::KeyRecord;
+use crate::ledger::operation::{Balance, Entry, HoldId};
+use crate::store::sql::query::{Rows, Value};
+use crate::store::sql::rows::{Column as _, crashed_from, entry_from, key_from};
+
+use crate::store::cluster::postgres::Store;
+
+/// How many contradictions a report lists.
+pub(crate) const LISTED: usize = 100;
+
+/// How long a report may take.
+pub(crate) const REPORT_LIMIT: Duration = Duration::from_secs(600);
+
+const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, \
+    (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
+     WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
+
+/// How long a screen's query may take until its connection is given up; Postgres ends it before.
+const SCREEN_LIMIT: Duration = Duration::from_secs(20);
+
+/// For people who wait in front of a screen: a query that takes longer is ended by Postgres, which
+/// is not away for that.
+impl Rows for Store {
+    type Row = PgRow;
+
+    const LIVE_HOLDS: &'static str = "(SELECT * FROM {s}.holds WHERE state = 'live')";
+
+    const SALES: &'static str = "(SELECT account, created_at, paid, \
+        coalesce(facts #>> '{paid,currency}', facts #>> '{sale,price,currency}') AS currency, \
+        CAST(coalesce(facts #>> '{paid,amount}', facts #>> '{sale,price,amount}') AS BIGINT) AS amount \
+        FROM (SELECT account, created_at, paid, CAST(document AS jsonb) -> 'facts' AS facts \
+            FROM {s}.payments WHERE account IS NOT NULL) p \
+        WHERE coalesce(facts #>> '{sale,imported}', 'false') = 'false')";
+
+    const ACCOUNTS: &'static str = ACCOUNTS;
+
+    fn account_view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
+        view(row)
+    }
+
+    async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<PgRow>, LedgerError> {
+        self.transact_within(SCREEN_LIMIT, async |on| {
+            on.execute("SET LOCAL statement_timeout = '15s'").await?;
+            let mut query = self.query(sql);
+            for value in values {
+                query = match value {
+                    Value::Text(text) => query.bind((*text).to_owned()),
+                    Value::Int(int) => query.bind(*int),
+                };
+            }
+            Ok(query.fetch_all(on).await?)
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// Calls whose gateway is gone, or cut them off: the holds of calls that expired. What a gateway that
+    /// was only paused has captured of one since counts.
+    pub async fn crashed(
+        &self,
+        before: Option<(i64, &HoldId)>,
+        limit: u32,
+    ) -> Result<Vec<CrashedCall>, LedgerError> {
+        let (at_ms, id) = before.map_or((i64::MAX, ""), |(at_ms, id)| (at_ms, id.as_str()));
+        let sql = "SELECT h.id, h.account, h.route, coalesce(-o.amount, h.amount) AS amount, \
+             CASE WHEN o.id IS NULL THEN 'released' ELSE 'corrected' END AS outcome, \
+             h.ended_at AS at FROM {s}.holds h \
+             LEFT JOIN {s}.operations o ON o.id = 'capture:' || h.id \
+             WHERE h.state <> 'live' AND h.state = 'expired' AND h.origin = 'call' \
+             AND (h.ended_at, h.id) < ($1, $2) ORDER BY h.ended_at DESC, h.id DESC LIMIT $3";
+        let values = [Value::Int(at_ms), Value::Text(id), Value::Int(limit.into())];
+        let rows = self.rows(sql, &values).await?;
+        Ok(rows.iter().map(crashed_from).collect::<Result<_, _>>()?)
+    }
+
+    pub async fn entries(
+        &self,
+        account: &AccountId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
+        let rows = self
+            .transact(async |on| {
+                Ok(self
+                    .query(
+                        "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
+                         created_at FROM {s}.entries WHERE account = $1 AND seq < $2 \
+                         ORDER BY seq DESC LIMIT $3",
+                    )
+                    .bind(account.as_str())
+                    .bind(before)
+                    .bind(i64::from(limit))
+                    .fetch_all(on)
+                    .await?)
+            })
+            .await?;
+        Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+    }
+
+    pub async fn accounts(
+        &self,
+        prefix: &str,
+        after: Option<&AccountId>,
+        limit: u32,
+    ) -> Result<Vec<AccountView>, LedgerError> {
+        let rows = self
+            .transact(async |on| {
+                Ok(self
+                    .query(&format!(
+                        "{ACCOUNTS} WHERE id > $1 AND id >= $3 AND id < $3 || chr(127) \
+                         ORDER BY id LIMIT $2"
+                    ))
+                    .bind(after.map_or("", AccountId::as_str))
+                    .bind(i64::from(limit))
+                    .bind(prefix)
+                    .fetch_all(on)
+                    .await?)
+            })
+            .await?;
+        Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
+    }
+
+    pub async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
+        let row = self
+            .transact(async |on| {
+                Ok(self
+                    .query(&format!("{ACCOUNTS} WHERE id = $1"))
+                    .bind(account.as_str())
+                    .fetch_optional(on)
+                    .await?)
+            })
+            .await?;
+        Ok(row.as_ref().map(view).transpose()?)
+    }
+
+    pub async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {
+        let rows = self
+            .transact(async |on| {
+                Ok(self
+                    .query(
+                        "SELECT * FROM {s}.api_keys WHERE $1::text IS NULL OR account = $1 \
+                         ORDER BY created_at, id",
+                    )
+                    .bind(account.map(AccountId::as_str))
+                    .fetch_all(on)
+                    .await?)
+            })
+            .await?;
+        Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
+    }
+
+    /// An account's keys but for service keys: those that live, and those revoked after a moment.
+    pub async fn own_keys(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+    ) -> Result<Vec<KeyRecord>, LedgerError> {
+        self.transact(async |on| {
+            let rows = self
+                .query(
+                    "SELECT * FROM {s}.api_keys WHERE account = $1 AND revoked_at IS NULL \
+                     AND NOT service UNION ALL SELECT * FROM {s}.api_keys WHERE account = $1 \
+                     AND revoked_at > $2 AND NOT service ORDER BY created_at, id",
+                )
+                .bind(account.as_str())
+                .bind(since_ms)
+                .fetch_all(on)
+                .await?;
+            Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// The keys that changed after `since`.
+    pub async fn keys_since(&self, since: i64) -> Result<KeyChanges, LedgerError> {
+        self.transact(async |on| {
+            let counted = self.query("SELECT key_changes FROM {s}.ledger").fetch_one(&mut *on);
+            let version = counted.await?.int("key_changes")?;
+            let mut keys = Vec::new();
+            if version != since {
+                let changed = "SELECT * FROM {s}.api_keys WHERE changed > $1";
+                let rows = self.query(changed).bind(since).fetch_all(on).await?;
+                keys = rows.iter().map(key_from).collect::<Result<_, _>>()?;
+            }
+            Ok(KeyChanges { version, keys })
+        })
+        .await
+    }
+}
+
+fn view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
+    Ok(AccountView {
+        account: row.account("id")?,
+        balance: Balance {
+            balance: row.signed("balance")?,
+            held: row.credits("held")?,
+            frozen: row.flag("frozen")?,
+        },
+        seq: row.count("seq")?,
+        created_at_ms: row.int("created_at")?,
+    })
+}

@@ -1,0 +1,181 @@
+//! What is read beside the batches: the past from Postgres or its replica, and whether Redis agrees.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::account::AccountId;
+use crate::ledger::LedgerError;
+use crate::ledger::backend::{AccountView, KeyChanges, Reader};
+use crate::ledger::crash::CrashedCall;
+use crate::ledger::history::FoundAccounts;
+use crate::ledger::history::Sold;
+use crate::ledger::history::{Activity, HoldView, Usage};
+use crate::ledger::inbox::{EventState, StripeEvent};
+use crate::ledger::key::KeyRecord;
+use crate::ledger::operation::{Entry, HoldId};
+use crate::ledger::payment::Payment;
+use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
+use crate::ledger::wall_ms;
+use crate::store::cluster::postgres::{LISTED, Store};
+use crate::store::sql::history;
+use crate::store::sql::search;
+use crate::store::sql::sold;
+
+use crate::store::cluster::shared::Shared;
+
+/// Reads of the cluster ledger. They see what is durable.
+#[derive(Clone, Debug)]
+pub struct ClusterReader {
+    pub(crate) shared: Arc<Shared>,
+    /// Where lists come from. A replica may lag, so what is asked for by name does not.
+    pub(crate) lists: Store,
+}
+
+#[async_trait]
+impl Reader for ClusterReader {
+    async fn entries(
+        &self,
+        account: &AccountId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        self.lists.entries(account, before, limit).await
+    }
+
+    async fn entries_of(
+        &self,
+        account: &AccountId,
+        time: Range<i64>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        search::entries_of(&self.lists, account, time, before, limit).await
+    }
+
+    async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError> {
+        history::newest(&self.lists, limit, wall_ms()).await
+    }
+
+    async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError> {
+        history::usage(&self.lists, account, since_ms).await
+    }
+
+    async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError> {
+        history::live_holds(&self.lists, before_ms, limit).await
+    }
+
+    async fn crashed(
+        &self,
+        before: Option<(i64, &HoldId)>,
+        limit: u32,
+    ) -> Result<Vec<CrashedCall>, LedgerError> {
+        self.lists.crashed(before, limit).await
+    }
+
+    async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {
+        history::activity(&self.lists, since_hour, before_ms).await
+    }
+
+    async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError> {
+        sold::since(&self.lists, since_ms).await
+    }
+
+    async fn accounts(
+        &self,
+        prefix: &str,
+        after: Option<&AccountId>,
+        limit: u32,
+    ) -> Result<Vec<AccountView>, LedgerError> {
+        self.lists.accounts(prefix, after, limit).await
+    }
+
+    async fn accounts_with(
+        &self,
+        part: &str,
+        after: Option<&AccountId>,
+        limit: u32,
+        looked_at: u32,
+    ) -> Result<FoundAccounts, LedgerError> {
+        search::accounts_with(&self.lists, part, after, limit, looked_at).await
+    }
+
+    async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
+        self.shared.store.account(account).await
+    }
+
+    async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {
+        self.shared.store.keys(account).await
+    }
+
+    async fn own_keys(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+    ) -> Result<Vec<KeyRecord>, LedgerError> {
+        self.shared.store.own_keys(account, since_ms).await
+    }
+
+    async fn ledger_id(&self) -> Result<String, LedgerError> {
+        self.shared.store.ledger_id().await
+    }
+
+    async fn event(&self, id: &str) -> Result<Option<StripeEvent>, LedgerError> {
+        self.shared.store.event(id).await
+    }
+
+    async fn events(
+        &self,
+        state: Option<EventState>,
+        after: Option<(i64, &str)>,
+        limit: u32,
+    ) -> Result<Vec<StripeEvent>, LedgerError> {
+        self.shared.store.events(state, after, limit).await
+    }
+
+    async fn payment(&self, name: &str) -> Result<Option<Payment>, LedgerError> {
+        self.shared.store.payment(name).await
+    }
+
+    async fn unpaid(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Payment>, LedgerError> {
+        self.shared.store.unpaid(account, since_ms, limit).await
+    }
+
+    async fn buyers(&self) -> Result<u64, LedgerError> {
+        self.shared.store.buyers().await
+    }
+
+    async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError> {
+        self.shared.store.customer(account).await
+    }
+
+    async fn catch_up(&self) -> Result<(), LedgerError> {
+        self.shared.drain().await
+    }
+
+    async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
+        self.shared.store.keys_since(since).await.map(Some)
+    }
+
+    async fn fold(
+        &self,
+        before_ms: i64,
+        months: OldMonths,
+    ) -> Result<Option<FoldReport>, LedgerError> {
+        self.shared.drain().await?;
+        self.shared.store.fold(before_ms, months).await.map(Some)
+    }
+
+    async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
+        let mut report = self.shared.store.examine().await?;
+        report.differences.extend(self.shared.compare().await?);
+        report.differences.truncate(LISTED);
+        Ok(report)
+    }
+}

@@ -1,0 +1,17 @@
+//! The ledger's backends: the only place that speaks SQL or Redis.
+//!
+//! [`sqlite`] is the embedded ledger, [`cluster`] the one that gateways share on Redis and Postgres, and
+//! [`sql`] the queries that both databases answer.
+
+pub(crate) mod cluster;
+pub(crate) mod sql;
+pub(crate) mod sqlite;
+
+pub use cluster::import::{ImportError, Imported, import};
+pub use cluster::ledger::{ClusterLedger, migrate_cluster, repair_cluster};
+pub use cluster::reader::ClusterReader;
+pub use cluster::recovery_plan::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
+pub use sqlite::ledger::SqliteLedger;
+pub use sqlite::maintain::backup;
+pub use sqlite::read::SqliteReader;
+pub use sqlite::repair::repair_embedded;

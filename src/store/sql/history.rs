@@ -1,0 +1,188 @@
+//! What the account page and the operator's page read of the past, written once for both databases:
+//! they read the same SQL, with `{s}` in place of the schema.
+
+use crate::account::AccountId;
+use crate::credits::{MAX_MICROS, SignedCredits};
+use crate::ledger::history::{Activity, DayUsage, HoldView, Movement, Usage};
+use crate::store::sql::query::{Rows, Value, row};
+
+use crate::ledger::LedgerError;
+use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
+use crate::store::sql::rows::{Column, entry_from, payment_from};
+
+/// How many of an account's newest lines its usage is added up from: a fraction of a second of work,
+/// which a customer may ask for as often as they like.
+pub(crate) const USAGE_LINES: i64 = 250_000;
+
+const HOUR_MS: i64 = 3600 * 1000;
+
+/// The largest amount. Many together may come to more, and are shown as that.
+const MOST: i64 = MAX_MICROS as i64;
+
+/// What `account` used since a moment.
+pub(crate) async fn usage(
+    from: &impl Rows,
+    account: &AccountId,
+    since_ms: i64,
+) -> Result<Usage, LedgerError> {
+    let account = Value::Text(account.as_str());
+    let newest = "SELECT coalesce(max(seq), 0) AS seq FROM {s}.entries WHERE account = $1";
+    let beyond = row(from, newest, &[account]).await?.int("seq")?.saturating_sub(USAGE_LINES);
+    let sql = "SELECT created_at / 86400000 AS day, route, count(*) AS calls, \
+        CAST(-sum(amount) AS BIGINT) AS credits FROM {s}.entries \
+        WHERE account = $1 AND seq > $2 AND created_at >= $3 AND kind = 'capture' \
+        GROUP BY 1, 2 ORDER BY 1 DESC, 4 DESC, 2";
+    let rows = from.rows(sql, &[account, Value::Int(beyond), Value::Int(since_ms)]).await?;
+    let days = rows.iter().map(|row| {
+        Ok(DayUsage {
+            day: row.int("day")?,
+            route: row.optional_text("route")?.unwrap_or_default().into(),
+            calls: row.count("calls")?,
+            credits: row.integer("credits", |sum| {
+                SignedCredits::from_micros(sum.clamp(-MOST, MOST))?.non_negative()
+            })?,
+        })
+    });
+    let days = days.collect::<Result<_, sqlx::Error>>()?;
+    let unseen = "SELECT count(*) AS lines FROM {s}.entries \
+        WHERE account = $1 AND seq = $2 AND created_at >= $3";
+    let is_whole = beyond <= 0
+        || row(from, unseen, &[account, Value::Int(beyond), Value::Int(since_ms)])
+            .await?
+            .int("lines")?
+            == 0;
+    Ok(Usage { days, is_whole })
+}
+
+/// The newest entries of all accounts, newest first. What is asked for is mostly minutes old, so
+/// longer and longer times are looked through.
+pub(crate) async fn newest(
+    from: &impl Rows,
+    limit: u32,
+    now_ms: i64,
+) -> Result<Vec<Entry>, LedgerError> {
+    const DAY_MS: i64 = 24 * HOUR_MS;
+    let sql = "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
+        created_at FROM {s}.entries WHERE created_at >= $1 \
+        ORDER BY created_at DESC, account DESC, seq DESC LIMIT $2";
+    let mut rows = Vec::new();
+    for since_ms in [now_ms - HOUR_MS, now_ms - DAY_MS, now_ms - 31 * DAY_MS, i64::MIN] {
+        rows = from.rows(sql, &[Value::Int(since_ms), Value::Int(limit.into())]).await?;
+        if rows.len() >= limit as usize {
+            break;
+        }
+    }
+    Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+}
+
+/// Live holds: of calls, those made before a moment, oldest first; then the API's, whose age is not
+/// known, in the order in which they expire.
+pub(crate) async fn live_holds<R: Rows>(
+    from: &R,
+    before_ms: i64,
+    limit: u32,
+) -> Result<Vec<HoldView>, LedgerError> {
+    let select = |rest: &str| {
+        let live = R::LIVE_HOLDS;
+        format!("SELECT id, account, amount, route, origin, expires_at FROM {live} h {rest}")
+    };
+    let calls = select("WHERE origin = 'call' AND id < $1 ORDER BY id LIMIT $2");
+    let before = first_id_of(before_ms);
+    let mut rows = from.rows(&calls, &[Value::Text(&before), Value::Int(limit.into())]).await?;
+    let room = i64::from(limit).saturating_sub(rows.len() as i64);
+    let api = select("WHERE origin = 'api' ORDER BY expires_at, id LIMIT $1");
+    rows.extend(from.rows(&api, &[Value::Int(room)]).await?);
+    Ok(rows.iter().map(hold_from).collect::<Result<_, _>>()?)
+}
+
+fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
+    let id = row.hold("id")?;
+    let origin = row.parsed("origin", Origin::parse)?;
+    Ok(HoldView {
+        created_at_ms: (origin == Origin::Call).then(|| made_at_ms(&id)).flatten(),
+        id,
+        account: row.account("account")?,
+        amount: row.credits("amount")?,
+        route: row.text("route")?.into(),
+        origin,
+        expires_at_ms: row.int("expires_at")?,
+    })
+}
+
+/// What happened since the beginning of an hour, and which holds of calls are older than
+/// `before_ms`.
+pub(crate) async fn activity<R: Rows>(
+    from: &R,
+    since_hour: i64,
+    before_ms: i64,
+) -> Result<Activity, LedgerError> {
+    let since = [Value::Int(since_hour.saturating_mul(HOUR_MS))];
+    // From ':' to ';' is all that begins with "stripe:".
+    let movements = "SELECT created_at / 3600000 AS hour, kind, route, \
+        CAST(CASE WHEN operation >= 'stripe:' AND operation < 'stripe;' THEN 1 ELSE 0 END AS BIGINT) AS paid, \
+        count(*) AS entries, CAST(sum(amount) AS BIGINT) AS amount FROM {s}.entries \
+        WHERE created_at >= $1 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4";
+    let movements = from.rows(movements, &since).await?;
+    let movements = movements.iter().map(|row| {
+        Ok(Movement {
+            hour: row.int("hour")?,
+            kind: row.parsed("kind", EntryKind::parse)?,
+            route: row.optional_text("route")?.map(Into::into),
+            is_payment: row.integer("paid", |paid| Some(paid == 1))?,
+            entries: row.count("entries")?,
+            amount: row
+                .integer("amount", |sum| SignedCredits::from_micros(sum.clamp(-MOST, MOST)))?,
+        })
+    });
+    let paid = "SELECT p.document FROM {s}.entries e \
+        JOIN {s}.payment_names n ON n.name = substr(e.operation, 8) \
+        JOIN {s}.payments p ON p.id = n.payment \
+        WHERE e.created_at >= $1 AND e.kind = 'grant' \
+        AND e.operation >= 'stripe:' AND e.operation < 'stripe;' ORDER BY e.created_at";
+    let paid = from.rows(paid, &since).await?;
+    let live = R::LIVE_HOLDS;
+    let totals = format!(
+        "SELECT (SELECT count(*) FROM {{s}}.accounts) AS accounts, \
+         (SELECT count(*) FROM {live} h) AS holds, \
+         (SELECT count(*) FROM {live} h WHERE origin = 'call' AND id < $1) AS old"
+    );
+    let totals = row(from, &totals, &[Value::Text(&first_id_of(before_ms))]).await?;
+    Ok(Activity {
+        movements: movements.collect::<Result<_, sqlx::Error>>()?,
+        paid: paid.iter().map(payment_from).collect::<Result<_, _>>()?,
+        accounts: totals.count("accounts")?,
+        live_holds: totals.count("holds")?,
+        old_holds: totals.count("old")?,
+    })
+}
+
+/// What ids of calls made at a moment, or later, are not less than: their first 48 bits count
+/// milliseconds (RFC 9562, 5.7).
+fn first_id_of(at_ms: i64) -> String {
+    let hex = format!("{:012x}", at_ms.max(0));
+    format!("{}-{}", &hex[..8], &hex[8..])
+}
+
+fn made_at_ms(id: &HoldId) -> Option<i64> {
+    let uuid = uuid::Uuid::try_parse(id.as_str()).ok()?;
+    let (secs, nanos) = uuid.get_timestamp()?.to_unix();
+    i64::try_from(secs).ok()?.checked_mul(1000)?.checked_add(i64::from(nanos / 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ids_of_calls_tell_when_they_were_made() {
+        for at_ms in [0, 1, 0x0123_4567_89ab, 1_800_000_000_123] {
+            let (secs, nanos) = (at_ms / 1000, at_ms % 1000 * 1_000_000);
+            let at = uuid::Timestamp::from_unix(uuid::NoContext, secs as u64, nanos as u32);
+            let id: HoldId = uuid::Uuid::new_v7(at).to_string().parse().unwrap();
+            assert_eq!(made_at_ms(&id), Some(at_ms));
+            assert!(*id.as_str() >= *first_id_of(at_ms) && *id.as_str() < *first_id_of(at_ms + 1));
+        }
+        assert_eq!(made_at_ms(&"job-1".parse().unwrap()), None);
+        assert!(*HoldId::for_call().as_str() < *first_id_of(i64::MAX / 1_000_000));
+    }
+}

@@ -1,0 +1,136 @@
+//! Rows back into types. A value that does not fit its type is a decoding error, never a guess.
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+
+use crate::account::AccountId;
+use crate::credits::{Credits, SignedCredits};
+
+use crate::ledger::crash::{CrashOutcome, CrashedCall};
+use crate::ledger::inbox::{EventState, StripeEvent};
+use crate::ledger::key::{KeyHash, KeyRecord};
+use crate::ledger::operation::{Entry, EntryKind, HoldId, OperationId};
+use crate::ledger::payment::Payment;
+
+/// Reads one column as the type it stands for.
+pub(crate) trait Column {
+    fn text(&self, name: &str) -> Result<&str, sqlx::Error>;
+    fn optional_text(&self, name: &str) -> Result<Option<&str>, sqlx::Error>;
+    fn int(&self, name: &str) -> Result<i64, sqlx::Error>;
+    fn optional_int(&self, name: &str) -> Result<Option<i64>, sqlx::Error>;
+    fn flag(&self, name: &str) -> Result<bool, sqlx::Error>;
+    fn bytes(&self, name: &str) -> Result<&[u8], sqlx::Error>;
+
+    fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, sqlx::Error> {
+        parse(self.text(name)?).ok_or_else(|| unfit(name))
+    }
+    fn integer<T>(&self, name: &str, fit: impl Fn(i64) -> Option<T>) -> Result<T, sqlx::Error> {
+        fit(self.int(name)?).ok_or_else(|| unfit(name))
+    }
+    fn account(&self, name: &str) -> Result<AccountId, sqlx::Error> {
+        self.parsed(name, |text| text.parse().ok())
+    }
+    fn hold(&self, name: &str) -> Result<HoldId, sqlx::Error> {
+        self.parsed(name, |text| text.parse().ok())
+    }
+    fn credits(&self, name: &str) -> Result<Credits, sqlx::Error> {
+        self.integer(name, |n| Credits::from_micros(u64::try_from(n).ok()?))
+    }
+    fn signed(&self, name: &str) -> Result<SignedCredits, sqlx::Error> {
+        self.integer(name, SignedCredits::from_micros)
+    }
+    fn count(&self, name: &str) -> Result<u64, sqlx::Error> {
+        self.integer(name, |n| u64::try_from(n).ok())
+    }
+}
+
+/// The two kinds of rows differ in their database alone.
+macro_rules! column {
+    ($row:ty) => {
+        impl Column for $row {
+            fn text(&self, name: &str) -> Result<&str, sqlx::Error> {
+                self.try_get(name)
+            }
+            fn optional_text(&self, name: &str) -> Result<Option<&str>, sqlx::Error> {
+                self.try_get(name)
+            }
+            fn int(&self, name: &str) -> Result<i64, sqlx::Error> {
+                self.try_get(name)
+            }
+            fn optional_int(&self, name: &str) -> Result<Option<i64>, sqlx::Error> {
+                self.try_get(name)
+            }
+            fn flag(&self, name: &str) -> Result<bool, sqlx::Error> {
+                self.try_get(name)
+            }
+            fn bytes(&self, name: &str) -> Result<&[u8], sqlx::Error> {
+                self.try_get(name)
+            }
+        }
+    };
+}
+
+column!(SqliteRow);
+column!(PgRow);
+
+fn unfit(column: &str) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: "a value that the ledger never wrote".into(),
+    }
+}
+
+/// A row of the list of calls that were cut off.
+pub(crate) fn crashed_from(row: &impl Column) -> Result<CrashedCall, sqlx::Error> {
+    Ok(CrashedCall {
+        id: row.hold("id")?,
+        account: row.account("account")?,
+        route: row.text("route")?.into(),
+        amount: row.credits("amount")?,
+        outcome: row.parsed("outcome", CrashOutcome::parse)?,
+        at_ms: row.int("at")?,
+    })
+}
+
+pub(crate) fn entry_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
+    Ok(Entry {
+        account: row.account("account")?,
+        seq: row.count("seq")?,
+        operation: OperationId::stored(row.text("operation")?),
+        kind: row.parsed("kind", EntryKind::parse)?,
+        amount: row.signed("amount")?,
+        balance_after: row.signed("balance_after")?,
+        route: row.optional_text("route")?.map(Into::into),
+        reason: row.optional_text("reason")?.map(Into::into),
+        created_at_ms: row.int("created_at")?,
+    })
+}
+
+pub(crate) fn key_from(row: &impl Column) -> Result<KeyRecord, sqlx::Error> {
+    Ok(KeyRecord {
+        id: row.text("id")?.into(),
+        hash: KeyHash::from_bytes(row.bytes("hash")?).ok_or_else(|| unfit("hash"))?,
+        account: row.account("account")?,
+        name: row.text("name")?.into(),
+        service: row.flag("service")?,
+        hint: row.text("hint")?.into(),
+        created_at_ms: row.int("created_at")?,
+        revoked_at_ms: row.optional_int("revoked_at")?,
+    })
+}
+
+pub(crate) fn event_from(row: &impl Column) -> Result<StripeEvent, sqlx::Error> {
+    Ok(StripeEvent {
+        id: row.text("id")?.into(),
+        kind: row.text("kind")?.into(),
+        payload: row.text("payload")?.into(),
+        state: row.parsed("state", EventState::parse)?,
+        note: row.optional_text("note")?.map(Into::into),
+        received_at_ms: row.int("received_at")?,
+    })
+}
+
+pub(crate) fn payment_from(row: &impl Column) -> Result<Payment, sqlx::Error> {
+    row.parsed("document", |document| serde_json::from_str(document).ok())
+}

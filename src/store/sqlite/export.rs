@@ -1,0 +1,109 @@
+//! Reading an embedded ledger to its end, to move it elsewhere.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use crate::ledger::LedgerError;
+use crate::ledger::clock::Clock;
+use crate::ledger::crash::AfterCrash;
+use crate::ledger::report::ReconcileReport;
+use crate::store::cluster::import::ImportError;
+use crate::store::sqlite::file_rights;
+use crate::store::sqlite::lock::LedgerLock;
+
+use crate::store::sqlite::left::end_left_calls;
+use crate::store::sqlite::{load, read};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// An embedded ledger that nobody else has.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub path: PathBuf,
+    connection: SqliteConnection,
+    /// Held for life: no gateway writes it meanwhile.
+    _lock: LedgerLock,
+}
+
+impl Source {
+    /// Opens the ledger at `path`, and brings its schema up to date.
+    pub async fn open(path: &Path) -> Result<Self, ImportError> {
+        let failed = |error| LedgerError::File { path: path.to_owned(), error };
+        if !tokio::fs::try_exists(path).await.map_err(failed)? {
+            return Err(failed(std::io::ErrorKind::NotFound.into()).into());
+        }
+        let lock = LedgerLock::take(path)?;
+        file_rights::secure(path);
+        let opened = async {
+            let mut connection = load::connect(path).await?;
+            load::check_version(&mut connection).await?;
+            // Anything else would get our tables.
+            let ours = "SELECT count(*) FROM sqlite_master WHERE name IN ('entries', 'api_holds')";
+            let ours: i64 = sqlx::query_scalar(ours).fetch_one(&mut connection).await?;
+            if ours < 2 {
+                return Ok(None);
+            }
+            load::migrate(&mut connection).await?;
+            Ok(Some(connection))
+        };
+        let connection = opened.await.map_err(|error: LedgerError| error.on_opening(path))?;
+        let path = path.to_owned();
+        match connection {
+            Some(connection) => Ok(Self { path, connection, _lock: lock }),
+            None => Err(ImportError::NoLedger { path }),
+        }
+    }
+
+    /// Releases the holds of calls that a crash left; true where there were some.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub async fn release_left_calls(&mut self) -> Result<bool, LedgerError> {
+        let clock = Clock::start();
+        let (mut state, commits) = load::state(&mut self.connection, clock.now(0)).await?;
+        let now = clock.now(commits.saturating_add(1));
+        let after = AfterCrash::Release;
+        let left = end_left_calls(&mut self.connection, &mut state, after, now).await?;
+        Ok(!left.is_empty())
+    }
+
+    /// Where it is read and written.
+    pub fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    /// Checks what must hold in the file.
+    pub async fn examine(&mut self) -> Result<ReconcileReport, LedgerError> {
+        read::reconcile(&mut self.connection).await
+    }
+
+    /// What its sales are known by, and how many batches it has committed.
+    pub async fn identity(&mut self) -> Result<(String, i64), LedgerError> {
+        let row = sqlx::query("SELECT id, commits FROM ledger").fetch_one(&mut self.connection);
+        let row = row.await?;
+        Ok((row.try_get("id")?, row.try_get("commits")?))
+    }
+
+    /// A moment of each day on which it has entries, in milliseconds since 1970. What a clock that
+    /// was far off has dated before 1970 or after 9999 is left out.
+    pub async fn days(&mut self) -> Result<Vec<i64>, LedgerError> {
+        const YEAR_10000_MS: i64 = 253_402_300_800_000;
+        let days: Vec<i64> = sqlx::query_scalar(
+            "SELECT DISTINCT created_at / ?1 FROM entries WHERE created_at >= 0 AND created_at < ?2",
+        )
+        .bind(DAY_MS)
+        .bind(YEAR_10000_MS)
+        .fetch_all(&mut self.connection)
+        .await?;
+        Ok(days.into_iter().map(|day| day.saturating_mul(DAY_MS)).collect())
+    }
+
+    /// The rows that a query gives, a few at a time.
+    pub fn rows(&mut self, sql: &'static str) -> BoxStream<'_, Result<String, sqlx::Error>> {
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch(&mut self.connection).boxed()
+    }
+}

@@ -1,0 +1,75 @@
+//! Putting right what contradicts the entries, which are the truth: they are never edited. Under the
+//! file's lock: a gateway has balances in memory.
+
+use std::path::Path;
+
+use sqlx::{Connection as _, Row as _, SqliteConnection};
+
+use crate::ledger::LedgerError;
+use crate::ledger::report::{Difference, RepairReport};
+use crate::store::cluster::import::ImportError;
+use crate::store::sql::rows::Column as _;
+
+use crate::store::sqlite::export::Source;
+
+/// Accounts whose balance or number of entries is not what their entries say, those without a row too.
+/// `gaps`: how often an entry does not follow the one before it, and how many are missing after the newest.
+const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0) AS total, \
+     coalesce(e.newest, 0) AS newest, \
+     coalesce(e.gaps, 0) + max(coalesce(a.seq, 0) - coalesce(e.newest, 0), 0) AS gaps, \
+     coalesce(e.oldest, 0) AS oldest, coalesce(a.balance, 0) AS balance FROM accounts a FULL JOIN \
+     (SELECT account, sum(amount) AS total, max(seq) AS newest, min(created_at) AS oldest, \
+      count(*) FILTER (WHERE seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0)) AS gaps \
+      FROM (SELECT account, amount, seq, kind, created_at, \
+            lag(seq, 1, 0) OVER (PARTITION BY account ORDER BY seq) AS previous FROM entries) \
+      GROUP BY account) e ON e.account = a.id \
+     WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq OR a.id IS NULL";
+
+/// Puts right what can be in the ledger at `path`: accounts by the sums of their entries, and holds that
+/// have ended.
+///
+/// # Errors
+/// [`LedgerError::Locked`] where a gateway has it.
+pub async fn repair_embedded(path: &Path) -> Result<RepairReport, ImportError> {
+    let mut source = Source::open(path).await?;
+    let repaired = repair(source.connection()).await;
+    Ok(repaired.map_err(LedgerError::from)?)
+}
+
+async fn repair(connection: &mut SqliteConnection) -> Result<RepairReport, sqlx::Error> {
+    let mut report = RepairReport::default();
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let ended = sqlx::query(
+        "DELETE FROM api_holds WHERE id IN (SELECT id FROM ended_holds) \
+         OR 'capture:' || id IN (SELECT operation FROM entries) \
+         OR 'capture:' || id IN (SELECT operation FROM folded_operations) RETURNING id, account",
+    );
+    for row in ended.fetch_all(&mut *transaction).await? {
+        let what = format!("hold {} has ended, and is not live any more", row.text("id")?);
+        report.repaired.push(Difference::new(row.text("account")?, what));
+    }
+    for row in sqlx::query(SUMS).fetch_all(&mut *transaction).await? {
+        let account = row.text("account")?;
+        if row.int("gaps")? > 0 {
+            let what = "entries are missing, so what is left of them says nothing of the balance: \
+                        bring them back from a backup";
+            report.left.push(Difference::new(account, what));
+            continue;
+        }
+        let (before, total) = (row.int("balance")?, row.int("total")?);
+        sqlx::query(
+            "INSERT INTO accounts (id, balance, seq, created_at) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (id) DO UPDATE SET balance = excluded.balance, seq = excluded.seq",
+        )
+        .bind(account)
+        .bind(total)
+        .bind(row.int("newest")?)
+        .bind(row.try_get::<i64, _>("oldest")?)
+        .execute(&mut *transaction)
+        .await?;
+        let what = format!("the balance was {{{before}}} and is {{{total}}}, as its entries say");
+        report.repaired.push(Difference::in_micros(account, &what));
+    }
+    transaction.commit().await?;
+    Ok(report)
+}

@@ -2,7 +2,7 @@
 //!
 //! [`Ledger`] is the handle that the rest of the gateway uses: it puts [`Operation`]s on the queue of a
 //! pipeline, which decides them in natural batches on a [`Backend`]. [`Hold`] is the guard of a call's
-//! hold: however the call ends, its hold ends once. [`rules`] decides what an operation does to the state.
+//! hold: however the call ends, its hold ends once. `rules` decides what an operation does to the state.
 //!
 //! Nothing here speaks SQL or Redis: `store` has the backends.
 

@@ -1,4 +1,4 @@
-//! What README.md, docs/, gateway.toml, the Makefile and the tests' tables say, against the command
+//! README.md, docs/, gateway.toml, the Makefile and the tests' tables, held against the command
 //! line, the config, the scripts and the tests as they are.
 
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ fn read(path: &Path) -> String {
 /// A command line of a document.
 struct Typed {
     words: Vec<String>,
-    /// It stands in a sentence, where a command may be named without all that it needs.
+    /// The command stands in a sentence, where it may be named without all that it needs.
     in_prose: bool,
 }
 
@@ -169,7 +169,7 @@ fn the_shipped_config_shows_every_key_that_there_is() {
     assert!(missing.is_empty(), "gateway.toml does not show {}", missing.join(", "));
 }
 
-/// What scripts/setup.sh takes as its argument, besides nothing.
+/// The arguments of scripts/setup.sh, besides none.
 fn arguments_of_setup() -> Vec<String> {
     let script = read(&root().join("scripts/setup.sh"));
     let (_, cases) = script.split_once("case $what in\n").unwrap();

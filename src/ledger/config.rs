@@ -168,11 +168,16 @@ impl LedgerConfig {
         }
         let name = self.gateway_name.as_deref();
         if name.is_some_and(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
-            let hint = "1 to 128 bytes, another one for each gateway, or remove the line";
-            found.push(Mistake::new("ledger.gateway_name", "`gateway_name` is not a name", hint));
+            let hint =
+                "write 1 to 128 bytes, and another name for each gateway; or remove the line";
+            found.push(Mistake::new(
+                "ledger.gateway_name",
+                "`gateway_name` is empty or too long",
+                hint,
+            ));
         }
         if self.unsynced_cap.is_zero() {
-            let hint = "the most that one account may lose: unsynced_cap = 100000";
+            let hint = "write the most that one account may lose: unsynced_cap = 100000";
             found.push(Mistake::new("ledger.unsynced_cap", "`unsynced_cap` is zero", hint));
         }
         found.extend(within(
@@ -222,12 +227,12 @@ fn check_schema(name: &str) -> Option<Mistake> {
     let letters = name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     let starts_well = name.starts_with(|first: char| !first.is_ascii_digit());
     if !letters || !starts_well || name.len() > MAX_SCHEMA_BYTES {
-        let hint = "small letters, digits and `_`, at most 63 of them: \"farebox\"";
+        let hint = "use small letters, digits and `_`, at most 63 of them: \"farebox\"";
         return Some(Mistake::new(key, "`postgres_schema` is not the name of a schema", hint));
     }
     if name == "public" || name == "information_schema" || name.starts_with("pg_") {
-        let message = format!("the schema `{name}` is not Farebox's own");
-        return Some(Mistake::new(key, message, "give it one to itself: \"farebox\""));
+        let message = format!("the schema `{name}` belongs to Postgres or to every program");
+        return Some(Mistake::new(key, message, "name a schema for Farebox alone: \"farebox\""));
     }
     None
 }

@@ -108,7 +108,7 @@ pub enum LedgerError {
         what: &'static str,
     },
     /// Postgres answers, and its backlog of batches is too long.
-    #[error("more waits for Postgres than it has written in time")]
+    #[error("the backlog of Postgres is too long; try again in a moment")]
     Behind,
     /// This gateway's setup differs from the setup of the ledger that it would share.
     #[error("this ledger cannot be shared: {what}; {hint}")]
@@ -118,9 +118,6 @@ pub enum LedgerError {
         /// The remedy.
         hint: &'static str,
     },
-    /// The pipeline has stopped.
-    #[error("the ledger is stopping")]
-    Stopped,
     /// An operation was refused where no refusal was expected.
     #[error(transparent)]
     Refused(#[from] Refusal),

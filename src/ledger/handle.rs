@@ -19,7 +19,6 @@ use crate::ledger::operation::{
 };
 use crate::ledger::payment::{PaymentChange, TakeFacts};
 use crate::ledger::pipeline::Pipeline;
-use crate::ledger::queue::Queue;
 use crate::ledger::reader::Reader;
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::metrics::Metrics;
@@ -29,7 +28,6 @@ use crate::metrics::Metrics;
 /// Every method that changes the ledger can fail with [`Refusal::Unavailable`]: nothing has changed then.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    queue: Queue,
     holds: Arc<CallHolds>,
     reader: Arc<dyn Reader>,
 }
@@ -44,8 +42,8 @@ impl Ledger {
         let live = Arc::new(LiveHolds::default());
         let after_crash = backend.after_crash();
         let (pipeline, queue) = Pipeline::start(backend, live.clone(), metrics.clone());
-        let holds = CallHolds { queue: queue.clone(), live, metrics, after_crash };
-        (Self { queue, holds: Arc::new(holds), reader: Arc::new(reader) }, pipeline)
+        let holds = Arc::new(CallHolds { queue, live, metrics, after_crash });
+        (Self { holds, reader: Arc::new(reader) }, pipeline)
     }
 
     /// Reads beside the pipeline: entries, accounts, keys.
@@ -56,7 +54,7 @@ impl Ledger {
     /// Requests any operation, and waits for its outcome. For tests of the contract between pipeline and
     /// backend: the gateway calls the method that fits its operation.
     pub async fn ask(&self, operation: Operation) -> Outcome {
-        self.queue.ask(operation).await
+        self.holds.queue.ask(operation).await
     }
 
     /// Requests an operation whose outcome `read` knows. `None` from `read` is a mistake of the backend.
@@ -65,7 +63,7 @@ impl Ledger {
         operation: Operation,
         read: impl FnOnce(Outcome) -> Option<T>,
     ) -> Result<T, Refusal> {
-        match self.queue.ask(operation).await {
+        match self.holds.queue.ask(operation).await {
             Outcome::Refused(refusal) => Err(refusal),
             outcome => read(outcome).ok_or_else(|| {
                 tracing::error!("the ledger's backend returned the outcome of another operation");
@@ -332,7 +330,7 @@ impl Ledger {
     /// Checks the stored ledger against itself and against memory.
     ///
     /// # Errors
-    /// Where the ledger cannot be read.
+    /// Fails where the ledger cannot be read.
     pub async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
         self.reader.catch_up().await?;
         let audit = self.request(Operation::Audit, |outcome| match outcome {
@@ -349,7 +347,7 @@ impl Ledger {
     /// ledger serves others for as long as the slice took.
     ///
     /// # Errors
-    /// Where the ledger cannot write. The slices before stay folded.
+    /// Fails where the ledger cannot write. The slices before stay folded.
     pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
         self.fold_months(before_ms, OldMonths::Keep).await
     }

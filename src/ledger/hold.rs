@@ -10,10 +10,10 @@ use crate::ledger::operation::{Balance, HoldId, Operation, Origin};
 use crate::ledger::queue::Queue;
 use crate::metrics::Metrics;
 
-/// The parts of a ledger that the guards of its calls' holds share.
+/// The parts that a ledger shares with the guards of its calls' holds.
 #[derive(Debug)]
 pub(crate) struct CallHolds {
-    /// The queue into which the guards put the ends of their holds.
+    /// The queue of the pipeline.
     pub queue: Queue,
     /// The holds that must not expire.
     pub live: Arc<LiveHolds>,

@@ -24,7 +24,7 @@ pub enum ImportRow {
         /// The payment that bought the credits; each payment is granted once, under one id.
         payment: Option<Box<TakeFacts>>,
     },
-    /// An API key. Its account is opened.
+    /// An API key, whose account is opened.
     Key(KeyRecord),
 }
 

@@ -30,7 +30,7 @@ const GATHER_LIMIT: Duration = Duration::from_millis(3);
 /// How long a stopping pipeline retries the ends of calls' holds.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long the backend of a stopping pipeline gets at least after that: to hand over what it has where one of
+/// The least time after that for the backend to close, so that it can hand over its pending ends where one of
 /// its servers is away.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -175,8 +175,8 @@ impl<B: Backend> Worker<B> {
 
     async fn stop(mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        // Pending ends of holds are either here or, acknowledged already, with the backend, which gets its own
-        // time below.
+        // This loop retries the ends of holds that nobody has acknowledged. The backend has the acknowledged
+        // ones, and gets its own time below.
         while !self.unsettled.is_empty() && Instant::now() < limit {
             self.backend.hand_over(&mut self.unsettled).await;
             if !self.unsettled.is_empty() {

@@ -61,7 +61,8 @@ impl Difference {
         Self { account: account.to_owned(), what: what.into() }
     }
 
-    /// A difference in a database's words, which write amounts in micro-credits between braces.
+    /// A difference out of a sentence that a database wrote, with amounts in micro-credits between braces:
+    /// `the balance is {95000000}`.
     pub(crate) fn in_micros(account: &str, text: &str) -> Self {
         let mut what = String::with_capacity(text.len());
         let mut rest = text;

@@ -53,14 +53,15 @@ fn check_redis(config: &LedgerConfig) -> Option<Mistake> {
     let url = config.redis_url.as_ref().filter(|url| !url.is_empty())?.expose();
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
     if !REDIS_SCHEMES.contains(&scheme.strip_suffix("-sentinel").unwrap_or(scheme)) {
-        let hint = "redis://, rediss:// for TLS, or redis-sentinel:// and rediss-sentinel://";
-        let message = "`redis_url` is no address of a Redis that Farebox can use";
+        let hint =
+            "begin it with redis://, rediss:// for TLS, redis-sentinel:// or rediss-sentinel://";
+        let message = "`redis_url` is not the address of a Redis that Farebox can use";
         return Some(Mistake::new("ledger.redis_url", message, hint));
     }
     // Without TLS, because the library would look for certificates.
     let plain = url.replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
     if Config::from_url(&plain).is_err() {
-        let hint = "redis://:password@host:6379; in a password write `@`, `/`, `:` and `%` as \
+        let hint = "write redis://:password@host:6379; in a password write `@`, `/`, `:` and `%` as \
                     %40, %2F, %3A and %25";
         let message = "`redis_url` cannot be read as an address";
         return Some(Mistake::new("ledger.redis_url", message, hint));
@@ -79,7 +80,7 @@ fn check_postgres(name: &str, url: &Secret) -> Option<Mistake> {
     if url.is_empty() || is_postgres && PgConnectOptions::from_str(url).is_ok() {
         return None;
     }
-    let hint = "postgres://user:password@host:5432/database; in a password write `@`, `/`, `:` and `%` as \
+    let hint = "write postgres://user:password@host:5432/database; in a password write `@`, `/`, `:` and `%` as \
                 %40, %2F, %3A and %25";
     let message = format!("`{name}` cannot be read as the address of a Postgres");
     Some(Mistake::new(format!("ledger.{name}"), message, hint))

@@ -199,10 +199,10 @@ async fn an_id_takes_effect_once_in_one_batch(house: House) {
                 Outcome::Captured { end: _, after, late: false },
                 Outcome::Captured { end: None, after: same, late: false },
             ]
-            | [
-                Outcome::Released { end: _, after },
-                Outcome::Released { end: None, after: same },
-            ] => assert_eq!(after, same),
+            | [Outcome::Released { end: _, after }, Outcome::Released { end: None, after: same }] =>
+            {
+                assert_eq!(after, same)
+            }
             [first, second] => assert_eq!(first, second),
             _ => unreachable!("they come in pairs"),
         }

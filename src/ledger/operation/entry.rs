@@ -66,8 +66,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// True where the entry was folded into an opening balance: the ledger still has its id and its
-    /// amount, so it cannot take effect twice, and nothing else.
+    /// True where the entry was folded into an opening balance. The ledger then has only its id and its
+    /// amount, so that the operation cannot take effect twice.
     pub fn is_folded(&self) -> bool {
         self.created_at_ms == 0
     }

@@ -18,7 +18,7 @@ pub struct Payment {
     /// The credits that were granted for the payment.
     #[serde(with = "crate::ledger::payment::micros")]
     pub granted: Credits,
-    /// The part of [`Payment::granted`] that is taken back now.
+    /// The part of [`Payment::granted`] that is taken back at present.
     #[serde(with = "crate::ledger::payment::micros")]
     pub taken: Credits,
     /// The number of entries that took credits back or gave them back; the next one's id contains it.

@@ -15,9 +15,13 @@ use crate::ledger::rules::state::{Account, Changes, EndedHold, Known, LiveHold, 
 /// Each rule is a flat ladder of checks. Idempotency comes before the checks of business, and a rule
 /// changes nothing before its last check has passed.
 pub(crate) struct Rules<'a> {
+    /// Balances and live holds; the rules change them.
     pub state: &'a mut State,
+    /// The stored rows that the batch names; the rules add their own.
     pub known: &'a mut Known,
+    /// The changes of the batch so far; the rules add their own.
     pub changes: &'a mut Changes,
+    /// The moment of the decision.
     pub now: Now,
 }
 

@@ -1,4 +1,4 @@
-//! The entry points of the rules: one operation, and the ends that time or a crash brings about.
+//! The entry points of the rules: one operation, and the ends of holds by time or by a crash.
 
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refusal};
@@ -84,7 +84,7 @@ pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut 
         let ended = rules.abandon(&id, &account, after);
         // Only a balance at the end of the range that can be counted refuses the charge.
         if let Err(refusal) = ended {
-            tracing::error!(hold = %id, %account, %refusal, "a cut off call is not charged");
+            tracing::error!(hold = %id, %account, %refusal, "the charge of a cut off call was refused; its hold is released");
             let _ = rules.abandon(&id, &account, AfterCrash::Release);
         }
     }

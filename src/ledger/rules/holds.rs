@@ -11,6 +11,7 @@ use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::{Account, EndedHold, LiveHold};
 
 impl Rules<'_> {
+    /// Sets credits aside.
     pub(super) fn hold(&mut self, hold: &NewHold) -> Result<Outcome, Refusal> {
         if let Some(live) = self.state.holds.get(&hold.id) {
             let same = live.account == hold.account
@@ -54,6 +55,7 @@ impl Rules<'_> {
         Outcome::Held { after: self.balance(account) }
     }
 
+    /// Lets a hold live for another `ttl_ms`.
     pub(super) fn renew(&mut self, id: &HoldId, ttl_ms: u64) -> Result<Outcome, Refusal> {
         let mut hold = self.state.holds.get(id).cloned().ok_or(Refusal::UnknownHold)?;
         hold.expires_ms = self.now.ledger_ms.saturating_add(ttl_ms);
@@ -69,6 +71,7 @@ impl Rules<'_> {
         Ok(Outcome::Renewed)
     }
 
+    /// Charges a hold, in part or whole, and gives the rest back.
     pub(super) fn capture(
         &mut self,
         id: &HoldId,

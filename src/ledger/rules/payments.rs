@@ -21,6 +21,7 @@ struct Joined {
 }
 
 impl Rules<'_> {
+    /// Stores an event in the inbox.
     pub(super) fn record_event(&mut self, new: &NewEvent) -> Result<Outcome, Refusal> {
         if let Some(event) = self.known.events.get(&new.id) {
             return Ok(Outcome::EventRecorded { state: event.state, new: false });
@@ -31,6 +32,7 @@ impl Rules<'_> {
         Ok(Outcome::EventRecorded { state, new: true })
     }
 
+    /// Notes the final state of an event.
     pub(super) fn end_event(
         &mut self,
         id: &Arc<str>,
@@ -88,7 +90,7 @@ impl Rules<'_> {
             }
         }
         let again = self.posted_before(posting)?;
-        // All of it fits, or nothing of it happens.
+        // Every step is checked before the first change.
         let change = self.join(payment)?.change;
         let balance =
             self.state.account(&posting.account).map_or(SignedCredits::ZERO, |a| a.balance);
@@ -121,6 +123,7 @@ impl Rules<'_> {
         Ok(Joined { before, due, change })
     }
 
+    /// Remembers an account's customer at Stripe, unless another one than `instead_of` is recorded.
     pub(super) fn record_customer(
         &mut self,
         account: &AccountId,
@@ -163,7 +166,7 @@ impl Rules<'_> {
     ) -> Result<(), Refusal> {
         let Some(sale) = change.payment.facts.sale.clone() else { return Ok(()) };
         let (granted, taken, given) = (change.granted, change.clawed_back, change.reinstated);
-        // All of it fits, or nothing of it happens.
+        // Every step is checked before the first change.
         let balance = self.state.account(account).map_or(SignedCredits::ZERO, |a| a.balance);
         let sum = balance.checked_add(granted.signed()).ok_or(Refusal::OutOfRange)?;
         let sum = sum.checked_add(given.signed()).ok_or(Refusal::OutOfRange)?;

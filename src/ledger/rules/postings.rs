@@ -9,6 +9,7 @@ use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::Account;
 
 impl Rules<'_> {
+    /// Makes an account exist, with a sign-up grant if it is new.
     pub(super) fn open(&mut self, id: &AccountId, signup: Credits) -> Result<Outcome, Refusal> {
         let new = !self.state.accounts.contains_key(id);
         if new {
@@ -21,6 +22,7 @@ impl Rules<'_> {
         Ok(Outcome::Opened { new })
     }
 
+    /// Moves a balance.
     pub(super) fn post(&mut self, posting: &Posting) -> Result<Outcome, Refusal> {
         if let Some(again) = self.posted_before(posting)? {
             return Ok(again);

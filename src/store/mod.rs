@@ -3,10 +3,13 @@
 //! `sqlite` is the embedded ledger, `cluster` the one that gateways share on Redis and Postgres, and
 //! `sql` the queries that both databases answer.
 
+mod addresses;
 pub(crate) mod cluster;
+mod error;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
 
+pub use addresses::{check_addresses, warn_of_addresses};
 pub use cluster::import::{ImportError, Imported, import};
 pub use cluster::ledger::{ClusterLedger, migrate_cluster, repair_cluster};
 pub use cluster::reader::ClusterReader;

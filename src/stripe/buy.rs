@@ -20,9 +20,7 @@ use super::objects::{Identified, Session};
 use super::read::{metadata, metadata_key};
 use super::sales::{Checkout, Sales, idempotency_key};
 use crate::account::AccountId;
-use crate::ledger::{
-    Facts, LedgerError, Money, Operation, Outcome, Progress, Refusal, Sale, wall_ms,
-};
+use crate::ledger::{Facts, LedgerError, Money, Progress, Refusal, Sale, wall_ms};
 use crate::price::PackConfig;
 
 /// The longest `client_reference_id` that Stripe takes; account ids can be longer.
@@ -285,16 +283,7 @@ impl Sales {
         // Stripe repeats a failure to the same key, so a key that outlives the purchase will not do.
         let key = idempotency_key(&["customer", key, gone.as_deref().unwrap_or_default()]);
         let made: Identified = client.post(&request, &key).await?;
-        let keep = Operation::KeepCustomer {
-            account: account.clone(),
-            customer: made.id,
-            instead_of: gone,
-        };
-        match self.ledger.ask(keep).await {
-            Outcome::CustomerKept(customer) => Ok(customer),
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            _ => Err(Refusal::Unavailable.into()),
-        }
+        Ok(self.ledger.record_customer(account.clone(), made.id, gone).await?)
     }
 }
 

@@ -9,7 +9,7 @@ use super::objects::{Envelope, Thin};
 use super::read::{Reading, label, read};
 use super::sales::Sales;
 use super::signature::{Claim, SignatureError};
-use crate::ledger::{EventState, LedgerError, NewEvent, Operation, Outcome, Refusal, StripeEvent};
+use crate::ledger::{EventState, LedgerError, NewEvent, Refusal, StripeEvent};
 
 /// How many events of the inbox are looked at together.
 const PAGE: u32 = 200;
@@ -154,11 +154,8 @@ impl Sales {
     }
 
     async fn keep(&self, event: NewEvent) -> Result<Receipt, Refusal> {
-        match self.ledger.ask(Operation::KeepEvent(event)).await {
-            Outcome::EventKept { state, new } => Ok(Receipt { state, new }),
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => Err(Refusal::Unavailable),
-        }
+        let (state, new) = self.ledger.record_event(event).await?;
+        Ok(Receipt { state, new })
     }
 
     /// Takes up an event that is kept; what became of it. An error only where the ledger is away.
@@ -188,10 +185,8 @@ impl Sales {
         state: EventState,
         note: Option<Arc<str>>,
     ) -> Result<EventState, Refusal> {
-        match self.ledger.ask(Operation::EndEvent { id: id.clone(), state, note }).await {
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => Ok(state),
-        }
+        self.ledger.end_event(id.clone(), state, note).await?;
+        Ok(state)
     }
 }
 

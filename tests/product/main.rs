@@ -66,6 +66,7 @@ mod fuzz;
 mod holds;
 mod imports;
 mod keys;
+mod layers;
 mod listeners;
 mod memory;
 mod metrics;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::ledger::crash::CRASHED_KEPT;
-use crate::ledger::{LedgerError, wall_ms};
+use crate::ledger::{LedgerError, retention, wall_ms};
 use crate::store::cluster::postgres::CallHold;
 
 use crate::store::cluster::redis::script::tag;
@@ -27,9 +26,6 @@ const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// For how long Redis must not have heard of a gateway that Postgres has not heard of either.
 const SILENT_MS: i64 = 10_000;
 
-/// How long the ending of a call's hold is remembered.
-const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
-
 impl Shared {
     /// Keeps house, until it is stopped. What fails keeps nothing else from being done.
     pub async fn run_janitor(self: Arc<Self>) {
@@ -46,7 +42,10 @@ impl Shared {
                 let before = |kept: Duration| {
                     wall_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
                 };
-                let purged = self.store.purge(before(ENDED_CALLS_KEPT), before(CRASHED_KEPT)).await;
+                let purged = self
+                    .store
+                    .purge(before(retention::ENDED_CALLS), before(retention::CRASHED_CALLS))
+                    .await;
                 let done = [
                     is_done("making partitions", self.store.make_partitions().await),
                     is_done("purging", purged),

@@ -121,7 +121,7 @@ fn late<'a>((operation, outcome): (&'a Operation, &'a mut Outcome)) -> Option<La
         | Operation::Release { hold, account, origin: Origin::Api } => (hold, account.as_ref()),
         _ => return None,
     };
-    let is_release = matches!(outcome, Outcome::Released { settled: None, .. });
+    let is_release = matches!(outcome, Outcome::Released { end: None, .. });
     let refused = matches!(
         outcome,
         Outcome::Refused(Refusal::Conflict | Refusal::Ended | Refusal::AboveHold { .. })

@@ -21,17 +21,15 @@ use crate::metrics::Metrics;
 use crate::store::cluster::late;
 use crate::store::cluster::reader::ClusterReader;
 
-use crate::ledger::LedgerError;
 use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::config::LedgerConfig;
-use crate::ledger::crash::CrashedCall;
-use crate::ledger::hold::CALL_TTL_MS;
 use crate::ledger::operation::{HoldId, Operation, Outcome, Refusal};
 use crate::ledger::report::RepairReport;
 use crate::ledger::wall_ms;
+use crate::ledger::{CALL_TTL_MS, LedgerError};
 use crate::store::cluster::postgres::Store;
 use crate::store::cluster::redis::connection::{Redis, Stopped};
-use crate::store::cluster::redis::script::Scripts;
+use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::shared::{Sent, Shared, text, texts};
 use crate::store::cluster::work::{Answer, Asked, Code, Place, Reply, Work, route_of};
 
@@ -109,7 +107,7 @@ impl ClusterLedger {
             Some(name) => name.clone(),
             None => uuid::Uuid::new_v4().to_string(),
         };
-        let joined = patiently(|| store.join(&name, config.layout)).await?;
+        let joined = patiently(|| store.join(&name, config.layout.unwrap_or(LAYOUT))).await?;
         if joined.still_serves {
             tracing::warn!(
                 name,
@@ -196,7 +194,7 @@ impl ClusterLedger {
         let answers = self.ask(&asked).await;
         for (operation, answer) in operations.iter().zip(&answers) {
             if answer.code == Code::Expired
-                && let Some(call) = CrashedCall::released(operation, wall_ms())
+                && let Some(call) = operation.crashed_call(wall_ms())
             {
                 call.log();
             }

@@ -7,7 +7,6 @@ use async_trait::async_trait;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{AccountView, KeyChanges, Reader};
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::history::FoundAccounts;
 use crate::ledger::history::Sold;
@@ -18,6 +17,7 @@ use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::ledger::wall_ms;
+use crate::ledger::{AccountView, KeyChanges, Reader};
 use crate::store::cluster::postgres::{LISTED, Store};
 use crate::store::sql::history;
 use crate::store::sql::search;

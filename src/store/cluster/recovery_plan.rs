@@ -18,7 +18,7 @@ use crate::store::cluster::postgres::{
 use crate::store::cluster::compare::{HotAccount, follow};
 use crate::store::cluster::ledger::{ClusterLedger, needed, redis_of};
 use crate::store::cluster::redis::connection::{Marks, Redis};
-use crate::store::cluster::redis::script::{Epoch, Scripts, tag};
+use crate::store::cluster::redis::script::{Epoch, LAYOUT, Scripts, tag};
 
 /// How many accounts are named.
 const NAMED: usize = 50;
@@ -69,8 +69,8 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
     let mut planner = Planner { store, redis, survey, plan: RecoveryPlan::empty() };
     planner.describe_gateways(config.durability);
     let theirs = planner.survey.checkpoint.layout;
-    if theirs != config.layout {
-        let ours = config.layout;
+    if theirs != config.layout.unwrap_or(LAYOUT) {
+        let ours = config.layout.unwrap_or(LAYOUT);
         let what = format!("it has layout {theirs} of Redis's data, this version has {ours}");
         planner.plan.state.push(what);
     }
@@ -90,7 +90,9 @@ pub async fn recover_cluster(config: &LedgerConfig, metrics: Metrics) -> Result<
     let store =
         Store::new(needed(config.postgres_url.as_ref(), "postgres_url")?, &config.postgres_schema)?;
     let before = store.checkpoint().await?;
-    if before.layout != config.layout && store.gateways_of(before.layout).await? == Others::Serve {
+    if before.layout != config.layout.unwrap_or(LAYOUT)
+        && store.gateways_of(before.layout).await? == Others::Serve
+    {
         return Err(LedgerError::Disagrees {
             what: "gateways of a version with another layout of Redis's data serve it".to_owned(),
             hint: "run the command of their version, or stop them first",

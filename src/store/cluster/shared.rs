@@ -17,7 +17,7 @@ use crate::store::cluster::adaptive::Slice;
 use crate::store::cluster::postgres::{LEASE, Store};
 
 use crate::store::cluster::redis::connection::{Redis, Stopped};
-use crate::store::cluster::redis::script::Scripts;
+use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redo::Ring;
 
 /// The lease as this gateway counts it is shorter than Postgres has it, so that it is never the last
@@ -125,7 +125,7 @@ impl Shared {
             durability,
             name,
             incarnation,
-            layout: config.layout,
+            layout: config.layout.unwrap_or(LAYOUT),
             left_to_others: AtomicBool::new(false),
             unheard_since: Mutex::default(),
             cap: if durability == Durability::Relaxed { cap } else { 0 },

@@ -44,10 +44,10 @@ impl Place {
             | Operation::Import(_)
             | Operation::PutKeys(_)
             | Operation::RevokeKey { .. }
-            | Operation::KeepEvent(_)
+            | Operation::RecordEvent(_)
             | Operation::EndEvent { .. }
             | Operation::TakeFacts(_)
-            | Operation::KeepCustomer { .. }
+            | Operation::RecordCustomer { .. }
             | Operation::Thaw { .. } => Self::Postgres,
             Operation::Audit | Operation::Fold { .. } => Self::Alone,
         }
@@ -204,16 +204,14 @@ impl Answer {
     }
 
     fn known(self) -> Option<Outcome> {
-        let settled = self.end.clone();
+        let end = self.end.clone();
         let refused = |refusal| Some(Outcome::Refused(refusal));
         match self.code {
             Code::Held => Some(Outcome::Held { after: self.balance()? }),
             Code::Renewed => Some(Outcome::Renewed),
-            Code::Captured => {
-                Some(Outcome::Captured { after: self.balance()?, late: false, settled })
-            }
-            Code::Late => Some(Outcome::Captured { after: self.balance()?, late: true, settled }),
-            Code::Released => Some(Outcome::Released { after: self.balance()?, settled }),
+            Code::Captured => Some(Outcome::Captured { after: self.balance()?, late: false, end }),
+            Code::Late => Some(Outcome::Captured { after: self.balance()?, late: true, end }),
+            Code::Released => Some(Outcome::Released { after: self.balance()?, end }),
             Code::Balance | Code::FrozenBalance => Some(Outcome::Balance(Some(self.balance()?))),
             Code::Nobody => Some(Outcome::Balance(None)),
             Code::Insufficient => {
@@ -230,7 +228,7 @@ impl Answer {
             Code::Range => refused(Refusal::OutOfRange),
             Code::Frozen => refused(Refusal::Frozen),
             // A call that was cut off: what its account has then is not told.
-            Code::Expired => Some(Outcome::Released { after: Balance::default(), settled }),
+            Code::Expired => Some(Outcome::Released { after: Balance::default(), end }),
             // The cap is our own limit, not the account's: never 402.
             Code::Unavailable | Code::Capped => None,
         }

@@ -1,6 +1,6 @@
 //! A database that answers the queries of this folder: they read the same SQL, with `{s}` in place of the schema.
 
-use crate::ledger::backend::AccountView;
+use crate::ledger::AccountView;
 use crate::ledger::error::LedgerError;
 use crate::store::sql::rows::Column;
 
@@ -42,5 +42,5 @@ pub(crate) async fn row<R: Rows>(
     values: &[Value<'_>],
 ) -> Result<R::Row, LedgerError> {
     let row = from.rows(sql, values).await?.into_iter().next();
-    row.ok_or(LedgerError::Database(sqlx::Error::RowNotFound))
+    row.ok_or(LedgerError::from(sqlx::Error::RowNotFound))
 }

@@ -21,10 +21,10 @@ use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::clock::Clock;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::crash::{AfterCrash, CrashedCall};
-use crate::ledger::hold::CALL_TTL_MS;
 use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
+use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Known, Lookups, Now, State};
-use crate::ledger::{Durability, LedgerError};
+use crate::ledger::{CALL_TTL_MS, Durability, LedgerError};
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::file_rights;
 use crate::store::sqlite::lock::LedgerLock;
@@ -152,10 +152,10 @@ impl SqliteLedger {
             .map(|operation| match operation {
                 // What is acknowledged now could not be written soon: grant nothing more.
                 Operation::Hold(_) if self.is_failing() => Outcome::Refused(Refusal::Unavailable),
-                _ => self.state.decide(operation, known, &mut self.pinned, now),
+                _ => rules::decide(operation, &mut self.state, known, &mut self.pinned, now),
             })
             .collect();
-        self.pinned.pin();
+        self.pinned.forget_undo();
         if !self.pinned.is_empty() {
             self.pinned_since.get_or_insert_with(Instant::now);
         }
@@ -194,7 +194,7 @@ impl SqliteLedger {
         let mut changes = Changes::default();
         let outcomes: Vec<Outcome> = run
             .iter()
-            .map(|operation| self.state.decide(operation, known, &mut changes, now))
+            .map(|operation| rules::decide(operation, &mut self.state, known, &mut changes, now))
             .collect();
         if changes.is_empty() || self.commit(&changes, now).await {
             return Some(outcomes);
@@ -407,7 +407,7 @@ impl Backend for SqliteLedger {
         if !self.settle_doubt().await {
             return vec![unavailable; batch.len()];
         }
-        let Some(mut known) = self.look_up(&self.state.lookups(batch)).await else {
+        let Some(mut known) = self.look_up(&Lookups::of(batch, &self.state)).await else {
             return vec![unavailable; batch.len()];
         };
         // One operation that must wait for the disk, and the whole batch does: it is one commit.
@@ -430,7 +430,7 @@ impl Backend for SqliteLedger {
             return Vec::new();
         }
         let now = self.now();
-        self.state.forget_overtaken(now.ledger_ms);
+        self.state.forget_early_releases(now.ledger_ms);
         // A failing disk is probed, so that serving resumes without a call having to fail first.
         if self.is_failing() && self.pinned.is_empty() {
             self.commit(&Changes::default(), now).await;
@@ -441,8 +441,9 @@ impl Backend for SqliteLedger {
             let mut changes = Changes::default();
             for hold in self.state.expired(now.ledger_ms) {
                 if is_live(&hold) {
-                    self.state.renew(&hold, CALL_TTL_MS, &mut changes, now);
-                } else if let Some(live) = self.state.expire(&hold, &mut changes, now) {
+                    rules::renew(&hold, CALL_TTL_MS, &mut self.state, &mut changes, now);
+                } else if let Some(live) = rules::expire(&hold, &mut self.state, &mut changes, now)
+                {
                     expired.push(Expired { hold, route: live.route });
                 }
             }

@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::ledger::LedgerError;
 use crate::ledger::crash::{AfterCrash, CrashOutcome, CrashedCall};
+use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Now, State};
 use crate::metrics::Metrics;
 
@@ -24,7 +25,7 @@ pub(crate) async fn end_left_calls(
 ) -> Result<Vec<CrashedCall>, LedgerError> {
     let calls = CallHolds::of(state);
     let mut changes = Changes::default();
-    state.abandon_calls(after, &mut changes, now);
+    rules::abandon_calls(after, state, &mut changes, now);
     if !changes.is_empty() {
         Batch::new(state, &calls, &changes, now).write(&mut *connection).await?;
     }

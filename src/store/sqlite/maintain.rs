@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, SqliteConnection};
 
-use crate::ledger::LedgerError;
-use crate::ledger::crash::CRASHED_KEPT;
 use crate::ledger::operation::{Outcome, Refusal};
 use crate::ledger::report::Difference;
 use crate::ledger::rules::state::Now;
+use crate::ledger::{LedgerError, retention};
 use crate::store::sqlite::file_rights;
 
 use crate::store::sqlite::ledger::SqliteLedger;
@@ -19,9 +18,6 @@ use crate::store::sqlite::load;
 /// How many endings of holds are forgotten in one go, since nobody is served meanwhile.
 const PURGE_SLICE: u32 = 2000;
 
-/// How long the ending of a call's hold is remembered.
-const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
-
 impl SqliteLedger {
     /// Forgets the endings of calls' holds that are long past, and calls that were cut off long ago.
     pub(crate) async fn purge(&mut self, now: Now) {
@@ -29,8 +25,9 @@ impl SqliteLedger {
         if !due || self.is_failing() {
             return;
         }
-        let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
-        let crashed_before = now.wall_ms.saturating_sub(CRASHED_KEPT.as_millis() as i64);
+        let before = now.wall_ms.saturating_sub(retention::ENDED_CALLS.as_millis() as i64);
+        let crashed_before =
+            now.wall_ms.saturating_sub(retention::CRASHED_CALLS.as_millis() as i64);
         let Ok(connection) = self.connect().await else { return };
         let forgotten = sqlx::query("DELETE FROM crashed WHERE at < ?1").bind(crashed_before);
         if let Err(error) = forgotten.execute(&mut *connection).await {

@@ -10,7 +10,6 @@ use sqlx::{Row as _, SqliteConnection};
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{AccountView, Reader};
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::history::FoundAccounts;
 use crate::ledger::history::Sold;
@@ -21,6 +20,7 @@ use crate::ledger::operation::{Balance, Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{Difference, ReconcileReport};
 use crate::ledger::wall_ms;
+use crate::ledger::{AccountView, Reader};
 use crate::store::sql::history;
 use crate::store::sql::query::{Rows, Value};
 use crate::store::sql::search;

@@ -11,6 +11,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::imports::ImportRow;
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, HoldId, Operation, OperationId, Outcome};
+use crate::ledger::rules;
 use crate::ledger::rules::state::{Account, Changes, Known, Lookups, Now, State};
 use crate::store::cluster::batch_log::storable;
 use crate::store::sql::rows::{Column as _, entry_from, key_from};
@@ -60,7 +61,7 @@ impl Store {
         if about_payments {
             self.lock_payments(&mut state, on).await?;
         }
-        let wanted = state.lookups(operations);
+        let wanted = Lookups::of(operations, &state);
         let mut ids = self.concerned(operations, &wanted, on).await?;
         if about_payments {
             self.read_payments(&wanted, &mut known, on).await?;
@@ -74,7 +75,7 @@ impl Store {
         let mut changes = Changes::default();
         let outcomes = operations
             .iter()
-            .map(|operation| state.decide(operation, &mut known, &mut changes, now))
+            .map(|operation| rules::decide(operation, &mut state, &mut known, &mut changes, now))
             .collect();
         self.write_changes(&state, &before, &changes, now, on).await?;
         Ok(outcomes)

@@ -151,8 +151,7 @@ impl Store {
 
 /// True for what another transaction caused, and a second attempt may not meet.
 fn is_race(error: &LedgerError) -> bool {
-    let LedgerError::Database(error) = error else { return false };
-    let code = error.as_database_error().and_then(|error| error.code());
+    let LedgerError::Database(failure) = error else { return false };
     // A unique key, a serialization failure, a deadlock.
-    code.is_some_and(|code| matches!(&*code, "23505" | "40001" | "40P01"))
+    matches!(failure.code(), Some("23505" | "40001" | "40P01"))
 }

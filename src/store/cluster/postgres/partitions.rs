@@ -118,9 +118,8 @@ impl Store {
 
 /// True where somebody else has a lock that was not had in time.
 pub(crate) fn is_locked(error: &LedgerError) -> bool {
-    let LedgerError::Database(error) = error else { return false };
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code == LOCK_NOT_AVAILABLE)
+    let LedgerError::Database(failure) = error else { return false };
+    failure.code() == Some(LOCK_NOT_AVAILABLE)
 }
 
 #[cfg(test)]

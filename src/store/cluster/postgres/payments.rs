@@ -21,10 +21,10 @@ use crate::store::cluster::postgres::Store;
 pub(crate) fn concerns_payments(operation: &Operation) -> bool {
     matches!(
         operation,
-        Operation::KeepEvent(_)
+        Operation::RecordEvent(_)
             | Operation::EndEvent { .. }
             | Operation::TakeFacts(_)
-            | Operation::KeepCustomer { .. }
+            | Operation::RecordCustomer { .. }
             | Operation::Thaw { .. }
     ) || matches!(operation, Operation::Import(import) if import.concerns_payments())
 }

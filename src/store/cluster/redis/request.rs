@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ahash::{HashMap, HashSet};
 
 use crate::account::AccountId;
-use crate::ledger::hold::CALL_TTL_MS;
+use crate::ledger::CALL_TTL_MS;
 use crate::ledger::operation::{HoldId, NewHold, Operation, Origin};
 use crate::store::cluster::batch_log::{escape, letter_of};
 

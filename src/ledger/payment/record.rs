@@ -1,4 +1,4 @@
-//! A payment as the ledger keeps it: the facts, and what was done about them.
+//! A payment in the ledger: its facts, and the credits that it moved.
 
 use std::sync::Arc;
 
@@ -6,55 +6,56 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::payment::facts::{Facts, OnDispute, Progress};
 
-use crate::ledger::rules::facts::{Facts, OnDispute, Progress};
-
-/// A payment as the ledger keeps it.
+/// A payment as the ledger stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payment {
-    /// The ledger's own id of it: the first of Stripe's ids under which it was heard of.
+    /// The ledger's own id of the payment: the first of Stripe's ids that was reported for it.
     pub id: Arc<str>,
-    /// What is known of it.
+    /// The facts that are known.
     pub facts: Facts,
-    /// What was granted for it.
-    #[serde(with = "crate::ledger::rules::facts::micros")]
+    /// The credits that were granted for the payment.
+    #[serde(with = "crate::ledger::payment::micros")]
     pub granted: Credits,
-    /// What of that is taken back, as of now.
-    #[serde(with = "crate::ledger::rules::facts::micros")]
+    /// The part of [`Payment::granted`] that is taken back at present.
+    #[serde(with = "crate::ledger::payment::micros")]
     pub taken: Credits,
-    /// How many entries took back and gave back: the next one's number.
+    /// The number of entries that took credits back or gave them back; the next one's id contains it.
     pub moves: u32,
-    /// Since when it is known, in milliseconds since 1970.
+    /// The time of the first report, in milliseconds since 1970.
     pub created_at_ms: i64,
 }
 
 impl Payment {
-    /// One of which nothing is known yet.
+    /// A payment without facts.
     pub fn new(id: Arc<str>, created_at_ms: i64) -> Self {
         let facts = Facts::default();
         let (granted, taken) = (Credits::ZERO, Credits::ZERO);
         Self { id, facts, granted, taken, moves: 0, created_at_ms }
     }
 
-    /// Whose it is, once that is known.
+    /// The account that bought, once it is known.
     pub fn account(&self) -> Option<&AccountId> {
         self.facts.sale.as_ref().map(|sale| &sale.account)
     }
 
-    /// True once the money was there.
+    /// True once the money has arrived.
     pub fn is_paid(&self) -> bool {
         self.facts.progress == Progress::Paid
     }
 
-    /// Whether an import has granted its credits.
+    /// True where an import has granted the credits.
     pub fn is_imported(&self) -> bool {
         self.facts.sale.as_ref().is_some_and(|sale| sale.imported)
     }
 
-    /// Takes up what turned out to be the same payment under another name. Only one of the two
-    /// can have a sale (a payment intent belongs to one session), and only that one has moved
-    /// credits: `false`, and nothing changed, where both do. A sale that has granted nothing yet
-    /// gives way to an import of its payment: that has granted the credits.
+    /// Joins `other`, which turned out to be the same payment under another name.
+    ///
+    /// Only one of the two can have a sale, because a payment intent belongs to one session, and only the
+    /// one with a sale has moved credits. Where both have a sale, this returns `false` and changes nothing,
+    /// with one exception: a sale that has granted nothing yet is replaced by an import of the payment,
+    /// because the import has granted the credits.
     #[must_use]
     pub fn absorb(&mut self, other: Self) -> bool {
         let sessions = [&*self, &other].map(|p| p.facts.sale.as_ref().map(|s| s.session.clone()));
@@ -81,37 +82,37 @@ impl Payment {
     }
 }
 
-/// Facts about a payment to be taken up.
+/// Facts to add to a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakeFacts {
-    /// The event that they are from, which this ends.
+    /// The event of the inbox that reported the facts; adding them ends the event.
     pub event: Option<Arc<str>>,
     /// The facts.
     pub facts: Facts,
-    /// What a dispute does to the account.
+    /// The effect of a dispute on the account.
     pub on_dispute: OnDispute,
-    /// Why credits are taken back or given back, for people who read the ledger.
+    /// The reason for taking credits back or giving them back, for people who read the ledger.
     pub because: Arc<str>,
 }
 
-/// What taking up facts did.
+/// The changes that follow from added facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
+pub struct PaymentChange {
     /// The payment, with the facts in it.
     pub payment: Payment,
-    /// It was not known before what was sold.
+    /// True where these facts are the first to name the sale.
     pub new: bool,
-    /// Granted by this: the payment was paid, and was not before.
+    /// The credits that were granted now, because the payment is paid and was not before.
     pub granted: Credits,
-    /// Taken back by this.
+    /// The credits that were taken back now.
     pub clawed_back: Credits,
-    /// Given back by this.
+    /// The credits that were given back now.
     pub reinstated: Credits,
 }
 
-impl Settled {
-    /// False for a payment that no session of this ledger led to: another's, or one whose session
-    /// is still to be heard of.
+impl PaymentChange {
+    /// False for a payment without a checkout session of this ledger: another seller's payment, or one
+    /// whose session has not been reported yet.
     pub fn is_ours(&self) -> bool {
         self.payment.facts.sale.is_some()
     }

@@ -1,4 +1,4 @@
-//! Whatever the order of the facts and however often they come, one balance.
+//! The same facts give the same balance, in whatever order and however often they arrive.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,11 +8,15 @@ use proptest::sample::Index;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
-use crate::ledger::operation::{Operation, Outcome, Posting, Refusal};
-use crate::ledger::payment::*;
-use crate::ledger::rules::facts::*;
+use crate::ledger::operation::{
+    EntryKind, HoldId, NewHold, Operation, OperationId, Origin, Outcome, Posting, Refusal,
+};
+use crate::ledger::payment::{
+    Dispute, Facts, Money, OnDispute, Payment, PaymentChange, Progress, Refund, Sale, Stage,
+    TakeFacts,
+};
+use crate::ledger::rules::decide;
 use crate::ledger::rules::state::{Changes, Known, Now, State};
-use crate::ledger::{EntryKind, HoldId, NewHold, OperationId, Origin};
 
 const PAID: u64 = 7900;
 
@@ -55,7 +59,7 @@ fn refund(id: &str, amount: u64, failed: bool) -> Facts {
     Facts { names: names(&["pi_1", "ch_1"]), refunds, ..Facts::default() }
 }
 
-/// The charge's own sum, under its own id alone.
+/// The sum of refunds that the charge reports, under the charge's id alone.
 fn charge(refunded: u64) -> Facts {
     Facts { names: names(&["ch_1"]), refunded, ..Facts::default() }
 }
@@ -64,31 +68,31 @@ fn dispute(id: &str, amount: u64, stage: Stage) -> Facts {
     returned_dispute(id, amount, stage, None)
 }
 
-/// With what came back of it.
+/// A dispute of which the bank has given `returned` back.
 fn returned_dispute(id: &str, amount: u64, stage: Stage, returned: Option<u64>) -> Facts {
     let dispute = Dispute { money: euros(amount), stage, returned, thawed: false };
     let disputes = [(Arc::from(id), dispute)].into();
     Facts { names: names(&["pi_1", "ch_1", id]), disputes, ..Facts::default() }
 }
 
-/// State with what a disk would know of them.
+/// A state, with the rows that a disk would store.
 #[derive(Default)]
-struct House {
+struct TestLedger {
     state: State,
     known: Known,
 }
 
-impl House {
+impl TestLedger {
     fn ask(&mut self, operation: &Operation) -> Outcome {
         let now = Now { wall_ms: 1, ledger_ms: 1, commit: 1 };
-        self.state.decide(operation, &mut self.known, &mut Changes::default(), now)
+        decide(operation, &mut self.state, &mut self.known, &mut Changes::default(), now)
     }
 
-    fn take(&mut self, facts: &Facts, on_dispute: OnDispute) -> Settled {
+    fn take(&mut self, facts: &Facts, on_dispute: OnDispute) -> PaymentChange {
         let because = "test".into();
         let take = TakeFacts { event: None, facts: facts.clone(), on_dispute, because };
         match self.ask(&Operation::TakeFacts(Box::new(take))) {
-            Outcome::Settled(settled) => *settled,
+            Outcome::PaymentChanged(change) => *change,
             other => panic!("{other:?}"),
         }
     }
@@ -152,7 +156,7 @@ fn any_facts() -> impl Strategy<Value = Vec<Facts>> {
     prop::collection::vec(one, 0..10)
 }
 
-/// Money back in another currency than was paid.
+/// Money that goes back in another currency than was paid.
 fn in_dollars() -> impl Strategy<Value = Facts> {
     (any_money_back(), 1..=PAID).prop_map(|(mut facts, amount)| {
         let dollars = Money { amount, currency: "usd".into() };
@@ -198,19 +202,19 @@ proptest! {
                 other.swap(a, b);
             }
         }
-        let mut houses = [House::default(), House::default()];
-        for (house, facts) in houses.iter_mut().zip([&facts, &other]) {
+        let mut ledgers = [TestLedger::default(), TestLedger::default()];
+        for (ledger, facts) in ledgers.iter_mut().zip([&facts, &other]) {
             for fact in facts {
-                let settled = house.take(fact, on_dispute);
-                prop_assert!(settled.payment.taken <= settled.payment.granted);
-                let left = settled.payment.granted.checked_sub(settled.payment.taken).unwrap();
-                if settled.is_ours() {
-                    prop_assert_eq!(house.balance(), left.signed());
+                let change = ledger.take(fact, on_dispute);
+                prop_assert!(change.payment.taken <= change.payment.granted);
+                let left = change.payment.granted.checked_sub(change.payment.taken).unwrap();
+                if change.is_ours() {
+                    prop_assert_eq!(ledger.balance(), left.signed());
                 }
             }
         }
-        prop_assert_eq!(houses[0].balance(), houses[1].balance());
-        prop_assert_eq!(houses[0].frozen(), houses[1].frozen());
+        prop_assert_eq!(ledgers[0].balance(), ledgers[1].balance());
+        prop_assert_eq!(ledgers[0].frozen(), ledgers[1].frozen());
     }
 
     #[test]
@@ -228,28 +232,28 @@ proptest! {
 
     #[test]
     fn small_refunds_take_back_what_one_large_one_does(parts in prop::collection::vec(1..500_u64, 1..10)) {
-        let mut house = House::default();
-        house.take(&completed(Progress::Paid), OnDispute::ClawBack);
+        let mut ledger = TestLedger::default();
+        ledger.take(&completed(Progress::Paid), OnDispute::ClawBack);
         for (n, part) in parts.iter().enumerate() {
-            house.take(&refund(&format!("re_{n}"), *part, false), OnDispute::ClawBack);
+            ledger.take(&refund(&format!("re_{n}"), *part, false), OnDispute::ClawBack);
         }
-        let mut at_once = House::default();
+        let mut at_once = TestLedger::default();
         at_once.take(&completed(Progress::Paid), OnDispute::ClawBack);
         at_once.take(&refund("re_1", parts.iter().sum(), false), OnDispute::ClawBack);
-        prop_assert_eq!(house.balance(), at_once.balance());
+        prop_assert_eq!(ledger.balance(), at_once.balance());
     }
 }
 
 #[test]
 fn a_partial_refund_takes_back_its_part() {
-    let mut house = House::default();
-    house.take(&completed(Progress::Paid), OnDispute::ClawBack);
-    house.take(&refund("re_1", 3950, false), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(250));
-    house.take(&charge(3950), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(250), "the same refund, as its charge tells it");
-    house.take(&refund("re_1", 3950, true), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(500), "a refund that failed took nothing back");
+    let mut ledger = TestLedger::default();
+    ledger.take(&completed(Progress::Paid), OnDispute::ClawBack);
+    ledger.take(&refund("re_1", 3950, false), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(250));
+    ledger.take(&charge(3950), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(250), "the same refund, as its charge reports it");
+    ledger.take(&refund("re_1", 3950, true), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(500), "a refund that failed took nothing back");
 }
 
 #[test]
@@ -264,45 +268,45 @@ fn a_third_of_the_money_takes_back_a_third_rounded_for_the_buyer() {
 
 #[test]
 fn a_refund_and_a_lost_dispute_take_back_no_more_than_was_granted() {
-    let mut house = House::default();
-    house.take(&completed(Progress::Paid), OnDispute::ClawBack);
-    house.take(&refund("re_1", PAID, false), OnDispute::ClawBack);
-    house.take(&dispute("dp_1", PAID, Stage::Lost), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(0));
-    house.take(&dispute("dp_1", PAID, Stage::Won), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(0), "the refund still stands");
+    let mut ledger = TestLedger::default();
+    ledger.take(&completed(Progress::Paid), OnDispute::ClawBack);
+    ledger.take(&refund("re_1", PAID, false), OnDispute::ClawBack);
+    ledger.take(&dispute("dp_1", PAID, Stage::Lost), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(0));
+    ledger.take(&dispute("dp_1", PAID, Stage::Won), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(0), "the refund still stands");
 }
 
 #[test]
 fn a_dispute_that_is_partly_won_gives_back_its_part() {
     for on_dispute in [OnDispute::ClawBack, OnDispute::Freeze] {
-        let mut house = House::default();
-        house.take(&completed(Progress::Paid), on_dispute);
-        house.take(&dispute("dp_1", PAID, Stage::Standing), on_dispute);
-        house.take(&dispute("dp_1", PAID, Stage::Lost), on_dispute);
-        assert_eq!(house.balance(), signed(0));
-        house.take(&returned_dispute("dp_1", PAID, Stage::Lost, Some(3950)), on_dispute);
-        assert_eq!(house.balance(), signed(250));
-        house.take(&dispute("dp_1", PAID, Stage::Lost), on_dispute);
-        assert_eq!(house.balance(), signed(250), "its closing, told once more");
+        let mut ledger = TestLedger::default();
+        ledger.take(&completed(Progress::Paid), on_dispute);
+        ledger.take(&dispute("dp_1", PAID, Stage::Standing), on_dispute);
+        ledger.take(&dispute("dp_1", PAID, Stage::Lost), on_dispute);
+        assert_eq!(ledger.balance(), signed(0));
+        ledger.take(&returned_dispute("dp_1", PAID, Stage::Lost, Some(3950)), on_dispute);
+        assert_eq!(ledger.balance(), signed(250));
+        ledger.take(&dispute("dp_1", PAID, Stage::Lost), on_dispute);
+        assert_eq!(ledger.balance(), signed(250), "its closing, reported again");
         // The bank changes its mind: the rest comes back as well.
-        house.take(&returned_dispute("dp_1", PAID, Stage::Won, Some(PAID)), on_dispute);
-        assert_eq!(house.balance(), signed(500));
-        assert!(!house.frozen());
+        ledger.take(&returned_dispute("dp_1", PAID, Stage::Won, Some(PAID)), on_dispute);
+        assert_eq!(ledger.balance(), signed(500));
+        assert!(!ledger.frozen());
     }
 }
 
 #[test]
 fn what_was_refunded_before_the_bank_took_all_comes_back_without_credits() {
-    let mut house = House::default();
-    house.take(&completed(Progress::Paid), OnDispute::ClawBack);
-    house.take(&refund("re_1", 3950, false), OnDispute::ClawBack);
-    house.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(0));
-    house.take(&returned_dispute("dp_1", PAID, Stage::Lost, Some(3950)), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(0), "half was refunded, half was lost");
-    house.take(&returned_dispute("dp_1", PAID, Stage::Won, Some(PAID)), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(250), "the refund still stands");
+    let mut ledger = TestLedger::default();
+    ledger.take(&completed(Progress::Paid), OnDispute::ClawBack);
+    ledger.take(&refund("re_1", 3950, false), OnDispute::ClawBack);
+    ledger.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(0));
+    ledger.take(&returned_dispute("dp_1", PAID, Stage::Lost, Some(3950)), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(0), "half was refunded, half was lost");
+    ledger.take(&returned_dispute("dp_1", PAID, Stage::Won, Some(PAID)), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(250), "the refund still stands");
 }
 
 #[test]
@@ -332,41 +336,41 @@ fn money_back_in_another_currency_counts_as_all_that_was_paid() {
 
 #[test]
 fn a_dispute_freezes_until_it_is_over() {
-    let mut house = House::default();
-    house.take(&completed(Progress::Paid), OnDispute::Freeze);
-    house.take(&dispute("dp_1", PAID, Stage::Inquiry), OnDispute::Freeze);
-    assert!(!house.frozen(), "a bank only asks");
-    house.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::Freeze);
-    assert!(house.frozen());
-    assert_eq!(house.balance(), signed(500));
-    assert_eq!(house.hold("a", 5), Outcome::Refused(Refusal::Frozen));
-    house.take(&dispute("dp_1", PAID, Stage::Lost), OnDispute::Freeze);
-    assert!(!house.frozen());
-    assert_eq!(house.balance(), signed(0));
-    house.take(&dispute("dp_1", PAID, Stage::Won), OnDispute::Freeze);
-    assert_eq!(house.balance(), signed(500));
+    let mut ledger = TestLedger::default();
+    ledger.take(&completed(Progress::Paid), OnDispute::Freeze);
+    ledger.take(&dispute("dp_1", PAID, Stage::Inquiry), OnDispute::Freeze);
+    assert!(!ledger.frozen(), "a bank only asks");
+    ledger.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::Freeze);
+    assert!(ledger.frozen());
+    assert_eq!(ledger.balance(), signed(500));
+    assert_eq!(ledger.hold("a", 5), Outcome::Refused(Refusal::Frozen));
+    ledger.take(&dispute("dp_1", PAID, Stage::Lost), OnDispute::Freeze);
+    assert!(!ledger.frozen());
+    assert_eq!(ledger.balance(), signed(0));
+    ledger.take(&dispute("dp_1", PAID, Stage::Won), OnDispute::Freeze);
+    assert_eq!(ledger.balance(), signed(500));
 }
 
 #[test]
 fn an_operator_s_thaw_lasts_until_the_dispute_is_lost() {
-    let mut house = House::default();
-    house.take(&completed(Progress::Paid), OnDispute::Freeze);
-    house.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::Freeze);
-    assert_eq!(house.ask(&Operation::Thaw { account: alice() }), Outcome::Thawed { disputes: 1 });
-    assert!(!house.frozen());
-    house.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::Freeze);
-    assert!(!house.frozen(), "the same dispute again");
-    house.take(&dispute("dp_2", PAID, Stage::Standing), OnDispute::Freeze);
-    assert!(house.frozen(), "another one");
-    house.take(&dispute("dp_1", PAID, Stage::Lost), OnDispute::Freeze);
-    assert_eq!(house.balance(), signed(0));
+    let mut ledger = TestLedger::default();
+    ledger.take(&completed(Progress::Paid), OnDispute::Freeze);
+    ledger.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::Freeze);
+    assert_eq!(ledger.ask(&Operation::Thaw { account: alice() }), Outcome::Thawed { disputes: 1 });
+    assert!(!ledger.frozen());
+    ledger.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::Freeze);
+    assert!(!ledger.frozen(), "the same dispute again");
+    ledger.take(&dispute("dp_2", PAID, Stage::Standing), OnDispute::Freeze);
+    assert!(ledger.frozen(), "another one");
+    ledger.take(&dispute("dp_1", PAID, Stage::Lost), OnDispute::Freeze);
+    assert_eq!(ledger.balance(), signed(0));
 }
 
 #[test]
 fn a_clawback_above_the_balance_leaves_a_debt_that_the_next_grant_pays_first() {
-    let mut house = House::default();
-    house.take(&completed(Progress::Paid), OnDispute::ClawBack);
-    assert!(matches!(house.hold("a", 400), Outcome::Held { .. }));
+    let mut ledger = TestLedger::default();
+    ledger.take(&completed(Progress::Paid), OnDispute::ClawBack);
+    assert!(matches!(ledger.hold("a", 400), Outcome::Held { .. }));
     let capture = Operation::Capture {
         hold: "a".parse().unwrap(),
         account: None,
@@ -374,40 +378,40 @@ fn a_clawback_above_the_balance_leaves_a_debt_that_the_next_grant_pays_first() {
         route: "/x".into(),
         origin: Origin::Api,
     };
-    assert!(matches!(house.ask(&capture), Outcome::Captured { .. }));
-    house.take(&refund("re_1", PAID, false), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(-400));
+    assert!(matches!(ledger.ask(&capture), Outcome::Captured { .. }));
+    ledger.take(&refund("re_1", PAID, false), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(-400));
     let refused = Refusal::Insufficient { available: signed(-400) };
-    assert_eq!(house.hold("b", 1), Outcome::Refused(refused));
-    house.grant("more", 500);
-    assert_eq!(house.balance(), signed(100));
-    assert!(matches!(house.hold("c", 100), Outcome::Held { .. }));
+    assert_eq!(ledger.hold("b", 1), Outcome::Refused(refused));
+    ledger.grant("more", 500);
+    assert_eq!(ledger.balance(), signed(100));
+    assert!(matches!(ledger.hold("c", 100), Outcome::Held { .. }));
 }
 
 #[test]
 fn money_back_for_a_payment_not_yet_known_counts_once_it_is() {
-    let mut house = House::default();
-    let early = house.take(&refund("re_1", 3950, false), OnDispute::ClawBack);
+    let mut ledger = TestLedger::default();
+    let early = ledger.take(&refund("re_1", 3950, false), OnDispute::ClawBack);
     assert!(!early.is_ours() && !early.moved());
-    house.take(&completed(Progress::Paid), OnDispute::ClawBack);
-    assert_eq!(house.balance(), signed(250));
+    ledger.take(&completed(Progress::Paid), OnDispute::ClawBack);
+    assert_eq!(ledger.balance(), signed(250));
 }
 
 #[test]
 fn what_others_sell_leaves_no_trace() {
-    let mut house = House::default();
+    let mut ledger = TestLedger::default();
     let foreign = Facts { sale: None, ..completed(Progress::Paid) };
-    assert!(!house.take(&foreign, OnDispute::ClawBack).is_ours());
-    assert!(house.known.payments.is_empty());
-    assert!(house.state.balance(&alice()).is_none());
+    assert!(!ledger.take(&foreign, OnDispute::ClawBack).is_ours());
+    assert!(ledger.known.payments.is_empty());
+    assert!(ledger.state.balance(&alice()).is_none());
 }
 
 #[test]
 fn a_payment_reads_back_as_it_was_stored() {
-    let mut house = House::default();
-    house.take(&refund("re_1", 3950, false), OnDispute::Freeze);
-    house.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::Freeze);
-    let settled = house.take(&completed(Progress::Paid), OnDispute::Freeze);
-    let text = serde_json::to_string(&settled.payment).unwrap();
-    assert_eq!(serde_json::from_str::<Payment>(&text).unwrap(), settled.payment);
+    let mut ledger = TestLedger::default();
+    ledger.take(&refund("re_1", 3950, false), OnDispute::Freeze);
+    ledger.take(&dispute("dp_1", PAID, Stage::Standing), OnDispute::Freeze);
+    let change = ledger.take(&completed(Progress::Paid), OnDispute::Freeze);
+    let text = serde_json::to_string(&change.payment).unwrap();
+    assert_eq!(serde_json::from_str::<Payment>(&text).unwrap(), change.payment);
 }

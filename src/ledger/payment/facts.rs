@@ -1,9 +1,9 @@
-//! What has been heard of one payment, and what it comes to.
+//! The facts about one payment, and the credits that follow from them.
 //!
-//! Stripe's events are repeated and arrive in any order. So what is kept of a payment is a
-//! join-semilattice: facts that are only ever added to, each joined with what is known by a
-//! function that is associative, commutative and idempotent. Whatever the order and however often,
-//! the same events leave the same facts, and [`Facts::due`] is a function of the facts alone.
+//! Stripe repeats events, and they arrive in any order. The facts about a payment therefore form a
+//! join-semilattice: facts are only ever added, and each is joined with the known ones by a function that
+//! is associative, commutative and idempotent. The same events leave the same facts, in whatever order and
+//! however often they arrive, and [`Facts::due`] depends on the facts alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,67 +13,67 @@ use serde::{Deserialize, Serialize};
 use crate::account::AccountId;
 use crate::credits::Credits;
 
-/// What a dispute does to the account that bought.
+/// The effect of a dispute on the account that bought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDispute {
-    /// The credits that were bought are taken back, and given back if the dispute is won.
+    /// The bought credits are taken back at once, and given back if the dispute is won.
     #[default]
     ClawBack,
-    /// The account is frozen until the dispute is over; a lost one is then taken back.
+    /// The account is frozen until the dispute is over; if it is lost, the credits are then taken back.
     Freeze,
 }
 
-/// What was sold, as it was when the buyer was sent to pay: a later change of gateway.toml changes
-/// nothing of it.
+/// The sale, fixed when the buyer was sent to pay: a later change of gateway.toml does not affect it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sale {
     /// The checkout session.
     pub session: Arc<str>,
-    /// Who gets the credits.
+    /// The account that gets the credits.
     pub account: AccountId,
-    /// Which pack.
+    /// The id of the pack.
     pub pack: Arc<str>,
-    /// How many credits.
-    #[serde(with = "crate::ledger::rules::facts::micros")]
+    /// The credits in the pack.
+    #[serde(with = "crate::ledger::payment::micros")]
     pub credits: Credits,
-    /// What was asked for them.
+    /// The price of the pack.
     pub price: Money,
-    /// An import has granted the credits: the payment itself moves only what is taken back.
+    /// True where an import has granted the credits: the payment itself then grants none, and refunds of
+    /// it still take credits back.
     #[serde(default)]
     pub imported: bool,
 }
 
-/// An amount in minor units of a currency. Ordered by the amount, for joining.
+/// An amount of money. The order, by amount first, is for [`Facts::join`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Money {
-    /// Minor units.
+    /// The amount in the currency's minor units.
     pub amount: u64,
-    /// As Stripe writes it: `eur`.
+    /// The currency as Stripe writes it: `eur`.
     pub currency: Arc<str>,
 }
 
-/// How far a payment has come; the furthest counts.
+/// The progress of a payment; of several reports the furthest counts.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
-    /// The buyer was sent to pay, and nothing was heard since.
+    /// The buyer was sent to pay; nothing has been reported since.
     #[default]
     Open,
     /// The buyer did not pay in time.
     Expired,
-    /// The buyer is done, and the money is on its way.
+    /// The buyer has finished the checkout, and the money is on its way.
     Pending,
-    /// The money did not come.
+    /// The money did not arrive.
     Failed,
-    /// The money is there.
+    /// The money has arrived.
     Paid,
 }
 
 impl Progress {
-    /// As it is shown.
+    /// The word that is shown.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -88,31 +88,31 @@ impl Progress {
 /// One refund object of Stripe's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refund {
-    /// How much.
+    /// The amount of the refund.
     pub money: Money,
-    /// It came back: the buyer has not been refunded after all.
+    /// True where the refund failed: the buyer has not got the money.
     pub failed: bool,
 }
 
 /// One dispute of Stripe's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dispute {
-    /// How much is disputed.
+    /// The amount in dispute.
     pub money: Money,
-    /// How far it has come.
+    /// The stage of the dispute.
     pub stage: Stage,
-    /// How much of it the bank has given back, in minor units of `money`. `None` where Stripe has
-    /// not said: then all of it once the dispute is won, and nothing before.
+    /// The part that the bank has given back, in minor units of `money`. `None` where Stripe has not
+    /// reported it: all of it counts as given back once the dispute is won, and nothing before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<u64>,
-    /// The operator lifted its freeze.
+    /// True where the operator has unfrozen the account despite this dispute.
     #[serde(default)]
     pub thawed: bool,
 }
 
 impl Dispute {
-    /// How much of the money is gone if it is given up, in minor units: what was disputed, less what
-    /// came back.
+    /// The money that the dispute costs, in minor units: the amount in dispute, less the part that the
+    /// bank has given back.
     fn gone(&self) -> u64 {
         let returned = match (self.returned, self.stage) {
             (Some(returned), _) => returned,
@@ -123,61 +123,61 @@ impl Dispute {
     }
 }
 
-/// How far a dispute has come; the furthest counts. A lost one can still be won (the bank gives
-/// the money back later), a won one is over. How much of the money came back is told beside it:
-/// Stripe calls a dispute lost of which only a part did.
+/// The stage of a dispute; of several reports the furthest counts. A lost dispute can still be won, where
+/// the bank gives the money back later; a won one is over. [`Dispute::returned`] has the amount that came
+/// back, since Stripe also calls a dispute lost of which a part came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// A bank asks; no money has moved, and nothing is done about it.
+    /// The bank asks questions. No money has moved, and the inquiry has no effect on credits.
     Inquiry,
     /// The money is in dispute.
     Standing,
-    /// The money is gone.
+    /// The bank has kept the money.
     Lost,
-    /// The money is back.
+    /// The bank has given the money back.
     Won,
 }
 
-/// What is known of one payment.
+/// The facts that are known about one payment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
-    /// Under which of Stripe's ids it is known: its session, payment intent, charge, disputes.
+    /// Stripe's ids that stand for the payment: its session, payment intent, charge, disputes.
     pub names: BTreeSet<Arc<str>>,
-    /// What was sold. Without it, the payment is not Farebox's, or not yet known to be.
+    /// The sale. Without one, the payment is not Farebox's, or is not known to be yet.
     pub sale: Option<Sale>,
-    /// How far it has come.
+    /// The progress of the payment.
     pub progress: Progress,
-    /// What was paid, once it was.
+    /// The money that was paid, once it has arrived.
     pub paid: Option<Money>,
-    /// The sum that its charge says was refunded, in minor units of the charge's currency.
+    /// The sum of refunds that the charge reports, in minor units of the charge's currency.
     pub refunded: u64,
-    /// The charge's currency, once the charge was heard of.
+    /// The charge's currency, once the charge has been reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charged_in: Option<Arc<str>>,
-    /// Its refunds by their ids.
+    /// The refunds by their ids.
     pub refunds: BTreeMap<Arc<str>, Refund>,
-    /// Its disputes by their ids.
+    /// The disputes by their ids.
     pub disputes: BTreeMap<Arc<str>, Dispute>,
 }
 
-/// What a payment comes to, in total.
+/// The totals that follow from a payment's facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Due {
-    /// To be granted.
+    /// The credits to be granted.
     pub granted: Credits,
-    /// Of those, to be taken back; never more than granted.
+    /// The part of [`Due::granted`] to be taken back; never more than all of it.
     pub taken: Credits,
     /// The disputes that freeze the account.
     pub frozen_by: BTreeSet<Arc<str>>,
 }
 
 impl Facts {
-    /// Adds what `other` knows.
+    /// Adds the facts in `other`.
     pub fn join(&mut self, other: &Self) {
         self.names.extend(other.names.iter().cloned());
-        // Both come from the act that made the session, so they say the same.
+        // Both were written when the session was made, so they are equal.
         if self.sale.is_none() {
             self.sale.clone_from(&other.sale);
         }
@@ -207,13 +207,13 @@ impl Facts {
         }
     }
 
-    /// True where money went back, or may: what must be remembered even before the payment is
+    /// True where money went back to the buyer, or may. Such facts are stored even before the payment is
     /// known to be ours.
-    pub fn speaks_of_money_back(&self) -> bool {
+    pub fn has_money_back(&self) -> bool {
         self.refunded > 0 || !self.refunds.is_empty() || !self.disputes.is_empty()
     }
 
-    /// The currency of money that went back, where it is another than was paid: see
+    /// The currency of money that went back, where it differs from the currency that was paid; see
     /// `Facts::share`.
     pub fn foreign_currency(&self) -> Option<&Arc<str>> {
         let paid = &self.basis()?.currency;
@@ -223,7 +223,7 @@ impl Facts {
         refunds.chain(disputes).chain(charged).find(|currency| *currency != paid)
     }
 
-    /// What the payment comes to. Nothing before it is paid.
+    /// The totals that the facts come to; all zero before the payment is paid.
     pub fn due(&self, on_dispute: OnDispute) -> Due {
         let (Some(sale), Progress::Paid) = (&self.sale, self.progress) else {
             return Due::default();
@@ -237,9 +237,9 @@ impl Facts {
         Due { granted: sale.credits, taken: self.taken(sale.credits, on_dispute), frozen_by }
     }
 
-    /// The part of the credits that goes back with the money: in proportion to what was paid,
-    /// rounded down to a micro-credit (for the buyer), and all of them when all of it went back.
-    /// It is worked out from the total, so that many small refunds do not add up their rounding.
+    /// The part of `credits` to be taken back: in proportion to the part of the money that went back,
+    /// rounded down to a micro-credit (in the buyer's favour), and all of them where all of the money did.
+    /// The calculation uses the total, so that the rounding of many small refunds does not add up.
     fn taken(&self, credits: Credits, on_dispute: OnDispute) -> Credits {
         let paid = self.basis().map_or(0, |paid| paid.amount);
         if paid == 0 {
@@ -252,8 +252,8 @@ impl Facts {
         u64::try_from(micros).ok().and_then(Credits::from_micros).unwrap_or(credits)
     }
 
-    /// Each refund object counts once; where the charge speaks of more than we have seen objects
-    /// for, the charge is believed, less what came back.
+    /// The refunded money. Each refund object counts once. Where the charge reports a larger sum than the
+    /// known refund objects, the charge counts, less the refunds that failed.
     fn refunded_minor(&self) -> u128 {
         let of = |failed: bool| self.refunds.values().filter(move |r| r.failed == failed);
         let sum: u128 = of(false).map(|r| self.share(r.money.amount, &r.money)).sum();
@@ -268,6 +268,7 @@ impl Facts {
         sum.max(by_charge)
     }
 
+    /// The money that disputes cost.
     fn disputed_minor(&self, on_dispute: OnDispute) -> u128 {
         let counts = |dispute: &&Dispute| match dispute.stage {
             Stage::Inquiry => false,
@@ -278,15 +279,15 @@ impl Facts {
         disputes.map(|dispute| self.share(dispute.gone(), &dispute.money)).sum()
     }
 
-    /// What the money that goes back is compared with.
+    /// The payment of which refunds and disputes are a part.
     fn basis(&self) -> Option<&Money> {
         self.paid.as_ref().or(self.sale.as_ref().map(|sale| &sale.price))
     }
 
-    /// How much of what was paid `part` of `whole` is, in minor units of what was paid. In another
-    /// currency the whole cannot be compared with it. It counts as everything that was paid, and a
-    /// part as that part of it: to keep credits whose money is gone is the greater harm, and an
-    /// operator can give back what was too much.
+    /// Converts `part` of `whole` into minor units of the paid currency. Money in another currency cannot
+    /// be compared with the payment, so `whole` then counts as all of the payment, and `part` as the same
+    /// part of it. Leaving a buyer credits whose money is gone would do more harm, and an operator can
+    /// grant credits that were taken in excess.
     fn share(&self, part: u64, whole: &Money) -> u128 {
         let part = u128::from(part);
         match self.basis() {
@@ -295,21 +296,5 @@ impl Facts {
             }
             _ => part,
         }
-    }
-}
-
-/// Credits in a stored document: a count of micro-credits.
-pub(crate) mod micros {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-    use crate::credits::Credits;
-
-    pub fn serialize<S: Serializer>(credits: &Credits, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(credits.micros())
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Credits, D::Error> {
-        let micros = u64::deserialize(deserializer)?;
-        Credits::from_micros(micros).ok_or_else(|| D::Error::custom("too many credits"))
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::crash::CRASHED_KEPT;
 use crate::ledger::{LedgerError, wall_ms};
-use crate::store::cluster::postgres::CallHold;
+use crate::store::cluster::postgres::{self, CallHold};
 
 use crate::store::cluster::redis::script::tag;
 use crate::store::cluster::shared::{Shared, text, texts};
@@ -46,9 +46,14 @@ impl Shared {
                 let before = |kept: Duration| {
                     wall_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
                 };
-                let purged = self.store.purge(before(ENDED_CALLS_KEPT), before(CRASHED_KEPT)).await;
+                let purged = postgres::purge_ended_holds(
+                    &self.store,
+                    before(ENDED_CALLS_KEPT),
+                    before(CRASHED_KEPT),
+                )
+                .await;
                 let done = [
-                    is_done("making partitions", self.store.make_partitions().await),
+                    is_done("making partitions", postgres::make_partitions(&self.store).await),
                     is_done("purging", purged),
                     is_done("forgetting epochs", self.forget_epochs().await),
                     is_done("retiring accounts", self.retire(COLD_AFTER).await),
@@ -80,15 +85,15 @@ impl Shared {
 
     /// Calls of a gateway that has been without a lease for long have ended without a word.
     async fn expire_calls_of_the_gone(&self) -> Result<(), LedgerError> {
-        for incarnation in self.store.gone().await? {
+        for incarnation in postgres::gone_gateways(&self.store).await? {
             if incarnation == self.incarnation || self.is_heard_of(incarnation).await? {
                 continue;
             }
             self.drain().await?;
             // It may have come back meanwhile.
-            let calls = self.store.calls_of_gone(incarnation).await?;
+            let calls = postgres::call_holds_of_gone(&self.store, incarnation).await?;
             if calls.is_empty() {
-                self.store.forget_gone(incarnation).await?;
+                postgres::remove_gone(&self.store, incarnation).await?;
             }
             self.expire_calls(incarnation, calls);
         }

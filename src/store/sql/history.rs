@@ -1,25 +1,23 @@
-//! What the account page and the operator's page read of the past, written once for both databases:
-//! they read the same SQL, with `{s}` in place of the schema.
+//! Queries of the account page and the operator's page: usage, newest entries, live holds, activity.
 
 use crate::account::AccountId;
 use crate::credits::{MAX_MICROS, SignedCredits};
-use crate::ledger::history::{Activity, DayUsage, HoldView, Movement, Usage};
-use crate::store::sql::query::{Rows, Value, row};
-
 use crate::ledger::LedgerError;
+use crate::ledger::history::{Activity, DayUsage, HoldView, Movement, Usage};
 use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
+use crate::store::sql::query::{Rows, Value, row};
 use crate::store::sql::rows::{Column, entry_from, payment_from};
 
-/// How many of an account's newest lines its usage is added up from: a fraction of a second of work,
-/// which a customer may ask for as often as they like.
+/// How many of an account's newest entries its usage is added up from. Customers may ask for their usage often, and
+/// this many take a fraction of a second.
 pub(crate) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;
 
-/// The largest amount. Many together may come to more, and are shown as that.
+/// The largest amount, in micro-credits. A larger sum is shown as this.
 const MOST: i64 = MAX_MICROS as i64;
 
-/// What `account` used since a moment.
+/// The usage of `account` since `since_ms` (milliseconds since 1970), by day and route.
 pub(crate) async fn usage(
     from: &impl Rows,
     account: &AccountId,
@@ -54,8 +52,8 @@ pub(crate) async fn usage(
     Ok(Usage { days, is_whole })
 }
 
-/// The newest entries of all accounts, newest first. What is asked for is mostly minutes old, so
-/// longer and longer times are looked through.
+/// The newest entries of all accounts, newest first. Most of them are minutes old, so the last hour is searched
+/// first, then longer times.
 pub(crate) async fn newest(
     from: &impl Rows,
     limit: u32,
@@ -75,7 +73,7 @@ pub(crate) async fn newest(
     Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
 }
 
-/// Live holds: of calls, those made before a moment, oldest first; then the API's, whose age is not
+/// Live holds: first those of calls, made before `before_ms`, oldest first; then those of the API, whose age is not
 /// known, in the order in which they expire.
 pub(crate) async fn live_holds<R: Rows>(
     from: &R,
@@ -95,6 +93,7 @@ pub(crate) async fn live_holds<R: Rows>(
     Ok(rows.iter().map(hold_from).collect::<Result<_, _>>()?)
 }
 
+/// A row of live holds.
 fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     let id = row.hold("id")?;
     let origin = row.parsed("origin", Origin::parse)?;
@@ -109,15 +108,15 @@ fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     })
 }
 
-/// What happened since the beginning of an hour, and which holds of calls are older than
-/// `before_ms`.
+/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and counts of accounts and
+/// live holds, with those of calls that were made before `before_ms`.
 pub(crate) async fn activity<R: Rows>(
     from: &R,
     since_hour: i64,
     before_ms: i64,
 ) -> Result<Activity, LedgerError> {
     let since = [Value::Int(since_hour.saturating_mul(HOUR_MS))];
-    // From ':' to ';' is all that begins with "stripe:".
+    // `;` follows `:` in ASCII, so this is every id that begins with "stripe:".
     let movements = "SELECT created_at / 3600000 AS hour, kind, route, \
         CAST(CASE WHEN operation >= 'stripe:' AND operation < 'stripe;' THEN 1 ELSE 0 END AS BIGINT) AS paid, \
         count(*) AS entries, CAST(sum(amount) AS BIGINT) AS amount FROM {s}.entries \
@@ -156,13 +155,14 @@ pub(crate) async fn activity<R: Rows>(
     })
 }
 
-/// What ids of calls made at a moment, or later, are not less than: their first 48 bits count
-/// milliseconds (RFC 9562, 5.7).
+/// The smallest id that a call made at this moment can have: the first 48 bits of an id count milliseconds (a UUID
+/// of version 7, RFC 9562, section 5.7).
 fn first_id_of(at_ms: i64) -> String {
     let hex = format!("{:012x}", at_ms.max(0));
     format!("{}-{}", &hex[..8], &hex[8..])
 }
 
+/// When the call of a hold was made, in milliseconds since 1970; `None` where the id is not a call's.
 fn made_at_ms(id: &HoldId) -> Option<i64> {
     let uuid = uuid::Uuid::try_parse(id.as_str()).ok()?;
     let (secs, nanos) = uuid.get_timestamp()?.to_unix();
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ids_of_calls_tell_when_they_were_made() {
+    fn a_calls_id_has_the_time_at_which_it_was_made() {
         for at_ms in [0, 1, 0x0123_4567_89ab, 1_800_000_000_123] {
             let (secs, nanos) = (at_ms / 1000, at_ms % 1000 * 1_000_000);
             let at = uuid::Timestamp::from_unix(uuid::NoContext, secs as u64, nanos as u32);

@@ -1,4 +1,4 @@
-//! SQL that SQLite and Postgres both answer.
+//! Queries that run on SQLite and Postgres alike, and the conversion of their rows.
 
 pub(crate) mod history;
 pub(crate) mod query;

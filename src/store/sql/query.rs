@@ -1,33 +1,34 @@
-//! A database that answers the queries of this folder: they read the same SQL, with `{s}` in place of the schema.
+//! The interface through which the queries of this folder run on either database.
 
 use crate::ledger::backend::AccountView;
 use crate::ledger::error::LedgerError;
 use crate::store::sql::rows::Column;
 
-/// A value in a query.
+/// A parameter of a query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
     Text(&'a str),
     Int(i64),
 }
 
-/// A database that answers queries: `{s}` is the schema, `$1` the first value.
+/// A database that runs queries. In their SQL, `{s}` stands for the schema, and `$1` for the first parameter.
 pub(crate) trait Rows: Sync {
     type Row: Column + Send;
 
-    /// The holds that live, as a table.
+    /// A table expression for live holds.
     const LIVE_HOLDS: &'static str;
 
-    /// The checkouts of this ledger, as a table: who began one, when, whether it is paid, and what was
-    /// paid or is asked for it.
+    /// A table expression for the checkouts of this ledger: `account`, `created_at`, `paid`, and `currency` and
+    /// `amount` of what was paid, or of the price where nothing was. Imported payments are left out.
     const SALES: &'static str;
 
-    /// Selects accounts with what is read of them, up to `FROM`.
+    /// `SELECT … FROM` for accounts, without a condition.
     const ACCOUNTS: &'static str;
 
     /// Reads a row of [`Rows::ACCOUNTS`].
     fn account_view(row: &Self::Row) -> Result<AccountView, sqlx::Error>;
 
+    /// Runs a query, and returns all of its rows.
     fn rows(
         &self,
         sql: &str,
@@ -35,7 +36,7 @@ pub(crate) trait Rows: Sync {
     ) -> impl Future<Output = Result<Vec<Self::Row>, LedgerError>> + Send;
 }
 
-/// The first row of an answer that has one.
+/// Runs a query that selects at least one row, and returns the first.
 pub(crate) async fn row<R: Rows>(
     from: &R,
     sql: &str,

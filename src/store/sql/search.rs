@@ -1,18 +1,16 @@
-//! Searches in the past: for a part of an account's id, and for the lines of a time. Both are
-//! written once for both databases, and do a bounded amount of work however large the ledger is.
+//! Searches: for accounts by a part of their id, and for an account's entries by time. Both do a limited amount of
+//! work, however large the ledger is.
 
 use std::ops::Range;
 
 use crate::account::AccountId;
-use crate::ledger::history::FoundAccounts;
-
 use crate::ledger::LedgerError;
+use crate::ledger::history::FoundAccounts;
 use crate::ledger::operation::Entry;
 use crate::store::sql::query::{Rows, Value};
 use crate::store::sql::rows::{Column, entry_from};
 
-/// The accounts after `after` whose ids have `part` in them and do not begin with it, among the
-/// next `looked_at`.
+/// Accounts whose ids have `part` in them and do not begin with it, among the `looked_at` accounts after `after`.
 pub(crate) async fn accounts_with<R: Rows>(
     from: &R,
     part: &str,
@@ -23,7 +21,7 @@ pub(crate) async fn accounts_with<R: Rows>(
     const LOOKED: &str = "SELECT id FROM {s}.accounts WHERE id > $1 ORDER BY id LIMIT $2";
     let after = Value::Text(after.map_or("", AccountId::as_str));
     let most = Value::Int(looked_at.into());
-    // Neither database has the other's function for a text's place in another one.
+    // SQLite's `instr` and Postgres's `strpos` are missing in the other, and both have `replace`.
     let sql = format!(
         "{} WHERE id IN (SELECT id FROM ({LOOKED}) looked \
          WHERE replace(lower(id), lower($3), '') <> lower(id) \
@@ -45,7 +43,7 @@ pub(crate) async fn accounts_with<R: Rows>(
     Ok(FoundAccounts { accounts, looked_until })
 }
 
-/// The entries of an account that were made in a time, newest first, starting below `before`.
+/// An account's entries in a range of time (milliseconds since 1970), newest first, below the number `before`.
 pub(crate) async fn entries_of(
     from: &impl Rows,
     account: &AccountId,
@@ -69,9 +67,9 @@ pub(crate) async fn entries_of(
     Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
 }
 
-/// The number of an account's first entry that was made at a moment or later; one beyond the newest
-/// where there is none. An account's entries are numbered as they are made, so some twenty of them
-/// tell it: no index of each account over time is kept for this.
+/// The number of an account's first entry that was made at `at_ms` or later; one above the newest where there is
+/// none. Entries are numbered in the order of their time, so a binary search reads some twenty of them, and no index
+/// over account and time is needed.
 async fn first_since(
     from: &impl Rows,
     account: &AccountId,
@@ -85,8 +83,7 @@ async fn first_since(
     let newest = from.rows(newest, &[account]).await?;
     let Some(newest) = newest.first() else { return Ok(0) };
     let (mut low, mut high) = (0, newest.int("seq")?.saturating_add(1));
-    // All before `low` are older, and all from `high` on are not. Numbers may be missing: those of
-    // entries that were folded.
+    // All entries below `low` are older, and none from `high` on is. The numbers of folded entries are missing.
     let next = "SELECT seq, created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 \
         ORDER BY seq LIMIT 1";
     while low < high {

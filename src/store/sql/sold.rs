@@ -1,12 +1,12 @@
-//! The figures of a seller, from what the ledger knows of payments and Stripe's events. Written once for
-//! both databases, as `screens` is.
+//! Sales figures, from payments and Stripe's events.
 
 use crate::ledger::LedgerError;
 use crate::ledger::history::{Sold, SoldIn};
 use crate::store::sql::query::{Rows, Value};
 use crate::store::sql::rows::Column as _;
 
-/// A seller's figures since a moment. Payments that an import brought were sold elsewhere.
+/// The sales figures since `since_ms` (milliseconds since 1970). Imported payments were sold elsewhere, and do not
+/// count.
 pub(crate) async fn since<R: Rows>(from: &R, since_ms: i64) -> Result<Sold, LedgerError> {
     let sql = format!(
         "SELECT currency, count(*) AS checkouts, \

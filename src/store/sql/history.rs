@@ -5,7 +5,7 @@ use crate::credits::{MAX_MICROS, SignedCredits};
 use crate::ledger::LedgerError;
 use crate::ledger::history::{Activity, DayUsage, HoldView, Movement, Usage};
 use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
-use crate::store::sql::query::{Rows, Value, row};
+use crate::store::sql::database::{Database, Value, first_row};
 use crate::store::sql::rows::{Column, entry_from, payment_from};
 
 /// How many of an account's newest entries its usage is added up from. Customers may ask for their usage often, and
@@ -19,18 +19,19 @@ const MOST: i64 = MAX_MICROS as i64;
 
 /// The usage of `account` since `since_ms` (milliseconds since 1970), by day and route.
 pub(crate) async fn usage(
-    from: &impl Rows,
+    database: &impl Database,
     account: &AccountId,
     since_ms: i64,
 ) -> Result<Usage, LedgerError> {
     let account = Value::Text(account.as_str());
     let newest = "SELECT coalesce(max(seq), 0) AS seq FROM {s}.entries WHERE account = $1";
-    let beyond = row(from, newest, &[account]).await?.int("seq")?.saturating_sub(USAGE_LINES);
+    let beyond =
+        first_row(database, newest, &[account]).await?.int("seq")?.saturating_sub(USAGE_LINES);
     let sql = "SELECT created_at / 86400000 AS day, route, count(*) AS calls, \
         CAST(-sum(amount) AS BIGINT) AS credits FROM {s}.entries \
         WHERE account = $1 AND seq > $2 AND created_at >= $3 AND kind = 'capture' \
         GROUP BY 1, 2 ORDER BY 1 DESC, 4 DESC, 2";
-    let rows = from.rows(sql, &[account, Value::Int(beyond), Value::Int(since_ms)]).await?;
+    let rows = database.rows(sql, &[account, Value::Int(beyond), Value::Int(since_ms)]).await?;
     let days = rows.iter().map(|row| {
         Ok(DayUsage {
             day: row.int("day")?,
@@ -45,7 +46,7 @@ pub(crate) async fn usage(
     let unseen = "SELECT count(*) AS lines FROM {s}.entries \
         WHERE account = $1 AND seq = $2 AND created_at >= $3";
     let is_whole = beyond <= 0
-        || row(from, unseen, &[account, Value::Int(beyond), Value::Int(since_ms)])
+        || first_row(database, unseen, &[account, Value::Int(beyond), Value::Int(since_ms)])
             .await?
             .int("lines")?
             == 0;
@@ -55,7 +56,7 @@ pub(crate) async fn usage(
 /// The newest entries of all accounts, newest first. Most of them are minutes old, so the last hour is searched
 /// first, then longer times.
 pub(crate) async fn newest(
-    from: &impl Rows,
+    database: &impl Database,
     limit: u32,
     now_ms: i64,
 ) -> Result<Vec<Entry>, LedgerError> {
@@ -65,7 +66,7 @@ pub(crate) async fn newest(
         ORDER BY created_at DESC, account DESC, seq DESC LIMIT $2";
     let mut rows = Vec::new();
     for since_ms in [now_ms - HOUR_MS, now_ms - DAY_MS, now_ms - 31 * DAY_MS, i64::MIN] {
-        rows = from.rows(sql, &[Value::Int(since_ms), Value::Int(limit.into())]).await?;
+        rows = database.rows(sql, &[Value::Int(since_ms), Value::Int(limit.into())]).await?;
         if rows.len() >= limit as usize {
             break;
         }
@@ -75,8 +76,8 @@ pub(crate) async fn newest(
 
 /// Live holds: first those of calls, made before `before_ms`, oldest first; then those of the API, whose age is not
 /// known, in the order in which they expire.
-pub(crate) async fn live_holds<R: Rows>(
-    from: &R,
+pub(crate) async fn live_holds<R: Database>(
+    database: &R,
     before_ms: i64,
     limit: u32,
 ) -> Result<Vec<HoldView>, LedgerError> {
@@ -86,10 +87,10 @@ pub(crate) async fn live_holds<R: Rows>(
     };
     let calls = select("WHERE origin = 'call' AND id < $1 ORDER BY id LIMIT $2");
     let before = first_id_of(before_ms);
-    let mut rows = from.rows(&calls, &[Value::Text(&before), Value::Int(limit.into())]).await?;
+    let mut rows = database.rows(&calls, &[Value::Text(&before), Value::Int(limit.into())]).await?;
     let room = i64::from(limit).saturating_sub(rows.len() as i64);
     let api = select("WHERE origin = 'api' ORDER BY expires_at, id LIMIT $1");
-    rows.extend(from.rows(&api, &[Value::Int(room)]).await?);
+    rows.extend(database.rows(&api, &[Value::Int(room)]).await?);
     Ok(rows.iter().map(hold_from).collect::<Result<_, _>>()?)
 }
 
@@ -110,8 +111,8 @@ fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
 
 /// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and counts of accounts and
 /// live holds, with those of calls that were made before `before_ms`.
-pub(crate) async fn activity<R: Rows>(
-    from: &R,
+pub(crate) async fn activity<R: Database>(
+    database: &R,
     since_hour: i64,
     before_ms: i64,
 ) -> Result<Activity, LedgerError> {
@@ -121,7 +122,7 @@ pub(crate) async fn activity<R: Rows>(
         CAST(CASE WHEN operation >= 'stripe:' AND operation < 'stripe;' THEN 1 ELSE 0 END AS BIGINT) AS paid, \
         count(*) AS entries, CAST(sum(amount) AS BIGINT) AS amount FROM {s}.entries \
         WHERE created_at >= $1 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4";
-    let movements = from.rows(movements, &since).await?;
+    let movements = database.rows(movements, &since).await?;
     let movements = movements.iter().map(|row| {
         Ok(Movement {
             hour: row.int("hour")?,
@@ -138,14 +139,14 @@ pub(crate) async fn activity<R: Rows>(
         JOIN {s}.payments p ON p.id = n.payment \
         WHERE e.created_at >= $1 AND e.kind = 'grant' \
         AND e.operation >= 'stripe:' AND e.operation < 'stripe;' ORDER BY e.created_at";
-    let paid = from.rows(paid, &since).await?;
+    let paid = database.rows(paid, &since).await?;
     let live = R::LIVE_HOLDS;
     let totals = format!(
         "SELECT (SELECT count(*) FROM {{s}}.accounts) AS accounts, \
          (SELECT count(*) FROM {live} h) AS holds, \
          (SELECT count(*) FROM {live} h WHERE origin = 'call' AND id < $1) AS old"
     );
-    let totals = row(from, &totals, &[Value::Text(&first_id_of(before_ms))]).await?;
+    let totals = first_row(database, &totals, &[Value::Text(&first_id_of(before_ms))]).await?;
     Ok(Activity {
         movements: movements.collect::<Result<_, sqlx::Error>>()?,
         paid: paid.iter().map(payment_from).collect::<Result<_, _>>()?,

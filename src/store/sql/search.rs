@@ -7,12 +7,12 @@ use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::history::FoundAccounts;
 use crate::ledger::operation::Entry;
-use crate::store::sql::query::{Rows, Value};
+use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{Column, entry_from};
 
 /// Accounts whose ids have `part` in them and do not begin with it, among the `looked_at` accounts after `after`.
-pub(crate) async fn accounts_with<R: Rows>(
-    from: &R,
+pub(crate) async fn accounts_with<R: Database>(
+    database: &R,
     part: &str,
     after: Option<&AccountId>,
     limit: u32,
@@ -29,7 +29,7 @@ pub(crate) async fn accounts_with<R: Rows>(
         R::ACCOUNTS
     );
     let values = [after, most, Value::Text(part), Value::Int(limit.into())];
-    let rows = from.rows(&sql, &values).await?;
+    let rows = database.rows(&sql, &values).await?;
     let accounts = rows.iter().map(R::account_view).collect::<Result<Vec<_>, _>>()?;
     let mut looked_until = None;
     if accounts.len() < limit as usize {
@@ -37,7 +37,7 @@ pub(crate) async fn accounts_with<R: Rows>(
             "SELECT id FROM ({LOOKED}) looked ORDER BY id DESC LIMIT \
              (SELECT CASE WHEN count(*) = $2 THEN 1 ELSE 0 END FROM ({LOOKED}) counted)"
         );
-        let last = from.rows(&sql, &[after, most]).await?;
+        let last = database.rows(&sql, &[after, most]).await?;
         looked_until = last.first().map(|row| row.account("id")).transpose()?;
     }
     Ok(FoundAccounts { accounts, looked_until })
@@ -45,14 +45,14 @@ pub(crate) async fn accounts_with<R: Rows>(
 
 /// An account's entries in a range of time (milliseconds since 1970), newest first, below the number `before`.
 pub(crate) async fn entries_of(
-    from: &impl Rows,
+    database: &impl Database,
     account: &AccountId,
     time: Range<i64>,
     before: Option<u64>,
     limit: u32,
 ) -> Result<Vec<Entry>, LedgerError> {
-    let first = first_since(from, account, time.start).await?;
-    let end = first_since(from, account, time.end).await?;
+    let first = first_since(database, account, time.start).await?;
+    let end = first_since(database, account, time.end).await?;
     let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
     let sql = "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
         created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 AND seq < $3 \
@@ -63,7 +63,7 @@ pub(crate) async fn entries_of(
         Value::Int(end.min(before)),
         Value::Int(limit.into()),
     ];
-    let rows = from.rows(sql, &values).await?;
+    let rows = database.rows(sql, &values).await?;
     Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn entries_of(
 /// none. Entries are numbered in the order of their time, so a binary search reads some twenty of them, and no index
 /// over account and time is needed.
 async fn first_since(
-    from: &impl Rows,
+    database: &impl Database,
     account: &AccountId,
     at_ms: i64,
 ) -> Result<i64, LedgerError> {
@@ -80,7 +80,7 @@ async fn first_since(
     }
     let account = Value::Text(account.as_str());
     let newest = "SELECT seq FROM {s}.entries WHERE account = $1 ORDER BY seq DESC LIMIT 1";
-    let newest = from.rows(newest, &[account]).await?;
+    let newest = database.rows(newest, &[account]).await?;
     let Some(newest) = newest.first() else { return Ok(0) };
     let (mut low, mut high) = (0, newest.int("seq")?.saturating_add(1));
     // All entries below `low` are older, and none from `high` on is. The numbers of folded entries are missing.
@@ -88,7 +88,7 @@ async fn first_since(
         ORDER BY seq LIMIT 1";
     while low < high {
         let middle = low + (high - low) / 2;
-        let rows = from.rows(next, &[account, Value::Int(middle)]).await?;
+        let rows = database.rows(next, &[account, Value::Int(middle)]).await?;
         match rows.first() {
             Some(row) if row.int("created_at")? < at_ms => low = row.int("seq")?.saturating_add(1),
             _ => high = middle,

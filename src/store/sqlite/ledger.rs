@@ -337,7 +337,7 @@ impl SqliteLedger {
         !self.in_doubt
     }
 
-    /// Brings memory up to date where the file has one commit more than memory counted.
+    /// Updates memory where the file has one commit more than memory counted.
     async fn catch_up(&mut self) -> Result<(), LedgerError> {
         let done = self.count_commits().await?;
         if done > self.commits {

@@ -19,7 +19,7 @@ use crate::ledger::operation::{Balance, Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::ReconcileReport;
 use crate::ledger::wall_ms;
-use crate::store::sql::query::{Rows, Value};
+use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{
     Column as _, crashed_from, entry_from, event_from, key_from, payment_from,
 };
@@ -66,7 +66,7 @@ fn view(row: &SqliteRow) -> Result<AccountView, sqlx::Error> {
     })
 }
 
-impl Rows for SqliteReader {
+impl Database for SqliteReader {
     type Row = SqliteRow;
 
     const LIVE_HOLDS: &'static str = "{s}.holds";

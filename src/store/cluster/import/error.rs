@@ -9,7 +9,7 @@ use crate::store::sqlite::export::SourceError;
 /// The result of an import that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Imported {
-    /// Everything was moved. Each kind of row, and how many there were.
+    /// Everything was moved. For each kind of row, the number of rows.
     Moved(Vec<(&'static str, u64)>),
     /// An earlier import had moved everything.
     Before,

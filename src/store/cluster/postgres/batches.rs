@@ -1,4 +1,9 @@
 //! Writing the batches that Redis decided: in the order of the stream, each once.
+//!
+//! A batch is a text (`batch_log.rs` parses it). [`Tally`] adds up the net effect of all batches of a transaction,
+//! so that each table is written with one statement, and each account with one row update, however many batches
+//! there are. The shard's row is locked and its checkpoint moved in the same transaction; a second writer waits for
+//! the lock, and then finds the batches below the checkpoint.
 
 use std::collections::HashSet;
 
@@ -28,8 +33,7 @@ pub(crate) enum Written {
 /// Writes consecutive batches of `epoch`, if they continue its checkpoint, and moves the checkpoint. Batches
 /// up to the checkpoint are skipped.
 ///
-/// The shard's row is locked meanwhile, so a second writer waits and then finds them written. After a race
-/// with another transaction a second attempt checks which charges have been written before.
+/// After a race with another transaction a second attempt checks which charges have been written before.
 pub(crate) async fn write_batches(
     store: &Store,
     epoch: i64,
@@ -168,7 +172,7 @@ async fn give_back(
     Ok(())
 }
 
-/// Writes an entry a charge, and the balances that follow from them.
+/// Writes an entry for each charge, and the balances that follow.
 async fn write_captures(
     store: &Store,
     captures: &[Capture],

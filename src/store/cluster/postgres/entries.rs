@@ -99,7 +99,8 @@ pub(crate) async fn insert_entries(
 }
 
 /// Writes the balances of accounts: an update for those in `known`, which are locked, and an insert for the
-/// others. Adds `grants` to each `grant_seq`. Returns a row an account, with `id`, `grant_seq` and `frozen`.
+/// others. Adds `grants` to each `grant_seq`. Returns a row
+/// for each account, with `id`, `grant_seq` and `frozen`.
 pub(crate) async fn write_accounts(
     store: &Store,
     known: &BTreeMap<AccountId, Account>,
@@ -143,7 +144,7 @@ pub(crate) async fn write_accounts(
     Ok(rows)
 }
 
-/// A count in the database's integer type.
+/// A count as the database's integer type.
 pub(crate) fn int(count: u64) -> Result<i64, LedgerError> {
     i64::try_from(count).map_err(|_| LedgerError::Corrupt {
         what: "a sequence number is too large for the database".into(),

@@ -16,8 +16,8 @@ use crate::store::cluster::postgres::slices::{
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// Folds the entries older than `before_ms` (milliseconds since 1970) into one opening balance an account, up
-/// to the account's first entry that is not older. The ids of folded entries stay in `operations`.
+/// Folds the entries older than `before_ms` (milliseconds since 1970) into one opening balance for each account,
+/// up to the account's first entry that is not older. The ids of folded entries stay in `operations`.
 pub(crate) async fn fold(
     store: &Store,
     before_ms: i64,

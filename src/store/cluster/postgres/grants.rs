@@ -54,6 +54,8 @@ pub(crate) async fn decide(
     }
 }
 
+/// Locks the rows that the operations concern, decides, and writes the changes. Locks are always taken in one order,
+/// payments first, then accounts by id, so that two transactions do not block each other.
 async fn decide_in(
     store: &Store,
     operations: &[Operation],

@@ -86,7 +86,7 @@ pub(crate) async fn cold_accounts(
         frozen: false,
         holds: Vec::new(),
     };
-    // Each once: a second one would come without what was found of it.
+    // Without duplicates: the second account would lack its balance and its holds.
     let mut cold: BTreeMap<_, _> = ids.iter().map(|id| (id, none(id))).collect();
     for row in &accounts {
         let id = row.account("id")?;

@@ -1,4 +1,4 @@
-//! The partitions of the entries, one a month. Gateways make them ahead of time; `months.rs` folds old ones.
+//! The partitions of the entries, one for each month. Gateways make them ahead of time; `months.rs` folds old ones.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor as _, Row as _};

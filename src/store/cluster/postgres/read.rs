@@ -12,7 +12,7 @@ use crate::ledger::crash::CrashedCall;
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry, HoldId};
 use crate::store::cluster::postgres::store::Store;
-use crate::store::sql::query::{Rows, Value};
+use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{Column as _, crashed_from, entry_from, key_from};
 
 /// How many differences a report lists.
@@ -31,7 +31,7 @@ const SCREEN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Queries for pages. Postgres itself ends a query that takes too long, so that the database does not count
 /// as unreachable because of it.
-impl Rows for Store {
+impl Database for Store {
     type Row = PgRow;
 
     const LIVE_HOLDS: &'static str = "(SELECT * FROM {s}.holds WHERE state = 'live')";
@@ -65,8 +65,8 @@ impl Rows for Store {
     }
 }
 
-/// Reads calls that were cut off: expired holds of calls, newest first. The amount is what a gateway that was
-/// only paused has captured since, if it has.
+/// Reads calls that were cut off: expired holds of calls, newest first. Where a gateway was only
+/// paused and has captured the call since, the amount is the captured one.
 pub(crate) async fn crashed(
     store: &Store,
     before: Option<(i64, &HoldId)>,

@@ -2,7 +2,7 @@
 //!
 //! Everything is read once, in the order of an index and in slices, each a short statement that neither scans a
 //! table nor sorts. So no snapshot is open for minutes, memory does not grow with the number of accounts, and
-//! gateways have the disk for their calls. Slices are read at different moments, which is enough: an entry never
+//! the disk stays free for calls. Slices are read at different moments, which is enough: an entry never
 //! changes, and an account's row changes in one transaction with its newest entry, so each statement sees both
 //! before or both after.
 
@@ -82,7 +82,7 @@ struct Table {
     differences: fn(&PgRow) -> Result<Vec<Difference>, LedgerError>,
 }
 
-/// An account's balance is its newest entry's, which [`ENTRIES`] has checked to be the sum.
+/// Checks that an account's balance is its newest entry's. That one is the sum of the entries by [`ENTRIES`].
 const ACCOUNTS: Table = Table {
     sql: "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
      row_number() OVER () AS n, count(*) OVER () AS rows, \
@@ -104,7 +104,7 @@ const ACCOUNTS: Table = Table {
     differences: account_differences,
 };
 
-/// A hold ends once, and belongs to an account.
+/// Checks that a hold ends once and belongs to an account.
 const HOLDS: Table = Table {
     sql: "SELECT * FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS rows, \
      count(*) FILTER (WHERE state = 'live') OVER () AS live, \

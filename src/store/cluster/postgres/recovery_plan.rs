@@ -1,4 +1,4 @@
-//! What a recovery would find in Postgres, read without changing anything.
+//! The state of Postgres that a plan of a recovery is made from, read without changing anything.
 
 use sqlx::Executor as _;
 

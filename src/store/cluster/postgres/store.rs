@@ -27,7 +27,7 @@ const CONNECTIONS: u32 = 8;
 
 /// A pool of connections, and the schema that the ledger has to itself.
 ///
-/// The store itself only runs transactions. What the ledger does in them are functions over it, by file:
+/// The store itself only runs transactions. The ledger's own work is functions over it, by file:
 ///
 /// | file | functions |
 /// |---|---|

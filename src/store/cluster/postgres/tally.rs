@@ -1,4 +1,4 @@
-//! What some batches come to, before it is written.
+//! The net effect of some batches, before it is written.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ pub(crate) enum Value<'a> {
 }
 
 /// A database that runs queries. In their SQL, `{s}` stands for the schema, and `$1` for the first parameter.
-pub(crate) trait Rows: Sync {
+pub(crate) trait Database: Sync {
     type Row: Column + Send;
 
     /// A table expression for live holds.
@@ -25,7 +25,7 @@ pub(crate) trait Rows: Sync {
     /// `SELECT … FROM` for accounts, without a condition.
     const ACCOUNTS: &'static str;
 
-    /// Reads a row of [`Rows::ACCOUNTS`].
+    /// Reads a row of [`Database::ACCOUNTS`].
     fn account_view(row: &Self::Row) -> Result<AccountView, sqlx::Error>;
 
     /// Runs a query, and returns all of its rows.
@@ -37,11 +37,11 @@ pub(crate) trait Rows: Sync {
 }
 
 /// Runs a query that selects at least one row, and returns the first.
-pub(crate) async fn row<R: Rows>(
-    from: &R,
+pub(crate) async fn first_row<R: Database>(
+    database: &R,
     sql: &str,
     values: &[Value<'_>],
 ) -> Result<R::Row, LedgerError> {
-    let row = from.rows(sql, values).await?.into_iter().next();
+    let row = database.rows(sql, values).await?.into_iter().next();
     row.ok_or(LedgerError::Database(sqlx::Error::RowNotFound))
 }

@@ -37,11 +37,11 @@ pub(crate) trait Database: Sync {
 }
 
 /// Runs a query that selects at least one row, and returns the first.
-pub(crate) async fn first_row<R: Database>(
-    database: &R,
+pub(crate) async fn first_row<D: Database>(
+    database: &D,
     sql: &str,
     values: &[Value<'_>],
-) -> Result<R::Row, LedgerError> {
+) -> Result<D::Row, LedgerError> {
     let row = database.rows(sql, values).await?.into_iter().next();
     row.ok_or(LedgerError::Database(sqlx::Error::RowNotFound))
 }

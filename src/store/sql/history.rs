@@ -76,13 +76,13 @@ pub(crate) async fn newest(
 
 /// Live holds: first those of calls, made before `before_ms`, oldest first; then those of the API, whose age is not
 /// known, in the order in which they expire.
-pub(crate) async fn live_holds<R: Database>(
-    database: &R,
+pub(crate) async fn live_holds<D: Database>(
+    database: &D,
     before_ms: i64,
     limit: u32,
 ) -> Result<Vec<HoldView>, LedgerError> {
     let select = |rest: &str| {
-        let live = R::LIVE_HOLDS;
+        let live = D::LIVE_HOLDS;
         format!("SELECT id, account, amount, route, origin, expires_at FROM {live} h {rest}")
     };
     let calls = select("WHERE origin = 'call' AND id < $1 ORDER BY id LIMIT $2");
@@ -111,8 +111,8 @@ fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
 
 /// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and counts of accounts and
 /// live holds, with those of calls that were made before `before_ms`.
-pub(crate) async fn activity<R: Database>(
-    database: &R,
+pub(crate) async fn activity<D: Database>(
+    database: &D,
     since_hour: i64,
     before_ms: i64,
 ) -> Result<Activity, LedgerError> {
@@ -140,7 +140,7 @@ pub(crate) async fn activity<R: Database>(
         WHERE e.created_at >= $1 AND e.kind = 'grant' \
         AND e.operation >= 'stripe:' AND e.operation < 'stripe;' ORDER BY e.created_at";
     let paid = database.rows(paid, &since).await?;
-    let live = R::LIVE_HOLDS;
+    let live = D::LIVE_HOLDS;
     let totals = format!(
         "SELECT (SELECT count(*) FROM {{s}}.accounts) AS accounts, \
          (SELECT count(*) FROM {live} h) AS holds, \

@@ -11,8 +11,8 @@ use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{Column, entry_from};
 
 /// Accounts whose ids have `part` in them and do not begin with it, among the `looked_at` accounts after `after`.
-pub(crate) async fn accounts_with<R: Database>(
-    database: &R,
+pub(crate) async fn accounts_with<D: Database>(
+    database: &D,
     part: &str,
     after: Option<&AccountId>,
     limit: u32,
@@ -26,11 +26,11 @@ pub(crate) async fn accounts_with<R: Database>(
         "{} WHERE id IN (SELECT id FROM ({LOOKED}) looked \
          WHERE replace(lower(id), lower($3), '') <> lower(id) \
          AND substr(id, 1, length($3)) <> $3 ORDER BY id LIMIT $4) ORDER BY id",
-        R::ACCOUNTS
+        D::ACCOUNTS
     );
     let values = [after, most, Value::Text(part), Value::Int(limit.into())];
     let rows = database.rows(&sql, &values).await?;
-    let accounts = rows.iter().map(R::account_view).collect::<Result<Vec<_>, _>>()?;
+    let accounts = rows.iter().map(D::account_view).collect::<Result<Vec<_>, _>>()?;
     let mut looked_until = None;
     if accounts.len() < limit as usize {
         let sql = format!(

@@ -7,14 +7,14 @@ use crate::store::sql::rows::Column as _;
 
 /// The sales figures since `since_ms` (milliseconds since 1970). Imported payments were sold elsewhere, and do not
 /// count.
-pub(crate) async fn since<R: Database>(database: &R, since_ms: i64) -> Result<Sold, LedgerError> {
+pub(crate) async fn since<D: Database>(database: &D, since_ms: i64) -> Result<Sold, LedgerError> {
     let sql = format!(
         "SELECT currency, count(*) AS checkouts, \
          CAST(sum(CASE WHEN paid THEN 1 ELSE 0 END) AS BIGINT) AS purchases, \
          CAST(sum(CASE WHEN paid THEN amount ELSE 0 END) AS BIGINT) AS amount, \
          count(DISTINCT CASE WHEN paid THEN account END) AS buyers \
          FROM {} s WHERE created_at >= $1 GROUP BY currency ORDER BY currency",
-        R::SALES
+        D::SALES
     );
     let mut sold = Sold::default();
     for row in database.rows(&sql, &[Value::Int(since_ms)]).await? {

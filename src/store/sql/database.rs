@@ -11,15 +11,17 @@ pub(crate) enum Value<'a> {
     Int(i64),
 }
 
-/// A database that runs queries. In their SQL, `{s}` stands for the schema, and `$1` for the first parameter.
+/// A database that runs queries. In their SQL, `{s}` stands for the schema, and `$1` for the first
+/// parameter.
 pub(crate) trait Database: Sync {
     type Row: Column + Send;
 
     /// A table expression for live holds.
     const LIVE_HOLDS: &'static str;
 
-    /// A table expression for the checkouts of this ledger: `account`, `created_at`, `paid`, and `currency` and
-    /// `amount` of what was paid, or of the price where nothing was. Imported payments are left out.
+    /// A table expression for the checkouts of this ledger: `account`, `created_at`, `paid`, and
+    /// `currency` and `amount` of what was paid, or of the price where nothing was. Imported
+    /// payments are left out.
     const SALES: &'static str;
 
     /// `SELECT … FROM` for accounts, without a condition.

@@ -1,4 +1,5 @@
-//! Queries of the account page and the operator's page: usage, newest entries, live holds, activity.
+//! Queries of the account page and the operator's page: usage, newest entries, live holds,
+//! activity.
 
 use crate::account::AccountId;
 use crate::credits::{MAX_MICROS, SignedCredits};
@@ -8,8 +9,8 @@ use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
 use crate::store::sql::database::{Database, Value, first_row};
 use crate::store::sql::rows::{Column, entry_from, payment_from};
 
-/// How many of an account's newest entries its usage is added up from. Customers may ask for their usage often, and
-/// this many take a fraction of a second.
+/// How many of an account's newest entries its usage is added up from. Customers may ask for their
+/// usage often, and this many take a fraction of a second.
 pub(crate) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;
@@ -53,8 +54,8 @@ pub(crate) async fn usage(
     Ok(Usage { days, is_whole })
 }
 
-/// The newest entries of all accounts, newest first. Most of them are minutes old, so the last hour is searched
-/// first, then longer times.
+/// The newest entries of all accounts, newest first. Most of them are minutes old, so the last hour
+/// is searched first, then longer times.
 pub(crate) async fn newest(
     database: &impl Database,
     limit: u32,
@@ -74,8 +75,8 @@ pub(crate) async fn newest(
     Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
 }
 
-/// Live holds: first those of calls, made before `before_ms`, oldest first; then those of the API, whose age is not
-/// known, in the order in which they expire.
+/// Live holds: first those of calls, made before `before_ms`, oldest first; then those of the API,
+/// whose age is not known, in the order in which they expire.
 pub(crate) async fn live_holds<D: Database>(
     database: &D,
     before_ms: i64,
@@ -109,8 +110,8 @@ fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     })
 }
 
-/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and counts of accounts and
-/// live holds, with those of calls that were made before `before_ms`.
+/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and counts
+/// of accounts and live holds, with those of calls that were made before `before_ms`.
 pub(crate) async fn activity<D: Database>(
     database: &D,
     since_hour: i64,
@@ -156,14 +157,15 @@ pub(crate) async fn activity<D: Database>(
     })
 }
 
-/// The smallest id that a call made at this moment can have: the first 48 bits of an id count milliseconds (a UUID
-/// of version 7, RFC 9562, section 5.7).
+/// The smallest id that a call made at this moment can have: the first 48 bits of an id count
+/// milliseconds (a UUID of version 7, RFC 9562, section 5.7).
 fn first_id_of(at_ms: i64) -> String {
     let hex = format!("{:012x}", at_ms.max(0));
     format!("{}-{}", &hex[..8], &hex[8..])
 }
 
-/// When the call of a hold was made, in milliseconds since 1970; `None` where the id is not a call's.
+/// When the call of a hold was made, in milliseconds since 1970; `None` where the id is not a
+/// call's.
 fn made_at_ms(id: &HoldId) -> Option<i64> {
     let uuid = uuid::Uuid::try_parse(id.as_str()).ok()?;
     let (secs, nanos) = uuid.get_timestamp()?.to_unix();

@@ -1,5 +1,5 @@
-//! Searches: for accounts by a part of their id, and for an account's entries by time. Both do a limited amount of
-//! work, however large the ledger is.
+//! Searches: for accounts by a part of their id, and for an account's entries by time. Both do a
+//! limited amount of work, however large the ledger is.
 
 use std::ops::Range;
 
@@ -10,7 +10,8 @@ use crate::ledger::operation::Entry;
 use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{Column, entry_from};
 
-/// Accounts whose ids have `part` in them and do not begin with it, among the `looked_at` accounts after `after`.
+/// Accounts whose ids have `part` in them and do not begin with it, among the `looked_at` accounts
+/// after `after`.
 pub(crate) async fn accounts_with<D: Database>(
     database: &D,
     part: &str,
@@ -43,7 +44,8 @@ pub(crate) async fn accounts_with<D: Database>(
     Ok(FoundAccounts { accounts, looked_until })
 }
 
-/// An account's entries in a range of time (milliseconds since 1970), newest first, below the number `before`.
+/// An account's entries in a range of time (milliseconds since 1970), newest first, below the
+/// number `before`.
 pub(crate) async fn entries_of(
     database: &impl Database,
     account: &AccountId,
@@ -67,9 +69,9 @@ pub(crate) async fn entries_of(
     Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
 }
 
-/// The number of an account's first entry that was made at `at_ms` or later; one above the newest where there is
-/// none. Entries are numbered in the order of their time, so a binary search reads some twenty of them, and no index
-/// over account and time is needed.
+/// The number of an account's first entry that was made at `at_ms` or later; one above the newest
+/// where there is none. Entries are numbered in the order of their time, so a binary search reads
+/// some twenty of them, and no index over account and time is needed.
 async fn first_since(
     database: &impl Database,
     account: &AccountId,
@@ -83,7 +85,8 @@ async fn first_since(
     let newest = database.rows(newest, &[account]).await?;
     let Some(newest) = newest.first() else { return Ok(0) };
     let (mut low, mut high) = (0, newest.int("seq")?.saturating_add(1));
-    // All entries below `low` are older, and none from `high` on is. The numbers of folded entries are missing.
+    // All entries below `low` are older, and none from `high` on is. The numbers of folded entries
+    // are missing.
     let next = "SELECT seq, created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 \
         ORDER BY seq LIMIT 1";
     while low < high {

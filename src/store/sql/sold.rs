@@ -5,8 +5,8 @@ use crate::ledger::history::{Sold, SoldIn};
 use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::Column as _;
 
-/// The sales figures since `since_ms` (milliseconds since 1970). Imported payments were sold elsewhere, and do not
-/// count.
+/// The sales figures since `since_ms` (milliseconds since 1970). Imported payments were sold
+/// elsewhere, and do not count.
 pub(crate) async fn since<D: Database>(database: &D, since_ms: i64) -> Result<Sold, LedgerError> {
     let sql = format!(
         "SELECT currency, count(*) AS checkouts, \

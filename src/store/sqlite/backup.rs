@@ -8,11 +8,13 @@ use crate::ledger::LedgerError;
 use crate::store::sqlite::connection;
 use crate::store::sqlite::file_rights;
 
-/// Copies the ledger at `path` to `copy`, which must not exist. A gateway may use the ledger meanwhile. The copy
-/// is complete, shows the ledger at one moment, and can be read by its owner alone.
+/// Copies the ledger at `path` to `copy`, which must not exist. A gateway may use the ledger
+/// meanwhile. The copy is complete, shows the ledger at one moment, and can be read by its owner
+/// alone.
 ///
 /// # Errors
-/// Where there is no ledger at `path`, `copy` exists or its folder does not, or a file cannot be read or written.
+/// Where there is no ledger at `path`, `copy` exists or its folder does not, or a file cannot be
+/// read or written.
 pub async fn backup(path: &Path, copy: &Path) -> Result<(), LedgerError> {
     let failed = |path: &Path| {
         let path = path.to_owned();

@@ -1,9 +1,10 @@
-//! How the holds of calls are stored: all holds that one commit grants are one row, which is deleted when the last
-//! of them has ended.
+//! How the holds of calls are stored: all holds that one commit grants are one row, which is
+//! deleted when the last of them has ended.
 //!
-//! A row for each hold would cost an insertion and a deletion in a tree for each call, some 5 µs of the 40 that a call
-//! takes. No query needs a single one of these holds: a start after a crash ends them all, and the entries and
-//! `ended_holds` show which of them have ended (see the view `holds`).
+//! A row for each hold would cost an insertion and a deletion in a tree for each call, some 5 µs of
+//! the 40 that a call takes. No query needs a single one of these holds: a start after a crash ends
+//! them all, and the entries and `ended_holds` show which of them have ended (see the view
+//! `holds`).
 
 use ahash::HashMap;
 

@@ -12,7 +12,8 @@ use crate::store::sqlite::rewrite::rewrite_once;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// The oldest version of SQLite that is used: older ones can corrupt a WAL that several connections checkpoint.
+/// The oldest version of SQLite that is used: older ones can corrupt a WAL that several connections
+/// checkpoint.
 const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
 /// The options that every connection has.
@@ -23,7 +24,8 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Opens the file for writing, and makes it if it does not exist. A commit is on disk when it returns.
+/// Opens the file for writing, and makes it if it does not exist. A commit is on disk when it
+/// returns.
 pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     let options = options(path)
         .create_if_missing(true)

@@ -94,15 +94,16 @@ impl Source {
         reconcile(&mut self.connection).await
     }
 
-    /// The id by which the ledger's sales are known at Stripe, and how many batches it has committed.
+    /// The id by which the ledger's sales are known at Stripe, and how many batches it has
+    /// committed.
     pub async fn identity(&mut self) -> Result<(String, i64), LedgerError> {
         let row = sqlx::query("SELECT id, commits FROM ledger").fetch_one(&mut self.connection);
         let row = row.await?;
         Ok((row.try_get("id")?, row.try_get("commits")?))
     }
 
-    /// The beginning of each day that has entries, in milliseconds since 1970. Entries from before 1970 or after
-    /// 9999, which a wrong clock has dated, are left out.
+    /// The beginning of each day that has entries, in milliseconds since 1970. Entries from before
+    /// 1970 or after 9999, which a wrong clock has dated, are left out.
     pub async fn days(&mut self) -> Result<Vec<i64>, LedgerError> {
         const YEAR_10000_MS: i64 = 253_402_300_800_000;
         let days: Vec<i64> = sqlx::query_scalar(

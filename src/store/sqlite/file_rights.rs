@@ -1,4 +1,5 @@
-//! Access rights: only their owner may read the ledger's files, which have every customer's balance and payments.
+//! Access rights: only their owner may read the ledger's files, which have every customer's balance
+//! and payments.
 
 use std::fs::{OpenOptions, Permissions, metadata, set_permissions};
 use std::io;
@@ -11,7 +12,8 @@ pub(crate) const MODE: u32 = 0o600;
 /// The rights of all other users.
 const OTHERS: u32 = 0o077;
 
-/// The ledger's own file, where `path` may be a symbolic link to it. SQLite's other files and the lock are beside it.
+/// The ledger's own file, where `path` may be a symbolic link to it. SQLite's other files and the
+/// lock are beside it.
 pub(crate) fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| match std::fs::read_link(path) {
         // A link to a ledger that does not exist yet.
@@ -27,9 +29,9 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Makes an empty file at `path` where there is none, and removes the rights of other users from it and from the
-/// files beside it. SQLite gives its own files the rights of the ledger. A failure is only logged: opening the file
-/// then reports the error.
+/// Makes an empty file at `path` where there is none, and removes the rights of other users from it
+/// and from the files beside it. SQLite gives its own files the rights of the ledger. A failure is
+/// only logged: opening the file then reports the error.
 pub(crate) fn secure(path: &Path) {
     let path = real_path(path);
     // A file that exists is left as it is.

@@ -1,8 +1,8 @@
 //! Folding old entries into opening balances, so that the file does not grow for ever.
 //!
-//! Folding goes through the accounts in slices of [`SLICE`] entries. Each slice is one complete transaction: where
-//! an account is longer than a slice, the next slice moves its opening balance on. So a crash between two slices
-//! does no harm.
+//! Folding goes through the accounts in slices of [`SLICE`] entries. Each slice is one complete
+//! transaction: where an account is longer than a slice, the next slice moves its opening balance
+//! on. So a crash between two slices does no harm.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
@@ -17,8 +17,8 @@ use crate::store::sqlite::json_rows::Rows;
 /// How many entries a slice has: tens of milliseconds of work.
 const SLICE: usize = 2000;
 
-/// Folds the next slice of the entries older than `before_ms` (milliseconds since 1970). Returns its report, and
-/// where the next slice begins, if there is one.
+/// Folds the next slice of the entries older than `before_ms` (milliseconds since 1970). Returns
+/// its report, and where the next slice begins, if there is one.
 pub(crate) async fn fold_slice(
     connection: &mut SqliteConnection,
     before_ms: i64,
@@ -86,8 +86,9 @@ struct Opening {
 }
 
 impl Plan {
-    /// Plans a slice. An account is folded up to its first entry that is not old, so that a clock which once went
-    /// backwards leaves no gap. An account whose only old entry is its opening balance is left as it is.
+    /// Plans a slice. An account is folded up to its first entry that is not old, so that a clock
+    /// which once went backwards leaves no gap. An account whose only old entry is its opening
+    /// balance is left as it is.
     fn of(lines: &[Line], from: Option<&FoldCursor>) -> Self {
         let mut plan = Self { openings: Vec::new(), report: FoldReport::default(), next: None };
         for account in lines.chunk_by(|a, b| a.account == b.account) {
@@ -110,8 +111,8 @@ impl Plan {
         plan
     }
 
-    /// Where the slice after `last` begins: with the opening balance that this slice writes there, or after the
-    /// account, if the rest of it is not old.
+    /// Where the slice after `last` begins: with the opening balance that this slice writes there,
+    /// or after the account, if the rest of it is not old.
     fn after(&self, last: &Line) -> FoldCursor {
         let is_own = self
             .openings

@@ -1,10 +1,11 @@
 //! The embedded ledger: balances in memory, one writer, SQLite for what must last.
 //!
 //! A batch is decided in memory first. In `strict` it counts once SQLite has committed it with
-//! `synchronous=FULL`; when the commit fails, memory is rolled back and the operations are refused as
-//! unavailable. In `relaxed` the operations of calls (hold, renew, capture, release) are answered at once and
-//! written within [`FLUSH_EVERY`]; when a commit fails, they stay in memory until one succeeds, and no new hold
-//! is granted meanwhile. Grants, keys and everything else are on disk before they are answered, in both.
+//! `synchronous=FULL`; when the commit fails, memory is rolled back and the operations are refused
+//! as unavailable. In `relaxed` the operations of calls (hold, renew, capture, release) are
+//! answered at once and written within [`FLUSH_EVERY`]; when a commit fails, they stay in memory
+//! until one succeeds, and no new hold is granted meanwhile. Grants, keys and everything else are
+//! on disk before they are answered, in both.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,8 +30,8 @@ use crate::store::sqlite::read::SqliteReader;
 use crate::store::sqlite::write::Batch;
 use crate::store::sqlite::{compare, file_rights, load};
 
-/// How long an answered operation of a call may wait to be written in `relaxed`: half of the promised time, so
-/// that the commit itself fits into the other half.
+/// How long an answered operation of a call may wait to be written in `relaxed`: half of the
+/// promised time, so that the commit itself fits into the other half.
 const FLUSH_EVERY: Duration = Duration::from_millis(25);
 
 /// How often expired holds are looked for.
@@ -61,8 +62,8 @@ pub struct SqliteLedger {
     purge: Purge,
     /// Set while commits fail: when the next one may be tried.
     failing_until: Option<Instant>,
-    /// True after a commit that failed, and may have been written all the same, since the file could not be read
-    /// to find out. Nothing is decided until it can.
+    /// True after a commit that failed, and may have been written all the same, since the file
+    /// could not be read to find out. Nothing is decided until it can.
     in_doubt: bool,
     /// The reader of the same file, which is closed before the writer.
     reader: SqliteReader,
@@ -85,8 +86,8 @@ impl SqliteLedger {
         Self::open_as(&config, metrics).await
     }
 
-    /// Opens the ledger of `config`, or makes it, under a lock that is held until the ledger is dropped. The holds
-    /// of calls that a crash left are ended as `after_crash` says.
+    /// Opens the ledger of `config`, or makes it, under a lock that is held until the ledger is
+    /// dropped. The holds of calls that a crash left are ended as `after_crash` says.
     ///
     /// # Errors
     /// Where another process has the ledger, or its file cannot be read or written.
@@ -158,8 +159,8 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides operations that count once they are on disk, in runs between those on the whole file. Stops at the
-    /// first failure, since `known` assumes that the runs before are written.
+    /// Decides operations that count once they are on disk, in runs between those on the whole
+    /// file. Stops at the first failure, since `known` assumes that the runs before are written.
     async fn apply_on_disk(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         if self.flush().await {
@@ -300,14 +301,14 @@ impl SqliteLedger {
         written
     }
 
-    /// Finds out by the file's count of commits whether the failed commit number `next` was written after all.
-    /// Where the file cannot be read, the ledger is in doubt.
+    /// Finds out by the file's count of commits whether the failed commit number `next` was written
+    /// after all. Where the file cannot be read, the ledger is in doubt.
     async fn was_written(&mut self, next: i64, error: sqlx::Error) -> bool {
         if self.failing_until.is_none() {
             tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
         }
-        // Closed after the next connection is open: the last one to close deletes the shared memory's file, and
-        // a full disk has no room for a new one.
+        // Closed after the next connection is open: the last one to close deletes the shared
+        // memory's file, and a full disk has no room for a new one.
         let _broken = self.writer.discard();
         match self.count_commits().await {
             Ok(done) => done >= next,
@@ -342,8 +343,8 @@ impl SqliteLedger {
         let done = self.count_commits().await?;
         if done > self.commits {
             if self.unwritten.is_empty() {
-                // The commit's operations were refused, and memory was rolled back. Those that are repeated
-                // find their entries.
+                // The commit's operations were refused, and memory was rolled back. Those that are
+                // repeated find their entries.
                 let now = self.now();
                 self.state = load::state(self.writer.get().await?, now).await?.0;
                 self.call_holds = CallHolds::of(&self.state);
@@ -392,9 +393,9 @@ impl SqliteLedger {
     }
 }
 
-/// True for operations that are answered before they are written: those of calls, in `relaxed`. A hold made
-/// through the API waits for the disk, since it outlives a crash and is captured by its id alone: if it were lost,
-/// a debit would be lost much later.
+/// True for operations that are answered before they are written: those of calls, in `relaxed`. A
+/// hold made through the API waits for the disk, since it outlives a crash and is captured by its
+/// id alone: if it were lost, a debit would be lost much later.
 fn is_answered_from_memory(durability: Durability, operation: &Operation) -> bool {
     durability == Durability::Relaxed
         && match operation {

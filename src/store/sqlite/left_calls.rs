@@ -9,9 +9,10 @@ use crate::metrics::Metrics;
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::write::Batch;
 
-/// Ends the holds of calls in `state`, which was just read from the file, and adds the calls to the list of those
-/// that were cut off. All of it is one transaction, which counts as the commit that `now` names, so a start that is
-/// killed leaves nothing half done. Returns the calls, oldest first.
+/// Ends the holds of calls in `state`, which was just read from the file, and adds the calls to the
+/// list of those that were cut off. All of it is one transaction, which counts as the commit that
+/// `now` names, so a start that is killed leaves nothing half done. Returns the calls, oldest
+/// first.
 ///
 /// Holds made through the API stay: the app that made them may still capture them.
 pub(crate) async fn end_left_calls(
@@ -34,7 +35,8 @@ pub(crate) async fn end_left_calls(
     Ok(ended)
 }
 
-/// Counts these calls in the metrics of this process, since the process that began them is gone with its metrics.
+/// Counts these calls in the metrics of this process, since the process that began them is gone
+/// with its metrics.
 pub(crate) fn count_left_calls(ended: &[CrashedCall], metrics: &Metrics) {
     for call in ended {
         let (outcome, credits) = match call.outcome {

@@ -87,7 +87,8 @@ pub(crate) async fn known(
         }
     }
     if !wanted.refunds.is_empty() {
-        // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the space in ASCII.
+        // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the
+        // space in ASCII.
         let holds = json(wanted.refunds.iter().map(HoldId::as_str));
         let rows = sqlx::query(
             "SELECT account, seq, operation, kind, amount, balance_after, route, reason, created_at \

@@ -10,15 +10,15 @@ use rustix::fs::{FlockOperation, flock};
 use crate::ledger::LedgerError;
 use crate::store::sqlite::file_rights;
 
-/// An advisory lock on a file beside the ledger's, held until this is dropped. The system releases it too when the
-/// process ends in any way.
+/// An advisory lock on a file beside the ledger's, held until this is dropped. The system releases
+/// it too when the process ends in any way.
 #[derive(Debug)]
 pub(crate) struct LedgerLock {
     _file: File,
 }
 
-/// The path of the lock of the ledger at `path`: beside the file itself, so that a symbolic link to the file has the
-/// same lock.
+/// The path of the lock of the ledger at `path`: beside the file itself, so that a symbolic link to
+/// the file has the same lock.
 pub(crate) fn lock_path(path: &Path) -> PathBuf {
     file_rights::beside(&file_rights::real_path(path), ".lock")
 }

@@ -1,4 +1,5 @@
-//! Deleting what has to be remembered for a limited time only.
+//! Deleting calls' ended holds and calls that were cut off, after the time for which they are
+//! remembered.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,8 @@ pub(crate) struct Purge {
 }
 
 impl Purge {
-    /// Deletes a slice of old endings with each call, until none is left; then again after [`EVERY`].
+    /// Deletes a slice of old endings with each call, until none is left; then again after
+    /// [`EVERY`].
     pub async fn run_if_due(&mut self, writer: &mut Writer, now: Now) {
         if self.last.is_some_and(|last| last.elapsed() <= EVERY) {
             return;
@@ -39,8 +41,8 @@ impl Purge {
     }
 }
 
-/// Deletes calls' holds that ended long ago, and old lines of the list of calls that were cut off. True where
-/// there may be more of the former.
+/// Deletes a slice of calls' holds that ended long ago, and the old lines of the list of calls that
+/// were cut off. True where more such holds may be left.
 async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx::Error> {
     let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
     let crashed_before = now.wall_ms.saturating_sub(CRASHED_KEPT.as_millis() as i64);

@@ -9,10 +9,10 @@ use crate::store::sql::rows::Column as _;
 /// How many differences a report lists.
 const LISTED: i64 = 100;
 
-/// The checks. Each query selects the rows that fail: `account`, and `what` is wrong, with amounts in micro-credits
-/// between braces.
+/// The checks. Each query selects the rows that fail: `account`, and `what` is wrong, with amounts
+/// in micro-credits between braces.
 const CHECKS: [&str; 7] = [
-    // An account's balance is the sum of its entries and the newest one's balance_after.
+    // An account's balance equals the sum of its entries and the newest entry's `balance_after`.
     "SELECT a.id AS account, 'the balance is {' || a.balance || '}, the entries add up to {' || \
      coalesce(e.total, 0) || '}' || CASE WHEN coalesce(e.newest, 0) = a.seq THEN '' ELSE \
      '; the newest of them is number ' || coalesce(e.newest, 0) || ', and it should be ' || a.seq END \
@@ -40,8 +40,9 @@ const CHECKS: [&str; 7] = [
      (SELECT 1 FROM entries e WHERE e.operation = 'capture:' || h.id)",
     "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
      FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
-    // The entries of a payment, folded ones too, add up to what it granted and took back. Their ids are the
-    // payment's name, alone or followed by ':'. An imported payment was granted by the import, not by itself.
+    // The entries of a payment, folded ones too, add up to what it granted and took back. Their ids
+    // are the payment's name, alone or followed by ':'. An imported payment was granted by the
+    // import, not by itself.
     "SELECT account, 'payment ' || id || ' has moved {' || moved || '}, its entries add up to {' || \
      total || '}' AS what FROM (SELECT account, id, moved, \
       (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \

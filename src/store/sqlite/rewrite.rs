@@ -1,5 +1,5 @@
-//! Rewriting the file once, after a migration has trimmed the events in it: SQLite keeps overwritten data in unused
-//! pages and in its WAL.
+//! Rewriting the file once, after a migration has trimmed the events in it: SQLite keeps
+//! overwritten data in unused pages and in its WAL.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor as _, query_scalar};
@@ -7,11 +7,12 @@ use sqlx::{Executor as _, query_scalar};
 /// The `PRAGMA user_version` of a file that has no remains of untrimmed events.
 const REWRITTEN: i64 = 1;
 
-/// The largest file that is rewritten at a start. Rewriting takes a second for each 100 to 200 MB, and as much free
-/// space on the disk as the file has.
+/// The largest file that is rewritten at a start. Rewriting takes a second for each 100 to 200 MB,
+/// and as much free space on the disk as the file has.
 const LARGEST_BYTES: i64 = 1 << 30;
 
-/// Rewrites the file unless that was done before. A failure is logged, and the next start tries again.
+/// Rewrites the file unless that was done before. A failure is logged, and the next start tries
+/// again.
 pub(crate) async fn rewrite_once(connection: &mut SqliteConnection) {
     if let Err(error) = rewrite_if_due(connection).await {
         tracing::warn!(

@@ -1,7 +1,7 @@
 //! The import of an embedded ledger.
 //!
-//! The file is read under its lock, so no gateway writes it meanwhile. `tables.rs` says how each of its tables is
-//! moved. Nothing is written to Redis, which loads accounts from Postgres as always.
+//! The file is read under its lock, so no gateway writes it meanwhile. `tables.rs` says how each of
+//! its tables is moved. Nothing is written to Redis, which loads accounts from Postgres as always.
 
 use std::path::Path;
 
@@ -11,8 +11,9 @@ use crate::store::cluster::import::write::write_ledger;
 use crate::store::cluster::ledger;
 use crate::store::sqlite::export::Source;
 
-/// Moves the embedded ledger at `from` into the cluster ledger of `config`, which must be empty and is made where
-/// it does not exist. An import that was interrupted can be repeated; after one that succeeded it does nothing.
+/// Moves the embedded ledger at `from` into the cluster ledger of `config`, which must be empty and
+/// is made where it does not exist. An import that was interrupted can be repeated; after one that
+/// succeeded it does nothing.
 ///
 /// # Errors
 /// Where a gateway serves either ledger, the target is not empty, or the source does not add up.

@@ -64,7 +64,8 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "live holds",
         read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
             'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
-        // As at a start: after a clock was set back, a hold lives no longer than its whole lifetime.
+        // As at a start: after a clock was set back, a hold lives no longer than its whole
+        // lifetime.
         write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
             SELECT id, account, amount, route, 'api', 0, 'live', \
             least(expires_at, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + ttl_ms) \

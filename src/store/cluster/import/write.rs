@@ -1,4 +1,5 @@
-//! Writing an embedded ledger into Postgres, in one transaction, so that no gateway ever sees half of it.
+//! Writing an embedded ledger into Postgres, in one transaction, so that no gateway ever sees half
+//! of it.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -186,7 +187,8 @@ fn compare(sent: &ReconcileReport, arrived: &ReconcileReport) -> Result<(), Impo
     Ok(())
 }
 
-/// JSON whose texts Postgres can store: each NUL is replaced with U+FFFD, since Postgres has no NUL in texts.
+/// JSON whose texts Postgres can store: each NUL is replaced with U+FFFD, since Postgres has no NUL
+/// in texts.
 fn storable_json(json: &str) -> Cow<'_, str> {
     const NUL: &str = "\\u0000";
     if !json.contains(NUL) {
@@ -198,7 +200,8 @@ fn storable_json(json: &str) -> Cow<'_, str> {
         storable.push_str(&rest[..at]);
         let (escaped, after) = match rest[at..].strip_prefix(NUL) {
             Some(after) => ("\\ufffd", after),
-            // The backslash and the character after it, one byte each: an escaped backslash is skipped whole.
+            // The backslash and the character after it, one byte each: an escaped backslash is
+            // skipped whole.
             None => rest[at..].split_at((rest.len() - at).min(2)),
         };
         storable.push_str(escaped);

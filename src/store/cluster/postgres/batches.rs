@@ -1,9 +1,10 @@
 //! Writing the batches that Redis decided: in the order of the stream, each once.
 //!
-//! A batch is a text (`batch_log.rs` parses it). [`Tally`] adds up the net effect of all batches of a transaction,
-//! so that each table is written with one statement, and each account with one row update, however many batches
-//! there are. The shard's row is locked and its checkpoint moved in the same transaction; a second writer waits for
-//! the lock, and then finds the batches below the checkpoint.
+//! A batch is a text (`batch_log.rs` parses it). [`Tally`] adds up the net effect of all batches of
+//! a transaction, so that each table is written with one statement, and each account with one row
+//! update, however many batches there are. The shard's row is locked and its checkpoint moved in
+//! the same transaction; a second writer waits for the lock, and then finds the batches below the
+//! checkpoint.
 
 use std::collections::HashSet;
 
@@ -30,10 +31,11 @@ pub(crate) enum Written {
     ByAnother,
 }
 
-/// Writes consecutive batches of `epoch`, if they continue its checkpoint, and moves the checkpoint. Batches
-/// up to the checkpoint are skipped.
+/// Writes consecutive batches of `epoch`, if they continue its checkpoint, and moves the
+/// checkpoint. Batches up to the checkpoint are skipped.
 ///
-/// After a race with another transaction a second attempt checks which charges have been written before.
+/// After a race with another transaction a second attempt checks which charges have been written
+/// before.
 pub(crate) async fn write_batches(
     store: &Store,
     epoch: i64,
@@ -51,7 +53,8 @@ pub(crate) async fn write_batches(
     }
 }
 
-/// As [`write_batches`], with the shard's row locked. `careful`: some of the charges may have been written.
+/// As [`write_batches`], with the shard's row locked. `careful`: some of the charges may have been
+/// written.
 async fn write_batches_locked(
     store: &Store,
     checkpoint: &Checkpoint,
@@ -80,8 +83,8 @@ async fn write_batches_locked(
     Ok(Written::Upto(last.seq))
 }
 
-/// Writes the entries and holds of these batches and leaves the checkpoint as it is. `careful`: some of the
-/// charges may have been written.
+/// Writes the entries and holds of these batches and leaves the checkpoint as it is. `careful`:
+/// some of the charges may have been written.
 pub(crate) async fn write_contents(
     store: &Store,
     batches: &[&NumberedBatch],
@@ -122,8 +125,8 @@ async fn write_tally(
     write_holds(store, tally, on).await
 }
 
-/// Takes charges out of the tally that have an entry already, and gives their credits back in Redis, which
-/// charged them twice.
+/// Takes charges out of the tally that have an entry already, and gives their credits back in
+/// Redis, which charged them twice.
 async fn drop_repeated(
     store: &Store,
     tally: &mut Tally,
@@ -153,7 +156,8 @@ async fn drop_repeated(
     Ok(())
 }
 
-/// Queues a delivery that gives a charge back in Redis. The entries and the balance here are right already.
+/// Queues a delivery that gives a charge back in Redis. The entries and the balance here are right
+/// already.
 async fn give_back(
     store: &Store,
     capture: &Capture,

@@ -43,7 +43,8 @@ impl EntryColumns {
     }
 }
 
-/// Locks accounts and reads those that exist. The order of the ids keeps two writers from a deadlock.
+/// Locks accounts and reads those that exist. The order of the ids keeps two writers from a
+/// deadlock.
 pub(crate) async fn lock_accounts(
     store: &Store,
     sorted: &[AccountId],
@@ -66,8 +67,8 @@ pub(crate) async fn lock_accounts(
     Ok(accounts)
 }
 
-/// Inserts entries and their operation ids. An entry whose month has been folded goes into the first open
-/// month.
+/// Inserts entries and their operation ids. An entry whose month has been folded goes into the
+/// first open month.
 pub(crate) async fn insert_entries(
     store: &Store,
     columns: EntryColumns,
@@ -98,9 +99,9 @@ pub(crate) async fn insert_entries(
     Ok(())
 }
 
-/// Writes the balances of accounts: an update for those in `known`, which are locked, and an insert for the
-/// others. Adds `grants` to each `grant_seq`. Returns a row
-/// for each account, with `id`, `grant_seq` and `frozen`.
+/// Writes the balances of accounts: an update for those in `known`, which are locked, and an insert
+/// for the others. Adds `grants` to each `grant_seq`. Returns a row for each account, with `id`,
+/// `grant_seq` and `frozen`.
 pub(crate) async fn write_accounts(
     store: &Store,
     known: &BTreeMap<AccountId, Account>,
@@ -128,8 +129,8 @@ pub(crate) async fn write_accounts(
             columns.1.push(account.balance.micros());
             columns.2.push(int(account.seq)?);
         }
-        // An account that another transaction has just made breaks the unique key; the second attempt
-        // finds it.
+        // An account that another transaction has just made breaks the unique key; the second
+        // attempt finds it.
         let written = store
             .query(&format!("{sql} RETURNING a.id, a.grant_seq, a.frozen"))
             .bind(columns.0)

@@ -1,8 +1,8 @@
 //! Folding old entries into opening balances, under running gateways.
 //!
-//! Whole months go first (`months.rs`): their partitions are detached, and no row is deleted. Then the entries
-//! of the remaining month that are older than the given moment are deleted row by row, here. Both go through
-//! the accounts in slices; each slice is a complete transaction.
+//! Whole months go first (`months.rs`): their partitions are detached, and no row is deleted. Then
+//! the entries of the remaining month that are older than the given moment are deleted row by row,
+//! here. Both go through the accounts in slices; each slice is a complete transaction.
 
 use sqlx::{Executor as _, Row as _};
 
@@ -16,8 +16,9 @@ use crate::store::cluster::postgres::slices::{
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// Folds the entries older than `before_ms` (milliseconds since 1970) into one opening balance for each account,
-/// up to the account's first entry that is not older. The ids of folded entries stay in `operations`.
+/// Folds the entries older than `before_ms` (milliseconds since 1970) into one opening balance for
+/// each account, up to the account's first entry that is not older. The ids of folded entries stay
+/// in `operations`.
 pub(crate) async fn fold(
     store: &Store,
     before_ms: i64,

@@ -1,5 +1,5 @@
-//! Operations that Postgres decides: grants, refunds, keys and payments, by the rules of `ledger/rules/`, which
-//! the embedded ledger uses too, on the locked rows that they concern.
+//! Operations that Postgres decides: grants, refunds, keys and payments, by the rules of
+//! `ledger/rules/`, which the embedded ledger uses too, on the locked rows that they concern.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -37,8 +37,8 @@ pub(crate) struct Delivery {
     pub frozen: bool,
 }
 
-/// Decides operations in one transaction, each on the result of those before it. The changes that Redis has
-/// to apply are stored as deliveries.
+/// Decides operations in one transaction, each on the result of those before it. The changes that
+/// Redis has to apply are stored as deliveries.
 pub(crate) async fn decide(
     store: &Store,
     operations: &[Operation],
@@ -54,8 +54,9 @@ pub(crate) async fn decide(
     }
 }
 
-/// Locks the rows that the operations concern, decides, and writes the changes. Locks are always taken in one order,
-/// payments first, then accounts by id, so that two transactions do not block each other.
+/// Locks the rows that the operations concern, decides, and writes the changes. Locks are always
+/// taken in one order, payments first, then accounts by id, so that two transactions do not block
+/// each other.
 async fn decide_in(
     store: &Store,
     operations: &[Operation],
@@ -163,15 +164,16 @@ async fn read_known(
     Ok(())
 }
 
-/// Reads the partial refunds of a capture, of which only the amounts count. Both bounds are parameters of the
-/// statement, so that the index is used however large the table is.
+/// Reads the partial refunds of a capture, of which only the amounts count. Both bounds are
+/// parameters of the statement, so that the index is used however large the table is.
 async fn read_refunds(
     store: &Store,
     hold: &HoldId,
     known: &mut Known,
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
-    // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the space in ASCII.
+    // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the space
+    // in ASCII.
     let whole = OperationId::refund(hold);
     let rows = store
         .query(

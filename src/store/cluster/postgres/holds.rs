@@ -38,7 +38,8 @@ pub(crate) async fn call_holds(
     read_call_holds(store, CALLS, incarnation).await
 }
 
-/// As [`call_holds`], for a gateway that has been without a lease for long; empty where it has come back.
+/// As [`call_holds`], for a gateway that has been without a lease for long; empty where it has come
+/// back.
 pub(crate) async fn call_holds_of_gone(
     store: &Store,
     incarnation: i64,
@@ -64,8 +65,8 @@ async fn read_call_holds(
         .await
 }
 
-/// Deletes calls' holds that ended before `before_ms`. Expired ones make the list of calls that were cut off,
-/// so they stay until `crashed_before_ms`. Both are in milliseconds since 1970.
+/// Deletes calls' holds that ended before `before_ms`. Expired ones make the list of calls that
+/// were cut off, so they stay until `crashed_before_ms`. Both are in milliseconds since 1970.
 pub(crate) async fn purge_ended_holds(
     store: &Store,
     before_ms: i64,
@@ -86,8 +87,8 @@ pub(crate) async fn purge_ended_holds(
         .await
 }
 
-/// Counts the live holds of each account that has any. After a recovery these accounts are loaded into Redis
-/// first, so that the deadlines of their holds are watched again.
+/// Counts the live holds of each account that has any. After a recovery these accounts are loaded
+/// into Redis first, so that the deadlines of their holds are watched again.
 pub(crate) async fn accounts_with_holds(
     store: &Store,
 ) -> Result<Vec<(AccountId, usize)>, LedgerError> {

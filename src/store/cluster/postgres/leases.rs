@@ -16,9 +16,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// The condition for a gateway that counts as gone, so that the holds of its calls expire.
 pub(crate) const GONE: &str = "lease_until < clock_timestamp() - interval '10 seconds'";
 
-/// Shortens leases that were given before Postgres's clock was set back; a gateway that has died would keep
-/// such a lease for too long. The new lease has the full length from now, so it never ends before its gateway
-/// expects.
+/// Shortens leases that were given before Postgres's clock was set back; a gateway that has died
+/// would keep such a lease for too long. The new lease has the full length from now, so it never
+/// ends before its gateway expects.
 const SHORTEN: &str = "UPDATE {s}.gateways SET lease_until = clock_timestamp() + {lease} WHERE incarnation IN \
      (SELECT incarnation FROM {s}.gateways \
      WHERE lease_until > clock_timestamp() + {lease} + interval '10 seconds' FOR UPDATE SKIP LOCKED)";
@@ -45,12 +45,13 @@ pub(crate) enum LayoutUsers {
     None,
     /// Gateways have it, and all of them have been without a lease for long.
     Gone,
-    /// A gateway has a lease, or had one until a moment ago: it may have calls to capture or release.
+    /// A gateway has a lease, or had one until a moment ago: it may have calls to capture or
+    /// release.
     Serving,
 }
 
-/// Adds this gateway, with its first lease. An earlier start under the same name is deleted if its lease has
-/// ended; otherwise it is renamed, since a recovery has to wait for its lease.
+/// Adds this gateway, with its first lease. An earlier start under the same name is deleted if its
+/// lease has ended; otherwise it is renamed, since a recovery has to wait for its lease.
 pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joined, LedgerError> {
     store
         .transact(async |on| {
@@ -74,7 +75,8 @@ pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joine
                 .fetch_optional(&mut *on)
                 .await?;
             let earlier = renamed.or(ended);
-            // This start remembers no batch, so it counts as checked in for every epoch but an open one.
+            // This start remembers no batch, so it counts as checked in for every epoch but an open
+            // one.
             let checked_in = shard.epoch - i64::from(!shard.recovering);
             let row = store
                 .query(&lease(
@@ -100,8 +102,8 @@ pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joine
         .await
 }
 
-/// Renews the lease and reads the checkpoint. `None` where the gateway's row is gone: another start has
-/// replaced it.
+/// Renews the lease and reads the checkpoint. `None` where the gateway's row is gone: another start
+/// has replaced it.
 pub(crate) async fn renew(
     store: &Store,
     incarnation: i64,
@@ -125,9 +127,9 @@ pub(crate) async fn renew(
         .await
 }
 
-/// Adds this gateway again after its row was deleted. Returns the checkpoint and the name of the row: its own
-/// name, unless another start uses that now. The gateway does not count as checked in: it may still hold
-/// batches of the present epoch.
+/// Adds this gateway again after its row was deleted. Returns the checkpoint and the name of the
+/// row: its own name, unless another start uses that now. The gateway does not count as checked in:
+/// it may still hold batches of the present epoch.
 pub(crate) async fn rejoin(
     store: &Store,
     name: &str,
@@ -155,8 +157,8 @@ pub(crate) async fn rejoin(
         .await
 }
 
-/// Ends the lease. The row is deleted too, unless the gateway's calls have live holds; then its next start,
-/// or the other gateways after a while, end those holds.
+/// Ends the lease. The row is deleted too, unless the gateway's calls have live holds; then its
+/// next start, or the other gateways after a while, end those holds.
 pub(crate) async fn leave(store: &Store, incarnation: i64) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -216,8 +218,8 @@ pub(crate) async fn gone_gateways(store: &Store) -> Result<Vec<i64>, LedgerError
         .await
 }
 
-/// A number that no start of a gateway has had. It is random, since a sequence would repeat itself after
-/// Postgres was restored to an earlier point.
+/// A number that no start of a gateway has had. It is random, since a sequence would repeat itself
+/// after Postgres was restored to an earlier point.
 fn new_incarnation() -> i64 {
     let bits = uuid::Uuid::new_v4().as_u128() >> 75;
     // 53 bits, which always fit.

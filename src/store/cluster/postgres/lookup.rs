@@ -163,7 +163,8 @@ async fn read_fates(
                 Fate::Ended { account, amount, origin, ending: row.parsed("state", Ending::parse)? }
             }
         };
-        // A late capture takes precedence over the ending before it: it was pushed first, so it is found first.
+        // A late capture takes precedence over the ending before it: it was pushed first, so it is
+        // found first.
         fates.push((id, fate));
     }
     Ok(fates)

@@ -1,4 +1,5 @@
-//! Migrations of the schema, safe from any number of gateways at once, and settings that gateways must share.
+//! Migrations of the schema, safe from any number of gateways at once, and settings that gateways
+//! must share.
 
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 /// How long a migration may take: a later one may rewrite a table.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
 
-/// Makes the schema or brings it up to date, in one transaction, under a lock that ends with it. (sqlx's own
-/// runner takes a lock of the session, which stays behind on a connection of PgBouncer.)
+/// Makes the schema or brings it up to date, in one transaction, under a lock that ends with it.
+/// (sqlx's own runner takes a lock of the session, which stays behind on a connection of
+/// PgBouncer.)
 pub(crate) async fn migrate(store: &Store) -> Result<(), LedgerError> {
     store
         .transact_within(MIGRATION_LIMIT, async |on| {
@@ -66,7 +68,8 @@ async fn apply_missing(store: &Store, on: &mut PgConnection) -> Result<(), Ledge
     }
 }
 
-/// Stores the settings that all gateways must share, or compares them with those that the first gateway stored.
+/// Stores the settings that all gateways must share, or compares them with those that the first
+/// gateway stored.
 ///
 /// # Errors
 /// [`LedgerError::Disagrees`] where the stored settings are different.

@@ -1,14 +1,16 @@
-//! Folding whole months: their partitions are detached from the entries, and either stay as plain tables for an
-//! archive or are dropped. No row is deleted, and the ledger does not read these tables again.
+//! Folding whole months: their partitions are detached from the entries, and either stay as plain
+//! tables for an archive or are dropped. No row is deleted, and the ledger does not read these
+//! tables again.
 //!
-//! 1. The months are closed: a new entry with such a time goes into the first open month (`insert_entries`).
-//!    Transactions that wrote into the months before have ended.
+//! 1. The months are closed: a new entry with such a time goes into the first open month
+//!    (`insert_entries`). Transactions that wrote into the months before have ended.
 //! 2. The ledger is reconciled. Folding stops at the first difference.
-//! 3. Slice by slice, a new table is filled with an opening balance of each account, and with the rare old entry
-//!    that follows one which is not old (a clock once went backwards).
-//! 4. The new table replaces the months in one transaction, so at any moment the entries of an account add up to
-//!    its balance. Only this step needs an exclusive lock on the entries. It changes catalogues alone, and waits
-//!    for the lock a quarter of a second at a time, so queries that queue behind it wait no longer than that.
+//! 3. Slice by slice, a new table is filled with an opening balance of each account, and with the
+//!    rare old entry that follows one which is not old (a clock once went backwards).
+//! 4. The new table replaces the months in one transaction, so at any moment the entries of an
+//!    account add up to its balance. Only this step needs an exclusive lock on the entries. It
+//!    changes catalogues alone, and waits for the lock a quarter of a second at a time, so queries
+//!    that queue behind it wait no longer than that.
 
 use std::time::{Duration, Instant};
 
@@ -42,8 +44,8 @@ struct OldPartitions {
 /// Folds the months before this one.
 ///
 /// # Errors
-/// [`LedgerError::Corrupt`] where the ledger does not add up; [`LedgerError::Disagrees`] where another folding
-/// has begun meanwhile.
+/// [`LedgerError::Corrupt`] where the ledger does not add up; [`LedgerError::Disagrees`] where
+/// another folding has begun meanwhile.
 pub(crate) async fn fold_months(
     store: &Store,
     before: Month,
@@ -134,8 +136,8 @@ async fn old_partitions(
     Ok(old)
 }
 
-/// True where the default partition has entries from before a month: a clock was wrong, or the month's
-/// partition had not been made in time.
+/// True where the default partition has entries from before a month: a clock was wrong, or the
+/// month's partition had not been made in time.
 async fn has_undated(
     store: &Store,
     before: Month,
@@ -145,8 +147,8 @@ async fn has_undated(
     Ok(store.query(sql).bind(before.start_ms()).fetch_one(on).await?.try_get("found")?)
 }
 
-/// Makes the table that will replace the months. Postgres attaches it without reading its rows, because of its
-/// check.
+/// Makes the table that will replace the months. Postgres attaches it without reading its rows,
+/// because of its check.
 async fn make_openings(
     store: &Store,
     before: Month,
@@ -198,8 +200,8 @@ pub(crate) async fn fill_openings(
         .await
 }
 
-/// Replaces the months with the table of opening balances. Returns the names of the tables that the months are
-/// now, without those that were dropped.
+/// Replaces the months with the table of opening balances. Returns the names of the tables that the
+/// months are now, without those that were dropped.
 async fn swap_in(
     store: &Store,
     before: Month,
@@ -287,7 +289,8 @@ async fn lock_folding(store: &Store, name: &str, on: &mut PgConnection) -> Resul
     Err(LedgerError::Disagrees { what, hint: "wait until the other one has ended" })
 }
 
-/// Sleeps after an attempt that did not get its lock, so that the queries behind it run before the next one.
+/// Sleeps after an attempt that did not get its lock, so that the queries behind it run before the
+/// next one.
 ///
 /// # Errors
 /// The error itself, where it is another one or the lock has been tried for too long.

@@ -1,4 +1,5 @@
-//! Owed charges: captures that Redis could not decide before their gateway stopped. A recovery writes them.
+//! Owed charges: captures that Redis could not decide before their gateway stopped. A recovery
+//! writes them.
 
 use sqlx::Executor as _;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -12,8 +13,8 @@ use crate::store::cluster::postgres::shard::SHARD;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// Stores these charges for a recovery, and has one begin. Operations other than captures of a known account
-/// are ignored.
+/// Stores these charges for a recovery, and has one begin. Operations other than captures of a
+/// known account are ignored.
 pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(), LedgerError> {
     let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for charge in charges {
@@ -79,8 +80,8 @@ pub(crate) async fn read_owed(
     rows.iter().map(charge).collect()
 }
 
-/// Has a recovery begin where owed charges are left. An earlier version, which does not know them, leaves
-/// them at its own recoveries.
+/// Has a recovery begin where owed charges are left. An earlier version, which does not know them,
+/// leaves them at its own recoveries.
 pub(crate) async fn recover_if_owed(store: &Store) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -97,8 +98,8 @@ pub(crate) async fn recover_if_owed(store: &Store) -> Result<(), LedgerError> {
         .await
 }
 
-/// Writes the owed charges and deletes them; returns how many. If they cannot be written, they are marked as
-/// set aside, so that the recovery goes on.
+/// Writes the owed charges and deletes them; returns how many. If they cannot be written, they are
+/// marked as set aside, so that the recovery goes on.
 pub(crate) async fn charge_owed(
     store: &Store,
     at_ms: i64,

@@ -1,4 +1,5 @@
-//! The partitions of the entries, one for each month. Gateways make them ahead of time; `months.rs` folds old ones.
+//! The partitions of the entries, one for each month. Gateways make them ahead of time; `months.rs`
+//! folds old ones.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor as _, Row as _};
@@ -6,7 +7,8 @@ use sqlx::{Executor as _, Row as _};
 use crate::ledger::{LedgerError, wall_ms};
 use crate::store::cluster::postgres::store::Store;
 
-/// Limits how long a transaction waits for an exclusive lock at a time, since other queries queue behind it.
+/// Limits how long a transaction waits for an exclusive lock at a time, since other queries queue
+/// behind it.
 pub(crate) const LOCK_LIMIT: &str = "SET LOCAL lock_timeout = '250ms'";
 
 /// Postgres's code for a lock that was not granted in time.
@@ -39,8 +41,8 @@ impl Month {
 
     /// The beginning of the month, in milliseconds since 1970.
     pub fn start_ms(self) -> i64 {
-        // Days from 1970 to the first of the month. The year is counted from March, so that the leap day is
-        // its last day.
+        // Days from 1970 to the first of the month. The year is counted from March, so that the
+        // leap day is its last day.
         let Self { year, month } = self;
         let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
         let leaps = years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400);

@@ -1,4 +1,5 @@
-//! Payments in Postgres: the rows that the rules of payments read and change, and reads for Stripe's side.
+//! Payments in Postgres: the rows that the rules of payments read and change, and reads for
+//! Stripe's side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,9 +29,9 @@ pub(crate) fn concerns_payments(operation: &Operation) -> bool {
     ) || matches!(operation, Operation::Import(import) if import.concerns_payments())
 }
 
-/// Takes the lock of payments, which ends with the transaction, and reads which accounts are frozen. One lock
-/// for all payments is needed: two gateways may learn of one payment at once under different ids, and only both
-/// events together show that it is one.
+/// Takes the lock of payments, which ends with the transaction, and reads which accounts are
+/// frozen. One lock for all payments is needed: two gateways may learn of one payment at once under
+/// different ids, and only both events together show that it is one.
 pub(crate) async fn lock_payments(
     store: &Store,
     state: &mut State,
@@ -244,7 +245,8 @@ pub(crate) async fn event(store: &Store, id: &str) -> Result<Option<StripeEvent>
         .await
 }
 
-/// Reads events of the inbox, oldest first. `after` is the time and id of the last event read before.
+/// Reads events of the inbox, oldest first. `after` is the time and id of the last event read
+/// before.
 pub(crate) async fn events(
     store: &Store,
     state: Option<EventState>,
@@ -339,8 +341,8 @@ pub(crate) async fn customer(
         .await
 }
 
-/// The accounts whose balances operations on payments may change: those of the known payments, of the sales
-/// in the facts, and those that are unfrozen.
+/// The accounts whose balances operations on payments may change: those of the known payments, of
+/// the sales in the facts, and those that are unfrozen.
 pub(crate) fn accounts_of_payments(operations: &[Operation], known: &Known) -> BTreeSet<AccountId> {
     let mut ids: BTreeSet<AccountId> =
         known.payments.values().filter_map(|payment| payment.account().cloned()).collect();

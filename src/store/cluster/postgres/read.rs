@@ -26,11 +26,12 @@ const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, 
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
 
-/// How long a query for a page may take until its connection is given up. Postgres ends it before that.
+/// How long a query for a page may take until its connection is given up. Postgres ends it before
+/// that.
 const SCREEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// Queries for pages. Postgres itself ends a query that takes too long, so that the database does not count
-/// as unreachable because of it.
+/// Queries for pages. Postgres itself ends a query that takes too long, so that the database does
+/// not count as unreachable because of it.
 impl Database for Store {
     type Row = PgRow;
 
@@ -171,7 +172,8 @@ pub(crate) async fn keys(
     Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
 }
 
-/// Reads an account's keys without service keys: those that are valid, and those revoked after `since_ms`.
+/// Reads an account's keys without service keys: those that are valid, and those revoked after
+/// `since_ms`.
 pub(crate) async fn own_keys(
     store: &Store,
     account: &AccountId,

@@ -1,10 +1,10 @@
 //! The way from one epoch to the next, after the data in Redis were lost.
 //!
 //! 1. [`give_up`]: a gateway that notices the loss marks the shard as recovering.
-//! 2. [`check_in`]: each gateway stops answering and hands over the batches that it remembers. A gateway that does
-//!    not check in loses its lease.
-//! 3. [`begin_recovery`]: one gateway locks the shard's row. In that transaction ([`Recovery`]) it replays the batches
-//!    that survived, writes the owed charges, and opens the next epoch.
+//! 2. [`check_in`]: each gateway stops answering and hands over the batches that it remembers. A
+//!    gateway that does not check in loses its lease.
+//! 3. [`begin_recovery`]: one gateway locks the shard's row. In that transaction ([`Recovery`]) it
+//!    replays the batches that survived, writes the owed charges, and opens the next epoch.
 
 use std::time::Duration;
 
@@ -37,9 +37,9 @@ pub(crate) async fn give_up(store: &Store, epoch: i64) -> Result<(), LedgerError
         .await
 }
 
-/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway, which must not
-/// answer from that epoch any more. With the last of them (`is_last`) the gateway has checked in. False where
-/// the next epoch has opened without it.
+/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway, which
+/// must not answer from that epoch any more. With the last of them (`is_last`) the gateway has
+/// checked in. False where the next epoch has opened without it.
 pub(crate) async fn check_in(
     store: &Store,
     incarnation: i64,
@@ -79,9 +79,9 @@ pub(crate) async fn check_in(
         .await
 }
 
-/// Begins to open the next epoch. `None` where the ledger does not wait for one, where another gateway is
-/// opening it, where a gateway with a lease has not checked in, or where gateways still use the epoch's
-/// layout and this gateway has another one.
+/// Begins to open the next epoch. `None` where the ledger does not wait for one, where another
+/// gateway is opening it, where a gateway with a lease has not checked in, or where gateways still
+/// use the epoch's layout and this gateway has another one.
 pub(crate) async fn begin_recovery(
     store: &Store,
     layout: i32,
@@ -120,7 +120,8 @@ pub(crate) async fn begin_recovery(
     begun.unwrap_or(Err(LedgerError::Slow { what: "Postgres" }))
 }
 
-/// A recovery: one transaction that has the shard's row locked, and opens the next epoch or changes nothing.
+/// A recovery: one transaction that has the shard's row locked, and opens the next epoch or changes
+/// nothing.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     store: Store,
@@ -136,7 +137,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// True where a gateway has not checked in: it may have died, be stopped, or not reach Postgres.
+    /// True where a gateway has not checked in: it may have died, be stopped, or not reach
+    /// Postgres.
     pub async fn awaits_check_in(&mut self) -> Result<bool, LedgerError> {
         let row = self
             .store
@@ -147,8 +149,8 @@ impl Recovery {
         Ok(row.count("silent")? > 0)
     }
 
-    /// Writes, in order, the batches that survived in the stream and those that gateways handed over. Returns
-    /// how many were written, and how many in between are missing.
+    /// Writes, in order, the batches that survived in the stream and those that gateways handed
+    /// over. Returns how many were written, and how many in between are missing.
     pub async fn replay(
         &mut self,
         survived: Vec<NumberedBatch>,
@@ -166,7 +168,8 @@ impl Recovery {
             let text: String = row.try_get("batch")?;
             batches.push(NumberedBatch { seq: row.int("seq")?, text });
         }
-        // The sort is stable, so the stream's batch stays before a gateway's copy of the same number.
+        // The sort is stable, so the stream's batch stays before a gateway's copy of the same
+        // number.
         batches.sort_by_key(|batch| batch.seq);
         batches.dedup_by_key(|batch| batch.seq);
         let lost: Vec<_> = batches.iter().filter(|b| b.seq > self.checkpoint.seq).collect();

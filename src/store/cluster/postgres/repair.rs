@@ -1,5 +1,5 @@
-//! Repairs: what contradicts the entries is changed to follow them; entries themselves are never edited. Every
-//! step takes the locks that a batch takes, so gateways may serve meanwhile.
+//! Repairs: what contradicts the entries is changed to follow them; entries themselves are never
+//! edited. Every step takes the locks that a batch takes, so gateways may serve meanwhile.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
@@ -35,8 +35,9 @@ const STEPS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Selects accounts whose balance or newest entry's number differs from their entries, also those without a row.
-/// `gaps` counts the entries that do not follow the one before, and those that are missing after the newest.
+/// Selects accounts whose balance or newest entry's number differs from their entries, also those
+/// without a row. `gaps` counts the entries that do not follow the one before, and those that are
+/// missing after the newest.
 const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0)::text AS total, \
      coalesce(e.newest, 0) AS newest, \
      coalesce(e.gaps, 0) + greatest(a.seq - coalesce(e.newest, 0), 0) AS gaps, \
@@ -48,8 +49,9 @@ const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.tota
       GROUP BY account) e ON e.account = a.id \
      WHERE (coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq OR a.id IS NULL)";
 
-/// Repairs balances by the sums of their entries, missing operation ids, holds that are live though captured,
-/// and accounts that are frozen or not against their disputes. Differences that cannot be repaired are listed.
+/// Repairs balances by the sums of their entries, missing operation ids, holds that are live though
+/// captured, and accounts that are frozen or not against their disputes. Differences that cannot be
+/// repaired are listed.
 pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     let mut report = RepairReport::default();
     for (sql, how) in STEPS {
@@ -83,8 +85,8 @@ pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     Ok(report)
 }
 
-/// Compares one account again, with its row locked so that no batch changes it, and repairs it. Returns the
-/// report's text, or `None` where the account is right by now.
+/// Compares one account again, with its row locked so that no batch changes it, and repairs it.
+/// Returns the report's text, or `None` where the account is right by now.
 async fn repair_sum(
     store: &Store,
     account: &str,

@@ -10,17 +10,17 @@ pub(crate) const SLICE: i64 = 500;
 /// How long a slice may take.
 pub(crate) const SLICE_LIMIT: Duration = Duration::from_secs(600);
 
-/// Settings that make a slice look its accounts up one by one. Where the planner expects more accounts than
-/// there are, it would read all entries for each slice.
+/// Settings that make a slice look its accounts up one by one. Where the planner expects more
+/// accounts than there are, it would read all entries for each slice.
 pub(crate) const BY_INDEX: &str = "SET LOCAL enable_hashjoin = off; \
     SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off";
 
-/// Subqueries that find what can be folded of each account. `$1` is the last account of the slice before, `$2`
-/// the moment before which entries are old, `$3` the number of accounts.
+/// Subqueries that find what can be folded of each account. `$1` is the last account of the slice
+/// before, `$2` the moment before which entries are old, `$3` the number of accounts.
 ///
-/// An account is folded up to its first entry that is not old (`kept`), so that a clock which once went
-/// backwards leaves no gap. `first` is the account's oldest entry, `newest` the last one that is folded.
-/// Entries are numbered without gaps, so those in between need not be read.
+/// An account is folded up to its first entry that is not old (`kept`), so that a clock which once
+/// went backwards leaves no gap. `first` is the account's oldest entry, `newest` the last one that
+/// is folded. Entries are numbered without gaps, so those in between need not be read.
 pub(crate) const FOLDABLE: &str = "\
     slice AS (SELECT id FROM {s}.accounts WHERE id > $1 ORDER BY id LIMIT $3), \
     cut AS (SELECT id, coalesce((SELECT e.seq FROM {s}.entries e WHERE e.account = slice.id \

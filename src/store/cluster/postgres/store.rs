@@ -56,7 +56,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes the pool. Connections are opened when they are needed, so this does not reach the database.
+    /// Makes the pool. Connections are opened when they are needed, so this does not reach the
+    /// database.
     pub fn new(url: &Secret, schema: &str) -> Result<Self, LedgerError> {
         let options = PgConnectOptions::from_str(url.expose())?
             .statement_cache_capacity(0)
@@ -93,7 +94,8 @@ impl Store {
         sqlx::query(self.sql(text)).persistent(false)
     }
 
-    /// Runs `work` as one transaction within [`LIMIT`], and records whether the database is reachable.
+    /// Runs `work` as one transaction within [`LIMIT`], and records whether the database is
+    /// reachable.
     pub async fn transact<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, LedgerError>,
@@ -101,7 +103,8 @@ impl Store {
         self.transact_within(LIMIT, work).await
     }
 
-    /// Runs `work` as one transaction within `limit`, and records whether the database is reachable.
+    /// Runs `work` as one transaction within `limit`, and records whether the database is
+    /// reachable.
     pub async fn transact_within<T>(
         &self,
         limit: Duration,
@@ -126,9 +129,10 @@ impl Store {
         result
     }
 
-    /// Begins a transaction that Postgres itself ends: after `idle` without a statement, so that a gateway
-    /// which is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its locks; and when
-    /// a statement takes longer than `statement` (zero: no limit), since the gateway no longer waits for it.
+    /// Begins a transaction that Postgres itself ends: after `idle` without a statement, so that a
+    /// gateway which is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
+    /// locks; and when a statement takes longer than `statement` (zero: no limit), since the
+    /// gateway no longer waits for it.
     pub async fn begin(
         &self,
         idle: Duration,
@@ -140,8 +144,8 @@ impl Store {
             idle.as_millis(),
             statement.as_millis()
         );
-        // PgBouncer accepts a connection even where it has none to Postgres and leaves `BEGIN` waiting, so
-        // this has the short limit, however long the transaction may take.
+        // PgBouncer accepts a connection even where it has none to Postgres and leaves `BEGIN`
+        // waiting, so this has the short limit, however long the transaction may take.
         let begun = tokio::time::timeout(LIMIT, self.pool.begin_with(AssertSqlSafe(begin))).await;
         Ok(begun.map_err(|_| LedgerError::Slow { what: "Postgres" })??)
     }
@@ -159,8 +163,8 @@ impl Store {
     }
 }
 
-/// True for an error that a concurrent transaction caused, so that a second attempt may succeed: a unique
-/// key, a serialization failure, or a deadlock.
+/// True for an error that a concurrent transaction caused, so that a second attempt may succeed: a
+/// unique key, a serialization failure, or a deadlock.
 pub(crate) fn is_race(error: &LedgerError) -> bool {
     let LedgerError::Database(error) = error else { return false };
     let code = error.as_database_error().and_then(|error| error.code());

@@ -15,7 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::report::{Difference, RepairReport, in_credits};
 use crate::store::cluster::adaptive::slices;
 use crate::store::cluster::batch_log::{Batch, Decided};
-use crate::store::cluster::postgres::{LISTED, StoredAccount};
+use crate::store::cluster::postgres::{self, LISTED, StoredAccount};
 
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::{Shared, text, texts};
@@ -155,7 +155,7 @@ impl Shared {
         wanted: &Wanted,
     ) -> Result<Option<Vec<(String, Option<Unlike>)>>, LedgerError> {
         let ids: Vec<_> = wanted.keys().cloned().collect();
-        let (checkpoint, mut stored) = self.store.stored_accounts(&ids).await?;
+        let (checkpoint, mut stored) = postgres::stored_accounts(&self.store, &ids).await?;
         if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
             return Ok(None);
         }
@@ -236,7 +236,7 @@ impl Shared {
     /// Puts right what is wrong: Postgres by its entries, then Redis by Postgres.
     pub async fn repair(&self) -> Result<RepairReport, LedgerError> {
         self.drain().await?;
-        let mut report = self.store.repair().await?;
+        let mut report = postgres::repair(&self.store).await?;
         let mut wrong: BTreeSet<String> =
             report.repaired.iter().map(|repaired| repaired.account.clone()).collect();
         let scripts = self.open_scripts()?;
@@ -266,7 +266,7 @@ impl Shared {
     ) -> Result<(), LedgerError> {
         let mut holds = self.live_holds(scripts).await?;
         let names: Vec<_> = accounts.iter().cloned().collect();
-        let (_, stored) = self.store.stored_accounts(&names).await?;
+        let (_, stored) = postgres::stored_accounts(&self.store, &names).await?;
         for account in accounts {
             let mut ids: BTreeSet<String> = stored[account].holds.keys().cloned().collect();
             ids.extend(holds.remove(account).unwrap_or_default());

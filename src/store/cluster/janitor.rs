@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::ledger::{LedgerError, retention, wall_ms};
-use crate::store::cluster::postgres::CallHold;
+use crate::ledger::crash::CRASHED_KEPT;
+use crate::ledger::{LedgerError, wall_ms};
+use crate::store::cluster::postgres::{self, CallHold};
 
 use crate::store::cluster::redis::script::tag;
 use crate::store::cluster::shared::{Shared, text, texts};
@@ -26,6 +27,9 @@ const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// For how long Redis must not have heard of a gateway that Postgres has not heard of either.
 const SILENT_MS: i64 = 10_000;
 
+/// How long the ending of a call's hold is remembered.
+const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
+
 impl Shared {
     /// Keeps house, until it is stopped. What fails keeps nothing else from being done.
     pub async fn run_janitor(self: Arc<Self>) {
@@ -42,12 +46,14 @@ impl Shared {
                 let before = |kept: Duration| {
                     wall_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
                 };
-                let purged = self
-                    .store
-                    .purge(before(retention::ENDED_CALLS), before(retention::CRASHED_CALLS))
-                    .await;
+                let purged = postgres::purge_ended_holds(
+                    &self.store,
+                    before(ENDED_CALLS_KEPT),
+                    before(CRASHED_KEPT),
+                )
+                .await;
                 let done = [
-                    is_done("making partitions", self.store.make_partitions().await),
+                    is_done("making partitions", postgres::make_partitions(&self.store).await),
                     is_done("purging", purged),
                     is_done("forgetting epochs", self.forget_epochs().await),
                     is_done("retiring accounts", self.retire(COLD_AFTER).await),
@@ -79,15 +85,15 @@ impl Shared {
 
     /// Calls of a gateway that has been without a lease for long have ended without a word.
     async fn expire_calls_of_the_gone(&self) -> Result<(), LedgerError> {
-        for incarnation in self.store.gone().await? {
+        for incarnation in postgres::gone_gateways(&self.store).await? {
             if incarnation == self.incarnation || self.is_heard_of(incarnation).await? {
                 continue;
             }
             self.drain().await?;
             // It may have come back meanwhile.
-            let calls = self.store.calls_of_gone(incarnation).await?;
+            let calls = postgres::call_holds_of_gone(&self.store, incarnation).await?;
             if calls.is_empty() {
-                self.store.forget_gone(incarnation).await?;
+                postgres::remove_gone(&self.store, incarnation).await?;
             }
             self.expire_calls(incarnation, calls);
         }

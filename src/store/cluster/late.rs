@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refusal};
-use crate::store::cluster::postgres::Fate;
+use crate::store::cluster::postgres::{self, Fate};
 
 use crate::store::cluster::ledger::IN_TIME;
 use crate::store::cluster::shared::Shared;
@@ -87,7 +87,7 @@ impl Shared {
         if expired.is_empty() {
             return Ok(());
         }
-        self.store.release_expired(&expired).await?;
+        postgres::release_expired(&self.store, &expired).await?;
         let scripts = self.open_scripts()?;
         // Later requests are answered from Postgres; a request that has read the hold before asks again.
         self.redis.forget_endings(&scripts, &expired).await?;
@@ -101,7 +101,7 @@ impl Shared {
         let captured = fates.into_iter().filter(|(_, fate)| matches!(fate, Fate::Captured { .. }));
         let captured: Vec<_> = captured.map(|(id, _)| id).collect();
         if !captured.is_empty() {
-            self.store.expire_released(&captured).await?;
+            postgres::expire_released(&self.store, &captured).await?;
         }
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Shared {
     async fn fates_of(&self, late: &[Late<'_>]) -> Result<HashMap<HoldId, Fate>, LedgerError> {
         let ids: Vec<_> = late.iter().map(|late| late.hold.clone()).collect();
         self.drain_within(IN_TIME).await?;
-        let fates = self.store.fates(&ids).await?;
+        let fates = postgres::fates(&self.store, &ids).await?;
         Ok(ids.into_iter().zip(fates).collect())
     }
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use crate::ledger::operation::{Ending, Operation, Origin};
 use crate::ledger::{LedgerError, wall_ms};
 use crate::store::cluster::batch_log::{Batch, Decided};
-use crate::store::cluster::postgres::{Checkpoint, NumberedBatch, Others, Recovery, digest};
+use crate::store::cluster::postgres::{
+    self, Checkpoint, LayoutUsers, NumberedBatch, Recovery, digest,
+};
 
 use crate::store::cluster::ledger::MAX_BATCH;
 use crate::store::cluster::redis::script::{Epoch, Scripts};
@@ -60,7 +62,7 @@ impl Shared {
 
     async fn look_once(&self) -> Result<(), LedgerError> {
         let (asked, known) = (Instant::now(), self.ring().known());
-        let checkpoint = match self.store.renew(self.incarnation).await? {
+        let checkpoint = match postgres::renew(&self.store, self.incarnation).await? {
             Some(checkpoint) => checkpoint,
             None => self.rejoin().await?,
         };
@@ -95,7 +97,7 @@ impl Shared {
     /// these calls still owe is captured late.
     async fn rejoin(&self) -> Result<Checkpoint, LedgerError> {
         let (checkpoint, name) =
-            self.store.rejoin(&self.name, self.incarnation, self.layout).await?;
+            postgres::rejoin(&self.store, &self.name, self.incarnation, self.layout).await?;
         if name == self.name {
             tracing::warn!("this gateway was taken for gone; it serves again");
         } else {
@@ -116,8 +118,8 @@ impl Shared {
     async fn leave_to_others(&self, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
         self.close_epoch();
         let (epoch, theirs, ours) = (checkpoint.epoch, checkpoint.layout, self.layout);
-        let others = self.store.gateways_of(theirs).await?;
-        if others == Others::Serve {
+        let others = postgres::layout_users(&self.store, theirs).await?;
+        if others == LayoutUsers::Serving {
             *self.unheard_since() = None;
             if !self.left_to_others.swap(true, Ordering::Relaxed) {
                 tracing::error!(
@@ -131,13 +133,13 @@ impl Shared {
             return Ok(());
         }
         let since = *self.unheard_since().get_or_insert_with(Instant::now);
-        if others == Others::Unheard && since.elapsed() < UNHEARD {
+        if others == LayoutUsers::Gone && since.elapsed() < UNHEARD {
             return Ok(());
         }
         tracing::warn!(epoch, theirs, ours, "the layout of Redis's data changes, by a recovery");
         *self.unheard_since() = None;
         self.left_to_others.store(false, Ordering::Relaxed);
-        self.store.give_up(epoch).await
+        postgres::give_up(&self.store, epoch).await
     }
 
     /// Serves an epoch that has opened.
@@ -163,7 +165,9 @@ impl Shared {
         if !self.check_in(epoch).await? || !self.open_next().await? {
             return Ok(());
         }
-        let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
+        let Some(checkpoint) = postgres::renew(&self.store, self.incarnation).await? else {
+            return Ok(());
+        };
         if !checkpoint.recovering && checkpoint.layout == self.layout {
             // Beside the lease, which is renewed meanwhile.
             self.must_bring.store(checkpoint.epoch, Ordering::Relaxed);
@@ -180,7 +184,8 @@ impl Shared {
         while began.elapsed() < RENEW_EVERY {
             let (some, are_all) = self.ring().oldest(epoch, self.handing.now());
             let started = Instant::now();
-            let handed = self.store.check_in(self.incarnation, epoch, &some, are_all).await;
+            let handed =
+                postgres::check_in(&self.store, self.incarnation, epoch, &some, are_all).await;
             match handed {
                 Ok(true) => self.handing.grow(started.elapsed()),
                 Ok(false) => return Ok(false),
@@ -219,7 +224,7 @@ impl Shared {
         charges.extend(self.ring().repeated().cloned());
         charges.retain(Operation::is_charge);
         for some in charges.chunks(MAX_BATCH) {
-            if let Err(error) = self.store.owe(some).await {
+            if let Err(error) = postgres::leave_owed(&self.store, some).await {
                 self.owe(owed);
                 return Err(error);
             }
@@ -240,7 +245,7 @@ impl Shared {
         let epoch = scripts.epoch.number;
         self.close_epoch();
         self.ring().close(epoch);
-        self.store.give_up(epoch).await?;
+        postgres::give_up(&self.store, epoch).await?;
         let is_handed = self.check_in(epoch).await?;
         if is_handed {
             tracing::warn!("Redis is away; what it had decided is handed over");
@@ -252,7 +257,7 @@ impl Shared {
     async fn open_next(&self) -> Result<bool, LedgerError> {
         self.redis.info().await?.check()?;
         self.is_unfit.store(false, Ordering::Relaxed);
-        let Some(mut recovery) = self.store.begin_recovery(self.layout).await? else {
+        let Some(mut recovery) = postgres::begin_recovery(&self.store, self.layout).await? else {
             return Ok(false);
         };
         let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
@@ -261,7 +266,7 @@ impl Shared {
         let seen = self.redis.marks(&ending).await?.number;
         // Whoever has not heard yet is stopped by Redis itself, if it still has the old script.
         self.redis.fence(&ending).await?;
-        if epoch > 0 && recovery.someone_is_silent().await? {
+        if epoch > 0 && recovery.awaits_check_in().await? {
             // It may have an answer of Redis in its hands; by then that is too old.
             tokio::time::sleep(RECOVERY_TAKES).await;
         }
@@ -280,7 +285,7 @@ impl Shared {
         let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
         let scripts = Scripts::new(SHARD, next);
         self.redis.begin(&scripts).await?;
-        recovery.open(&scripts.epoch, self.layout).await?;
+        recovery.open(scripts.epoch.number, &scripts.epoch.nonce, self.layout).await?;
         if let Err(error) = self.redis.drop_earlier(&scripts).await {
             tracing::debug!(%error, "the stream of the epoch before goes with the first batches of this one");
         }
@@ -301,7 +306,7 @@ impl Shared {
         let (mut from, mut heard) = (recovery.checkpoint.seq, Instant::now());
         loop {
             if heard.elapsed() >= STAY_EVERY {
-                recovery.stay().await?;
+                recovery.keep_alive().await?;
                 heard = Instant::now();
             }
             let checkpoint = &recovery.checkpoint;

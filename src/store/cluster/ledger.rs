@@ -21,15 +21,17 @@ use crate::metrics::Metrics;
 use crate::store::cluster::late;
 use crate::store::cluster::reader::ClusterReader;
 
+use crate::ledger::LedgerError;
 use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::config::LedgerConfig;
+use crate::ledger::crash::CrashedCall;
+use crate::ledger::hold::CALL_TTL_MS;
 use crate::ledger::operation::{HoldId, Operation, Outcome, Refusal};
 use crate::ledger::report::RepairReport;
 use crate::ledger::wall_ms;
-use crate::ledger::{CALL_TTL_MS, LedgerError};
-use crate::store::cluster::postgres::Store;
+use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::redis::connection::{Redis, Stopped};
-use crate::store::cluster::redis::script::{LAYOUT, Scripts};
+use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::{Sent, Shared, text, texts};
 use crate::store::cluster::work::{Answer, Asked, Code, Place, Reply, Work, route_of};
 
@@ -107,7 +109,7 @@ impl ClusterLedger {
             Some(name) => name.clone(),
             None => uuid::Uuid::new_v4().to_string(),
         };
-        let joined = patiently(|| store.join(&name, config.layout.unwrap_or(LAYOUT))).await?;
+        let joined = patiently(|| postgres::join(&store, &name, config.layout)).await?;
         if joined.still_serves {
             tracing::warn!(
                 name,
@@ -118,7 +120,7 @@ impl ClusterLedger {
         let shared = Shared::new(store, redis, config, name, joined.incarnation, metrics);
         match shared.look_at_redis().await {
             Err(error @ LedgerError::Disagrees { .. }) => {
-                shared.store.leave(joined.incarnation).await?;
+                postgres::leave(&shared.store, joined.incarnation).await?;
                 return Err(error);
             }
             Err(error) => tracing::error!(%error, "Redis does not answer"),
@@ -134,7 +136,7 @@ impl ClusterLedger {
         {
             tracing::error!(%error, "the holds of an earlier start expire later");
         }
-        if let Err(error) = ledger.shared.store.recover_for_owed().await {
+        if let Err(error) = postgres::recover_if_owed(&ledger.shared.store).await {
             tracing::error!(%error, "what calls owed at a stop is charged later");
         }
         ledger.tasks.spawn(ledger.shared.clone().run_lease());
@@ -145,7 +147,7 @@ impl ClusterLedger {
 
     async fn expire_calls_of_replaced(&mut self, earlier: i64) -> Result<(), LedgerError> {
         self.shared.drain().await?;
-        let calls = self.shared.store.calls_of(earlier).await?;
+        let calls = postgres::call_holds(&self.shared.store, earlier).await?;
         self.shared.expire_calls(earlier, calls);
         self.expired = self.sweep(&|_| false).await?;
         Ok(())
@@ -194,7 +196,7 @@ impl ClusterLedger {
         let answers = self.ask(&asked).await;
         for (operation, answer) in operations.iter().zip(&answers) {
             if answer.code == Code::Expired
-                && let Some(call) = operation.crashed_call(wall_ms())
+                && let Some(call) = CrashedCall::released(operation, wall_ms())
             {
                 call.log();
             }
@@ -290,7 +292,7 @@ impl ClusterLedger {
         let decided = async {
             self.shared.need_postgres()?;
             self.shared.drain_within(IN_TIME).await?;
-            self.shared.store.decide(operations, self.shared.clock.now(0)).await
+            postgres::decide(&self.shared.store, operations, self.shared.clock.now(0)).await
         };
         match decided.await {
             Ok(outcomes) => {
@@ -442,7 +444,7 @@ impl Backend for ClusterLedger {
             }
             self.tasks.shutdown().await;
             // A lease that is not given back runs out.
-            if let Err(error) = self.shared.store.leave(self.shared.incarnation).await {
+            if let Err(error) = postgres::leave(&self.shared.store, self.shared.incarnation).await {
                 tracing::warn!(%error, "left without a word to the other gateways");
             }
             self.closed = true;
@@ -482,8 +484,8 @@ async fn out_loud<T>(attempt: impl Future<Output = T>) -> T {
 /// Brings the database to where this gateway can use it.
 async fn prepare(config: &LedgerConfig) -> Result<Store, LedgerError> {
     let store = migrate(config).await?;
-    store.agree(config.durability).await?;
-    store.make_partitions().await?;
+    postgres::agree_on_settings(&store, config.durability).await?;
+    postgres::make_partitions(&store).await?;
     Ok(store)
 }
 
@@ -491,7 +493,7 @@ async fn prepare(config: &LedgerConfig) -> Result<Store, LedgerError> {
 async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
     let url = needed(config.postgres_url.as_ref(), "postgres_url")?;
     let store = Store::new(url, &config.postgres_schema)?;
-    store.migrate().await?;
+    postgres::migrate(&store).await?;
     Ok(store)
 }
 
@@ -500,7 +502,7 @@ async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
 /// # Errors
 /// Where Postgres cannot be reached or refuses.
 pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
-    patiently(|| async { migrate(config).await?.make_partitions().await }).await
+    patiently(|| async { postgres::make_partitions(&migrate(config).await?).await }).await
 }
 
 /// Puts right what `farebox reconcile` finds and what can be put right; gateways may serve meanwhile.

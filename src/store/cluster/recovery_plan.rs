@@ -12,13 +12,13 @@ use crate::ledger::{Durability, LedgerError};
 use crate::metrics::Metrics;
 use crate::store::cluster::batch_log::{Batch, Decided};
 use crate::store::cluster::postgres::{
-    NumberedBatch, Others, Store, StoredAccount, Survey, digest,
+    self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, digest,
 };
 
 use crate::store::cluster::compare::{HotAccount, follow};
 use crate::store::cluster::ledger::{ClusterLedger, needed, redis_of};
 use crate::store::cluster::redis::connection::{Marks, Redis};
-use crate::store::cluster::redis::script::{Epoch, LAYOUT, Scripts, tag};
+use crate::store::cluster::redis::script::{Epoch, Scripts, tag};
 
 /// How many accounts are named.
 const NAMED: usize = 50;
@@ -65,12 +65,12 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
     let store =
         Store::new(needed(config.postgres_url.as_ref(), "postgres_url")?, &config.postgres_schema)?;
     let redis = redis_of(config)?;
-    let survey = store.survey().await?;
-    let mut planner = Planner { store, redis, survey, plan: RecoveryPlan::empty() };
+    let snapshot = postgres::snapshot(&store).await?;
+    let mut planner = Planner { store, redis, snapshot, plan: RecoveryPlan::empty() };
     planner.describe_gateways(config.durability);
-    let theirs = planner.survey.checkpoint.layout;
-    if theirs != config.layout.unwrap_or(LAYOUT) {
-        let ours = config.layout.unwrap_or(LAYOUT);
+    let theirs = planner.snapshot.checkpoint.layout;
+    if theirs != config.layout {
+        let ours = config.layout;
         let what = format!("it has layout {theirs} of Redis's data, this version has {ours}");
         planner.plan.state.push(what);
     }
@@ -89,16 +89,16 @@ pub async fn recover_cluster(config: &LedgerConfig, metrics: Metrics) -> Result<
     let limit = Instant::now() + RECOVERED_WITHIN;
     let store =
         Store::new(needed(config.postgres_url.as_ref(), "postgres_url")?, &config.postgres_schema)?;
-    let before = store.checkpoint().await?;
-    if before.layout != config.layout.unwrap_or(LAYOUT)
-        && store.gateways_of(before.layout).await? == Others::Serve
+    let before = postgres::checkpoint(&store).await?;
+    if before.layout != config.layout
+        && postgres::layout_users(&store, before.layout).await? == LayoutUsers::Serving
     {
         return Err(LedgerError::Disagrees {
             what: "gateways of a version with another layout of Redis's data serve it".to_owned(),
             hint: "run the command of their version, or stop them first",
         });
     }
-    store.give_up(before.epoch).await?;
+    postgres::give_up(&store, before.epoch).await?;
     let mut ledger = ClusterLedger::open(config, metrics).await?;
     let opened = loop {
         match ledger.shared.scripts() {
@@ -123,22 +123,22 @@ impl RecoveryPlan {
 struct Planner {
     store: Store,
     redis: Redis,
-    survey: Survey,
+    snapshot: Snapshot,
     plan: RecoveryPlan,
 }
 
 impl Planner {
     fn describe_gateways(&mut self, durability: Durability) {
-        let Survey { checkpoint, gateways, .. } = &self.survey;
+        let Snapshot { checkpoint, gateways, .. } = &self.snapshot;
         self.plan.state.push(format!(
             "Postgres: epoch {}, written up to batch {}, {} accounts, {} live holds ({} credits), {} \
              decisions that Redis has not heard{}",
             checkpoint.epoch,
             checkpoint.seq,
-            self.survey.accounts,
-            self.survey.live_holds,
-            in_credits(self.survey.held),
-            self.survey.deliveries,
+            self.snapshot.accounts,
+            self.snapshot.live_holds,
+            in_credits(self.snapshot.held),
+            self.snapshot.deliveries,
             if checkpoint.recovering { "; it waits for a recovery" } else { "" }
         ));
         for place in gateways {
@@ -175,13 +175,13 @@ impl Planner {
     }
 
     async fn look_at_redis(&mut self) -> Result<(), LedgerError> {
-        let checkpoint = self.survey.checkpoint.clone();
+        let checkpoint = self.snapshot.checkpoint.clone();
         let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce.clone() };
         let scripts = Scripts::new(0, epoch);
         let marks = self.redis.marks(&scripts).await?;
         self.describe_redis(&marks, &scripts);
         let survived = self.survived(&scripts).await?;
-        let handed = self.survey.redo.clone();
+        let handed = self.snapshot.redo.clone();
         let mut batches: BTreeMap<i64, &NumberedBatch> =
             handed.iter().map(|batch| (batch.seq, batch)).collect();
         batches.extend(survived.iter().map(|batch| (batch.seq, batch)));
@@ -193,7 +193,7 @@ impl Planner {
             survived.len(),
             handed.len()
         ));
-        let owed = self.survey.owed.clone();
+        let owed = self.snapshot.owed.clone();
         if !owed.is_empty() {
             self.plan.steps.push(format!(
                 "{} charges are written that gateways left when they stopped without Redis",
@@ -232,7 +232,7 @@ impl Planner {
 
     /// What the stream has beyond Postgres; nothing where it is another one's.
     async fn survived(&mut self, scripts: &Scripts) -> Result<Vec<NumberedBatch>, LedgerError> {
-        let checkpoint = self.survey.checkpoint.clone();
+        let checkpoint = self.snapshot.checkpoint.clone();
         let (mut survived, mut from) = (Vec::new(), checkpoint.seq);
         loop {
             let batches = self.redis.batches(scripts, from, AT_ONCE as u64).await?;
@@ -254,7 +254,7 @@ impl Planner {
 
     /// Numbers that were decided and that nobody has.
     fn find_gaps(&mut self, marks: &Marks, found: impl Iterator<Item = i64>) {
-        let checkpoint = &self.survey.checkpoint;
+        let checkpoint = &self.snapshot.checkpoint;
         if marks.number > checkpoint.epoch {
             self.plan.lost.push(format!(
                 "Postgres is at epoch {}, and Redis has seen epoch {}: Postgres was taken back to an \
@@ -298,7 +298,7 @@ impl Planner {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             if !names.is_empty() {
                 let values = self.redis.values(keys.clone()).await?;
-                let (_, stored) = self.store.stored_accounts(&names).await?;
+                let (_, stored) = postgres::stored_accounts(&self.store, &names).await?;
                 let mut after = stored.clone();
                 decided.iter().for_each(|decided| follow(&mut after, decided.clone()));
                 for (name, value) in names.into_iter().zip(values) {

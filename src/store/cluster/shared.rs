@@ -14,7 +14,7 @@ use crate::ledger::config::{Durability, LedgerConfig};
 use crate::ledger::operation::{HoldId, Operation};
 use crate::metrics::Metrics;
 use crate::store::cluster::adaptive::Slice;
-use crate::store::cluster::postgres::{LEASE, Store};
+use crate::store::cluster::postgres::{self, LEASE, Store};
 
 use crate::store::cluster::redis::connection::{Redis, Stopped};
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
@@ -283,7 +283,7 @@ impl Shared {
         }
         self.close_epoch();
         tracing::error!(epoch, "Redis has lost the ledger's data; it is recovered from Postgres");
-        if let Err(error) = self.store.give_up(epoch).await {
+        if let Err(error) = postgres::give_up(&self.store, epoch).await {
             tracing::error!(%error, "the recovery waits for Postgres");
         }
         self.look.notify_one();

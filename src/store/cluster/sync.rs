@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
-use crate::store::cluster::postgres::{Checkpoint, Delivery, NumberedBatch, Settled, digest};
+use crate::store::cluster::postgres::{self, Checkpoint, Delivery, NumberedBatch, Written, digest};
 
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::{Shared, texts};
@@ -56,7 +56,7 @@ impl Shared {
     ) -> Result<(), LedgerError> {
         let began = Instant::now();
         while began.elapsed() < patience {
-            let checkpoint = self.store.checkpoint().await?;
+            let checkpoint = postgres::checkpoint(&self.store).await?;
             if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
                 self.look.notify_one();
                 return Err(LedgerError::Slow { what: "the next epoch of Redis" });
@@ -96,13 +96,13 @@ impl Shared {
     ) -> Result<bool, LedgerError> {
         let Some(last) = batches.last() else { return Ok(true) };
         let started = Instant::now();
-        match self.store.settle(scripts.epoch.number, batches).await? {
-            Settled::Upto(seq) => {
+        match postgres::write_batches(&self.store, scripts.epoch.number, batches).await? {
+            Written::Upto(seq) => {
                 self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
                 self.durable(scripts, seq);
                 Ok(seq >= last.seq)
             }
-            Settled::Overtaken => Ok(false),
+            Written::ByAnother => Ok(false),
         }
     }
 
@@ -126,7 +126,7 @@ impl Shared {
         }
         batches.retain(|batch| batch.seq > checkpoint.seq);
         let follows = batches.first().is_none_or(|batch| batch.seq == checkpoint.seq + 1);
-        if !follows && self.store.checkpoint().await? == *checkpoint {
+        if !follows && postgres::checkpoint(&self.store).await? == *checkpoint {
             return Err(self
                 .forked(scripts, "a batch is missing that Postgres does not have")
                 .await);
@@ -159,7 +159,7 @@ impl Shared {
     /// Lets Redis hear what Postgres decided. Repeated, it does nothing.
     pub async fn deliver(&self) -> Result<(), LedgerError> {
         loop {
-            let waiting = self.store.deliveries(DELIVERIES).await?;
+            let waiting = postgres::deliveries(&self.store, DELIVERIES).await?;
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -173,7 +173,7 @@ impl Shared {
                     heard.push(delivery.clone());
                 }
             }
-            self.store.delivered(&heard).await?;
+            postgres::remove_deliveries(&self.store, &heard).await?;
             if heard.len() < waiting.len() {
                 // An earlier one is with another gateway that delivers.
                 return Ok(());

@@ -16,7 +16,7 @@ use crate::ledger::operation::{Ending, HoldId, Operation, Origin};
 use crate::ledger::wall_ms;
 use crate::store::cluster::adaptive::slices;
 use crate::store::cluster::batch_log::{escape, letter_of};
-use crate::store::cluster::postgres::{ColdAccount, Fate};
+use crate::store::cluster::postgres::{self, ColdAccount, Fate};
 
 use crate::store::cluster::compare::HotAccount;
 use crate::store::cluster::ledger::IN_TIME;
@@ -76,7 +76,9 @@ impl Shared {
             self.doubt(scripts, &nonce, names).await?;
             // What Redis decided and forgot since must be in Postgres before it is asked.
             self.drain_within(IN_TIME).await?;
-            for (id, fate) in needs.holds.iter().zip(self.store.fates(&needs.holds).await?) {
+            for (id, fate) in
+                needs.holds.iter().zip(postgres::fates(&self.store, &needs.holds).await?)
+            {
                 match record_of(&fate) {
                     Ok(record) => {
                         let args = ["fate", &nonce, id.as_str(), &record];
@@ -136,7 +138,7 @@ impl Shared {
             self.tell_durable(scripts).await?;
             self.doubt(scripts, nonce, names()).await?;
         }
-        for cold in self.store.cold_accounts(accounts).await? {
+        for cold in postgres::cold_accounts(&self.store, accounts).await? {
             self.keep(scripts, account_args(nonce, &cold)).await?;
         }
         Ok(())
@@ -159,7 +161,7 @@ impl Shared {
     pub async fn bring_held(&self) -> Result<(), LedgerError> {
         let scripts = self.open_scripts()?;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
-        let held = self.store.accounts_with_holds().await?;
+        let held = postgres::accounts_with_holds(&self.store).await?;
         let (mut failed, mut in_a_row) = (Ok(()), 0);
         for some in slices(&held, ACCOUNTS, HOLDS, |(_, holds)| *holds) {
             match self.bring_cold(&scripts, some, &nonce).await {

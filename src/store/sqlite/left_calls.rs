@@ -1,4 +1,4 @@
-//! The calls that a crash left: their holds end with the next start, which is the first to know.
+//! Calls that a crash left. Their holds are ended by the next start.
 
 use sqlx::sqlite::SqliteConnection;
 
@@ -7,16 +7,15 @@ use crate::ledger::crash::{AfterCrash, CrashOutcome, CrashedCall};
 use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Now, State};
 use crate::metrics::Metrics;
-
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::write::Batch;
 
-/// Ends the holds of calls that are left in `state`, as they were read from the file: all of them, and
-/// their lines in the list of such calls, in one transaction, which counts as the commit that `now`
-/// names. So a start that is killed at any moment has done all of it or nothing. Returns the calls,
-/// oldest first.
+/// Ends the holds of calls in `state`, which was just read from the file, and adds the calls to the
+/// list of those that were cut off. All of it is one transaction, which counts as the commit that
+/// `now` names, so a start that is killed leaves nothing half done. Returns the calls, oldest
+/// first.
 ///
-/// Holds made through the API belong to somebody else, and stay.
+/// Holds made through the API stay: the app that made them may still capture them.
 pub(crate) async fn end_left_calls(
     connection: &mut SqliteConnection,
     state: &mut State,
@@ -29,7 +28,7 @@ pub(crate) async fn end_left_calls(
     if !changes.is_empty() {
         Batch::new(state, &calls, &changes, now).write(&mut *connection).await?;
     }
-    // Rows of which no hold was live, if there are any.
+    // Rows whose holds have all ended may be left.
     sqlx::query("DELETE FROM call_holds").execute(connection).await?;
     let mut ended: Vec<_> = changes.crashed.into_values().collect();
     ended.sort_by(|a, b| a.id.cmp(&b.id));
@@ -37,8 +36,9 @@ pub(crate) async fn end_left_calls(
     Ok(ended)
 }
 
-/// Counts them as this process's: the one that they began in is gone, and its figures with it.
-pub(crate) fn count(ended: &[CrashedCall], metrics: &Metrics) {
+/// Counts these calls in the metrics of this process, since the process that began them is gone
+/// with its metrics.
+pub(crate) fn count_left_calls(ended: &[CrashedCall], metrics: &Metrics) {
     for call in ended {
         let (outcome, credits) = match call.outcome {
             CrashOutcome::Released => ("released", &metrics.credits_released),

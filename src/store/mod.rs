@@ -8,9 +8,11 @@ pub(crate) mod sql;
 pub(crate) mod sqlite;
 
 pub use cluster::import::{ImportError, Imported, import};
-pub use cluster::ledger::{ClusterLedger, migrate_cluster, repair_cluster};
+pub use cluster::ledger::ClusterLedger;
 pub use cluster::reader::ClusterReader;
 pub use cluster::recovery_plan::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
+pub use cluster::repair::repair_cluster;
+pub use cluster::setup::migrate_cluster;
 pub use sqlite::ledger::SqliteLedger;
 pub use sqlite::maintain::backup;
 pub use sqlite::read::SqliteReader;

@@ -1,4 +1,4 @@
-//! What is read beside the batches: the past from Postgres or its replica, and whether Redis agrees.
+//! Reads of the cluster ledger: the past from Postgres or its replica, and the comparison with Redis.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,27 +9,26 @@ use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{AccountView, KeyChanges, Reader};
 use crate::ledger::crash::CrashedCall;
-use crate::ledger::history::FoundAccounts;
-use crate::ledger::history::Sold;
-use crate::ledger::history::{Activity, HoldView, Usage};
+use crate::ledger::history::{Activity, FoundAccounts, HoldView, Sold, Usage};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::ledger::wall_ms;
+use crate::store::cluster::compare;
 use crate::store::cluster::postgres::{LISTED, Store};
+use crate::store::cluster::shared::Shared;
+use crate::store::cluster::sync;
 use crate::store::sql::history;
 use crate::store::sql::search;
 use crate::store::sql::sold;
 
-use crate::store::cluster::shared::Shared;
-
-/// Reads of the cluster ledger. They see what is durable.
+/// A reader of the cluster ledger. It sees what is durable.
 #[derive(Clone, Debug)]
 pub struct ClusterReader {
     pub(crate) shared: Arc<Shared>,
-    /// Where lists come from. A replica may lag, so what is asked for by name does not.
+    /// The database that lists are read from. A replica may lag, so single items are read from the primary.
     pub(crate) lists: Store,
 }
 
@@ -156,7 +155,7 @@ impl Reader for ClusterReader {
     }
 
     async fn catch_up(&self) -> Result<(), LedgerError> {
-        self.shared.drain().await
+        sync::sync(&self.shared).await
     }
 
     async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
@@ -168,13 +167,13 @@ impl Reader for ClusterReader {
         before_ms: i64,
         months: OldMonths,
     ) -> Result<Option<FoldReport>, LedgerError> {
-        self.shared.drain().await?;
+        sync::sync(&self.shared).await?;
         self.shared.store.fold(before_ms, months).await.map(Some)
     }
 
     async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
         let mut report = self.shared.store.examine().await?;
-        report.differences.extend(self.shared.compare().await?);
+        report.differences.extend(compare::compare(&self.shared).await?);
         report.differences.truncate(LISTED);
         Ok(report)
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::ledger::LedgerError;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::report::{Difference, ReconcileReport};
-use crate::store::cluster::ledger;
+use crate::store::cluster::setup;
 use crate::store::sqlite::export::Source;
 
 /// What an import has done.
@@ -108,7 +108,7 @@ pub async fn import(config: &LedgerConfig, from: &Path) -> Result<Imported, Impo
     if source.release_left_calls().await? {
         report = source.examine().await?;
     }
-    ledger::target(config).await?.import(&mut source, &report).await
+    setup::import_target(config).await?.import(&mut source, &report).await
 }
 
 /// What must be the same on both sides.

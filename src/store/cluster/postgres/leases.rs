@@ -9,7 +9,7 @@ use sqlx::{Postgres, Row as _, Transaction};
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::HoldId;
-use crate::store::cluster::redis::script::Epoch;
+use crate::store::cluster::epoch::Epoch;
 use crate::store::sql::rows::Column as _;
 
 use crate::store::cluster::postgres::settle::{Checkpoint, NumberedBatch, SHARD};

@@ -1,6 +1,6 @@
 //! The text of one batch, as it stands in the stream of Redis and is written into Postgres.
 //!
-//! Its first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and an outcome code
+//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and an outcome code
 //! for each operation. A line follows for each operation of code `+`. Behind them stands the request, as
 //! [`Request::text`](crate::store::cluster::redis::request::Request::text) writes it: the number of terms, the
 //! terms, and for each operation the number of its terms and its id. A route is always the last word of its line,
@@ -129,7 +129,7 @@ impl Batch {
     }
 }
 
-/// What calls' holds and captures have in common, beside their ids.
+/// The amount, account, owner and route that several holds and captures of calls share.
 #[derive(Debug)]
 struct Terms {
     amount: Credits,

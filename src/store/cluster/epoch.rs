@@ -6,7 +6,7 @@
 /// restored or replaced does not have the scripts of the open epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
-    /// Counts upwards, also past every epoch that this Redis has seen.
+    /// Greater than the number of any earlier epoch that Postgres or this Redis has seen.
     pub number: i64,
     pub nonce: String,
 }

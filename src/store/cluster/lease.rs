@@ -65,8 +65,8 @@ impl Lease {
 
     /// Returns whether the reply to a request may be answered.
     ///
-    /// It may if one lease has lasted from the request until now: this process may have been stopped in between,
-    /// while other gateways went on. Without a lease it may in `relaxed`, if no other Redis can have taken the
+    /// The reply may be answered if one lease has lasted from the request until now: this process may have been
+    /// stopped in between, while other gateways went on. Without a lease it may be answered in `relaxed`, if no other Redis can have taken the
     /// place of this one and the reply is too young for a recovery to have come in between.
     pub fn may_answer(&self, sent: Sent) -> bool {
         if sent.term.is_some() && sent.term == self.number() {

@@ -279,13 +279,14 @@ async fn wait_until_open(shared: &Shared) {
         let open = async {
             heartbeat::beat(shared).await?;
             sync::sync(shared).await?;
-            // By now Redis has said how far Postgres was: Postgres may have been taken back since.
+            // The sync has read from Redis how far Postgres was. The second beat sees whether Postgres was taken
+            // back to an earlier point since.
             heartbeat::beat(shared).await?;
             shared.epoch.require().map(drop)
         };
         match open.await {
             Ok(()) => return,
-            // That may last, and has been logged.
+            // The wait may be long, and its reason has been logged.
             Err(_) if shared.epoch.is_left_to_others() => return,
             Err(error) if Instant::now() >= limit => {
                 return tracing::error!(%error, "the ledger is not open; it answers 503 until it is");

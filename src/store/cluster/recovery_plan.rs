@@ -31,7 +31,7 @@ const AT_ONCE: usize = 500;
 /// How long a recovery may take that was set off here. Gateways have 3 s to hand over their batches.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What a recovery would find and do. The plan is made without any change to the stores.
+/// The findings and steps of a recovery. The plan is made without any change to the stores.
 #[derive(Clone, Debug)]
 pub struct RecoveryPlan {
     /// The state of Postgres, of each gateway and of Redis; one line each.

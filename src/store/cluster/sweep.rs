@@ -66,7 +66,7 @@ impl Sweep {
         for (hold, route) in due.orphans {
             match verdicts.next() {
                 Some(Verdict::Expired) => expired.push(Expired { hold, route }),
-                // Nobody else knows of it: it stays on the list until Redis decides.
+                // No other task ends this hold, so it stays on the list until Redis decides.
                 Some(Verdict::Unavailable) => shared.debts.expire([(hold, route)]),
                 _ => {}
             }

@@ -30,10 +30,10 @@ const DELIVERIES: i64 = 500;
 /// How long the syncer writes before it does its other work.
 const SYNC_FOR: Duration = Duration::from_secs(1);
 
-/// The limit of a sync that no call waits for.
+/// How long a sync may take that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
 
-/// The limit of a sync that all calls of this gateway wait for: Postgres must first have what Redis decided.
+/// How long a sync may take while all calls of this gateway wait for it.
 pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 
 /// How long a batch that must be durable waits for the batches before it.

@@ -109,7 +109,7 @@ async fn warm_together(
     }
     let names = || accounts.iter().map(|id| format!("a:{id}"));
     if !announce_read(shared, scripts, nonce, names()).await? {
-        // A repair dropped one of them before Postgres had everything that Redis decided about it.
+        // A repair dropped one of these accounts: Postgres must first have everything that Redis decided about it.
         sync::sync_within(shared, limit).await?;
         sync::announce_durable(shared, scripts).await?;
         announce_read(shared, scripts, nonce, names()).await?;

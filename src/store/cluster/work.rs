@@ -154,7 +154,7 @@ impl<'a> Work<'a> {
         if !self.must_be_durable(shared.settings.durability) || self.seq <= shared.redo.durable() {
             return true;
         }
-        // Its own batches may be all that Postgres lacks. If not, the stream has the others.
+        // The batches of this work may be all that Postgres lacks. If not, the stream has the others.
         let written = match sync::write_batches(shared, scripts, &self.batches).await {
             Ok(true) if self.seq <= shared.redo.durable() => Ok(()),
             Ok(_) => sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await,

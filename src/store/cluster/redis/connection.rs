@@ -331,7 +331,7 @@ async fn stay_connected(client: Client) {
     let mut logged = String::new();
     loop {
         tokio::select! {
-            // It ends only when the client is closed.
+            // The task ends only when the client is closed.
             _ = &mut connecting.0 => return,
             Ok((error, _)) = errors.recv() => {
                 let error = error.to_string();

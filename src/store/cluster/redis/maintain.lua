@@ -27,7 +27,7 @@ end
 -- where it stands: Lua passes no more than some 8,000 values to a function.
 local commands, list_from = {}, {}
 
--- So many values are passed to one call of Redis.
+-- The most values that are passed to one call of Redis.
 local AT_ONCE = 1000
 
 -- nonce, name…: leaves a nonce under each name, for 10 s. Returns 0 where Postgres must first have everything that
@@ -41,7 +41,7 @@ function commands.announce_read(nonce)
             is_readable = 0
         else
             local nonces = NONCE .. name
-            -- Of so many, the older ones have been given up long ago.
+            -- So many nonces are left over from attempts that were given up.
             if call('HLEN', nonces) >= 100 then call('DEL', nonces) end
             call('HSET', nonces, nonce, '')
             call('PEXPIRE', nonces, '10000')
@@ -75,7 +75,7 @@ function commands.warm_account(nonce, account, exists, balance, grants, frozen)
     return 1
 end
 
--- nonce, hold id, record: stores how a hold ended that is not in Redis, or that Postgres knows no such hold.
+-- nonce, hold id, record: stores the record of a hold that has ended, or of an id that Postgres does not know.
 -- Returns 0 where something came in between, otherwise 1.
 function commands.warm_ended(nonce, id, record)
     if call('HEXISTS', NONCE .. 'i:' .. id, nonce) == 0 then return 0 end

@@ -10,7 +10,7 @@ use crate::ledger::operation::{Balance, HoldEnd, HoldId, Outcome, Refusal};
 use crate::store::cluster::batch_log::unescape;
 use crate::store::cluster::redis::request::{Kind, Request};
 
-/// What `decide.lua` decided about an operation, by its number in `slow_path.lua`.
+/// The decision of `decide.lua` about one operation. `slow_path.lua` has the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The id of a new call is older than a day.
@@ -90,7 +90,7 @@ pub(crate) struct Decision {
     pub verdict: Verdict,
     /// Usually the balance of the account, in micro-credits.
     first: i64,
-    /// Usually what is held of it, in micro-credits.
+    /// Usually the amount on hold, in micro-credits.
     second: i64,
     /// The end of an API hold, where the operation ended one.
     end: Option<HoldEnd>,

@@ -37,7 +37,7 @@ pub(crate) enum Kind {
     Line(usize),
 }
 
-/// What calls' holds and captures have in common: amount, account, route.
+/// The amount, account and route that several holds and captures of calls share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
     /// In micro-credits.

@@ -161,7 +161,7 @@ impl<'a> Work<'a> {
             Err(error) => Err(error),
         };
         if let Err(error) = &written {
-            tracing::warn!(%error, "what Redis decided is not in Postgres yet");
+            tracing::warn!(%error, "a batch is not in Postgres in time; its calls get 503");
         }
         written.is_ok() && shared.lease.may_answer(sent)
     }

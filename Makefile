@@ -33,13 +33,13 @@ run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Po
 	scripts/run-cluster.sh
 
 .PHONY: test
-test: setup-test fmt-check clippy shellcheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them
+test: setup-test fmt-check clippy shellcheck luacheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them
 	@if [ -e $(TARGET_DIR)/advisories-not-checked ]; then cat $(TARGET_DIR)/advisories-not-checked; fi >&2
 
 .PHONY: lint
-lint: setup-test fmt-check clippy shellcheck deny ## The checks without the tests
+lint: setup-test fmt-check clippy shellcheck luacheck deny ## The checks without the tests
 
-.PHONY: fmt fmt-check clippy shellcheck deny
+.PHONY: fmt fmt-check clippy shellcheck luacheck deny
 fmt: ## Format the Rust code
 	cargo fmt
 fmt-check:
@@ -48,6 +48,8 @@ clippy:
 	cargo clippy --locked --all-targets -- -D warnings
 shellcheck:
 	shellcheck --external-sources $(SCRIPTS)
+luacheck: ## The ledger's scripts in Redis, each file alone
+	luacheck --quiet $(wildcard src/store/cluster/redis/*.lua)
 deny: ## Licences, sources and advisories of the dependencies (closed network: FAREBOX_WITHOUT_ADVISORIES=1)
 	scripts/deny.sh
 

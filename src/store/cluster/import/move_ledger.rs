@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::ledger::config::LedgerConfig;
 use crate::store::cluster::import::error::{ImportError, Imported};
 use crate::store::cluster::import::write::write_ledger;
-use crate::store::cluster::ledger;
+use crate::store::cluster::setup;
 use crate::store::sqlite::export::Source;
 
 /// Moves the embedded ledger at `from` into the cluster ledger of `config`, which must be empty and
@@ -27,5 +27,5 @@ pub async fn import(config: &LedgerConfig, from: &Path) -> Result<Imported, Impo
     if source.release_left_calls().await? {
         report = source.reconcile().await?;
     }
-    write_ledger(&ledger::target(config).await?, &mut source, &report).await
+    write_ledger(&setup::import_target(config).await?, &mut source, &report).await
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refusal};
-use crate::store::cluster::postgres::Fate;
+use crate::store::cluster::postgres::{self, Fate};
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME};
 
@@ -29,7 +29,7 @@ impl<'a> RepeatedEnd<'a> {
             | Operation::Release { hold, account, origin: Origin::Api } => (hold, account.as_ref()),
             _ => return None,
         };
-        let is_release = matches!(outcome, Outcome::Released { settled: None, .. });
+        let is_release = matches!(outcome, Outcome::Released { end: None, .. });
         let refused = matches!(
             outcome,
             Outcome::Refused(Refusal::Conflict | Refusal::Ended | Refusal::AboveHold { .. })
@@ -107,7 +107,7 @@ async fn correct(shared: &Shared, ends: &mut [RepeatedEnd<'_>]) -> Result<(), Le
     if expired.is_empty() {
         return Ok(());
     }
-    shared.store.release_expired(&expired).await?;
+    postgres::release_expired(&shared.store, &expired).await?;
     let scripts = shared.epoch.require()?;
     // From here on Redis asks Postgres about these holds. A batch that has read the old records asks again.
     shared.redis.forget_endings(&scripts, &expired).await?;
@@ -121,7 +121,7 @@ async fn correct(shared: &Shared, ends: &mut [RepeatedEnd<'_>]) -> Result<(), Le
     let captured = fates.into_iter().filter(|(_, fate)| matches!(fate, Fate::Captured { .. }));
     let captured: Vec<_> = captured.map(|(id, _)| id).collect();
     if !captured.is_empty() {
-        shared.store.expire_released(&captured).await?;
+        postgres::expire_released(&shared.store, &captured).await?;
     }
     Ok(())
 }
@@ -132,6 +132,6 @@ async fn fates_of(
 ) -> Result<HashMap<HoldId, Fate>, LedgerError> {
     let ids: Vec<_> = ends.iter().map(|end| end.hold.clone()).collect();
     sync::sync_within(shared, IN_TIME).await?;
-    let fates = shared.store.fates(&ids).await?;
+    let fates = postgres::fates(&shared.store, &ids).await?;
     Ok(ids.into_iter().zip(fates).collect())
 }

@@ -14,7 +14,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::report::{Difference, in_credits};
 use crate::store::cluster::adaptive::chunks_within;
 use crate::store::cluster::batch_log::{Batch, Decided};
-use crate::store::cluster::postgres::{LISTED, StoredAccount};
+use crate::store::cluster::postgres::{self, LISTED, StoredAccount};
 use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::record::{HotAccount, HotHold, live_hold};
 use crate::store::cluster::redis::script::Scripts;
@@ -120,7 +120,7 @@ async fn compare_once(
     wanted: &Wanted,
 ) -> Result<Option<Vec<(String, Option<Mismatch>)>>, LedgerError> {
     let ids: Vec<_> = wanted.keys().cloned().collect();
-    let (checkpoint, mut stored) = shared.store.stored_accounts(&ids).await?;
+    let (checkpoint, mut stored) = postgres::stored_accounts(&shared.store, &ids).await?;
     if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
         return Ok(None);
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::LedgerError;
 use crate::ledger::operation::Operation;
+use crate::store::cluster::postgres;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::MAX_BATCH;
 
@@ -20,7 +21,7 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
         let (some, are_all) = shared.redo.oldest(epoch, shared.hand_over_size.get());
         let started = Instant::now();
         let incarnation = shared.settings.incarnation;
-        match shared.store.check_in(incarnation, epoch, &some, are_all).await {
+        match postgres::check_in(&shared.store, incarnation, epoch, &some, are_all).await {
             Ok(true) => shared.hand_over_size.grow(started.elapsed()),
             Ok(false) => return Ok(false),
             Err(error) => {
@@ -65,7 +66,7 @@ async fn hand_over_charges(
     charges.extend(shared.redo.repeated());
     charges.retain(Operation::is_charge);
     for some in charges.chunks(MAX_BATCH) {
-        if let Err(error) = shared.store.owe(some).await {
+        if let Err(error) = postgres::leave_owed(&shared.store, some).await {
             shared.debts.owe(owed);
             return Err(error);
         }
@@ -83,7 +84,7 @@ async fn hand_over_redo_log(shared: &Shared) -> Result<bool, LedgerError> {
     let Some(epoch) = shared.epoch.number() else { return Ok(shared.redo.is_empty()) };
     shared.epoch.close();
     shared.redo.close(epoch);
-    shared.store.give_up(epoch).await?;
+    postgres::give_up(&shared.store, epoch).await?;
     let is_handed_over = check_in(shared, epoch).await?;
     if is_handed_over {
         tracing::warn!("Redis is away; its batches are handed over");

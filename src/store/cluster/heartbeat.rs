@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::Batch;
 use crate::store::cluster::epoch::Epoch;
-use crate::store::cluster::postgres::{Checkpoint, Others};
+use crate::store::cluster::postgres::{self, Checkpoint, LayoutUsers};
 use crate::store::cluster::recovery;
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
@@ -48,7 +48,7 @@ pub(crate) async fn beat(shared: &Shared) -> Result<(), LedgerError> {
 
 async fn renew(shared: &Shared) -> Result<(), LedgerError> {
     let (asked, known) = (Instant::now(), shared.redo.checkpoint());
-    let checkpoint = match shared.store.renew(shared.settings.incarnation).await? {
+    let checkpoint = match postgres::renew(&shared.store, shared.settings.incarnation).await? {
         Some(checkpoint) => checkpoint,
         None => rejoin(shared).await?,
     };
@@ -82,7 +82,8 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
 /// calls as well, so captures of these calls are late.
 async fn rejoin(shared: &Shared) -> Result<Checkpoint, LedgerError> {
     let settings = &shared.settings;
-    let joined = shared.store.rejoin(&settings.name, settings.incarnation, settings.layout);
+    let joined =
+        postgres::rejoin(&shared.store, &settings.name, settings.incarnation, settings.layout);
     let (checkpoint, name) = joined.await?;
     if name == settings.name {
         tracing::warn!("this gateway was taken for gone; it serves again");
@@ -105,8 +106,8 @@ async fn rejoin(shared: &Shared) -> Result<Checkpoint, LedgerError> {
 async fn leave_to_others(shared: &Shared, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
     shared.epoch.close();
     let (epoch, theirs, ours) = (checkpoint.epoch, checkpoint.layout, shared.settings.layout);
-    let others = shared.store.gateways_of(theirs).await?;
-    if others == Others::Serve {
+    let others = postgres::layout_users(&shared.store, theirs).await?;
+    if others == LayoutUsers::Serving {
         if shared.epoch.leave_to_others() {
             tracing::error!(
                 theirs,
@@ -119,12 +120,12 @@ async fn leave_to_others(shared: &Shared, checkpoint: &Checkpoint) -> Result<(),
         return Ok(());
     }
     let silent_for = shared.epoch.others_are_silent();
-    if others == Others::Unheard && silent_for < SILENT_FOR {
+    if others == LayoutUsers::Gone && silent_for < SILENT_FOR {
         return Ok(());
     }
     tracing::warn!(epoch, theirs, ours, "the layout of Redis's data changes, by a recovery");
     shared.epoch.take_from_others();
-    shared.store.give_up(epoch).await
+    postgres::give_up(&shared.store, epoch).await
 }
 
 /// Recovers the ledger, together with the other gateways, and serves the next epoch if this gateway has opened it.
@@ -132,7 +133,8 @@ async fn recover(shared: &Shared, epoch: i64) -> Result<(), LedgerError> {
     if !recovery::recover(shared, epoch).await? {
         return Ok(());
     }
-    let Some(checkpoint) = shared.store.renew(shared.settings.incarnation).await? else {
+    let Some(checkpoint) = postgres::renew(&shared.store, shared.settings.incarnation).await?
+    else {
         return Ok(());
     };
     if !checkpoint.recovering && checkpoint.layout == shared.settings.layout {

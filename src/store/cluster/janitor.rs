@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ledger::crash::CRASHED_KEPT;
+use crate::ledger::retention;
 use crate::ledger::{LedgerError, wall_ms};
-use crate::store::cluster::postgres::CallHold;
+use crate::store::cluster::postgres::{self, CallHold};
 use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::script::{SHARD, tag};
 use crate::store::cluster::shared::Shared;
@@ -28,9 +28,6 @@ const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// How long Redis must not have heard from a gateway, in milliseconds, before its calls expire. Postgres has not
 /// heard from it for longer.
 const SILENT_MS: i64 = 10_000;
-
-/// How long the end of a call's hold is remembered.
-const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
 
 /// Runs until it is aborted. A step that fails does not keep the others from being done.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -55,9 +52,14 @@ async fn upkeep(shared: &Shared) -> bool {
     let before = |kept: Duration| {
         wall_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
     };
-    let purged = shared.store.purge(before(ENDED_CALLS_KEPT), before(CRASHED_KEPT)).await;
+    let purged = postgres::purge_ended_holds(
+        &shared.store,
+        before(retention::ENDED_CALLS),
+        before(retention::CRASHED_CALLS),
+    )
+    .await;
     let done = [
-        is_done("making partitions", shared.store.make_partitions().await),
+        is_done("making partitions", postgres::make_partitions(&shared.store).await),
         is_done("purging", purged),
         is_done("removing the keys of earlier epochs", remove_earlier_epochs(shared).await),
         is_done("retiring accounts", retire(shared, COLD_AFTER).await),
@@ -89,15 +91,15 @@ pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
 
 /// Has the calls expire of every gateway that neither store has heard from for long.
 async fn expire_lost_calls(shared: &Shared) -> Result<(), LedgerError> {
-    for incarnation in shared.store.gone().await? {
+    for incarnation in postgres::gone_gateways(&shared.store).await? {
         if incarnation == shared.settings.incarnation || reaches_redis(shared, incarnation).await? {
             continue;
         }
         sync::sync(shared).await?;
         // Only if the gateway has not come back meanwhile.
-        let calls = shared.store.calls_of_gone(incarnation).await?;
+        let calls = postgres::call_holds_of_gone(&shared.store, incarnation).await?;
         if calls.is_empty() {
-            shared.store.forget_gone(incarnation).await?;
+            postgres::remove_gone(&shared.store, incarnation).await?;
         }
         expire_calls(shared, incarnation, calls);
     }

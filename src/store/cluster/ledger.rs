@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::config::LedgerConfig;
-use crate::ledger::crash::CrashedCall;
 use crate::ledger::operation::{Operation, Outcome, Refusal};
 use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
@@ -26,10 +25,11 @@ use crate::store::cluster::api_ends;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
 use crate::store::cluster::janitor;
-use crate::store::cluster::postgres::Store;
+use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::reader::ClusterReader;
 use crate::store::cluster::redis::reply::{Decision, Verdict};
 use crate::store::cluster::redis::request::BatchItem;
+use crate::store::cluster::redis::script::LAYOUT;
 use crate::store::cluster::setup;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sweep::Sweep;
@@ -93,7 +93,9 @@ impl ClusterLedger {
             Some(name) => name.clone(),
             None => uuid::Uuid::new_v4().to_string(),
         };
-        let joined = setup::retry_outages(|| store.join(&name, config.layout)).await?;
+        let joined =
+            setup::retry_outages(|| postgres::join(&store, &name, config.layout.unwrap_or(LAYOUT)))
+                .await?;
         if joined.still_serves {
             tracing::warn!(
                 name,
@@ -104,7 +106,7 @@ impl ClusterLedger {
         let shared = Shared::new(store, redis, config, name, joined.incarnation, metrics);
         match janitor::check_redis(&shared).await {
             Err(error @ LedgerError::Disagrees { .. }) => {
-                shared.store.leave(joined.incarnation).await?;
+                postgres::leave(&shared.store, joined.incarnation).await?;
                 return Err(error);
             }
             Err(error) => tracing::error!(%error, "Redis does not reply"),
@@ -131,7 +133,7 @@ impl ClusterLedger {
         {
             tracing::error!(%error, "the holds of an earlier start of this gateway expire later");
         }
-        if let Err(error) = self.shared.store.recover_for_owed().await {
+        if let Err(error) = postgres::recover_if_owed(&self.shared.store).await {
             tracing::error!(%error, "the charges that calls owed at a stop are written later");
         }
         self.tasks.spawn(heartbeat::run(self.shared.clone()));
@@ -141,7 +143,7 @@ impl ClusterLedger {
 
     async fn expire_calls_of_replaced(&mut self, earlier: i64) -> Result<(), LedgerError> {
         sync::sync(&self.shared).await?;
-        let calls = self.shared.store.calls_of(earlier).await?;
+        let calls = postgres::call_holds(&self.shared.store, earlier).await?;
         janitor::expire_calls(&self.shared, earlier, calls);
         self.expired = self.sweep.run(&self.shared, &|_| false).await?;
         Ok(())
@@ -232,7 +234,9 @@ impl Backend for ClusterLedger {
                 tracing::warn!("not every account with a live hold is in Redis yet");
             }
             self.tasks.shutdown().await;
-            if let Err(error) = self.shared.store.leave(self.shared.settings.incarnation).await {
+            if let Err(error) =
+                postgres::leave(&self.shared.store, self.shared.settings.incarnation).await
+            {
                 tracing::warn!(%error, "the lease could not be given back; it runs out within seconds");
             }
             self.closed = true;
@@ -257,10 +261,10 @@ impl DecidedIn {
             | Operation::Import(_)
             | Operation::PutKeys(_)
             | Operation::RevokeKey { .. }
-            | Operation::KeepEvent(_)
+            | Operation::RecordEvent(_)
             | Operation::EndEvent { .. }
             | Operation::TakeFacts(_)
-            | Operation::KeepCustomer { .. }
+            | Operation::RecordCustomer { .. }
             | Operation::Thaw { .. } => Self::Postgres,
             Operation::Audit | Operation::Fold { .. } => Self::Alone,
         }
@@ -303,7 +307,7 @@ async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outco
     let decisions = work::decide(shared, &items).await;
     for (operation, decision) in operations.iter().zip(&decisions) {
         if decision.verdict == Verdict::Expired
-            && let Some(call) = CrashedCall::released(operation, wall_ms())
+            && let Some(call) = operation.crashed_call(wall_ms())
         {
             call.log();
         }
@@ -332,7 +336,7 @@ async fn decide_in_postgres(shared: &Shared, operations: &[Operation]) -> Vec<Ou
     let decided = async {
         shared.require_postgres()?;
         sync::sync_within(shared, IN_TIME).await?;
-        shared.store.decide(operations, shared.clock.now(0)).await
+        postgres::decide(&shared.store, operations, shared.clock.now(0)).await
     };
     match decided.await {
         Ok(outcomes) => {

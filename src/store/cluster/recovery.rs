@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::ledger::{LedgerError, wall_ms};
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::hand_over;
-use crate::store::cluster::postgres::{Checkpoint, NumberedBatch, Recovery, digest};
+use crate::store::cluster::postgres::{self, Checkpoint, NumberedBatch, Recovery, digest};
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
 
@@ -31,7 +31,9 @@ pub(crate) async fn recover(shared: &Shared, epoch: i64) -> Result<bool, LedgerE
 async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     shared.redis.info().await?.check()?;
     shared.intake.note_fitness(true);
-    let Some(mut recovery) = shared.store.begin_recovery(shared.settings.layout).await? else {
+    let Some(mut recovery) =
+        postgres::begin_recovery(&shared.store, shared.settings.layout).await?
+    else {
         return Ok(false);
     };
     let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
@@ -40,7 +42,7 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let seen = shared.redis.meta(&ending).await?.number;
     // A gateway that does not know of the recovery yet is stopped by Redis, if Redis still has the old scripts.
     shared.redis.fence(&ending).await?;
-    if epoch > 0 && recovery.someone_is_silent().await? {
+    if epoch > 0 && recovery.awaits_check_in().await? {
         // A silent gateway may hold a reply of Redis that it has not answered. After this time it must not.
         tokio::time::sleep(RECOVERY_TAKES).await;
     }
@@ -59,7 +61,7 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
     let scripts = Scripts::new(SHARD, next);
     shared.redis.begin_epoch(&scripts).await?;
-    recovery.open(&scripts.epoch, shared.settings.layout).await?;
+    recovery.open(scripts.epoch.number, &scripts.epoch.nonce, shared.settings.layout).await?;
     if let Err(error) = shared.redis.drop_earlier(&scripts).await {
         tracing::debug!(%error, "the stream of the ended epoch is trimmed with the next batches");
     }
@@ -80,7 +82,7 @@ async fn surviving_batches(
     let (mut from, mut stayed) = (recovery.checkpoint.seq, Instant::now());
     loop {
         if stayed.elapsed() >= STAY_EVERY {
-            recovery.stay().await?;
+            recovery.keep_alive().await?;
             stayed = Instant::now();
         }
         let checkpoint = &recovery.checkpoint;

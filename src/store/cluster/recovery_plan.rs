@@ -15,10 +15,11 @@ use crate::store::cluster::compare::follow;
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::ledger::ClusterLedger;
 use crate::store::cluster::postgres::{
-    NumberedBatch, Others, Store, StoredAccount, Survey, digest,
+    self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, digest,
 };
 use crate::store::cluster::redis::connection::{Meta, Redis};
 use crate::store::cluster::redis::record::HotAccount;
+use crate::store::cluster::redis::script::LAYOUT;
 use crate::store::cluster::redis::script::{SHARD, Scripts, tag};
 use crate::store::cluster::setup;
 
@@ -66,12 +67,12 @@ pub struct ChangedAccount {
 pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, LedgerError> {
     let store = setup::database(config)?;
     let redis = setup::open_redis(config)?;
-    let survey = store.survey().await?;
-    let mut planner = Planner { store, redis, survey, plan: RecoveryPlan::empty() };
+    let snapshot = postgres::snapshot(&store).await?;
+    let mut planner = Planner { store, redis, snapshot, plan: RecoveryPlan::empty() };
     planner.describe_gateways(config.durability);
-    let theirs = planner.survey.checkpoint.layout;
-    if theirs != config.layout {
-        let ours = config.layout;
+    let theirs = planner.snapshot.checkpoint.layout;
+    let ours = config.layout.unwrap_or(LAYOUT);
+    if theirs != ours {
         let what =
             format!("Redis: its data has layout {theirs}, this version of Farebox has {ours}");
         planner.plan.state.push(what);
@@ -92,14 +93,16 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
 pub async fn recover_cluster(config: &LedgerConfig, metrics: Metrics) -> Result<i64, LedgerError> {
     let limit = Instant::now() + RECOVERED_WITHIN;
     let store = setup::database(config)?;
-    let before = store.checkpoint().await?;
-    if before.layout != config.layout && store.gateways_of(before.layout).await? == Others::Serve {
+    let before = postgres::checkpoint(&store).await?;
+    if before.layout != config.layout.unwrap_or(LAYOUT)
+        && postgres::layout_users(&store, before.layout).await? == LayoutUsers::Serving
+    {
         return Err(LedgerError::Disagrees {
             what: "gateways of a version with another layout of Redis's data serve it".to_owned(),
             hint: "run the command of their version, or stop them first",
         });
     }
-    store.give_up(before.epoch).await?;
+    postgres::give_up(&store, before.epoch).await?;
     let mut ledger = ClusterLedger::open(config, metrics).await?;
     let opened = loop {
         match ledger.shared.epoch.number() {
@@ -124,22 +127,22 @@ impl RecoveryPlan {
 struct Planner {
     store: Store,
     redis: Redis,
-    survey: Survey,
+    snapshot: Snapshot,
     plan: RecoveryPlan,
 }
 
 impl Planner {
     fn describe_gateways(&mut self, durability: Durability) {
-        let Survey { checkpoint, gateways, .. } = &self.survey;
+        let Snapshot { checkpoint, gateways, .. } = &self.snapshot;
         self.plan.state.push(format!(
             "Postgres: epoch {}, written up to batch {}, {} accounts, {} live holds ({} credits), {} \
              decisions that Redis has not applied{}",
             checkpoint.epoch,
             checkpoint.seq,
-            self.survey.accounts,
-            self.survey.live_holds,
-            in_credits(self.survey.held),
-            self.survey.deliveries,
+            self.snapshot.accounts,
+            self.snapshot.live_holds,
+            in_credits(self.snapshot.held),
+            self.snapshot.deliveries,
             if checkpoint.recovering { "; a recovery is due" } else { "" }
         ));
         for place in gateways {
@@ -178,13 +181,13 @@ impl Planner {
     }
 
     async fn plan_with_redis(&mut self) -> Result<(), LedgerError> {
-        let checkpoint = self.survey.checkpoint.clone();
+        let checkpoint = self.snapshot.checkpoint.clone();
         let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce.clone() };
         let scripts = Scripts::new(SHARD, epoch);
         let meta = self.redis.meta(&scripts).await?;
         self.describe_redis(&meta, &scripts);
         let survived = self.survived(&scripts).await?;
-        let handed = self.survey.redo.clone();
+        let handed = self.snapshot.redo.clone();
         let mut batches: BTreeMap<i64, &NumberedBatch> =
             handed.iter().map(|batch| (batch.seq, batch)).collect();
         batches.extend(survived.iter().map(|batch| (batch.seq, batch)));
@@ -196,7 +199,7 @@ impl Planner {
             survived.len(),
             handed.len()
         ));
-        let owed = self.survey.owed.clone();
+        let owed = self.snapshot.owed.clone();
         if !owed.is_empty() {
             self.plan.steps.push(format!(
                 "{} charges of gateways that stopped while Redis was away are written",
@@ -235,7 +238,7 @@ impl Planner {
 
     /// The batches of the stream that Postgres does not have; none where the two have forked.
     async fn survived(&mut self, scripts: &Scripts) -> Result<Vec<NumberedBatch>, LedgerError> {
-        let checkpoint = self.survey.checkpoint.clone();
+        let checkpoint = self.snapshot.checkpoint.clone();
         let (mut survived, mut from) = (Vec::new(), checkpoint.seq);
         loop {
             let batches = self.redis.batches(scripts, from, AT_ONCE as u64).await?;
@@ -257,7 +260,7 @@ impl Planner {
 
     /// Finds the batches that were decided and are not among those that were found.
     fn find_gaps(&mut self, meta: &Meta, found: impl Iterator<Item = i64>) {
-        let checkpoint = &self.survey.checkpoint;
+        let checkpoint = &self.snapshot.checkpoint;
         if meta.number > checkpoint.epoch {
             self.plan.lost.push(format!(
                 "Postgres is at epoch {}, and Redis has seen epoch {}: Postgres was taken back to an \
@@ -301,7 +304,7 @@ impl Planner {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             if !names.is_empty() {
                 let values = self.redis.values(keys.clone()).await?;
-                let (_, stored) = self.store.stored_accounts(&names).await?;
+                let (_, stored) = postgres::stored_accounts(&self.store, &names).await?;
                 let mut after = stored.clone();
                 decided.iter().for_each(|decided| follow(&mut after, decided.clone()));
                 for (name, value) in names.into_iter().zip(values) {

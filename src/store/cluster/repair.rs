@@ -11,6 +11,7 @@ use crate::ledger::report::{Difference, RepairReport};
 use crate::metrics::Metrics;
 use crate::store::cluster::compare::{self, ACCOUNTS};
 use crate::store::cluster::ledger::ClusterLedger;
+use crate::store::cluster::postgres;
 use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::setup::{PATIENCE, RETRY_EVERY};
@@ -40,7 +41,7 @@ pub async fn repair_cluster(
 
 async fn repair(shared: &Shared) -> Result<RepairReport, LedgerError> {
     sync::sync(shared).await?;
-    let mut report = shared.store.repair().await?;
+    let mut report = postgres::repair(&shared.store).await?;
     let mut wrong: BTreeSet<String> =
         report.repaired.iter().map(|repaired| repaired.account.clone()).collect();
     let scripts = shared.epoch.require()?;
@@ -70,7 +71,7 @@ async fn replace(
 ) -> Result<(), LedgerError> {
     let mut holds = compare::live_holds(shared, scripts).await?;
     let names: Vec<_> = accounts.iter().cloned().collect();
-    let (_, stored) = shared.store.stored_accounts(&names).await?;
+    let (_, stored) = postgres::stored_accounts(&shared.store, &names).await?;
     for account in accounts {
         let mut ids: BTreeSet<String> = stored[account].holds.keys().cloned().collect();
         ids.extend(holds.remove(account).unwrap_or_default());

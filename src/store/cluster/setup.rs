@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::config::Secret;
 use crate::ledger::LedgerError;
 use crate::ledger::config::LedgerConfig;
-use crate::store::cluster::postgres::Store;
+use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::redis::connection::Redis;
 
 /// How long a start waits for Postgres.
@@ -22,7 +22,7 @@ const LOG_EVERY: Duration = Duration::from_secs(3);
 /// # Errors
 /// Where Postgres cannot be reached or refuses.
 pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
-    retry_outages(|| async { migrate(config).await?.make_partitions().await }).await
+    retry_outages(|| async { postgres::make_partitions(&migrate(config).await?).await }).await
 }
 
 /// Opens the database for an import, after a check that there is a Redis to serve the ledger.
@@ -36,14 +36,14 @@ pub(crate) async fn import_target(config: &LedgerConfig) -> Result<Store, Ledger
 /// Opens the database, brings its schema up to date, and checks the settings that all gateways share.
 pub(crate) async fn open_database(config: &LedgerConfig) -> Result<Store, LedgerError> {
     let store = migrate(config).await?;
-    store.agree(config.durability).await?;
-    store.make_partitions().await?;
+    postgres::agree_on_settings(&store, config.durability).await?;
+    postgres::make_partitions(&store).await?;
     Ok(store)
 }
 
 async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
     let store = database(config)?;
-    store.migrate().await?;
+    postgres::migrate(&store).await?;
     Ok(store)
 }
 

@@ -14,9 +14,9 @@ use crate::store::cluster::debts::Debts;
 use crate::store::cluster::intake::Intake;
 use crate::store::cluster::lease::Lease;
 use crate::store::cluster::open_epoch::OpenEpoch;
-use crate::store::cluster::postgres::Store;
+use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::redis::connection::{Redis, ScriptError};
-use crate::store::cluster::redis::script::Scripts;
+use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redo::RedoLog;
 
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.
@@ -88,7 +88,7 @@ impl Shared {
             settings: Settings {
                 durability,
                 unsynced_cap,
-                layout: config.layout,
+                layout: config.layout.unwrap_or(LAYOUT),
                 name,
                 incarnation,
             },
@@ -134,7 +134,7 @@ impl Shared {
         }
         self.epoch.close();
         tracing::error!(epoch, "Redis has lost the ledger's data; it is recovered from Postgres");
-        if let Err(error) = self.store.give_up(epoch).await {
+        if let Err(error) = postgres::give_up(&self.store, epoch).await {
             tracing::error!(%error, "the recovery waits for Postgres");
         }
         self.epoch.wake_heartbeat.notify_one();

@@ -1,8 +1,8 @@
 //! The sweep: renews the holds of calls that run, and ends the other holds whose time is up.
 
+use crate::ledger::CALL_TTL_MS;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{Expired, IsLive};
-use crate::ledger::hold::CALL_TTL_MS;
 use crate::ledger::operation::{HoldId, Operation};
 use crate::store::cluster::debts::Expiring;
 use crate::store::cluster::redis::connection::args;

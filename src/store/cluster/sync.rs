@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
-use crate::store::cluster::postgres::{Checkpoint, Delivery, NumberedBatch, Settled, digest};
+use crate::store::cluster::postgres::{self, Checkpoint, Delivery, NumberedBatch, Written, digest};
 use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
@@ -67,7 +67,7 @@ pub(crate) async fn sync_up_to(
 ) -> Result<(), LedgerError> {
     let began = Instant::now();
     while began.elapsed() < limit {
-        let checkpoint = shared.store.checkpoint().await?;
+        let checkpoint = postgres::checkpoint(&shared.store).await?;
         if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
             shared.epoch.wake_heartbeat.notify_one();
             return Err(LedgerError::Slow { what: "the next epoch of Redis" });
@@ -107,13 +107,13 @@ pub(crate) async fn write_batches(
 ) -> Result<bool, LedgerError> {
     let Some(last) = batches.last() else { return Ok(true) };
     let started = Instant::now();
-    match shared.store.settle(scripts.epoch.number, batches).await? {
-        Settled::Upto(seq) => {
+    match postgres::write_batches(&shared.store, scripts.epoch.number, batches).await? {
+        Written::Upto(seq) => {
             shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
             shared.redo.trim(scripts.epoch.number, seq);
             Ok(seq >= last.seq)
         }
-        Settled::Overtaken => Ok(false),
+        Written::ByAnother => Ok(false),
     }
 }
 
@@ -132,7 +132,7 @@ async fn read_stream(
     }
     batches.retain(|batch| batch.seq > checkpoint.seq);
     let follows = batches.first().is_none_or(|batch| batch.seq == checkpoint.seq + 1);
-    if !follows && shared.store.checkpoint().await? == *checkpoint {
+    if !follows && postgres::checkpoint(&shared.store).await? == *checkpoint {
         let what = "it lacks a batch that Postgres does not have";
         return Err(forked(shared, scripts, what).await);
     }
@@ -171,7 +171,7 @@ async fn announce_checkpoint(
 /// delivered.
 pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
     loop {
-        let waiting = shared.store.deliveries(DELIVERIES).await?;
+        let waiting = postgres::deliveries(&shared.store, DELIVERIES).await?;
         if waiting.is_empty() {
             return Ok(());
         }
@@ -185,7 +185,7 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
                 applied.push(delivery.clone());
             }
         }
-        shared.store.delivered(&applied).await?;
+        postgres::remove_deliveries(&shared.store, &applied).await?;
         if applied.len() < waiting.len() {
             // Another gateway is delivering an earlier one.
             return Ok(());

@@ -13,7 +13,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, Origin};
 use crate::ledger::wall_ms;
 use crate::store::cluster::adaptive::chunks_within;
-use crate::store::cluster::postgres::{ColdAccount, Fate};
+use crate::store::cluster::postgres::{self, ColdAccount, Fate};
 use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::record::{self, HotAccount};
 use crate::store::cluster::redis::reply::Needs;
@@ -52,7 +52,9 @@ pub(crate) async fn warm(
         announce_read(shared, scripts, &nonce, names).await?;
         // Redis may have decided about an id and forgotten it since: Postgres must have that first.
         sync::sync_within(shared, IN_TIME).await?;
-        for (id, fate) in needs.holds.iter().zip(shared.store.fates(&needs.holds).await?) {
+        for (id, fate) in
+            needs.holds.iter().zip(postgres::fates(&shared.store, &needs.holds).await?)
+        {
             match record_of(&fate) {
                 Ok(record) => {
                     let words = ["warm_ended", &nonce, id.as_str(), &record];
@@ -114,7 +116,7 @@ async fn warm_together(
         sync::announce_durable(shared, scripts).await?;
         announce_read(shared, scripts, nonce, names()).await?;
     }
-    for cold in shared.store.cold_accounts(accounts).await? {
+    for cold in postgres::cold_accounts(&shared.store, accounts).await? {
         shared.maintain(scripts, warm_account_args(nonce, &cold)).await?;
     }
     Ok(())
@@ -134,7 +136,7 @@ pub(crate) async fn warm_after_recovery(shared: &Shared) -> Result<(), LedgerErr
 pub(crate) async fn warm_held_accounts(shared: &Shared) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let nonce = new_nonce();
-    let held = shared.store.accounts_with_holds().await?;
+    let held = postgres::accounts_with_holds(&shared.store).await?;
     let (mut result, mut failures) = (Ok(()), 0);
     for some in chunks_within(&held, ACCOUNTS, HOLDS, |(_, holds)| *holds) {
         match warm_cold(shared, &scripts, some, &nonce).await {

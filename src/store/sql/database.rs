@@ -1,6 +1,6 @@
 //! The interface through which the queries of this folder run on either database.
 
-use crate::ledger::backend::AccountView;
+use crate::ledger::AccountView;
 use crate::ledger::error::LedgerError;
 use crate::store::sql::rows::Column;
 
@@ -45,5 +45,5 @@ pub(crate) async fn first_row<D: Database>(
     values: &[Value<'_>],
 ) -> Result<D::Row, LedgerError> {
     let row = database.rows(sql, values).await?.into_iter().next();
-    row.ok_or(LedgerError::Database(sqlx::Error::RowNotFound))
+    row.ok_or(LedgerError::from(sqlx::Error::RowNotFound))
 }

@@ -54,7 +54,7 @@ pub(crate) async fn check_version(connection: &mut SqliteConnection) -> Result<(
 
 /// Brings the schema up to date.
 pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
-    MIGRATIONS.run(&mut *connection).await.map_err(LedgerError::Migration)?;
+    MIGRATIONS.run(&mut *connection).await?;
     rewrite_once(connection).await;
     Ok(())
 }

@@ -10,13 +10,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::ledger::CALL_TTL_MS;
 use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::clock::Clock;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::crash::{AfterCrash, CrashedCall};
-use crate::ledger::hold::CALL_TTL_MS;
 use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
 use crate::ledger::report::FoldCursor;
+use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Known, Lookups, Now, State};
 use crate::ledger::{Durability, LedgerError};
 use crate::metrics::Metrics;
@@ -149,10 +150,10 @@ impl SqliteLedger {
             .map(|operation| match operation {
                 // A hold that is granted now could not be written soon.
                 Operation::Hold(_) if self.is_failing() => Outcome::Refused(Refusal::Unavailable),
-                _ => self.state.decide(operation, known, &mut self.unwritten, now),
+                _ => rules::decide(operation, &mut self.state, known, &mut self.unwritten, now),
             })
             .collect();
-        self.unwritten.pin();
+        self.unwritten.forget_undo();
         if !self.unwritten.is_empty() {
             self.unwritten_since.get_or_insert_with(Instant::now);
         }
@@ -186,7 +187,7 @@ impl SqliteLedger {
         let mut changes = Changes::default();
         let outcomes: Vec<Outcome> = run
             .iter()
-            .map(|operation| self.state.decide(operation, known, &mut changes, now))
+            .map(|operation| rules::decide(operation, &mut self.state, known, &mut changes, now))
             .collect();
         if changes.is_empty() || self.commit(&changes, now).await {
             return Some(outcomes);
@@ -419,7 +420,7 @@ impl Backend for SqliteLedger {
         if !self.resolve_doubt().await {
             return vec![unavailable; batch.len()];
         }
-        let Some(mut known) = self.look_up(&self.state.lookups(batch)).await else {
+        let Some(mut known) = self.look_up(&Lookups::of(batch, &self.state)).await else {
             return vec![unavailable; batch.len()];
         };
         // A batch is one commit, so all of it waits for the disk if one operation has to.
@@ -442,7 +443,7 @@ impl Backend for SqliteLedger {
             return Vec::new();
         }
         let now = self.now();
-        self.state.forget_overtaken(now.ledger_ms);
+        self.state.forget_early_releases(now.ledger_ms);
         // An empty commit probes a failing disk, so that the first call after the failure succeeds.
         if self.is_failing() && self.unwritten.is_empty() {
             self.commit(&Changes::default(), now).await;
@@ -453,8 +454,9 @@ impl Backend for SqliteLedger {
             let mut changes = Changes::default();
             for hold in self.state.expired(now.ledger_ms) {
                 if is_live(&hold) {
-                    self.state.renew(&hold, CALL_TTL_MS, &mut changes, now);
-                } else if let Some(live) = self.state.expire(&hold, &mut changes, now) {
+                    rules::renew(&hold, CALL_TTL_MS, &mut self.state, &mut changes, now);
+                } else if let Some(live) = rules::expire(&hold, &mut self.state, &mut changes, now)
+                {
                     expired.push(Expired { hold, route: live.route });
                 }
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::SqliteConnection;
 
-use crate::ledger::crash::CRASHED_KEPT;
+use crate::ledger::retention;
 use crate::ledger::rules::state::Now;
 use crate::store::sqlite::connection::Writer;
 
@@ -14,9 +14,6 @@ const SLICE: u32 = 2000;
 
 /// How often ended holds are looked for.
 const EVERY: Duration = Duration::from_secs(3600);
-
-/// How long the ending of a call's hold is remembered.
-const ENDED_CALLS_KEPT: Duration = Duration::from_secs(48 * 3600);
 
 /// When old endings were last deleted.
 #[derive(Debug, Default)]
@@ -44,8 +41,8 @@ impl Purge {
 /// Deletes a slice of calls' holds that ended long ago, and the old lines of the list of calls that
 /// were cut off. True where more such holds may be left.
 async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx::Error> {
-    let before = now.wall_ms.saturating_sub(ENDED_CALLS_KEPT.as_millis() as i64);
-    let crashed_before = now.wall_ms.saturating_sub(CRASHED_KEPT.as_millis() as i64);
+    let before = now.wall_ms.saturating_sub(retention::ENDED_CALLS.as_millis() as i64);
+    let crashed_before = now.wall_ms.saturating_sub(retention::CRASHED_CALLS.as_millis() as i64);
     let crashed = sqlx::query("DELETE FROM crashed WHERE at < ?1").bind(crashed_before);
     if let Err(error) = crashed.execute(&mut *connection).await {
         tracing::warn!(%error, "old lines of the list of calls that were cut off could not be deleted");

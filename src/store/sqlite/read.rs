@@ -10,7 +10,6 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{AccountView, Reader};
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::history::{Activity, FoundAccounts, HoldView, Sold, Usage};
 use crate::ledger::inbox::{EventState, StripeEvent};
@@ -19,6 +18,7 @@ use crate::ledger::operation::{Balance, Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::ReconcileReport;
 use crate::ledger::wall_ms;
+use crate::ledger::{AccountView, Reader};
 use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{
     Column as _, crashed_from, entry_from, event_from, key_from, payment_from,

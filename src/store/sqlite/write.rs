@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 use crate::account::AccountId;
 use crate::ledger::operation::Origin;
 use crate::ledger::payment::Payment;
-use crate::ledger::rules::state::{Changes, KeptCustomer, Now, State};
+use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::json_rows::Rows;
 
@@ -252,7 +252,7 @@ impl Batch {
         self.push(PUT_PAYMENTS, payments);
         self.push(NAME_PAYMENTS, names);
         let mut customers = Rows::default();
-        for KeptCustomer { account, customer } in &changes.customers {
+        for StripeCustomer { account, customer } in &changes.customers {
             customers.row().text(account.as_str()).text(customer).end();
         }
         self.push(PUT_CUSTOMERS, customers);

@@ -11,6 +11,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::imports::ImportRow;
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, HoldId, Operation, OperationId, Outcome};
+use crate::ledger::rules;
 use crate::ledger::rules::state::{Account, Changes, Known, Lookups, Now, State};
 use crate::store::cluster::batch_log::storable;
 use crate::store::cluster::postgres::entries::{
@@ -68,7 +69,7 @@ async fn decide_in(
     if about_payments {
         lock_payments(store, &mut state, on).await?;
     }
-    let wanted = state.lookups(operations);
+    let wanted = Lookups::of(operations, &state);
     let mut ids = accounts_to_lock(store, operations, &wanted, on).await?;
     if about_payments {
         read_payments(store, &wanted, &mut known, on).await?;
@@ -82,7 +83,7 @@ async fn decide_in(
     let mut changes = Changes::default();
     let outcomes = operations
         .iter()
-        .map(|operation| state.decide(operation, &mut known, &mut changes, now))
+        .map(|operation| rules::decide(operation, &mut state, &mut known, &mut changes, now))
         .collect();
     write_changes(store, &state, &before, &changes, now, on).await?;
     Ok(outcomes)

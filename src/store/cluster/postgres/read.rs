@@ -7,10 +7,10 @@ use sqlx::postgres::PgRow;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{AccountView, KeyChanges};
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry, HoldId};
+use crate::ledger::{AccountView, KeyChanges};
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{Column as _, crashed_from, entry_from, key_from};

@@ -166,7 +166,6 @@ impl Store {
 /// True for an error that a concurrent transaction caused, so that a second attempt may succeed: a
 /// unique key, a serialization failure, or a deadlock.
 pub(crate) fn is_race(error: &LedgerError) -> bool {
-    let LedgerError::Database(error) = error else { return false };
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| matches!(&*code, "23505" | "40001" | "40P01"))
+    let LedgerError::Database(failure) = error else { return false };
+    matches!(failure.code(), Some("23505" | "40001" | "40P01"))
 }

@@ -115,18 +115,16 @@ impl Decision {
     }
 
     fn known_outcome(self) -> Option<Outcome> {
-        let settled = self.end.clone();
+        let end = self.end.clone();
         let refused = |refusal| Some(Outcome::Refused(refusal));
         match self.verdict {
             Verdict::Held => Some(Outcome::Held { after: self.balance()? }),
             Verdict::Renewed => Some(Outcome::Renewed),
             Verdict::Captured => {
-                Some(Outcome::Captured { after: self.balance()?, late: false, settled })
+                Some(Outcome::Captured { after: self.balance()?, late: false, end })
             }
-            Verdict::Late => {
-                Some(Outcome::Captured { after: self.balance()?, late: true, settled })
-            }
-            Verdict::Released => Some(Outcome::Released { after: self.balance()?, settled }),
+            Verdict::Late => Some(Outcome::Captured { after: self.balance()?, late: true, end }),
+            Verdict::Released => Some(Outcome::Released { after: self.balance()?, end }),
             Verdict::Balance | Verdict::FrozenBalance => {
                 Some(Outcome::Balance(Some(self.balance()?)))
             }
@@ -145,7 +143,7 @@ impl Decision {
             Verdict::Range => refused(Refusal::OutOfRange),
             Verdict::Frozen => refused(Refusal::Frozen),
             // The hold of a call that was cut off. The script does not read the account's balance for it.
-            Verdict::Expired => Some(Outcome::Released { after: Balance::default(), settled }),
+            Verdict::Expired => Some(Outcome::Released { after: Balance::default(), end }),
             // The cap is our own limit and not the account's: it is never answered with 402.
             Verdict::Unavailable | Verdict::Capped => None,
         }

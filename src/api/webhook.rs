@@ -14,7 +14,7 @@ use crate::stripe::{ReceiveError, Sales};
 /// The largest event that is taken in. Stripe's are far smaller.
 pub(super) const MAX_EVENT_BYTES: usize = 512 * 1024;
 
-/// Stripe's events, by their signature alone. 200 once the event is kept; anything else has Stripe
+/// Stripe's events, by their signature alone. 200 once the event is stored; anything else has Stripe
 /// send it again.
 #[utoipa::path(post, path = "/webhooks/stripe",
     params(("stripe-signature" = String, Header, description = "Stripe's signature of the body")),
@@ -28,7 +28,7 @@ pub(super) async fn stripe(
     let signature = headers.get("stripe-signature").and_then(|value| value.to_str().ok());
     match sales.receive(body, signature, wall_ms() / 1000).await {
         Ok(receipt) => Ok(axum::Json(json!({ "received": true, "state": receipt.state }))),
-        Err(ReceiveError::NotKept(_)) => Err(Problem::ledger_unavailable()),
+        Err(ReceiveError::NotStored(_)) => Err(Problem::ledger_unavailable()),
         Err(error @ (ReceiveError::Unsigned(_) | ReceiveError::NotAnEvent(_))) => {
             Err(Problem::bad_request(Text::new(
                 format!("The event was not taken in: {error}."),

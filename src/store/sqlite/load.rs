@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
@@ -15,11 +14,10 @@ use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, Origin};
 use crate::ledger::rules::state::{Account, EndedHold, Known, LiveHold, Lookups, Now, State};
 
+use crate::store::sql::migrations::SQLITE;
 use crate::store::sql::rows::{Column as _, entry_from, event_from, key_from, payment_from};
 
 use crate::store::sqlite::rewrite::rewrite_once;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Older versions can corrupt a WAL when several connections checkpoint it.
 const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
@@ -57,7 +55,7 @@ pub(crate) async fn check_version(connection: &mut SqliteConnection) -> Result<(
 }
 
 pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
-    MIGRATIONS.run(&mut *connection).await.map_err(LedgerError::Migration)?;
+    SQLITE.run(&mut *connection).await.map_err(LedgerError::Migration)?;
     rewrite_once(connection).await;
     Ok(())
 }

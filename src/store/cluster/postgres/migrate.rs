@@ -1,7 +1,6 @@
 //! Bringing the schema up to date, from any number of gateways at once.
 
 use sha2::{Digest as _, Sha256};
-use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
@@ -9,10 +8,9 @@ use std::time::Duration;
 
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
+use crate::store::sql::migrations::POSTGRES;
 
 use crate::store::cluster::postgres::Store;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// How long a migration may take: a later one may rewrite a table.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
@@ -41,7 +39,7 @@ impl Store {
         for row in rows.await? {
             applied.push((row.try_get("version")?, row.try_get("checksum")?));
         }
-        for migration in MIGRATIONS.iter() {
+        for migration in POSTGRES.iter() {
             let known = applied.iter().find(|(version, _)| *version == migration.version);
             if let Some((version, checksum)) = known {
                 if *checksum != *migration.checksum {
@@ -56,7 +54,7 @@ impl Store {
                 .execute(&mut *on)
                 .await?;
         }
-        let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let newest = POSTGRES.iter().map(|migration| migration.version).max().unwrap_or(0);
         match applied.iter().find(|(version, _)| *version > newest) {
             Some((version, _)) => Err(sqlx::migrate::MigrateError::VersionMissing(*version).into()),
             None => Ok(()),

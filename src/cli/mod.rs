@@ -5,6 +5,7 @@ mod admin_client;
 mod backup;
 mod bring_over;
 mod check;
+mod completions;
 mod csv_rows;
 mod demo;
 mod flood;
@@ -12,9 +13,11 @@ mod fold;
 mod grant;
 mod healthcheck;
 mod import;
+mod init;
 mod json_line;
 mod key;
 mod logging;
+mod man;
 mod migrate;
 mod packs;
 mod prices;
@@ -24,6 +27,7 @@ mod run;
 mod serve;
 mod stripe;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,7 +45,7 @@ use crate::stripe::{SalesError, is_live};
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
 #[derive(Debug, Parser)]
-#[command(name = "farebox", version, about, max_term_width = 100)]
+#[command(name = "farebox", version = env!("FAREBOX_VERSION"), about, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,6 +60,7 @@ pub struct Cli {
 /// commands show, all of it what `--help` shows.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     Serve(serve::Serve),
     Demo(demo::Demo),
     Check(check::Check),
@@ -72,6 +77,8 @@ enum Command {
     Backup(backup::Backup),
     Fold(fold::Fold),
     Healthcheck(healthcheck::Healthcheck),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// The config that every command takes.
@@ -193,6 +200,7 @@ pub fn main() -> ExitCode {
     let is_gateway = matches!(command, Command::Serve(_) | Command::Demo(_));
     logging::start(log_format, is_gateway);
     let done = match command {
+        Command::Init(command) => command.run(&config),
         Command::Serve(command) => command.run(&config),
         Command::Demo(command) => command.run(&config),
         Command::Check(command) => command.run(&config),
@@ -209,6 +217,8 @@ pub fn main() -> ExitCode {
         Command::Backup(command) => command.run(&config),
         Command::Fold(command) => command.run(&config),
         Command::Healthcheck(command) => command.run(&config),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -224,6 +234,18 @@ pub fn main() -> ExitCode {
     };
     logging::finish();
     code
+}
+
+/// Writes what a command was asked for to standard output. A reader that has left early, such as `head`,
+/// wants no more of it.
+fn print(text: &[u8]) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failed(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs a short command's future on a small runtime.

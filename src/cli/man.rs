@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command, CommandFactory as _};
 use clap_mangen::{Man as Page, generate_to};
 
 use super::{Cli, CliError, print};
@@ -21,13 +21,19 @@ impl Man {
     pub fn run(self) -> Result<(), CliError> {
         let Some(path) = self.dir else {
             let mut page = Vec::new();
-            let written = Page::new(Cli::command()).render(&mut page);
+            let written = Page::new(documented()).render(&mut page);
             written
                 .map_err(|error| CliError::Failed(format!("the page was not written: {error}")))?;
             return print(&page);
         };
         let written =
-            std::fs::create_dir_all(&path).and_then(|()| generate_to(Cli::command(), &path));
+            std::fs::create_dir_all(&path).and_then(|()| generate_to(documented(), &path));
         written.map_err(|error| CliError::File { path, error })
     }
+}
+
+/// The command line without the commands `help`, which would each get a page.
+fn documented() -> Command {
+    let without_help = |command: Command| command.disable_help_subcommand(true);
+    without_help(Cli::command()).mut_subcommands(without_help)
 }

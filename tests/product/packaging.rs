@@ -138,6 +138,8 @@ fn every_command_has_a_manual_page() {
         }
     }
     assert_eq!(std::fs::read_to_string(pages.join("farebox.1")).unwrap(), page);
+    assert!(pages.join("farebox-packs-sync.1").is_file());
+    assert!(!pages.join("farebox-help.1").exists() && !pages.join("farebox-packs-help.1").exists());
 }
 
 /// The packages, made of the program under test.

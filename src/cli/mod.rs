@@ -98,7 +98,7 @@ impl ConfigFile {
         self.path.as_deref().unwrap_or(Path::new("gateway.toml"))
     }
 
-    /// False where the command line says nothing of it.
+    /// True where the command line names a file.
     fn is_given(&self) -> bool {
         self.path.is_some()
     }
@@ -122,44 +122,44 @@ enum CliError {
     /// A file could not be read or written.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// The gateway has the ledger, and does not answer.
+    /// A gateway has the ledger open and does not answer.
     #[error(
-        "a gateway has the ledger in use, and its admin listener at http://{address} does not \
-         answer: {error}; nothing was changed"
+        "a gateway has the ledger open, and its admin listener at http://{address} does not answer: {error}. \
+         Nothing was changed"
     )]
     NoAnswer {
-        /// Where it should listen.
+        /// The address of its admin listener.
         address: std::net::SocketAddr,
-        /// What happened.
+        /// The failure of the request.
         error: reqwest::Error,
     },
-    /// It has taken a command, and says nothing of it.
+    /// The gateway got the command and did not answer.
     #[error(
-        "the gateway at http://{address} was asked, and has not answered: {error}. Whether it was done is \
-         not known; {again}"
+        "the gateway at http://{address} got the command and did not answer: {error}. It may have been done or \
+         not; {again}"
     )]
     NotKnown {
-        /// Where it listens.
+        /// The address of its admin listener.
         address: std::net::SocketAddr,
-        /// What happened.
+        /// The failure of the request.
         error: reqwest::Error,
-        /// How to find out.
+        /// What to do to find out.
         again: String,
     },
-    /// The gateway refused.
+    /// The gateway refused the command.
     #[error("{detail} ({code})")]
     Refused {
-        /// Its stable code.
+        /// The stable code of the problem.
         code: String,
-        /// What it said.
+        /// The gateway's reason.
         detail: String,
     },
-    /// Anything else, in a sentence.
+    /// Any other failure, as a sentence.
     #[error("{0}")]
     Failed(String),
 }

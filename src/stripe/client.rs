@@ -33,9 +33,12 @@ const MAX_KEY_BYTES: usize = 255;
 /// Why a request to Stripe failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// The client could not be built from `[stripe]`.
-    #[error("cannot be used: {0}")]
+    /// No client can be made from `[stripe]`.
+    #[error("[stripe] cannot be used: {0}")]
     Setup(String),
+    /// A request that cannot be written. Nothing was sent.
+    #[error("the request to Stripe cannot be written: {0}")]
+    Unwritable(String),
     /// No answer in time.
     #[error("Stripe did not answer within {} seconds", ANSWER_LIMIT.as_secs())]
     Timeout,
@@ -69,7 +72,7 @@ impl ApiError {
         match self {
             Self::Timeout | Self::Unreachable(_) | Self::KeyInUse => true,
             Self::Refused { status, .. } => matches!(status, 409 | 429 | 500..),
-            Self::Setup(_) | Self::KeyReused | Self::Unreadable(_) => false,
+            Self::Setup(_) | Self::Unwritable(_) | Self::KeyReused | Self::Unreadable(_) => false,
         }
     }
 
@@ -193,7 +196,7 @@ impl Client {
     ) -> Result<T, ApiError> {
         let key = Some(key).filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()));
         let key = key.and_then(|key| HeaderValue::from_str(key).ok()).ok_or_else(|| {
-            ApiError::Setup(format!("an idempotency key has 1 to {MAX_KEY_BYTES} ASCII bytes"))
+            ApiError::Unwritable(format!("an idempotency key has 1 to {MAX_KEY_BYTES} ASCII bytes"))
         })?;
         let (url, form) = (self.url(path)?, form(parameters)?);
         self.send(|| {
@@ -227,12 +230,12 @@ impl Client {
     fn url(&self, path: &[&str]) -> Result<Url, ApiError> {
         // `Url` leaves these two out, which would be another path.
         if let Some(odd) = path.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
-            return Err(ApiError::Setup(format!("{odd:?} is not an id of Stripe's")));
+            return Err(ApiError::Unwritable(format!("{odd:?} is not an id of Stripe's")));
         }
         let mut url = self.base.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().push("v1").extend(path),
-            Err(()) => return Err(ApiError::Setup("`api_base` has no path".to_owned())),
+            Err(()) => return Err(ApiError::Unwritable("`api_base` has no path".to_owned())),
         };
         Ok(url)
     }
@@ -284,7 +287,7 @@ fn form(parameters: &impl Serialize) -> Result<String, ApiError> {
     serde_qs::Config::new()
         .use_form_encoding(true)
         .serialize_string(parameters)
-        .map_err(|error| ApiError::Setup(format!("the request cannot be written: {error}")))
+        .map_err(|error| ApiError::Unwritable(error.to_string()))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub enum SalesError {
     )]
     SandboxBesideLiveKey,
     /// The key or the address of `[stripe]` cannot be used.
-    #[error("[stripe] {0}")]
+    #[error(transparent)]
     Client(#[from] ApiError),
     /// The ledger could not be read.
     #[error(transparent)]

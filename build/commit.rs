@@ -3,7 +3,7 @@
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
-/// How many digits of a commit are shown.
+/// The number of digits of a commit that are shown.
 const DIGITS: usize = 10;
 
 /// A commit, as far as it is known.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Packs a release: a stripped binary in a .tar.gz, a .deb, and their SHA-256. All of it is in OUT, by default
-# target/dist. Nothing of the Debian package needs root.
+# Packs a release: a stripped binary in a .tar.gz, a .deb, and their SHA-256, in target/dist or in the folder that
+# FAREBOX_DIST names. Root's rights are not needed. The .deb is made with dpkg-deb, which every Debian has; cargo-deb
+# would be one more tool that takes minutes to build.
 #
 #   scripts/dist.sh                     builds with fat LTO first, which takes about ten minutes on two cores
 #   FAREBOX_BIN=FILE scripts/dist.sh    packs this binary instead
@@ -8,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly target=${CARGO_TARGET_DIR:-target}
-readonly out=${OUT:-$target/dist}
+readonly out=${FAREBOX_DIST:-$target/dist}
 die() { printf 'dist: %s\n' "$*" >&2; exit 1; }
 
 for tool in dpkg-deb dpkg-shlibdeps strip gzip sha256sum; do
@@ -21,8 +22,8 @@ if [[ -z $binary ]]; then
     binary=$target/release/farebox
 fi
 
-rm -rf "$out"
 mkdir -p "$out"
+rm -f "$out"/farebox "$out"/farebox-*.tar.gz "$out"/farebox_*.deb "$out"/SHA256SUMS
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 umask 022

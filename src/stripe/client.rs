@@ -18,10 +18,10 @@ use super::objects::List;
 /// the seller's account, which every seller has chosen for themselves.
 const API_VERSION: &str = "2026-09-30.endive";
 
-/// How long Stripe may take to answer. A buyer waits for the answer.
+/// The time that Stripe has to answer. A buyer waits for the answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long an idle connection stays open for the next request; Stripe's end waits longer.
+/// The time that an idle connection stays open for the next request. Stripe's end waits longer.
 const IDLE_LIMIT: Duration = Duration::from_secs(15);
 
 /// The largest answer that is read. A page of 100 objects has less than a tenth of this.
@@ -174,7 +174,7 @@ impl Client {
         Ok(Self { http, base, authorization })
     }
 
-    /// Reads the object at `path`. Where the connection breaks, it is asked for once more.
+    /// Reads the object at `path`. After a broken connection, the request is sent once more.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -186,8 +186,8 @@ impl Client {
         self.send(|| self.http.request(Method::GET, url.clone())).await
     }
 
-    /// Makes or changes the object at `path`. Stripe does it once, however often it is asked under `key`.
-    /// Where the connection breaks, it is asked once more: the first request may have arrived.
+    /// Makes or changes the object at `path`. Stripe does so once, however many requests come under `key`. After a
+    /// broken connection, the request is sent once more: the first one may have arrived or not.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -268,7 +268,7 @@ impl Client {
     }
 }
 
-/// How many objects a page of a list has at the most.
+/// The most objects in a page of a list: Stripe's own limit.
 const PAGE: u8 = 100;
 
 /// The parameters of one page of a list.

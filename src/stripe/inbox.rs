@@ -27,7 +27,7 @@ const MAX_NOTE: usize = 500;
 /// The receipt for an event that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// How far the event has come.
+    /// The state of the event now.
     pub state: EventState,
     /// False where the event was stored before.
     pub new: bool,

@@ -34,11 +34,11 @@ pub struct Reconciled {
     pub disputes: usize,
     /// Sessions, refunds and disputes of payments that did not begin with this ledger.
     pub foreign: usize,
-    /// What was missing in the ledger and is applied now.
+    /// The payments about which the ledger missed something, which is applied now.
     pub applied: Vec<Applied>,
 }
 
-/// What was missing in the ledger about one payment.
+/// The effect of applying what the ledger missed about one payment.
 #[derive(Debug, Serialize)]
 pub struct Applied {
     /// The session, refund or dispute at Stripe.

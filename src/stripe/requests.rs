@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::client::{ApiError, Client};
 use super::objects::{Dispute, Identified, List, Price, Product, Refund, Session, WebhookEndpoint};
 
-/// What an object is marked with, for ourselves.
+/// The names and values with which Farebox marks its objects at Stripe.
 pub(super) type Metadata = BTreeMap<&'static str, String>;
 
 /// Checkout sessions, customers, refunds and disputes: what buying needs.

@@ -14,7 +14,7 @@ use crate::ledger::{LedgerError, Progress, Refusal, Sale};
 pub struct SandboxPage {
     /// The pack that is for sale.
     pub sale: Sale,
-    /// How far the payment has come.
+    /// The progress of the payment.
     pub progress: Progress,
 }
 
@@ -33,7 +33,7 @@ impl Sales {
     /// The page of a session; `None` where there is no such session.
     ///
     /// # Errors
-    /// Where the ledger cannot be read.
+    /// The ledger cannot be read.
     pub async fn sandbox_page(&self, session: &str) -> Result<Option<SandboxPage>, LedgerError> {
         if !self.is_sandbox() {
             return Ok(None);

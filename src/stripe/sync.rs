@@ -22,7 +22,7 @@ pub struct SyncReport {
     pub pack: String,
     /// The price's id, for `stripe_price` in gateway.toml.
     pub price: String,
-    /// What was done.
+    /// The action that was taken, in words.
     pub done: String,
 }
 
@@ -124,7 +124,7 @@ fn fresh_key() -> String {
 pub struct SyncedWebhook {
     /// Stripe's id of the endpoint.
     pub id: String,
-    /// What was done.
+    /// The action that was taken, in words.
     pub done: &'static str,
     /// The signing secret, where the endpoint was made. Stripe tells it only then.
     pub secret: Option<Secret>,

@@ -149,7 +149,7 @@ fn packed() -> (tempfile::TempDir, PathBuf) {
     let script = Path::new(ROOT).join("scripts/dist.sh");
     let packed = Command::new(script)
         .env("FAREBOX_BIN", env!("CARGO_BIN_EXE_farebox"))
-        .env("OUT", &out)
+        .env("FAREBOX_DIST", &out)
         .output()
         .unwrap();
     assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));

@@ -9,7 +9,7 @@ use crate::credits::Credits;
 use crate::price::Pattern;
 use crate::proxy::UpstreamUrl;
 
-/// What a first gateway.toml says, beside its defaults.
+/// The values of a first gateway.toml that have no default.
 #[derive(Clone, Debug)]
 pub(super) struct Answers {
     pub upstream: Backend,
@@ -31,7 +31,7 @@ pub(super) struct Priced {
     pub credits: Credits,
 }
 
-/// How callers say who they are.
+/// The credentials by which callers are identified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Callers {
     /// By API keys that `farebox key create` makes.
@@ -42,7 +42,7 @@ pub(super) enum Callers {
     Jwks(Url),
 }
 
-/// How credits are sold.
+/// The way in which credits are sold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Selling {
     /// On a page of Farebox's own, on which nobody pays.

@@ -141,7 +141,7 @@ pub(super) fn example_of_variable(name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-/// What to do with the file that was written.
+/// The commands to run next, with the file that was written.
 pub(super) fn next_steps(answers: &Answers, path: &Path) -> String {
     let config = match path == Path::new("gateway.toml") {
         true => String::new(),

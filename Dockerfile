@@ -16,6 +16,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /farebox
 COPY . .
+# What `farebox --version` says; an image is built without .git:
+#   docker build --build-arg FAREBOX_COMMIT=$(git rev-parse HEAD) -t farebox .
+ARG FAREBOX_COMMIT=
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/farebox/target \
     cargo build --locked --release --bin farebox \

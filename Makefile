@@ -15,32 +15,39 @@ NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 
 .PHONY: help
-help: ## List the targets
+help: ## List the targets, and how long each takes on two cores once all is installed and built
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: setup setup-run setup-test setup-screenshots setup-cluster setup-bench
-setup: ## Install all that running, testing and benching need (through apt on Debian and Ubuntu)
+.PHONY: setup setup-run setup-test setup-quick setup-dist setup-screenshots setup-cluster setup-bench
+setup: ## Install all that running, testing and benching need, through apt on Debian and Ubuntu (5 to 10 min, once)
 	@scripts/setup.sh
-setup-run setup-test setup-screenshots setup-cluster setup-bench: setup-%:
+setup-run setup-test setup-quick setup-dist setup-screenshots setup-cluster setup-bench: setup-%:
 	@scripts/setup.sh $*
 
 .PHONY: run
-run: setup-run ## Build Farebox and start its demo: no config, no server, a funded account
-	cargo run --release -- demo
+run: setup-run ## Build Farebox and start its demo: no config, no server, a funded account (first build: 3 min)
+	cargo run --locked --profile quick -- demo
+
+.PHONY: dist
+dist: setup-dist ## The release: stripped binary, .tar.gz, .deb and SHA-256, in target/dist (10 min)
+	scripts/dist.sh
 
 .PHONY: run-cluster
-run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Postgres, the demo's upstream
+run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Postgres, the demo's upstream (first build: 3 min)
 	scripts/run-cluster.sh
 
-.PHONY: test
-test: setup-test fmt-check clippy shellcheck luacheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them
+.PHONY: test test-quick
+test-quick: setup-quick ## Unit tests, the embedded ledger and the proxy (first build: 6 min; then 1.5 min)
+	cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc))) \
+		--lib --test ledger --test proxy -E 'not (binary(ledger) and test(/redis|cluster|without_postgres|layouts/))'
+test: setup-test fmt-check clippy shellcheck luacheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them (first build: 10 min; then 15 min)
 	@if [ -e $(TARGET_DIR)/advisories-not-checked ]; then cat $(TARGET_DIR)/advisories-not-checked; fi >&2
 
 .PHONY: lint
-lint: setup-test fmt-check clippy shellcheck luacheck deny ## The checks without the tests
+lint: setup-test fmt-check clippy shellcheck luacheck deny ## The checks without the tests (first build: 5 min; then 1 min)
 
 .PHONY: fmt fmt-check clippy shellcheck luacheck deny
-fmt: ## Format the Rust code
+fmt: ## Format the Rust code (1 s)
 	cargo fmt
 fmt-check:
 	cargo fmt --check
@@ -48,44 +55,44 @@ clippy:
 	cargo clippy --locked --all-targets -- -D warnings
 shellcheck:
 	shellcheck --external-sources $(SCRIPTS)
-luacheck: ## The ledger's scripts in Redis, each file alone
+luacheck: ## The ledger's scripts in Redis, each file alone (1 s)
 	luacheck --quiet $(wildcard src/store/cluster/redis/*.lua)
-deny: ## Licences, sources and advisories of the dependencies (closed network: FAREBOX_WITHOUT_ADVISORIES=1)
+deny: ## Licences, sources and advisories of the dependencies (closed network: FAREBOX_WITHOUT_ADVISORIES=1; 5 s)
 	scripts/deny.sh
 
 .PHONY: docs
-docs: ## Build the API documentation, warnings denied
+docs: ## Build the API documentation, warnings denied (1 min)
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 .PHONY: test-rules test-deploy
-test-rules: ## Prometheus' rules and alerts, against what gateways would show
+test-rules: ## Prometheus' rules and alerts, against what gateways would show (5 s)
 	cd deploy/prometheus && $(abspath $(PROMTOOL)) check config prometheus.yml
 	cd deploy/prometheus && $(abspath $(PROMTOOL)) test rules *_test.yml
-test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runbook, against the code
+test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runbook, against the code (10 s)
 	cargo build --locked --bin farebox
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox PROMTOOL=$(PROMTOOL) $(DEPLOY_VENV)/bin/python tests/deploy/test_deploy.py
 
 .PHONY: test-rust test-orders test-screens test-doc test-sdk stripe-venv screens-node
-test-rust: stripe-venv screens-node ## The Rust tests alone
+test-rust: stripe-venv screens-node ## The Rust tests alone (12 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
 		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc)))
-test-orders: stripe-venv ## Stripe's events in many random orders with crashes between: half an hour
+test-orders: stripe-venv ## Stripe's events in many random orders with crashes between (30 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
 		cargo nextest run --locked --profile long --test buying -E 'test(orders::)'
-test-screens: screens-node ## The screens alone, in Chromium; FAREBOX_SCREENSHOTS=<folder> keeps pictures of them
+test-screens: screens-node ## The screens alone, in Chromium; FAREBOX_SCREENSHOTS=<folder> keeps pictures of them (4 min)
 	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
 		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test screens
 test-doc:
 	cargo test --locked --doc
-test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against the demo
+test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against the demo (10 s)
 	cargo build --locked --bin farebox
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
 
-stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests
-screens-node: $(SCREENS_NODE)/installed ## axe-core, both Reacts, Vite and TypeScript, for the tests of the screens
+stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests (10 s)
+screens-node: $(SCREENS_NODE)/installed ## axe-core, both Reacts, Vite and TypeScript, for the tests of the screens (20 s)
 
 .PHONY: screenshots
-screenshots: setup-screenshots screens-node ## The README's pictures, made anew (with pngquant)
+screenshots: setup-screenshots screens-node ## The README's pictures, made anew, with pngquant (1 min)
 	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) FAREBOX_SCREENSHOTS=$(abspath $(TARGET_DIR)/pictures) \
 		cargo nextest run --locked --test screens -E 'test(pictures::)'
 	for name in account account-phone upsell admin; do \
@@ -93,7 +100,7 @@ screenshots: setup-screenshots screens-node ## The README's pictures, made anew 
 	done
 
 .PHONY: test-web
-test-web: screens-node ## The widgets of web/: amounts, words, the store, types
+test-web: screens-node ## The widgets of web/: amounts, words, the store, types (5 s)
 	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) node --test web/test/*.test.js
 
 # Each in a folder of its own, made anew when the pinned versions change.
@@ -120,7 +127,7 @@ fuzz: setup-test ## Requests at random, HTTP/1 and HTTP/2, for MINUTES (10): no 
 	FAREBOX_FUZZ_MINUTES=$(MINUTES) cargo test --locked --test product -- fuzz:: --nocapture
 
 .PHONY: bench
-bench: setup-bench ## Farebox next to a bare Pingora and to nginx + Lua + Redis: requests/s, CPU a request, p50, p99
+bench: setup-bench ## Farebox next to a bare Pingora and to nginx + Lua + Redis: requests/s, CPU a request, p50, p99 (first build: 10 min; then 20 min)
 	scripts/bench.sh
 
 .PHONY: clean

@@ -26,8 +26,8 @@ command -v curl >/dev/null || die "curl is missing; scripts/setup.sh cluster ins
 
 farebox=${FAREBOX_BIN:-}
 if [[ ! $farebox ]]; then
-    cargo build --release --locked --bin farebox
-    farebox=${CARGO_TARGET_DIR:-target}/release/farebox
+    cargo build --profile quick --locked --bin farebox
+    farebox=${CARGO_TARGET_DIR:-target}/quick/farebox
 fi
 
 # The token stays in the environment, and so out of the config file and the process list.

@@ -2,7 +2,9 @@
 # Installs what this machine lacks to run, test or bench Farebox, and says what it does.
 #
 #   scripts/setup.sh run          what `make run` needs: a C compiler and cmake
+#   scripts/setup.sh quick        that, and what `make test-quick` needs
 #   scripts/setup.sh test         that, and what `make test` needs
+#   scripts/setup.sh dist         what running needs, and what packs a release
 #   scripts/setup.sh screenshots  that, and what makes the README's pictures small
 #   scripts/setup.sh cluster      what running needs, a Redis and a Postgres
 #   scripts/setup.sh bench        that, the load generator, and nginx with Lua, which is compared
@@ -46,7 +48,22 @@ need_for_run() {
     need cmake "Pingora builds its zlib with it" have cmake
 }
 
+need_for_quick() {
+    need lighttpd "runs a CGI program behind a gateway in a test" have_lighttpd
+    need uwsgi-core "runs a WSGI program behind a gateway in a test" have uwsgi-core
+    need uwsgi-plugin-python3 "has uWSGI run Python" ls /usr/lib/uwsgi/plugins/python3_plugin.so
+}
+
+need_for_dist() {
+    need binutils "strips the binary" have strip
+    need dpkg-dev "tells which libraries the .deb depends on" have dpkg-shlibdeps
+}
+
 need_for_test() {
+    need_for_quick
+    need_for_dist
+    need git "makes clones of which a test asks for the commit" have git
+    need groff-base "reads the manual pages" have groff
     need python3 "runs the official OpenAI and Stripe SDKs beside the gateway" have python3
     need python3-venv "gives each SDK a folder of its own" python3 -c 'import ensurepip, venv'
     need nodejs "tests the widgets of web/" have node
@@ -57,9 +74,6 @@ need_for_test() {
     need lua-check "checks the ledger's scripts in Redis" have luacheck
     need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
     need pgbouncer "stands between gateways and Postgres in a test" have_pgbouncer
-    need lighttpd "runs a CGI program behind a gateway in a test" have_lighttpd
-    need uwsgi-core "runs a WSGI program behind a gateway in a test" have uwsgi-core
-    need uwsgi-plugin-python3 "has uWSGI run Python" ls /usr/lib/uwsgi/plugins/python3_plugin.so
     need libfaketime "moves the clock under a running gateway" ls /usr/lib/*/faketime/libfaketimeMT.so.1
     need e2fsprogs "makes the ledger's files immutable" have chattr
     need_for_cluster
@@ -160,16 +174,22 @@ unpack_promtool() {
 what=${1:-all}
 case $what in
     run) need_for_run ;;
+    quick) need_for_run; need_for_quick ;;
     test) need_for_run; need_for_test ;;
+    dist) need_for_run; need_for_dist ;;
     screenshots) need_for_run; need_for_test; need_for_screenshots ;;
     cluster) need_for_run; need_for_cluster ;;
     bench) need_for_run; need_for_bench ;;
     all) need_for_run; need_for_test; need_for_screenshots; need_for_bench ;;
-    *) die "unknown argument $what: run, test, screenshots, cluster, bench or nothing" ;;
+    *) die "unknown argument $what: run, quick, test, dist, screenshots, cluster, bench or nothing" ;;
 esac
 
 install_packages
 case $what in
+    quick)
+        check_rust run
+        install_cargo_tool cargo-nextest "$nextest_version" "runs the tests, each in a process of its own"
+        ;;
     test | screenshots | all)
         check_rust test
         unpack_promtool

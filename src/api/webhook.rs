@@ -11,11 +11,11 @@ use crate::ledger::wall_ms;
 use crate::problem::{Problem, Text};
 use crate::stripe::{ReceiveError, Sales};
 
-/// The largest event that is taken in. Stripe's are far smaller.
+/// The largest event that is received. Stripe's events are far smaller.
 pub(super) const MAX_EVENT_BYTES: usize = 512 * 1024;
 
-/// Stripe's events, by their signature alone. 200 once the event is kept; anything else has Stripe
-/// send it again.
+/// Receives Stripe's events, which need a signature and no credential. The answer is 200 once the event is stored;
+/// after any other answer Stripe sends the event again.
 #[utoipa::path(post, path = "/webhooks/stripe",
     params(("stripe-signature" = String, Header, description = "Stripe's signature of the body")),
     request_body(content = String, content_type = "application/json"),
@@ -28,10 +28,10 @@ pub(super) async fn stripe(
     let signature = headers.get("stripe-signature").and_then(|value| value.to_str().ok());
     match sales.receive(body, signature, wall_ms() / 1000).await {
         Ok(receipt) => Ok(axum::Json(json!({ "received": true, "state": receipt.state }))),
-        Err(ReceiveError::NotKept(_)) => Err(Problem::ledger_unavailable()),
+        Err(ReceiveError::NotStored(_)) => Err(Problem::ledger_unavailable()),
         Err(error @ (ReceiveError::Unsigned(_) | ReceiveError::NotAnEvent(_))) => {
             Err(Problem::bad_request(Text::new(
-                format!("The event was not taken in: {error}."),
+                format!("The event was not accepted: {error}."),
                 format!("L'événement n'a pas été accepté : {error}."),
             )))
         }

@@ -5,6 +5,7 @@ mod admin_client;
 mod backup;
 mod bring_over;
 mod check;
+mod completions;
 mod csv_rows;
 mod demo;
 mod flood;
@@ -12,9 +13,11 @@ mod fold;
 mod grant;
 mod healthcheck;
 mod import;
+mod init;
 mod json_line;
 mod key;
 mod logging;
+mod man;
 mod migrate;
 mod packs;
 mod prices;
@@ -24,6 +27,7 @@ mod run;
 mod serve;
 mod stripe;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,7 +45,7 @@ use crate::stripe::{SalesError, is_live};
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
 #[derive(Debug, Parser)]
-#[command(name = "farebox", version, about, max_term_width = 100)]
+#[command(name = "farebox", version = env!("FAREBOX_VERSION"), about, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,6 +60,7 @@ pub struct Cli {
 /// commands show, all of it what `--help` shows.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     Serve(serve::Serve),
     Demo(demo::Demo),
     Check(check::Check),
@@ -72,6 +77,8 @@ enum Command {
     Backup(backup::Backup),
     Fold(fold::Fold),
     Healthcheck(healthcheck::Healthcheck),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// The config that every command takes.
@@ -91,7 +98,7 @@ impl ConfigFile {
         self.path.as_deref().unwrap_or(Path::new("gateway.toml"))
     }
 
-    /// False where the command line says nothing of it.
+    /// True where the command line names a file.
     fn is_given(&self) -> bool {
         self.path.is_some()
     }
@@ -115,44 +122,44 @@ enum CliError {
     /// A file could not be read or written.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// The gateway has the ledger, and does not answer.
+    /// A gateway has the ledger open and does not answer.
     #[error(
-        "a gateway has the ledger in use, and its admin listener at http://{address} does not \
-         answer: {error}; nothing was changed"
+        "a gateway has the ledger open, and its admin listener at http://{address} does not answer: {error}. \
+         Nothing was changed"
     )]
     NoAnswer {
-        /// Where it should listen.
+        /// The address of its admin listener.
         address: std::net::SocketAddr,
-        /// What happened.
+        /// The failure of the request.
         error: reqwest::Error,
     },
-    /// It has taken a command, and says nothing of it.
+    /// The gateway got the command and did not answer.
     #[error(
-        "the gateway at http://{address} was asked, and has not answered: {error}. Whether it was done is \
-         not known; {again}"
+        "the gateway at http://{address} got the command and did not answer: {error}. It may have been done or \
+         not; {again}"
     )]
     NotKnown {
-        /// Where it listens.
+        /// The address of its admin listener.
         address: std::net::SocketAddr,
-        /// What happened.
+        /// The failure of the request.
         error: reqwest::Error,
-        /// How to find out.
+        /// What to do to find out.
         again: String,
     },
-    /// The gateway refused.
+    /// The gateway refused the command.
     #[error("{detail} ({code})")]
     Refused {
-        /// Its stable code.
+        /// The stable code of the problem.
         code: String,
-        /// What it said.
+        /// The gateway's reason.
         detail: String,
     },
-    /// Anything else, in a sentence.
+    /// Any other failure, as a sentence.
     #[error("{0}")]
     Failed(String),
 }
@@ -193,6 +200,7 @@ pub fn main() -> ExitCode {
     let is_gateway = matches!(command, Command::Serve(_) | Command::Demo(_));
     logging::start(log_format, is_gateway);
     let done = match command {
+        Command::Init(command) => command.run(&config),
         Command::Serve(command) => command.run(&config),
         Command::Demo(command) => command.run(&config),
         Command::Check(command) => command.run(&config),
@@ -209,6 +217,8 @@ pub fn main() -> ExitCode {
         Command::Backup(command) => command.run(&config),
         Command::Fold(command) => command.run(&config),
         Command::Healthcheck(command) => command.run(&config),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -224,6 +234,18 @@ pub fn main() -> ExitCode {
     };
     logging::finish();
     code
+}
+
+/// Writes what a command was asked for to standard output. A reader that has left early, such as `head`,
+/// wants no more of it.
+fn print(text: &[u8]) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failed(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs a short command's future on a small runtime.

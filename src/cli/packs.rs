@@ -19,11 +19,10 @@ pub(super) struct Packs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make or update Stripe's products and prices for the packs, and the webhook; repeatable.
+    /// Make or update the packs' products and prices at Stripe, and the webhook. It can run again at any time.
     Sync {
-        /// Where Stripe reaches this gateway's webhook, such as
-        /// https://api.example.com/webhooks/stripe: it is made, or sent the events that it lacks.
-        /// Without this, the webhook is left alone.
+        /// The address at which Stripe reaches this gateway, such as https://api.example.com/webhooks/stripe. The
+        /// webhook is made there, or gets the events that it lacks. Without this option no webhook is touched.
         #[arg(long, value_name = "URL")]
         webhook_url: Option<Url>,
     },
@@ -54,7 +53,7 @@ fn list(file: &ConfigFile) -> Result<(), CliError> {
 async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliError> {
     if let Some(url) = webhook_url.filter(|url| !url.path().ends_with(STRIPE_WEBHOOK_PATH)) {
         return Err(CliError::Failed(format!(
-            "{url} is not where events are taken in: it ends with {STRIPE_WEBHOOK_PATH}"
+            "{url} is not the address of Farebox's webhook, which ends with {STRIPE_WEBHOOK_PATH}; nothing was done"
         )));
     }
     let config = load(file)?;
@@ -62,7 +61,7 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
         CliError::Failed(format!("{} has no [stripe] section", file.path().display()))
     })?;
     if stripe.sandbox {
-        let none = "[stripe] has `sandbox = true`: there is no Stripe at which packs could be made";
+        let none = "[stripe] has `sandbox = true`, so there is no Stripe to make packs at; remove it, and set the keys";
         return Err(CliError::Failed(none.to_owned()));
     }
     let refused = |error: ApiError| CliError::Failed(error.to_string());
@@ -72,7 +71,7 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
     }
     let Some(url) = webhook_url else {
         println!(
-            "the webhook was left alone; say where it is to make it:\n  \
+            "no webhook was touched; to make or update it, say where Stripe reaches this gateway:\n  \
              farebox packs sync --webhook-url https://api.example.com{STRIPE_WEBHOOK_PATH}"
         );
         return Ok(());
@@ -81,16 +80,16 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
     println!("webhook {} at {url}: {}", webhook.id, webhook.done);
     match webhook.secret {
         Some(secret) => println!(
-            "Put this where [stripe] webhook_secret reads it; Stripe does not show it again here:\n  \
+            "Put this where [stripe] webhook_secret reads it; this command cannot show it again:\n  \
              export STRIPE_WEBHOOK_SECRET={}",
             secret.expose()
         ),
-        None => println!("its secret stays the one that it had"),
+        None => println!("its signing secret is unchanged"),
     }
     Ok(())
 }
 
-/// The webhook's secret is what the first sync is there to get, so its variable may be unset.
+/// Reads the config. The variable of the webhook's secret may be unset: the first sync is what gets the secret.
 fn load(file: &ConfigFile) -> Result<Config, CliError> {
     let env = |name: &str| {
         let value = process_env(name).filter(|value| !value.is_empty());

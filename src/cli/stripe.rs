@@ -9,7 +9,7 @@ use time::{Date, Duration, OffsetDateTime};
 use super::admin_client::{AdminClient, segment};
 use super::{CliError, ConfigFile, block_on};
 
-/// Compare with Stripe, and look at its events.
+/// Compare the ledger with Stripe, and look at Stripe's events.
 #[derive(Debug, Args)]
 pub(super) struct Stripe {
     #[command(subcommand)]
@@ -18,20 +18,20 @@ pub(super) struct Stripe {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Ask Stripe for its payments, refunds and disputes, and take up what no event told.
-    /// Repeatable: what is taken up already is not taken up again.
+    /// Compare the ledger with Stripe's payments, refunds and disputes, and apply those whose events were lost.
+    /// Running it again applies nothing twice.
     Reconcile {
-        /// Since when: a day (2026-01-31), a moment (2026-01-31T08:00:00Z), or how long ago (7d, 12h).
+        /// The earliest moment to compare: a day (2026-01-31), a time (2026-01-31T08:00:00Z), or an age (7d, 12h).
         #[arg(long, value_parser = moment)]
         since: OffsetDateTime,
     },
     /// List the events that Stripe sent, oldest first.
     Events {
-        /// Those in one state: received, applied, foreign, ignored or failed.
+        /// Only the events in one state: received, applied, foreign, ignored or failed.
         #[arg(long)]
         state: Option<String>,
     },
-    /// Take an event up once more. What it moved before, it does not move again.
+    /// Apply an event once more. It moves only what it had not moved before.
     Replay {
         /// The event's id: evt_…
         event: String,
@@ -71,7 +71,7 @@ async fn reconcile(config: &ConfigFile, since: OffsetDateTime) -> Result<(), Cli
         );
     }
     if applied.is_empty() {
-        println!("nothing had been left out");
+        println!("nothing was missing in the ledger");
     }
     Ok(())
 }

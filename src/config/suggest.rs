@@ -1,5 +1,7 @@
 //! "Did you mean": the known name nearest to one that is not known.
 
+use strsim::osa_distance;
+
 /// The hint for the unknown `name`: the nearest of `known`, or all of them after `intro`.
 pub(crate) fn hint(name: &str, known: &[&str], intro: &str) -> String {
     match nearest(name, known) {
@@ -17,29 +19,8 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         return None;
     }
     let name = name.to_lowercase().replace('-', "_");
-    let near = known.iter().map(|known| (distance(&name, known), *known)).min()?;
+    let near = known.iter().map(|known| (osa_distance(&name, known), *known)).min()?;
     (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
-}
-
-/// Letters to add, drop, change or swap with their neighbour to get from `a` to `b` (the
-/// optimal string alignment distance).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = usize::from(a[i - 1] != b[j - 1]);
-            let mut best =
-                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + change);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

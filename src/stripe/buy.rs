@@ -1,23 +1,15 @@
-//! Sending a buyer to pay.
+//! Beginning a purchase: a checkout session at Stripe, in which an account can pay for a pack.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stripe_checkout::checkout_session::{
-    CreateCheckoutSession, CreateCheckoutSessionAutomaticTax, CreateCheckoutSessionCustomerUpdate,
-    CreateCheckoutSessionCustomerUpdateAddress, CreateCheckoutSessionCustomerUpdateName,
-    CreateCheckoutSessionInvoiceCreation, CreateCheckoutSessionLineItems,
-    CreateCheckoutSessionLineItemsPriceData, CreateCheckoutSessionPaymentIntentData, ProductData,
-    RetrieveCheckoutSession,
-};
-use stripe_core::customer::CreateCustomer;
-use stripe_shared::{CheckoutSessionLocale, CheckoutSessionMode};
-use stripe_types::Currency;
-
 use super::client::{ApiError, Client};
-use super::objects::{Identified, Session};
+use super::objects::Session;
 use super::read::{metadata, metadata_key};
+use super::requests::{
+    CustomerUpdate, Enabled, LineItem, LinePrice, NewCustomer, NewProduct, NewSession,
+    PaymentIntentData,
+};
 use super::sales::{Checkout, Sales, idempotency_key};
 use crate::account::AccountId;
 use crate::ledger::{Facts, LedgerError, Money, Progress, Refusal, Sale, wall_ms};
@@ -26,18 +18,18 @@ use crate::price::PackConfig;
 /// The longest `client_reference_id` that Stripe takes; account ids can be longer.
 const MAX_REFERENCE: usize = 200;
 
-/// How long after it was made an open session is used again. Stripe keeps sessions open for a day.
+/// The age, in milliseconds, up to which an open session is used again. Stripe closes sessions after a day.
 const USED_AGAIN_MS: i64 = 3600 * 1000;
 
-/// How many unpaid sessions of an account are looked at for that.
+/// The number of an account's newest unpaid sessions among which one to use again is searched.
 const LOOKED_AT: u32 = 20;
 
-/// The key by which two requests are one purchase.
+/// The key under which two requests count as one purchase.
 #[derive(Clone, Copy, Debug)]
 pub enum BuyKey<'a> {
-    /// The buyer's own idempotency key: the same key again is the same session.
+    /// The buyer's own idempotency key. The same key leads to the same session.
     Buyers(&'a str),
-    /// The request's own id. A session for the same pack that is still open is used again.
+    /// The id of the request. An open session for the same pack is used again.
     Request(&'a str),
 }
 
@@ -49,13 +41,13 @@ impl BuyKey<'_> {
     }
 }
 
-/// Why a buyer could not be sent to pay. Nothing was charged.
+/// Why a purchase could not begin. Nothing was charged.
 #[derive(Debug, thiserror::Error)]
 pub enum BuyError {
-    /// Stripe did not do it.
+    /// A request to Stripe failed.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// Stripe would charge another price than the one that is shown.
+    /// The price at Stripe differs from the one that buyers see.
     #[error(
         "the `stripe_price` of {pack} asks another amount or currency than its `price`: run \
          `farebox packs sync`"
@@ -64,43 +56,43 @@ pub enum BuyError {
         /// The pack's id.
         pack: String,
     },
-    /// The same key was sent with another purchase before.
+    /// Another purchase was begun under this key before.
     #[error("another purchase was asked for under this key before")]
     OtherPurchase,
-    /// The same purchase is being made at this moment.
+    /// Another request is making the same purchase at this moment.
     #[error("the purchase that was asked for under this key is still being made")]
     InFlight,
     /// The account has begun too many purchases lately.
     #[error("the account has begun too many purchases lately")]
     TooMany {
-        /// After which time one more may begin.
+        /// The time until it may begin the next one.
         wait: Duration,
     },
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The ledger did not take it.
+    /// The ledger refused to store the purchase.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
 
-/// Where to pay.
+/// A purchase that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bought {
     /// The checkout session.
     pub session: Arc<str>,
-    /// Its page.
+    /// The address of its page.
     pub url: String,
 }
 
 impl Sales {
-    /// A checkout session in which `account` can pay for `pack`. What was agreed is kept before the
-    /// buyer hears of it. The same key of the buyer's again is the same session, as long as Stripe
-    /// remembers it (a day at least).
+    /// Makes a checkout session in which `account` can pay for `pack`. The sale is stored in the ledger before the
+    /// buyer sees the page. The same key of the buyer's leads to the same session for as long as Stripe remembers
+    /// the key, which is a day at least.
     ///
     /// # Errors
-    /// The buyer has nothing to pay then; [`BuyError::OtherPurchase`] where the key stands for another
-    /// pack, or for the same one as it was sold before a change of gateway.toml.
+    /// Nothing can be paid then. [`BuyError::OtherPurchase`] means that the key belongs to another pack, or to the
+    /// same pack as it was before a change of gateway.toml.
     pub async fn buy(
         &self,
         account: &AccountId,
@@ -136,8 +128,8 @@ impl Sales {
         Ok(bought)
     }
 
-    /// The session in which the account could pay for the pack already, at the same price: made
-    /// lately by any gateway of this ledger, and still open.
+    /// The open session in which the account can already pay for the pack at the same price, if a gateway of this
+    /// ledger has made one lately.
     async fn open_before(
         &self,
         account: &AccountId,
@@ -157,11 +149,12 @@ impl Sales {
                 return Ok(Some(Bought { session, url }));
             }
         };
-        match client.get::<Session>(&RetrieveCheckoutSession::new(&*session)).await {
+        match client.session(&session).await {
             Ok(found) if found.status.as_deref() == Some("open") => {
                 Ok(found.url.map(|url| Bought { session, url }))
             }
-            // The session was paid or has expired, and its event is on the way; or it is of the other mode.
+            // The session was paid or has expired, and its event is on the way; or it belongs to the other mode
+            // (test, live).
             Ok(_) | Err(ApiError::Refused { status: 400 | 404, .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -176,7 +169,7 @@ impl Sales {
     ) -> Result<Bought, BuyError> {
         let customer = self.customer(client, account, key, None).await?;
         let session = match self.ask_for_session(client, account, pack, key, &customer).await {
-            // A customer that was deleted, or is of the other mode (test, live).
+            // The customer was deleted, or belongs to the other mode (test, live).
             Err(BuyError::Api(ApiError::Refused {
                 status: 400 | 404, param: Some(param), ..
             })) if param == "customer" => {
@@ -185,15 +178,14 @@ impl Sales {
             }
             answer => answer?,
         };
-        // A `stripe_price` may have been made for another amount or in another currency; nobody is
-        // charged that.
+        // A `stripe_price` may ask another amount or currency than buyers see. Nobody is charged that.
         let code = pack.price.currency().code();
         let is_other = session.amount_subtotal.is_some_and(|asked| asked != pack.price.minor())
             || session.currency.as_deref().is_some_and(|asked| !asked.eq_ignore_ascii_case(code));
         if is_other {
             return Err(BuyError::OtherPrice { pack: pack.id.clone() });
         }
-        let no_page = || ApiError::Unreadable("a session without a page".to_owned());
+        let no_page = || ApiError::Unreadable("the session has no page".to_owned());
         Ok(Bought { url: session.url.ok_or_else(no_page)?, session: session.id })
     }
 
@@ -205,9 +197,10 @@ impl Sales {
         key: &str,
         customer: &str,
     ) -> Result<Session, BuyError> {
-        let request = self.session(account, pack, customer);
-        // Stripe tells another purchase under the same key, and one that is still being made.
-        let asked = client.post(&request, &idempotency_key(&["buy", key, customer])).await;
+        let request = self.new_session(account, pack, customer);
+        // Stripe itself recognises another purchase under the same key, and one that is still being made.
+        let asked =
+            client.create_session(&request, &idempotency_key(&["buy", key, customer])).await;
         asked.map_err(|error| match error {
             ApiError::KeyReused => BuyError::OtherPurchase,
             ApiError::KeyInUse => BuyError::InFlight,
@@ -215,55 +208,37 @@ impl Sales {
         })
     }
 
-    fn session(
-        &self,
-        account: &AccountId,
-        pack: &PackConfig,
-        customer: &str,
-    ) -> CreateCheckoutSession {
+    fn new_session<'a>(
+        &'a self,
+        account: &'a AccountId,
+        pack: &'a PackConfig,
+        customer: &'a str,
+    ) -> NewSession<'a> {
         let checkout = &self.config.checkout;
         let metadata = metadata(&sale("", account, pack), &self.ledger_id);
-        let locale = match checkout.locale.parse::<CheckoutSessionLocale>() {
-            Ok(locale) => locale,
-            Err(never) => match never {},
-        };
-        let mut session = CreateCheckoutSession::new()
-            .mode(CheckoutSessionMode::Payment)
-            .customer(customer)
-            .line_items(vec![line_item(pack)])
-            .locale(locale)
-            .success_url(&self.config.success_url)
-            .cancel_url(&self.config.cancel_url)
-            // On the payment as well, for whoever looks at it in Stripe's dashboard.
-            .payment_intent_data(CreateCheckoutSessionPaymentIntentData {
-                metadata: Some(metadata.clone()),
-                ..CreateCheckoutSessionPaymentIntentData::new()
-            })
-            .metadata(metadata);
-        if account.as_str().len() <= MAX_REFERENCE {
-            session = session.client_reference_id(account.as_str());
+        NewSession {
+            mode: "payment",
+            customer,
+            client_reference_id: Some(account.as_str()).filter(|id| id.len() <= MAX_REFERENCE),
+            line_items: [line_item(pack)],
+            locale: &checkout.locale,
+            success_url: &self.config.success_url,
+            cancel_url: &self.config.cancel_url,
+            // On the payment as well, for people who look at it in Stripe's dashboard.
+            payment_intent_data: PaymentIntentData { metadata: metadata.clone() },
+            metadata,
+            automatic_tax: Enabled::when(checkout.automatic_tax),
+            // The tax depends on an address, so the customer keeps the one that the buyer enters.
+            customer_update: checkout
+                .automatic_tax
+                .then_some(CustomerUpdate { address: "auto", name: "auto" }),
+            invoice_creation: Enabled::when(checkout.invoice_creation),
+            allow_promotion_codes: checkout.allow_promotion_codes.then_some(true),
         }
-        if checkout.automatic_tax {
-            // The tax depends on an address, which is then kept with the customer.
-            session = session
-                .automatic_tax(CreateCheckoutSessionAutomaticTax::new(true))
-                .customer_update(CreateCheckoutSessionCustomerUpdate {
-                    address: Some(CreateCheckoutSessionCustomerUpdateAddress::Auto),
-                    name: Some(CreateCheckoutSessionCustomerUpdateName::Auto),
-                    ..CreateCheckoutSessionCustomerUpdate::new()
-                });
-        }
-        if checkout.invoice_creation {
-            session = session.invoice_creation(CreateCheckoutSessionInvoiceCreation::new(true));
-        }
-        if checkout.allow_promotion_codes {
-            session = session.allow_promotion_codes(true);
-        }
-        session
     }
 
-    /// The account's customer at Stripe: the one that is kept, or a new one. Two first purchases at
-    /// once make two, of which one is kept.
+    /// The account's customer at Stripe: the stored one, or a new one. Two first purchases at once make two
+    /// customers, of which the ledger stores one. `gone` is a customer that Stripe does not know any more.
     async fn customer(
         &self,
         client: &Client,
@@ -271,18 +246,19 @@ impl Sales {
         key: &str,
         gone: Option<Arc<str>>,
     ) -> Result<Arc<str>, BuyError> {
-        let kept = self.ledger.read().customer(account).await?;
-        if let Some(kept) = kept.filter(|kept| Some(kept) != gone.as_ref()) {
-            return Ok(kept);
+        let stored = self.ledger.read().customer(account).await?;
+        if let Some(stored) = stored.filter(|stored| Some(stored) != gone.as_ref()) {
+            return Ok(stored);
         }
-        let metadata = HashMap::from([
-            (metadata_key::LEDGER.to_owned(), self.ledger_id.to_string()),
-            (metadata_key::ACCOUNT.to_owned(), account.to_string()),
-        ]);
-        let request = CreateCustomer::new().metadata(metadata);
-        // Stripe repeats a failure to the same key, so a key that outlives the purchase will not do.
+        let metadata = [
+            (metadata_key::LEDGER, self.ledger_id.to_string()),
+            (metadata_key::ACCOUNT, account.to_string()),
+        ];
+        let request = NewCustomer { metadata: metadata.into() };
+        // The key belongs to this purchase: Stripe repeats a failure to the same key, so a key for the account would
+        // repeat one for ever.
         let key = idempotency_key(&["customer", key, gone.as_deref().unwrap_or_default()]);
-        let made: Identified = client.post(&request, &key).await?;
+        let made = client.create_customer(&request, &key).await?;
         Ok(self.ledger.record_customer(account.clone(), made.id, gone).await?)
     }
 }
@@ -293,34 +269,25 @@ fn sale(session: &str, account: &AccountId, pack: &PackConfig) -> Sale {
         account: account.clone(),
         pack: pack.id.as_str().into(),
         credits: pack.credits,
-        price: Money {
-            amount: pack.price.minor(),
-            currency: pack.price.currency().code().to_ascii_lowercase().into(),
-        },
+        price: Money { amount: pack.price.minor(), currency: currency(pack).into() },
         imported: false,
     }
 }
 
-/// Stripe's own price where there is one, else one that is made for this session.
-fn line_item(pack: &PackConfig) -> CreateCheckoutSessionLineItems {
-    let mut item = CreateCheckoutSessionLineItems::new();
-    item.quantity = Some(1);
-    match &pack.stripe_price {
-        Some(price) => item.price = Some(price.clone()),
-        None => {
-            let mut data = CreateCheckoutSessionLineItemsPriceData::new(currency(pack));
-            data.product_data = Some(ProductData::new(pack.name()));
-            data.unit_amount = i64::try_from(pack.price.minor()).ok();
-            item.price_data = Some(data);
-        }
-    }
-    item
+/// Stripe's own price where the config names one, else a price that is made for this session.
+fn line_item(pack: &PackConfig) -> LineItem<'_> {
+    let price = match &pack.stripe_price {
+        Some(price) => LinePrice::Price(price),
+        None => LinePrice::PriceData {
+            currency: currency(pack),
+            unit_amount: pack.price.minor(),
+            product_data: NewProduct { name: pack.name(), metadata: None },
+        },
+    };
+    LineItem { quantity: 1, price }
 }
 
-/// A pack's currency in Stripe's types.
-pub(super) fn currency(pack: &PackConfig) -> Currency {
-    match pack.price.currency().code().to_ascii_lowercase().parse() {
-        Ok(currency) => currency,
-        Err(never) => match never {},
-    }
+/// A pack's currency as Stripe writes it: in small letters.
+pub(super) fn currency(pack: &PackConfig) -> String {
+    pack.price.currency().code().to_ascii_lowercase()
 }

@@ -1,7 +1,7 @@
-//! How often an account may go to pay without paying: each time asks something of Stripe, whose rate limit all
-//! accounts share, and may leave a row in the ledger.
+//! The rate at which one account may begin purchases that it does not pay. Each purchase asks something of
+//! Stripe, whose rate limit all accounts share, and may leave a row in the ledger.
 //!
-//! Counted by this gateway alone. With several, an account has this many at each of them.
+//! Each gateway counts for itself, so with several gateways an account has this rate at each of them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,25 +9,25 @@ use std::time::{Duration, Instant};
 
 use crate::account::AccountId;
 
-/// One more purchase may begin each time this has passed.
+/// The time after which an account may begin one more purchase.
 const ONE_EVERY: Duration = Duration::from_secs(10);
 
-/// How many may begin at once, after a pause.
+/// The number of purchases that an account may begin at once, after a pause.
 const AT_ONCE: u32 = 6;
 
-/// From when on accounts without a recent purchase are looked for, to be forgotten.
+/// The number of remembered accounts from which on those without a recent purchase are forgotten.
 const MANY: usize = 1024;
 
-/// Which accounts have gone to pay lately.
+/// The accounts that have begun purchases lately.
 #[derive(Debug, Default)]
 pub(super) struct BuyLimit(Mutex<Recent>);
 
 #[derive(Debug, Default)]
 struct Recent {
-    /// By when all that an account has begun would have come one by one (GCRA's theoretical
-    /// arrival time).
+    /// For each account, the moment by which its purchases would have come if they were evenly spaced: GCRA's
+    /// theoretical arrival time.
     due: HashMap<AccountId, Instant>,
-    /// How many accounts there may be before the next look.
+    /// The number of accounts at which the next clean-up is due.
     look_at: usize,
 }
 
@@ -35,7 +35,7 @@ impl BuyLimit {
     /// Counts a purchase that begins at `now`.
     ///
     /// # Errors
-    /// How long to wait where there were too many; nothing is counted then.
+    /// The time to wait, where the account has begun too many purchases. Such an attempt is not counted.
     pub fn begin(&self, account: &AccountId, now: Instant) -> Result<(), Duration> {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let due = recent.due.get(account).copied().unwrap_or(now).max(now);
@@ -45,8 +45,7 @@ impl BuyLimit {
             return Err(wait);
         }
         recent.due.insert(account.clone(), due + ONE_EVERY);
-        // Looked for each time that there are twice as many, so that it costs a purchase next to
-        // nothing.
+        // The clean-up runs each time that the map has doubled, so its cost for one purchase is constant.
         if recent.due.len() > recent.look_at.max(MANY) {
             recent.due.retain(|_, due| *due > now);
             recent.look_at = recent.due.len() * 2;
@@ -54,7 +53,7 @@ impl BuyLimit {
         Ok(())
     }
 
-    /// Takes back the count of a purchase that was paid: a buyer who pays abuses nothing.
+    /// Uncounts a purchase that was paid. A buyer who pays is never limited.
     pub fn paid(&self, account: &AccountId) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(due) = recent.due.get_mut(account)
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buyer_who_pays_is_never_kept_waiting() {
+    fn a_buyer_who_pays_never_waits() {
         let (limit, now, alice) = (BuyLimit::default(), Instant::now(), account("alice"));
         for _ in 0..10 * AT_ONCE {
             assert_eq!(limit.begin(&alice, now), Ok(()));

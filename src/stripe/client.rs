@@ -1,51 +1,67 @@
-//! Stripe's API. The requests are async-stripe's, typed from Stripe's own description; the answers
-//! are read by ourselves, because its types of them know one API version only.
+//! The connection to Stripe's API: one request and its answer, or a typed error.
+//!
+//! `requests.rs` has a method for each request that Farebox makes, `objects.rs` has the answers.
 
+use std::error::Error;
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use ::stripe::StripeError;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, RequestBuilder, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
-use stripe_client_core::{
-    CustomizedStripeRequest, IdempotencyKey, RequestBuilder, RequestStrategy, StripeClient,
-    StripeRequest,
-};
-use stripe_shared::{ApiErrors, ApiErrorsCode, ApiErrorsType};
+use serde::{Deserialize, Serialize};
 
 use super::config::StripeConfig;
 use super::objects::List;
 
-/// How long Stripe may take to answer; a buyer waits for it.
+/// The version of Stripe's API that Farebox speaks. Without this header Stripe would use the version of
+/// the seller's account, which every seller has chosen for themselves.
+const API_VERSION: &str = "2026-09-30.endive";
+
+/// The time that Stripe has to answer. A buyer waits for the answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// The most that a page of a list holds.
-pub(super) const PAGE: i64 = 100;
+/// The time that an idle connection stays open for the next request. Stripe's end waits longer.
+const IDLE_LIMIT: Duration = Duration::from_secs(15);
 
-/// Why Stripe did not do what was asked.
+/// The largest answer that is read. A page of 100 objects has less than a tenth of this.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// The longest idempotency key that Stripe takes.
+const MAX_KEY_BYTES: usize = 255;
+
+/// Why a request to Stripe failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
+    /// No client can be made from `[stripe]`.
+    #[error("[stripe] cannot be used: {0}")]
+    Setup(String),
+    /// A request that cannot be written. Nothing was sent.
+    #[error("the request to Stripe cannot be written: {0}")]
+    Unwritable(String),
     /// No answer in time.
     #[error("Stripe did not answer within {} seconds", ANSWER_LIMIT.as_secs())]
     Timeout,
-    /// No connection, or it broke.
+    /// No connection, or one that broke.
     #[error("Stripe cannot be reached: {0}")]
     Unreachable(String),
-    /// Stripe said no.
+    /// Stripe refused the request.
     #[error("Stripe refused with status {status}: {message}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// Which parameter it is about.
+        /// The parameter that Stripe complains about.
         param: Option<String>,
-        /// In Stripe's words.
+        /// The reason, in Stripe's words.
         message: String,
     },
-    /// Under this idempotency key something else was asked for before.
+    /// Another request was made under this idempotency key before.
     #[error("Stripe has had another request under this idempotency key")]
     KeyReused,
-    /// What was asked for under this idempotency key is still being done.
-    #[error("Stripe is still at the request with this idempotency key")]
+    /// The first request under this idempotency key is still running.
+    #[error("the first request under this idempotency key is still running at Stripe")]
     KeyInUse,
-    /// An answer that is not Stripe's.
+    /// An answer that is not one of Stripe's.
     #[error("Stripe's answer cannot be read: {0}")]
     Unreadable(String),
 }
@@ -56,23 +72,21 @@ impl ApiError {
         match self {
             Self::Timeout | Self::Unreachable(_) | Self::KeyInUse => true,
             Self::Refused { status, .. } => matches!(status, 409 | 429 | 500..),
-            Self::KeyReused | Self::Unreadable(_) => false,
+            Self::Setup(_) | Self::Unwritable(_) | Self::KeyReused | Self::Unreadable(_) => false,
         }
     }
-}
 
-impl From<StripeError> for ApiError {
-    fn from(error: StripeError) -> Self {
-        match error {
-            StripeError::Timeout => Self::Timeout,
-            StripeError::ClientError(error) | StripeError::ConfigError(error) => {
-                Self::Unreachable(error)
-            }
-            StripeError::JSONDeserialize(error) => Self::Unreadable(error),
-            // https://docs.stripe.com/api/idempotent_requests
-            StripeError::Stripe(error, 400) if is_about_the_key(&error) => Self::KeyReused,
-            StripeError::Stripe(error, 409) if is_about_the_key(&error) => Self::KeyInUse,
-            StripeError::Stripe(error, status) => Self::Refused {
+    /// The error for an answer with this status, which is not a 2xx.
+    fn of_refusal(status: StatusCode, body: &[u8]) -> Self {
+        // A proxy on the way refuses in other words than Stripe. Then the status has to do.
+        let Refusal { error } = serde_json::from_slice(body).unwrap_or_default();
+        // https://docs.stripe.com/api/idempotent_requests
+        let is_about_the_key = error.kind.as_deref() == Some("idempotency_error")
+            || error.code.as_deref() == Some("idempotency_key_in_use");
+        match status.as_u16() {
+            400 if is_about_the_key => Self::KeyReused,
+            409 if is_about_the_key => Self::KeyInUse,
+            status => Self::Refused {
                 status,
                 param: error.param,
                 message: error.message.unwrap_or_else(|| "no reason given".to_owned()),
@@ -81,115 +95,292 @@ impl From<StripeError> for ApiError {
     }
 }
 
-fn is_about_the_key(error: &ApiErrors) -> bool {
-    error.type_ == ApiErrorsType::IdempotencyError
-        || error.code == Some(ApiErrorsCode::IdempotencyKeyInUse)
+impl From<reqwest::Error> for ApiError {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_timeout() { Self::Timeout } else { Self::Unreachable(reasons(error)) }
+    }
 }
 
-/// A client of Stripe's API.
+/// An error with its causes, down to the refused connection or the name that does not resolve.
+fn reasons(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // A `String` takes whatever is written to it.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The body of an answer with which Stripe refuses a request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    error: Reason,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Reason {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    code: Option<String>,
+    param: Option<String>,
+    message: Option<String>,
+}
+
+/// A client of Stripe's API. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    client: ::stripe::Client,
+    http: reqwest::Client,
+    /// `api_base`, below which every path stands.
+    base: Url,
+    /// The secret key, marked as sensitive: `Debug` does not print it.
+    authorization: HeaderValue,
 }
 
 impl Client {
-    /// With the key and the address of `config`.
+    /// A client with the key and the address of `config`. Nothing is sent yet.
     ///
     /// # Errors
-    /// Where the key cannot be sent in a header, the address is none, or the system trusts nobody.
+    /// [`ApiError::Setup`] where the key cannot be sent in a header, `api_base` is not an address, or this
+    /// system trusts no certificate authority.
     pub fn new(config: &StripeConfig) -> Result<Self, ApiError> {
-        if rustls_native_certs::load_native_certs().certs.is_empty() {
-            let missing = "this system has no certificate authorities; install ca-certificates, or \
-                           name their file in SSL_CERT_FILE";
-            return Err(ApiError::Unreachable(missing.to_owned()));
-        }
-        // async-stripe takes the process's default, and two kinds are linked in. Whoever came first
-        // has set one that does as well.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let base = format!("{}/", config.api_base.trim_end_matches('/'));
-        let client = ::stripe::ClientBuilder::new(config.secret_key.expose())
-            .url(base)
+        let bearer = format!("Bearer {}", config.secret_key.expose());
+        let mut authorization = HeaderValue::try_from(bearer).map_err(|_| {
+            ApiError::Setup("`secret_key` has characters that no HTTP header carries".to_owned())
+        })?;
+        authorization.set_sensitive(true);
+        let base = Url::parse(&config.api_base).ok().filter(Url::has_host).ok_or_else(|| {
+            ApiError::Setup("`api_base` is not the address of a server: https://…".to_owned())
+        })?;
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("Farebox/", env!("CARGO_PKG_VERSION")))
             .timeout(ANSWER_LIMIT)
-            .app_info("Farebox", Some(env!("CARGO_PKG_VERSION").to_owned()), None)
-            .build()?;
-        Ok(Self { client })
+            .pool_idle_timeout(IDLE_LIMIT)
+            // A redirect would take the key to wherever it points.
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| {
+                ApiError::Setup(format!(
+                    "no TLS to reach Stripe with ({}); install ca-certificates, or name a file of \
+                     certificate authorities in SSL_CERT_FILE",
+                    reasons(error)
+                ))
+            })?;
+        Ok(Self { http, base, authorization })
     }
 
-    /// Asks for something that changes nothing.
+    /// Reads the object at `path`. After a broken connection, the request is sent once more.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
-        request: &impl StripeRequest,
+        path: &[&str],
+        query: &impl Serialize,
     ) -> Result<T, ApiError> {
-        self.send(request.build(), RequestStrategy::Once).await
+        let mut url = self.url(path)?;
+        let query = form(query)?;
+        url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
+        self.send(|| self.http.request(Method::GET, url.clone())).await
     }
 
-    /// Asks for something to be done, once however often it is asked under this key. Where the
-    /// connection breaks it is asked a second time: the first may have been heard.
+    /// Makes or changes the object at `path`. Stripe does so once, however many requests come under `key`. After a
+    /// broken connection, the request is sent once more: the first one may have arrived or not.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
-        request: &impl StripeRequest,
+        path: &[&str],
+        parameters: &impl Serialize,
         key: &str,
     ) -> Result<T, ApiError> {
-        let key =
-            IdempotencyKey::new(key).map_err(|error| ApiError::Unreadable(error.to_string()))?;
-        let once = RequestStrategy::Idempotent(key);
-        match self.send(request.build(), once.clone()).await {
-            Err(ApiError::Unreachable(_)) => self.send(request.build(), once).await,
-            answer => answer,
-        }
+        let key = Some(key).filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()));
+        let key = key.and_then(|key| HeaderValue::from_str(key).ok()).ok_or_else(|| {
+            ApiError::Unwritable(format!("an idempotency key has 1 to {MAX_KEY_BYTES} ASCII bytes"))
+        })?;
+        let (url, form) = (self.url(path)?, form(parameters)?);
+        self.send(|| {
+            let request = self.http.request(Method::POST, url.clone());
+            let request = request.header("idempotency-key", key.clone());
+            request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone())
+        })
+        .await
     }
 
-    /// Every item of a list, a page at a time. `page` makes the request for what comes after an id.
-    pub(super) async fn list<T: DeserializeOwned, R: StripeRequest>(
+    /// Every object of the list at `path`, a page at a time. `id` tells where the next page begins.
+    pub(super) async fn list<T: DeserializeOwned>(
         &self,
-        page: impl Fn(Option<&str>) -> R,
+        path: &[&str],
+        filter: &impl Serialize,
         id: impl Fn(&T) -> &str,
     ) -> Result<Vec<T>, ApiError> {
         let mut all: Vec<T> = Vec::new();
         loop {
-            let request = page(all.last().map(&id));
-            let List { data, has_more } = self.get(&request).await?;
-            let empty = data.is_empty();
+            let page = Page { filter, limit: PAGE, starting_after: all.last().map(&id) };
+            let List { data, has_more } = self.get(path, &page).await?;
+            let is_empty = data.is_empty();
             all.extend(data);
-            if !has_more || empty {
+            if !has_more || is_empty {
                 return Ok(all);
             }
         }
     }
 
+    /// The address of `path`, whose segments are escaped: an id cannot lead elsewhere.
+    fn url(&self, path: &[&str]) -> Result<Url, ApiError> {
+        // `Url` leaves these two out, which would be another path.
+        if let Some(odd) = path.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
+            return Err(ApiError::Unwritable(format!("{odd:?} is not an id of Stripe's")));
+        }
+        let mut url = self.base.clone();
+        match url.path_segments_mut() {
+            Ok(mut segments) => segments.pop_if_empty().push("v1").extend(path),
+            Err(()) => return Err(ApiError::Unwritable("`api_base` has no path".to_owned())),
+        };
+        Ok(url)
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
-        mut request: RequestBuilder,
-        strategy: RequestStrategy,
+        request: impl Fn() -> RequestBuilder,
     ) -> Result<T, ApiError> {
-        request.body = request.body.as_deref().map(in_order);
-        let request = request.customize::<String>().request_strategy(strategy);
-        let answer = request.send(&Verbatim(&self.client)).await?;
-        serde_json::from_str(&answer).map_err(|error| ApiError::Unreadable(error.to_string()))
+        let answer = match self.send_once(request()).await {
+            Err(ApiError::Unreachable(_)) => self.send_once(request()).await?,
+            answer => answer?,
+        };
+        serde_json::from_slice(&answer).map_err(|error| ApiError::Unreadable(error.to_string()))
+    }
+
+    /// The body of a 2xx answer.
+    async fn send_once(&self, request: RequestBuilder) -> Result<Vec<u8>, ApiError> {
+        let request = request.header(AUTHORIZATION, self.authorization.clone());
+        let mut answer = request.header("stripe-version", API_VERSION).send().await?;
+        let status = answer.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                let message = format!("it is larger than {MAX_ANSWER_BYTES} bytes");
+                return Err(ApiError::Unreadable(message));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() { Ok(body) } else { Err(ApiError::of_refusal(status, &body)) }
     }
 }
 
-/// The same form with its fields in the order of their names. Metadata come in a new order each time,
-/// and what is repeated under an idempotency key must be the same.
-fn in_order(form: &str) -> String {
-    let mut fields: Vec<&str> = form.split('&').collect();
-    fields.sort_by_key(|field| field.split('=').next().unwrap_or_default());
-    fields.join("&")
+/// The most objects in a page of a list: Stripe's own limit.
+const PAGE: u8 = 100;
+
+/// The parameters of one page of a list.
+#[derive(Serialize)]
+struct Page<'a, F> {
+    #[serde(flatten)]
+    filter: &'a F,
+    limit: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starting_after: Option<&'a str>,
 }
 
-/// Hands an answer on as one text. async-stripe gives answers to a parser of its own and to no
-/// other; a JSON string is what passes through that whole.
-struct Verbatim<'a>(&'a ::stripe::Client);
+/// Parameters as Stripe reads them, nested in brackets: `line_items[0][quantity]=1`. The same parameters
+/// give the same text, which repeats under one idempotency key must have.
+fn form(parameters: &impl Serialize) -> Result<String, ApiError> {
+    serde_qs::Config::new()
+        .use_form_encoding(true)
+        .serialize_string(parameters)
+        .map_err(|error| ApiError::Unwritable(error.to_string()))
+}
 
-impl StripeClient for Verbatim<'_> {
-    type Err = StripeError;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
 
-    async fn execute(&self, request: CustomizedStripeRequest) -> Result<bytes::Bytes, StripeError> {
-        let answer = self.0.execute(request).await?;
-        let text = std::str::from_utf8(&answer)
-            .map_err(|error| StripeError::JSONDeserialize(error.to_string()))?;
-        serde_json::to_vec(text)
-            .map(Into::into)
-            .map_err(|error| StripeError::JSONDeserialize(error.to_string()))
+    const KEY: &str = "sk_test_neverPrinted";
+
+    fn client(api_base: &str) -> Result<Client, ApiError> {
+        let config = StripeConfig::sandbox(Some(Secret::new(KEY)));
+        Client::new(&StripeConfig { api_base: api_base.to_owned(), ..config })
+    }
+
+    #[test]
+    fn the_secret_key_is_in_no_debug_print_and_in_no_error() {
+        let printed = format!("{:?}", client("https://api.stripe.com").unwrap());
+        assert!(!printed.contains("neverPrinted"), "{printed}");
+        let config = StripeConfig::sandbox(Some(Secret::new(format!("{KEY}\n"))));
+        let error = Client::new(&config).unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("neverPrinted"), "{error:?}");
+    }
+
+    #[test]
+    fn every_path_stands_below_the_address_of_the_api() {
+        for base in ["https://api.stripe.com", "https://api.stripe.com/", "https://a.example/x/"] {
+            let base = client(base).unwrap();
+            let url = base.url(&["prices", "price_1"]).unwrap();
+            let path = base.base.path().trim_end_matches('/').to_owned();
+            assert_eq!(url.path(), format!("{path}/v1/prices/price_1"));
+            let url = base.url(&["prices", "../customers?a=b#c/d"]).unwrap();
+            assert_eq!(url.path(), format!("{path}/v1/prices/..%2Fcustomers%3Fa=b%23c%2Fd"));
+            assert_eq!((url.query(), url.fragment()), (None, None));
+            for odd in ["", ".", ".."] {
+                assert!(base.url(&["prices", odd]).is_err(), "{odd:?}");
+            }
+        }
+        assert!(client("api.stripe.com").is_err());
+    }
+
+    #[test]
+    fn parameters_are_nested_in_brackets_and_always_in_the_same_order() {
+        #[derive(Serialize)]
+        struct Order<'a> {
+            items: Vec<Item<'a>>,
+            metadata: std::collections::BTreeMap<&'a str, &'a str>,
+            events: [&'a str; 2],
+        }
+        #[derive(Serialize)]
+        struct Item<'a> {
+            name: &'a str,
+            quantity: u32,
+            taxed: bool,
+        }
+        let order = Order {
+            items: vec![Item { name: "50 % & more=é", quantity: 1, taxed: true }],
+            metadata: [("pack", "a b+c"), ("account", "alice")].into(),
+            events: ["*", "charge.refunded"],
+        };
+        let pairs = [
+            ("items[0][name]", "50 % & more=é"),
+            ("items[0][quantity]", "1"),
+            ("items[0][taxed]", "true"),
+            ("metadata[account]", "alice"),
+            ("metadata[pack]", "a b+c"),
+            ("events[0]", "*"),
+            ("events[1]", "charge.refunded"),
+        ];
+        let mut url = Url::parse("http://form/").unwrap();
+        url.set_query(Some(&form(&order).unwrap()));
+        let read: Vec<_> = url.query_pairs().collect();
+        assert_eq!(read, pairs.map(|(key, value)| (key.into(), value.into())));
+    }
+
+    #[test]
+    fn a_refusal_is_told_by_its_status_and_by_stripe_s_words_where_there_are_any() {
+        let refusal = |status: u16, body: &str| {
+            ApiError::of_refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes())
+        };
+        let body = r#"{"error":{"type":"idempotency_error","message":"m"}}"#;
+        assert_eq!(refusal(400, body), ApiError::KeyReused);
+        assert_eq!(refusal(409, body), ApiError::KeyInUse);
+        let code = r#"{"error":{"code":"idempotency_key_in_use","type":"x"}}"#;
+        assert_eq!(refusal(409, code), ApiError::KeyInUse);
+        let missing = r#"{"error":{"code":"resource_missing","param":"customer","message":"No such customer"}}"#;
+        let ApiError::Refused { status: 404, param, message } = refusal(404, missing) else {
+            panic!("{missing}")
+        };
+        assert_eq!((param.as_deref(), &*message), (Some("customer"), "No such customer"));
+        for odd in ["", "<html>Bad gateway</html>", "[]", r#"{"error":null}"#, r#"{"error":"x"}"#] {
+            let error = refusal(502, odd);
+            assert!(error.is_temporary(), "{odd}: {error}");
+            assert!(!refusal(401, odd).is_temporary(), "{odd}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `[stripe]`: what buying credits needs.
+//! `[stripe]`: the keys, addresses and options for selling credits.
 
 use std::fmt;
 
@@ -8,34 +8,33 @@ use serde::{Deserialize, Deserializer, de};
 use crate::config::{Mistake, Secret};
 use crate::ledger::OnDispute;
 
-/// What buying credits needs. Without it packs are shown but not sold.
+/// The section `[stripe]`. Without it packs are shown and not sold.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StripeConfig {
-    /// Stripe's API key; a restricted one will do.
+    /// Stripe's API key. A restricted key is enough.
     #[serde(default = "none")]
     pub secret_key: Secret,
-    /// What Stripe signs its events with; several while one is being replaced.
+    /// The secrets that Stripe signs its events with: one, or two while one is being replaced.
     #[serde(default, deserialize_with = "one_or_many")]
     pub webhook_secret: Vec<Secret>,
-    /// Where Stripe's API is; another one in tests only.
+    /// The address of Stripe's API. Tests have another one.
     #[serde(default = "api_base")]
     pub api_base: String,
-    /// Where the buyer lands after paying.
+    /// The page that a buyer returns to after paying.
     #[serde(default)]
     pub success_url: String,
-    /// Where the buyer lands after changing their mind.
+    /// The page that a buyer returns to without paying.
     #[serde(default)]
     pub cancel_url: String,
-    /// What a dispute does to the account.
+    /// The effect of a dispute on its account.
     #[serde(default)]
     pub on_dispute: OnDispute,
-    /// Options that go to Stripe's checkout as they are.
+    /// Options for Stripe's checkout page.
     #[serde(default)]
     pub checkout: CheckoutConfig,
-    /// A checkout page of Farebox's own in place of Stripe's, on which nobody pays: for the demo, and
-    /// for trying a app out before it has a Stripe account. It needs no other key, and never runs
-    /// beside a live one of Stripe's.
+    /// Sells on a page of Farebox's own, on which nobody pays: for the demo, and for trying things out before there
+    /// is a Stripe account. It needs no other key of this section, and refuses to run beside a live key of Stripe's.
     #[serde(default)]
     pub sandbox: bool,
 }
@@ -44,7 +43,7 @@ pub struct StripeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckoutConfig {
-    /// Stripe computes the tax.
+    /// Stripe Tax computes the tax.
     pub automatic_tax: bool,
     /// Stripe writes an invoice.
     pub invoice_creation: bool,
@@ -73,15 +72,15 @@ fn none() -> Secret {
     Secret::new("")
 }
 
-/// True for a key of Stripe's with which real money would move.
+/// True for a live key of Stripe's: real money moves with it.
 pub fn is_live(secret_key: &Secret) -> bool {
     let key = secret_key.expose();
     key.starts_with("sk_live_") || key.starts_with("rk_live_")
 }
 
 impl StripeConfig {
-    /// The demo's: no Stripe behind it. `secret_key` is one that somebody has here, if any: beside
-    /// a live one the sandbox refuses to start.
+    /// The section of the demo, without Stripe. `secret_key` is the key that is set on this machine, if there is one:
+    /// beside a live key the sandbox refuses to start.
     pub fn sandbox(secret_key: Option<Secret>) -> Self {
         Self {
             secret_key: secret_key.unwrap_or_else(|| Secret::new("sk_test_sandbox")),
@@ -95,21 +94,21 @@ impl StripeConfig {
         }
     }
 
-    /// True where real money would move.
+    /// True where real money moves.
     pub fn is_live(&self) -> bool {
         is_live(&self.secret_key)
     }
 
-    /// A warning where nobody really pays.
+    /// A warning where the sandbox is on.
     pub fn warn(&self) -> Option<Mistake> {
         self.sandbox.then(|| {
-            let message = "the sandbox gives credits away: whoever presses its button has paid";
+            let message = "the sandbox gives credits away: pressing its button counts as paying";
             let hint = "set the keys of Stripe and remove `sandbox` before real customers come";
             Mistake::new("stripe.sandbox", message, hint)
         })
     }
 
-    /// Mistakes in the section of a app that only plays at selling: Stripe's keys may be missing.
+    /// The mistakes in a section with `sandbox = true`, which needs no keys of Stripe's.
     fn check_sandbox(&self) -> Vec<Mistake> {
         let urls = [("success_url", &self.success_url), ("cancel_url", &self.cancel_url)];
         let odd = urls.into_iter().filter(|(_, url)| !url.is_empty() && !is_web_address(url));
@@ -122,7 +121,7 @@ impl StripeConfig {
         found
     }
 
-    /// What is wrong with it, without asking Stripe.
+    /// The mistakes in this section that can be found without asking Stripe.
     pub fn check(&self) -> Vec<Mistake> {
         if self.sandbox {
             return self.check_sandbox();
@@ -143,7 +142,7 @@ impl StripeConfig {
         } else if !self.secret_key.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
             mistake(
                 "secret_key",
-                "`secret_key` holds what an HTTP header cannot carry".to_owned(),
+                "`secret_key` has characters that no HTTP header carries".to_owned(),
                 &copied_again("sk_… or rk_…"),
             );
         }
@@ -203,7 +202,7 @@ fn no_web_address(name: &str) -> Mistake {
     Mistake::new(format!("stripe.{name}"), message, "write a whole URL: https://…")
 }
 
-/// The hint for a secret that is not as Stripe shows it.
+/// The hint for a secret that was copied wrongly.
 fn copied_again(shape: &str) -> String {
     format!(
         "copy it from Stripe again ({shape}), without line breaks, spaces or quotes around it; in a \
@@ -211,7 +210,7 @@ fn copied_again(shape: &str) -> String {
     )
 }
 
-/// http(s), with a host and no password.
+/// True for an http or https URL with a host and without a password.
 fn is_web_address(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")

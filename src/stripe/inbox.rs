@@ -1,58 +1,58 @@
-//! Taking Stripe's events in: signed, kept, acknowledged, and taken up once.
+//! Receiving Stripe's events: each is checked, stored in the ledger, acknowledged, and applied once.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::kept::kept;
 use super::objects::{Envelope, Thin};
 use super::read::{Reading, label, read};
 use super::sales::Sales;
 use super::signature::{Claim, SignatureError};
+use super::trim::trim;
 use crate::ledger::{EventState, LedgerError, NewEvent, Refusal, StripeEvent};
 
-/// How many events of the inbox are looked at together.
+/// The number of stored events that are read at a time.
 const PAGE: u32 = 200;
 
-/// Bodies up to this size are hashed where they arrive: a fraction of a millisecond. Stripe's events
-/// are smaller.
+/// Bodies up to this size are hashed on the thread that received them, in a fraction of a millisecond. Stripe's
+/// events are smaller.
 const HASHED_IN_PLACE_BYTES: usize = 64 * 1024;
 
-/// How many larger bodies are hashed at a time, on threads of their own.
+/// The number of larger bodies that are hashed at a time, on threads of their own.
 pub(super) const HASHED_AT_ONCE: usize = 2;
 
-/// The longest reason for a failure that is kept.
+/// The most characters of a failure's reason that are stored.
 const MAX_NOTE: usize = 500;
 
-/// An event that was taken in.
+/// The receipt for an event that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// What became of it so far.
+    /// The state of the event now.
     pub state: EventState,
-    /// False where it had been taken in before.
+    /// False where the event was stored before.
     pub new: bool,
 }
 
-/// Why an event was not taken in.
+/// Why an event was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// It is not believed. Stripe's own are, unless a secret or a clock is wrong.
+    /// The signature is wrong. For an event that Stripe sent, a secret or a clock of ours is.
     #[error(transparent)]
     Unsigned(#[from] SignatureError),
-    /// It is signed, and is no event.
+    /// The signature is right, and the body is not an event.
     #[error("the signed body is not an event: {0}")]
     NotAnEvent(String),
-    /// It could not be kept: Stripe is to send it again.
-    #[error("the event could not be kept: {0}")]
-    NotKept(Refusal),
+    /// The ledger could not store the event. Stripe has to send it again.
+    #[error("the event could not be stored: {0}")]
+    NotStored(Refusal),
 }
 
 impl Sales {
-    /// Takes an event in. When this returns, it is kept; unless the ledger failed in between, it is
-    /// taken up as well, and what is not is taken up later.
+    /// Receives an event. Once this returns `Ok`, the event is stored. It is applied as well, unless the ledger
+    /// failed in between; then [`Sales::catch_up`] applies it later.
     ///
     /// # Errors
-    /// Nothing was kept then.
+    /// Nothing was stored.
     pub async fn receive(
         &self,
         payload: Bytes,
@@ -69,35 +69,35 @@ impl Sales {
         let text = std::str::from_utf8(&payload).map_err(|error| not_an_event(&error));
         if let Some(thin) = text.as_ref().ok().and_then(|text| Thin::of(text)) {
             count(&thin.kind, EventState::Ignored.as_str());
-            return Ok(pass_over(&thin));
+            return Ok(ignore(&thin));
         }
         let parsed = text.and_then(|text| {
             let envelope: Envelope<'_> =
                 serde_json::from_str(text).map_err(|error| not_an_event(&error))?;
-            let payload = kept(&envelope).into();
+            let payload = trim(&envelope).into();
             Ok(NewEvent { id: envelope.id, kind: envelope.kind, payload })
         });
         let event = parsed.inspect_err(|error| {
             count("", "unreadable");
-            tracing::error!(%error, "a webhook that is signed and cannot be read");
+            tracing::error!(%error, "a webhook has a good signature and cannot be read; it was not stored");
         })?;
-        let kept = self.keep(event.clone()).await;
-        let kept = kept.map_err(ReceiveError::NotKept).inspect_err(|error| {
+        let receipt = self.store(event.clone()).await;
+        let receipt = receipt.map_err(ReceiveError::NotStored).inspect_err(|error| {
             count(&event.kind, "unavailable");
-            tracing::error!(event = &*event.id, %error, "a webhook could not be kept");
+            tracing::error!(event = &*event.id, %error, "a webhook could not be stored; Stripe will send it again");
         })?;
-        if !kept.new && !matches!(kept.state, EventState::Received | EventState::Failed) {
+        if !receipt.new && !matches!(receipt.state, EventState::Received | EventState::Failed) {
             count(&event.kind, "duplicate");
-            return Ok(kept);
+            return Ok(receipt);
         }
-        // Where this fails it is tried again later; Stripe need not know.
+        // A failure here is no reason for Stripe to send the event again: it is stored, and tried again later.
         let state = self.apply(&event.id, &event.payload).await.unwrap_or(EventState::Received);
         count(&event.kind, state.as_str());
-        Ok(Receipt { state, ..kept })
+        Ok(Receipt { state, ..receipt })
     }
 
-    /// Checks a body's signature. Anybody may send one of half a megabyte, so a large body is hashed
-    /// beside the threads that serve calls, a few at a time.
+    /// Checks a body's signature. Anybody may send a body of half a megabyte, so large bodies are hashed on threads
+    /// of their own, a few at a time, and never on the threads that serve calls.
     async fn verify(
         &self,
         payload: &Bytes,
@@ -113,11 +113,11 @@ impl Sales {
         let _turn = self.hashing.acquire().await;
         let (payload, secrets) = (payload.clone(), secrets.clone());
         let hashed = tokio::task::spawn_blocking(move || claim.verify(&payload, &secrets)).await;
-        // A panic there is no proof of who sent it.
+        // After a panic nothing is proved about the sender.
         hashed.unwrap_or(Err(SignatureError::Wrong))
     }
 
-    /// Takes up an event of the inbox once more, whatever became of it before.
+    /// Applies a stored event once more, however far it had come. What it moved before, it does not move again.
     ///
     /// # Errors
     /// [`Refusal::UnknownEvent`], or where the ledger cannot be read or written.
@@ -126,7 +126,7 @@ impl Sales {
         Ok(self.apply(&event.id, &event.payload).await?)
     }
 
-    /// Takes up what was kept and not taken up: a crash was in between.
+    /// Applies the events that were stored and not applied, because of a crash or a failing ledger.
     pub async fn catch_up(&self) {
         let mut after: Option<(i64, Arc<str>)> = None;
         loop {
@@ -144,21 +144,21 @@ impl Sales {
                         event = &**id,
                         kind = &**kind,
                         state = state.as_str(),
-                        "took up an event that was left in the inbox"
+                        "applied an event that had been waiting in the inbox"
                     ),
-                    // The ledger is away; the next round finds it again.
+                    // The ledger is unavailable. The next round finds the event again.
                     Err(_) => return,
                 }
             }
         }
     }
 
-    async fn keep(&self, event: NewEvent) -> Result<Receipt, Refusal> {
+    async fn store(&self, event: NewEvent) -> Result<Receipt, Refusal> {
         let (state, new) = self.ledger.record_event(event).await?;
         Ok(Receipt { state, new })
     }
 
-    /// Takes up an event that is kept; what became of it. An error only where the ledger is away.
+    /// Applies a stored event and returns how far it has come. An error means that the ledger is unavailable.
     async fn apply(&self, id: &Arc<str>, payload: &str) -> Result<EventState, Refusal> {
         let reading = serde_json::from_str::<Envelope<'_>>(payload)
             .and_then(|envelope| read(&envelope, &self.ledger_id));
@@ -174,7 +174,11 @@ impl Sales {
             Ok(None) => return self.end(id, EventState::Ignored, None).await,
             Err(error) => error.to_string(),
         };
-        tracing::error!(event = &**id, error = failure, "an event could not be taken up");
+        tracing::error!(
+            event = &**id,
+            error = failure,
+            "an event could not be applied; `farebox stripe replay` tries again"
+        );
         let note = failure.chars().take(MAX_NOTE).collect::<String>();
         self.end(id, EventState::Failed, Some(note.into())).await
     }
@@ -190,13 +194,12 @@ impl Sales {
     }
 }
 
-/// A thin event has nothing in it that could be taken up, and asking Stripe to send it again would not
-/// change that.
-fn pass_over(thin: &Thin) -> Receipt {
+/// Ignores a thin event. It contains nothing that could be applied, so Stripe need not send it again.
+fn ignore(thin: &Thin) -> Receipt {
     if thin.kind.starts_with("v1.") {
         tracing::warn!(
             kind = &*thin.kind,
-            "a thin event does not contain what it is about, and is passed over: choose the \
+            "ignored a thin event, which does not contain the object that it is about: choose the \
              snapshot payload for this webhook at Stripe, or run `farebox packs sync --webhook-url`"
         );
     }

@@ -1,22 +1,26 @@
-//! Buying credits: Stripe's checkout page, its events, and what they move.
+//! Selling credits through Stripe.
 //!
-//! [`Sales`] sends a buyer to pay, takes Stripe's events in, and asks Stripe what a lost event left
-//! out. What an event says becomes [`Facts`](crate::ledger::Facts) in `read.rs`; what the facts move
-//! is decided by the ledger.
+//! [`Sales`] sends buyers to Stripe's checkout page (`buy.rs`), receives Stripe's events (`inbox.rs`), and asks
+//! Stripe for the payments, refunds and disputes whose events were lost (`reconcile.rs`). An event becomes
+//! [`Facts`](crate::ledger::Facts) about a payment in `read.rs`; the ledger decides how many credits they move.
+//!
+//! [`Client`] is the connection to Stripe's API, with `requests.rs` for the requests and `objects.rs` for the
+//! answers.
 
 mod buy;
 mod buy_limit;
 mod client;
 pub mod config;
 mod inbox;
-mod kept;
 mod objects;
 mod read;
 mod reconcile;
+mod requests;
 mod sales;
 mod sandbox;
 mod signature;
 mod sync;
+mod trim;
 
 pub use buy::{BuyError, BuyKey};
 pub use client::{ApiError, Client};

@@ -1,5 +1,5 @@
-//! The little of Stripe's objects that Farebox reads: from events of whatever API version, and from
-//! answers. What is not needed is not parsed, so nothing in it can be in the way.
+//! Stripe's objects, as far as Farebox reads them: in events of any API version, and in answers. Members that are
+//! not needed are not parsed, so a change in them cannot break anything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// An event as it is signed; its object is parsed once its kind is known.
+/// A signed event. Its object is parsed later, once the kind of event is known.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<'a> {
     pub id: Arc<str>,
@@ -17,7 +17,7 @@ pub(super) struct Envelope<'a> {
     pub data: EventData<'a>,
 }
 
-/// The members by which Stripe's thin events are told, their pings among them. A thin event names
+/// The members by which one of Stripe's thin events is recognised; pings are thin events too. A thin event names
 /// an object and does not contain it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Thin {
@@ -77,7 +77,7 @@ pub(super) struct Refund {
     pub payment_intent: Option<Arc<str>>,
 }
 
-/// A charge, for what was refunded of it.
+/// A charge, for the amount that was refunded.
 #[derive(Debug, Deserialize)]
 pub(super) struct Charge {
     pub id: Arc<str>,
@@ -104,7 +104,7 @@ pub(super) struct Dispute {
     pub charge: Option<Arc<str>>,
     #[serde(default, deserialize_with = "id_of")]
     pub payment_intent: Option<Arc<str>>,
-    /// The money that was withdrawn for it and the money that came back.
+    /// The money that was withdrawn for the dispute, and the money that came back.
     #[serde(default)]
     pub balance_transactions: Option<Vec<BalanceTransaction>>,
 }
@@ -112,7 +112,7 @@ pub(super) struct Dispute {
 /// A movement on the seller's balance, for a dispute.
 #[derive(Debug, Deserialize)]
 pub(super) struct BalanceTransaction {
-    /// Negative where it was withdrawn. In the currency of the seller's balance, without the fee.
+    /// In minor units of the seller's balance, without the fee. Negative where the money was withdrawn.
     pub amount: i64,
     pub currency: Arc<str>,
 }
@@ -125,7 +125,7 @@ pub(super) struct List<T> {
     pub has_more: bool,
 }
 
-/// Anything, for its id alone.
+/// Any object, for its id alone.
 #[derive(Debug, Deserialize)]
 pub(super) struct Identified {
     pub id: Arc<str>,
@@ -150,7 +150,7 @@ pub(super) struct Product {
     pub name: String,
 }
 
-/// A webhook endpoint; its secret comes with the answer that made it, and never again.
+/// A webhook endpoint. Only the answer to the request that made it contains its secret.
 #[derive(Deserialize)]
 pub(super) struct WebhookEndpoint {
     pub id: Arc<str>,
@@ -163,7 +163,7 @@ pub(super) struct WebhookEndpoint {
     pub secret: Option<String>,
 }
 
-/// An id, where Stripe sends the id or, expanded, the whole object.
+/// An id, in a member where Stripe sends either the id or the whole object ("expanded").
 pub(super) fn id_of<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Arc<str>>, D::Error> {

@@ -1,16 +1,17 @@
-//! What an event, or an object that was asked for, says about a payment. Pure.
+//! Reading an event, or an object that Stripe was asked for, into facts about a payment. Pure: no I/O.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::objects::{Charge, Dispute, Envelope, Refund, Session};
+use super::requests::Metadata;
 use crate::credits::Credits;
 use crate::ledger::{self, Facts, Money, Progress, Sale, Stage};
 use crate::metrics::OTHER_EVENTS;
 
-/// The events that say something about credits: those that a webhook is to be sent.
+/// The events that can move credits. A webhook needs exactly these.
 pub(super) const EVENTS: [&str; 13] = [
     "checkout.session.completed",
     "checkout.session.async_payment_succeeded",
@@ -27,40 +28,38 @@ pub(super) const EVENTS: [&str; 13] = [
     "charge.dispute.closed",
 ];
 
-/// A kind of event as a metric's label: a name that somebody else chose is not one.
+/// A kind of event as a metric's label. Kinds that Farebox does not read share one label, so that a sender cannot
+/// make labels.
 pub(super) fn label(kind: &str) -> &'static str {
     EVENTS.into_iter().find(|known| *known == kind).unwrap_or(OTHER_EVENTS)
 }
 
-/// True for a kind of event whose object is read. It has every kind of [`EVENTS`], and what
-/// older API versions call them.
+/// True for a kind of event whose object is read: those of [`EVENTS`], and their names in older API versions.
 pub(super) fn is_read(kind: &str) -> bool {
     kind.starts_with(DISPUTE) || kind == OLD_REFUND_UPDATE || EVENTS.contains(&kind)
 }
 
-/// How the names of events about disputes begin.
+/// The prefix of events about disputes.
 const DISPUTE: &str = "charge.dispute.";
 
 /// The name of `refund.updated` in older API versions.
 const OLD_REFUND_UPDATE: &str = "charge.refund.updated";
 
-/// What an event says about a payment.
+/// The facts that an event states about a payment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub facts: Facts,
-    /// What they are from, in words for the ledger's entries.
+    /// The source of the facts, as the ledger's entries name it.
     pub because: Arc<str>,
 }
 
-/// The longest id that is believed to be one.
+/// The longest id that is accepted.
 const MAX_ID_BYTES: usize = 255;
 
-/// What an event says; `None` where that is nothing about credits. Sessions of another ledger are
-/// nobody's: they have no sale.
+/// Reads an event; `None` where its kind moves no credits. A session that another ledger began has no sale.
 ///
 /// # Errors
-/// Where an event of a kind that matters does not have what is needed, or has what cannot be, such
-/// as a refund of a negative amount.
+/// An event of a kind that is read lacks a member, or has an impossible one, such as a refund of a negative amount.
 pub(super) fn read(
     event: &Envelope<'_>,
     ledger_id: &str,
@@ -91,7 +90,7 @@ pub(super) fn read(
             let dispute: Dispute = parse(object)?;
             let stage = match kind {
                 "charge.dispute.funds_withdrawn" => Stage::Standing,
-                // A part of a lost dispute came back: the sum that was refunded before the bank took all.
+                // The dispute is lost, and a part came back: what had been refunded before the bank took everything.
                 "charge.dispute.funds_reinstated" if dispute.is_lost() => Stage::Lost,
                 "charge.dispute.funds_reinstated" => Stage::Won,
                 _ => Stage::Inquiry,
@@ -110,7 +109,7 @@ fn parse<'a, T: serde::Deserialize<'a>>(object: &'a RawValue) -> Result<T, serde
     serde_json::from_str(object.get())
 }
 
-/// What a session says; `progress` is what is known beside its own word on the payment.
+/// The facts of a session. `progress` counts where the session itself does not say that it is paid.
 pub(super) fn of_session(session: &Session, progress: Progress, ledger_id: &str) -> Facts {
     let total = session.amount_total.zip(session.currency.clone());
     let total = total.map(|(amount, currency)| Money { amount, currency });
@@ -129,8 +128,8 @@ pub(super) fn of_session(session: &Session, progress: Progress, ledger_id: &str)
     }
 }
 
-/// What was sold, from the session's own metadata: needed where the ledger does not have it, because
-/// the event overtook it or the ledger was restored from a backup.
+/// The sale, from the session's metadata. The ledger may not have it, because the event came first or because the
+/// ledger was restored from a backup.
 fn sale(session: &Session, ledger_id: &str) -> Option<Sale> {
     let metadata = session.metadata.as_ref()?;
     let text = |key: &str| metadata.get(key).map(String::as_str);
@@ -150,7 +149,7 @@ fn sale(session: &Session, ledger_id: &str) -> Option<Sale> {
     })
 }
 
-/// What a session carries, so that its events say by themselves what was sold.
+/// The metadata of a session, from which its events alone tell what was sold.
 pub(super) mod metadata_key {
     pub const LEDGER: &str = "farebox";
     pub const ACCOUNT: &str = "account";
@@ -158,19 +157,18 @@ pub(super) mod metadata_key {
     pub const CREDITS: &str = "credits";
 }
 
-/// A sale as a session's metadata.
-pub(super) fn metadata(sale: &Sale, ledger_id: &str) -> HashMap<String, String> {
+/// The metadata of a session for this sale.
+pub(super) fn metadata(sale: &Sale, ledger_id: &str) -> Metadata {
     [
         (metadata_key::LEDGER, ledger_id.to_owned()),
         (metadata_key::ACCOUNT, sale.account.to_string()),
         (metadata_key::PACK, sale.pack.to_string()),
         (metadata_key::CREDITS, sale.credits.to_string()),
     ]
-    .map(|(key, value)| (key.to_owned(), value))
     .into()
 }
 
-/// What a refund says.
+/// The facts of a refund.
 pub(super) fn of_refund(refund: &Refund) -> Facts {
     let failed = matches!(refund.status.as_deref(), Some("failed" | "canceled"));
     let money = Money { amount: refund.amount, currency: refund.currency.clone() };
@@ -181,7 +179,7 @@ pub(super) fn of_refund(refund: &Refund) -> Facts {
     }
 }
 
-/// What a charge says: how much of it was refunded, and by which refunds where it lists them.
+/// The facts of a charge: the amount that was refunded, and the refunds where the charge lists them.
 fn of_charge(charge: &Charge) -> Facts {
     let mut facts = Facts {
         names: names([charge.payment_intent.as_ref(), Some(&charge.id)]),
@@ -195,14 +193,14 @@ fn of_charge(charge: &Charge) -> Facts {
     facts
 }
 
-/// What a dispute says; `stage` is what is known beside its own status.
+/// The facts of a dispute. `stage` is the stage that its event tells; the later one of that and its status counts.
 pub(super) fn of_dispute(dispute: &Dispute, stage: Stage) -> Facts {
     let by_status = match dispute.status.as_deref() {
         Some("won") => Stage::Won,
         Some("lost") => Stage::Lost,
         Some("prevented") => Stage::Inquiry,
         Some(status) if status.starts_with("warning_") => Stage::Inquiry,
-        // A status that is not known yet: the money may be on its way out.
+        // A status of a later API version: the money may be on its way out.
         _ => Stage::Standing,
     };
     let money = Money { amount: dispute.amount, currency: dispute.currency.clone() };
@@ -222,12 +220,12 @@ impl Dispute {
         self.status.as_deref() == Some("lost")
     }
 
-    /// How much of the disputed amount came back, in its own minor units; `None` where the
-    /// dispute lists no money that did.
+    /// The part of the disputed amount that came back, in minor units of the dispute; `None` where the dispute lists
+    /// no money that came back.
     ///
-    /// The seller's balance may be in another currency, whose rate has changed between the two
-    /// moves. All of it has come back where the dispute is won; otherwise it is the part that the
-    /// money which came back is of the money that went.
+    /// The seller's balance may be in another currency, whose rate changed between the two movements. Then a
+    /// dispute that is won has come back whole, and otherwise the part is the money that came back divided by the
+    /// money that went.
     fn returned(&self) -> Option<u64> {
         let moves = self.balance_transactions.as_deref()?;
         let sum = |came_back: bool| -> u128 {
@@ -242,7 +240,7 @@ impl Dispute {
         let returned = if moves.iter().all(|moved| moved.currency == self.currency) {
             amount.saturating_sub(went.saturating_sub(back))
         } else if self.is_lost() && went > 0 {
-            // In the buyer's favour where it does not come out even.
+            // Rounded in the buyer's favour.
             (amount * back).div_ceil(went)
         } else {
             amount

@@ -1,4 +1,4 @@
-//! The seller's side of Stripe: one per gateway.
+//! The seller: one in each gateway, for the checkout, the events and the metrics of sales.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::config::Secret;
 use crate::ledger::{Facts, Ledger, LedgerError, OnDispute, PaymentChange, Refusal, TakeFacts};
 use crate::metrics::Metrics;
 
-/// How often the inbox is looked over for events that were kept and not taken up.
+/// How often the inbox is searched for events that were stored and not applied.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Why nothing can be sold.
+/// Why a gateway cannot sell.
 #[derive(Debug, thiserror::Error)]
 pub enum SalesError {
-    /// A page that takes no money, where money is taken.
+    /// The sandbox is on, and a live key of Stripe's is set.
     #[error(
         "the sandbox gives credits away, and a live key of Stripe's (sk_live_…) is set: unset \
          STRIPE_SECRET_KEY, or take it out of [stripe], to try things out; or sell with `farebox serve` and a \
@@ -29,43 +29,42 @@ pub enum SalesError {
     )]
     SandboxBesideLiveKey,
     /// The key or the address of `[stripe]` cannot be used.
-    #[error("[stripe] {0}")]
+    #[error(transparent)]
     Client(#[from] ApiError),
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
-/// Where buyers are sent to pay.
+/// The page on which buyers pay.
 #[derive(Debug)]
 pub(super) enum Checkout {
     /// Stripe's page.
     Stripe(Box<Client>),
-    /// A page of our own, below this address.
+    /// The sandbox's page, below this address.
     Sandbox { base_url: String },
 }
 
-/// Sells packs: sends buyers to pay, and takes up what Stripe says of it.
+/// Sells packs: sends buyers to pay, and applies Stripe's events about their payments.
 #[derive(Debug)]
 pub struct Sales {
     pub(super) config: StripeConfig,
     pub(super) checkout: Checkout,
     pub(super) ledger: Ledger,
     pub(super) metrics: Metrics,
-    /// Marks this ledger's sessions among others on the same Stripe account.
+    /// Marks this ledger's sessions, among those of others on the same Stripe account.
     pub(super) ledger_id: Arc<str>,
-    /// The turns of large webhooks, while their signatures are checked.
+    /// The turns for checking the signatures of large webhooks.
     pub(super) hashing: Semaphore,
-    /// How often each account may go to pay.
+    /// The rate at which each account may begin purchases.
     pub(super) buying: BuyLimit,
 }
 
 impl Sales {
-    /// Begins to sell for `ledger`. `own_url` is where Farebox's own routes are reached, for the
-    /// sandbox's page.
+    /// A seller for `ledger`. `own_url` is the address of Farebox's own routes, where the sandbox's page is.
     ///
     /// # Errors
-    /// Nothing is sold then.
+    /// See [`SalesError`].
     pub async fn open(
         mut config: StripeConfig,
         ledger: Ledger,
@@ -92,7 +91,7 @@ impl Sales {
         Ok(sales)
     }
 
-    /// Takes up what waits in the inbox, now and from then on.
+    /// Applies the events that wait in the inbox, now and every few seconds.
     pub async fn run(&self) {
         loop {
             self.catch_up().await;
@@ -100,12 +99,12 @@ impl Sales {
         }
     }
 
-    /// What a dispute does to the account.
+    /// The effect of a dispute on its account.
     pub fn on_dispute(&self) -> OnDispute {
         self.config.on_dispute
     }
 
-    /// Takes up facts, with the credits they move, and counts what was sold.
+    /// Applies facts to the ledger, with the credits that they move, and counts the sale.
     pub(super) async fn take(
         &self,
         event: Option<Arc<str>>,
@@ -152,7 +151,7 @@ impl Sales {
         self.count_buyers().await;
     }
 
-    /// Buyers are counted by the ledger, so that a restart forgets none.
+    /// Sets the metric of buyers, which the ledger counts, so that a restart forgets none.
     async fn count_buyers(&self) {
         match self.ledger.read().buyers().await {
             Ok(buyers) => self.metrics.buyers.set(i64::try_from(buyers).unwrap_or(i64::MAX)),
@@ -161,8 +160,7 @@ impl Sales {
     }
 }
 
-/// Tells the operator of credits that were taken back for money that cannot be compared with what was
-/// paid.
+/// Warns the operator where credits moved for money in another currency than the buyer paid in.
 fn warn_of_currency(change: &PaymentChange) {
     let payment = &change.payment;
     let moved = !change.clawed_back.is_zero() || !change.reinstated.is_zero();
@@ -177,7 +175,7 @@ fn warn_of_currency(change: &PaymentChange) {
     }
 }
 
-/// A key under which Stripe does something once: the same for the same parts.
+/// An idempotency key for Stripe, which is the same for the same parts.
 pub(super) fn idempotency_key(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {

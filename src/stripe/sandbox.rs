@@ -1,5 +1,5 @@
-//! A checkout without Stripe, for the demo: whoever presses the button has paid. What follows is
-//! what follows at Stripe: a signed event, taken in by the same code.
+//! The sandbox: a checkout page of Farebox's own for the demo, on which pressing the button counts as paying. A
+//! signed event follows, as from Stripe, and the same code receives it.
 
 use serde_json::{Value, json};
 
@@ -9,31 +9,31 @@ use super::sales::{Checkout, Sales};
 use super::signature::{SignatureError, sign};
 use crate::ledger::{LedgerError, Progress, Refusal, Sale};
 
-/// What the sandbox's page shows of a session.
+/// The content of the sandbox's page for one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxPage {
-    /// What is for sale.
+    /// The pack that is for sale.
     pub sale: Sale,
-    /// How far the payment has come.
+    /// The progress of the payment.
     pub progress: Progress,
 }
 
 impl Sales {
-    /// True where the checkout is the sandbox's.
+    /// True where buyers pay on the sandbox's page.
     pub fn is_sandbox(&self) -> bool {
         matches!(self.checkout, Checkout::Sandbox { .. })
     }
 
-    /// Where the buyer goes from the sandbox's page, as from Stripe's; `None` for the account page.
+    /// The page that the buyer goes to after the sandbox's page, as after Stripe's; `None` for the account page.
     pub fn after_sandbox(&self, paid: bool) -> Option<&str> {
         let url = if paid { &self.config.success_url } else { &self.config.cancel_url };
         (!url.is_empty()).then_some(url)
     }
 
-    /// What the page of a session shows; `None` where there is no such session.
+    /// The page of a session; `None` where there is no such session.
     ///
     /// # Errors
-    /// Where the ledger cannot be read.
+    /// The ledger cannot be read.
     pub async fn sandbox_page(&self, session: &str) -> Result<Option<SandboxPage>, LedgerError> {
         if !self.is_sandbox() {
             return Ok(None);
@@ -45,10 +45,10 @@ impl Sales {
         }))
     }
 
-    /// The buyer pays, or changes their mind.
+    /// Ends a session: the buyer pays, or changes their mind.
     ///
     /// # Errors
-    /// As for an event of Stripe's.
+    /// The same as for an event of Stripe's.
     pub async fn sandbox_end(
         &self,
         page: &SandboxPage,
@@ -67,12 +67,12 @@ impl Sales {
         let payload = event.to_string();
         let secret = self.config.webhook_secret.first().ok_or(SignatureError::Wrong)?;
         let signature = sign(payload.as_bytes(), secret, now_secs);
-        let signature = signature.ok_or(ReceiveError::NotKept(Refusal::Unavailable))?;
+        let signature = signature.ok_or(ReceiveError::NotStored(Refusal::Unavailable))?;
         self.receive(payload.into(), Some(&signature), now_secs).await
     }
 
     fn sandbox_session(&self, sale: &Sale, paid: bool) -> Value {
-        // One payment a session, however often the button is pressed.
+        // The id follows from the session's, so pressing the button twice makes one payment.
         let intent = paid.then(|| sale.session.replacen("cs_", "pi_", 1));
         json!({
             "id": sale.session,

@@ -1,8 +1,7 @@
 //! Stripe's signature of a webhook: `t=<seconds>,v1=<HMAC-SHA256 of "t.body" in hexadecimal>`.
 //!
-//! Anybody can send a webhook, so the work is bounded before it begins: the time is looked at
-//! first, the header may have a handful of signatures, and the body is hashed once for each of our
-//! secrets, however many signatures there are.
+//! Anybody can send a webhook, so the work for one is bounded. The time is checked first, a header may have a
+//! handful of signatures, and the body is hashed once for each of our secrets, however many signatures there are.
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -10,34 +9,34 @@ use subtle::ConstantTimeEq as _;
 
 use crate::config::Secret;
 
-/// How far the signature's time may be from ours, either way.
+/// The most that a signature's time may differ from ours, either way.
 const TOLERANCE_SECS: i64 = 300;
 
 /// The most signatures of scheme v1 in one header. Stripe sends one for each secret that is valid:
 /// one, or two while a secret is being replaced.
 const MAX_CANDIDATES: usize = 8;
 
-/// Why an event is not believed.
+/// Why a webhook's signature is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// No header, or nothing in it that could be a signature.
+    /// The header is missing, or has no time or no signature.
     #[error("there is no usable Stripe-Signature header")]
     Missing,
-    /// More signatures than Stripe sends.
+    /// The header has more signatures than Stripe sends.
     #[error("the Stripe-Signature header has more than {MAX_CANDIDATES} signatures")]
     TooMany,
-    /// None of the signatures is by one of our secrets.
-    #[error("no signature is by one of the webhook secrets")]
+    /// No signature was made with one of our secrets.
+    #[error("no signature was made with one of the webhook secrets")]
     Wrong,
-    /// Replayed, or one of the clocks is wrong.
+    /// The webhook was replayed, or one of the clocks is wrong.
     #[error("the signature is more than 300 seconds old or ahead")]
     Stale,
 }
 
-/// A header that is in time, before its signatures are compared.
+/// A header whose time was accepted and whose signatures are still to be compared.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// As it was written, because that text is signed.
+    /// The time as the sender wrote it, because that text is what is signed.
     time: String,
     candidates: Vec<Tag>,
 }
@@ -46,8 +45,7 @@ pub struct Claim {
 type Tag = [u8; 32];
 
 impl Claim {
-    /// Reads a header, and refuses a time that is too far from `now_secs`. The body is not needed
-    /// for that, and the header is read once.
+    /// Reads a header, and refuses a time that is too far from `now_secs`. This needs no body.
     ///
     /// # Errors
     /// See [`SignatureError`].
@@ -60,8 +58,8 @@ impl Claim {
         Ok(Self { time: time.to_owned(), candidates })
     }
 
-    /// Checks the signatures over `payload`, the body as it came, byte for byte. Each secret costs
-    /// one hash of the body. The comparison takes the same time wherever a wrong signature differs.
+    /// Checks the signatures over `payload`, the body byte for byte as it arrived. Each secret costs one hash of the
+    /// body. The comparison takes constant time.
     ///
     /// # Errors
     /// [`SignatureError::Wrong`].
@@ -76,14 +74,14 @@ impl Claim {
     }
 }
 
-/// The header by which `payload` is signed at `now_secs`.
+/// The header that signs `payload` at `now_secs`.
 pub fn sign(payload: &[u8], secret: &Secret, now_secs: i64) -> Option<String> {
     let mac = keyed(secret, &now_secs.to_string(), payload)?;
     Some(format!("t={now_secs},v1={}", hex::encode(mac.finalize().into_bytes())))
 }
 
-/// The time as it was written, and the signatures of scheme v1. Other schemes are passed over, and
-/// so is what is not the 64 hexadecimal digits of a SHA-256.
+/// The time as it was written, and the signatures of scheme v1. Other schemes are ignored, and so are signatures
+/// that are not the 64 hexadecimal digits of a SHA-256.
 fn parse(header: &str) -> Result<(&str, Vec<Tag>), SignatureError> {
     let mut time = None;
     let mut candidates = Vec::new();
@@ -109,7 +107,7 @@ fn parse(header: &str) -> Result<(&str, Vec<Tag>), SignatureError> {
 }
 
 fn keyed(secret: &Secret, time: &str, payload: &[u8]) -> Option<Hmac<Sha256>> {
-    // An HMAC takes a key of any length; the empty one is refused with the config.
+    // An HMAC takes a key of any length. The config refuses an empty one.
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).ok()?;
     mac.update(time.as_bytes());
     mac.update(b".");
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signature_is_refused() {
+    fn a_header_without_a_signature_is_refused() {
         let short = "0".repeat(63);
         for header in ["", "t=1", "v1=00", "t=1,v1=zz", "garbage", "t=1 v1=00", "t,v1"] {
             assert_eq!(check(header, 1), Err(SignatureError::Missing), "{header}");

@@ -1,39 +1,35 @@
-//! `farebox packs sync`: the products, prices and webhook at Stripe that gateway.toml asks for, made
-//! or brought up to date. Repeatable; nothing is found by name, so nothing of others is touched.
+//! `farebox packs sync`: makes or updates the products, prices and webhook at Stripe that gateway.toml asks for.
+//!
+//! It can run again at any time. It finds its own objects by lookup key and address, never by name, so it does not
+//! touch the objects of other programs.
 
-use std::collections::{BTreeSet, HashMap};
-
-use stripe_misc::webhook_endpoint::{
-    CreateWebhookEndpoint, CreateWebhookEndpointEnabledEvents, ListWebhookEndpoint,
-    UpdateWebhookEndpoint, UpdateWebhookEndpointEnabledEvents,
-};
-use stripe_product::price::{
-    CreatePrice, CreatePriceProductData, ListPrice, RetrievePrice, UpdatePrice,
-};
-use stripe_product::product::{RetrieveProduct, UpdateProduct};
+use std::collections::BTreeSet;
 
 use super::buy::currency;
-use super::client::{ApiError, Client, PAGE};
-use super::objects::{Identified, List, Price, Product, WebhookEndpoint};
+use super::client::{ApiError, Client};
+use super::objects::Price;
 use super::read::{EVENTS, metadata_key};
+use super::requests::{
+    Metadata, NewPrice, NewProduct, NewWebhookEndpoint, PriceProduct, WebhookEndpointChange,
+};
 use crate::config::Secret;
 use crate::price::PackConfig;
 
-/// What was done for a pack.
+/// The result for one pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncReport {
     /// The pack's id.
     pub pack: String,
-    /// What to write as its `stripe_price`.
+    /// The price's id, for `stripe_price` in gateway.toml.
     pub price: String,
-    /// What was done.
+    /// The action that was taken, in words.
     pub done: String,
 }
 
-/// Has a product and a price for every pack.
+/// Makes or updates a product and a price for every pack.
 ///
 /// # Errors
-/// Where Stripe refuses; run again once that is mended.
+/// A request to Stripe failed. The packs before it are done, and a second run does the rest.
 pub async fn sync_packs(
     client: &Client,
     packs: &[PackConfig],
@@ -50,30 +46,30 @@ async fn sync_pack(client: &Client, pack: &PackConfig) -> Result<SyncReport, Api
         |price: String, done: String| Ok(SyncReport { pack: pack.id.clone(), price, done });
     let key = lookup_key(pack);
     let Some(price) = find_price(client, pack, &key).await? else {
-        // Both in one request: neither is ever there without the other.
-        let mut product = CreatePriceProductData::new(pack.name());
-        product.metadata = Some(pack_metadata(pack));
-        let price = create_price(client, new_price(pack, &key).product_data(product)).await?;
-        return report(price, "made".to_owned());
+        // One request makes both, so neither is ever there without the other.
+        let product = NewProduct { name: pack.name(), metadata: Some(pack_metadata(pack)) };
+        let product = PriceProduct::ProductData(product);
+        let made = client.create_price(&new_price(pack, &key, product), &fresh_key()).await?;
+        return report(made.id.to_string(), "made".to_owned());
     };
     if let Some(product) = &price.product {
-        let named: Product = client.get(&RetrieveProduct::new(&**product)).await?;
+        let named = client.product(product).await?;
         if named.name != pack.name() {
-            let update = UpdateProduct::new(&**product).name(pack.name());
-            let _: Identified = client.post(&update, &fresh_key()).await?;
+            client.rename_product(product, pack.name(), &fresh_key()).await?;
         }
         if !asks_for(&price, pack) {
-            // A price at Stripe never changes: a new one takes the old one's key. Sessions that are
-            // open go on with the old one.
-            let new = create_price(client, new_price(pack, &key).product(&**product)).await?;
-            return report(new, format!("made anew, because {} asks another amount", price.id));
+            // The amount of a price at Stripe never changes, so a new price takes over the lookup key. Sessions
+            // that are open go on with the old price.
+            let product = PriceProduct::Product(product);
+            let new = client.create_price(&new_price(pack, &key, product), &fresh_key()).await?;
+            let done = format!("made anew, because {} asks another amount", price.id);
+            return report(new.id.to_string(), done);
         }
     }
     if price.lookup_key.as_deref() == Some(key.as_str()) {
         return report(price.id.to_string(), "up to date".to_owned());
     }
-    let update = UpdatePrice::new(&*price.id).lookup_key(&key).transfer_lookup_key(true);
-    let _: Identified = client.post(&update, &fresh_key()).await?;
+    client.move_lookup_key(&price.id, &key, &fresh_key()).await?;
     report(price.id.to_string(), "adopted".to_owned())
 }
 
@@ -83,25 +79,25 @@ async fn find_price(
     pack: &PackConfig,
     key: &str,
 ) -> Result<Option<Price>, ApiError> {
-    if let Some(id) = &pack.stripe_price {
-        return client.get(&RetrievePrice::new(id.as_str())).await.map(Some);
+    match &pack.stripe_price {
+        Some(id) => client.price(id).await.map(Some),
+        None => client.price_by_lookup_key(key).await,
     }
-    let list = ListPrice::new().lookup_keys(vec![key.to_owned()]).active(true).limit(1);
-    let found: List<Price> = client.get(&list).await?;
-    Ok(found.data.into_iter().next())
 }
 
-fn new_price(pack: &PackConfig, key: &str) -> CreatePrice {
-    CreatePrice::new(currency(pack))
-        .unit_amount(i64::try_from(pack.price.minor()).unwrap_or(i64::MAX))
-        .lookup_key(key)
-        .transfer_lookup_key(true)
-        .metadata(pack_metadata(pack))
-}
-
-async fn create_price(client: &Client, price: CreatePrice) -> Result<String, ApiError> {
-    let made: Identified = client.post(&price, &fresh_key()).await?;
-    Ok(made.id.to_string())
+fn new_price<'a>(
+    pack: &PackConfig,
+    lookup_key: &'a str,
+    product: PriceProduct<'a>,
+) -> NewPrice<'a> {
+    NewPrice {
+        currency: currency(pack),
+        unit_amount: pack.price.minor(),
+        lookup_key,
+        transfer_lookup_key: true,
+        metadata: pack_metadata(pack),
+        product,
+    }
 }
 
 fn asks_for(price: &Price, pack: &PackConfig) -> bool {
@@ -113,68 +109,51 @@ fn lookup_key(pack: &PackConfig) -> String {
     format!("farebox_{}", pack.id)
 }
 
-fn pack_metadata(pack: &PackConfig) -> HashMap<String, String> {
-    HashMap::from([(metadata_key::PACK.to_owned(), pack.id.clone())])
+fn pack_metadata(pack: &PackConfig) -> Metadata {
+    [(metadata_key::PACK, pack.id.clone())].into()
 }
 
-/// A key for one act. Stripe repeats a failure to the same key, and what this makes is found again
-/// by its lookup key or address, so that the next run needs none of the last one's.
+/// An idempotency key for one request. It need not outlive this run: the next run finds what this one made by its
+/// lookup key or address, and Stripe would repeat a failure to the same key.
 fn fresh_key() -> String {
     format!("farebox-{}", uuid::Uuid::new_v4())
 }
 
-/// What was done for the webhook.
+/// The result for the webhook.
 #[derive(Debug)]
 pub struct SyncedWebhook {
-    /// Stripe's id of it.
+    /// Stripe's id of the endpoint.
     pub id: String,
-    /// What was done.
+    /// The action that was taken, in words.
     pub done: &'static str,
-    /// Its secret, the one time that Stripe tells it: when it is made.
+    /// The signing secret, where the endpoint was made. Stripe tells it only then.
     pub secret: Option<Secret>,
 }
 
-/// Has a webhook endpoint at `url` that is sent the events that Farebox needs. Others that it is
-/// sent already stay.
+/// Makes or updates a webhook endpoint at `url`, so that Stripe sends it the events that Farebox needs. Other events
+/// that it is sent already stay.
 ///
 /// # Errors
-/// Where Stripe refuses.
+/// A request to Stripe failed.
 pub async fn sync_webhook(client: &Client, url: &str) -> Result<SyncedWebhook, ApiError> {
-    let page = |after: Option<&str>| {
-        let list = ListWebhookEndpoint::new().limit(PAGE);
-        match after {
-            Some(id) => list.starting_after(id),
-            None => list,
-        }
-    };
-    let endpoints: Vec<WebhookEndpoint> =
-        client.list(page, |endpoint: &WebhookEndpoint| &endpoint.id).await?;
+    let endpoints = client.webhook_endpoints().await?;
     let Some(endpoint) = endpoints.into_iter().find(|endpoint| endpoint.url == url) else {
-        let events = EVENTS.map(|event| match event.parse() {
-            Ok(event) => event,
-            Err(never) => match never {},
-        });
-        let events: Vec<CreateWebhookEndpointEnabledEvents> = events.into();
-        let create = CreateWebhookEndpoint::new(events, url).description("Farebox");
-        let made: WebhookEndpoint = client.post(&create, &fresh_key()).await?;
+        let new = NewWebhookEndpoint { url, enabled_events: &EVENTS, description: "Farebox" };
+        let made = client.create_webhook_endpoint(&new, &fresh_key()).await?;
         let secret = made.secret.map(Secret::new);
         return Ok(SyncedWebhook { id: made.id.to_string(), done: "made", secret });
     };
     let id = endpoint.id.to_string();
     let sent: BTreeSet<&str> = endpoint.enabled_events.iter().map(String::as_str).collect();
-    let complete = sent.contains("*") || EVENTS.iter().all(|event| sent.contains(event));
-    if complete && endpoint.status.as_deref() != Some("disabled") {
+    let is_complete = sent.contains("*") || EVENTS.iter().all(|event| sent.contains(event));
+    if is_complete && endpoint.status.as_deref() != Some("disabled") {
         return Ok(SyncedWebhook { id, done: "up to date", secret: None });
     }
-    let mut update = UpdateWebhookEndpoint::new(&*endpoint.id).disabled(false);
-    if !complete {
-        let others = sent.into_iter().filter(|event| !EVENTS.contains(event));
-        let events = EVENTS.into_iter().chain(others).map(|event| match event.parse() {
-            Ok(event) => event,
-            Err(never) => match never {},
-        });
-        update = update.enabled_events(events.collect::<Vec<UpdateWebhookEndpointEnabledEvents>>());
-    }
-    let _: Identified = client.post(&update, &fresh_key()).await?;
+    let others = sent.into_iter().filter(|event| !EVENTS.contains(event));
+    let change = WebhookEndpointChange {
+        disabled: false,
+        enabled_events: (!is_complete).then(|| EVENTS.into_iter().chain(others).collect()),
+    };
+    client.change_webhook_endpoint(&id, &change, &fresh_key()).await?;
     Ok(SyncedWebhook { id, done: "updated", secret: None })
 }

@@ -26,6 +26,7 @@ mod shop;
 
 mod again;
 mod buy;
+mod connection;
 mod disputes;
 mod faults;
 mod imported;

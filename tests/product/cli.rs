@@ -56,6 +56,9 @@ fn every_command_has_help_and_takes_a_config() {
         &["stripe", "replay"],
         &["packs", "sync"],
         &["recover"],
+        &["init"],
+        &["completions"],
+        &["man"],
     ] {
         let help = ok(folder.path(), &[words, &["--help"]].concat());
         assert!(help.contains("Usage: farebox"), "{words:?}: {help}");

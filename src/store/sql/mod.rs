@@ -2,6 +2,7 @@
 
 pub(crate) mod database;
 pub(crate) mod history;
+pub(crate) mod migrations;
 pub(crate) mod rows;
 pub(crate) mod search;
 pub(crate) mod sold;

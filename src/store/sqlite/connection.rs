@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::ledger::LedgerError;
+use crate::store::sql::migrations::SQLITE;
 use crate::store::sqlite::rewrite::rewrite_once;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// The oldest version of SQLite that is used: older ones can corrupt a WAL that several connections
 /// checkpoint.
@@ -54,7 +52,7 @@ pub(crate) async fn check_version(connection: &mut SqliteConnection) -> Result<(
 
 /// Brings the schema up to date.
 pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
-    MIGRATIONS.run(&mut *connection).await?;
+    SQLITE.run(&mut *connection).await?;
     rewrite_once(connection).await;
     Ok(())
 }

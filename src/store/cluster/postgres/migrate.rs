@@ -3,15 +3,13 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::postgres::store::Store;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+use crate::store::sql::migrations::POSTGRES;
 
 /// How long a migration may take: a later one may rewrite a table.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
@@ -45,7 +43,7 @@ async fn apply_missing(store: &Store, on: &mut PgConnection) -> Result<(), Ledge
     for row in rows.await? {
         applied.push((row.try_get("version")?, row.try_get("checksum")?));
     }
-    for migration in MIGRATIONS.iter() {
+    for migration in POSTGRES.iter() {
         let known = applied.iter().find(|(version, _)| *version == migration.version);
         if let Some((version, checksum)) = known {
             if *checksum != *migration.checksum {
@@ -61,7 +59,7 @@ async fn apply_missing(store: &Store, on: &mut PgConnection) -> Result<(), Ledge
             .execute(&mut *on)
             .await?;
     }
-    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let newest = POSTGRES.iter().map(|migration| migration.version).max().unwrap_or(0);
     match applied.iter().find(|(version, _)| *version > newest) {
         Some((version, _)) => Err(sqlx::migrate::MigrateError::VersionMissing(*version).into()),
         None => Ok(()),

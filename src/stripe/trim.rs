@@ -1,9 +1,9 @@
-//! The members of an event that are kept: those that `read.rs` looks at, and nothing about the buyer.
+//! Trimming an event before it is stored: the members that `read.rs` needs stay, the buyer's personal data go.
 //!
-//! Stripe's events have the buyer's name, address, email, phone and card in them. Whatever is
-//! written to the ledger stays there, and in its backups, so the rest is dropped before that. The
-//! migrations that trimmed older events (`migrations/sqlite/0005_purchases.sql` and
-//! `migrations/postgres/0009_purchases.sql`) keep the same members.
+//! Stripe's events contain the buyer's name, address, email, phone and card. An event that is stored stays in the
+//! ledger and in its backups, so everything that is not needed is dropped first. The migrations that trimmed older
+//! events (`migrations/sqlite/0005_purchases.sql` and `migrations/postgres/0009_purchases.sql`) leave the same
+//! members.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use serde_json::value::RawValue;
 use super::objects::{Envelope, id_of};
 use super::read::is_read;
 
-/// An event as it is kept, as JSON. Reading it gives what reading the whole event gives.
-pub(super) fn kept(event: &Envelope<'_>) -> String {
+/// The trimmed event, as JSON. `read` gives the same result for it as for the whole event.
+pub(super) fn trim(event: &Envelope<'_>) -> String {
     let object = is_read(&event.kind).then(|| serde_json::from_str(event.data.object.get()));
-    // An object that cannot be read at all has nothing that could be read from it later.
+    // An object that cannot be parsed at all would not be readable later either.
     let object = object.and_then(Result::ok).unwrap_or_default();
     let data = Data { object };
     let event = Event { id: &event.id, kind: &event.kind, data };
-    // Texts and members that were JSON before: this always serializes.
+    // This cannot fail: all members are texts, or were JSON before.
     serde_json::to_string(&event).unwrap_or_default()
 }
 
@@ -37,9 +37,8 @@ struct Data<'a> {
     object: Object<'a>,
 }
 
-/// Every member of a session, refund, charge or dispute that is read. The amounts and words are
-/// kept as they were written, so that an event which cannot be read today can be replayed with a
-/// later version.
+/// Every member of a session, refund, charge or dispute that `read.rs` needs. Amounts and words stay as Stripe
+/// wrote them, so that a later version can replay an event that this version cannot read.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 struct Object<'a> {
@@ -120,7 +119,7 @@ struct Moved<'a> {
     currency: Option<&'a RawValue>,
 }
 
-/// A text or a number as it was written. Something larger in its place is not what is read here.
+/// A text or a number as Stripe wrote it. An object or a list in its place is dropped.
 fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     let raw = Option::<&'de RawValue>::deserialize(deserializer)?;
     Ok(raw.filter(|raw| !raw.get().starts_with(['{', '['])))
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_reads_as_the_whole_event_and_has_nothing_of_the_buyer() {
+    fn a_trimmed_event_reads_as_the_whole_one_and_has_nothing_of_the_buyer() {
         let older = ["charge.refund.updated", "charge.dispute.of_tomorrow", "customer.created"];
         for kind in EVENTS.into_iter().chain(older) {
             for object in objects() {
@@ -170,17 +169,17 @@ mod tests {
                     "data": { "object": object, "previous_attributes": { "name": "Jane" } } });
                 let whole = whole.to_string();
                 let event: Envelope<'_> = serde_json::from_str(&whole).unwrap();
-                let kept = kept(&event);
+                let trimmed = trim(&event);
                 for word in ["Jane", "jane", "Secret", "+33"] {
-                    assert!(!kept.contains(word), "{kind}: {kept}");
+                    assert!(!trimmed.contains(word), "{kind}: {trimmed}");
                 }
-                let again: Envelope<'_> = serde_json::from_str(&kept).unwrap();
+                let again: Envelope<'_> = serde_json::from_str(&trimmed).unwrap();
                 assert_eq!((&again.id, &again.kind), (&event.id, &event.kind));
                 match read(&event, LEDGER) {
                     Ok(reading) => assert_eq!(read(&again, LEDGER).unwrap(), reading, "{kind}"),
-                    Err(_) => assert!(read(&again, LEDGER).is_err(), "{kind}: {kept}"),
+                    Err(_) => assert!(read(&again, LEDGER).is_err(), "{kind}: {trimmed}"),
                 }
-                assert_eq!(super::kept(&again), kept, "{kind}: trimmed twice");
+                assert_eq!(trim(&again), trimmed, "{kind}: trimmed twice");
             }
         }
     }
@@ -190,9 +189,9 @@ mod tests {
         let whole = r#"{"id":"evt_1","type":"refund.created","data":{"object":{"id":"re_1",
             "amount":100,"currency":"eur","destination":{"name":"Jane \ud83d"}}}}"#;
         let event: Envelope<'_> = serde_json::from_str(whole).unwrap();
-        let kept = kept(&event);
+        let trimmed = trim(&event);
         assert_eq!(
-            kept,
+            trimmed,
             r#"{"id":"evt_1","type":"refund.created","data":{"object":{"id":"re_1","amount":100,"currency":"eur"}}}"#
         );
     }

@@ -1,0 +1,25 @@
+//! `farebox completions`
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::{Shell, generate};
+
+use super::{Cli, CliError, print};
+
+/// Print the completions of a shell.
+///
+/// For bash: farebox completions bash > /etc/bash_completion.d/farebox. The .deb installs them for bash, zsh and
+/// fish.
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// The shell to complete in.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self) -> Result<(), CliError> {
+        let mut script = Vec::new();
+        generate(self.shell, &mut Cli::command(), "farebox", &mut script);
+        print(&script)
+    }
+}

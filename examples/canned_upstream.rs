@@ -1,10 +1,11 @@
-//! An upstream that answers every request with the same small JSON: what the proxies of
-//! `make bench` are run against.
+//! The upstream behind the proxies of `make bench`. Every request is answered with the same small JSON; a path
+//! that ends in `/big` with a megabyte, and one that ends in `/stream` with [`EVENTS`] server-sent events,
+//! [`PAUSE`] apart, each of which is the time at which it was sent.
 //!
-//! It must cost as little as possible, for it shares a core with the load generator: one thread,
-//! one `read` and one `write` a request. Of HTTP/1.1 it knows what a proxy sends it: keep-alive,
-//! pipelining, bodies with a `content-length`. On anything else it closes the connection, which
-//! the bench then counts as a failure.
+//! The upstream must cost as little as possible, for it shares a core with the load generator: one thread,
+//! one `read` and one `write` a request. It speaks as much HTTP/1.1 as a proxy sends: keep-alive,
+//! pipelining, bodies with a `content-length`. On anything else it closes the connection, and
+//! the bench counts a failure.
 //!
 //! `canned_upstream LISTEN` prints `listening on http://ADDRESS` and runs until it is killed.
 #![forbid(unsafe_code)]
@@ -12,13 +13,24 @@
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, TcpStream};
 
 /// The shape of a chat completion, so that its size is an honest one.
 const BODY: &str = r#"{"id":"chatcmpl-bench","object":"chat.completion","created":0,"model":"canned","choices":[{"index":0,"message":{"role":"assistant","content":"Hello!"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}"#;
 
-/// A head longer than this is nobody's we know.
+/// The length of the large answer.
+const BIG: usize = 1024 * 1024;
+
+/// The events of a stream.
+const EVENTS: usize = 100;
+
+/// The time between two events.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// No proxy of the bench sends a longer head.
 const MAX_HEAD: usize = 64 * 1024;
 
 #[global_allocator]
@@ -31,34 +43,60 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     io::stdout().flush()?;
+    let answers = Rc::new(Answers::new());
+    let connections = tokio::task::LocalSet::new();
+    connections.run_until(accept(listener, answers)).await
+}
+
+async fn accept(listener: TcpListener, answers: Rc<Answers>) -> Result<(), Box<dyn Error>> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(async move {
-            // A proxy that closes its pooled connection is the normal end; there is nobody to tell.
-            let _ = serve(&stream).await;
+        let answers = answers.clone();
+        tokio::task::spawn_local(async move {
+            // A proxy that closes its pooled connection is the normal end.
+            let _ = serve(&stream, &answers).await;
         });
     }
 }
 
-async fn serve(stream: &TcpStream) -> io::Result<()> {
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{BODY}",
-        BODY.len()
-    );
+/// The answers, as they are sent.
+struct Answers {
+    small: Vec<u8>,
+    big: Vec<u8>,
+}
+
+impl Answers {
+    fn new() -> Self {
+        let of = |body: &[u8]| {
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+            );
+            [head.as_bytes(), body].concat()
+        };
+        Self { small: of(BODY.as_bytes()), big: of(&[b'x'; BIG]) }
+    }
+}
+
+async fn serve(stream: &TcpStream, answers: &Answers) -> io::Result<()> {
     let mut unread: Vec<u8> = Vec::with_capacity(MAX_HEAD);
+    let mut asked = Vec::new();
     loop {
-        let mut answers = 0;
         while let Some(head_len) = find(&unread, b"\r\n\r\n").map(|at| at + 4) {
             let request_len = head_len + body_len(&unread[..head_len])?;
+            asked.push(Asked::of(&unread[..head_len]));
             while unread.len() < request_len {
                 read(stream, &mut unread).await?;
             }
             unread.drain(..request_len);
-            answers += 1;
         }
-        for _ in 0..answers {
-            write_all(stream, answer.as_bytes()).await?;
+        for asked in asked.drain(..) {
+            match asked {
+                Asked::Small => write_all(stream, &answers.small).await?,
+                Asked::Big => write_all(stream, &answers.big).await?,
+                Asked::Stream => send_events(stream).await?,
+            }
         }
         if unread.len() > MAX_HEAD {
             return Err(io::ErrorKind::InvalidData.into());
@@ -67,7 +105,39 @@ async fn serve(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Appends what the socket has; `UnexpectedEof` once the peer has closed.
+/// The answer that a path asks for.
+enum Asked {
+    Small,
+    Big,
+    Stream,
+}
+
+impl Asked {
+    fn of(head: &[u8]) -> Self {
+        let path = head.split(|&b| b == b' ').nth(1).unwrap_or_default();
+        match path {
+            path if path.ends_with(b"/big") => Self::Big,
+            path if path.ends_with(b"/stream") => Self::Stream,
+            _ => Self::Small,
+        }
+    }
+}
+
+/// Sends the events of a stream, each in a chunk and a write of its own.
+async fn send_events(stream: &TcpStream) -> io::Result<()> {
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    write_all(stream, head.as_bytes()).await?;
+    for _ in 0..EVENTS {
+        tokio::time::sleep(PAUSE).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+        let event = format!("data: {}\n\n", now.as_micros());
+        write_all(stream, format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await?;
+    }
+    write_all(stream, b"0\r\n\r\n").await
+}
+
+/// Appends the bytes that the socket has; `UnexpectedEof` once the peer has closed.
 async fn read(stream: &TcpStream, into: &mut Vec<u8>) -> io::Result<()> {
     loop {
         match stream.try_read_buf(into) {

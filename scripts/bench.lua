@@ -2,6 +2,8 @@
 -- that it is in no process list. The request is fixed, so wrk builds it once.
 wrk.method = "POST"
 wrk.body = '{"model":"canned","messages":[{"role":"user","content":"Hello"}]}'
+local bytes = tonumber(os.getenv("BENCH_BODY_BYTES") or "0")
+if bytes > 0 then wrk.body = string.rep("x", bytes) end
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_TOKEN")
 

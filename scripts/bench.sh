@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What Farebox costs next to a bare Pingora, and next to nginx with Lua and Redis, measured in turns
+# The cost of Farebox next to a bare Pingora, and next to nginx with Lua and Redis, measured in turns
 # on this machine: `make bench`.
 #
 # The gateway has core 0 for itself; the load generator (wrk), the canned upstream, Redis and
@@ -8,6 +8,7 @@
 # thread each. Farebox checks a JWT on every call, holds 5 credits, forwards, and captures them.
 #
 #   bare            a bare Pingora: no ledger, no identity
+#   free            Farebox on a free route: identity, no hold
 #   strict          Farebox on its embedded ledger, each hold on disk before its call is forwarded
 #   relaxed         the same, written within 25 ms
 #   redis-strict    Farebox on Redis and Postgres, each hold committed in Postgres before its call
@@ -18,15 +19,19 @@
 # Each Redis is a private one of its own, with nothing on disk; Postgres syncs to disk as it does in
 # production.
 #
+# After the table of calls come the further rows of scripts/bench-rows.sh: one connection, 1 024 connections,
+# streams, large bodies, HTTP/2, and the memory of idle connections.
+#
 # A slow figure never fails. A failed answer does, and so does an account that was not charged for
 # exactly the calls that were made: a bench of a gateway that drops calls measures nothing.
 #
 #   scripts/bench.sh                        the whole table
 #   scripts/bench.sh --only bare,strict     fewer systems (bare is always the base of the ratios)
+#   scripts/bench.sh --rows calls,streams   fewer tables (calls,one,many,streams,bodies,http2,idle)
 #   scripts/bench.sh --profile strict       one system under perf: where its core's time goes
 #
 # Environment: BENCH_ROUNDS (3), BENCH_SECONDS a turn (8), BENCH_WARMUP seconds (3),
-# BENCH_CONNECTIONS ("32 128").
+# BENCH_CONNECTIONS ("32 128"), BENCH_ROW_SECONDS a turn of the further rows (5).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -34,12 +39,14 @@ rounds=${BENCH_ROUNDS:-3}
 seconds=${BENCH_SECONDS:-8}
 warmup=${BENCH_WARMUP:-3}
 read -r -a connections <<<"${BENCH_CONNECTIONS:-32 128}"
-systems=(bare strict relaxed redis-strict redis-relaxed redis-two peer)
+systems=(bare free strict relaxed redis-strict redis-relaxed redis-two peer)
+rows=(calls one many streams bodies http2 idle)
 profile=
 
 readonly gateway_core=0 load_core=1
 readonly funded=1000000000 price=5
 readonly route=/api/ai/generate
+path=$route # the path that wrk asks for
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "bench: $*"; exit 1; }
@@ -47,6 +54,7 @@ die() { say "bench: $*"; exit 1; }
 while (($#)); do
     case $1 in
         --only) IFS=, read -r -a systems <<<"${2:?--only needs a list}"; shift 2 ;;
+        --rows) IFS=, read -r -a rows <<<"${2:?--rows needs a list}"; shift 2 ;;
         --profile) profile=${2:?--profile needs a system}; systems=("$profile"); shift 2 ;;
         *) die "unknown argument $1 (the head of this file tells what there is)" ;;
     esac
@@ -58,6 +66,8 @@ work=$(mktemp -d "$(cd "$target/bench" && pwd)/run.XXXXXX") # a real disk: /tmp 
 declare -A ports=() admin_ports=()
 # shellcheck source=scripts/servers.sh
 source scripts/servers.sh
+# shellcheck source=scripts/bench-rows.sh
+source scripts/bench-rows.sh
 
 # Stops what this script started, and only that.
 finish() {
@@ -75,7 +85,8 @@ done
 # --- build ------------------------------------------------------------------------------------
 
 say "Building (release: fat LTO, some minutes the first time)"
-cargo build --release --bin farebox --example bare_pingora --example canned_upstream >&2
+cargo build --release --bin farebox --example bare_pingora --example canned_upstream \
+    --example stream_client >&2
 
 # --- start ------------------------------------------------------------------------------------
 
@@ -95,13 +106,16 @@ mint_token() { # an HS256 JWT for the account `bench`, good for a day
         "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -hmac "$BENCH_JWT_SECRET" -binary | base64url)"
 }
 
-write_config() { # SYSTEM, its ledger's lines on stdin
+write_config() { # SYSTEM MORE_OF_SERVER, its ledger's lines on stdin
+    local credits=$price
+    if [[ $1 == free ]]; then credits=0; fi
     cat >"$work/$1.toml" <<TOML
 [server]
 listen = "127.0.0.1:${ports[$1]}"
 admin = "127.0.0.1:${admin_ports[$1]}"
 admin_token = "\${BENCH_ADMIN_TOKEN}"
 threads = 1
+$2
 
 [ledger]
 $(cat)
@@ -119,7 +133,13 @@ url = "http://127.0.0.1:$upstream_port"
 path = "$route"
 methods = ["POST"]
 upstream = "canned"
-credits = $price
+credits = $credits
+
+[[routes]]
+path = "$route/{more}"
+methods = ["POST"]
+upstream = "canned"
+credits = $credits
 TOML
 }
 
@@ -131,8 +151,8 @@ call() { # SYSTEM: one paid call, its status
 # member NAME JSON: a number out of a flat object.
 member() { sed -n "s/.*\"$1\":\(-\{0,1\}[0-9.]*\).*/\1/p" <<<"$2"; }
 
-embedded_ledger() { # strict|relaxed
-    printf 'backend = "embedded"\npath = "%s"\ndurability = "%s"\n' "$work/$1.db" "$1"
+embedded_ledger() { # strict|relaxed|free
+    printf 'backend = "embedded"\npath = "%s"\ndurability = "%s"\n' "$work/$1.db" "${1/free/relaxed}"
 }
 
 # The Redis and the database of a system; started when they are first asked for.
@@ -158,24 +178,28 @@ shared_ledger() { # SYSTEM strict|relaxed
         "${redis_ports[$1]}" "$postgres_url" "$1" "$2"
 }
 
-start_gateway() { # NAME, its ledger's lines on stdin
+start_gateway() { # NAME MORE_OF_SERVER, its ledger's lines on stdin
     free_port; ports[$1]=$port
     free_port; admin_ports[$1]=$port
-    write_config "$1"
+    write_config "$1" "${2:-}"
     start_on "$gateway_core" "$1" "$target/release/farebox" serve --config "$work/$1.toml"
     await_port "$1" "${ports[$1]}"
     await_port "$1" "${admin_ports[$1]}"
     await_ready "$1" "${admin_ports[$1]}"
 }
 
-# Funds the account, and sees that what is measured is the thing: who has no token is turned away,
-# who has one pays.
-fund() { # SYSTEM
+grant() { # SYSTEM: gives the account its credits
     curl -sS --fail-with-body -o "$work/answer" -X POST \
         "http://127.0.0.1:${admin_ports[$1]}/admin/accounts/bench/grants" \
         -H "authorization: Bearer $BENCH_ADMIN_TOKEN" -H 'content-type: application/json' \
         -d "{\"credits\":$funded,\"id\":\"bench\",\"reason\":\"bench\"}" ||
         die "$1: the account could not be funded: $(cat "$work/answer")"
+}
+
+# Funds the account, and checks that the benched thing is the real one: a call without a valid token is
+# refused, a call with one is paid.
+fund() { # SYSTEM
+    grant "$1"
     [[ $(call "$1" nobody) == 401 ]] || die "$1 let a call without a valid token through"
     [[ $(call "$1" "$BENCH_TOKEN") == 200 ]] || die "$1 refused a paid call: $(cat "$work/answer")"
     calls[$1]=1
@@ -219,6 +243,7 @@ declare -A calls=() turns=()
 free_port; upstream_port=$port
 start_on "$load_core" upstream "$target/release/examples/canned_upstream" "127.0.0.1:$upstream_port"
 await_port upstream "$upstream_port"
+ports[upstream]=$upstream_port
 
 for system in "${systems[@]}"; do
     case $system in
@@ -229,7 +254,7 @@ for system in "${systems[@]}"; do
             await_port bare "${ports[bare]}"
             [[ $(call bare "$BENCH_TOKEN") == 200 ]] || die "the bare proxy does not forward"
             ;;
-        strict | relaxed)
+        strict | relaxed | free)
             start_gateway "$system" < <(embedded_ledger "$system")
             fund "$system"
             ;;
@@ -285,7 +310,7 @@ sample_lag() { # SYSTEM
 # One run of wrk; sets `pids[wrk-NAME]`.
 start_wrk() { # NAME CONNECTIONS SECONDS
     start_on "$load_core" "wrk-$1" wrk -t1 -c"$2" -d"${3}s" --timeout 10s --latency \
-        -s scripts/bench.lua "http://127.0.0.1:${ports[$1]}$route"
+        -s scripts/bench.lua "http://127.0.0.1:${ports[$1]}$path"
 }
 
 # turn SYSTEM CONNECTIONS SECONDS: sets requests_per_second, cpu, redis_cpu, p50, p99. Of two
@@ -378,26 +403,25 @@ if [[ $profile ]]; then
     exit 0
 fi
 
-for conns in "${connections[@]}"; do
-    for system in "${systems[@]}"; do
-        say "Warming up: $system, $conns connections, $warmup s"
-        turn "$system" "$conns" "$warmup"
-        rm -f "$work/lag-$system-$conns"
-    done
-    for ((round = 1; round <= rounds; round++)); do
-        # Each round begins with another one, so that none always has the same place in it.
-        first=$(((round - 1) % ${#systems[@]}))
-        for system in "${systems[@]:first}" "${systems[@]:0:first}"; do
-            sleep 1 # lets the one before settle what it still holds, off the next one's core time
-            turn "$system" "$conns" "$seconds"
-            say "round $round/$rounds, $conns connections: $system $requests_per_second requests/s, $cpu µs${redis_cpu:+, Redis $redis_cpu µs}, p50 $p50 µs, p99 $p99 µs"
-            printf '%s %s %s %s %s %s %s %s\n' "$conns" "$system" "$round" "$requests_per_second" "$cpu" "$p50" "$p99" "$redis_cpu" >>"$work/turns"
+measure_calls() {
+    for conns in "${connections[@]}"; do
+        for system in "${systems[@]}"; do
+            say "Warming up: $system, $conns connections, $warmup s"
+            turn "$system" "$conns" "$warmup"
+            rm -f "$work/lag-$system-$conns"
+        done
+        for ((round = 1; round <= rounds; round++)); do
+            # Each round begins with another one, so that none always has the same place in it.
+            first=$(((round - 1) % ${#systems[@]}))
+            for system in "${systems[@]:first}" "${systems[@]:0:first}"; do
+                sleep 1 # lets the one before settle what it still holds, off the next one's core time
+                turn "$system" "$conns" "$seconds"
+                say "round $round/$rounds, $conns connections: $system $requests_per_second requests/s, $cpu µs${redis_cpu:+, Redis $redis_cpu µs}, p50 $p50 µs, p99 $p99 µs"
+                printf '%s %s %s %s %s %s %s %s\n' "$conns" "$system" "$round" "$requests_per_second" "$cpu" "$p50" "$p99" "$redis_cpu" >>"$work/turns"
+            done
         done
     done
-done
-for system in "${systems[@]}"; do
-    if [[ $system != bare ]]; then check_charges "$system"; fi
-done
+}
 
 # --- report -----------------------------------------------------------------------------------
 
@@ -413,7 +437,7 @@ ratio() {
 fixed() { awk -v x="${1:-}" -v d="$2" 'BEGIN { if (x == "") print "–"; else printf "%.*f", d, x }'; }
 milliseconds() { awk -v us="$1" 'BEGIN { printf "%.2f", us / 1000 }'; }
 
-declare -A names=([bare]="bare Pingora" [strict]="Farebox, strict" [relaxed]="Farebox, relaxed"
+declare -A names=([upstream]="the upstream itself" [bare]="bare Pingora" [free]="Farebox, free route" [strict]="Farebox, strict" [relaxed]="Farebox, relaxed"
     [redis-strict]="Farebox on Redis + Postgres, strict" [redis-relaxed]="Farebox on Redis + Postgres, relaxed"
     [redis-two]="two of these on one ledger" [peer]="nginx + Lua + Redis")
 # The 99th percentile of what was sampled, in milliseconds.
@@ -421,21 +445,37 @@ lag() {
     if [[ ! -s $work/lag-$2-$1 ]]; then echo –; return; fi
     sort -g "$work/lag-$2-$1" | awk '{ v[NR] = $1 } END { printf "%.0f", v[int((NR * 99 + 99) / 100)] * 1000 }'
 }
-echo
-echo "| connections | system | requests/s | of bare | CPU µs/request | of bare | Redis µs/request | p50 ms | p99 ms | sync lag p99 ms |"
-echo "|---|---|---|---|---|---|---|---|---|---|"
-for conns in "${connections[@]}"; do
-    for system in "${systems[@]}"; do
-        echo "| $conns | ${names[$system]} | $(fixed "$(column "$conns" "$system" 4 | median)" 0)" \
-            "| $(fixed "$(ratio "$conns" "$system" 4)" 2)" \
-            "| $(fixed "$(column "$conns" "$system" 5 | median)" 1) | $(fixed "$(ratio "$conns" "$system" 5)" 2)" \
-            "| $(fixed "$(column "$conns" "$system" 8 | grep . | median)" 1)" \
-            "| $(milliseconds "$(column "$conns" "$system" 6 | median)")" \
-            "| $(milliseconds "$(column "$conns" "$system" 7 | median)") | $(lag "$conns" "$system") |"
+
+report_calls() {
+    echo
+    echo "| connections | system | requests/s | of bare | CPU µs/request | of bare | Redis µs/request | p50 ms | p99 ms | sync lag p99 ms |"
+    echo "|---|---|---|---|---|---|---|---|---|---|"
+    for conns in "${connections[@]}"; do
+        for system in "${systems[@]}"; do
+            echo "| $conns | ${names[$system]} | $(fixed "$(column "$conns" "$system" 4 | median)" 0)" \
+                "| $(fixed "$(ratio "$conns" "$system" 4)" 2)" \
+                "| $(fixed "$(column "$conns" "$system" 5 | median)" 1) | $(fixed "$(ratio "$conns" "$system" 5)" 2)" \
+                "| $(fixed "$(column "$conns" "$system" 8 | grep . | median)" 1)" \
+                "| $(milliseconds "$(column "$conns" "$system" 6 | median)")" \
+                "| $(milliseconds "$(column "$conns" "$system" 7 | median)") | $(lag "$conns" "$system") |"
+        done
     done
+    echo
+    echo "Medians of $rounds turns of $seconds s each, in turns; ratios round by round. One gateway thread on its own core; wrk, the upstream, Redis and Postgres on another."
+}
+
+for row in "${rows[@]}"; do
+    case $row in
+        calls) measure_calls; report_calls ;;
+        one | many | streams | bodies | http2 | idle) "row_$row" ;;
+        *) die "unknown row $row (the head of this file tells what there is)" ;;
+    esac
 done
+for system in "${systems[@]}"; do
+    if [[ $system != bare && $system != free ]]; then check_charges "$system"; fi
+done
+
 echo
-echo "Medians of $rounds turns of $seconds s each, in turns; ratios round by round. One gateway thread on its own core; wrk, the upstream, Redis and Postgres on another."
 for system in "${systems[@]}"; do
     for name in $(gateways_of "$system"); do
         echo "Peak memory, ${names[$system]}: $(awk '/^VmHWM/ { printf "%.0f MiB", $2 / 1024 }' "/proc/${pids[$name]}/status") after ${calls[$system]} calls"

@@ -77,6 +77,8 @@ need_for_cluster() {
 
 need_for_bench() {
     need wrk "the load generator" have wrk
+    need nghttp2-client "the load generator for HTTP/2" have h2load
+    need python3 "opens idle connections" have python3
     need openssl "signs the benched token" have openssl
     need util-linux "pins each process to its core" have taskset
     need_for_cluster

@@ -20,7 +20,7 @@ async fn what_was_paid_is_bought_again_in_a_session_of_its_own(backend: Backend)
     shop.deliver_all(&shop.stripe.pay(&first)).await;
     let second = shop.buy("alice", "pack-500").await;
     assert_ne!(first, second);
-    // Its money is on the way: another one may be wanted meanwhile.
+    // The first purchase's money is on the way: another pack may be wanted meanwhile.
     shop.deliver_all(&shop.stripe.pay_later(&second)).await;
     let third = shop.buy("alice", "pack-500").await;
     assert_ne!(third, second);
@@ -45,7 +45,7 @@ async fn an_open_session_of_the_same_pack_is_used_again(backend: Backend) {
     assert_eq!(shop.metric("farebox_checkouts_total{pack=\"pack-500\"}").await, 1.0, "bob's");
     shop.deliver_all(&shop.stripe.pay(&session(&first))).await;
     shop.expect_balance("alice", 500).await;
-    // What is sold has changed since: the buyer is asked for what is shown now.
+    // The price has changed since: the buyer pays the price that is shown now.
     let text = shop.text.replace("19.00 EUR", "21.00 EUR");
     shop.text = text;
     shop.crash();

@@ -62,7 +62,7 @@ impl Place {
         }
     }
 
-    /// What says so in `[ledger]`.
+    /// The lines of `[ledger]` that choose it.
     pub fn lines(&self) -> String {
         let Self::Redis { redis, postgres, database } = self else {
             return "path = \"ledger.db\"".to_owned();
@@ -121,7 +121,7 @@ impl Place {
         }
     }
 
-    /// What the ledger has of Stripe's events, by their ids, as JSON.
+    /// Stripe's events as the ledger stores them, by id, as JSON.
     pub async fn payloads(&self, folder: &Path) -> BTreeMap<String, Value> {
         let rows: Vec<(String, String)> = match self {
             Self::Embedded => {

@@ -1,4 +1,4 @@
-//! What banks take back, return or only ask about; and accounts that wait for them, frozen.
+//! Payments that banks take back, return or only ask about, and accounts that are frozen meanwhile.
 
 use crate::backend::{Backend, on_both_ledgers};
 use crate::http::Answer;
@@ -90,7 +90,7 @@ async fn a_disputing_account_is_frozen_and_thaws_when_it_is_won(backend: Backend
     let hold = hold.bearer_auth(made.json()["key"].as_str().unwrap());
     let hold = hold.header("x-farebox-account", "alice").body(r#"{"credits":5,"id":"job-1"}"#);
     Answer::of(hold).await.problem(403, "ACCOUNT_FROZEN");
-    // It can see what it has.
+    // A frozen account can still read its balance.
     let request = shop.gateway.client.get(shop.gateway.url("/credits/balance"));
     let balance = request.bearer_auth(crate::support::token("alice")).send().await.unwrap();
     assert_eq!(balance.status(), 200);
@@ -99,7 +99,7 @@ async fn a_disputing_account_is_frozen_and_thaws_when_it_is_won(backend: Backend
     shop.deliver_all(&won).await;
     let thawed = eventually(async || shop.call("alice").await.status == 200);
     assert!(thawed.await, "{}", shop.call("alice").await.text);
-    // What comes late or again freezes nobody.
+    // Events that come late or again freeze nobody.
     shop.deliver_all(&opened).await;
     shop.deliver_all(&won).await;
     shop.bought("bob").await;
@@ -209,7 +209,7 @@ async fn money_back_in_another_currency_takes_all_the_credits_of_the_payment(bac
         shop.stripe.change(charge["id"].as_str().unwrap(), serde_json::json!({"currency": "usd"}));
         sessions.push(session);
     }
-    // Of 79 euros, how much are 9 dollars? Farebox has no rate, and says so in its log.
+    // How much of 79 euros are 9 dollars? Farebox has no rate; its log names the case.
     let (refund, events) = shop.stripe.refund(&sessions[0], 900);
     shop.deliver_all(&events).await;
     shop.expect_balance("refunded", 0).await;

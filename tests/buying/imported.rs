@@ -116,7 +116,7 @@ async fn grant(shop: &Shop, account: &str, id: &str, intent: &str) -> Answer {
     shop.gateway.admin(Method::POST, &path, &body.to_string()).await
 }
 
-/// What these accounts have together.
+/// The sum of these accounts' balances.
 async fn sum(shop: &Shop, accounts: &[String]) -> i64 {
     let mut sum = 0;
     for account in accounts {
@@ -215,7 +215,7 @@ async fn a_file_is_checked_whole_and_taken_whole_beside_a_gateway(backend: Backe
     assert!(said.contains("imported 2500 rows with 28000 credits; 0 were"), "{said}");
     let said = ok(shop.folder.path(), &arguments);
     assert!(said.contains("imported 0 rows; 2500 were there already"), "{said}");
-    // Who had nothing is known, and gets no sign-up grant; a stranger does.
+    // An imported account without credits is known, and gets no sign-up grant; a stranger does.
     for (account, balance) in [("customer-0", 0), ("customer-1", 100), ("stranger", 12)] {
         shop.call(account).await;
         let left = shop.balance(account).await;

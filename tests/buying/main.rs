@@ -1,9 +1,9 @@
 //! Buying credits: `farebox serve` in a process of its own, with a Stripe on a socket beside it
 //! (`support/stripe`) that is as strict as the real one, and events signed as Stripe signs them.
-//! What concerns the ledger runs on both of them (`backend`): each test below is
+//! Tests that concern the ledger run on both backends (`backend`): each test below is
 //! `…::embedded::…` and `…::redis::…`.
 //!
-//! What users of others report about webhooks, refunds and disputes, and what shows that it does
+//! Failures with webhooks, refunds and disputes that users of other gateways report, and the tests that show they do
 //! not happen here:
 //!
 //! | failure | shown by |

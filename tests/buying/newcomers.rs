@@ -1,4 +1,4 @@
-//! Who gets the sign-up grant: an account that comes to exist by itself, not one that is brought over.
+//! The sign-up grant goes to an account that comes to exist by itself, not to one that was imported.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn make_key(shop: &Shop, account: &str, service: bool) -> String {
     made.expect(201)["key"].as_str().unwrap().to_owned()
 }
 
-/// What an account sees of its balance with this credential.
+/// The balance that an account sees with this credential.
 async fn balance(shop: &Shop, credential: &str) -> Value {
     let request = shop.gateway.client.get(shop.gateway.url("/credits/balance"));
     Answer::of(request.bearer_auth(credential)).await.expect(200)["balance"].clone()

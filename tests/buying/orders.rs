@@ -44,7 +44,7 @@ enum Ending {
 struct Purchase {
     account: String,
     steps: Vec<Vec<Event>>,
-    /// Its balance when all of them have arrived.
+    /// The account's balance when all events have arrived.
     balance: i64,
 }
 

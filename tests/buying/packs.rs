@@ -55,7 +55,7 @@ async fn products_prices_and_the_endpoint_are_made_once() {
     for price in &prices {
         assert_eq!(price["currency"], "eur");
         assert!(price["lookup_key"].is_string(), "found again by its lookup key: {price}");
-        // What to put where.
+        // The hint names the key and an example.
         assert!(said.contains(price["id"].as_str().unwrap()), "{said}");
     }
     let names: Vec<_> = stripe.all("product").iter().map(|made| made["name"].clone()).collect();

@@ -1,4 +1,4 @@
-//! Who bought is Stripe's to know: nothing of the buyer is written into the ledger.
+//! Stripe knows the buyer; the ledger stores nothing about them.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ on_both_ledgers!(
     what_an_earlier_version_kept_of_buyers_is_trimmed_at_the_start,
 );
 
-/// What is in Stripe's events and must not be in the ledger.
+/// Personal data that is in Stripe's events and must not be in the ledger.
 const BUYER: [&str; 6] = [
     "Jane Secretbuyer",
     "secret.buyer@example.org",
@@ -66,7 +66,7 @@ fn with_buyer(event: &Event) -> Event {
     event.about(object)
 }
 
-/// What became of each event, by its id.
+/// The state of each event, by its id.
 async fn states(shop: &Shop) -> Vec<(String, String)> {
     let answer = shop.gateway.admin(Method::GET, "/admin/stripe/events?limit=200", "").await;
     let listed = answer.expect(200)["events"].as_array().unwrap().clone();

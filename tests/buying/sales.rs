@@ -1,4 +1,4 @@
-//! What the seller watches: metrics and log lines.
+//! The metrics and log lines that a seller watches.
 
 use std::collections::{BTreeSet, HashMap};
 use std::process::Command;

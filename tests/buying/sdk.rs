@@ -42,7 +42,7 @@ impl Sdk {
         self.ask(ask)["header"].as_str().unwrap().to_owned()
     }
 
-    /// What Stripe's own types find wrong with parameters.
+    /// The errors that Stripe's own types find in parameters.
     pub fn mistakes(&mut self, operation: &str, parameters: &Value) -> Value {
         let ask = json!({ "do": "check", "operation": operation, "parameters": parameters });
         self.ask(ask)["mistakes"].clone()

@@ -14,10 +14,10 @@ use crate::support::stripe::event::{Event, VERSION};
 use crate::support::stripe::{SECRET_KEY, Stripe, books, signature};
 use crate::support::{Upstream, eventually, token};
 
-/// What the tests' Stripe signs events with.
+/// The secret with which the tests' Stripe signs events.
 pub const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
 
-/// What pack-500 costs, in cents.
+/// The price of pack-500, in cents.
 pub const PRICE: i64 = 7900;
 
 const PACKS: &str = r#"
@@ -100,7 +100,7 @@ impl Shop {
         self.place.fail(&self.gateway);
     }
 
-    /// It can write again, a moment later.
+    /// The disk can be written again, a moment later.
     pub fn mend_writes(&self) {
         self.place.mend(&self.gateway);
     }

@@ -1,4 +1,4 @@
-//! Who may say that somebody paid: signatures made by Stripe's own SDK, and everything else.
+//! Signatures made by Stripe's own SDK are accepted, and nothing else.
 
 use std::time::{Duration, Instant};
 

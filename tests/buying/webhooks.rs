@@ -1,4 +1,4 @@
-//! What each event does to a balance, once.
+//! Each event changes a balance once, and as it should.
 
 use serde_json::json;
 
@@ -239,7 +239,7 @@ async fn events_that_mean_nothing_here_are_accepted_and_counted(backend: Backend
         all.iter().map(|(_, times)| times).sum::<f64>() >= 6.0
     });
     assert!(counted.await, "{:?}", shop.metrics("farebox_stripe_webhooks_total").await);
-    // What a sender may write in `type` must not grow the metrics without bound.
+    // A sender chooses `type`; it must not grow the metrics without bound.
     let text: Vec<_> = shop.metrics("farebox_stripe_webhooks_total").await;
     let strange = |(name, _): &(String, f64)| name.contains("something.new.in.2031");
     assert!(!text.iter().any(strange), "{text:?}");
@@ -285,7 +285,7 @@ async fn nobody_fills_the_memory_through_the_webhook(backend: Backend) {
     let before = shop.gateway.resident_kib();
     let bytes = "x".repeat(64 << 20);
     for _ in 0..3 {
-        // It may hang up before all of it was sent.
+        // The server may hang up before all of the body was sent.
         let request = shop.gateway.client.post(shop.gateway.url("/webhooks/stripe"));
         let answer =
             request.header("stripe-signature", "t=1,v1=00").body(bytes.clone()).send().await;

@@ -16,7 +16,7 @@ async fn a_ledger_behind_pgbouncer_works_and_survives_what_others_do(durability:
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
 
-    // What Postgres decides, beside the load.
+    // Operations that Postgres decides, beside the load.
     for n in 0..20 {
         cluster.grant("alice", 5, &format!("more-{n}")).await;
     }

@@ -1,4 +1,4 @@
-//! What must hold at rest, after whatever happened: the upstream's log, the clients' answers and
+//! Properties that hold at rest, after whatever happened: the upstream's log, the clients' answers and
 //! the ledger beside each other, line by line.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::upstream::Served;
 /// How long the ledger may take to come to rest: to sync, and to settle what it was told.
 const REST_WITHIN: Duration = Duration::from_secs(20);
 
-/// What was looked at.
+/// The figures of an examination.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked {
     pub calls: usize,
@@ -25,7 +25,7 @@ pub struct Checked {
     pub in_flight_at_kills: usize,
 }
 
-/// What may differ, besides what kills of gateways excuse.
+/// Differences that are allowed, besides those that kills of gateways excuse.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Excuse {
     /// Redis and a gateway were lost at once: so many captures may be missing.
@@ -67,7 +67,7 @@ impl Cluster {
         }
     }
 
-    /// Nobody who has credits is refused for the lack of them, and our own failure is 503. A
+    /// An account that has credits is never refused for the lack of them, and our own failure is 503. A
     /// connection breaks only when its gateway goes.
     fn answers_make_sense(&self, calls: &[Call]) {
         for call in calls {
@@ -248,7 +248,7 @@ impl Cluster {
         }
     }
 
-    /// What the product itself says of its ledger.
+    /// The product's own report on its ledger.
     async fn reconciles(&self) -> Result<(), String> {
         let report = ask(self.alive(), "/admin/reconcile").await?;
         if report["clean"] != true {
@@ -263,7 +263,7 @@ impl Cluster {
     }
 }
 
-/// What an operator is shown. A gateway may refuse for a moment: it first has to notice that a
+/// The operator's view. A gateway may refuse for a moment: it first has to notice that a
 /// connection of before a fault is gone.
 async fn ask(process: &Process, path: &str) -> Result<Value, String> {
     let answer = process.admin(http::Method::GET, path, "").await;

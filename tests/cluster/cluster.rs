@@ -17,7 +17,7 @@ use crate::upstream::Upstream;
 /// The accounts of the load.
 pub const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
-/// What each of them has: more than a test can spend.
+/// The balance of each account: more than a test can spend.
 pub const GRANT: i64 = 1_000_000;
 
 /// The route of the load, and what it costs.
@@ -40,13 +40,13 @@ impl Durability {
     }
 }
 
-/// What to start.
+/// The servers to start.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub durability: Durability,
     pub gateways: usize,
     pub persistence: Persistence,
-    /// Its randomness, if not of a seed of its own.
+    /// A source of randomness, if not of a seed of its own.
     pub random: Option<Random>,
     /// More variables for every gateway, and for Postgres.
     pub gateway_env: Vec<(String, String)>,
@@ -191,7 +191,7 @@ pub struct Cluster {
     pub kills: Vec<Gone>,
     /// Gateways that were told to end: they hang up, and lose nothing.
     pub stops: Vec<Gone>,
-    /// What every account was given so far.
+    /// The grants of every account so far.
     pub granted: BTreeMap<String, i64>,
 }
 
@@ -263,7 +263,7 @@ impl Cluster {
 
     /// Starts it again, after its end.
     pub fn restart_gateway(&mut self, number: usize) {
-        // What it had sent before arrives a moment later; from here on it is the new one's.
+        // Requests sent before arrive a moment later; from here on they are the new gateway's.
         let now = Instant::now();
         let gone = self.kills.iter_mut().chain(&mut self.stops);
         let its = gone.filter(|gone| gone.gateway == number);

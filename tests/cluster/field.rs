@@ -1,4 +1,4 @@
-//! What users of other gateways report of drift, leaks and replicas. Each row of that list is a
+//! Drift, leaks and replicas, as users of other gateways report them. Each row of that list is a
 //! named test, here or in the modules beside this one (`main.rs` has the table).
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn redis_and_postgres_do_not_drift_apart(durability: Durability) {
         load.serves_within(BACK_WITHIN).await;
         cluster.some_time(300, 900).await;
         calls.extend(load.stop().await);
-        // What Redis says to an account is what its entries in Postgres sum up to.
+        // The balance that Redis tells an account is the sum of its entries in Postgres.
         cluster.check(&calls).await;
     }
 }
@@ -64,7 +64,7 @@ async fn spending_neither_deadlocks_nor_exhausts_the_database(durability: Durabi
         let connections: u32 = cluster.postgres.sql("postgres", count).parse().unwrap();
         most = most.max(connections);
     }
-    // Of a hundred that Postgres gives by default; ten gateways should fit.
+    // Postgres gives a hundred connections by default; ten gateways should fit.
     assert!(most <= 3 * 10, "{most} connections of three gateways");
     let calls = load.stop().await;
     cluster.check(&calls).await;

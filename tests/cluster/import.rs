@@ -123,7 +123,7 @@ async fn deliver(gateway: &Process, events: &[Event]) {
     }
 }
 
-/// What an account is shown; none for one that is not there.
+/// An account's balance; none for an unknown one.
 async fn lines(gateway: &Process, account: &str) -> Vec<Value> {
     let path = format!("/admin/accounts/{account}");
     match gateway.admin(Method::GET, &path, "").await.status.as_u16() {
@@ -138,7 +138,7 @@ async fn by_key(gateway: &Process, key: &str, path: &str, body: &str) -> Answer 
     Answer::of(request.body(body.to_owned())).await
 }
 
-/// What was asked before, asked once more: it must change nothing, and be answered as ever.
+/// Requests from before, sent once more: they must change nothing, and be answered as ever.
 async fn asked_again(gateway: &Process, service: &str, captures: &[String]) -> Vec<String> {
     let mut answers = Vec::new();
     let mut note = |what: &str, answer: Answer| {
@@ -276,7 +276,7 @@ async fn a_ledger_that_outgrew_one_machine_goes_on_as_before() {
     assert_eq!(outgrown.postgres.sql(&outgrown.database, partitions), "2");
     assert_eq!(outgrown.count("farebox.entries_default"), 1, "what a wrong clock dated");
 
-    // What is new goes on from there.
+    // New operations go on from there.
     by_key(&new, &plain, ROUTE, "{}").await.expect(200);
     by_key(&new, &revoked, ROUTE, "{}").await.problem(401, "UNAUTHENTICATED");
     for capture in &captures[1..] {

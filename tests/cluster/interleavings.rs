@@ -66,7 +66,7 @@ async fn a_grant_that_is_sent_again_after_redis_was_lost_is_one_grant(durability
     cluster.check(&[]).await;
 }
 
-/// Its calls are in Redis and in its memory, not yet in Postgres, when it is stopped and Redis is
+/// A gateway's calls are in Redis and in its memory, not yet in Postgres, when it is stopped and Redis is
 /// lost. Another gateway recovers without it; then it goes on.
 async fn a_gateway_that_was_stopped_brings_what_it_remembers(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;

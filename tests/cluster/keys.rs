@@ -1,4 +1,4 @@
-//! What one gateway is told, every gateway knows.
+//! A key made or revoked on one gateway is known to every gateway.
 
 use std::time::{Duration, Instant};
 

@@ -19,7 +19,7 @@ in_both_modes!(
     redis_and_a_gateway_lost_at_once_lose_the_last_moments_at_most,
 );
 
-/// What of a call may not be in Postgres yet: younger than this.
+/// The age below which a call's entry may not be in Postgres yet.
 const UNSYNCED: Duration = Duration::from_secs(1);
 
 /// A lease, what it is given beyond that, and the looks of another gateway.

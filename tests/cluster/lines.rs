@@ -124,7 +124,7 @@ async fn relaxed_a_capture_whose_answer_was_lost_outlives_redis() {
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert!(eventually(async || batches() > before).await, "Redis has its capture");
     cluster.members[0].to_redis.mend();
-    // What was not answered is asked again before anything else.
+    // A request that was not answered is sent again before anything else.
     assert!(eventually(async || cluster.gateway(0).post("erin", ROUTE).await.status == 200).await);
     cluster.redis.flush_all();
     for member in &cluster.members {

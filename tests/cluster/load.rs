@@ -38,7 +38,7 @@ pub struct Call {
     pub end: End,
 }
 
-/// What a load does.
+/// The kind of calls that a load makes.
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub clients: usize,
@@ -191,7 +191,7 @@ impl Client {
             let call = self.call().await;
             let paid = call.end == End::Paid;
             calls.lock().unwrap().push(call);
-            // Who is refused does not hammer.
+            // A refused client does not hammer.
             let pause = if paid { self.random.millis(0, 10) } else { Duration::from_millis(20) };
             tokio::time::sleep(pause).await;
         }

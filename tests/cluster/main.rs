@@ -2,7 +2,7 @@
 //! Postgres, a real upstream that logs what it is sent, and faults in all of them. After each
 //! fault `check.rs` joins the upstream's log with the ledger, line by line.
 //!
-//! What users of other gateways report of drift, leaks and replicas, and what shows that it does
+//! Failures with drift, leaks and replicas that users of other gateways report, and the tests that show they do
 //! not happen here (each in both modes of durability):
 //!
 //! | failure | shown by |

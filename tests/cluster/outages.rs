@@ -49,7 +49,7 @@ async fn relaxed_takes_new_tokens_of_known_accounts_while_postgres_is_away() {
     let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
-    // Of the first gateway alone, until Postgres is away.
+    // Calls through the first gateway alone, until Postgres is away.
     cluster.grant("erin", 1000, "gift-erin").await;
     cluster.gateway(0).post("erin", ROUTE).await.expect(200);
     cluster.postgres.stop();
@@ -75,7 +75,7 @@ async fn relaxed_takes_new_tokens_of_known_accounts_while_postgres_is_away() {
     cluster.check(&calls).await;
 }
 
-/// Of each account as much is taken as `unsynced_cap` says, on all gateways together; then 503, never 402.
+/// Each account may spend as much as `unsynced_cap` allows, on all gateways together; then 503, never 402.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relaxed_stops_at_the_cap_of_each_account_while_postgres_is_away() {
     const CAP: i64 = 200;

@@ -229,7 +229,7 @@ async fn entries_that_a_wrong_clock_dated_survive_folding() {
     assert_eq!(kinds(adds_up(&cluster, "back").await), ["grant", "grant", "grant", "opening"]);
     assert_eq!(kinds(adds_up(&cluster, "undated").await), ["opening"]);
     reconciles(&cluster).await;
-    // What is dated before all that is folded away lies with the opening balances, and is folded with them.
+    // Entries older than all that is folded away lie with the opening balances, and are folded with them.
     entry("late", 1, "1000");
     reconciles(&cluster).await;
     let today = cluster.sql("SELECT to_char(now() AT TIME ZONE 'utc', 'YYYY-MM-DD')");
@@ -240,7 +240,7 @@ async fn entries_that_a_wrong_clock_dated_survive_folding() {
     reconciles(&cluster).await;
 }
 
-/// What does not add up is not folded, and not taken for clean.
+/// A ledger that does not add up is not folded, and not taken for clean.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reconcile_finds_what_is_wrong_in_postgres_and_nothing_of_it_is_folded() {
     let cluster = Cluster::start(Durability::Relaxed, 1).await;

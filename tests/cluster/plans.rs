@@ -66,7 +66,7 @@ async fn no_statement_about_entries_scans_a_table_or_sorts() {
     let began = Instant::now();
     cluster.write_history(&history);
     eprintln!("{} entries written in {:?}", history.entries(), began.elapsed());
-    // What the gateway's next connections say of their statements.
+    // The log of statements of the gateway's next connections.
     let database = cluster.database.clone();
     for setting in [
         "session_preload_libraries = 'auto_explain'",
@@ -133,7 +133,7 @@ async fn no_statement_about_entries_scans_a_table_or_sorts() {
                 println!("{what}: {} ms\n{}\n{}", plan.milliseconds, plan.query, plan.tree);
             }
         }
-        // Whoever folds the days of one month deletes from a table that may be a page long.
+        // A fold of one month's days deletes from a table that may be a page long.
         if what != "folding rows, a slice" {
             seen.extend(such);
         }
@@ -143,13 +143,13 @@ async fn no_statement_about_entries_scans_a_table_or_sorts() {
             assert_eq!(plan.nodes(node), [""; 0], "{}\n{}", plan.query, plan.tree);
         }
         for node in ["Seq Scan on entries", "Parallel Seq Scan on entries"] {
-            // Of an empty table there is no cheaper way to read all.
+            // An empty table has no cheaper plan than a scan.
             let mut read = plan.nodes(node);
             read.retain(|line| !line.contains("(cost=0.00..0.00 "));
             assert_eq!(read, [""; 0], "{}\n{}", plan.query, plan.tree);
         }
     }
-    // What is asked for by id is looked up, and nothing else is read for it.
+    // A lookup by id reads the row, and nothing else.
     for plan in about_entries.iter().filter(|plan| plan.query.contains("AS took_effect")) {
         assert_eq!(plan.nodes("Seq Scan on operations"), [""; 0], "{}", plan.tree);
     }

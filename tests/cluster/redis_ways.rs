@@ -40,7 +40,7 @@ fn config(redis_url: &str, lines: &str, postgres: &Postgres) -> String {
     )
 }
 
-/// What a gateway says that cannot use its Redis. It must end by itself.
+/// The message of a gateway that cannot use its Redis. The gateway must end by itself.
 fn refused(redis_url: &str, lines: &str) -> String {
     let postgres = Postgres::start();
     let folder = tempfile::tempdir().unwrap();
@@ -147,7 +147,7 @@ fn a_wrong_password_is_said() {
     assert!(!said.contains("wrong@"), "{said}");
 }
 
-/// It is not spoken to, so nothing is decided, and the log says why.
+/// This Redis is not used, so nothing is decided, and the log names the reason.
 #[test]
 fn a_redis_that_nobody_vouches_for_is_not_used() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What differs between Redis, Postgres and the entries is found under load, and put right when asked.
+//! Differences between Redis, Postgres and the entries are found under load, and put right when asked.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;

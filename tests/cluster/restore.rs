@@ -18,7 +18,7 @@ async fn what_redis_has_of_later_epochs_is_never_read_again(durability: Durabili
     cluster.check(&[]).await;
     cluster.postgres.back_up();
     cluster.redis.flush_all();
-    // What is granted now is gone with the restored Postgres, and so is what it paid for.
+    // Grants from now on are lost with the restored Postgres, and so is what they paid for.
     let late = async || {
         let body = r#"{"credits":1000,"id":"gift-late"}"#;
         let path = "/admin/accounts/erin/grants";
@@ -58,7 +58,7 @@ async fn what_redis_has_of_later_epochs_is_never_read_again(durability: Durabili
     cluster.check_with(&[], Excuse { lost: 1, ..Excuse::default() }).await;
 }
 
-/// Nobody stops them, as the runbook says to.
+/// The gateways are not stopped, as the runbook asks for.
 async fn gateways_that_run_on_find_out_by_themselves(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;
     let load = cluster.load();
@@ -73,7 +73,7 @@ async fn gateways_that_run_on_find_out_by_themselves(durability: Durability) {
     load.stop().await;
     cluster.check(&[]).await;
     let recovered = cluster.recoveries().await;
-    // Nobody calls, so nothing but a look at Postgres can tell.
+    // No call arrives, so nothing but a look at Postgres can tell.
     cluster.postgres.take_back();
     assert!(eventually(async || cluster.recoveries().await > recovered).await, "it was noticed");
     let load = cluster.load();

@@ -11,7 +11,7 @@ use crate::support::servers::{CutProxy, Flow, Persistence, Redis};
 /// How long one cluster is tortured before all that it did is looked at.
 const ROUND: Duration = Duration::from_secs(30);
 
-/// What a plain test run does, for each mode.
+/// The length of a plain test run, for each mode.
 const SHORT_ROUND: Duration = Duration::from_secs(6);
 
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ const FAULTS: [Fault; 16] = [
 /// How far a clock may be off.
 const OFFSETS: [&str; 4] = ["+50m", "+7s", "-50m", "-7s"];
 
-/// What was survived so far.
+/// The faults that were survived so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Survived {
     faults: usize,

@@ -36,7 +36,7 @@ impl Upstream {
         upstream
     }
 
-    /// What it has been sent so far.
+    /// The requests that it has been sent so far.
     pub fn served(&self) -> Vec<Served> {
         self.log.lock().unwrap().clone()
     }

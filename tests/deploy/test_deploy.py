@@ -105,10 +105,11 @@ class Monitoring(unittest.TestCase):
 
     def test_every_metric_named_anywhere_is_one_that_farebox_has(self):
         declared = declared_metrics()
-        texts = {path: path.read_text() for path in (RUNBOOK, ROOT / "README.md")}
+        pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        texts = {path: path.read_text() for path in pages}
         texts |= {path: path.read_text() for path in DEPLOY.rglob("*") if path.is_file()}
         for path, text in texts.items():
-            for name in set(re.findall(r"\bfarebox_[a-z_]+\b(?!:)", text)):
+            for name in set(re.findall(r"(?<![\w-])farebox_[a-z_]+\b(?!:)", text)):
                 series = re.sub(r"_(bucket|sum|count)$", "", name)
                 self.assertTrue({name, series} & declared.keys(), f"{path}: {name}")
 

@@ -1,4 +1,4 @@
-//! What is true of the cluster ledger alone: Redis may lose everything, and other gateways decide
+//! Promises of the cluster ledger alone: Redis may lose everything, and other gateways decide
 //! meanwhile.
 
 use std::time::Duration;
@@ -152,7 +152,7 @@ async fn a_grant_that_is_delivered_twice_counts_once(house: House) {
     ledger.stop().await;
 }
 
-/// What a client library, or a gateway after an outage, may send once more much later.
+/// Retries that a client library, or a gateway after an outage, may send much later.
 async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House) {
     let mut ledger = house.gateway("house").await.unwrap();
     ledger.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
@@ -290,7 +290,7 @@ async fn a_key_that_is_revoked_elsewhere_is_seen(house: House) {
     second.stop().await;
 }
 
-/// Its lease runs out, and whoever still serves lets its calls' holds expire: a capture that comes all
+/// The gateway's lease runs out, and the other gateways let its calls' holds expire: a capture that comes all
 /// the same counts.
 async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
     let ledger = house.open_with("10").await;
@@ -326,7 +326,7 @@ async fn what_calls_owe_when_their_gateway_stops_without_redis_is_charged(mut ho
     house.execute(owed).await.unwrap();
 }
 
-/// It answers, and decides nothing.
+/// This Redis answers, and decides nothing.
 async fn what_calls_owe_when_redis_has_no_room_is_charged_after_a_stop(house: House) {
     let ledger = house.open_with("10").await;
     let call = ledger.call("4").await.unwrap();
@@ -360,7 +360,7 @@ async fn what_calls_owe_and_cannot_be_charged_stops_no_recovery(house: House) {
     house.execute("SELECT 1 / count(*) FROM owed WHERE set_aside").await.unwrap();
 }
 
-/// It had the recovery, and knew nothing of the table.
+/// This gateway led the recovery, and did not know the table.
 async fn what_an_earlier_version_left_uncharged_is_charged_later(house: House) {
     let ledger = house.open_with("10").await;
     ledger.reconciles().await;
@@ -378,7 +378,7 @@ async fn what_an_earlier_version_left_uncharged_is_charged_later(house: House) {
     next.stop().await;
 }
 
-/// Its answer is lost, and so is the gateway's way to Redis: it hands over a charge that stands in the stream.
+/// The answer is lost, and so is the gateway's way to Redis: the gateway hands over a charge that stands in the stream.
 async fn what_redis_charged_though_its_gateway_never_heard_is_charged_once(mut house: House) {
     let line = CutProxy::before(house.cluster().redis.address()).await;
     house.cluster_mut().redis_url = Some(format!("redis://{}", line.address()));
@@ -422,9 +422,9 @@ async fn two_gateways_of_one_name_both_go_on(house: House) {
     let first = house.open_with("10").await;
     let live = first.call("4").await.unwrap();
     let second = house.open_another("house").await;
-    // It has another place, and has had one all along: a recovery waits for its lease.
+    // The gateway has another place now, and always had one: a recovery waits for its lease.
     assert_eq!(places(&house).await, 2);
-    // It was given back with the second one's start, and counts late.
+    // The hold was given back when the second gateway started, and its capture counts late.
     live.capture(credits("4"));
     for ledger in [&first, &second] {
         ledger.call("1").await.unwrap().capture(credits("1"));
@@ -437,7 +437,7 @@ async fn two_gateways_of_one_name_both_go_on(house: House) {
 
 async fn a_lease_from_before_the_clock_was_set_back_stops_no_recovery(house: House) {
     let ledger = house.open_with("10").await;
-    // Of a gateway that is no more.
+    // A hold of a gateway that is gone.
     let left = "INSERT INTO gateways (id, incarnation, lease_until, checked_in, layout) \
                 SELECT 'dead', 7, now() + interval '50 minutes', 0, layout FROM shards";
     house.execute(left).await.unwrap();

@@ -24,10 +24,10 @@ const VICTIM: &str = "FAREBOX_TEST_VICTIM";
 /// Kills a test.
 const ROUNDS: usize = 5;
 
-/// What `relaxed` may lose.
+/// How much time's writes `relaxed` may lose.
 const PROMISE: Duration = Duration::from_millis(50);
 
-/// What a machine busy with other tests may add before the promised write runs.
+/// How much later the promised write may run on a machine that is busy with other tests.
 const BUSY: Duration = Duration::from_millis(450);
 
 /// One line of what the victim said.
@@ -104,7 +104,7 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(house: House) {
     println!("{told} operations told of in {ROUNDS} rounds; the oldest lost was {worst:?} old");
 }
 
-/// What an earlier round left: it never changes again.
+/// The entries of an earlier round, which never change again.
 #[derive(Default)]
 struct Seen(BTreeMap<String, i64>);
 

@@ -1,4 +1,4 @@
-//! Whose end of a hold counts, and which comes too late.
+//! Which of several ends of a hold counts, and which comes too late.
 
 use farebox::ledger::{Backend as _, CrashOutcome, Operation, Origin, Outcome, Refusal};
 

@@ -100,7 +100,7 @@ async fn a_full_disk_refuses_holds_and_loses_nothing(house: House) {
     longer.capture(credits("30"));
 
     free_disk();
-    // What calls settled meanwhile is written with nobody asking for it.
+    // Calls that were settled meanwhile are written without a further request.
     let left = (format!("{}", 100 - 34 - more), "0".to_owned());
     eventually("all is settled", async || {
         let mut sql = house.sql().await;

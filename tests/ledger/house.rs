@@ -228,7 +228,7 @@ impl House {
         rows
     }
 
-    /// What a crash of the machine would leave at this moment, while nothing is being written: a
+    /// The state after a crash of the machine at this moment, while nothing is being written: a
     /// house with a copy of the files, or of what is in Postgres.
     pub fn crashed(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -310,7 +310,7 @@ impl Deref for Running {
 }
 
 impl Running {
-    /// What was opened in another way.
+    /// Connections that were opened in another way.
     pub fn of((ledger, pipeline): (Ledger, Pipeline)) -> Self {
         Self { ledger, pipeline }
     }

@@ -1,4 +1,4 @@
-//! What is brought over from an earlier system: all rows of an import or none, each payment once.
+//! Imports from an earlier system: all rows of an import or none, each payment once.
 
 use futures_util::future::join_all;
 
@@ -65,7 +65,7 @@ fn import(rows: &[ImportRow], dry_run: bool) -> Operation {
     Import { rows: rows.to_vec(), dry_run }.into()
 }
 
-/// What became of each row: new, there before, or refused.
+/// The outcome of each row: new, there before, or refused.
 fn told(outcome: Outcome) -> Vec<Result<bool, Refusal>> {
     let Outcome::Imported(outcomes) = outcome else { panic!("{outcome:?}") };
     let each = outcomes.into_iter().map(|outcome| match outcome {

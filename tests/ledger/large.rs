@@ -119,7 +119,7 @@ async fn thousands_of_calls_that_a_crash_cut_off_are_given_back(house: House) {
     assert!(ledger.close().await);
 }
 
-/// Its hold is one that nobody can read. The others are brought to Redis, and what a lost gateway held is
+/// One account's hold cannot be read. The other accounts are loaded into Redis, and the holds of a lost gateway are
 /// given back.
 async fn an_account_that_cannot_be_brought_stops_nothing_else(house: House) {
     let mut ledger = house.gateway("house").await.unwrap();
@@ -146,7 +146,7 @@ async fn an_account_that_cannot_be_brought_stops_nothing_else(house: House) {
     let redis = &house.cluster().redis;
     redis.flush_all();
     assert_eq!(alice_has(&mut ledger).await, ("10".to_owned(), "5".to_owned()));
-    // Nobody asks for them: they come because their holds' deadlines have to be watched.
+    // No call asks for these accounts: they are loaded because their holds' deadlines must be watched.
     eventually("all the others are back", async || {
         let back = redis.ask(&["KEYS", "{s00}:[0-9]:a:account-*"]);
         back.lines().count() == others.len() - 1
@@ -246,7 +246,7 @@ async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
         ledger.reader().account(&account("alice")).await.is_ok()
     })
     .await;
-    // It waits for what Redis decided before, and every call of this gateway waits behind it: not for all.
+    // The grant waits for what Redis decided before, and every call of this gateway waits behind it: not for all.
     let mut refused = 0;
     loop {
         let asked = Instant::now();

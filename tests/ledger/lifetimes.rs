@@ -144,7 +144,7 @@ async fn a_live_calls_hold_never_expires(house: House) {
     let call_id = CallId::new();
     let id = call_id.hold_id().clone();
     let call = ledger.hold(call_id, account("alice"), credits("4"), "/x".into()).await.unwrap();
-    // Its time is cut short; another hold of the same time shows that the sweep has passed.
+    // This hold's time is cut short; another hold of the same time shows that the sweep has passed.
     for round in ["first", "second"] {
         ledger.ask(Operation::Renew { hold: id.clone(), ttl_ms: 1 }).await;
         ledger.ask(hold_of(Origin::Api, round, "1", 1)).await;

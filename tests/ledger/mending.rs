@@ -9,7 +9,7 @@ on_cluster_ledgers!("multi_thread":
     what_a_repair_let_go_of_and_did_not_bring_again_is_brought_by_the_next,
 );
 
-/// It was killed, or Postgres was lost, in between: nobody would watch the deadlines of the account's holds.
+/// A gateway was killed, or Postgres was lost, in between: nobody would watch the deadlines of the account's holds.
 async fn what_a_repair_let_go_of_and_did_not_bring_again_is_brought_by_the_next(house: House) {
     let ledger = house.open_with("10").await;
     ledger.ask(api_hold("job", "3")).await;

@@ -1,7 +1,7 @@
 //! Random sequences of operations, beside a plain model of the ledger's rules: every outcome is
 //! the model's, and after each step every invariant holds.
 //!
-//! What fails is shrunk, printed, and repeated by `FAREBOX_SEED`.
+//! A failing case is shrunk, printed, and repeated by `FAREBOX_SEED`.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -77,7 +77,7 @@ fn check(kind: Kind, run: impl AsyncFn(House, Vec<Step>)) {
         ..Config::default()
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    // Its servers are those of every case.
+    // The servers are shared by all cases.
     let _house = House::new(kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let result = TestRunner::new_with_rng(config, rng).run(&vec(step(), 1..25), |steps| {
@@ -97,7 +97,7 @@ enum Step {
     /// The time of these holds runs out, under a live call or not.
     TimeIsUp(BTreeSet<u8>, bool),
     Restart,
-    /// It ends without closing, after all was written.
+    /// The ledger ends without closing, after all was written.
     Crash,
     Fold,
 }
@@ -149,7 +149,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(EntryKind::Reinstatement),
     ];
     let route = || Arc::<str>::from(ROUTE);
-    // Whose it is: mostly left out by the API, mostly right from calls.
+    // The account that owns it: mostly left out by the API, mostly right from calls.
     let owner = || prop_oneof![Just(None), who().prop_map(Some)];
     prop_oneof![
         1 => (who(), amount()).prop_map(|(account, signup)| Operation::Open { account, signup }),

@@ -12,7 +12,7 @@ use farebox::ledger::{
 
 use crate::house::Kind;
 
-/// What the model knows of a hold's id.
+/// The model's knowledge of a hold's id.
 #[derive(Clone, Debug)]
 pub struct Fate {
     account: AccountId,
@@ -21,7 +21,7 @@ pub struct Fate {
     state: State,
     /// In which batch it ended.
     ended_in: usize,
-    /// It was released before it came, since the last start.
+    /// The hold was released before it came, since the last start.
     overtaken: bool,
 }
 
@@ -64,7 +64,7 @@ impl Line {
     }
 }
 
-/// What every hold of the model's operations is for.
+/// The route of every hold of the model's operations.
 pub const ROUTE: &str = "/r";
 
 fn hold_end(origin: Origin, who: &AccountId, captured: i64, released: i64) -> Option<HoldEnd> {
@@ -86,7 +86,7 @@ pub struct Model {
     pub batch: usize,
 }
 
-/// What the model expects; a posting without the entry's time.
+/// The outcome that the model expects; a posting without the entry's time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expected {
     Outcome(Outcome),
@@ -417,7 +417,7 @@ impl Model {
         assert!(same, "{operation:?}\n  gave     {outcome:?}\n  expected {expected:?}");
     }
 
-    /// What readers see, against the model.
+    /// Compares what readers see with the model.
     pub async fn agrees_with(&self, reader: &dyn Reader) {
         let report = reader.reconcile().await.unwrap();
         assert!(report.is_clean(), "{report:#?}");

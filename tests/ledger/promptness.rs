@@ -9,7 +9,7 @@ use farebox::store::SqliteLedger;
 
 use crate::house::{House, Kind, account, credits, grant};
 
-/// What is promised.
+/// The promised limit.
 const PROMISE: Duration = Duration::from_millis(50);
 
 /// How many calls are ready all the time.

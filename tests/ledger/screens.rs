@@ -1,4 +1,4 @@
-//! What the screens read of the past.
+//! The past, as the screens read it.
 
 use farebox::credits::{Credits, SignedCredits};
 use farebox::ledger::{CallId, EntryKind, Movement, Operation, Origin, Outcome, Usage};
@@ -48,7 +48,7 @@ async fn usage_is_what_was_captured_by_day_and_route(house: House) {
     }
     ledger.ask(api_hold("job", "5")).await;
     ledger.ask(api_capture("job", "4")).await;
-    // What is given back does not undo that it was used.
+    // A refund does not undo that the credits were used.
     let refund = Operation::Refund { hold: "job".parse().unwrap(), reason: None };
     assert!(matches!(ledger.ask(refund).await, Outcome::Posted { .. }));
     ledger.call("1").await.unwrap().release();

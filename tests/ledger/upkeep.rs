@@ -258,7 +258,7 @@ async fn reconcile_finds_what_is_wrong(house: House) {
         let differences = report.differences;
         assert!(differences.iter().any(|d| d.what.contains(found)), "{harm}: {differences:#?}");
     }
-    // What fits together on disk, and is not what the running ledger knows.
+    // Rows that fit together on disk, and differ from what the running ledger knows.
     let mut sql = house.sql().await;
     sql.execute("UPDATE api_holds SET amount = amount + 1").await.unwrap();
     let differences = ledger.reconcile().await.unwrap().differences;

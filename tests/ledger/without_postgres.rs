@@ -134,7 +134,7 @@ async fn relaxed_a_stop_hands_over_what_was_decided_and_what_was_not() {
     ledger.stop().await;
 }
 
-/// Who calls with a token that this gateway has not seen asks for the account first: one that Redis has is there.
+/// A caller with a token that this gateway has not seen asks for the account first: an account in Redis is found.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_an_account_that_redis_has_is_open_without_postgres() {
     let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
@@ -201,7 +201,7 @@ async fn relaxed_with_a_replica_the_metric_says_when_every_call_is_refused() {
     assert!(pipeline.stop().await);
 }
 
-/// What a gateway remembers for Postgres is bounded: then calls that run are still settled, and no new one is
+/// The backlog that a gateway keeps for Postgres is bounded: beyond it, running calls are still settled, and no new one is
 /// taken, until Postgres is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {

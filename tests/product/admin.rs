@@ -427,7 +427,7 @@ async fn what_is_folded_still_counts_and_still_counts_once() {
     for key in ["account", "credits", "id"] {
         assert_eq!(again[key], first[key], "{again}");
     }
-    // What is gone is not made up.
+    // Rows that are gone are not made up.
     assert_eq!((&again["balance_after"], &again["created_at"]), (&Value::Null, &Value::Null));
     let other = r#"{"credits":101,"id":"gift-7"}"#;
     admin(&gateway, Method::POST, path, other).await.problem(409, "IDEMPOTENCY_CONFLICT");

@@ -1,4 +1,4 @@
-//! Who calls, over HTTP.
+//! Identification of callers, over HTTP.
 
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -180,7 +180,7 @@ async fn killed_under_load(durability: &str, rounds: usize) {
         assert_eq!(report["live_holds"], 1, "the calls' holds are gone: {report}");
         let log = log.lock().unwrap().clone();
         let captured = join(&gateway, &log).await;
-        // What an earlier kill lost stays lost, and what it left stays there.
+        // Entries that an earlier kill lost stay lost, and those that it left stay there.
         assert_eq!(
             log[..before].iter().filter(|c| !captured.contains(&c.request_id)).count(),
             lost
@@ -294,7 +294,7 @@ async fn a_tunnel_that_a_crash_cuts_stays_paid_for() {
                  upgrade: websocket\r\n\r\nhello",
             )
             .await;
-            // It stays open: only the gateway's end ends it.
+            // The connection stays open: only the gateway's end ends it.
             std::future::pending::<()>().await;
         })
         .await;

@@ -89,7 +89,7 @@ async fn assert_listed(gateway: &Process, upstream: &Upstream, outcome: &str, lo
     }
 }
 
-/// What an outcome comes to: in the balance, in the entries, and in refunds.
+/// An outcome's amounts: in the balance, in the entries, and in refunds.
 async fn assert_settled(gateway: &Process, upstream: &Upstream, outcome: &str) {
     let charged = if outcome == "charged" { CALLS as i64 * PRICE } else { 0 };
     let shown = gateway.account("alice").await;
@@ -201,7 +201,7 @@ async fn a_stop_that_runs_out_of_time_ends_lists_and_logs_what_it_cuts_off() {
     }
 }
 
-/// What was settled is nobody's to end: an orderly stop lists nothing.
+/// A settled call is not ended again: an orderly stop lists nothing.
 #[tokio::test]
 async fn a_stop_in_time_lists_nothing() {
     let folder = tempfile::tempdir().unwrap();

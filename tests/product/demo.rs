@@ -30,6 +30,27 @@ fn the_screens_open(said: &str, admin: &str) {
     assert!(paste(&format!("curl -sf http://{admin}/admin/ui")).contains("<html"));
 }
 
+/// An answer's status, the names of its headers, and its JSON but for the id of the request.
+fn shape_of(answer: &str) -> (String, Vec<String>, serde_json::Value) {
+    let answer = answer.replace('\r', "");
+    let (head, body) = answer.trim().split_once("\n\n").unwrap();
+    let (status, headers) = head.split_once('\n').unwrap();
+    let names = headers.lines().map(|line| line.split(':').next().unwrap().to_lowercase());
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    let mut json: serde_json::Value = serde_json::from_str(body).unwrap();
+    json["request_id"].take();
+    (status.to_owned(), names, json)
+}
+
+/// The README has a 402 as curl shows it; it is the demo's.
+fn the_readme_shows(refused: &str) {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let shown = readme.split("```\n").find(|block| block.starts_with("HTTP/1.1 402")).unwrap();
+    assert_eq!(shape_of(shown), shape_of(refused));
+}
+
 #[test]
 fn the_demo_s_lines_work_when_pasted() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,7 +89,9 @@ fn the_demo_s_lines_work_when_pasted() {
     let codes: Vec<&str> = answer("for i in").lines().collect();
     assert_eq!(codes.iter().filter(|code| **code == "200").count(), 8, "{codes:?}");
     assert_eq!(codes.last(), Some(&"402"), "after enough calls");
-    assert!(answers.iter().any(|a| a.contains("INSUFFICIENT_CREDITS") && a.contains("pack-500")));
+    let refused = answers.iter().find(|a| a.contains("INSUFFICIENT_CREDITS")).unwrap();
+    assert!(refused.contains("pack-500"), "{refused}");
+    the_readme_shows(refused);
     assert!(answer("/grants").contains("20"), "{}", answer("/grants"));
     assert_eq!(demo.terminate().code(), Some(0));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all of it is gone");

@@ -95,7 +95,7 @@ async fn the_balance_is_told_at_once_and_at_each_change() {
     let held = events.until(10).await;
     assert_eq!((&held["held"], &held["low"]), (&json!(90), &json!(true)));
 
-    // What happens to others is nobody's business.
+    // An account does not see the events of others.
     gateway.grant("bob", 7).await;
     let mut bobs = Events::of(&gateway, &token("bob")).await;
     assert_eq!(bobs.next().await.unwrap()["available"], 7);

@@ -59,7 +59,7 @@ fn immutable_binds(folder: &Path) -> bool {
 enum Fault {
     /// No file grows.
     FullDisk,
-    /// Its user may only read the files, and finds out when it opens them anew.
+    /// The ledger's user may only read the files, and finds out when it opens them anew.
     ReadOnly,
     /// The files refuse everybody, whoever has them open: as after a remount for reading only.
     Immutable,
@@ -75,7 +75,7 @@ impl Fault {
                 let mut intruder = sqlx::SqliteConnection::connect(&file).await.unwrap();
                 intruder.execute("BEGIN IMMEDIATE").await.unwrap();
                 set_mode(folder, 0o444);
-                // What cannot be written is tried on a new connection.
+                // A write that fails is tried on a new connection.
                 let refused = eventually(async || {
                     gateway.post("alice", "/api/ai/generate").await.status == 503
                 });
@@ -127,7 +127,7 @@ async fn a_ledger_that_cannot_write_is_503(fault: Fault, durability: &str) {
     let free = upstream.seen().len() - before;
     assert!(durability == "relaxed" || free == 0, "{free} calls passed");
     let passed = upstream.seen().len();
-    // Who has too few credits anyway may be told so; nobody is told so who has enough.
+    // An account with too few credits may be told so; an account with enough never is.
     let poor = gateway.post("poor", "/api/ai/generate").await;
     assert!(poor.status == 503 || poor.json()["available"] == 1, "{}", poor.text);
     for account in ["alice", "nobody"] {

@@ -1,4 +1,4 @@
-//! Who may read the ledger's files: their owner alone.
+//! The ledger's files are readable by their owner alone.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -159,7 +159,7 @@ async fn holds_are_for_service_keys_only() {
     ] {
         post(&gateway, path, &service, body).await.problem(404, "NOT_FOUND");
     }
-    // What a call holds is the gateway's to end.
+    // A call's hold is ended by the gateway alone.
     assert_eq!(gateway.post("alice", "/api/ai/generate").await.status(), 200);
     assert_eq!(gateway.balance("alice").await["account"], "alice");
 }

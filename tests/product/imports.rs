@@ -79,7 +79,7 @@ fn keys_that_cannot_be_imported_say_where_they_stand() {
     let file = at.join("keys.csv");
     write_keys(&file, 0, 1_200);
     let rows = std::fs::read_to_string(&file).unwrap();
-    // What is no key is found before anything is sent.
+    // A key that is malformed is found before anything is sent.
     for bad in ["customer-9,abc\n", ",9f86\n"] {
         std::fs::write(&file, format!("{rows}{bad}")).unwrap();
         let errors = fails(at, &["key", "import", "keys.csv"], 1);
@@ -183,7 +183,7 @@ fn every_mistake_of_an_import_is_told_with_its_line_before_anything_moves() {
         assert!(!errors.to_lowercase().contains("json"), "{errors}");
         fails(at, &["account", "show", "good"], 1);
     }
-    // What is no text, and a first line that names no columns.
+    // A file that is not text, and a first line that names no columns.
     std::fs::write(at.join("old.csv"), b"account,credits,id\n\xff,5,old-1\nbob,5,old-2\n").unwrap();
     let errors = fails(at, &["import", "--csv", "old.csv"], 1);
     assert!(errors.contains("old.csv:2: ") && errors.contains("UTF-8"), "{errors}");

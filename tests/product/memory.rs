@@ -89,7 +89,7 @@ async fn memory_is_flat_over_many_requests() {
     assert!(gateway.terminate().success());
 }
 
-/// What a connection may take besides its head, twice. tests/deploy/test_deploy.py counts with it.
+/// The memory that a connection may take besides its head, twice. tests/deploy/test_deploy.py counts with it.
 const CONNECTION_BYTES: usize = 32 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

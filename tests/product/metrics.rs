@@ -303,7 +303,7 @@ async fn holds_made_through_the_api_are_counted_once_as_they_end() {
         ("farebox_holds_total{outcome=\"captured\",route=\"api\"}".to_owned(), 1.0),
         ("farebox_holds_total{outcome=\"released\",route=\"api\"}".to_owned(), 1.0),
         ("farebox_holds_total{outcome=\"refused\",route=\"api\"}".to_owned(), 1.0),
-        // It ended when it expired; what was charged later is charged all the same.
+        // The hold ended when it expired; a later charge counts all the same.
         (expired.to_owned(), 1.0),
         ("farebox_credits_captured_total{route=\"api\"}".to_owned(), 4.0),
         ("farebox_credits_released_total{route=\"api\"}".to_owned(), 2.0),

@@ -149,7 +149,7 @@ async fn bodies_that_move_money_refuse_members_that_they_do_not_know() {
     assert_eq!(before, after, "nothing moved");
     let keys = gateway.admin(Method::GET, "/admin/accounts/alice/keys", None).await;
     assert_eq!(keys["keys"].as_array().unwrap().len(), 1, "{keys}");
-    // What is known is taken.
+    // Known currencies are accepted.
     let known = r#"{"credits":"0.5","id":"g","reason":"r","source":"import","payment":null}"#;
     ask(grants, true, known).await.expect(200);
     let known = r#"{"endpoint":"/api/ai/generate","method":"POST","id":"job-3","ttl_seconds":9}"#;

@@ -1,4 +1,4 @@
-//! What the account page and the operator's page show of the past.
+//! The past, as the account page and the operator's page show it.
 
 use http::Method;
 use serde_json::{Value, json};

@@ -258,7 +258,7 @@ async fn odd_pages_are_refused_or_bounded() {
         let path = format!("/credits/transactions?{query}");
         get(&gateway, &path, &alice).await.expect(200);
     }
-    // What a form sends of a field that nobody filled in.
+    // A form sends this for a field that was left empty.
     for query in ["cursor=", "limit=", "limit=&cursor=", "limit=50&cursor="] {
         let path = format!("/credits/transactions?{query}");
         assert_eq!(get(&gateway, &path, &alice).await.expect(200), exact, "{query}");
@@ -328,7 +328,7 @@ async fn the_description_lists_these_routes() {
         let (_, found) = found.unwrap_or_else(|| panic!("{path} is not described"));
         assert!(found[method]["responses"].is_object(), "{method} {path}: {found}");
     }
-    // What stands in a path is named there, and nothing else is said to.
+    // Values in a path are named there; others are refused.
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().unwrap() {
             let parameters = operation["parameters"].as_array().into_iter().flatten();

@@ -25,7 +25,7 @@ async fn shop() -> (Upstream, TestGateway) {
     (upstream, gateway)
 }
 
-/// What the page itself sends, as a browser marks it.
+/// The headers that the page itself sends, as a browser marks them.
 fn from_page(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
     request.header("sec-fetch-site", "same-origin")
 }
@@ -83,7 +83,7 @@ async fn a_token_becomes_a_cookie_that_scripts_cannot_read_and_other_sites_do_no
     }
     let session = ask(&gateway, Method::GET, "/credits/session", &cookie, PAGE, "").await;
     assert_eq!(session.expect(200)["account"], "alice");
-    // Nobody is signed in: that is an answer, and no error.
+    // The answer to a visitor who is not signed in is no error.
     let nobody = ask(&gateway, Method::GET, "/credits/session", "x=y", PAGE, "").await;
     assert_eq!((nobody.status.as_u16(), &*nobody.text), (204, ""));
     ask(&gateway, Method::GET, "/credits/session", "__Host-farebox_session=y", PAGE, "")
@@ -102,7 +102,7 @@ async fn a_token_becomes_a_cookie_that_scripts_cannot_read_and_other_sites_do_no
     assert_eq!(cleared.len(), 2);
 }
 
-/// What a proxy that ends TLS leaves of who asked: nginx puts an address of its own into `host`, unless it
+/// The headers behind a proxy that ends TLS: nginx puts an address of its own into `host`, unless it
 /// is told otherwise, and says nothing of the scheme.
 #[tokio::test]
 async fn the_cookie_follows_the_pages_own_scheme_whatever_a_proxy_says() {
@@ -247,7 +247,7 @@ async fn a_page_of_another_site_neither_reads_nor_buys_nor_makes_keys_with_the_c
             answer.problem(403, "FORBIDDEN");
         }
     }
-    // What no browser vouches for changes nothing either; what a person opens may be read.
+    // A request that no browser vouches for changes nothing either; a page that a person opens may be read.
     for unsure in [&[][..], &[("sec-fetch-site", "none")]] {
         let body = r#"{"name":"mine"}"#;
         ask(&gateway, Method::POST, "/credits/keys", &cookie, unsure, body)

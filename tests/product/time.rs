@@ -94,7 +94,7 @@ async fn paused(durability: &str) {
     tokio::time::sleep(PAUSE).await;
     let before = served();
     gateway.signal("CONT");
-    // What would expire, expires within a sweep; these calls pass several.
+    // A hold that would expire does so within a sweep; these calls pass several.
     assert!(eventually(async || served() >= before + 300).await, "{}", gateway.stderr());
     gateway.post("erin", "/slow").await.problem(402, "INSUFFICIENT_CREDITS");
     assert_eq!(gateway.account("erin").await["held"], 20);

@@ -33,7 +33,7 @@ async fn the_pages_are_public_and_let_nothing_foreign_in() {
         assert_eq!(page.header("referrer-policy"), "no-referrer");
         assert_eq!(page.header("cache-control"), "no-cache");
         assert_eq!(page.header("access-control-allow-origin"), "", "{url}");
-        // What the policy would refuse: scripts and styles in the page itself, other hosts.
+        // The policy would refuse these: scripts and styles in the page itself, other hosts.
         let html = page.text.to_lowercase();
         for (tag, inline) in html.match_indices("<script").map(|(at, _)| {
             let tag = &html[at..at + html[at..].find('>').unwrap()];

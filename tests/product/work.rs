@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::support::{TestGateway, Upstream, token};
 
-/// What a request may take in a debug build on a busy machine. One whose work grew with the square
+/// The time that a request may take in a debug build on a busy machine. One whose work grew with the square
 /// of its length would take many times that.
 const LIMIT: Duration = Duration::from_secs(3);
 

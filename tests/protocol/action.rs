@@ -99,7 +99,7 @@ impl Action {
         candidates.filter(|(_, happens)| *happens).map(|(action, _)| action).collect()
     }
 
-    /// What comes of it, or `None` where it cannot happen.
+    /// The state after the action, or `None` where it cannot happen.
     pub fn apply(self, variant: &Variant, state: State) -> Option<State> {
         use Action::*;
         match self {

@@ -97,7 +97,7 @@ pub fn release(variant: &Variant, mut state: State, call: usize) -> Option<State
     Some(state)
 }
 
-/// Nobody renews the hold: its gateway is stopped and its lease, which is shorter, has run out, or
+/// A hold that is not renewed: its gateway is stopped and its lease, which is shorter, has run out, or
 /// its call has ended and a recovery brought it back.
 pub fn expire(variant: &Variant, mut state: State, call: usize) -> Option<State> {
     let owner = *state.gateway_of(call);

@@ -1,4 +1,4 @@
-//! What can go wrong with Redis, with gateways and between them and Postgres.
+//! Faults of Redis, of gateways, and of the lines between them and Postgres.
 use crate::state::{Call, Data, Hydrating, Node, Process, State};
 use crate::variant::{Durability, LeaseCheck, Variant};
 

@@ -15,7 +15,7 @@ fn an_epoch_in_the_data_alone_lets_a_lagging_replica_through() {
     assert_broken(variant, NO_OVERSPENDING);
 }
 
-/// Its process kept the script, and its data are those of the replica that lagged.
+/// The process kept the script, and its data are those of the replica that lagged.
 #[test]
 fn a_script_alone_lets_a_master_through_that_was_demoted_and_promoted_back() {
     let faults = Faults { switchovers: 2, ..Faults::NONE };
@@ -30,7 +30,7 @@ fn a_master_that_was_demoted_and_promoted_back_is_fenced_by_its_reign() {
     assert_clean(variant, 39_000, &[CAPTURED, REFUSED, RECOVERED, TWO_RECOVERIES]);
 }
 
-/// What its ring brings after the recovery is captured late and makes a debt.
+/// A replayed operation is captured late and makes a debt.
 #[test]
 fn the_ring_of_a_stopped_process_that_continues_is_captured_late() {
     let faults = Faults { pauses: 1, ..ONE_FAILOVER };

@@ -1,4 +1,4 @@
-//! What must always hold, and what must be seen at least once for that to mean anything.
+//! Properties that must always hold, and situations that a run must have seen for that to mean anything.
 use stateright::{Model, Property};
 
 use crate::action::Action;
@@ -129,7 +129,7 @@ fn is_on_disk(state: &State) -> bool {
     calls.filter(|(call, _)| **call == Call::Forwarded).all(|(_, record)| record != Record::Unknown)
 }
 
-/// Its call has ended and nothing is on its way, so that only time would end the hold.
+/// The call has ended and no message is on its way, so that only time would end the hold.
 fn is_orphan(state: &State, call: usize) -> bool {
     let master = &state.nodes[state.master];
     let is_held = master.data.records[call] == Record::Held;

@@ -41,7 +41,7 @@ pub fn check_in(variant: &Variant, mut state: State, gateway: usize) -> Option<S
     Some(state)
 }
 
-/// What a ring says after the epoch has opened without it: only captures count. A call in flight
+/// A replay after the epoch has opened without it: only captures count. A call in flight
 /// is captured late, by itself, when it ends; a hold that was released and restored expires.
 fn late(known: Record, redo: Record) -> Record {
     match (known, redo.is_capture()) {
@@ -51,7 +51,7 @@ fn late(known: Record, redo: Record) -> Record {
     }
 }
 
-/// What survived of the outbox is drained, and the epoch opens on the master, empty: hydration
+/// The surviving part of the outbox is synced, and the epoch opens on the master, empty: hydration
 /// fills it.
 pub fn open(variant: &Variant, mut state: State, gateway: usize) -> Option<State> {
     let epoch = state.postgres.epoch;
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// What Redis replied and the gateway has not looked at is too old from now on.
+    /// Replies of Redis that the gateway has not looked at are too old from now on.
     pub fn end_reply(&mut self, call: usize) {
         if let Call::Granted { lapsed } = &mut self.calls[call] {
             *lapsed = true;

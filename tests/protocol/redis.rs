@@ -1,4 +1,4 @@
-//! What the script in Redis decides.
+//! The decisions of the script in Redis.
 use crate::state::{CALLS, Data, Node, Record};
 use crate::variant::{Fence, Variant};
 
@@ -15,7 +15,7 @@ impl Node {
         }
     }
 
-    /// It is the other's replica now: the data are the other's, the process lives on.
+    /// This server is the other's replica now: the data are the other's, the process lives on.
     pub fn demote(&mut self, master: Data) {
         self.data = master;
         self.reign = 0;

@@ -7,7 +7,7 @@ use crate::variant::{Faults, Variant};
 pub const CALLS: usize = 4;
 pub const GATEWAYS: usize = 2;
 
-/// What a ledger knows of each call's hold. The balance follows from it: an amount is not stored,
+/// The ledger's record of each call's hold. The balance follows from it: an amount is not stored,
 /// so that whoever loses a record loses its debit with it.
 pub type Records = [Record; CALLS];
 
@@ -62,13 +62,13 @@ pub enum Call {
     Forwarded,
     /// Redis has acknowledged the capture.
     Captured,
-    /// Its gateway died while it was in flight.
+    /// The hold's gateway died while the call was in flight.
     Lost,
 }
 
 impl Call {
     pub const RELEASING: Self = Self::Failed { hold_on_its_way: None, release_due: true };
-    /// It failed, and for its gateway that is the end of it.
+    /// The call failed, and its gateway will not try again.
     pub const ENDED: Self = Self::Failed { hold_on_its_way: None, release_due: false };
 
     /// The upstream has worked for it, so that it has to be paid.
@@ -125,7 +125,7 @@ pub struct Node {
     pub reign: u8,
 }
 
-/// What Redis replicates.
+/// The data that Redis replicates.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Data {
     pub epoch: u8,
@@ -134,10 +134,10 @@ pub struct Data {
     /// `grant_seq`; each grant is one credit, but for the first.
     pub granted: u8,
     pub records: Records,
-    /// What the stream holds and nobody trimmed: the newest entry of each hold. Reading it early
+    /// The part of the stream that is not trimmed: the newest entry of each hold. Reading it early
     /// and committing late stands for every shorter prefix.
     pub outbox: Records,
-    /// Who hydrates. A gateway has one attempt at a time, so its number is nonce enough.
+    /// The gateway that hydrates. A gateway has one attempt at a time, so its number is nonce enough.
     pub nonce: Option<usize>,
 }
 
@@ -152,7 +152,7 @@ pub struct Postgres {
     pub records: Records,
 }
 
-/// What a syncer has read from the outbox and not yet committed.
+/// Entries that a syncer has read from the outbox and not yet committed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Batch {
     pub records: Records,

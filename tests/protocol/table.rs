@@ -1,4 +1,4 @@
-//! What each part of the protocol is for: without it something is lost, with it nothing is.
+//! The purpose of each part of the protocol: without it something is lost, with it nothing is.
 use crate::check::{assert_broken, assert_clean};
 use crate::properties::*;
 use crate::variant::{Bounds, Durability, Faults, Fence, Hydration, Retirement, Variant};

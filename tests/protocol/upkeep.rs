@@ -1,4 +1,4 @@
-//! What goes on behind the calls: hydration, retirement, sync, grants.
+//! Work behind the calls: hydration, retirement, sync, grants.
 use crate::state::{Batch, Hydrating, Record, State};
 use crate::variant::{Hydration, Retirement, Variant};
 

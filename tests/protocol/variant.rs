@@ -39,7 +39,7 @@ pub enum Retirement {
     WhenDurable,
 }
 
-/// What a batch checks before it changes anything in Redis.
+/// The checks of a batch before it changes anything in Redis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fence {
     None,
@@ -51,7 +51,7 @@ pub enum Fence {
     ScriptAndReign,
 }
 
-/// What a gateway looks at between the reply of Redis and forwarding the call.
+/// The checks of a gateway between the reply of Redis and forwarding the call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LeaseCheck {
     Never,
@@ -59,7 +59,7 @@ pub enum LeaseCheck {
     AnyLease,
     /// The lease under which the hold was sent, never interrupted.
     SameLease,
-    /// None, for a lone Redis without a replica; but a reply that is older than the time which a
+    /// No check, for a lone Redis without a replica; but a reply that is older than the time which a
     /// recovery takes at the least is refused.
     ReplyAge,
 }

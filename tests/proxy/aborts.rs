@@ -244,7 +244,7 @@ async fn an_upstream_that_gives_up_on_a_client_that_does_not_read_is_paid_like_o
         let mut client = Wire::connect(gateway.public()).await;
         client.send(post("/x/y", "alice", "{}")).await;
         client.head().await.unwrap();
-        // It reads on once its upstream is gone.
+        // The client reads on once its upstream is gone.
         gone.notified().await;
         client.rest().await;
         assert_eq!(gateway.settled_balance("alice").await, balance, "{option}");

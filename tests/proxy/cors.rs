@@ -14,7 +14,7 @@ const WORDY: &str = "HTTP/1.1 200 OK\r\naccess-control-allow-origin: *\r\n\
 /// The request headers that pages send.
 const ASKED: &str = "authorization, content-type, idempotency-key, x-credits-max, x-credits-report";
 
-/// What pages may read of every answer.
+/// The headers that pages may read of every answer.
 const OURS: [&str; 6] = [
     "x-credits-cost",
     "x-credits-held",

@@ -10,7 +10,7 @@ use crate::support::wire::{RawUpstream, Wire, post, request, status};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// What a smuggler would like the upstream to take for a second request.
+/// A request that a smuggler would like the upstream to take for a second one.
 const SMUGGLED: &str = "GET /admin HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// The requests in what an upstream was sent, read by the framing that it was sent. Panics where
@@ -266,7 +266,7 @@ async fn trailers_do_not_break_a_request_or_an_answer() {
     assert_eq!(gateway.settled_balance("alice").await, 95);
 }
 
-/// It is the client's mistake, and no upstream's.
+/// The mistake is the client's, and no upstream's.
 #[tokio::test]
 async fn a_body_that_cannot_be_read_is_400_on_farebox_s_own_routes_too() {
     let upstream = RawUpstream::answering(OK).await;

@@ -1,4 +1,4 @@
-//! What a client cannot say, what an upstream cannot say, and what Farebox says to both.
+//! Headers that a client cannot set, headers that an upstream cannot set, and headers that Farebox sets for both.
 
 use super::settlement::{raw, route};
 use crate::support::h2::{http2, read, send};
@@ -254,7 +254,7 @@ async fn every_answer_has_a_request_id_of_its_own() {
     assert!(answer.headers().contains_key("x-request-id"));
 }
 
-/// What Node.js and others say of their own connection.
+/// The connection headers of Node.js and others.
 const TALKATIVE: &str = "HTTP/1.1 200 OK\r\nconnection: keep-alive, x-hop\r\n\
                          keep-alive: timeout=5\r\nproxy-connection: keep-alive\r\nx-hop: 1\r\n\
                          upgrade: h2c\r\nx-kept: 2\r\ncontent-length: 2\r\n\r\nok";

@@ -212,7 +212,7 @@ async fn a_stalled_upload_does_not_block_the_other_streams_of_its_connection() {
     .await;
     let (gateway, certificate) = gateway(upstream.address, "", "").await;
     let mut client = http2(gateway.public(), &certificate).await;
-    // Its client sends nothing; the upstream of the second reads nothing.
+    // The first stream's client sends nothing; the upstream of the second reads nothing.
     let (_silent, _body) = open(&mut client, "/x/y", "alice", Some(10));
     client = client.ready().await.unwrap();
     let (_stalled, body) = open(&mut client, "/x/stalled", "alice", Some(1 << 30));

@@ -316,7 +316,7 @@ async fn an_endless_head_is_cut_off_near_the_limit() {
         let part = endless.repeat(1024 / endless.len());
         while sent < 900 << 10 && client.try_send(&part).await.is_ok() {
             sent += part.len();
-            // What was sent has been read before the next part.
+            // The part that was sent has been read before the next one.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(sent < 256 << 10, "took {sent} bytes of {endless:?}");

@@ -1,4 +1,4 @@
-//! What happens to a call: forwarded, metered, settled.
+//! The way of a call: forwarded, metered, settled.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! What an answer costs: charged, released, and never left held.
+//! Each answer has its price: charged, released, and never left held.
 
 use std::time::Duration;
 

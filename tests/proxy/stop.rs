@@ -37,7 +37,7 @@ async fn held_up() -> (RawUpstream, Arc<Notify>, Arc<Notify>) {
     (upstream, asked, go)
 }
 
-/// What alice has once a gateway has opened the ledger again.
+/// Alice's balance once a gateway has opened the ledger again.
 async fn balance_after(folder: TempDir) -> (i64, Value) {
     let upstream = Upstream::canned().await;
     let gateway = TestGateway::start_in(folder, &config_text(upstream.address, "")).await;

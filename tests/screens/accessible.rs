@@ -86,7 +86,7 @@ async fn nothing_is_wrong_with_the_account_page_in_any_state() {
     browser.until("$('dialog farebox-packs') && !$('.bone')").await;
     check(&browser, "axe-upsell").await;
 
-    // What cannot be loaded says so.
+    // A part that cannot be loaded is announced.
     browser.devtools("Network.enable", json!({})).await;
     for (state, urls) in [
         ("axe-some-fails", json!(["*/credits/packs", "*/credits/transactions*", "*/credits/keys"])),
@@ -176,7 +176,7 @@ async fn nothing_is_wrong_with_the_widgets_in_an_apps_page() {
     check(&browser, "axe-widgets-upsell").await;
 }
 
-/// It is a page in English, whatever the account page speaks.
+/// The operator's page is in English, whatever the account page speaks.
 #[tokio::test]
 async fn nothing_is_wrong_with_the_demos_checkout_page() {
     let demo = Demo::start();

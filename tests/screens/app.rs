@@ -29,12 +29,12 @@ impl App {
         Self { address, pages }
     }
 
-    /// Its origin by a name that is another site than the gateway's `127.0.0.1`.
+    /// The app's origin by a name that is another site than the gateway's `127.0.0.1`.
     pub fn origin(&self) -> String {
         format!("http://localhost:{}", self.address.port())
     }
 
-    /// Its origin on the gateway's very site: cookies know no ports.
+    /// The app's origin on the gateway's very site: cookies know no ports.
     pub fn near_origin(&self) -> String {
         format!("http://{}", self.address)
     }

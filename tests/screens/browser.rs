@@ -27,7 +27,7 @@ pub mod key {
     pub const SPACE: &str = " ";
 }
 
-/// What every script of a test may use; the file says it.
+/// Helpers for every script of a test; the file has their comments.
 const PAGE: &str = include_str!("page.js");
 
 /// How a page is looked at.
@@ -242,7 +242,7 @@ impl Browser {
         self.post("/goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await
     }
 
-    /// What the next page is shown in; size and theme change at once.
+    /// The look of the next page; size and theme change at once.
     pub async fn look(&self, look: Look) {
         let size = json!({ "width": look.width, "height": if look.width < 600 { 812 } else { 900 },
             "deviceScaleFactor": 1, "mobile": false });
@@ -306,7 +306,7 @@ impl Browser {
         }
     }
 
-    /// What the pages' consoles complained of so far. Requests that fail are left out: a test may
+    /// The complaints in the pages' consoles so far. Requests that fail are left out: a test may
     /// mean them.
     pub async fn console(&self) -> Vec<String> {
         self.listen().await;

@@ -32,7 +32,7 @@ async fn widgets_work_on_an_apps_own_page_by_its_tokens() {
     app.put_body("/", &app_page(&gateway));
     let browser = Browser::start().await;
     browser.open(&app.origin()).await;
-    // Nobody is signed in: the packs are for everybody, the rest says so.
+    // The visitor is not signed in: the packs are for everybody, the rest asks for a sign-in.
     browser.until("all('[part~=pack]').length === 3 && $('farebox-balance').shadowRoot").await;
     browser.until("words().includes('Sign in to see your credits.')").await;
     browser.run_with("signIn(arguments[0])", json!([token("alice")])).await;
@@ -70,7 +70,7 @@ async fn widgets_work_on_an_apps_own_page_by_its_tokens() {
     browser.assert_quiet(&[app.address, shop.process.public]).await;
 }
 
-/// What a stranger's page tries with a person's cookie in the browser; each says how it ended.
+/// Attempts of a stranger's page with a person's cookie in the browser; each reports how it ended.
 const ATTEMPTS: &str = r#"
 const path = (name) => `${arguments[0]}/credits/${name}`;
 const told = (attempt) => attempt.then(async (answer) => answer.type === 'opaque' ? 'opaque' : `${answer.status} ${await answer.text()}`, () => 'refused');

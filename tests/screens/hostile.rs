@@ -9,7 +9,7 @@ use crate::http::Answer;
 use crate::shop::Shop;
 use crate::support::{ADMIN_TOKEN, token};
 
-/// What runs wherever it is taken for markup.
+/// A script that runs wherever it is taken for markup.
 const MARKUP: &str = "<img src=x onerror=window.__xss=1><script>window.__xss=1</script>";
 
 /// The same as an account id can be: no spaces.
@@ -53,7 +53,7 @@ async fn names_full_of_markup_are_text_and_break_nothing() {
     browser.look(LOOKS[1]).await;
     assert_eq!(LOOKS[1].width, 375);
 
-    // What a link says is no more to be trusted.
+    // A link's text is no more to be trusted.
     browser.open(&shop.process.url(&format!("/credits/account#token={MARKUP}"))).await;
     browser.until("$('input[type=password]') && $('.failure')").await;
     expect_text(&browser, "Sign in").await;

@@ -31,7 +31,7 @@ async fn the_balance_moves_in_every_window_whoever_moves_it() {
         browser.until("$('[part~=entry]', '/api/ai/generate')").await;
     }
     browser.assert_quiet(&[demo.process.public]).await;
-    // Whoever closes a window is no error to the gateway either.
+    // A window that is closed is no error to the gateway either.
     drop(browser);
     assert_eq!(demo.process.terminate().code(), Some(0));
     demo.process.wait_for_logs();
@@ -68,7 +68,7 @@ async fn whoever_signs_out_is_signed_out_in_the_browser() {
     assert_eq!(browser.run("return words().includes('Signed in as')").await, false);
     browser.open(&demo.process.url("/credits/account")).await;
     browser.until("$('form input[type=password]')").await;
-    // What somebody pastes counts like a link; what is wrong is said.
+    // A pasted link counts like one that was followed; a wrong one gets a message.
     browser.fill("$('input[type=password]')", "fb_nobodys").await;
     browser.click("$('form button')").await;
     browser.until("$('.failure', 'This token or key is not valid here')").await;

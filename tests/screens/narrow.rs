@@ -137,7 +137,7 @@ async fn a_search_finds_a_part_of_a_name() {
     browser.until("all('tbody tr').length === 5").await;
     browser.fill("$('input[type=search]')", "studio").await;
     browser.click("$('form button')").await;
-    // What begins with it comes first.
+    // Accounts that begin with the text come first.
     let names = "all('tbody a').map((link) => link.textContent).join()";
     browser.until(&format!("{names} === 'studio-7,Workshop-STUDIO,lumen-studio'")).await;
     browser.picture("narrow-search").await;

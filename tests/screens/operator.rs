@@ -127,7 +127,7 @@ async fn an_operator_reads_words_and_one_form_of_the_hour() {
     browser.click("$('form button', 'Correct the balance')").await;
     let said = browser.run(&format!("return {correct}.validationMessage")).await;
     assert_eq!(said, "A number such as 1.5, or -1.5 to take");
-    // What is mended is taken.
+    // The mended input is accepted.
     browser.fill(give, "1.5").await;
     browser.fill("all('input[name=reason]')[0]", "sorry").await;
     browser.click("$('form button', 'Give credits')").await;

@@ -67,7 +67,7 @@ impl Bundle {
         out
     }
 
-    /// What the server would send, and nothing said beside it.
+    /// The markup that the server would send, and nothing beside it.
     fn rendered(&self, base: &str) -> String {
         let bundle = self.build("server.jsx", "node");
         let done = Command::new("node").arg(bundle).arg(base).output().unwrap();

@@ -16,10 +16,10 @@ pub struct Shop {
     _folder: TempDir,
 }
 
-/// What its Stripe signs events with.
+/// The secret with which its Stripe signs events.
 pub const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
 
-/// What most tests sell.
+/// The packs that most tests sell.
 pub const PACKS: &str = r#"
 [[packs]]
 id = "pack-100"
@@ -41,7 +41,7 @@ credits = 1000
 price = "139.00 EUR"
 "#;
 
-/// What `logo = "logo.svg"` shows.
+/// The picture behind `logo = "logo.svg"`.
 const LOGO: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 120 40' width='120' \
     height='40'><rect width='120' height='40' rx='8' fill='#7c3aed'/></svg>";
 

@@ -1,4 +1,4 @@
-//! Who is signed in by what: links that ask first, and cookies that nobody else sets.
+//! Ways to be signed in: links that ask first, and cookies that no other site sets.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ async fn a_link_signs_nobody_in_who_was_not_asked() {
     browser.assert_quiet(&[shop.process.public]).await;
 }
 
-/// Nobody buys for an account that they take for another one.
+/// A person never buys for an account that they take for another one.
 #[tokio::test]
 async fn a_link_that_signs_nobody_in_says_so_above_everything() {
     let shop = Shop::with(PACKS, None).await;
@@ -74,7 +74,7 @@ async fn a_link_that_signs_nobody_in_says_so_above_everything() {
             return [top >= 0 && bottom < innerHeight, overflow()]";
         assert_eq!(browser.run(within).await, json!([true, 0]), "{look:?}");
     }
-    // It is said in the reader's language, and gone once it was answered.
+    // The question is in the reader's language, and gone once it was answered.
     let choose = "const select = $('select'); select.value = arguments[0]; \
         select.dispatchEvent(new Event('change'))";
     browser.run_with(choose, json!(["fr"])).await;
@@ -106,7 +106,7 @@ async fn a_visit_to_the_account_page_logs_no_error() {
     browser.open(&shop.process.url("/credits/account")).await;
     browser.until("$('input[type=password]')").await;
     assert_eq!(browser.failed_requests().await, [] as [String; 0]);
-    // Who signs in elsewhere meanwhile is signed in here, too, once this is looked at again.
+    // A sign-in in another tab counts here, too, once this tab is looked at again.
     let sign_in = "return fetch('session', { method: 'POST', headers: { authorization: \
         `Bearer ${arguments[0]}`, 'x-farebox-page': 'http' } }).then(({ status }) => status)";
     assert_eq!(browser.run_with(sign_in, json!([token("alice")])).await, 200);

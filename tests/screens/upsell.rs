@@ -1,4 +1,4 @@
-//! What an app's page says to who has little left, and to who has nothing.
+//! The page of an app, for an account that has little left, and for one that has nothing.
 
 use serde_json::json;
 
@@ -89,7 +89,7 @@ async fn who_opens_the_upsell_stands_on_the_pack_to_recommend() {
     browser.until("$('dialog') && all('[part~=buy]').length === 6 && !$('.bone')").await;
     browser.click("$('dialog [part~=later]')").await;
     browser.until("!$('dialog')").await;
-    // Who goes elsewhere while the packs are read is left there.
+    // The focus stays where the visitor put it while the packs were read.
     let elsewhere = "const upsell = document.querySelector('farebox-upsell'); upsell.show(); \
         upsell.shadowRoot.querySelector('[part~=later]').focus()";
     browser.run(elsewhere).await;

@@ -36,7 +36,7 @@ impl Clock {
         std::fs::rename(&new, &self.offset).unwrap();
     }
 
-    /// What a process needs to go by it.
+    /// The variables that make a process use this clock.
     pub fn env(&self) -> Vec<(String, String)> {
         let text = |path: PathBuf| path.into_os_string().into_string().unwrap();
         let env = [
@@ -55,7 +55,7 @@ impl Drop for Clock {
     }
 }
 
-/// What libfaketime shares with a process's children is named after the process, and stays if that is killed:
+/// The memory that libfaketime shares with a process's children is named after the process, and stays if that is killed:
 /// one that gets its number later would find it, and may wait for it for ever.
 fn free_shared_memory() {
     for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {

@@ -38,7 +38,7 @@ pub const JWT_SECRET: &str = "a secret of the tests, longer than 32 bytes";
 /// The admin token of the tests.
 pub const ADMIN_TOKEN: &str = "the-admin-token-of-the-tests";
 
-/// What an upstream has seen of one request.
+/// One request, as the upstream has seen it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: Method,
@@ -81,7 +81,7 @@ impl Upstream {
         Self::start(Router::new().fallback(answer)).await
     }
 
-    /// What it has seen so far.
+    /// The requests that it has seen so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.log.lock().unwrap().clone()
     }
@@ -229,7 +229,7 @@ impl TestGateway {
         request.body(r#"{"prompt":"hello"}"#).send().await.unwrap()
     }
 
-    /// What `GET /credits/balance` says to `account`.
+    /// The answer of `GET /credits/balance` for `account`.
     pub async fn balance(&self, account: &str) -> Value {
         let request = self.client.get(self.url("/credits/balance")).bearer_auth(token(account));
         request.send().await.unwrap().json().await.unwrap()

@@ -42,7 +42,7 @@ pub fn run(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments, &[]).output().unwrap()
 }
 
-/// What it said on standard output; it must have succeeded.
+/// The command's standard output; it must have succeeded.
 #[track_caller]
 pub fn ok(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
@@ -51,7 +51,7 @@ pub fn ok(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What it said on standard error; it must have ended with `code`.
+/// The command's standard error; it must have ended with `code`.
 #[track_caller]
 pub fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
     let output = run(folder, arguments);

@@ -1,4 +1,4 @@
-//! What must hold after a run, whatever was sent.
+//! The properties that hold after a run, whatever was sent.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub struct Got {
     pub echo: Option<String>,
 }
 
-/// What clients of one gateway have received.
+/// The answers that clients of one gateway have received.
 #[derive(Debug, Default)]
 pub struct Received {
     pub got: Vec<Got>,
@@ -116,7 +116,7 @@ pub async fn check(side: &Side, upstream: &Upstream, received: &Received) -> Vec
     seen.ran
 }
 
-/// Who paid how much for each request, once nothing is held.
+/// The payer and the price of each request, once nothing is held.
 async fn charges(side: &Side) -> HashMap<String, (String, i64)> {
     let mut charged = HashMap::new();
     for account in RICH.into_iter().chain([POOR, "backend"]) {

@@ -229,13 +229,13 @@ pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
 /// How a client ends its connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It reads all answers.
+    /// The client reads all answers.
     Waits,
-    /// It closes its side after the last byte, and reads on.
+    /// The client closes its side after the last byte, and reads on.
     Finishes,
-    /// It leaves a moment after the last byte.
+    /// The client leaves a moment after the last byte.
     Leaves,
-    /// It leaves in the middle of what it would have sent.
+    /// The client leaves in the middle of what it would have sent.
     BreaksOff,
 }
 

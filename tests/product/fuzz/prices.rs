@@ -37,7 +37,7 @@ upstream = "ai"
 credits = 2
 "#;
 
-/// What a route says of a call that it covers.
+/// The price rule of a route that covers the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub credits: i64,
@@ -66,7 +66,7 @@ fn written(method: &str, path: &str) -> Option<Result<Rule, ()>> {
     })
 }
 
-/// What a call costs at least, where the upstream was sent this method and path. The upstream may
+/// The least price of a call, where the upstream was sent this method and path. The upstream may
 /// be one that ignores case and a trailing slash. `None` where no rule covers the call.
 pub fn price(method: &str, path: &str) -> Option<Rule> {
     if let Some(found) = written(method, path) {

@@ -15,7 +15,7 @@ use crate::support::token;
 pub const RICH: [&str; 3] = ["rich-0", "rich-1", "rich-2"];
 pub const POOR: &str = "poor";
 
-/// What the rich accounts are given.
+/// The balance of the rich accounts.
 const WEALTH: u64 = 10_000_000;
 
 /// Enough for the first moments of a run.
@@ -57,7 +57,7 @@ impl Side {
         side
     }
 
-    /// What the gateway has logged of a request.
+    /// The gateway's log lines about a request.
     pub fn told(&self, id: &str) -> String {
         let all = self.process.stdout() + &self.process.stderr();
         all.lines().filter(|line| line.contains(id)).collect::<Vec<_>>().join("\n")

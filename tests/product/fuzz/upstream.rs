@@ -20,12 +20,12 @@ const SMALL: usize = 64 * 1024;
 /// A header of requests from HTTP/2's library.
 pub const OVER_HTTP_2: &str = "x-over-http-2";
 
-/// What became of a request.
+/// The fate of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The gateway closed the connection before there was an answer.
     Left,
-    /// It was given no answer, or a part of one.
+    /// The upstream gave no answer, or a part of one.
     Broken,
     /// A whole answer was written.
     Answered(u16),
@@ -43,7 +43,7 @@ pub struct Ran {
     pub nonce: String,
     #[expect(dead_code, reason = "a failure's message shows it")]
     pub framing: Framing,
-    /// Its body came to its end.
+    /// The request's body came to its end.
     pub is_whole: bool,
     /// A part of a body of unknown length came over HTTP/2, where no part can be malformed.
     pub has_begun: bool,
@@ -52,11 +52,11 @@ pub struct Ran {
     pub outcome: Outcome,
 }
 
-/// What an upstream has seen.
+/// The requests that an upstream has seen.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub ran: Vec<Ran>,
-    /// What no gateway may send.
+    /// Requests that no gateway may send.
     pub faults: Vec<String>,
     ids: HashSet<String>,
 }
@@ -189,7 +189,7 @@ impl Connection {
         }
         match self.random.below(20) {
             0 => {
-                // Whoever waits for an answer may leave meanwhile: then the read ends.
+                // The client may leave while it waits for an answer: then the read ends.
                 if tokio::time::timeout(SILENCE, self.more()).await.is_ok_and(|read| read.is_err())
                 {
                     return Err(Over);

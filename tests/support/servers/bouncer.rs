@@ -54,7 +54,7 @@ impl Bouncer {
         assert!(self.try_start(), "it does not start again: {}", self.said());
     }
 
-    /// What it wrote since its last start.
+    /// Its log since its last start.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What happens to bytes that go one way.
+/// The fate of bytes that go one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     Open,
@@ -97,7 +97,7 @@ impl CutProxy {
         self.state.send_modify(|state| (state.requests, state.replies) = (requests, replies));
     }
 
-    /// What is sent on the connections of now arrives late, after [`CutProxy::mend`], even if the
+    /// Bytes sent on today's connections arrive late, after [`CutProxy::mend`], even if the
     /// sender has hung up long before. New connections are carried at once.
     pub fn delay_connections(&self) {
         let number = self.connections.load(Ordering::SeqCst);
@@ -134,7 +134,7 @@ impl Drop for CutProxy {
 async fn carry(client: TcpStream, number: u64, state: watch::Receiver<State>) {
     let State { target, cuts, .. } = *state.borrow();
     let Ok(server) = TcpStream::connect(target).await else { return };
-    // Whoever talks through us measures; we must not add Nagle's waits.
+    // The two ends measure time; the relay must not add Nagle's waits.
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let (from_client, to_client) = client.into_split();

@@ -1,5 +1,5 @@
 //! Real servers for tests: private ones, on free ports of 127.0.0.1, in folders of their own.
-//! What is started here ends with its value, also when the test panics.
+//! A server that is started here ends with its value, also when the test panics.
 // Each test binary uses some of it.
 #![allow(dead_code, unused_imports)]
 

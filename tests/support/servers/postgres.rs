@@ -191,13 +191,13 @@ impl Postgres {
         line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
-    /// What it wrote since its last start.
+    /// Its log since its last start.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     fn try_start(&mut self) -> bool {
-        // Its variables are for it alone: what starts it runs as another user.
+        // These variables are for Postgres alone: the program that starts it runs as another user.
         let mut command = as_user(Path::new("env"));
         command.args(self.env.iter().map(|(name, value)| format!("{name}={value}")));
         command.arg(program("postgres")).arg("-D").arg(self.folder.path().join("data"));

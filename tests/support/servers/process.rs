@@ -92,7 +92,7 @@ impl Family {
         true
     }
 
-    /// What it wrote so far.
+    /// The log so far.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -142,7 +142,7 @@ impl Family {
     fn signal_all(&self, signal: Signal) -> Vec<u32> {
         let members = members(self.child.id());
         for member in &members {
-            // It may have ended by itself meanwhile.
+            // The process may have ended by itself meanwhile.
             let _ = kill_process(pid(*member), signal);
         }
         members

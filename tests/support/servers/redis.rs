@@ -11,12 +11,12 @@ use tempfile::TempDir;
 
 use super::process::{Family, free_port};
 
-/// What of its data survives a `kill -9`.
+/// How much of its data survives a `kill -9`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
     /// Nothing: after a restart it is empty.
     None,
-    /// What it had about a second ago.
+    /// The data of about a second ago.
     Rdb,
     /// Everything that it has answered.
     Aof,
@@ -32,7 +32,7 @@ pub struct Redis {
     address: SocketAddr,
     /// The port where clients speak TLS to it.
     tls: Option<u16>,
-    /// What we have to say first.
+    /// The commands that open each of our connections.
     password: Option<Box<str>>,
     options: Vec<String>,
     folder: TempDir,
@@ -177,7 +177,7 @@ impl Redis {
         self.process.as_ref().unwrap().resume();
     }
 
-    /// Its data as it is now. Not for one that saves by itself.
+    /// A copy of its data as it is now. Not for a server that saves by itself.
     pub fn snapshot(&self) -> Snapshot {
         assert_eq!(self.ask(&["SAVE"]), "OK");
         let snapshot = Snapshot(std::fs::read(self.dump()).unwrap());
@@ -252,7 +252,7 @@ impl Redis {
         let answers = |_: &Family| self.try_ask(&["PING"]).is_ok_and(|reply| reply == "PONG");
         let ready = ["Ready to accept connections", "Sentinel ID is"];
         let said = |process: &Family| ready.iter().any(|ready| process.said().contains(ready));
-        // Its own word first: on a taken port it would be another server that answers.
+        // The server's own log comes first: on a taken port another server would answer.
         let started = process.starts(|process| said(process) && answers(process));
         self.process = started.then_some(process);
         started

@@ -18,7 +18,7 @@ pub struct Books {
     objects: HashMap<String, Value>,
     /// Their ids, oldest first.
     order: Vec<String>,
-    /// What was ordered, by session.
+    /// The order of each session.
     pub line_items: HashMap<String, Vec<Value>>,
     /// The metadata that a session's payment intent will get.
     pub intent_metadata: HashMap<String, Value>,

@@ -1,4 +1,4 @@
-//! What buyers, sellers and banks do, and the events that Stripe then sends, in its order.
+//! Actions of buyers, sellers and banks, and the events that Stripe then sends, in its order.
 
 use serde_json::{Value, json};
 

@@ -21,7 +21,7 @@ const UNKNOWN_FROM: &str = "2030";
 #[derive(Clone, Debug)]
 pub struct Event {
     pub id: String,
-    /// Its type, such as `refund.created`.
+    /// The event's type, such as `refund.created`.
     pub kind: String,
     value: Value,
 }

@@ -31,7 +31,7 @@ use reply::Reply;
 /// The key that this Stripe knows.
 pub const SECRET_KEY: &str = "sk_test_theKeyOfTheTests";
 
-/// What was asked of Stripe.
+/// A request that Stripe received.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: String,
@@ -41,7 +41,7 @@ pub struct Asked {
     /// The same before it was decoded.
     pub form: String,
     pub headers: HeaderMap,
-    /// What it was answered; 0 where the connection was cut before that.
+    /// The status of the answer; 0 where the connection was cut before that.
     pub status: u16,
     /// The answer's body.
     pub answer: Value,
@@ -53,12 +53,12 @@ impl Asked {
     }
 }
 
-/// What goes wrong with a request.
+/// A fault that a request meets.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// It is answered after this time.
+    /// The answer comes after this time.
     Slow(Duration),
-    /// It is answered with this status, in Stripe's words: 402 is a declined card.
+    /// The answer has this status, in Stripe's words: 402 is a declined card.
     Status(u16),
     /// The answer breaks off, and nothing was done.
     CutBefore,
@@ -100,7 +100,7 @@ impl Stripe {
         self.state.lock().unwrap()
     }
 
-    /// What `[stripe] api_base` is set to.
+    /// The address for `[stripe] api_base`.
     pub fn api_base(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -110,7 +110,7 @@ impl Stripe {
         self.lock().asked.clone()
     }
 
-    /// What was asked with this method and path.
+    /// The requests with this method and path.
     pub fn asked_for(&self, method: &str, path: &str) -> Vec<Asked> {
         let mut asked = self.asked();
         asked.retain(|asked| asked.method == method && asked.path == path);
@@ -142,7 +142,7 @@ impl Stripe {
         self.lock().books.all(kind)
     }
 
-    /// What was ordered in a session.
+    /// The order of a session.
     pub fn line_items(&self, session: &str) -> Vec<Value> {
         self.lock().books.line_items[session].clone()
     }
@@ -319,7 +319,7 @@ impl Account {
         }
         match operations::answer(&mut self.books, &asked.method, &asked.path, &asked.parameters) {
             Ok(reply) => self.keep(asked, reply),
-            // What was refused before anything was done is not kept: the key is still new.
+            // A request that was refused before anything was done is not remembered: its key is still new.
             Err(refused) => refused,
         }
     }
@@ -354,7 +354,7 @@ impl Account {
     }
 }
 
-/// What two requests must share to be one.
+/// Two requests with one idempotency key must agree in this.
 fn said(asked: &Asked) -> String {
     format!("{} {} {}", asked.method, asked.path, asked.form)
 }

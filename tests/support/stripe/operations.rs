@@ -157,7 +157,7 @@ fn make_session(books: &mut Books, parameters: &Value) -> Result<Reply, Reply> {
     Ok(Reply::ok(session))
 }
 
-/// What Stripe says of a session's customer.
+/// A session's customer, in Stripe's shape.
 fn check_customer(books: &Books, parameters: &Value, customer: Option<&str>) -> Result<(), Reply> {
     let Some(id) = customer else {
         if parameters.get("customer_update").is_some() {
@@ -178,7 +178,7 @@ fn check_customer(books: &Books, parameters: &Value, customer: Option<&str>) -> 
     let taxed = flag(&parameters["automatic_tax"], "enabled");
     let asks =
         ["address", "shipping"].iter().any(|name| parameters["customer_update"][name] == "auto");
-    // None of the customers here has an address.
+    // The customers here have no address.
     if taxed && !asks {
         let message = "Automatic tax calculation in Checkout requires a valid address on the \
                        Customer. Add a valid address to the Customer or set either \

@@ -1,4 +1,4 @@
-//! What the server answers, and Stripe's error shapes.
+//! The server's answers, and Stripe's error shapes.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub struct Reply {
     pub status: u16,
     pub body: Value,
-    /// It was given before, to the same idempotency key.
+    /// The answer was given before, to the same idempotency key.
     pub replayed: bool,
 }
 

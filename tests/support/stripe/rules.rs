@@ -1,4 +1,4 @@
-//! What Stripe's API accepts: an unknown parameter is an error, and so is a wrong value.
+//! The parameters that Stripe's API accepts: an unknown one is an error, and so is a wrong value.
 //!
 //! `parameters.json` says it for the operations that Farebox may need, in the words of Stripe's
 //! API reference: a name with `!` is required, `[x]` a list of x, `a|b` one of these,

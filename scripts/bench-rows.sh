@@ -1,0 +1,169 @@
+# shellcheck shell=bash disable=SC2154,SC2034,SC2004 # scripts/bench.sh, which reads this file, shares its variables
+# The further rows of `make bench`: one connection, many connections, streams, large bodies, HTTP/2, and idle
+# connections. Each is a short table of its own. Sourced by scripts/bench.sh.
+
+readonly row_seconds=${BENCH_ROW_SECONDS:-5}
+
+# The systems among those that run.
+running() { # SYSTEM…
+    local name
+    for name in "$@"; do
+        if [[ ${ports[$name]:-} ]]; then echo "$name"; fi
+    done
+}
+
+wrk_on() { # SYSTEM CONNECTIONS PATH BODY_BYTES: sets requests_per_second, cpu, p50, p99
+    BENCH_BODY_BYTES=$4
+    export BENCH_BODY_BYTES
+    path=$3
+    turn "$1" "$2" "$row_seconds"
+    path=$route
+    unset BENCH_BODY_BYTES
+}
+
+# One call at a time: the time that a proxy adds to the upstream's own.
+row_one() {
+    local system direct_p50='' direct_p99=''
+    echo
+    echo "One connection, one call at a time:"
+    echo
+    echo "| system | requests/s | p50 µs | p99 µs | p50 added µs | p99 added µs |"
+    echo "|---|---|---|---|---|---|"
+    for system in $(running upstream bare relaxed strict peer); do
+        wrk_on "$system" 1 "$route" 0
+        if [[ $system == upstream ]]; then direct_p50=$p50 direct_p99=$p99; fi
+        echo "| ${names[$system]} | $requests_per_second | $p50 | $p99 | $((p50 - direct_p50)) | $((p99 - direct_p99)) |"
+    done
+}
+
+# The CPU of a call at 1 024 connections, beside the same at 32.
+row_many() {
+    local system few
+    echo
+    echo "CPU a call, in µs, at many connections:"
+    echo
+    echo "| system | at 32 | at 1024 | ratio |"
+    echo "|---|---|---|---|"
+    for system in $(running bare free relaxed strict); do
+        wrk_on "$system" 32 "$route" 0
+        few=$cpu
+        wrk_on "$system" 1024 "$route" 0
+        echo "| ${names[$system]} | $few | $cpu | $(per "$cpu" "$few" 2) |"
+    done
+}
+
+# How much later than sent the events of 128 streams arrive.
+row_streams() {
+    local system connections=128 result
+    echo
+    echo "$connections streams of 100 events, 10 ms apart: delay from the upstream's write to the client, in ms:"
+    echo
+    echo "| system | first event p50 | p99 | other events p50 | p99 | CPU µs/event |"
+    echo "|---|---|---|---|---|---|"
+    for system in $(running upstream bare relaxed); do
+        local before
+        before=$(cpu_us "${pids[$system]}")
+        result=$(taskset -c "$load_core" "$target/release/examples/stream_client" \
+            "127.0.0.1:${ports[$system]}" "$route/stream" "$connections" "$row_seconds") ||
+            die "INVALID: $system: a stream broke"
+        local -a delays
+        local served
+        read -r -a delays <<<"${result#RESULT }"
+        cpu=$(per "$(($(cpu_us "${pids[$system]}") - before))" "${delays[0]}" 2)
+        served=${calls[$system]:-0}
+        served=$((served + delays[0] / 100))
+        calls[$system]=$served
+        echo "| ${names[$system]} | $(milliseconds "${delays[1]}") | $(milliseconds "${delays[2]}")" \
+            "| $(milliseconds "${delays[3]}") | $(milliseconds "${delays[4]}") | $cpu |"
+    done
+}
+
+# Bodies of a megabyte, up and down.
+row_bodies() {
+    local system up up_cpu
+    echo
+    echo "Bodies of 1 MiB, 8 connections:"
+    echo
+    echo "| system | up MiB/s | CPU µs/MiB | down MiB/s | CPU µs/MiB |"
+    echo "|---|---|---|---|---|"
+    for system in $(running bare relaxed peer); do
+        wrk_on "$system" 8 "$route" 1048576
+        up=$requests_per_second up_cpu=$cpu
+        wrk_on "$system" 8 "$route/big" 0
+        echo "| ${names[$system]} | $up | $up_cpu | $requests_per_second | $cpu |"
+    done
+}
+
+# Clients over HTTP/2 and TLS.
+row_http2() {
+    local system output line requests
+    command -v h2load >/dev/null || die "h2load is missing; scripts/setup.sh bench installs it"
+    openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=bench -keyout "$work/key.pem" \
+        -out "$work/cert.pem" >/dev/null 2>&1
+    free_port; ports[bare-tls]=$port
+    start_on "$gateway_core" bare-tls "$target/release/examples/bare_pingora" "127.0.0.1:$port" \
+        "127.0.0.1:$upstream_port" 1 "$work/cert.pem" "$work/key.pem"
+    await_port bare-tls "$port"
+    start_gateway relaxed-tls "tls = { cert_file = \"$work/cert.pem\", key_file = \"$work/key.pem\" }" \
+        < <(printf 'path = "%s/tls.db"\ndurability = "relaxed"\n' "$work")
+    grant relaxed-tls
+    calls[relaxed-tls]=0 turns[relaxed-tls]=0
+    printf '{"model":"canned","messages":[{"role":"user","content":"Hello"}]}' >"$work/body.json"
+    echo
+    echo "HTTP/2 over TLS, 32 connections with 10 streams each:"
+    echo
+    echo "| system | requests/s | CPU µs/request |"
+    echo "|---|---|---|"
+    for system in bare-tls relaxed-tls; do
+        local before
+        before=$(cpu_us "${pids[$system]}")
+        output=$(taskset -c "$load_core" h2load -t1 -c32 -m10 -D "$row_seconds" -d "$work/body.json" \
+            -H "authorization: Bearer $BENCH_TOKEN" -H 'content-type: application/json' \
+            "https://127.0.0.1:${ports[$system]}$route" 2>&1) || die "h2load failed: $output"
+        cpu=$(($(cpu_us "${pids[$system]}") - before))
+        line=$(grep '^status codes:' <<<"$output") || die "INVALID: $system: $output"
+        requests=$(sed -n 's/^status codes: \([0-9]*\) 2xx, 0 3xx, 0 4xx, 0 5xx.*/\1/p' <<<"$line")
+        [[ $requests && $requests != 0 ]] || die "INVALID: $system: $line"
+        echo "| ${names[${system%-tls}]} | $(per "$requests" "$row_seconds" 0) | $(per "$cpu" "$requests" 1) |"
+    done
+}
+
+# Memory: idle, and for each connection that waits for its next request.
+row_idle() {
+    local system count=10000 before after
+    echo
+    echo "Memory, idle and with $count idle connections that have each made a call:"
+    echo
+    echo "| system | resident MiB, no connection | resident kB a connection |"
+    echo "|---|---|---|"
+    for system in bare relaxed; do
+        case $system in
+            bare)
+                free_port; ports[bare-idle]=$port
+                start_on "$gateway_core" bare-idle "$target/release/examples/bare_pingora" \
+                    "127.0.0.1:$port" "127.0.0.1:$upstream_port" 1
+                await_port bare-idle "$port"
+                ;;
+            relaxed)
+                start_gateway relaxed-idle "max_connections = 12000" \
+                    < <(printf 'path = "%s/idle.db"\ndurability = "relaxed"\n' "$work")
+                grant relaxed-idle
+                ;;
+        esac
+        before=$(resident_kb "$system-idle")
+        taskset -c "$load_core" python3 scripts/idle_connections.py "${ports[$system-idle]}" "$route" "$count" \
+            >"$work/idle.log" 2>&1 &
+        pids[idle]=$!
+        until grep -q '^idle$' "$work/idle.log" 2>/dev/null; do
+            kill -0 "${pids[idle]}" 2>/dev/null || die "INVALID: $system: $(cat "$work/idle.log")"
+            sleep 0.2
+        done
+        after=$(resident_kb "$system-idle")
+        kill "${pids[idle]}"
+        wait "${pids[idle]}" || true
+        unset 'pids[idle]'
+        echo "| ${names[$system]} | $(per "$before" 1024 1) | $(per "$((after - before))" "$count" 1) |"
+    done
+}
+
+resident_kb() { awk '/^VmRSS/ { print $2 }' "/proc/${pids[$1]}/status"; }

@@ -40,13 +40,13 @@ run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Po
 test-quick: setup-quick ## Unit tests, the embedded ledger and the proxy (first build: 6 min; then 1.5 min)
 	cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc))) \
 		--lib --test ledger --test proxy -E 'not (binary(ledger) and test(/redis|cluster|without_postgres|layouts/))'
-test: setup-test fmt-check clippy shellcheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them (first build: 10 min; then 15 min)
+test: setup-test fmt-check clippy shellcheck luacheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them (first build: 10 min; then 15 min)
 	@if [ -e $(TARGET_DIR)/advisories-not-checked ]; then cat $(TARGET_DIR)/advisories-not-checked; fi >&2
 
 .PHONY: lint
-lint: setup-test fmt-check clippy shellcheck deny ## The checks without the tests (first build: 5 min; then 1 min)
+lint: setup-test fmt-check clippy shellcheck luacheck deny ## The checks without the tests (first build: 5 min; then 1 min)
 
-.PHONY: fmt fmt-check clippy shellcheck deny
+.PHONY: fmt fmt-check clippy shellcheck luacheck deny
 fmt: ## Format the Rust code (1 s)
 	cargo fmt
 fmt-check:
@@ -55,6 +55,8 @@ clippy:
 	cargo clippy --locked --all-targets -- -D warnings
 shellcheck:
 	shellcheck --external-sources $(SCRIPTS)
+luacheck: ## The ledger's scripts in Redis, each file alone (1 s)
+	luacheck --quiet $(wildcard src/store/cluster/redis/*.lua)
 deny: ## Licences, sources and advisories of the dependencies (closed network: FAREBOX_WITHOUT_ADVISORIES=1; 5 s)
 	scripts/deny.sh
 

@@ -71,6 +71,7 @@ need_for_test() {
     need chromium "shows the screens to the browser tests" have chromium
     need chromium-driver "drives it" have chromedriver
     need shellcheck "checks the scripts" have shellcheck
+    need lua-check "checks the ledger's scripts in Redis" have luacheck
     need util-linux "limits a gateway's file size and takes root's rights from it" have setpriv
     need pgbouncer "stands between gateways and Postgres in a test" have_pgbouncer
     need libfaketime "moves the clock under a running gateway" ls /usr/lib/*/faketime/libfaketimeMT.so.1

@@ -1,4 +1,4 @@
-//! What the proxy and Farebox's own routes share: who calls, what it costs, and the hold.
+//! The parts of a gateway that the proxy and Farebox's own routes share, and the problems for refusals.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,57 +14,59 @@ use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
 use crate::metrics::Metrics;
 use crate::price::{CanonicalPath, PackConfig, PathRefusal, PriceTable, Quote, QuoteRefusal};
-use crate::problem::{Offer, Problem, Text};
+use crate::problem::{Offer, Problem, Text, texts};
 use crate::stripe::Sales;
 
-/// What is for sale, as of the last reload.
+/// Prices and packs, as of the last reload.
 #[derive(Debug)]
 pub struct Catalogue {
-    /// What calls cost.
+    /// The price table.
     pub prices: PriceTable,
     /// The price table as `GET /credits/prices` shows it.
     pub prices_json: Arc<RawValue>,
-    /// The packs.
+    /// The packs for sale.
     pub packs: Vec<PackConfig>,
     /// The packs as `GET /credits/packs` shows them.
     pub packs_json: Arc<RawValue>,
 }
 
-/// One gateway's counter: the pieces that decide whether a call may pass.
+/// The parts of a gateway that decide whether a call may pass.
 pub struct App {
-    /// Who has how much.
+    /// The ledger.
     pub ledger: Ledger,
-    /// Who calls.
+    /// Turns credentials into accounts.
     pub identifier: Identifier,
     /// The API keys that identify callers.
     pub keys: Arc<KeyRing>,
-    /// What is counted.
+    /// The gateway's metrics.
     pub metrics: Metrics,
-    /// What is for sale; swapped whole by a reload.
+    /// Prices and packs; a reload replaces the whole.
     pub catalogue: ArcSwap<Catalogue>,
     /// `[credits]`
     pub credits: CreditsConfig,
-    /// Who sells the packs; none without `[stripe]`.
+    /// The sale of packs; `None` without `[stripe]`.
     pub sales: Option<Arc<Sales>>,
-    /// Where a 402 sends people to buy.
+    /// The page that a 402 names for buying credits.
     pub topup_url: Arc<str>,
 }
 
 impl App {
-    /// Makes an account exist that comes by itself, with its sign-up grant if it did not. One that is
-    /// brought over, or given credits by hand, comes to exist without.
+    /// Opens an account on its first call, with the sign-up grant if it is new. Accounts that are imported,
+    /// or get credits by hand, are opened without one.
     ///
     /// # Errors
-    /// 503.
+    /// 503 where the ledger is unavailable.
     pub async fn open(&self, account: &AccountId) -> Result<(), Problem> {
         let opened = self.ledger.open(account, self.credits.signup_grant).await;
         opened.map_err(|_| Problem::ledger_unavailable())
     }
 
-    /// Who sent these headers from the address `client`. An account seen for the first time gets its sign-up grant.
+    /// Identifies the sender of these headers, at the address `client`. A new account gets its sign-up
+    /// grant.
     ///
     /// # Errors
-    /// 401, or 400 and 503 where the caller is not to blame or not readable.
+    /// 401 for missing or wrong credentials, 400 for an invalid account header, 503 where credentials
+    /// cannot be checked or the account cannot be opened.
     pub async fn identify(
         &self,
         headers: &HeaderMap,
@@ -76,7 +78,7 @@ impl App {
         let is_due = identity.on_behalf_by.is_none() || !self.credits.signup_grant.is_zero();
         if identity.fresh && is_due {
             if let Err(problem) = Box::pin(self.open(&identity.account)).await {
-                // Not remembered, so that the next call opens the account.
+                // The next call must try to open the account again.
                 self.identifier.forget(headers);
                 return Err(problem);
             }
@@ -85,7 +87,7 @@ impl App {
         Ok(identity)
     }
 
-    /// The 402 for a call, with what is for sale.
+    /// The 402 for a call, with the packs for sale.
     pub fn insufficient(&self, required: Credits, available: SignedCredits) -> Problem {
         Problem::insufficient_credits(Offer {
             required,
@@ -95,12 +97,12 @@ impl App {
         })
     }
 
-    /// True where an account should think of buying.
+    /// True where the account's credits run low.
     pub fn is_low(&self, available: SignedCredits) -> bool {
         available < self.credits.low_balance.signed()
     }
 
-    /// The problem for a refused operation of `account` that needed `required` credits.
+    /// The problem for a refused operation that needed `required` credits.
     pub fn refuse(&self, refusal: Refusal, required: Credits) -> Problem {
         match refusal {
             Refusal::Insufficient { available } => self.insufficient(required, available),
@@ -110,42 +112,38 @@ impl App {
 
     /// The problem for a call whose hold was refused.
     pub fn refuse_call(&self, refusal: Refusal, required: Credits) -> Problem {
-        self.refuse(of_a_call(refusal), required)
+        self.refuse(refusal_of_call(refusal), required)
     }
 
     /// The price of an endpoint named in a request's body.
     ///
     /// # Errors
-    /// 400 for a path that can be read two ways, 404 for one without a price.
+    /// 400 for an invalid method or an ambiguous path, 404 for a path without a price.
     pub fn quote_endpoint(&self, method: &str, endpoint: &str) -> Result<Quote, Problem> {
-        let method = Method::from_bytes(method.as_bytes()).map_err(|_| {
-            Problem::bad_request(Text::new(
-                "`method` is not an HTTP method.",
-                "`method` n'est pas une méthode HTTP.",
-            ))
-        })?;
+        let method = Method::from_bytes(method.as_bytes());
+        let method = method.map_err(|_| Problem::bad_request(texts::INVALID_METHOD))?;
         let path = endpoint.split('?').next().unwrap_or_default();
         let path = CanonicalPath::parse(path.as_bytes()).map_err(refuse_path)?;
         self.catalogue.load().prices.quote(&method, &path).map_err(refuse_quote)
     }
 }
 
-/// What somebody is charged for.
+/// A charge.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage<'a> {
-    /// Who pays.
+    /// The account that pays.
     pub account: &'a AccountId,
-    /// What for.
+    /// The route's label.
     pub route: &'a str,
-    /// How much.
+    /// The amount.
     pub cost: Credits,
-    /// What they have left.
+    /// The credits that the account has left.
     pub available_after: SignedCredits,
-    /// The request that had it charged.
+    /// The id of the request that caused the charge.
     pub request_id: &'a str,
 }
 
-/// The line that every charge leaves in the log.
+/// Logs a charge.
 pub fn log_usage(usage: &Usage<'_>) {
     tracing::info!(
         target: "farebox::usage",
@@ -160,11 +158,7 @@ pub fn log_usage(usage: &Usage<'_>) {
 
 /// The problem for a path that is not canonical.
 pub fn refuse_path(refusal: PathRefusal) -> Problem {
-    Problem::bad_request(Text::new(
-        sentence(&refusal),
-        "Le chemin de la requête peut être lu de plusieurs façons. Envoyez-le sous sa forme \
-         simple : sans `//`, ni `.` ou `..`, ni barre oblique encodée.",
-    ))
+    Problem::bad_request(texts::ambiguous_path(sentence(&refusal)))
 }
 
 /// The problem for a path without a price.
@@ -172,31 +166,9 @@ pub fn refuse_quote(_: QuoteRefusal) -> Problem {
     Problem::no_price_rule()
 }
 
+/// The problem for a caller that is not identified.
 fn refuse_caller(refusal: Unauthenticated) -> Problem {
-    let french = match refusal {
-        Unauthenticated::NoCredentials => {
-            "Aucun identifiant n'a été envoyé ; envoyez une clé d'API ou un jeton dans \
-             `Authorization: Bearer …`."
-        }
-        Unauthenticated::AmbiguousCredentials => {
-            "Plusieurs identifiants différents ont été envoyés ; n'en envoyez qu'un."
-        }
-        Unauthenticated::UnknownKey | Unauthenticated::Revoked => {
-            "Ce jeton ou cette clé n'est pas valable ici ; vérifiez, ou créez une autre clé."
-        }
-        Unauthenticated::Expired => {
-            "Le jeton a expiré ; reconnectez-vous pour en obtenir un nouveau."
-        }
-        Unauthenticated::InvalidAccountHeader => {
-            "`x-farebox-account` doit être un identifiant de compte : 1 à 255 caractères ASCII \
-             visibles."
-        }
-        Unauthenticated::KeysUnavailable => {
-            "Les jetons ne peuvent pas être vérifiés pour le moment ; réessayez sous peu."
-        }
-        _ => "Les identifiants n'ont pas été acceptés ; reconnectez-vous ou vérifiez-les.",
-    };
-    let detail = Text::new(refusal.to_string(), french);
+    let detail = text_for_caller(refusal);
     match refusal.status() {
         StatusCode::BAD_REQUEST => Problem::bad_request(detail),
         StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable(detail),
@@ -204,7 +176,28 @@ fn refuse_caller(refusal: Unauthenticated) -> Problem {
     }
 }
 
-/// An error's text as a sentence: with a capital letter and a full stop.
+fn text_for_caller(refusal: Unauthenticated) -> Text {
+    match refusal {
+        Unauthenticated::NoCredentials => texts::NO_CREDENTIALS,
+        Unauthenticated::AmbiguousCredentials => texts::AMBIGUOUS_CREDENTIALS,
+        Unauthenticated::Malformed => texts::MALFORMED_CREDENTIALS,
+        Unauthenticated::UnknownKey | Unauthenticated::Revoked => texts::INVALID_CREDENTIALS,
+        Unauthenticated::Expired => texts::TOKEN_EXPIRED,
+        Unauthenticated::NoExpiry => texts::TOKEN_WITHOUT_EXPIRY,
+        Unauthenticated::NotYetValid => texts::TOKEN_NOT_YET_VALID,
+        Unauthenticated::WrongIssuer => texts::WRONG_ISSUER,
+        Unauthenticated::WrongAudience => texts::WRONG_AUDIENCE,
+        Unauthenticated::BadSignature => texts::BAD_SIGNATURE,
+        Unauthenticated::AlgorithmNotAllowed => texts::ALGORITHM_NOT_ALLOWED,
+        Unauthenticated::CriticalExtension => texts::CRITICAL_EXTENSION,
+        Unauthenticated::NoAccountClaim => texts::NO_ACCOUNT_CLAIM,
+        Unauthenticated::ForeignAccount => texts::FOREIGN_ACCOUNT,
+        Unauthenticated::InvalidAccountHeader => texts::INVALID_ACCOUNT_HEADER,
+        Unauthenticated::KeysUnavailable => texts::KEYS_UNAVAILABLE,
+    }
+}
+
+/// An error's text as a sentence, with a capital letter and a full stop.
 fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     if let Some(first) = text.get_mut(..1) {
@@ -214,51 +207,38 @@ fn sentence(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Why a call's hold is refused. Its id is ours, so whatever is wrong with that is our own failure.
-fn of_a_call(refusal: Refusal) -> Refusal {
+/// The refusal of a call's hold. The gateway generated the hold's id, so every refusal that does not concern
+/// the account's credits is a failure of the gateway itself.
+fn refusal_of_call(refusal: Refusal) -> Refusal {
     match refusal {
         Refusal::Insufficient { .. } | Refusal::Frozen | Refusal::Unavailable => refusal,
         other => {
-            tracing::error!(refusal = %other, "a call's hold was refused for its own sake");
+            tracing::error!(
+                refusal = %other,
+                "the ledger refused a call's hold for a reason other than the account's credits; the \
+                 call gets 503"
+            );
             Refusal::Unavailable
         }
     }
 }
 
-/// The problem for an operation that the ledger refused, whatever it cost.
+/// The problem for an operation that the ledger refused, whatever the operation needed.
 fn refuse_operation(refusal: Refusal) -> Problem {
-    let text = |fr: &'static str| Text::new(sentence(&refusal), fr);
     match refusal {
-        Refusal::Conflict => {
-            Problem::conflict(text("Cet identifiant a déjà servi avec d'autres paramètres."))
-        }
+        Refusal::Conflict => Problem::conflict(texts::ID_USED_BEFORE),
         Refusal::Frozen => Problem::account_frozen(),
-        Refusal::UnknownEvent => Problem::not_found(text("Cet événement n'existe pas.")),
-        Refusal::Ended => Problem::conflict(text("Cette réservation est déjà terminée.")),
-        Refusal::UnknownHold => Problem::not_found(text("Cette réservation n'existe pas.")),
-        Refusal::UnknownCapture => Problem::not_found(text("Ce débit n'existe pas.")),
-        Refusal::UnknownKey => Problem::not_found(text("Cette clé n'existe pas.")),
-        Refusal::AboveHold { held } => Problem::unprocessable(Text::new(
-            format!("The hold is of {held} credits; a capture cannot be more than its hold."),
-            format!("La réservation est de {held} crédits ; un débit ne peut pas la dépasser."),
-        )),
-        Refusal::AboveCapture { left } => Problem::unprocessable(Text::new(
-            format!("{left} credits of this capture are left to give back, and no more."),
-            format!("Il reste {left} crédits de ce débit à rembourser, et pas davantage."),
-        )),
-        Refusal::PaymentKnown => Problem::conflict(Text::new(
-            "This payment, or this id, is known already: with another id, account, price or other credits. \
-             Nothing was granted.",
-            "Ce paiement, ou cet identifiant, est déjà connu : avec un autre identifiant, compte, prix ou \
-             d'autres crédits. Rien n'a été accordé.",
-        )),
-        Refusal::Zero => Problem::unprocessable(text("Le montant ne peut pas être nul.")),
-        Refusal::WrongWay => {
-            Problem::unprocessable(text("Cette écriture ne peut pas aller dans ce sens."))
-        }
-        Refusal::OutOfRange => {
-            Problem::unprocessable(text("Le solde dépasserait ce qui peut être compté."))
-        }
+        Refusal::UnknownEvent => Problem::not_found(texts::UNKNOWN_EVENT),
+        Refusal::Ended => Problem::conflict(texts::HOLD_ENDED),
+        Refusal::UnknownHold => Problem::not_found(texts::UNKNOWN_HOLD),
+        Refusal::UnknownCapture => Problem::not_found(texts::UNKNOWN_CAPTURE),
+        Refusal::UnknownKey => Problem::not_found(texts::UNKNOWN_KEY),
+        Refusal::AboveHold { held } => Problem::unprocessable(texts::above_hold(held)),
+        Refusal::AboveCapture { left } => Problem::unprocessable(texts::above_capture(left)),
+        Refusal::PaymentKnown => Problem::conflict(texts::PAYMENT_KNOWN),
+        Refusal::Zero => Problem::unprocessable(texts::ZERO_AMOUNT),
+        Refusal::WrongWay => Problem::unprocessable(texts::WRONG_WAY),
+        Refusal::OutOfRange => Problem::unprocessable(texts::OUT_OF_RANGE),
         Refusal::Insufficient { .. } | Refusal::Unavailable => Problem::ledger_unavailable(),
     }
 }
@@ -268,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_of_a_calls_hold_without_its_account_is_our_failure() {
+    fn a_call_s_hold_that_is_refused_for_another_reason_than_credits_is_503() {
         let available = SignedCredits::ZERO;
         for (refusal, status) in [
             (Refusal::Frozen, 403),
@@ -279,10 +259,49 @@ mod tests {
             (Refusal::Zero, 503),
             (Refusal::Unavailable, 503),
         ] {
-            let problem = refuse_operation(of_a_call(refusal));
+            let problem = refuse_operation(refusal_of_call(refusal));
             assert_eq!(problem.status.as_u16(), status, "{refusal:?}");
         }
         let poor = Refusal::Insufficient { available };
-        assert_eq!(of_a_call(poor), poor, "told with an offer");
+        assert_eq!(refusal_of_call(poor), poor, "the 402 has an offer");
+    }
+
+    /// The log has a refusal's own text, clients read the catalogue's.
+    #[test]
+    fn clients_read_in_english_what_the_log_has() {
+        for refusal in [
+            Unauthenticated::NoCredentials,
+            Unauthenticated::AmbiguousCredentials,
+            Unauthenticated::Malformed,
+            Unauthenticated::UnknownKey,
+            Unauthenticated::Revoked,
+            Unauthenticated::Expired,
+            Unauthenticated::NoExpiry,
+            Unauthenticated::NotYetValid,
+            Unauthenticated::WrongIssuer,
+            Unauthenticated::WrongAudience,
+            Unauthenticated::BadSignature,
+            Unauthenticated::AlgorithmNotAllowed,
+            Unauthenticated::CriticalExtension,
+            Unauthenticated::NoAccountClaim,
+            Unauthenticated::ForeignAccount,
+            Unauthenticated::InvalidAccountHeader,
+            Unauthenticated::KeysUnavailable,
+        ] {
+            assert_eq!(text_for_caller(refusal).en, refusal.to_string());
+        }
+        for refusal in [
+            Refusal::Conflict,
+            Refusal::Ended,
+            Refusal::UnknownHold,
+            Refusal::UnknownCapture,
+            Refusal::UnknownEvent,
+            Refusal::UnknownKey,
+            Refusal::Zero,
+            Refusal::WrongWay,
+            Refusal::OutOfRange,
+        ] {
+            assert_eq!(refuse_operation(refusal).detail.en, sentence(&refusal));
+        }
     }
 }

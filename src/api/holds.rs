@@ -16,7 +16,7 @@ use crate::account::AccountId;
 use crate::app::{App, Usage, log_usage};
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::identify::Identity;
-use crate::ledger::{HoldEnd, HoldId, NewHold, Operation, Origin, Outcome};
+use crate::ledger::{ClosedHold, HoldEnd, HoldId, Refusal};
 use crate::metrics::{API_ROUTE, Metrics};
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
@@ -95,27 +95,15 @@ pub(super) async fn hold(
             format!("`ttl_seconds` va de 1 à {MAX_TTL_SECS}."),
         )));
     }
-    let label = route.clone();
-    let hold = NewHold {
-        id,
-        account: caller.account.clone(),
-        amount: credits,
-        route,
-        origin: Origin::Api,
-        ttl_ms: ttl_secs * 1000,
-    };
-    match app.ledger.ask(Operation::Hold(hold)).await {
-        Outcome::Held { after } => {
-            let available = after.available();
-            let body = HoldBody { id: request.id, account: caller.account, credits, available };
-            Ok((StatusCode::CREATED, axum::Json(body)))
-        }
-        Outcome::Refused(refusal) => {
-            app.metrics.holds.with_label_values(&[&*label, "refused"]).inc();
-            Err(app.refuse(refusal, credits))
-        }
-        _ => Err(Problem::ledger_unavailable()),
-    }
+    let (account, ttl_ms) = (caller.account.clone(), ttl_secs * 1000);
+    let held = app.ledger.hold_for_api(id, account, credits, route.clone(), ttl_ms).await;
+    let after = held.map_err(|refusal| {
+        app.metrics.holds.with_label_values(&[&*route, "refused"]).inc();
+        app.refuse(refusal, credits)
+    })?;
+    let available = after.available();
+    let body = HoldBody { id: request.id, account: caller.account, credits, available };
+    Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
 /// Whether `/holds/{id}/capture` can be asked for: a path that could be read two ways is refused,
@@ -157,14 +145,9 @@ pub(super) async fn capture(
     Json(request): Json<CaptureRequest>,
 ) -> Result<axum::Json<EndBody>, Problem> {
     let hold = id.parse().map_err(bad_id)?;
-    let capture = Operation::Capture {
-        hold,
-        account: named(caller),
-        amount: request.credits,
-        route: API_ROUTE.into(),
-        origin: Origin::Api,
-    };
-    end(&app, id, capture, Some(&request_id)).await
+    let amount = request.credits;
+    let captured = app.ledger.capture(hold, named(caller), amount, API_ROUTE.into()).await;
+    ended(&app, id, captured, Some(&request_id))
 }
 
 /// Nothing: a hold is given back whole. An empty body reads as this.
@@ -184,8 +167,8 @@ pub(super) async fn release(
     Json(ReleaseRequest {}): Json<ReleaseRequest>,
 ) -> Result<axum::Json<EndBody>, Problem> {
     let hold = id.parse().map_err(bad_id)?;
-    let release = Operation::Release { hold, account: named(caller), origin: Origin::Api };
-    end(&app, id, release, None).await
+    let released = app.ledger.release(hold, named(caller)).await;
+    ended(&app, id, released, None)
 }
 
 /// The account that a service key names: its holds alone are ended then. One that names nobody may end
@@ -194,25 +177,23 @@ fn named(caller: Identity) -> Option<AccountId> {
     caller.on_behalf_by.is_some().then_some(caller.account)
 }
 
-async fn end(
+/// Counts and logs the end of a hold, and reports it to the caller.
+fn ended(
     app: &App,
     id: String,
-    operation: Operation,
+    ended: Result<ClosedHold, Refusal>,
     captured_by: Option<&str>,
 ) -> Result<axum::Json<EndBody>, Problem> {
-    let (state, after, late, settled) = match app.ledger.ask(operation).await {
-        Outcome::Captured { after, late, settled } => ("captured", after, late, settled),
-        Outcome::Released { after, settled } => ("released", after, false, settled),
-        Outcome::Refused(refusal) => return Err(app.refuse(refusal, Credits::ZERO)),
-        _ => return Err(Problem::ledger_unavailable()),
-    };
-    if let Some(settled) = settled {
-        count(&app.metrics, &settled, state, late);
-        if let Some(request_id) = captured_by.filter(|_| !settled.captured.is_zero()) {
+    let ended = ended.map_err(|refusal| app.refuse(refusal, Credits::ZERO))?;
+    let ClosedHold { is_captured, is_late, after, end } = ended;
+    let state = if is_captured { "captured" } else { "released" };
+    if let Some(end) = end {
+        count(&app.metrics, &end, state, is_late);
+        if let Some(request_id) = captured_by.filter(|_| !end.captured.is_zero()) {
             log_usage(&Usage {
-                account: &settled.account,
-                route: &settled.route,
-                cost: settled.captured,
+                account: &end.account,
+                route: &end.route,
+                cost: end.captured,
                 available_after: after.available(),
                 request_id,
             });
@@ -222,15 +203,14 @@ async fn end(
 }
 
 /// Counts the end of a hold. One that is captured late has ended before, when it expired.
-fn count(metrics: &Metrics, settled: &HoldEnd, outcome: &str, late: bool) {
-    let route = &*settled.route;
+fn count(metrics: &Metrics, end: &HoldEnd, outcome: &str, late: bool) {
+    let route = &*end.route;
     if !late {
         metrics.holds.with_label_values(&[route, outcome]).inc();
     }
-    for (credits, counter) in [
-        (settled.captured, &metrics.credits_captured),
-        (settled.released, &metrics.credits_released),
-    ] {
+    for (credits, counter) in
+        [(end.captured, &metrics.credits_captured), (end.released, &metrics.credits_released)]
+    {
         if !credits.is_zero() {
             counter.with_label_values(&[route]).inc_by(credits.as_metric());
         }

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::config::Secret;
 use crate::credits::Credits;
 use crate::identify::NewKey;
-use crate::ledger::{KeyRecord, Operation, Outcome, wall_ms};
+use crate::ledger::{KeyRecord, wall_ms};
 use crate::problem::{Problem, Text};
 
 /// How many live keys an account may have of its own making.
@@ -178,11 +178,8 @@ pub(super) fn new_key(
 
 /// Stores keys, and has them identify callers at once; how many were not there before.
 pub(super) async fn store(app: &App, keys: Vec<KeyRecord>) -> Result<usize, Problem> {
-    let new = match app.ledger.ask(Operation::PutKeys(keys.clone())).await {
-        Outcome::KeysStored { new } => new,
-        Outcome::Refused(refusal) => return Err(app.refuse(refusal, Credits::ZERO)),
-        _ => return Err(Problem::ledger_unavailable()),
-    };
+    let stored = app.ledger.put_keys(keys.clone()).await;
+    let new = stored.map_err(|refusal| app.refuse(refusal, Credits::ZERO))?;
     for key in keys {
         // One that was there before keeps its id and its revocation.
         let _ = app.keys.insert(key);
@@ -192,14 +189,10 @@ pub(super) async fn store(app: &App, keys: Vec<KeyRecord>) -> Result<usize, Prob
 
 /// Revokes a key, for every call that follows.
 pub(super) async fn revoke(app: &App, id: &str) -> Result<(), Problem> {
-    match app.ledger.ask(Operation::RevokeKey { id: id.into() }).await {
-        Outcome::KeyRevoked => {
-            app.keys.revoke(id, wall_ms());
-            Ok(())
-        }
-        Outcome::Refused(refusal) => Err(app.refuse(refusal, Credits::ZERO)),
-        _ => Err(Problem::ledger_unavailable()),
-    }
+    let revoked = app.ledger.revoke_key(id.into()).await;
+    revoked.map_err(|refusal| app.refuse(refusal, Credits::ZERO))?;
+    app.keys.revoke(id, wall_ms());
+    Ok(())
 }
 
 fn too_many_live() -> Problem {

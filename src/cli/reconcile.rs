@@ -8,7 +8,7 @@ use super::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::ledger::{BackendKind, LedgerError};
 use crate::metrics::Metrics;
-use crate::store::{ImportError, repair_cluster, repair_embedded};
+use crate::store::{ImportError, SourceError, repair_cluster, repair_embedded};
 
 /// Check what the ledger must always hold.
 ///
@@ -39,14 +39,14 @@ async fn repair(file: &ConfigFile) -> Result<(), CliError> {
     let mut config = file.load(Sections::LEDGER)?.ledger;
     let report = match config.backend {
         BackendKind::Embedded => match repair_embedded(&config.path).await {
-            Err(ImportError::Ledger(LedgerError::Locked { path })) => {
+            Err(SourceError::Ledger(LedgerError::Locked { path })) => {
                 return Err(CliError::Failed(format!(
                     "a gateway has {} in use, and its balances in memory: stop it, repair, start it \
                      again; nothing was changed",
                     path.display()
                 )));
             }
-            repaired => repaired?,
+            repaired => repaired.map_err(ImportError::from)?,
         },
         BackendKind::Redis => {
             // A gateway of this name may be serving; this process is another one.

@@ -2,32 +2,34 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::backend::Backend;
+use crate::ledger::error::LedgerError;
+use crate::ledger::hold::{CallHolds, Hold};
+use crate::ledger::imports::{Import, ImportedRow};
+use crate::ledger::inbox::{EventState, NewEvent};
+use crate::ledger::key::KeyRecord;
+use crate::ledger::live::LiveHolds;
+use crate::ledger::operation::{
+    Balance, CALL_TTL_MS, CallId, ClosedHold, Entry, HoldId, NewHold, Operation, OperationId,
+    Origin, Outcome, Posting, Refusal,
+};
+use crate::ledger::payment::{PaymentChange, TakeFacts};
+use crate::ledger::pipeline::Pipeline;
+use crate::ledger::reader::Reader;
+use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::metrics::Metrics;
 
-use super::backend::{Backend, Reader};
-use super::crash::AfterCrash;
-use super::error::LedgerError;
-use super::hold::{CALL_TTL_MS, Hold, LiveHolds};
-use super::operation::{
-    Balance, CallId, HoldId, NewHold, Operation, Origin, Outcome, Posting, Refusal,
-};
-use super::pipeline::{Message, Pipeline, Request};
-use super::report::{FoldReport, OldMonths, ReconcileReport};
-
 /// A ledger in use. Cheap to clone; all clones share one pipeline.
+///
+/// Every method that changes the ledger can fail with [`Refusal::Unavailable`]: nothing has changed then.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    queue: mpsc::UnboundedSender<Message>,
-    live: Arc<LiveHolds>,
+    holds: Arc<CallHolds>,
     reader: Arc<dyn Reader>,
-    metrics: Metrics,
-    /// Decides the hold of a call that is cut off: captured or released.
-    after_crash: AfterCrash,
 }
 
 impl Ledger {
@@ -40,29 +42,40 @@ impl Ledger {
         let live = Arc::new(LiveHolds::default());
         let after_crash = backend.after_crash();
         let (pipeline, queue) = Pipeline::start(backend, live.clone(), metrics.clone());
-        (Self { queue, live, reader: Arc::new(reader), metrics, after_crash }, pipeline)
+        let holds = Arc::new(CallHolds { queue, live, metrics, after_crash });
+        (Self { holds, reader: Arc::new(reader) }, pipeline)
     }
 
-    /// What is read beside the pipeline: entries, accounts, keys.
+    /// Reads beside the pipeline: entries, accounts, keys.
     pub fn read(&self) -> &dyn Reader {
         &*self.reader
     }
 
-    /// Asks, and waits for the outcome.
+    /// Requests any operation, and waits for its outcome. For tests of the contract between pipeline and
+    /// backend: the gateway calls the method that fits its operation.
     pub async fn ask(&self, operation: Operation) -> Outcome {
-        let (reply, outcome) = oneshot::channel();
-        let request = Message::Request(Request { operation, reply: Some(reply) });
-        match self.queue.send(request) {
-            // A stopped pipeline changes nothing any more.
-            Err(_) => Outcome::Refused(Refusal::Unavailable),
-            Ok(()) => outcome.await.unwrap_or(Outcome::Refused(Refusal::Unavailable)),
+        self.holds.queue.ask(operation).await
+    }
+
+    /// Requests an operation whose outcome `read` knows. `None` from `read` is a mistake of the backend.
+    async fn request<T>(
+        &self,
+        operation: Operation,
+        read: impl FnOnce(Outcome) -> Option<T>,
+    ) -> Result<T, Refusal> {
+        match self.holds.queue.ask(operation).await {
+            Outcome::Refused(refusal) => Err(refusal),
+            outcome => read(outcome).ok_or_else(|| {
+                tracing::error!("the ledger's backend returned the outcome of another operation");
+                Refusal::Unavailable
+            }),
         }
     }
 
     /// Sets credits aside for a call. Dropping the future at any moment leaves no hold behind.
     ///
     /// # Errors
-    /// [`Refusal::Insufficient`] and [`Refusal::Unavailable`].
+    /// [`Refusal::Insufficient`] and [`Refusal::Frozen`].
     pub async fn hold(
         &self,
         id: CallId,
@@ -71,88 +84,275 @@ impl Ledger {
         route: Arc<str>,
     ) -> Result<Hold, Refusal> {
         let id = HoldId::from(id);
-        let guard = Hold::arm(self.clone(), id.clone(), account.clone(), amount, route.clone());
+        let guard =
+            Hold::arm(self.holds.clone(), id.clone(), account.clone(), amount, route.clone());
         let hold =
             NewHold { id, account, amount, route, origin: Origin::Call, ttl_ms: CALL_TTL_MS };
-        let refusal = match self.ask(Operation::Hold(hold)).await {
-            Outcome::Held { after } => return Ok(guard.granted(after)),
-            Outcome::Refused(refusal) => refusal,
-            _ => Refusal::Unavailable,
-        };
-        self.metrics.holds.with_label_values(&[guard.route(), "refused"]).inc();
-        guard.disarm();
-        Err(refusal)
+        match self.request(Operation::Hold(hold), held).await {
+            Ok(after) => Ok(guard.granted(after)),
+            Err(refusal) => {
+                let holds = &self.holds.metrics.holds;
+                holds.with_label_values(&[guard.route(), "refused"]).inc();
+                guard.disarm();
+                Err(refusal)
+            }
+        }
     }
 
-    /// What the account has, after everything asked before; `None` where it does not exist.
+    /// Sets credits aside for an API caller, under an id of the caller's choosing; returns the balance
+    /// with the hold counted. The same hold again changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Zero`]; [`Refusal::Conflict`] where
+    /// the id stands for another hold, and [`Refusal::Ended`] where its hold has ended.
+    pub async fn hold_for_api(
+        &self,
+        id: HoldId,
+        account: AccountId,
+        amount: Credits,
+        route: Arc<str>,
+        ttl_ms: u64,
+    ) -> Result<Balance, Refusal> {
+        let hold = NewHold { id, account, amount, route, origin: Origin::Api, ttl_ms };
+        self.request(Operation::Hold(hold), held).await
+    }
+
+    /// Charges an API caller's hold `amount` and gives the rest back. A hold that has expired is charged
+    /// all the same. `account` is the account that the caller may act for; `None` for any.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownHold`], [`Refusal::AboveHold`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] and
+    /// [`Refusal::Ended`] where the hold ended in another way before.
+    pub async fn capture(
+        &self,
+        hold: HoldId,
+        account: Option<AccountId>,
+        amount: Credits,
+        route: Arc<str>,
+    ) -> Result<ClosedHold, Refusal> {
+        let capture = Operation::Capture { hold, account, amount, route, origin: Origin::Api };
+        self.request(capture, closed).await
+    }
+
+    /// Gives an API caller's hold back. `account` is the account that the caller may act for; `None` for
+    /// any.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownHold`]; [`Refusal::Ended`] where the hold was captured before.
+    pub async fn release(
+        &self,
+        hold: HoldId,
+        account: Option<AccountId>,
+    ) -> Result<ClosedHold, Refusal> {
+        let release = Operation::Release { hold, account, origin: Origin::Api };
+        self.request(release, closed).await
+    }
+
+    /// Reads the account's balance, after everything that was requested before; `None` where the account
+    /// does not exist.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
     pub async fn balance(&self, account: &AccountId) -> Result<Option<Balance>, Refusal> {
-        match self.ask(Operation::Balance { account: account.clone() }).await {
-            Outcome::Balance(balance) => Ok(balance),
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => Err(Refusal::Unavailable),
-        }
+        self.request(Operation::Balance { account: account.clone() }, |outcome| match outcome {
+            Outcome::Balance(balance) => Some(balance),
+            _ => None,
+        })
+        .await
     }
 
-    /// Makes the account exist, with its sign-up grant the first time.
+    /// Makes the account exist, with a sign-up grant if it is new.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
     pub async fn open(&self, account: &AccountId, signup: Credits) -> Result<(), Refusal> {
-        match self.ask(Operation::Open { account: account.clone(), signup }).await {
-            Outcome::Opened { new } => {
-                if new && !signup.is_zero() {
-                    let granted = &self.metrics.credits_granted;
-                    granted.with_label_values(&["signup"]).inc_by(signup.as_metric());
-                }
-                Ok(())
-            }
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => Err(Refusal::Unavailable),
+        let open = Operation::Open { account: account.clone(), signup };
+        let new = self.request(open, |outcome| match outcome {
+            Outcome::Opened { new } => Some(new),
+            _ => None,
+        });
+        if new.await? && !signup.is_zero() {
+            let granted = &self.holds.metrics.credits_granted;
+            granted.with_label_values(&["signup"]).inc_by(signup.as_metric());
         }
+        Ok(())
     }
 
-    /// Moves a balance, once; the entry, and whether it is new.
+    /// Moves a balance, once; returns the entry, and whether it is new.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] where the id was used for something else, [`Refusal::OutOfRange`],
-    /// [`Refusal::Zero`] and [`Refusal::Unavailable`].
-    pub async fn post(&self, posting: Posting) -> Result<(super::Entry, bool), Refusal> {
-        match self.ask(Operation::Post(posting)).await {
-            Outcome::Posted { entry, new } => Ok((entry, new)),
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => Err(Refusal::Unavailable),
-        }
+    /// [`Refusal::Conflict`] where the id was used for something else, [`Refusal::WrongWay`],
+    /// [`Refusal::OutOfRange`] and [`Refusal::Zero`].
+    pub async fn post(&self, posting: Posting) -> Result<(Entry, bool), Refusal> {
+        self.request(Operation::Post(posting), posted).await
     }
 
-    /// Checks what the ledger must always hold, on disk and between disk and memory.
+    /// Gives back all that is left of a capture, once; returns the entry, and whether it is new.
     ///
     /// # Errors
-    /// Where the ledger cannot be read.
+    /// [`Refusal::UnknownCapture`]; [`Refusal::AboveCapture`] where nothing is left.
+    pub async fn refund(
+        &self,
+        hold: HoldId,
+        reason: Option<Arc<str>>,
+    ) -> Result<(Entry, bool), Refusal> {
+        self.request(Operation::Refund { hold, reason }, posted).await
+    }
+
+    /// Gives a part of a capture back, once under this id; returns the entry, and whether it is new.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownCapture`], [`Refusal::AboveCapture`] and [`Refusal::Zero`]; [`Refusal::Conflict`]
+    /// where the id stands for another amount.
+    pub async fn refund_part(
+        &self,
+        hold: HoldId,
+        id: OperationId,
+        amount: Credits,
+        reason: Option<Arc<str>>,
+    ) -> Result<(Entry, bool), Refusal> {
+        self.request(Operation::RefundPart { hold, id, amount, reason }, posted).await
+    }
+
+    /// Imports all rows, or none where one is refused; returns the outcome of each row. In a dry run, and
+    /// where a row is refused, nothing has changed.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn import(
+        &self,
+        import: Import,
+    ) -> Result<Vec<Result<ImportedRow, Refusal>>, Refusal> {
+        self.request(import.into(), |outcome| match outcome {
+            Outcome::Imported(rows) => rows.into_iter().map(imported).collect(),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Stores API keys; returns the number of keys that were not stored before.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] where a key is stored for another account, or its id for another key.
+    pub async fn put_keys(&self, keys: Vec<KeyRecord>) -> Result<usize, Refusal> {
+        self.request(Operation::PutKeys(keys), |outcome| match outcome {
+            Outcome::KeysStored { new } => Some(new),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Revokes an API key.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownKey`].
+    pub async fn revoke_key(&self, id: Arc<str>) -> Result<(), Refusal> {
+        self.request(Operation::RevokeKey { id }, |outcome| match outcome {
+            Outcome::KeyRevoked => Some(()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Stores an event in the inbox; returns its state, and whether it is new.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn record_event(&self, event: NewEvent) -> Result<(EventState, bool), Refusal> {
+        self.request(Operation::RecordEvent(event), |outcome| match outcome {
+            Outcome::EventRecorded { state, new } => Some((state, new)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Notes the final state of an event that moves no credits.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownEvent`].
+    pub async fn end_event(
+        &self,
+        id: Arc<str>,
+        state: EventState,
+        note: Option<Arc<str>>,
+    ) -> Result<(), Refusal> {
+        self.request(Operation::EndEvent { id, state, note }, |outcome| match outcome {
+            Outcome::EventEnded => Some(()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Adds facts to a payment, and moves the credits that follow from them.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownEvent`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] where the facts join two
+    /// sales.
+    pub async fn take_facts(&self, facts: TakeFacts) -> Result<PaymentChange, Refusal> {
+        self.request(Operation::TakeFacts(Box::new(facts)), |outcome| match outcome {
+            Outcome::PaymentChanged(change) => Some(*change),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Remembers an account's customer at Stripe, unless another one than `instead_of` is recorded; returns
+    /// the customer that is recorded now.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn record_customer(
+        &self,
+        account: AccountId,
+        customer: Arc<str>,
+        instead_of: Option<Arc<str>>,
+    ) -> Result<Arc<str>, Refusal> {
+        let record = Operation::RecordCustomer { account, customer, instead_of };
+        self.request(record, |outcome| match outcome {
+            Outcome::CustomerRecorded(customer) => Some(customer),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Unfreezes an account; returns the number of disputes that froze it.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn thaw(&self, account: AccountId) -> Result<usize, Refusal> {
+        self.request(Operation::Thaw { account }, |outcome| match outcome {
+            Outcome::Thawed { disputes } => Some(disputes),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Checks the stored ledger against itself and against memory.
+    ///
+    /// # Errors
+    /// Fails where the ledger cannot be read.
     pub async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
         self.reader.catch_up().await?;
-        let audit = self.ask(Operation::Audit).await;
+        let audit = self.request(Operation::Audit, |outcome| match outcome {
+            Outcome::Audited(differences) => Some(differences),
+            _ => None,
+        });
+        let audit = audit.await;
         let mut report = self.reader.reconcile().await?;
-        match audit {
-            Outcome::Audited(differences) => report.differences.extend(differences),
-            Outcome::Refused(refusal) => return Err(refusal.into()),
-            _ => return Err(LedgerError::Stopped),
-        }
+        report.differences.extend(audit?);
         Ok(report)
     }
 
-    /// Folds entries older than `before_ms` into opening balances, slice by slice. Between the
-    /// slices the ledger serves others for as long as a slice took.
+    /// Folds entries older than `before_ms` into opening balances, slice by slice. Between two slices the
+    /// ledger serves others for as long as the slice took.
     ///
     /// # Errors
-    /// Where the ledger cannot write. What was folded until then stays so.
+    /// Fails where the ledger cannot write. The slices before stay folded.
     pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
         self.fold_months(before_ms, OldMonths::Keep).await
     }
 
-    /// The same, and says what becomes of the tables of whole months, where there are any.
+    /// As [`Ledger::fold`], with a choice for the tables of whole months, where the ledger has any.
     ///
     /// # Errors
     /// As [`Ledger::fold`].
@@ -168,15 +368,15 @@ impl Ledger {
         let mut from = None;
         loop {
             let started = Instant::now();
-            match self.ask(Operation::Fold { before_ms, from }).await {
-                Outcome::Folded { report: slice, next } => {
-                    report.accounts = report.accounts.saturating_add(slice.accounts);
-                    report.entries = report.entries.saturating_add(slice.entries);
-                    from = next;
-                }
-                Outcome::Refused(refusal) => return Err(refusal.into()),
-                _ => return Err(LedgerError::Stopped),
-            }
+            let slice =
+                self.request(Operation::Fold { before_ms, from }, |outcome| match outcome {
+                    Outcome::Folded { report, next } => Some((report, next)),
+                    _ => None,
+                });
+            let (slice, next) = slice.await?;
+            report.accounts = report.accounts.saturating_add(slice.accounts);
+            report.entries = report.entries.saturating_add(slice.entries);
+            from = next;
             if from.is_none() {
                 return Ok(report);
             }
@@ -184,28 +384,43 @@ impl Ledger {
         }
     }
 
-    /// From here on a call whose hold is dropped, neither captured nor released, counts as cut off.
+    /// From here on, a call whose hold is dropped without a capture or a release counts as cut off.
     pub fn cut_calls_off(&self) {
-        self.live.cut_off();
+        self.holds.live.cut_off();
     }
+}
 
-    /// How the hold of a call that is dropped now ends, where the call counts as cut off.
-    pub(crate) fn cuts_off(&self) -> Option<AfterCrash> {
-        self.live.are_cut_off().then_some(self.after_crash)
+fn held(outcome: Outcome) -> Option<Balance> {
+    match outcome {
+        Outcome::Held { after } => Some(after),
+        _ => None,
     }
+}
 
-    /// Sends the end of a call's hold. The pipeline tries it until it is done.
-    pub(crate) fn settle(&self, operation: Operation) {
-        if self.queue.send(Message::Request(Request { operation, reply: None })).is_err() {
-            tracing::error!("a hold ended after the ledger had stopped; the next start ends it");
+fn closed(outcome: Outcome) -> Option<ClosedHold> {
+    match outcome {
+        Outcome::Captured { after, late, end } => {
+            Some(ClosedHold { is_captured: true, is_late: late, after, end })
         }
+        Outcome::Released { after, end } => {
+            Some(ClosedHold { is_captured: false, is_late: false, after, end })
+        }
+        _ => None,
     }
+}
 
-    pub(crate) fn live(&self) -> &LiveHolds {
-        &self.live
+fn posted(outcome: Outcome) -> Option<(Entry, bool)> {
+    match outcome {
+        Outcome::Posted { entry, new } => Some((entry, new)),
+        _ => None,
     }
+}
 
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
+fn imported(outcome: Outcome) -> Option<Result<ImportedRow, Refusal>> {
+    match outcome {
+        Outcome::Posted { entry, new } => Some(Ok(ImportedRow::Granted { entry, new })),
+        Outcome::KeysStored { new } => Some(Ok(ImportedRow::KeyStored { new: new > 0 })),
+        Outcome::Refused(refusal) => Some(Err(refusal)),
+        _ => None,
     }
 }

@@ -1,119 +1,133 @@
-//! What the account page and the operator's page show of the past.
+//! The past as the account page and the operator's page show it.
 
 use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
-use crate::ledger::backend::AccountView;
-use crate::ledger::operation::{EntryKind, HoldId, Origin};
+use crate::ledger::operation::{Balance, EntryKind, HoldId, Origin};
 use crate::ledger::payment::Payment;
 
-/// What an account used, by day and route.
+/// An account as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountView {
+    /// The account.
+    pub account: AccountId,
+    /// The account's credits.
+    pub balance: Balance,
+    /// The number of entries that the account has had.
+    pub seq: u64,
+    /// The time at which the account was opened, in milliseconds since 1970.
+    pub created_at_ms: i64,
+}
+
+/// An account's usage by day and route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Newest day first, then the dearest route first.
+    /// The rows: newest day first, then the dearest route first.
     pub days: Vec<DayUsage>,
-    /// False where the account has so many lines that the oldest were not looked at.
+    /// False where the account has so many entries that the oldest were left out.
     pub is_whole: bool,
 }
 
-/// What an account used of one route on one day.
+/// An account's usage of one route on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DayUsage {
-    /// In days since 1970, UTC.
+    /// The day, counted from 1970 in UTC.
     pub day: i64,
-    /// What for.
+    /// The route's label.
     pub route: Arc<str>,
-    /// How many captures.
+    /// The number of captures.
     pub calls: u64,
-    /// What they came to.
+    /// The sum of the captures.
     pub credits: Credits,
 }
 
 /// A live hold as the operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldView {
-    /// Which.
+    /// The hold.
     pub id: HoldId,
-    /// Whose.
+    /// The account whose credits are set aside.
     pub account: AccountId,
-    /// How much.
+    /// The amount that is set aside.
     pub amount: Credits,
-    /// What for.
+    /// The route's label.
     pub route: Arc<str>,
-    /// Who ends it.
+    /// The party that ends the hold.
     pub origin: Origin,
-    /// When it was made, in milliseconds since 1970. A call's id tells it; an API hold's does not.
+    /// The time at which the hold was made, in milliseconds since 1970. A call's id contains the time; an
+    /// API hold's does not.
     pub created_at_ms: Option<i64>,
-    /// When it expires, in milliseconds since 1970; a call's is renewed for as long as it runs.
+    /// The time at which the hold expires, in milliseconds since 1970. The hold of a call is renewed for as
+    /// long as the call runs.
     pub expires_at_ms: i64,
 }
 
-/// What moved in an hour: all entries of one kind and route together.
+/// The movements of an hour: the sum of all entries of one kind and route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
-    /// In hours since 1970.
+    /// The hour, counted from 1970.
     pub hour: i64,
-    /// What for.
+    /// The kind of the entries.
     pub kind: EntryKind,
     /// The route of captures and refunds.
     pub route: Option<Arc<str>>,
-    /// Whether a payment moved it.
+    /// True where a payment made the entries.
     pub is_payment: bool,
-    /// How many entries.
+    /// The number of entries.
     pub entries: u64,
-    /// What they add up to.
+    /// The sum of the entries.
     pub amount: SignedCredits,
 }
 
-/// What happened lately, of all accounts.
+/// The recent activity of all accounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// What moved, oldest hour first.
+    /// The movements, oldest hour first.
     pub movements: Vec<Movement>,
-    /// The payments that were granted, as they are now.
+    /// The payments whose credits were granted, in their present state.
     pub paid: Vec<Payment>,
-    /// How many accounts there are.
+    /// The number of accounts.
     pub accounts: u64,
-    /// How many holds live.
+    /// The number of live holds.
     pub live_holds: u64,
-    /// How many of them are of calls, and older than was asked for.
+    /// The number of live holds that belong to calls and are older than the requested moment.
     pub old_holds: u64,
 }
 
 /// The accounts that a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundAccounts {
-    /// In order of their ids.
+    /// The accounts, in order of their ids.
     pub accounts: Vec<AccountView>,
-    /// The last account that was looked at, where others may follow that were not.
+    /// The last account that was examined, where the search ended before the last account.
     pub looked_until: Option<AccountId>,
 }
 
-/// The checkouts that were begun since a moment and how they ended, and Stripe's events since then.
+/// The checkouts that were begun since a moment, with their ends, and Stripe's events since then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sold {
-    /// How many checkouts were begun.
+    /// The number of checkouts that were begun.
     pub checkouts: u64,
-    /// How many of these were paid.
+    /// The number of these checkouts that were paid.
     pub purchases: u64,
-    /// The same purchases by currency, in the order of its code.
+    /// The same purchases by currency, in the order of the currencies' codes.
     pub currencies: Vec<SoldIn>,
-    /// How many events were kept.
+    /// The number of events that were received.
     pub events: u64,
-    /// How many of these have failed, and still wait to be replayed.
+    /// The number of these events that have failed and wait for a replay.
     pub failed_events: u64,
 }
 
 /// The purchases in one currency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SoldIn {
-    /// As Stripe writes it: `eur`.
+    /// The currency as Stripe writes it: `eur`.
     pub currency: Arc<str>,
-    /// In minor units.
+    /// The sum of the purchases, in minor units.
     pub amount: u64,
-    /// How many purchases.
+    /// The number of purchases.
     pub purchases: u64,
-    /// How many accounts bought.
+    /// The number of accounts that bought.
     pub buyers: u64,
 }

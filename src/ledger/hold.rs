@@ -1,28 +1,35 @@
 //! The guard of a call's hold.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use ahash::HashSet;
+use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::crash::AfterCrash;
+use crate::ledger::live::LiveHolds;
+use crate::ledger::operation::{Balance, HoldId, Operation, Origin};
+use crate::ledger::queue::Queue;
+use crate::metrics::Metrics;
 
-use super::crash::AfterCrash;
-use super::handle::Ledger;
-use super::operation::{Balance, HoldId, Operation, Origin};
+/// The parts that a ledger shares with the guards of its calls' holds.
+#[derive(Debug)]
+pub(crate) struct CallHolds {
+    /// The queue of the pipeline.
+    pub queue: Queue,
+    /// The holds that must not expire.
+    pub live: Arc<LiveHolds>,
+    /// Counts the holds and their credits.
+    pub metrics: Metrics,
+    /// Whether the hold of a call that is cut off is captured or released.
+    pub after_crash: AfterCrash,
+}
 
-/// How long a call's hold lives without a renewal. A hold whose guard lives is renewed when its
-/// time is up, so this is how long a leaked one would last, not how long a call may take.
-pub(crate) const CALL_TTL_MS: u64 = 60_000;
-
-/// Credits set aside for a call. However the call ends, the hold ends once: by
-/// [`Hold::capture`], by [`Hold::release`], or, if it is dropped, by a release; while a stop cuts
-/// calls off, as `after_crash` says.
+/// Credits set aside for a call. However the call ends, the hold ends once: by [`Hold::capture`], by
+/// [`Hold::release`], or when it is dropped. A dropped hold is released; while a stop cuts calls off,
+/// `[ledger] after_crash` decides.
 #[derive(Debug)]
 #[must_use = "a hold that is dropped is released"]
 pub struct Hold {
-    ledger: Ledger,
+    holds: Arc<CallHolds>,
     id: HoldId,
     account: AccountId,
     amount: Credits,
@@ -32,64 +39,64 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// A guard for a hold that is about to be asked for: from here on it will be ended.
+    /// A guard for a hold that is about to be requested. From here on the guard will end the hold.
     pub(crate) fn arm(
-        ledger: Ledger,
+        holds: Arc<CallHolds>,
         id: HoldId,
         account: AccountId,
         amount: Credits,
         route: Arc<str>,
     ) -> Self {
-        ledger.live().insert(id.clone());
-        Self { ledger, id, account, amount, route, after: Balance::default(), armed: true }
+        holds.live.insert(id.clone());
+        Self { holds, id, account, amount, route, after: Balance::default(), armed: true }
     }
 
+    /// Notes the balance that the account has after the hold was granted.
     pub(crate) fn granted(mut self, after: Balance) -> Self {
         self.after = after;
         self
     }
 
-    /// There is nothing to end: the hold was refused.
+    /// Ends the guard of a hold that was refused: there is no hold to end.
     pub(crate) fn disarm(mut self) {
         self.armed = false;
-        self.ledger.live().remove(&self.id);
+        self.holds.live.remove(&self.id);
     }
 
-    /// How many credits are set aside.
+    /// The amount that is set aside.
     pub fn amount(&self) -> Credits {
         self.amount
     }
 
-    /// What they are held for.
+    /// The route's label.
     pub fn route(&self) -> &str {
         &self.route
     }
 
-    /// Whose they are.
+    /// The account whose credits are set aside.
     pub fn account(&self) -> &AccountId {
         &self.account
     }
 
-    /// What the account has with the hold counted.
+    /// The account's balance with the hold counted.
     pub fn after(&self) -> Balance {
         self.after
     }
 
-    /// Charges `amount`, at most what is held, and gives the rest back. Waits for nothing: the
-    /// ledger tries until it is done.
+    /// Charges `amount`, at most the amount of the hold, and gives the rest back. Does not wait: the ledger
+    /// retries until it succeeds.
     pub fn capture(mut self, amount: Credits) {
         let amount = amount.min(self.amount);
-        let metrics = self.ledger.metrics();
-        let route: &str = &self.route;
         if amount.is_zero() {
             return self.release();
         }
+        let (metrics, route) = (&self.holds.metrics, &*self.route);
         metrics.holds.with_label_values(&[route, "captured"]).inc();
         metrics.credits_captured.with_label_values(&[route]).inc_by(amount.as_metric());
         if let Some(rest) = self.amount.checked_sub(amount).filter(|rest| !rest.is_zero()) {
             metrics.credits_released.with_label_values(&[route]).inc_by(rest.as_metric());
         }
-        self.ledger.settle(Operation::Capture {
+        self.holds.queue.end_hold(Operation::Capture {
             hold: self.id.clone(),
             account: Some(self.account.clone()),
             amount,
@@ -99,7 +106,7 @@ impl Hold {
         self.armed = false;
     }
 
-    /// Gives all of it back. Waits for nothing: the ledger tries until it is done.
+    /// Gives the whole hold back. Does not wait: the ledger retries until it succeeds.
     pub fn release(mut self) {
         self.give_back();
     }
@@ -107,7 +114,7 @@ impl Hold {
     fn give_back(&mut self) {
         self.armed = false;
         self.count("released");
-        self.ledger.settle(Operation::Release {
+        self.holds.queue.end_hold(Operation::Release {
             hold: self.id.clone(),
             account: Some(self.account.clone()),
             origin: Origin::Call,
@@ -121,7 +128,7 @@ impl Hold {
             AfterCrash::Release => "released",
             AfterCrash::Charge => "captured",
         });
-        self.ledger.settle(Operation::Abandon {
+        self.holds.queue.end_hold(Operation::Abandon {
             hold: self.id.clone(),
             account: self.account.clone(),
             amount: self.amount,
@@ -132,7 +139,7 @@ impl Hold {
 
     /// Counts the end of the whole hold.
     fn count(&self, outcome: &str) {
-        let (metrics, route) = (self.ledger.metrics(), &*self.route);
+        let (metrics, route) = (&self.holds.metrics, &*self.route);
         let credits = match outcome {
             "captured" => &metrics.credits_captured,
             _ => &metrics.credits_released,
@@ -147,41 +154,10 @@ impl Drop for Hold {
         if !self.armed {
             return;
         }
-        match self.ledger.cuts_off() {
-            Some(after) => self.abandon(after),
-            None => self.give_back(),
+        if self.holds.live.are_cut_off() {
+            self.abandon(self.holds.after_crash);
+        } else {
+            self.give_back();
         }
-    }
-}
-
-/// The holds that calls in this process have, or have settled and the ledger not yet: while a
-/// capture waits in the queue or for the disk, its hold must not expire.
-#[derive(Debug, Default)]
-pub(crate) struct LiveHolds {
-    ids: Mutex<HashSet<HoldId>>,
-    /// True once a stop cuts off the calls that still run.
-    cut_off: AtomicBool,
-}
-
-impl LiveHolds {
-    fn insert(&self, id: HoldId) {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-    }
-
-    /// The calls that still run are cut off.
-    pub fn cut_off(&self) {
-        self.cut_off.store(true, Ordering::Relaxed);
-    }
-
-    pub fn are_cut_off(&self) -> bool {
-        self.cut_off.load(Ordering::Relaxed)
-    }
-
-    pub fn remove(&self, id: &HoldId) {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-    }
-
-    pub fn contains(&self, id: &HoldId) -> bool {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 }

@@ -1,20 +1,22 @@
-//! The inbox: Stripe's events as they came, kept before they are acknowledged.
+//! The inbox: Stripe's events as they arrived, stored before they are acknowledged.
 
 use std::sync::Arc;
 
-/// What became of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+use serde::{Deserialize, Serialize};
+
+/// The state of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventState {
-    /// Kept, and not yet taken up.
+    /// The event is stored, and not applied yet.
     Received,
-    /// Taken up, with all that it moves.
+    /// The event is applied, with all credits that it moves.
     Applied,
-    /// About something that this ledger did not start.
+    /// The event concerns a payment that this ledger did not start.
     Foreign,
-    /// Of a kind that says nothing about credits.
+    /// Events of this kind do not concern credits.
     Ignored,
-    /// It could not be taken up; the note says why. It can be replayed.
+    /// The event could not be applied; its note has the reason. The operator can replay it.
     Failed,
 }
 
@@ -23,7 +25,7 @@ impl EventState {
     pub const ALL: [Self; 5] =
         [Self::Received, Self::Applied, Self::Foreign, Self::Ignored, Self::Failed];
 
-    /// As it is stored and shown.
+    /// The word that is stored and shown.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Received => "received",
@@ -40,30 +42,30 @@ impl EventState {
     }
 }
 
-/// An event of Stripe's to be kept.
+/// A Stripe event to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
-    /// Stripe's id of it; once only.
+    /// Stripe's id; an event is stored once.
     pub id: Arc<str>,
-    /// Stripe's name of its kind.
+    /// Stripe's name of the kind, such as `checkout.session.completed`.
     pub kind: Arc<str>,
-    /// The JSON, as it was signed.
+    /// The event's JSON.
     pub payload: Arc<str>,
 }
 
 /// An event in the inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeEvent {
-    /// Stripe's id; one event is kept once.
+    /// Stripe's id; an event is stored once.
     pub id: Arc<str>,
-    /// Stripe's name of its kind, such as `checkout.session.completed`.
+    /// Stripe's name of the kind, such as `checkout.session.completed`.
     pub kind: Arc<str>,
-    /// The JSON, as it was signed.
+    /// The event's JSON.
     pub payload: Arc<str>,
-    /// What became of it.
+    /// The event's state.
     pub state: EventState,
-    /// Why it failed.
+    /// The reason, where the event failed.
     pub note: Option<Arc<str>>,
-    /// When it came, in milliseconds since 1970.
+    /// The time at which the event arrived, in milliseconds since 1970.
     pub received_at_ms: i64,
 }

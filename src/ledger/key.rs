@@ -1,29 +1,28 @@
-//! API keys as the ledger stores them: by hash.
+//! API keys as the ledger stores them: by their hash.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ahash::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::account::AccountId;
 
-/// The SHA-256 of a credential; all that is kept of one. Unsalted and fast is enough: keys carry
-/// more random bits than anyone can search. Reads and displays as 64 hex digits.
+/// The SHA-256 of a credential. The ledger stores nothing else of the credential. A fast hash without a salt
+/// is enough, since keys have more random bits than anyone can search. Reads and displays as 64 hex digits.
 ///
-/// Looking one up need not take constant time: what a look-up's time may tell is about the hash
-/// of the guess, and nobody can steer a SHA-256 towards a hash they half know.
+/// A lookup need not take constant time. Its time depends on the hash of the guess, and nobody can steer a
+/// SHA-256 towards a hash that is known in part.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash([u8; 32]);
 
-/// Why a text is not a [`KeyHash`].
+/// The reason why a text is not a [`KeyHash`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key hash is the SHA-256 of the key in 64 hexadecimal digits")]
 pub struct KeyHashError;
 
 impl KeyHash {
-    /// The hash of a credential as it is sent.
+    /// Hashes a credential as a client sends it.
     pub fn of(credential: &str) -> Self {
         Self(Sha256::digest(credential).into())
     }
@@ -33,7 +32,7 @@ impl KeyHash {
         &self.0
     }
 
-    /// From stored bytes.
+    /// Reads stored bytes; `None` where there are not 32.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
@@ -70,49 +69,33 @@ impl fmt::Debug for KeyHash {
 /// An API key as it is stored and listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// By which it is listed and revoked; no secret.
+    /// The id by which the key is listed and revoked; not a secret.
     pub id: Arc<str>,
-    /// By which it is found.
+    /// The hash by which the key is found.
     pub hash: KeyHash,
-    /// Who calls with it.
+    /// The account that calls with the key.
     pub account: AccountId,
-    /// In the owner's words.
+    /// The name in the owner's words.
     pub name: Arc<str>,
-    /// A service key: it may name another account.
+    /// True for a service key, which may name another account.
     pub service: bool,
-    /// Enough of the key to recognise it in a list (`fb_Ab3d…x9Yz`); empty for an imported one,
-    /// of which only the hash is known.
+    /// The ends of the key, to recognise it in a list (`fb_Ab3d…x9Yz`); empty for an imported key, of which
+    /// only the hash is known.
     pub hint: Arc<str>,
-    /// In milliseconds since 1970.
+    /// The time at which the key was made, in milliseconds since 1970.
     pub created_at_ms: i64,
-    /// In milliseconds since 1970; refused once it is set, even if it lies ahead.
+    /// The time of the revocation, in milliseconds since 1970. A key with any such time is refused, even if
+    /// the time lies ahead.
     pub revoked_at_ms: Option<i64>,
 }
 
-/// The keys that are stored already, of those that a batch names by id or hash.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct KnownKeys {
-    by_hash: HashMap<KeyHash, KeyRecord>,
-    hash_of: HashMap<Arc<str>, KeyHash>,
-}
-
-impl KnownKeys {
-    pub fn insert(&mut self, key: KeyRecord) {
-        self.hash_of.insert(key.id.clone(), key.hash);
-        self.by_hash.insert(key.hash, key);
-    }
-
-    pub fn by_hash(&self, hash: &KeyHash) -> Option<&KeyRecord> {
-        self.by_hash.get(hash)
-    }
-
-    pub fn by_id(&self, id: &str) -> Option<&KeyRecord> {
-        self.by_hash.get(self.hash_of.get(id)?)
-    }
-
-    pub fn by_id_mut(&mut self, id: &str) -> Option<&mut KeyRecord> {
-        self.by_hash.get_mut(self.hash_of.get(id)?)
-    }
+/// The API keys that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChanges {
+    /// The number of the last change.
+    pub version: i64,
+    /// The keys that are new or changed, in their present state.
+    pub keys: Vec<KeyRecord>,
 }
 
 #[cfg(test)]

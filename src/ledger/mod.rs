@@ -1,8 +1,9 @@
-//! The ledger: how many credits each account has, what is set aside, and every entry that moved a balance.
+//! The ledger: how many credits each account has, how many are set aside, and every entry that moved a
+//! balance.
 //!
-//! [`Ledger`] is the handle that the rest of the gateway uses: it puts [`Operation`]s on the queue of a
-//! pipeline, which decides them in natural batches on a [`Backend`]. [`Hold`] is the guard of a call's
-//! hold: however the call ends, its hold ends once. `rules` decides what an operation does to the state.
+//! [`Ledger`] is the handle that the rest of the gateway uses. It puts [`Operation`]s on the queue of a
+//! pipeline, which decides them in natural batches on a [`Backend`]. [`Hold`] is the guard of a call's hold:
+//! however the call ends, its hold ends once. `rules` decides the effect of an operation on the state.
 //!
 //! Nothing here speaks SQL or Redis: `store` has the backends.
 
@@ -13,33 +14,43 @@ pub(crate) mod crash;
 pub(crate) mod error;
 mod handle;
 pub(crate) mod history;
-pub(crate) mod hold;
+mod hold;
 pub(crate) mod imports;
 pub(crate) mod inbox;
 pub(crate) mod key;
+mod live;
 pub(crate) mod operation;
 pub(crate) mod payment;
 mod pipeline;
+mod queue;
+pub(crate) mod reader;
 pub(crate) mod report;
+pub(crate) mod retention;
 pub(crate) mod rules;
 
-pub use backend::{AccountView, Backend, Expired, IsLive, KeyChanges, Reader};
+pub use backend::{Backend, Expired, IsLive};
 pub(crate) use clock::wall_ms;
 pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use crash::{AfterCrash, CrashOutcome, CrashedCall};
-pub use error::LedgerError;
+pub use error::{LedgerError, StoreFailure};
 pub use handle::Ledger;
-pub use history::{Activity, DayUsage, FoundAccounts, HoldView, Movement, Sold, SoldIn, Usage};
-pub use hold::Hold;
-pub use imports::{Import, ImportRow};
-pub use inbox::{EventState, NewEvent, StripeEvent};
-pub use key::{KeyHash, KeyHashError, KeyRecord};
-pub use operation::{
-    Balance, CallId, Ending, Entry, EntryKind, HoldEnd, HoldId, IdError, NewHold, Operation,
-    OperationId, Origin, Outcome, Posting, Refusal,
+pub use history::{
+    AccountView, Activity, DayUsage, FoundAccounts, HoldView, Movement, Sold, SoldIn, Usage,
 };
-pub use payment::{Payment, Settled, TakeFacts};
+pub use hold::Hold;
+pub use imports::{Import, ImportRow, ImportedRow};
+pub use inbox::{EventState, NewEvent, StripeEvent};
+pub use key::{KeyChanges, KeyHash, KeyHashError, KeyRecord};
+pub(crate) use operation::CALL_TTL_MS;
+pub use operation::{
+    Balance, CallId, ClosedHold, Ending, Entry, EntryKind, HoldEnd, HoldId, IdError, NewHold,
+    Operation, OperationId, Origin, Outcome, Posting, Refusal,
+};
+pub use payment::{
+    Dispute, Due, Facts, Money, OnDispute, Payment, PaymentChange, Progress, Refund, Sale, Stage,
+    TakeFacts,
+};
 pub use pipeline::Pipeline;
+pub use reader::Reader;
 pub(crate) use report::in_credits;
 pub use report::{Difference, FoldCursor, FoldReport, OldMonths, ReconcileReport, RepairReport};
-pub use rules::facts::{Dispute, Due, Facts, Money, OnDispute, Progress, Refund, Sale, Stage};

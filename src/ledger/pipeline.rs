@@ -1,84 +1,69 @@
-//! Natural batching: one task takes everything that is queued, has it decided as one batch,
-//! answers all, and takes what has queued up meanwhile. A lone request waits for nobody; under
-//! load the batch grows by itself.
+//! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch, replies
+//! to all callers, and takes what has queued up meanwhile. A lone request does not wait; under load the
+//! batches grow by themselves.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::ledger::backend::Backend;
+use crate::ledger::live::LiveHolds;
+use crate::ledger::operation::{Operation, Outcome, Refusal};
+use crate::ledger::queue::{Message, Queue, Queued};
 use crate::metrics::Metrics;
 
-use super::backend::Backend;
-use super::hold::LiveHolds;
-use super::operation::{Operation, Outcome, Refusal};
-
-/// The largest batch: enough to make the commit's cost vanish, small enough to answer soon.
+/// The largest batch, in operations: enough to make the cost of a commit vanish, and few enough to reply soon.
 const MAX_BATCH: usize = 1024;
 
-/// How often a batch lets others in before it is decided; each time the runtime has served whoever
-/// was ready.
+/// How many times the pipeline yields to the runtime for more operations before it decides a batch. Each time
+/// the runtime runs every task that is ready.
 const MAX_ROUNDS: usize = 16;
 
-/// How long that may take under load: a round serves every ready call, and with thousands of them
-/// what `relaxed` has promised to write within 50 ms must not wait for all.
+/// How long these rounds may take in total. A round runs every ready call; with thousands of them the writes
+/// that `relaxed` promises within 50 ms must not wait for all.
 const GATHER_LIMIT: Duration = Duration::from_millis(3);
 
-/// How long a stopping pipeline goes on trying to write what calls have settled.
+/// How long a stopping pipeline retries the ends of calls' holds.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long its backend gets after that at the least: to hand over what it has where one of its servers is away.
+/// The least time after that for the backend to close, so that it can hand over its pending ends where one of
+/// its servers is away.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-
-/// One operation on its way to the ledger.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub operation: Operation,
-    /// Who waits for the outcome. Without one, the operation is the end of a hold: nobody waits,
-    /// and it is tried until it is done.
-    pub reply: Option<oneshot::Sender<Outcome>>,
-}
-
-/// What goes through the queue.
-#[derive(Debug)]
-pub(crate) enum Message {
-    Request(Request),
-    Stop,
-}
 
 /// The task that owns the backend.
 #[derive(Debug)]
 pub struct Pipeline {
     task: JoinHandle<bool>,
-    queue: mpsc::UnboundedSender<Message>,
+    queue: Queue,
 }
 
 impl Pipeline {
+    /// Starts the task on the current runtime; returns it with the sending end of its queue.
     pub(crate) fn start<B: Backend>(
         backend: B,
         live: Arc<LiveHolds>,
         metrics: Metrics,
-    ) -> (Self, mpsc::UnboundedSender<Message>) {
-        let (queue, messages) = mpsc::unbounded_channel();
+    ) -> (Self, Queue) {
+        let (queue, messages) = Queue::new();
         let worker = Worker { backend, live, metrics, unsettled: Vec::new() };
         let task = tokio::spawn(worker.run(messages));
         (Self { task, queue: queue.clone() }, queue)
     }
 
-    /// Decides everything that was asked before, writes it, and closes the ledger. False where
+    /// Decides everything that was requested before, writes it, and closes the ledger. Returns false where
     /// something could not be written, or the task died.
     pub async fn stop(self) -> bool {
-        // A closed queue means that the task has ended, which is what is asked for.
-        let _ = self.queue.send(Message::Stop);
+        self.queue.stop();
         self.task.await.unwrap_or(false)
     }
 }
 
-/// Lets everybody who is ready to ask do so before the batch is decided: a commit costs the same for
-/// one as for many. Where nobody is ready this takes no time, so a lone request waits for nobody.
+/// Lets every task that is ready add its operation before the batch is decided, since a commit costs the same
+/// for one operation as for many. Where no task is ready this takes no time, so a lone request does not wait.
 async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec<Message>) {
     let limit = Instant::now() + GATHER_LIMIT;
     for _ in 0..MAX_ROUNDS {
@@ -95,7 +80,7 @@ async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec
     }
 }
 
-/// True where a call was cut off before its hold was granted: there is nothing to end.
+/// True where a call was cut off before its hold was granted, so that there is no hold to end.
 fn is_void(operation: &Operation, refusal: Refusal) -> bool {
     matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
 }
@@ -112,7 +97,7 @@ impl<B: Backend> Worker<B> {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
         let mut inbox = Vec::with_capacity(MAX_BATCH);
         let mut tick_at = Instant::now() + self.backend.tick_after();
-        // Kept from one batch to the next: setting a timer to an earlier time wakes the runtime.
+        // One timer for all batches: setting a timer to an earlier time wakes the runtime.
         let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
             tokio::select! {
@@ -157,7 +142,7 @@ impl<B: Backend> Worker<B> {
         let retried = operations.len();
         let mut replies = Vec::new();
         for message in messages {
-            if let Message::Request(Request { operation, reply }) = message {
+            if let Message::Operation(Queued { operation, reply }) = message {
                 operations.push(operation);
                 replies.push(reply);
             }
@@ -171,7 +156,7 @@ impl<B: Backend> Worker<B> {
         let replies = std::iter::repeat_with(|| None).take(retried).chain(replies);
         for ((operation, outcome), reply) in operations.into_iter().zip(outcomes).zip(replies) {
             match (reply, outcome) {
-                // Its caller has gone: the guard has sent, or will send, what undoes it.
+                // A caller that is gone does not matter: its guard queues the operation that undoes this one.
                 (Some(reply), outcome) => drop(reply.send(outcome)),
                 (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
                 (None, outcome) => {
@@ -190,7 +175,8 @@ impl<B: Backend> Worker<B> {
 
     async fn stop(mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        // What waits is either here or, acknowledged already, with the backend: that gets its time in any case.
+        // This loop retries the ends of holds that nobody has acknowledged. The backend has the acknowledged
+        // ones, and gets its own time below.
         while !self.unsettled.is_empty() && Instant::now() < limit {
             self.backend.hand_over(&mut self.unsettled).await;
             if !self.unsettled.is_empty() {
@@ -203,7 +189,7 @@ impl<B: Backend> Worker<B> {
             if !self.unsettled.is_empty() {
                 self.backend.hand_over(&mut self.unsettled).await;
             }
-            // What is unsettled then is lost.
+            // Ends that are still pending then are lost.
             let is_late = Instant::now() >= limit;
             if (self.unsettled.is_empty() || is_late) && self.backend.close().await {
                 break true;
@@ -226,48 +212,48 @@ mod tests {
     use super::*;
     use crate::account::AccountId;
 
-    fn question() -> Message {
+    fn request() -> Message {
         let account: AccountId = "alice".parse().unwrap();
-        Message::Request(Request { operation: Operation::Balance { account }, reply: None })
+        Message::Operation(Queued { operation: Operation::Balance { account }, reply: None })
     }
 
-    /// Callers that are ready again as soon as they have asked; each is served for `each` a round.
-    /// Returns how many asked before the batch was decided.
+    /// Runs callers that are ready again as soon as they have sent a request; each keeps the thread busy for
+    /// `each` a round. Returns the number of requests in the batch.
     async fn gathered(callers: usize, each: Duration) -> usize {
         let (queue, mut messages) = mpsc::unbounded_channel();
         for _ in 0..callers {
             let queue = queue.clone();
             tokio::spawn(async move {
-                while queue.send(question()).is_ok() {
-                    // This thread is busy; nobody else runs meanwhile.
+                while queue.send(request()).is_ok() {
+                    // Blocks the thread, so that no other task runs meanwhile.
                     std::thread::sleep(each);
                     tokio::task::yield_now().await;
                 }
             });
         }
-        let mut inbox = vec![question()];
+        let mut inbox = vec![request()];
         gather(&mut messages, &mut inbox).await;
         inbox.len() - 1
     }
 
     #[tokio::test]
-    async fn a_lone_request_waits_for_nobody() {
+    async fn a_lone_request_does_not_wait() {
         assert_eq!(gathered(0, Duration::ZERO).await, 0);
     }
 
     #[tokio::test]
-    async fn whoever_is_ready_asks_before_the_batch_is_decided() {
+    async fn every_ready_caller_is_in_the_batch() {
         assert!(gathered(8, Duration::ZERO).await >= 8);
     }
 
-    /// One round of these takes 8 ms. Another would keep those waiting who have asked already.
+    /// One round of these callers takes 8 ms. A second round would keep the first requests waiting.
     #[tokio::test]
     async fn a_batch_is_not_gathered_beyond_its_limit() {
         assert_eq!(gathered(8, Duration::from_millis(1)).await, 8);
     }
 
     #[tokio::test]
-    async fn a_batch_is_never_larger_than_what_is_committed_in_one_go() {
+    async fn a_batch_is_never_larger_than_the_limit() {
         assert!(gathered(3 * MAX_BATCH, Duration::ZERO).await < MAX_BATCH);
     }
 }

@@ -1,66 +1,68 @@
-//! What an examination or a folding of the ledger found.
+//! Reports of the ledger's checks, repairs and foldings.
 
 use serde::Serialize;
 
 use crate::account::AccountId;
 use crate::credits::SignedCredits;
 
-/// Where the ledger contradicts itself.
+/// A place where the ledger contradicts itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Whose; empty where it concerns the ledger as a whole.
+    /// The account; empty where the difference concerns the whole ledger.
     pub account: String,
-    /// What does not hold.
+    /// A sentence for the operator.
     pub what: String,
 }
 
-/// What `reconcile` found.
+/// The result of `farebox reconcile`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReconcileReport {
-    /// Accounts examined.
+    /// The number of accounts that were examined.
     pub accounts: u64,
-    /// Entries examined.
+    /// The number of entries that were examined.
     pub entries: u64,
-    /// Live holds examined.
+    /// The number of live holds that were examined.
     pub live_holds: u64,
-    /// Accounts in debt: allowed, and worth knowing.
+    /// The number of accounts in debt. Debts are allowed.
     pub debts: u64,
-    /// The first hundred contradictions; none where all is well.
+    /// The first hundred differences; none where all is well.
     pub differences: Vec<Difference>,
 }
 
 impl ReconcileReport {
-    /// True where nothing contradicts anything.
+    /// True without differences.
     pub fn is_clean(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
-/// What becomes of the tables of whole months that are folded away, in the cluster ledger.
+/// Whether the cluster ledger drops the tables of whole months that it has folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OldMonths {
-    /// They stand beside the ledger, for an archive.
+    /// The tables stay beside the ledger, for an archive.
     #[default]
     Keep,
-    /// They are dropped.
+    /// The tables are dropped.
     Drop,
 }
 
-/// What `reconcile --repair` did, and what it left to a person.
+/// The result of `farebox reconcile --repair`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepairReport {
-    /// What was put right, and how.
+    /// The differences that were repaired, each with the repair.
     pub repaired: Vec<Difference>,
-    /// What was not, and why.
+    /// The differences that are left to a person, each with the reason.
     pub left: Vec<Difference>,
 }
 
 impl Difference {
+    /// A difference of an account; the empty account stands for the whole ledger.
     pub(crate) fn new(account: &str, what: impl Into<String>) -> Self {
         Self { account: account.to_owned(), what: what.into() }
     }
 
-    /// The same from a database that writes amounts in micro-credits between braces.
+    /// A difference out of a sentence that a database wrote, with amounts in micro-credits between braces:
+    /// `the balance is {95000000}`.
     pub(crate) fn in_micros(account: &str, text: &str) -> Self {
         let mut what = String::with_capacity(text.len());
         let mut rest = text;
@@ -83,31 +85,32 @@ impl Difference {
     }
 }
 
-/// An amount for people, also where it is beyond what an account may have.
+/// An amount for people, also where the amount is beyond the range of an account.
 pub(crate) fn in_credits(micros: i64) -> String {
     let amount = SignedCredits::from_micros(micros);
     amount.map_or_else(|| format!("{micros} micro-credits"), |amount| amount.to_string())
 }
 
-/// What folding old entries into opening balances did.
+/// The result of folding old entries into opening balances.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FoldReport {
-    /// Accounts with a new opening balance.
+    /// The number of accounts with a new opening balance.
     pub accounts: u64,
-    /// Entries folded away.
+    /// The number of entries that were folded.
     pub entries: u64,
-    /// The tables of whole months that stand beside the ledger now, with its schema.
+    /// The tables of whole months that stand beside the ledger now, with their schema.
     pub months: Vec<String>,
 }
 
-/// Where a folding goes on: it is done in slices, between which others are served.
+/// The place where the next slice of a folding begins. The ledger decides other operations between two
+/// slices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoldCursor {
-    /// In the order of accounts.
+    /// The account, in the order of accounts.
     pub(crate) account: AccountId,
-    /// At which of its entries.
+    /// The sequence number of the account's entry.
     pub(crate) seq: u64,
-    /// That entry is an opening balance which this folding wrote.
+    /// True where that entry is an opening balance which this folding wrote.
     pub(crate) is_own: bool,
 }
 

@@ -3,15 +3,21 @@
 //! `sqlite` is the embedded ledger, `cluster` the one that gateways share on Redis and Postgres, and
 //! `sql` the queries that both databases answer.
 
+mod addresses;
 pub(crate) mod cluster;
+mod error;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
 
+pub use addresses::{check_addresses, warn_of_addresses};
 pub use cluster::import::{ImportError, Imported, import};
-pub use cluster::ledger::{ClusterLedger, migrate_cluster, repair_cluster};
+pub use cluster::ledger::ClusterLedger;
 pub use cluster::reader::ClusterReader;
 pub use cluster::recovery_plan::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
+pub use cluster::repair::repair_cluster;
+pub use cluster::setup::migrate_cluster;
+pub use sqlite::backup::backup;
+pub use sqlite::export::SourceError;
 pub use sqlite::ledger::SqliteLedger;
-pub use sqlite::maintain::backup;
 pub use sqlite::read::SqliteReader;
 pub use sqlite::repair::repair_embedded;

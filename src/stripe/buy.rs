@@ -12,9 +12,7 @@ use super::requests::{
 };
 use super::sales::{Checkout, Sales, idempotency_key};
 use crate::account::AccountId;
-use crate::ledger::{
-    Facts, LedgerError, Money, Operation, Outcome, Progress, Refusal, Sale, wall_ms,
-};
+use crate::ledger::{Facts, LedgerError, Money, Progress, Refusal, Sale, wall_ms};
 use crate::price::PackConfig;
 
 /// The longest `client_reference_id` that Stripe takes; account ids can be longer.
@@ -261,16 +259,7 @@ impl Sales {
         // repeat one for ever.
         let key = idempotency_key(&["customer", key, gone.as_deref().unwrap_or_default()]);
         let made = client.create_customer(&request, &key).await?;
-        let store = Operation::KeepCustomer {
-            account: account.clone(),
-            customer: made.id,
-            instead_of: gone,
-        };
-        match self.ledger.ask(store).await {
-            Outcome::CustomerKept(customer) => Ok(customer),
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            _ => Err(Refusal::Unavailable.into()),
-        }
+        Ok(self.ledger.record_customer(account.clone(), made.id, gone).await?)
     }
 }
 

@@ -9,7 +9,7 @@ use super::read::{Reading, label, read};
 use super::sales::Sales;
 use super::signature::{Claim, SignatureError};
 use super::trim::trim;
-use crate::ledger::{EventState, LedgerError, NewEvent, Operation, Outcome, Refusal, StripeEvent};
+use crate::ledger::{EventState, LedgerError, NewEvent, Refusal, StripeEvent};
 
 /// The number of stored events that are read at a time.
 const PAGE: u32 = 200;
@@ -154,11 +154,8 @@ impl Sales {
     }
 
     async fn store(&self, event: NewEvent) -> Result<Receipt, Refusal> {
-        match self.ledger.ask(Operation::KeepEvent(event)).await {
-            Outcome::EventKept { state, new } => Ok(Receipt { state, new }),
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => Err(Refusal::Unavailable),
-        }
+        let (state, new) = self.ledger.record_event(event).await?;
+        Ok(Receipt { state, new })
     }
 
     /// Applies a stored event and returns how far it has come. An error means that the ledger is unavailable.
@@ -192,10 +189,8 @@ impl Sales {
         state: EventState,
         note: Option<Arc<str>>,
     ) -> Result<EventState, Refusal> {
-        match self.ledger.ask(Operation::EndEvent { id: id.clone(), state, note }).await {
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => Ok(state),
-        }
+        self.ledger.end_event(id.clone(), state, note).await?;
+        Ok(state)
     }
 }
 

@@ -7,7 +7,7 @@ use super::read::{of_dispute, of_refund, of_session};
 use super::sales::{Checkout, Sales};
 use crate::account::AccountId;
 use crate::credits::Credits;
-use crate::ledger::{Facts, Progress, Refusal, Settled, Stage};
+use crate::ledger::{Facts, PaymentChange, Progress, Refusal, Stage};
 
 /// Why the comparison stopped early. What it had applied by then stays applied.
 #[derive(Debug, thiserror::Error)]
@@ -84,25 +84,25 @@ impl Sales {
         from: &str,
         facts: Facts,
     ) -> Result<(), Refusal> {
-        let settled = self.take(None, facts, format!("reconcile {from}").into()).await?;
-        if !settled.is_ours() {
+        let change = self.take(None, facts, format!("reconcile {from}").into()).await?;
+        if !change.is_ours() {
             report.foreign += 1;
         }
-        if settled.moved() {
-            report.applied.push(Applied::of(from, &settled));
+        if change.moved() {
+            report.applied.push(Applied::of(from, &change));
         }
         Ok(())
     }
 }
 
 impl Applied {
-    fn of(from: &str, settled: &Settled) -> Self {
+    fn of(from: &str, change: &PaymentChange) -> Self {
         Self {
             from: from.to_owned(),
-            account: settled.payment.account().cloned(),
-            granted: settled.granted,
-            clawed_back: settled.clawed_back,
-            reinstated: settled.reinstated,
+            account: change.payment.account().cloned(),
+            granted: change.granted,
+            clawed_back: change.clawed_back,
+            reinstated: change.reinstated,
         }
     }
 }

@@ -12,9 +12,7 @@ use super::config::StripeConfig;
 use super::inbox::HASHED_AT_ONCE;
 use super::read::EVENTS;
 use crate::config::Secret;
-use crate::ledger::{
-    Facts, Ledger, LedgerError, OnDispute, Operation, Outcome, Refusal, Settled, TakeFacts,
-};
+use crate::ledger::{Facts, Ledger, LedgerError, OnDispute, PaymentChange, Refusal, TakeFacts};
 use crate::metrics::Metrics;
 
 /// How often the inbox is searched for events that were stored and not applied.
@@ -112,37 +110,32 @@ impl Sales {
         event: Option<Arc<str>>,
         facts: Facts,
         because: Arc<str>,
-    ) -> Result<Settled, Refusal> {
+    ) -> Result<PaymentChange, Refusal> {
         let on_dispute = self.config.on_dispute;
         let buyer = facts.sale.as_ref().map(|sale| sale.account.clone());
         let take = TakeFacts { event, facts, on_dispute, because };
-        match self.ledger.ask(Operation::TakeFacts(Box::new(take))).await {
-            Outcome::Settled(settled) => {
-                if let (Some(account), Some(buyer)) = (settled.payment.account(), buyer)
-                    && *account != buyer
-                {
-                    let payment = &*settled.payment.id;
-                    tracing::warn!(
-                        payment, %buyer, %account,
-                        "a payment was imported for another account than the one that bought; it stays there"
-                    );
-                }
-                warn_of_currency(&settled);
-                self.record(&settled).await;
-                Ok(*settled)
-            }
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => Err(Refusal::Unavailable),
+        let change = self.ledger.take_facts(take).await?;
+        if let (Some(account), Some(buyer)) = (change.payment.account(), buyer)
+            && *account != buyer
+        {
+            let payment = &*change.payment.id;
+            tracing::warn!(
+                payment, %buyer, %account,
+                "a payment was imported for another account than the one that bought; it stays there"
+            );
         }
+        warn_of_currency(&change);
+        self.record(&change).await;
+        Ok(change)
     }
 
-    async fn record(&self, settled: &Settled) {
-        let Some(sale) = settled.payment.facts.sale.as_ref().filter(|_| !settled.granted.is_zero())
+    async fn record(&self, change: &PaymentChange) {
+        let Some(sale) = change.payment.facts.sale.as_ref().filter(|_| !change.granted.is_zero())
         else {
             return;
         };
         self.buying.paid(&sale.account);
-        let paid = settled.payment.facts.paid.as_ref().unwrap_or(&sale.price);
+        let paid = change.payment.facts.paid.as_ref().unwrap_or(&sale.price);
         tracing::info!(
             target: "farebox::purchase",
             account = %sale.account,
@@ -154,7 +147,7 @@ impl Sales {
         self.metrics.purchases.with_label_values(&[&*sale.pack]).inc();
         self.metrics.revenue_minor.with_label_values(&[&*paid.currency]).inc_by(paid.amount);
         let granted = self.metrics.credits_granted.with_label_values(&["stripe"]);
-        granted.inc_by(settled.granted.as_metric());
+        granted.inc_by(change.granted.as_metric());
         self.count_buyers().await;
     }
 
@@ -168,9 +161,9 @@ impl Sales {
 }
 
 /// Warns the operator where credits moved for money in another currency than the buyer paid in.
-fn warn_of_currency(settled: &Settled) {
-    let payment = &settled.payment;
-    let moved = !settled.clawed_back.is_zero() || !settled.reinstated.is_zero();
+fn warn_of_currency(change: &PaymentChange) {
+    let payment = &change.payment;
+    let moved = !change.clawed_back.is_zero() || !change.reinstated.is_zero();
     if let Some(currency) = payment.facts.foreign_currency().filter(|_| moved) {
         tracing::warn!(
             payment = &*payment.id,

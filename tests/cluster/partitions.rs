@@ -255,7 +255,7 @@ async fn reconcile_finds_what_is_wrong_in_postgres_and_nothing_of_it_is_folded()
             &format!("UPDATE farebox.entries SET amount = amount + 1 {second}"),
             "entry 3 should leave",
         ),
-        (&format!("UPDATE farebox.entries SET balance_after = 0 {second}"), "and says 0"),
+        (&format!("UPDATE farebox.entries SET balance_after = 0 {second}"), "but records 0"),
         (&format!("DELETE FROM farebox.entries {second}"), "those in between are missing"),
         // Where one slice ends and the next begins.
         (

@@ -55,11 +55,11 @@ async fn what_was_damaged_by_hand_is_found_and_repaired_only_when_asked(durabili
         let said = cluster.run(0, &["reconcile"]).unwrap_err();
         for expected in [
             "alice: the balance is",
-            "bob: what is held is",
-            "gina: what Redis has of it cannot be read",
+            "bob: the amount on hold is",
+            "gina: its value in Redis cannot be read",
             "erin: the balance is 102, the entries add up to 95",
-            "frank: it is frozen, and no dispute says so",
-            "frank: entry 1 has not taken effect under its id",
+            "frank: the account is frozen without a dispute",
+            "frank: the operation id of entry 1 is not recorded",
         ] {
             assert!(said.contains(expected), "{expected}: {said}");
         }

@@ -196,13 +196,13 @@ async fn an_id_takes_effect_once_in_one_batch(house: House) {
                 assert_eq!(entry, same);
             }
             [
-                Outcome::Captured { settled: _, after, late: false },
-                Outcome::Captured { settled: None, after: same, late: false },
+                Outcome::Captured { end: _, after, late: false },
+                Outcome::Captured { end: None, after: same, late: false },
             ]
-            | [
-                Outcome::Released { settled: _, after },
-                Outcome::Released { settled: None, after: same },
-            ] => assert_eq!(after, same),
+            | [Outcome::Released { end: _, after }, Outcome::Released { end: None, after: same }] =>
+            {
+                assert_eq!(after, same)
+            }
             [first, second] => assert_eq!(first, second),
             _ => unreachable!("they come in pairs"),
         }
@@ -221,20 +221,18 @@ async fn a_hold_ends_once(house: House) {
     ledger.ask(api_hold("given-back", "4")).await;
     let charged = ledger.ask(api_capture("charged", "3")).await;
     assert_eq!(ledger.ask(api_capture("charged", "3")).await, {
-        let Outcome::Captured { after, late: false, settled: Some(settled) } = charged else {
+        let Outcome::Captured { after, late: false, end: Some(settled) } = charged else {
             panic!("{charged:?}")
         };
         assert_eq!((settled.captured, settled.released), (credits("3"), credits("1")));
-        Outcome::Captured { after, late: false, settled: None }
+        Outcome::Captured { after, late: false, end: None }
     });
     assert_eq!(ledger.ask(api_capture("charged", "2")).await, conflict());
     assert_eq!(ledger.ask(api_release("charged")).await, ended());
     let released = ledger.ask(api_release("given-back")).await;
-    let Outcome::Released { after, settled: Some(settled) } = released else {
-        panic!("{released:?}")
-    };
+    let Outcome::Released { after, end: Some(settled) } = released else { panic!("{released:?}") };
     assert_eq!((settled.captured, settled.released), (credits("0"), credits("4")));
-    let again = Outcome::Released { after, settled: None };
+    let again = Outcome::Released { after, end: None };
     assert_eq!(ledger.ask(api_release("given-back")).await, again);
     assert_eq!(ledger.ask(api_capture("given-back", "1")).await, ended());
     assert_eq!(ledger.ask(api_hold("charged", "4")).await, ended());

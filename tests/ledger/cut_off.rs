@@ -141,8 +141,8 @@ async fn a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once
             let outcome = backend.ask(end.clone()).await;
             let is_done = matches!(
                 (&end, &outcome),
-                (Operation::Capture { .. }, Outcome::Captured { settled: None, .. })
-                    | (Operation::Release { .. }, Outcome::Released { settled: None, .. })
+                (Operation::Capture { .. }, Outcome::Captured { end: None, .. })
+                    | (Operation::Release { .. }, Outcome::Released { end: None, .. })
             );
             assert!(is_done, "{id}: {outcome:?}");
             assert_eq!(has(&mut backend).await, left, "{id}");

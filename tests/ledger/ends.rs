@@ -49,7 +49,7 @@ async fn a_hold_that_expired_and_was_released_is_not_captured_any_more(house: Ho
     assert_eq!(backend.tick(&|_| false).await.len(), 3);
     for release in &end {
         let released = backend.ask(release.clone()).await;
-        assert!(matches!(released, Outcome::Released { settled: None, .. }), "{released:?}");
+        assert!(matches!(released, Outcome::Released { end: None, .. }), "{released:?}");
     }
     // In one batch too, released before or not.
     let both = [api_release("c"), api_capture("c", "4"), api_release("d"), api_capture("d", "4")];

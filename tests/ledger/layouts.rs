@@ -20,7 +20,7 @@ const SOME_LOOKS: Duration = Duration::from_millis(2500);
 /// A gateway of a version with this layout; with what it counts.
 async fn version(house: &House, layout: i32) -> (Running, Metrics) {
     let mut config = house.config(&format!("layout-{layout}"));
-    config.layout = layout;
+    config.layout = Some(layout);
     let metrics = Metrics::new().unwrap();
     let opened = farebox::gateway::open_ledger(&config, metrics.clone()).await;
     (Running::of(opened.unwrap()), metrics)
@@ -62,7 +62,7 @@ async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other
     assert_eq!(metrics.ledger_up.get(), 0);
     serves_alone(&house, &old, &new).await;
     let mut command = house.config("command");
-    command.layout = 2;
+    command.layout = Some(2);
     let refused = recover_cluster(&command, Metrics::new().unwrap()).await.unwrap_err();
     assert!(refused.to_string().contains("another layout"), "{refused}");
     assert_eq!(epoch(&house).await.0, first);

@@ -219,9 +219,9 @@ async fn a_late_capture_is_recorded_once_and_may_make_a_debt(house: House) {
         // The credits went back to the account, which spends them on other work.
         backend.ask(hold_of(Origin::Api, &format!("other-{id}"), "1", HOUR_MS)).await;
         let late = backend.ask(capture.clone()).await;
-        let Outcome::Captured { late: true, after, settled } = late else { panic!("{late:?}") };
-        assert_eq!(settled.is_some(), origin == Origin::Api);
-        let again = Outcome::Captured { late: false, after, settled: None };
+        let Outcome::Captured { late: true, after, end } = late else { panic!("{late:?}") };
+        assert_eq!(end.is_some(), origin == Origin::Api);
+        let again = Outcome::Captured { late: false, after, end: None };
         assert_eq!(backend.ask(capture).await, again);
         assert_eq!(backend.ask(above).await, conflict());
         if id == "api" {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use farebox::ledger::{
     Dispute, EntryKind, EventState, Facts, Ledger, Money, NewEvent, OnDispute, Operation, Outcome,
-    Progress, Refund, Refusal, Sale, Settled, Stage, TakeFacts,
+    PaymentChange, Progress, Refund, Refusal, Sale, Stage, TakeFacts,
 };
 
 use crate::house::{House, account, credits, on_every_ledger, text};
@@ -66,7 +66,7 @@ pub fn nth(n: usize, facts: &Facts) -> Facts {
 
 pub fn event(id: &str) -> Operation {
     let (kind, payload) = ("a.kind".into(), "{\"some\":\"json\"}".into());
-    Operation::KeepEvent(NewEvent { id: id.into(), kind, payload })
+    Operation::RecordEvent(NewEvent { id: id.into(), kind, payload })
 }
 
 fn taking(event: Option<&str>, facts: Facts) -> Operation {
@@ -75,13 +75,13 @@ fn taking(event: Option<&str>, facts: Facts) -> Operation {
     Operation::TakeFacts(Box::new(TakeFacts { event, facts, on_dispute, because }))
 }
 
-pub async fn take(ledger: &Ledger, facts: Facts) -> Result<Settled, Refusal> {
-    settled(ledger.ask(taking(None, facts)).await)
+pub async fn take(ledger: &Ledger, facts: Facts) -> Result<PaymentChange, Refusal> {
+    changed(ledger.ask(taking(None, facts)).await)
 }
 
-fn settled(outcome: Outcome) -> Result<Settled, Refusal> {
+fn changed(outcome: Outcome) -> Result<PaymentChange, Refusal> {
     match outcome {
-        Outcome::Settled(settled) => Ok(*settled),
+        Outcome::PaymentChanged(change) => Ok(*change),
         Outcome::Refused(refusal) => Err(refusal),
         other => panic!("{other:?}"),
     }
@@ -89,7 +89,7 @@ fn settled(outcome: Outcome) -> Result<Settled, Refusal> {
 
 async fn an_event_is_kept_once_with_what_became_of_it(house: House) {
     let ledger = house.open().await;
-    let received = |new| Outcome::EventKept { state: EventState::Received, new };
+    let received = |new| Outcome::EventRecorded { state: EventState::Received, new };
     assert_eq!(ledger.ask(event("evt_1")).await, received(true));
     assert_eq!(ledger.ask(event("evt_1")).await, received(false));
     assert_eq!(ledger.ask(event("evt_2")).await, received(true));
@@ -103,7 +103,7 @@ async fn an_event_is_kept_once_with_what_became_of_it(house: House) {
     ledger.stop().await;
 
     let ledger = house.open().await;
-    let failed = Outcome::EventKept { state: EventState::Failed, new: false };
+    let failed = Outcome::EventRecorded { state: EventState::Failed, new: false };
     assert_eq!(ledger.ask(event("evt_1")).await, failed);
     let read = ledger.read().event("evt_1").await.unwrap().unwrap();
     assert_eq!((&*read.payload, read.note.as_deref()), ("{\"some\":\"json\"}", Some("a reason")));
@@ -118,12 +118,12 @@ async fn an_event_is_kept_once_with_what_became_of_it(house: House) {
 
 async fn a_payment_and_its_event_are_one_commit(house: House) {
     let ledger = house.open().await;
-    let unknown = settled(ledger.ask(taking(Some("evt_1"), paid())).await);
+    let unknown = changed(ledger.ask(taking(Some("evt_1"), paid())).await);
     assert_eq!(unknown, Err(Refusal::UnknownEvent), "and nothing was granted");
     assert_eq!(ledger.balance(&account("alice")).await, Ok(None));
     ledger.ask(event("evt_1")).await;
     for granted in ["500", "0", "0"] {
-        let taken = settled(ledger.ask(taking(Some("evt_1"), paid())).await).unwrap();
+        let taken = changed(ledger.ask(taking(Some("evt_1"), paid())).await).unwrap();
         assert_eq!(taken.granted, credits(granted));
     }
     let read = ledger.read().event("evt_1").await.unwrap().unwrap();
@@ -191,12 +191,12 @@ async fn a_freeze_outlives_the_process_and_is_lifted_by_hand(house: House) {
 
 async fn an_account_keeps_its_first_customer(house: House) {
     let ledger = house.open().await;
-    let keep = |customer: &str, instead_of: Option<&str>| Operation::KeepCustomer {
+    let keep = |customer: &str, instead_of: Option<&str>| Operation::RecordCustomer {
         account: account("alice"),
         customer: customer.into(),
         instead_of: instead_of.map(Arc::from),
     };
-    let kept = |customer: &str| Outcome::CustomerKept(customer.into());
+    let kept = |customer: &str| Outcome::CustomerRecorded(customer.into());
     assert_eq!(ledger.ask(keep("cus_1", None)).await, kept("cus_1"));
     assert_eq!(ledger.ask(keep("cus_2", None)).await, kept("cus_1"));
     assert_eq!(ledger.ask(keep("cus_3", Some("cus_1"))).await, kept("cus_3"));
@@ -221,7 +221,7 @@ async fn one_batch_decides_what_its_own_operations_changed(house: House) {
         Operation::Balance { account: account("alice") },
     ];
     let outcomes = backend.apply(&batch).await;
-    let applied = Outcome::EventKept { state: EventState::Applied, new: false };
+    let applied = Outcome::EventRecorded { state: EventState::Applied, new: false };
     assert_eq!(outcomes[3], applied);
     match &outcomes[6] {
         Outcome::Balance(Some(balance)) => {

@@ -67,7 +67,7 @@ impl Line {
 /// The route of every hold of the model's operations.
 pub const ROUTE: &str = "/r";
 
-fn settled(origin: Origin, who: &AccountId, captured: i64, released: i64) -> Option<HoldEnd> {
+fn hold_end(origin: Origin, who: &AccountId, captured: i64, released: i64) -> Option<HoldEnd> {
     if origin == Origin::Call {
         return None;
     }
@@ -285,7 +285,7 @@ impl Model {
                     let line = &self.done[&operation];
                     let same = line.amount == -amount && who.is_none_or(|who| *who == line.account);
                     let after = self.after(&line.account);
-                    let again = Outcome::Captured { after, late: false, settled: None };
+                    let again = Outcome::Captured { after, late: false, end: None };
                     return if same { Ok(again) } else { Err(Refusal::Conflict) };
                 }
                 State::Released if amount != 0 => return Err(Refusal::Ended),
@@ -310,9 +310,9 @@ impl Model {
             if !late || fate.as_ref().is_some_and(|fate| fate.can_be_released(origin)) {
                 self.end(id, State::Released);
             }
-            let settled =
-                fate.filter(|_| !late).and_then(|fate| settled(origin, &owner, 0, fate.amount));
-            return Ok(Outcome::Released { after: self.after(&owner), settled });
+            let end =
+                fate.filter(|_| !late).and_then(|fate| hold_end(origin, &owner, 0, fate.amount));
+            return Ok(Outcome::Released { after: self.after(&owner), end });
         }
         self.line(&owner, operation, EntryKind::Capture, -amount)?;
         let rest = fate.as_ref().filter(|_| !late).map_or(0, |fate| fate.amount - amount);
@@ -320,8 +320,8 @@ impl Model {
             Some(_) => self.end(id, State::Captured),
             None => self.fate(id, &owner, amount, origin, State::Captured),
         }
-        let settled = settled(origin, &owner, amount, rest);
-        Ok(Outcome::Captured { after: self.after(&owner), late, settled })
+        let end = hold_end(origin, &owner, amount, rest);
+        Ok(Outcome::Captured { after: self.after(&owner), late, end })
     }
 
     /// To an API caller who names another account there is no such hold.
@@ -346,7 +346,7 @@ impl Model {
             let who = who.filter(|_| origin == Origin::Call).ok_or(Refusal::UnknownHold)?;
             self.fate(id, who, 0, origin, State::Released);
             self.holds.get_mut(id).unwrap().overtaken = true;
-            return Ok(Outcome::Released { after: self.after(who), settled: None });
+            return Ok(Outcome::Released { after: self.after(who), end: None });
         };
         self.names_its_owner(id, who, origin)?;
         match fate.state {
@@ -356,13 +356,13 @@ impl Model {
                     return Err(Refusal::UnknownHold);
                 }
                 self.end(id, State::Released);
-                let settled = settled(origin, &fate.account, 0, fate.amount);
-                return Ok(Outcome::Released { after: self.after(&fate.account), settled });
+                let end = hold_end(origin, &fate.account, 0, fate.amount);
+                return Ok(Outcome::Released { after: self.after(&fate.account), end });
             }
             State::Expired if fate.can_be_released(origin) => self.end(id, State::Released),
             State::Released | State::Expired => {}
         }
-        Ok(Outcome::Released { after: self.after(&fate.account), settled: None })
+        Ok(Outcome::Released { after: self.after(&fate.account), end: None })
     }
 
     /// The next start; whose holds expire with it, as the backend says on its first tick.

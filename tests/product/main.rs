@@ -67,6 +67,7 @@ mod holds;
 mod imports;
 mod init;
 mod keys;
+mod layers;
 mod listeners;
 mod memory;
 mod metrics;

@@ -16,9 +16,7 @@ use crate::api::transactions::{
     HistoryQuery, PageQuery, Transaction, TransactionsBody, page, page_query, rfc3339, unreadable,
 };
 use crate::credits::{Credits, SignedCredits, json_number};
-use crate::ledger::{
-    AccountView, Entry, EntryKind, HoldId, ImportRow, Operation, OperationId, Outcome, Posting,
-};
+use crate::ledger::{AccountView, Entry, EntryKind, HoldId, ImportRow, OperationId, Posting};
 use crate::problem::{Problem, Text};
 
 /// Credits to give.
@@ -193,11 +191,11 @@ pub(crate) async fn refund(
 ) -> Result<(Replayed, Answer<Transaction>), Problem> {
     let hold: HoldId = request_id.parse().map_err(bad_id)?;
     let reason = request.reason.map(Into::into);
-    let refund = match (request.credits, &request.id) {
-        (None, None) => Operation::Refund { hold, reason },
+    let refunded = match (request.credits, &request.id) {
+        (None, None) => admin.app.ledger.refund(hold, reason).await,
         (Some(amount), Some(id)) => {
             let id = OperationId::refund_part(&hold, id).map_err(bad_id)?;
-            Operation::RefundPart { hold, id, amount, reason }
+            admin.app.ledger.refund_part(hold, id, amount, reason).await
         }
         _ => {
             return Err(Problem::bad_request(Text::new(
@@ -208,14 +206,9 @@ pub(crate) async fn refund(
             )));
         }
     };
-    match admin.app.ledger.ask(refund).await {
-        Outcome::Posted { entry, new } => {
-            let catalogue = admin.app.catalogue.load();
-            Ok((replayed(new), Answer(Transaction::of(&entry, &catalogue.prices))))
-        }
-        Outcome::Refused(refusal) => Err(admin.app.refuse(refusal, Credits::ZERO)),
-        _ => Err(Problem::ledger_unavailable()),
-    }
+    let (entry, new) = refunded.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))?;
+    let catalogue = admin.app.catalogue.load();
+    Ok((replayed(new), Answer(Transaction::of(&entry, &catalogue.prices))))
 }
 
 /// An account in a list.

@@ -13,7 +13,7 @@ use crate::account::AccountId;
 use crate::api::body::LargeJson;
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{
-    Entry, EntryKind, Import, ImportRow, KeyHash, KeyRecord, Outcome, Refusal, wall_ms,
+    Entry, EntryKind, Import, ImportRow, ImportedRow, KeyHash, KeyRecord, Refusal, wall_ms,
 };
 use crate::problem::{Language, Problem, Text};
 
@@ -161,20 +161,21 @@ pub(crate) async fn keys(
 
 /// Brings one account over: the line that granted it, and whether that is new.
 pub(super) async fn grant(admin: &Admin, row: ImportRow) -> Result<(Entry, bool), Problem> {
-    let outcomes = ask(admin, vec![row], false).await?;
-    match outcomes.into_iter().next() {
-        Some(Outcome::Posted { entry, new }) => Ok((entry, new)),
-        Some(Outcome::Refused(refusal)) => Err(admin.app.refuse(refusal, Credits::ZERO)),
-        _ => Err(Problem::ledger_unavailable()),
+    let rows = import(admin, vec![row], false).await?;
+    match rows.into_iter().next() {
+        Some(Ok(ImportedRow::Granted { entry, new })) => Ok((entry, new)),
+        Some(Err(refusal)) => Err(admin.app.refuse(refusal, Credits::ZERO)),
+        Some(Ok(ImportedRow::KeyStored { .. })) | None => Err(Problem::ledger_unavailable()),
     }
 }
 
-async fn ask(admin: &Admin, rows: Vec<ImportRow>, dry_run: bool) -> Result<Vec<Outcome>, Problem> {
-    match admin.app.ledger.ask(Import { rows, dry_run }.into()).await {
-        Outcome::Imported(outcomes) => Ok(outcomes),
-        Outcome::Refused(refusal) => Err(admin.app.refuse(refusal, Credits::ZERO)),
-        _ => Err(Problem::ledger_unavailable()),
-    }
+async fn import(
+    admin: &Admin,
+    rows: Vec<ImportRow>,
+    dry_run: bool,
+) -> Result<Vec<Result<ImportedRow, Refusal>>, Problem> {
+    let imported = admin.app.ledger.import(Import { rows, dry_run }).await;
+    imported.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))
 }
 
 async fn bring_over(
@@ -186,14 +187,14 @@ async fn bring_over(
     let are_keys: Vec<bool> = rows.iter().map(|row| matches!(row, ImportRow::Key(_))).collect();
     let (mut imported, mut existing, mut granted) = (0, 0, Vec::new());
     let mut refused = Vec::new();
-    for (row, outcome) in ask(admin, rows, dry_run).await?.into_iter().enumerate() {
+    for (row, outcome) in import(admin, rows, dry_run).await?.into_iter().enumerate() {
         match outcome {
-            Outcome::Posted { entry, new: true } => {
+            Ok(ImportedRow::Granted { entry, new: true }) => {
                 imported += 1;
                 granted.push(entry.amount);
             }
-            Outcome::KeysStored { new: 1 } => imported += 1,
-            Outcome::Refused(refusal) => {
+            Ok(ImportedRow::KeyStored { new: true }) => imported += 1,
+            Err(refusal) => {
                 let problem = match refusal {
                     Refusal::Conflict if are_keys.get(row) == Some(&true) => of_another(),
                     refusal => admin.app.refuse(refusal, Credits::ZERO),
@@ -204,7 +205,7 @@ async fn bring_over(
                 let detail = problem.detail.in_language(language).to_owned();
                 refused.push(RefusedRow { row, detail });
             }
-            _ => existing += 1,
+            Ok(_) => existing += 1,
         }
     }
     let credits = granted.into_iter().map(SignedCredits::spendable).sum();

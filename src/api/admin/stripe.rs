@@ -13,7 +13,7 @@ use crate::api::buy::refuse_api;
 use crate::api::query::unless_empty;
 use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
-use crate::ledger::{EventState, LedgerError, Operation, Outcome, StripeEvent};
+use crate::ledger::{EventState, LedgerError, StripeEvent};
 use crate::problem::{Problem, Text};
 use crate::stripe::{ReconcileError, Reconciled, Sales};
 
@@ -136,11 +136,9 @@ pub(crate) async fn thaw(
     Path(account): Path<String>,
 ) -> Result<Answer<ThawBody>, Problem> {
     let account = parse_account(&account)?;
-    match admin.app.ledger.ask(Operation::Thaw { account: account.clone() }).await {
-        Outcome::Thawed { disputes } => Ok(Answer(ThawBody { account, disputes })),
-        Outcome::Refused(refusal) => Err(admin.app.refuse(refusal, Credits::ZERO)),
-        _ => Err(Problem::ledger_unavailable()),
-    }
+    let thawed = admin.app.ledger.thaw(account.clone()).await;
+    let disputes = thawed.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))?;
+    Ok(Answer(ThawBody { account, disputes }))
 }
 
 fn sales(admin: &Admin) -> Result<&Sales, Problem> {

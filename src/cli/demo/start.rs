@@ -12,9 +12,7 @@ use crate::credits::Credits;
 use crate::gateway;
 use crate::gateway::config::Config;
 use crate::identify::{AuthConfig, NewKey};
-use crate::ledger::{
-    EntryKind, KeyRecord, Ledger, Operation, OperationId, Outcome, Posting, Refusal, wall_ms,
-};
+use crate::ledger::{EntryKind, KeyRecord, Ledger, OperationId, Posting, Refusal, wall_ms};
 use crate::proxy::UpstreamConfig;
 use crate::stripe::StripeConfig;
 
@@ -155,10 +153,8 @@ pub async fn fund(ledger: &Ledger, funds: Credits) -> Result<DemoAccount, Refusa
         created_at_ms: wall_ms(),
         revoked_at_ms: None,
     };
-    match ledger.ask(Operation::PutKeys(vec![record.clone()])).await {
-        Outcome::Refused(refusal) => Err(refusal),
-        _ => Ok(DemoAccount { account, funds, key: key.key, record }),
-    }
+    ledger.put_keys(vec![record.clone()]).await?;
+    Ok(DemoAccount { account, funds, key: key.key, record })
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::price::{
     no_routes, sold_at_a_loss,
 };
 use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
+use crate::store::{check_addresses, warn_of_addresses};
 use crate::stripe::StripeConfig;
 
 use crate::config::document::Document;
@@ -196,6 +197,7 @@ impl Draft {
         found.extend(self.server.iter().flat_map(ServerConfig::check));
         if used(Sections::LEDGER) {
             found.extend(self.ledger.iter().flat_map(LedgerConfig::check));
+            found.extend(self.ledger.iter().flat_map(check_addresses));
         }
         if used(Sections::AUTH) {
             found.extend(self.auth.iter().flat_map(AuthConfig::check));
@@ -231,7 +233,7 @@ impl Draft {
         let mut found = Vec::new();
         found.extend(self.server.iter().flat_map(ServerConfig::warn));
         if used(Sections::LEDGER) {
-            found.extend(self.ledger.iter().flat_map(LedgerConfig::warn));
+            found.extend(self.ledger.iter().flat_map(warn_of_addresses));
         }
         if used(Sections::AUTH) {
             found.extend(self.auth.iter().flat_map(AuthConfig::warn));

@@ -1,10 +1,17 @@
-//! The rules of the ledger: what an operation does to the state, and when it is refused. Pure: the time and
-//! what the disk knows are passed in, and the changes to write come out.
+//! The rules of the ledger: the effect of each operation on the state, and the reasons to refuse it.
+//!
+//! The rules are pure: the time and the stored rows are passed in, and the rows to write come out.
 
-pub(crate) mod facts;
+mod context;
+mod cut_off;
+mod decide;
+mod holds;
+mod imports;
+mod keys;
+mod payments;
 #[cfg(test)]
-mod facts_tests;
-pub(crate) mod holds;
-pub(crate) mod known_payments;
-pub(crate) mod payments;
+mod payments_tests;
+mod postings;
 pub(crate) mod state;
+
+pub(crate) use decide::{abandon_calls, decide, expire, renew};

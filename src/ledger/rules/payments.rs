@@ -1,39 +1,39 @@
-//! The rules by which payments move credits. Like the rest of the rules: checks first, nothing is
-//! changed before the last of them has passed.
+//! The rules of payments, of the inbox, and of accounts that disputes freeze.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
-
 use crate::ledger::inbox::{EventState, NewEvent, StripeEvent};
 use crate::ledger::operation::{EntryKind, OperationId, Outcome, Posting, Refusal};
-use crate::ledger::payment::{Payment, Settled, TakeFacts};
-use crate::ledger::rules::facts::{Due, Facts};
-use crate::ledger::rules::holds::Rules;
-use crate::ledger::rules::state::{KeptCustomer, Undo};
+use crate::ledger::payment::{Due, Facts, Payment, PaymentChange, TakeFacts};
+use crate::ledger::rules::context::Rules;
+use crate::ledger::rules::state::{StripeCustomer, Undo};
 
-/// A payment with facts joined to it.
+/// A payment with new facts joined to it, before anything is changed.
 struct Joined {
-    /// The payments that were known of it before, in the order of their ids.
+    /// The known payments that these facts belong to, in the order of their ids. Two known payments can
+    /// turn out to be the same one.
     before: Vec<Payment>,
     due: Due,
-    settled: Settled,
+    change: PaymentChange,
 }
 
 impl Rules<'_> {
-    pub fn keep_event(&mut self, new: &NewEvent) -> Result<Outcome, Refusal> {
+    /// Stores an event in the inbox.
+    pub(super) fn record_event(&mut self, new: &NewEvent) -> Result<Outcome, Refusal> {
         if let Some(event) = self.known.events.get(&new.id) {
-            return Ok(Outcome::EventKept { state: event.state, new: false });
+            return Ok(Outcome::EventRecorded { state: event.state, new: false });
         }
         let NewEvent { id, kind, payload } = new.clone();
         let (state, received_at_ms) = (EventState::Received, self.now.wall_ms);
         self.set_event(StripeEvent { id, kind, payload, state, note: None, received_at_ms });
-        Ok(Outcome::EventKept { state, new: true })
+        Ok(Outcome::EventRecorded { state, new: true })
     }
 
-    pub fn end_event(
+    /// Notes the final state of an event.
+    pub(super) fn end_event(
         &mut self,
         id: &Arc<str>,
         state: EventState,
@@ -44,39 +44,39 @@ impl Rules<'_> {
         Ok(Outcome::EventEnded)
     }
 
-    /// Joins facts with what is known, works out what the payment comes to, and moves the
-    /// difference to what was moved before.
-    pub fn take_facts(&mut self, take: &TakeFacts) -> Result<Outcome, Refusal> {
+    /// Joins facts with the known ones, calculates the totals that follow, and moves the credits by which
+    /// they differ from the totals before.
+    pub(super) fn take_facts(&mut self, take: &TakeFacts) -> Result<Outcome, Refusal> {
         let TakeFacts { event, because, .. } = take;
         if event.as_ref().is_some_and(|event| !self.known.events.contains_key(event)) {
             return Err(Refusal::UnknownEvent);
         }
-        let Joined { before, due, mut settled } = self.join(take)?;
-        if let Some(account) = settled.payment.account().cloned() {
-            self.move_credits(&account, &mut settled, because)?;
-            self.freeze(&account, &settled.payment.facts, due.frozen_by);
+        let Joined { before, due, mut change } = self.join(take)?;
+        if let Some(account) = change.payment.account().cloned() {
+            self.move_credits(&account, &mut change, because)?;
+            self.freeze(&account, &change.payment.facts, due.frozen_by);
         }
-        // What says nothing of money gone back, about a payment that is not ours, is forgotten.
-        let worth_keeping = settled.is_ours() || settled.payment.facts.speaks_of_money_back();
-        if worth_keeping && before != [settled.payment.clone()] {
-            for gone in before.iter().filter(|payment| payment.id != settled.payment.id) {
+        // Another seller's payment is stored only where money went back: the sale may still be reported.
+        let is_stored = change.is_ours() || change.payment.facts.has_money_back();
+        if is_stored && before != [change.payment.clone()] {
+            for gone in before.iter().filter(|payment| payment.id != change.payment.id) {
                 self.known.payments.remove(&gone.id);
                 self.changes.payments.remove(&gone.id);
                 self.changes.payments_gone.insert(gone.id.clone());
             }
-            self.set_payment(settled.payment.clone());
+            self.set_payment(change.payment.clone());
         }
         if let Some(event) = event {
-            let state = if settled.is_ours() { EventState::Applied } else { EventState::Foreign };
+            let state = if change.is_ours() { EventState::Applied } else { EventState::Foreign };
             self.end_event(event, state, None)?;
         }
-        Ok(Outcome::Settled(Box::new(settled)))
+        Ok(Outcome::PaymentChanged(Box::new(change)))
     }
 
-    /// Grants what was bought in an earlier system, and remembers the payment with it, so that a
-    /// payment is granted once, whichever way and however often it comes. What was refunded of it
-    /// before is taken back at once.
-    pub fn grant_imported_payment(
+    /// Grants credits that were bought in an earlier system, and stores their payment, so that a payment is
+    /// granted once, however often and in whichever way it is reported. Credits whose money was refunded
+    /// before are taken back at once.
+    pub(super) fn grant_imported_payment(
         &mut self,
         posting: &Posting,
         payment: &TakeFacts,
@@ -90,60 +90,61 @@ impl Rules<'_> {
             }
         }
         let again = self.posted_before(posting)?;
-        // All of it fits, or nothing of it happens.
-        let settled = self.join(payment)?.settled;
+        // Every step is checked before the first change.
+        let change = self.join(payment)?.change;
         let balance =
             self.state.account(&posting.account).map_or(SignedCredits::ZERO, |a| a.balance);
         let granted = if again.is_some() { SignedCredits::ZERO } else { posting.amount };
         let balance = balance.checked_add(granted).ok_or(Refusal::OutOfRange)?;
-        let balance = balance.checked_add(settled.reinstated.signed());
+        let balance = balance.checked_add(change.reinstated.signed());
         let balance = balance.ok_or(Refusal::OutOfRange)?;
-        balance.checked_sub(settled.clawed_back.signed()).ok_or(Refusal::OutOfRange)?;
+        balance.checked_sub(change.clawed_back.signed()).ok_or(Refusal::OutOfRange)?;
         let posted = self.grant_imported(posting)?;
         self.take_facts(payment)?;
         Ok(posted)
     }
 
-    /// A payment with these facts joined to it, and the credits that it comes to. Changes
-    /// nothing.
+    /// Joins the facts to their payment and calculates the credits to move. Changes nothing.
     fn join(&self, take: &TakeFacts) -> Result<Joined, Refusal> {
         let TakeFacts { facts, on_dispute, .. } = take;
         let before = self.known.payments.related(&facts.names);
         let mut payment = merge(before.clone(), facts, self.now.wall_ms)?;
         payment.facts.join(facts);
-        // A payment belongs to one sale. What an import has granted is not sold a second time.
-        if let (Some(known), Some(told)) = (&payment.facts.sale, &facts.sale)
-            && known.session != told.session
+        // A payment belongs to one sale. A sale whose credits an import has granted grants nothing more.
+        if let (Some(known), Some(new)) = (&payment.facts.sale, &facts.sale)
+            && known.session != new.session
             && !known.imported
         {
             return Err(Refusal::Conflict);
         }
         let due = payment.facts.due(*on_dispute);
-        let mut settled = difference(payment, &due);
-        settled.new = settled.is_ours() && before.iter().all(|known| known.facts.sale.is_none());
-        Ok(Joined { before, due, settled })
+        let mut change = difference(payment, &due);
+        change.new = change.is_ours() && before.iter().all(|known| known.facts.sale.is_none());
+        Ok(Joined { before, due, change })
     }
 
-    pub fn keep_customer(
+    /// Remembers an account's customer at Stripe, unless another one than `instead_of` is recorded.
+    pub(super) fn record_customer(
         &mut self,
         account: &AccountId,
         customer: &Arc<str>,
         instead_of: Option<&Arc<str>>,
     ) -> Result<Outcome, Refusal> {
         match self.known.customers.get(account) {
-            Some(kept) if Some(kept) != instead_of => Ok(Outcome::CustomerKept(kept.clone())),
+            Some(known) if Some(known) != instead_of => {
+                Ok(Outcome::CustomerRecorded(known.clone()))
+            }
             _ => {
                 self.known.customers.insert(account.clone(), customer.clone());
-                let kept = KeptCustomer { account: account.clone(), customer: customer.clone() };
-                self.changes.customers.push(kept);
-                Ok(Outcome::CustomerKept(customer.clone()))
+                let new = StripeCustomer { account: account.clone(), customer: customer.clone() };
+                self.changes.customers.push(new);
+                Ok(Outcome::CustomerRecorded(customer.clone()))
             }
         }
     }
 
-    /// Lifts what freezes an account. The disputes remember it, so that their next event does not
-    /// freeze it again.
-    pub fn thaw(&mut self, account: &AccountId) -> Result<Outcome, Refusal> {
+    /// Unfreezes an account. The disputes are marked, so that their next event does not freeze it again.
+    pub(super) fn thaw(&mut self, account: &AccountId) -> Result<Outcome, Refusal> {
         let disputes = self.state.freezes.get(account).cloned().unwrap_or_default();
         for id in &disputes {
             for mut payment in self.known.payments.related(&BTreeSet::from([id.clone()])) {
@@ -160,12 +161,12 @@ impl Rules<'_> {
     fn move_credits(
         &mut self,
         account: &AccountId,
-        settled: &mut Settled,
+        change: &mut PaymentChange,
         because: &Arc<str>,
     ) -> Result<(), Refusal> {
-        let Some(sale) = settled.payment.facts.sale.clone() else { return Ok(()) };
-        let (granted, taken, given) = (settled.granted, settled.clawed_back, settled.reinstated);
-        // All of it fits, or nothing of it happens.
+        let Some(sale) = change.payment.facts.sale.clone() else { return Ok(()) };
+        let (granted, taken, given) = (change.granted, change.clawed_back, change.reinstated);
+        // Every step is checked before the first change.
         let balance = self.state.account(account).map_or(SignedCredits::ZERO, |a| a.balance);
         let sum = balance.checked_add(granted.signed()).ok_or(Refusal::OutOfRange)?;
         let sum = sum.checked_add(given.signed()).ok_or(Refusal::OutOfRange)?;
@@ -173,21 +174,22 @@ impl Rules<'_> {
         if !granted.is_zero() {
             let id = OperationId::payment(&sale.session, None);
             let pack = Some(sale.pack.clone());
-            self.enter(account, id, EntryKind::Grant, granted.signed(), None, pack)?;
+            self.add_entry(account, id, EntryKind::Grant, granted.signed(), None, pack)?;
         }
         for (amount, kind) in
             [(-taken.signed(), EntryKind::Clawback), (given.signed(), EntryKind::Reinstatement)]
         {
             if amount != SignedCredits::ZERO {
-                settled.payment.moves = settled.payment.moves.saturating_add(1);
-                let id = OperationId::payment(&sale.session, Some(settled.payment.moves));
-                self.enter(account, id, kind, amount, None, Some(because.clone()))?;
+                change.payment.moves = change.payment.moves.saturating_add(1);
+                let id = OperationId::payment(&sale.session, Some(change.payment.moves));
+                self.add_entry(account, id, kind, amount, None, Some(because.clone()))?;
             }
         }
         Ok(())
     }
 
-    /// Has exactly `frozen_by`, of the disputes in `facts`, freeze the account.
+    /// Lets `frozen_by` and no other of the disputes in `facts` freeze the account. Disputes of other
+    /// payments freeze it as before.
     fn freeze(&mut self, account: &AccountId, facts: &Facts, frozen_by: BTreeSet<Arc<str>>) {
         let mut freezes = self.state.freezes.get(account).cloned().unwrap_or_default();
         freezes.retain(|dispute| !facts.disputes.contains_key(dispute));
@@ -195,6 +197,7 @@ impl Rules<'_> {
         self.set_freezes(account, freezes);
     }
 
+    /// Sets the disputes that freeze the account, with its way back.
     fn set_freezes(&mut self, account: &AccountId, freezes: BTreeSet<Arc<str>>) {
         let before = self.state.freezes.get(account).cloned().unwrap_or_default();
         if freezes == before {
@@ -221,7 +224,7 @@ impl Rules<'_> {
     }
 }
 
-/// The one payment that `related` turn out to be; a new one where there is none.
+/// Merges `related`, which turned out to be one payment; a new payment where there are none.
 fn merge(related: Vec<Payment>, facts: &Facts, now_ms: i64) -> Result<Payment, Refusal> {
     let mut related = related.into_iter();
     let Some(mut payment) = related.next() else {
@@ -232,8 +235,8 @@ fn merge(related: Vec<Payment>, facts: &Facts, now_ms: i64) -> Result<Payment, R
     if related.all(|other| payment.absorb(other)) { Ok(payment) } else { Err(Refusal::Conflict) }
 }
 
-/// What is still to be done for a payment to come to `due`.
-fn difference(mut payment: Payment, due: &Due) -> Settled {
+/// The change that brings a payment to `due`.
+fn difference(mut payment: Payment, due: &Due) -> PaymentChange {
     let less = |whole: Credits, part: Credits| whole.checked_sub(part).unwrap_or_default();
     let granted = less(due.granted, payment.granted);
     let clawed_back = less(due.taken, payment.taken);
@@ -242,5 +245,5 @@ fn difference(mut payment: Payment, due: &Due) -> Settled {
     payment.taken = due.taken;
     let imported = payment.facts.sale.as_ref().is_some_and(|sale| sale.imported);
     let granted = if imported { Credits::ZERO } else { granted };
-    Settled { payment, new: false, granted, clawed_back, reinstated }
+    PaymentChange { payment, new: false, granted, clawed_back, reinstated }
 }

@@ -1,12 +1,12 @@
-//! How much is taken up at once, where a step has a limit and what waits has none.
+//! Work in steps of limited size, where there is no limit to the work that waits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// A step that takes longer is large enough: a third of what Postgres is given for one.
+/// A step that takes longer is large enough: this is a third of the time that Postgres has for one.
 const QUICK: Duration = Duration::from_millis(500);
 
-/// How many of the first of `items` together weigh at most `most`; at least one, where there is one.
+/// The number of items from the start that together weigh at most `most`; at least one, if there is one.
 pub(crate) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> usize {
     let mut sum = 0_usize;
     let fit = items.iter().take_while(|item| {
@@ -16,8 +16,8 @@ pub(crate) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize)
     fit.count().max(1).min(items.len())
 }
 
-/// `items` in turns of so many at most, that together weigh at most `most`; one by one where they weigh more.
-pub(crate) fn slices<T>(
+/// Splits items into chunks of at most `count`, each of at most the weight `most`, or of one item that weighs more.
+pub(crate) fn chunks_within<T>(
     mut rest: &[T],
     count: usize,
     most: usize,
@@ -30,35 +30,35 @@ pub(crate) fn slices<T>(
     })
 }
 
-/// How much one step takes: less after one that failed, more after one that was done.
+/// The size of a step, which halves after a step that failed and doubles after a quick one.
 #[derive(Debug)]
-pub(crate) struct Slice {
+pub(crate) struct AdaptiveLimit {
     now: AtomicUsize,
     most: usize,
 }
 
-impl Slice {
-    /// Begins with the most that it may be.
-    pub fn of(most: usize) -> Self {
+impl AdaptiveLimit {
+    /// Begins with `most`, the largest size.
+    pub fn new(most: usize) -> Self {
         Self { now: AtomicUsize::new(most), most }
     }
 
-    /// How much the next step takes.
-    pub fn now(&self) -> usize {
+    /// The size of the next step.
+    pub fn get(&self) -> usize {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// The step was done in this time. One twice as large must still have time enough.
+    /// Notes a step that took so long. The size grows if a step of twice the size will have enough time.
     pub fn grow(&self, took: Duration) {
         if took > QUICK {
             return;
         }
-        self.now.store(self.now().saturating_mul(2).min(self.most), Ordering::Relaxed);
+        self.now.store(self.get().saturating_mul(2).min(self.most), Ordering::Relaxed);
     }
 
-    /// A step that had so much to do was not done.
+    /// Notes that a step of this size failed.
     pub fn shrink(&self, had: usize) {
-        self.now.store((self.now().min(had) / 2).max(1), Ordering::Relaxed);
+        self.now.store((self.get().min(had) / 2).max(1), Ordering::Relaxed);
     }
 }
 
@@ -77,9 +77,9 @@ mod tests {
     }
 
     #[test]
-    fn everything_comes_in_turns() {
+    fn every_item_is_in_one_chunk() {
         let of = |items: &[usize]| {
-            slices(items, 3, 10, |item| *item).map(<[usize]>::to_vec).collect::<Vec<_>>()
+            chunks_within(items, 3, 10, |item| *item).map(<[usize]>::to_vec).collect::<Vec<_>>()
         };
         assert_eq!(of(&[]), Vec::<Vec<usize>>::new());
         assert_eq!(of(&[1, 1, 1, 1]), [vec![1, 1, 1], vec![1]]);
@@ -87,19 +87,19 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_halves_and_grows_again() {
-        let slice = Slice::of(100);
-        slice.shrink(60);
-        assert_eq!(slice.now(), 30);
+    fn a_limit_halves_and_grows_again() {
+        let limit = AdaptiveLimit::new(100);
+        limit.shrink(60);
+        assert_eq!(limit.get(), 30);
         for _ in 0..9 {
-            slice.shrink(1_000);
+            limit.shrink(1_000);
         }
-        assert_eq!(slice.now(), 1);
-        slice.grow(QUICK * 2);
-        assert_eq!(slice.now(), 1, "slow enough as it is");
+        assert_eq!(limit.get(), 1);
+        limit.grow(QUICK * 2);
+        assert_eq!(limit.get(), 1, "slow enough as it is");
         for _ in 0..9 {
-            slice.grow(QUICK / 2);
+            limit.grow(QUICK / 2);
         }
-        assert_eq!(slice.now(), 100);
+        assert_eq!(limit.get(), 100);
     }
 }

@@ -1,26 +1,27 @@
-//! What Redis decided, on its way to Postgres: one batch is a text. In front stands what `redis/decide.lua`
-//! says of it: the time, how long a call's hold lives, and a letter for each operation; a line of its own
-//! for each operation whose letter is `+`. Then what was asked (`redis/question.rs`): how many terms,
-//! the terms, and of each operation which of them it is about, and its id. Of a line the route comes last,
-//! since it alone may contain spaces.
+//! The text of one batch, as it stands in the stream of Redis and is written into Postgres.
+//!
+//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and an outcome code
+//! for each operation. A line follows for each operation of code `+`. Behind them stands the request, as
+//! [`Request::text`](crate::store::cluster::redis::request::Request::text) writes it: the number of terms, the
+//! terms, and for each operation the number of its terms and its id. A route is always the last word of its line,
+//! since it may contain spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::operation::{Ending, HoldId, Operation, Origin};
 
-use crate::ledger::operation::{Ending, HoldId, Origin};
-
-/// One batch as it stands in the stream.
+/// One batch of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// When it was decided, by Redis's clock, in milliseconds since 1970.
+    /// When Redis decided it, by Redis's clock, in milliseconds since 1970.
     pub at_ms: i64,
     pub decided: Vec<Decided>,
 }
 
-/// One thing that happened.
+/// A change that an operation of the batch made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decided {
     Held {
@@ -28,7 +29,7 @@ pub(crate) enum Decided {
         account: AccountId,
         amount: Credits,
         origin: Origin,
-        /// The incarnation of the gateway that asked.
+        /// The incarnation of the gateway whose hold it is.
         owner: i64,
         expires_ms: i64,
         route: Arc<str>,
@@ -56,48 +57,79 @@ pub(crate) enum Decided {
 }
 
 impl Batch {
-    /// Reads it back; `None` for a text that no script of ours wrote.
+    /// Reads the text of a batch; `None` for a text that no script of ours wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split('\n');
         let mut head = lines.next()?.splitn(3, ' ');
         let at_ms: i64 = head.next()?.parse().ok()?;
         let Some(ttl_ms) = head.next() else {
-            // Of an earlier version: a line for each thing that happened.
+            // An early version wrote a line for each change, and nothing else.
             let decided = lines.map(Decided::parse).collect::<Option<_>>()?;
             return Some(Self { at_ms, decided });
         };
         let expires_ms = at_ms.checked_add(ttl_ms.parse().ok()?)?;
-        let letters = Some(head.next()?).filter(|letters| *letters != "*");
-        let told = letters.map_or(0, |letters| letters.bytes().filter(|l| *l == b'+').count());
-        let mut told =
-            lines.by_ref().take(told).map(Decided::parse).collect::<Vec<_>>().into_iter();
+        let codes = Some(head.next()?).filter(|codes| *codes != "*");
+        let noted = codes.map_or(0, |codes| codes.bytes().filter(|code| *code == b'+').count());
+        let mut noted =
+            lines.by_ref().take(noted).map(Decided::parse).collect::<Vec<_>>().into_iter();
         let terms: usize = lines.next()?.parse().ok()?;
         let terms: Vec<_> = lines.by_ref().take(terms).map(Terms::parse).collect::<Option<_>>()?;
-        let mut letters = letters.map(str::bytes);
+        let mut codes = codes.map(str::bytes);
         let mut decided = Vec::with_capacity(lines.size_hint().0);
         for line in lines {
             let (asked, id) = line.split_once(' ')?;
-            let letter = match &mut letters {
+            let code = match &mut codes {
                 None => *asked.as_bytes().first()?,
-                Some(letters) => match letters.next() {
+                Some(codes) => match codes.next() {
                     None => break,
-                    Some(letter) => letter,
+                    Some(code) => code,
                 },
             };
-            match letter {
+            match code {
                 b'.' => {}
-                b'+' => decided.push(told.next()??),
+                b'+' => decided.push(noted.next()??),
                 _ => {
                     let terms = terms.get(asked.get(1..)?.parse::<usize>().ok()?)?;
-                    decided.push(terms.done(letter, id.parse().ok()?, expires_ms)?);
+                    decided.push(terms.change(code, id.parse().ok()?, expires_ms)?);
                 }
             }
         }
         Some(Self { at_ms, decided })
     }
+
+    /// The operations that end the holds which the batch ended. Where the batch is lost they are decided once more:
+    /// by their ids they take effect once. Holds that it made are not asked for again; calls that still run on them
+    /// capture late.
+    pub fn ends(self) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        for decided in self.decided {
+            match decided {
+                Decided::Captured { id, account, amount, route, origin, .. } => {
+                    let account = (origin == Origin::Call).then_some(account);
+                    operations.push(Operation::Capture {
+                        hold: id,
+                        account,
+                        amount,
+                        route,
+                        origin,
+                    });
+                }
+                Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
+                    operations.push(Operation::Release {
+                        hold: id,
+                        account: Some(account),
+                        origin,
+                    });
+                }
+                // An expiry comes again by itself, unless the hold is captured first.
+                Decided::Held { .. } | Decided::Renewed { .. } | Decided::Ended { .. } => {}
+            }
+        }
+        operations
+    }
 }
 
-/// What a usual operation is about, beside its id.
+/// The amount, account, owner and route that several holds and captures of calls share.
 #[derive(Debug)]
 struct Terms {
     amount: Credits,
@@ -119,11 +151,11 @@ impl Terms {
         })
     }
 
-    /// What was done as it was asked.
-    fn done(&self, letter: u8, id: HoldId, expires_ms: i64) -> Option<Decided> {
+    /// The change by an operation that took effect exactly as asked.
+    fn change(&self, code: u8, id: HoldId, expires_ms: i64) -> Option<Decided> {
         let Self { amount, origin, owner, .. } = *self;
         let (account, route) = (self.account.clone(), self.route.clone());
-        match letter {
+        match code {
             b'h' => Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route }),
             b'c' => Some(Decided::Captured { id, account, amount, origin, late: false, route }),
             _ => None,
@@ -132,11 +164,12 @@ impl Terms {
 }
 
 impl Decided {
+    /// Reads a line of the head.
     fn parse(line: &str) -> Option<Self> {
-        let (letter, rest) = line.split_once(' ')?;
+        let (word, rest) = line.split_once(' ')?;
         let (id, rest) = rest.split_once(' ')?;
         let id = id.parse().ok()?;
-        if letter == "n" {
+        if word == "n" {
             return Some(Self::Renewed { id, expires_ms: rest.parse().ok()? });
         }
         let mut words = rest.splitn(4, ' ');
@@ -144,7 +177,7 @@ impl Decided {
         let amount = words.next()?.parse().ok().and_then(Credits::from_micros)?;
         let origin = origin_of(words.next()?)?;
         let rest = words.next()?;
-        Some(match letter {
+        Some(match word {
             "h" => {
                 let mut words = rest.splitn(3, ' ');
                 let owner = words.next()?.parse().ok()?;
@@ -158,7 +191,7 @@ impl Decided {
                 Self::Captured { id, account, amount, origin, late, route }
             }
             "r" | "e" => {
-                let ending = if letter == "r" { Ending::Released } else { Ending::Expired };
+                let ending = if word == "r" { Ending::Released } else { Ending::Expired };
                 Self::Ended { id, account, amount, origin, ending, route: unescape(rest) }
             }
             _ => return None,
@@ -166,7 +199,7 @@ impl Decided {
     }
 }
 
-/// The letter by which the scripts know it.
+/// The letter of an origin in the scripts and in the stream.
 pub(crate) const fn letter_of(origin: Origin) -> &'static str {
     match origin {
         Origin::Call => "c",
@@ -178,7 +211,7 @@ fn origin_of(letter: &str) -> Option<Origin> {
     [Origin::Call, Origin::Api].into_iter().find(|origin| letter_of(*origin) == letter)
 }
 
-/// A route in one line. Postgres has no room for a NUL, so it is shown as what cannot be shown.
+/// A route in one line. Postgres cannot store a NUL, so U+FFFD takes its place.
 pub(crate) fn escape(route: &str) -> Cow<'_, str> {
     if route.contains(['\\', '\n', '\0']) {
         storable(route).replace('\\', "\\\\").replace('\n', "\\n").into()
@@ -187,12 +220,12 @@ pub(crate) fn escape(route: &str) -> Cow<'_, str> {
     }
 }
 
-/// A text as Postgres can store it.
+/// A text that Postgres can store: U+FFFD takes the place of NUL.
 pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// A route as it was.
+/// The route that was escaped.
 pub(crate) fn unescape(text: &str) -> Arc<str> {
     if !text.contains('\\') {
         return text.into();

@@ -1,342 +1,123 @@
-//! The lease of this gateway, and its way from one epoch to the next.
+//! The lease of this gateway: its right to answer callers.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ledger::operation::{Ending, Operation, Origin};
-use crate::ledger::{LedgerError, wall_ms};
-use crate::store::cluster::batch_log::{Batch, Decided};
-use crate::store::cluster::postgres::{Checkpoint, NumberedBatch, Others, Recovery, digest};
+use crate::ledger::config::Durability;
+use crate::store::cluster::postgres::LEASE;
 
-use crate::store::cluster::ledger::MAX_BATCH;
-use crate::store::cluster::redis::script::{Epoch, Scripts};
-use crate::store::cluster::shared::{RECOVERY_TAKES, Shared};
+/// This gateway counts its lease as shorter than Postgres does, so that it never believes in a lease that has run
+/// out there.
+const MARGIN: Duration = Duration::from_millis(300);
 
-/// How often the lease is renewed: two may fail in a row.
-const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// The greatest age of a reply that is answered without a lease. A recovery takes longer (`RECOVERY_TAKES` in
+/// `recovery`), so no reply of a Redis that then lost its data is answered after the recovery.
+const REPLY_LIMIT: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether a recovery can go on.
-const RECOVER_EVERY: Duration = Duration::from_millis(100);
+/// The lease, and whether an answer may be given without one.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    durability: Durability,
+    /// Another Redis may take the place of this one unnoticed: there is a sentinel, or there was a replica.
+    can_fail_over: AtomicBool,
+    term: Mutex<Term>,
+}
 
-/// For how long no gateway of another layout may be heard of, while Postgres is there, before its epoch is
-/// given up: each that lives would have renewed its lease several times.
-const UNHEARD: Duration = Duration::from_secs(5);
+#[derive(Debug, Default)]
+struct Term {
+    until: Option<Instant>,
+    /// Counts the leases that did not follow the one before without a gap.
+    number: u64,
+}
 
-/// How often a recovery that asks Redis lets Postgres hear of it.
-const STAY_EVERY: Duration = Duration::from_secs(1);
+/// The moment when a request went to Redis, and the term of the lease at that moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    at: Instant,
+    term: Option<u64>,
+}
 
-/// The one shard that there is.
-const SHARD: i32 = 0;
-
-/// How many batches are read from a stream at once.
-const BATCHES: u64 = 128;
-
-impl Shared {
-    /// Renews the lease, and follows the ledger from epoch to epoch.
-    pub async fn run_lease(self: Arc<Self>) {
-        loop {
-            let is_at_rest = self.scripts().is_some() || self.is_left_to_others();
-            let wait = if is_at_rest { RENEW_EVERY } else { RECOVER_EVERY };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.look.notified() => {}
-            }
-            if let Err(error) = self.look_up().await {
-                tracing::debug!(%error, "the ledger's state is not known");
-            }
-        }
+impl Lease {
+    pub fn new(durability: Durability, can_fail_over: bool) -> Self {
+        Self { durability, can_fail_over: can_fail_over.into(), term: Mutex::default() }
     }
 
-    /// Renews the lease once, and does what the state of the ledger asks for.
-    pub async fn look_up(&self) -> Result<(), LedgerError> {
-        let done = self.look_once().await;
-        if done.is_err() {
-            // Who could not be heard of is not silent.
-            *self.unheard_since() = None;
+    /// Extends the lease by one that was asked for at `asked`.
+    pub fn extend(&self, asked: Instant) {
+        let mut term = self.lock();
+        if term.until.is_none_or(|until| until <= Instant::now()) {
+            term.number += 1;
         }
-        done
+        term.until = Some(asked + LEASE.saturating_sub(MARGIN));
     }
 
-    async fn look_once(&self) -> Result<(), LedgerError> {
-        let (asked, known) = (Instant::now(), self.ring().known());
-        let checkpoint = match self.store.renew(self.incarnation).await? {
-            Some(checkpoint) => checkpoint,
-            None => self.rejoin().await?,
-        };
-        if checkpoint.recovering {
-            // Before the lease: what ends is not answered under a new one.
-            self.close_epoch();
-            self.ring().close(checkpoint.epoch);
-            self.extend_lease(asked);
-            return self.recover(checkpoint.epoch).await;
-        }
-        if checkpoint.layout != self.layout {
-            return self.leave_to_others(&checkpoint).await;
-        }
-        if known.0 == checkpoint.epoch && known.1 > checkpoint.seq {
-            tracing::error!(
-                known = known.1,
-                checkpoint = checkpoint.seq,
-                "Postgres was taken back to an earlier point"
-            );
-            self.lost(checkpoint.epoch).await;
-            return Ok(());
-        }
-        let served = self.scripts().map(|scripts| scripts.epoch.number);
-        if served != Some(checkpoint.epoch) {
-            self.follow(checkpoint);
-        }
-        self.extend_lease(asked);
-        Ok(())
+    /// Notes that Redis has a replica. This is never taken back: a replica that is no longer seen may have been
+    /// promoted.
+    pub fn note_replica(&self) {
+        self.can_fail_over.store(true, Ordering::Relaxed);
     }
 
-    /// Takes a place again: the others gave this gateway up, and the holds of its calls with it. What
-    /// these calls still owe is captured late.
-    async fn rejoin(&self) -> Result<Checkpoint, LedgerError> {
-        let (checkpoint, name) =
-            self.store.rejoin(&self.name, self.incarnation, self.layout).await?;
-        if name == self.name {
-            tracing::warn!("this gateway was taken for gone; it serves again");
-        } else {
-            tracing::error!(
-                taken = self.name,
-                name,
-                "another gateway has this one's `gateway_name`: give each its own, or each start of \
-                 one gives back what calls of the other hold"
-            );
-        }
-        Ok(checkpoint)
+    /// To be called right before a request goes to Redis.
+    pub fn sending(&self) -> Sent {
+        Sent { at: Instant::now(), term: self.number() }
     }
 
-    /// The open epoch is another version's of Farebox, whose scripts and data in Redis are others. While its
-    /// gateways are there it stays theirs: they alone can settle the calls that they have begun. After that the
-    /// next epoch, by the ordinary recovery, is this one's. Postgres may have been away from them as from
-    /// here: gateways that have not left get the time to be heard of again.
-    async fn leave_to_others(&self, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
-        self.close_epoch();
-        let (epoch, theirs, ours) = (checkpoint.epoch, checkpoint.layout, self.layout);
-        let others = self.store.gateways_of(theirs).await?;
-        if others == Others::Serve {
-            *self.unheard_since() = None;
-            if !self.left_to_others.swap(true, Ordering::Relaxed) {
-                tracing::error!(
-                    theirs,
-                    ours,
-                    "gateways of another version of Farebox serve this ledger, with another layout of \
-                     Redis's data: this one answers 503 until they have been stopped, or it is replaced \
-                     by their version"
-                );
-            }
-            return Ok(());
+    /// Returns whether the reply to a request may be answered.
+    ///
+    /// The reply may be answered if one lease has lasted from the request until now: this process may have been
+    /// stopped in between, while other gateways went on. Without a lease it may be answered in `relaxed`, if no other Redis can have taken the
+    /// place of this one and the reply is too young for a recovery to have come in between.
+    pub fn may_answer(&self, sent: Sent) -> bool {
+        if sent.term.is_some() && sent.term == self.number() {
+            return true;
         }
-        let since = *self.unheard_since().get_or_insert_with(Instant::now);
-        if others == Others::Unheard && since.elapsed() < UNHEARD {
-            return Ok(());
-        }
-        tracing::warn!(epoch, theirs, ours, "the layout of Redis's data changes, by a recovery");
-        *self.unheard_since() = None;
-        self.left_to_others.store(false, Ordering::Relaxed);
-        self.store.give_up(epoch).await
+        self.durability == Durability::Relaxed
+            && !self.can_fail_over.load(Ordering::Relaxed)
+            && sent.at.elapsed() < REPLY_LIMIT
     }
 
-    /// Serves an epoch that has opened.
-    fn follow(&self, checkpoint: Checkpoint) {
-        self.left_to_others.store(false, Ordering::Relaxed);
-        let left = self.ring().begin(checkpoint.epoch);
-        if !left.batches.is_empty() {
-            tracing::warn!(
-                batches = left.batches.len(),
-                "an epoch opened without what this gateway had to hand over; it is asked again"
-            );
-        }
-        let batches = left.batches.iter().filter_map(|batch| Batch::parse(&batch.text));
-        self.owe(batches.flat_map(again).chain(left.repeated));
-        let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce };
-        tracing::info!(epoch = epoch.number, "the ledger is open");
-        self.serve(Scripts::new(SHARD, epoch));
+    /// The number of the term, while there is a lease.
+    fn number(&self) -> Option<u64> {
+        let term = self.lock();
+        term.until.is_some_and(|until| Instant::now() < until).then_some(term.number)
     }
 
-    /// Hands over what only this gateway remembers of an epoch that it has given up, and opens the next one
-    /// if nobody else does.
-    async fn recover(&self, epoch: i64) -> Result<(), LedgerError> {
-        if !self.check_in(epoch).await? || !self.open_next().await? {
-            return Ok(());
-        }
-        let Some(checkpoint) = self.store.renew(self.incarnation).await? else { return Ok(()) };
-        if !checkpoint.recovering && checkpoint.layout == self.layout {
-            // Beside the lease, which is renewed meanwhile.
-            self.must_bring.store(checkpoint.epoch, Ordering::Relaxed);
-            self.follow(checkpoint);
-            self.house.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Hands over what only this gateway remembers, a slice in each transaction, and checks in with the last
-    /// one. False where the next epoch has opened without it, or the lease has to be renewed before the rest.
-    async fn check_in(&self, epoch: i64) -> Result<bool, LedgerError> {
-        let began = Instant::now();
-        while began.elapsed() < RENEW_EVERY {
-            let (some, are_all) = self.ring().oldest(epoch, self.handing.now());
-            let started = Instant::now();
-            let handed = self.store.check_in(self.incarnation, epoch, &some, are_all).await;
-            match handed {
-                Ok(true) => self.handing.grow(started.elapsed()),
-                Ok(false) => return Ok(false),
-                Err(error) => {
-                    self.handing.shrink(some.iter().map(|batch| batch.text.len()).sum());
-                    return Err(error);
-                }
-            }
-            if let Some(last) = some.last() {
-                self.ring().handed(epoch, last.seq);
-            }
-            if are_all {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Hands what only this gateway remembers to the recovery that Redis, away as it is, will need: what that
-    /// had decided, and the charges that it had not. Holds to be given back expire as this gateway goes. True
-    /// where Postgres has it; then nothing is unsettled any more.
-    pub async fn hand_over(&self, unsettled: &mut Vec<Operation>) -> bool {
-        let handed = async {
-            self.hand_over_charges(unsettled).await?;
-            self.hand_over_ring().await
-        };
-        handed.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "what only this gateway remembers cannot be handed over");
-            false
-        })
-    }
-
-    async fn hand_over_charges(&self, unsettled: &mut Vec<Operation>) -> Result<(), LedgerError> {
-        let owed = self.take_owed();
-        let mut charges: Vec<_> = owed.iter().chain(&*unsettled).cloned().collect();
-        charges.extend(self.ring().repeated().cloned());
-        charges.retain(Operation::is_charge);
-        for some in charges.chunks(MAX_BATCH) {
-            if let Err(error) = self.store.owe(some).await {
-                self.owe(owed);
-                return Err(error);
-            }
-        }
-        if !charges.is_empty() {
-            tracing::warn!(
-                charges = charges.len(),
-                "Redis cannot be asked; what calls owe is handed over"
-            );
-        }
-        unsettled.clear();
-        self.ring().forget_repeated();
-        Ok(())
-    }
-
-    async fn hand_over_ring(&self) -> Result<bool, LedgerError> {
-        let Some(scripts) = self.scripts() else { return Ok(self.ring().is_empty()) };
-        let epoch = scripts.epoch.number;
-        self.close_epoch();
-        self.ring().close(epoch);
-        self.store.give_up(epoch).await?;
-        let is_handed = self.check_in(epoch).await?;
-        if is_handed {
-            tracing::warn!("Redis is away; what it had decided is handed over");
-        }
-        Ok(is_handed)
-    }
-
-    /// Opens the next epoch; false where that is not for this gateway, or not yet.
-    async fn open_next(&self) -> Result<bool, LedgerError> {
-        self.redis.info().await?.check()?;
-        self.is_unfit.store(false, Ordering::Relaxed);
-        let Some(mut recovery) = self.store.begin_recovery(self.layout).await? else {
-            return Ok(false);
-        };
-        let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
-        let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
-        // Postgres may have been taken back to an earlier epoch: keys of a later one must stay unread.
-        let seen = self.redis.marks(&ending).await?.number;
-        // Whoever has not heard yet is stopped by Redis itself, if it still has the old script.
-        self.redis.fence(&ending).await?;
-        if epoch > 0 && recovery.someone_is_silent().await? {
-            // It may have an answer of Redis in its hands; by then that is too old.
-            tokio::time::sleep(RECOVERY_TAKES).await;
-        }
-        let survived = self.surviving(&ending, &mut recovery).await?;
-        let (replayed, missing) = recovery.replay(survived).await?;
-        let charged = recovery.charge_owed(wall_ms()).await?;
-        if missing > 0 {
-            tracing::error!(
-                epoch,
-                batches = missing,
-                "nobody has these batches: Redis and a gateway were lost at once (at most the unsynced \
-                 cap of each account is lost), or Postgres was taken back to an earlier point"
-            );
-        }
-        let number = epoch.max(seen).saturating_add(1);
-        let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
-        let scripts = Scripts::new(SHARD, next);
-        self.redis.begin(&scripts).await?;
-        recovery.open(&scripts.epoch, self.layout).await?;
-        if let Err(error) = self.redis.drop_earlier(&scripts).await {
-            tracing::debug!(%error, "the stream of the epoch before goes with the first batches of this one");
-        }
-        if epoch > 0 {
-            self.metrics.ledger_recoveries.inc();
-            tracing::warn!(epoch = number, replayed, charged, "the ledger is recovered");
-        }
-        Ok(true)
-    }
-
-    /// The batches that Redis still has and Postgres does not.
-    async fn surviving(
-        &self,
-        scripts: &Scripts,
-        recovery: &mut Recovery,
-    ) -> Result<Vec<NumberedBatch>, LedgerError> {
-        let mut survived: Vec<NumberedBatch> = Vec::new();
-        let (mut from, mut heard) = (recovery.checkpoint.seq, Instant::now());
-        loop {
-            if heard.elapsed() >= STAY_EVERY {
-                recovery.stay().await?;
-                heard = Instant::now();
-            }
-            let checkpoint = &recovery.checkpoint;
-            let batches = self.redis.batches(scripts, from, BATCHES).await?;
-            let Some(last) = batches.last() else { return Ok(survived) };
-            from = last.seq + 1;
-            for batch in batches {
-                if batch.seq == checkpoint.seq && digest(&batch.text) != checkpoint.digest {
-                    tracing::error!("the stream of Redis is another one's; Postgres counts alone");
-                    return Ok(Vec::new());
-                }
-                if batch.seq > checkpoint.seq {
-                    survived.push(batch);
-                }
-            }
-        }
+    fn lock(&self) -> MutexGuard<'_, Term> {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a batch ended, to be asked once more: by its ids it takes effect once. Its holds are not:
-/// whose calls still run, capture late.
-fn again(batch: Batch) -> Vec<Operation> {
-    let mut operations = Vec::new();
-    for decided in batch.decided {
-        match decided {
-            Decided::Captured { id, account, amount, route, origin, .. } => {
-                let account = (origin == Origin::Call).then_some(account);
-                operations.push(Operation::Capture { hold: id, account, amount, route, origin });
-            }
-            Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
-                operations.push(Operation::Release { hold: id, account: Some(account), origin });
-            }
-            // An expiry comes again by itself, if nothing is captured before.
-            Decided::Held { .. } | Decided::Renewed { .. } | Decided::Ended { .. } => {}
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_under_one_lease_that_was_never_interrupted() {
+        let lease = Lease::new(Durability::Strict, false);
+        let before = lease.sending();
+        assert!(!lease.may_answer(before), "there was no lease");
+        lease.extend(Instant::now());
+        let sent = lease.sending();
+        assert!(lease.may_answer(sent) && !lease.may_answer(before));
+        lease.extend(Instant::now());
+        assert!(lease.may_answer(sent), "a renewal in time goes on with the same term");
+        let Some(long_ago) = Instant::now().checked_sub(LEASE) else { return };
+        lease.extend(long_ago);
+        assert!(!lease.may_answer(sent), "the lease has run out");
+        lease.extend(Instant::now());
+        assert!(!lease.may_answer(sent), "a new lease does not cover an earlier request");
     }
-    operations
+
+    #[test]
+    fn a_lone_redis_is_believed_without_a_lease_in_relaxed_for_a_moment() {
+        let lease = Lease::new(Durability::Relaxed, false);
+        let sent = lease.sending();
+        assert!(lease.may_answer(sent));
+        let old = sent.at.checked_sub(REPLY_LIMIT);
+        assert!(old.is_none_or(|at| !lease.may_answer(Sent { at, ..sent })));
+        lease.note_replica();
+        assert!(!lease.may_answer(lease.sending()), "a replica may have been promoted");
+        assert!(!Lease::new(Durability::Relaxed, true).may_answer(sent));
+    }
 }

@@ -1,4 +1,4 @@
-//! What is read beside the batches: the past from Postgres or its replica, and whether Redis agrees.
+//! Reads of the cluster ledger: the past from Postgres or its replica, and the comparison with Redis.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,29 +7,28 @@ use async_trait::async_trait;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{AccountView, KeyChanges, Reader};
 use crate::ledger::crash::CrashedCall;
-use crate::ledger::history::FoundAccounts;
-use crate::ledger::history::Sold;
-use crate::ledger::history::{Activity, HoldView, Usage};
+use crate::ledger::history::{Activity, FoundAccounts, HoldView, Sold, Usage};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::ledger::wall_ms;
-use crate::store::cluster::postgres::{LISTED, Store};
+use crate::ledger::{AccountView, KeyChanges, Reader};
+use crate::store::cluster::compare;
+use crate::store::cluster::postgres::{self, LISTED, Store};
+use crate::store::cluster::shared::Shared;
+use crate::store::cluster::sync;
 use crate::store::sql::history;
 use crate::store::sql::search;
 use crate::store::sql::sold;
 
-use crate::store::cluster::shared::Shared;
-
-/// Reads of the cluster ledger. They see what is durable.
+/// A reader of the cluster ledger. It sees what is durable.
 #[derive(Clone, Debug)]
 pub struct ClusterReader {
     pub(crate) shared: Arc<Shared>,
-    /// Where lists come from. A replica may lag, so what is asked for by name does not.
+    /// The database that lists are read from. A replica may lag, so single items are read from the primary.
     pub(crate) lists: Store,
 }
 
@@ -41,7 +40,7 @@ impl Reader for ClusterReader {
         before: Option<u64>,
         limit: u32,
     ) -> Result<Vec<Entry>, LedgerError> {
-        self.lists.entries(account, before, limit).await
+        postgres::entries(&self.lists, account, before, limit).await
     }
 
     async fn entries_of(
@@ -71,7 +70,7 @@ impl Reader for ClusterReader {
         before: Option<(i64, &HoldId)>,
         limit: u32,
     ) -> Result<Vec<CrashedCall>, LedgerError> {
-        self.lists.crashed(before, limit).await
+        postgres::crashed(&self.lists, before, limit).await
     }
 
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {
@@ -88,7 +87,7 @@ impl Reader for ClusterReader {
         after: Option<&AccountId>,
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError> {
-        self.lists.accounts(prefix, after, limit).await
+        postgres::accounts(&self.lists, prefix, after, limit).await
     }
 
     async fn accounts_with(
@@ -102,11 +101,11 @@ impl Reader for ClusterReader {
     }
 
     async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
-        self.shared.store.account(account).await
+        postgres::account(&self.shared.store, account).await
     }
 
     async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {
-        self.shared.store.keys(account).await
+        postgres::keys(&self.shared.store, account).await
     }
 
     async fn own_keys(
@@ -114,15 +113,15 @@ impl Reader for ClusterReader {
         account: &AccountId,
         since_ms: i64,
     ) -> Result<Vec<KeyRecord>, LedgerError> {
-        self.shared.store.own_keys(account, since_ms).await
+        postgres::own_keys(&self.shared.store, account, since_ms).await
     }
 
     async fn ledger_id(&self) -> Result<String, LedgerError> {
-        self.shared.store.ledger_id().await
+        postgres::ledger_id(&self.shared.store).await
     }
 
     async fn event(&self, id: &str) -> Result<Option<StripeEvent>, LedgerError> {
-        self.shared.store.event(id).await
+        postgres::event(&self.shared.store, id).await
     }
 
     async fn events(
@@ -131,11 +130,11 @@ impl Reader for ClusterReader {
         after: Option<(i64, &str)>,
         limit: u32,
     ) -> Result<Vec<StripeEvent>, LedgerError> {
-        self.shared.store.events(state, after, limit).await
+        postgres::events(&self.shared.store, state, after, limit).await
     }
 
     async fn payment(&self, name: &str) -> Result<Option<Payment>, LedgerError> {
-        self.shared.store.payment(name).await
+        postgres::payment(&self.shared.store, name).await
     }
 
     async fn unpaid(
@@ -144,23 +143,23 @@ impl Reader for ClusterReader {
         since_ms: i64,
         limit: u32,
     ) -> Result<Vec<Payment>, LedgerError> {
-        self.shared.store.unpaid(account, since_ms, limit).await
+        postgres::unpaid(&self.shared.store, account, since_ms, limit).await
     }
 
     async fn buyers(&self) -> Result<u64, LedgerError> {
-        self.shared.store.buyers().await
+        postgres::buyers(&self.shared.store).await
     }
 
     async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError> {
-        self.shared.store.customer(account).await
+        postgres::customer(&self.shared.store, account).await
     }
 
     async fn catch_up(&self) -> Result<(), LedgerError> {
-        self.shared.drain().await
+        sync::sync(&self.shared).await
     }
 
     async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
-        self.shared.store.keys_since(since).await.map(Some)
+        postgres::keys_since(&self.shared.store, since).await.map(Some)
     }
 
     async fn fold(
@@ -168,13 +167,13 @@ impl Reader for ClusterReader {
         before_ms: i64,
         months: OldMonths,
     ) -> Result<Option<FoldReport>, LedgerError> {
-        self.shared.drain().await?;
-        self.shared.store.fold(before_ms, months).await.map(Some)
+        sync::sync(&self.shared).await?;
+        postgres::fold(&self.shared.store, before_ms, months).await.map(Some)
     }
 
     async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
-        let mut report = self.shared.store.examine().await?;
-        report.differences.extend(self.shared.compare().await?);
+        let mut report = postgres::reconcile(&self.shared.store).await?;
+        report.differences.extend(compare::compare(&self.shared).await?);
         report.differences.truncate(LISTED);
         Ok(report)
     }

@@ -1,4 +1,4 @@
-//! `farebox recover`: what a recovery would do, and setting one off.
+//! `farebox recover`: plans a recovery, or sets one off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,96 +11,102 @@ use crate::ledger::report::in_credits;
 use crate::ledger::{Durability, LedgerError};
 use crate::metrics::Metrics;
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::compare::follow;
+use crate::store::cluster::epoch::Epoch;
+use crate::store::cluster::ledger::ClusterLedger;
 use crate::store::cluster::postgres::{
-    NumberedBatch, Others, Store, StoredAccount, Survey, digest,
+    self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, digest,
 };
+use crate::store::cluster::redis::connection::{Meta, Redis};
+use crate::store::cluster::redis::record::HotAccount;
+use crate::store::cluster::redis::script::LAYOUT;
+use crate::store::cluster::redis::script::{SHARD, Scripts, tag};
+use crate::store::cluster::setup;
 
-use crate::store::cluster::compare::{HotAccount, follow};
-use crate::store::cluster::ledger::{ClusterLedger, needed, redis_of};
-use crate::store::cluster::redis::connection::{Marks, Redis};
-use crate::store::cluster::redis::script::{Epoch, Scripts, tag};
-
-/// How many accounts are named.
+/// The most accounts that are listed.
 const NAMED: usize = 50;
 
-/// How many batches or accounts are read at once.
+/// The number of batches that are read at once.
 const AT_ONCE: usize = 500;
 
-/// How long a recovery may take that was set off here: gateways have 3 s to hand over what they have.
+/// How long a recovery may take that was set off here. Gateways have 3 s to hand over their batches.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What a recovery would find and do. Nothing was changed to learn it.
+/// The findings and steps of a recovery. The plan is made without any change to the stores.
 #[derive(Clone, Debug)]
 pub struct RecoveryPlan {
-    /// Whether gateways serve, wait for a recovery, or need one; one line each.
+    /// The state of Postgres, of each gateway and of Redis; one line each.
     pub state: Vec<String>,
-    /// What would be taken from where.
+    /// The steps of the recovery.
     pub steps: Vec<String>,
-    /// What nobody has any more. Empty where nothing is lost.
+    /// The batches that no store and no gateway has any more. Empty where nothing is lost.
     pub lost: Vec<String>,
-    /// Accounts whose balance in Redis is not what they would have afterwards.
+    /// Accounts whose balance afterwards would differ from the one in Redis now. The list is cut off.
     pub accounts: Vec<ChangedAccount>,
-    /// How many of them there are, those that are not listed too.
+    /// The number of those accounts, with those that are not listed.
     pub changed: usize,
 }
 
 /// An account that a recovery would leave with another balance than Redis shows now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedAccount {
-    /// Whose.
+    /// The account's id.
     pub account: String,
-    /// What Redis has now, in micro-credits; `None` where that cannot be read.
+    /// The balance in Redis now, in micro-credits; `None` where it cannot be read.
     pub redis: Option<i64>,
-    /// What Postgres has now.
+    /// The balance in Postgres now, in micro-credits.
     pub postgres: i64,
-    /// What it would have afterwards.
+    /// The balance after the recovery, in micro-credits.
     pub after: i64,
 }
 
-/// Says what a recovery of the ledger would do, from what Redis and Postgres have now.
+/// Plans a recovery of the ledger, by what Redis and Postgres have now.
 ///
 /// # Errors
-/// Where Postgres cannot be read. A Redis that does not answer is a part of the plan.
+/// Where Postgres cannot be read. A Redis that does not reply is a part of the plan.
 pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, LedgerError> {
-    let store =
-        Store::new(needed(config.postgres_url.as_ref(), "postgres_url")?, &config.postgres_schema)?;
-    let redis = redis_of(config)?;
-    let survey = store.survey().await?;
-    let mut planner = Planner { store, redis, survey, plan: RecoveryPlan::empty() };
+    let store = setup::database(config)?;
+    let redis = setup::open_redis(config)?;
+    let snapshot = postgres::snapshot(&store).await?;
+    let mut planner = Planner { store, redis, snapshot, plan: RecoveryPlan::empty() };
     planner.describe_gateways(config.durability);
-    let theirs = planner.survey.checkpoint.layout;
-    if theirs != config.layout {
-        let ours = config.layout;
-        let what = format!("it has layout {theirs} of Redis's data, this version has {ours}");
+    let theirs = planner.snapshot.checkpoint.layout;
+    let ours = config.layout.unwrap_or(LAYOUT);
+    if theirs != ours {
+        let what =
+            format!("Redis: its data has layout {theirs}, this version of Farebox has {ours}");
         planner.plan.state.push(what);
     }
     match planner.redis.wait().await {
-        Ok(()) => planner.look_at_redis().await?,
-        Err(error) => planner.without_redis(&error),
+        Ok(()) => planner.plan_with_redis().await?,
+        Err(error) => planner.plan_without_redis(&error),
     }
     Ok(planner.plan)
 }
 
-/// Has the next epoch begin, with all that Redis and the gateways still know: its number.
+/// Recovers the ledger: the next epoch begins, with everything that Redis and the gateways still have. Returns the
+/// number of that epoch.
 ///
 /// # Errors
-/// Where Redis or Postgres cannot be reached, or it takes too long.
+/// Where Redis or Postgres cannot be reached, where gateways of another layout serve the ledger, or where it takes
+/// too long.
 pub async fn recover_cluster(config: &LedgerConfig, metrics: Metrics) -> Result<i64, LedgerError> {
     let limit = Instant::now() + RECOVERED_WITHIN;
-    let store =
-        Store::new(needed(config.postgres_url.as_ref(), "postgres_url")?, &config.postgres_schema)?;
-    let before = store.checkpoint().await?;
-    if before.layout != config.layout && store.gateways_of(before.layout).await? == Others::Serve {
+    let store = setup::database(config)?;
+    let before = postgres::checkpoint(&store).await?;
+    if before.layout != config.layout.unwrap_or(LAYOUT)
+        && postgres::layout_users(&store, before.layout).await? == LayoutUsers::Serving
+    {
         return Err(LedgerError::Disagrees {
             what: "gateways of a version with another layout of Redis's data serve it".to_owned(),
             hint: "run the command of their version, or stop them first",
         });
     }
-    store.give_up(before.epoch).await?;
+    postgres::give_up(&store, before.epoch).await?;
     let mut ledger = ClusterLedger::open(config, metrics).await?;
     let opened = loop {
-        match ledger.shared.scripts() {
-            Some(scripts) if scripts.epoch.number > before.epoch => break Ok(scripts.epoch.number),
+        match ledger.shared.epoch.number() {
+            Some(number) if number > before.epoch => break Ok(number),
             _ if Instant::now() >= limit => break Err(LedgerError::Slow { what: "the recovery" }),
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -121,65 +127,67 @@ impl RecoveryPlan {
 struct Planner {
     store: Store,
     redis: Redis,
-    survey: Survey,
+    snapshot: Snapshot,
     plan: RecoveryPlan,
 }
 
 impl Planner {
     fn describe_gateways(&mut self, durability: Durability) {
-        let Survey { checkpoint, gateways, .. } = &self.survey;
+        let Snapshot { checkpoint, gateways, .. } = &self.snapshot;
         self.plan.state.push(format!(
             "Postgres: epoch {}, written up to batch {}, {} accounts, {} live holds ({} credits), {} \
-             decisions that Redis has not heard{}",
+             decisions that Redis has not applied{}",
             checkpoint.epoch,
             checkpoint.seq,
-            self.survey.accounts,
-            self.survey.live_holds,
-            in_credits(self.survey.held),
-            self.survey.deliveries,
-            if checkpoint.recovering { "; it waits for a recovery" } else { "" }
+            self.snapshot.accounts,
+            self.snapshot.live_holds,
+            in_credits(self.snapshot.held),
+            self.snapshot.deliveries,
+            if checkpoint.recovering { "; a recovery is due" } else { "" }
         ));
         for place in gateways {
             let lease = if place.lease_ms > 0 {
                 format!("has a lease for {} ms more", place.lease_ms)
             } else {
-                format!("has not been heard of for {} s", -place.lease_ms / 1000)
+                format!("has had no lease for {} s", -place.lease_ms / 1000)
             };
             let handed = match (checkpoint.recovering, place.checked_in >= checkpoint.epoch) {
-                (true, true) => ", has handed over what it remembers",
-                (true, false) if place.lease_ms > 0 => ", and is waited for",
-                (true, false) => ", and is not waited for",
+                (true, true) => ", has handed over its batches",
+                (true, false) if place.lease_ms > 0 => ", and the recovery waits for it",
+                (true, false) => ", and the recovery does not wait for it",
                 (false, _) => "",
             };
             self.plan.state.push(format!("gateway {}: {lease}{handed}", place.name));
         }
         let serving = gateways.iter().filter(|place| place.lease_ms > 0).count();
         self.plan.steps.push(match (serving, durability) {
-            (0, _) => "no gateway runs: what only their memory had is not to be had".to_owned(),
+            (0, _) => "no gateway runs: batches that only a gateway remembered are lost".to_owned(),
             (n, Durability::Relaxed) => format!(
-                "the {n} gateways that run stop answering (503) and hand over what Postgres does not \
-                 have yet; it takes up to 4 s"
+                "the {n} running gateways answer 503 and hand over the batches that Postgres does not \
+                 have yet; this takes up to 4 s"
             ),
             (n, Durability::Strict) => format!(
-                "the {n} gateways that run stop answering (503) for up to 4 s; in `strict` they have \
-                 nothing that Postgres lacks"
+                "the {n} running gateways answer 503 for up to 4 s; in `strict` they have no batches that \
+                 Postgres lacks"
             ),
         });
     }
 
-    fn without_redis(&mut self, error: &LedgerError) {
-        self.plan.state.push(format!("Redis: does not answer ({error})"));
-        self.plan.steps.push("it waits until a Redis answers, this one or an empty one".to_owned());
+    fn plan_without_redis(&mut self, error: &LedgerError) {
+        self.plan.state.push(format!("Redis: does not reply ({error})"));
+        self.plan.steps.push(
+            "the recovery waits for a Redis that replies, this one or an empty one".to_owned(),
+        );
     }
 
-    async fn look_at_redis(&mut self) -> Result<(), LedgerError> {
-        let checkpoint = self.survey.checkpoint.clone();
+    async fn plan_with_redis(&mut self) -> Result<(), LedgerError> {
+        let checkpoint = self.snapshot.checkpoint.clone();
         let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce.clone() };
-        let scripts = Scripts::new(0, epoch);
-        let marks = self.redis.marks(&scripts).await?;
-        self.describe_redis(&marks, &scripts);
+        let scripts = Scripts::new(SHARD, epoch);
+        let meta = self.redis.meta(&scripts).await?;
+        self.describe_redis(&meta, &scripts);
         let survived = self.survived(&scripts).await?;
-        let handed = self.survey.redo.clone();
+        let handed = self.snapshot.redo.clone();
         let mut batches: BTreeMap<i64, &NumberedBatch> =
             handed.iter().map(|batch| (batch.seq, batch)).collect();
         batches.extend(survived.iter().map(|batch| (batch.seq, batch)));
@@ -191,31 +199,31 @@ impl Planner {
             survived.len(),
             handed.len()
         ));
-        let owed = self.survey.owed.clone();
+        let owed = self.snapshot.owed.clone();
         if !owed.is_empty() {
             self.plan.steps.push(format!(
-                "{} charges are written that gateways left when they stopped without Redis",
+                "{} charges of gateways that stopped while Redis was away are written",
                 owed.len()
             ));
         }
-        self.find_gaps(&marks, batches.keys().copied());
+        self.find_gaps(&meta, batches.keys().copied());
         let parsed = batches.values().filter_map(|batch| Batch::parse(&batch.text));
         let decided = parsed.flat_map(|batch| batch.decided).chain(owed).collect();
-        self.compare_accounts(&marks, decided).await?;
+        self.compare_accounts(&meta, decided).await?;
         self.plan.steps.push(format!(
-            "epoch {} begins, with every account as Postgres then has it; holds that are live are \
-             restored, with a minute or more to go",
-            marks.number.max(checkpoint.epoch) + 1
+            "epoch {} begins, with every account as Postgres then has it; live holds are restored, and \
+             last for at least another minute",
+            meta.number.max(checkpoint.epoch) + 1
         ));
         Ok(())
     }
 
-    fn describe_redis(&mut self, marks: &Marks, scripts: &Scripts) {
-        let Marks { epoch, number, newest, durable, .. } = marks;
+    fn describe_redis(&mut self, meta: &Meta, scripts: &Scripts) {
+        let Meta { epoch, number, newest, durable, .. } = meta;
         let what = match epoch.as_str() {
             "" => "has nothing of this ledger".to_owned(),
             "closed" => format!("epoch {number} is closed, up to batch {newest}"),
-            name if name == scripts.epoch.name() && marks.is_same_reign => {
+            name if name == scripts.epoch.name() && meta.has_same_replication_id => {
                 format!(
                     "serves epoch {number}, decided up to batch {newest}, {durable} of them durable"
                 )
@@ -223,14 +231,14 @@ impl Planner {
             name if name == scripts.epoch.name() => {
                 format!("was a replica, or restarted from a copy, since epoch {number} began")
             }
-            _ => format!("epoch {number}, which is not the one that Postgres has"),
+            _ => format!("serves epoch {number}, and Postgres has another one"),
         };
         self.plan.state.push(format!("Redis: {what}"));
     }
 
-    /// What the stream has beyond Postgres; nothing where it is another one's.
+    /// The batches of the stream that Postgres does not have; none where the two have forked.
     async fn survived(&mut self, scripts: &Scripts) -> Result<Vec<NumberedBatch>, LedgerError> {
-        let checkpoint = self.survey.checkpoint.clone();
+        let checkpoint = self.snapshot.checkpoint.clone();
         let (mut survived, mut from) = (Vec::new(), checkpoint.seq);
         loop {
             let batches = self.redis.batches(scripts, from, AT_ONCE as u64).await?;
@@ -250,17 +258,17 @@ impl Planner {
         }
     }
 
-    /// Numbers that were decided and that nobody has.
-    fn find_gaps(&mut self, marks: &Marks, found: impl Iterator<Item = i64>) {
-        let checkpoint = &self.survey.checkpoint;
-        if marks.number > checkpoint.epoch {
+    /// Finds the batches that were decided and are not among those that were found.
+    fn find_gaps(&mut self, meta: &Meta, found: impl Iterator<Item = i64>) {
+        let checkpoint = &self.snapshot.checkpoint;
+        if meta.number > checkpoint.epoch {
             self.plan.lost.push(format!(
                 "Postgres is at epoch {}, and Redis has seen epoch {}: Postgres was taken back to an \
-                 earlier point, and what it did not have then of these epochs is gone",
-                checkpoint.epoch, marks.number
+                 earlier point, and the batches of these epochs that it did not have then are gone",
+                checkpoint.epoch, meta.number
             ));
         }
-        let newest = if marks.number == checkpoint.epoch { marks.newest } else { 0 };
+        let newest = if meta.number == checkpoint.epoch { meta.newest } else { 0 };
         let mut expected = checkpoint.seq + 1;
         let mut missing = Vec::new();
         for seq in found.chain([newest + 1]) {
@@ -270,24 +278,24 @@ impl Planner {
             expected = expected.max(seq + 1);
         }
         for (first, last) in missing {
-            let why = if last <= marks.durable {
+            let why = if last <= meta.durable {
                 "Postgres had them once: it was taken back to an earlier point"
             } else {
                 "they may be in the memory of gateways that run"
             };
             self.plan
                 .lost
-                .push(format!("batches {first} to {last} of epoch {}: {why}", marks.number));
+                .push(format!("batches {first} to {last} of epoch {}: {why}", meta.number));
         }
     }
 
-    /// Which accounts would have another balance than Redis shows now.
+    /// Finds the accounts whose balance afterwards would differ from the one in Redis now.
     async fn compare_accounts(
         &mut self,
-        marks: &Marks,
+        meta: &Meta,
         decided: Vec<Decided>,
     ) -> Result<(), LedgerError> {
-        let prefix = format!("{}{}:a:", tag(0), marks.number);
+        let prefix = format!("{}{}:a:", tag(SHARD), meta.number);
         let (mut cursor, mut seen) = ("0".to_owned(), BTreeSet::new());
         loop {
             let keys;
@@ -296,7 +304,7 @@ impl Planner {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             if !names.is_empty() {
                 let values = self.redis.values(keys.clone()).await?;
-                let (_, stored) = self.store.stored_accounts(&names).await?;
+                let (_, stored) = postgres::stored_accounts(&self.store, &names).await?;
                 let mut after = stored.clone();
                 decided.iter().for_each(|decided| follow(&mut after, decided.clone()));
                 for (name, value) in names.into_iter().zip(values) {

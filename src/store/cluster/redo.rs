@@ -1,155 +1,196 @@
-//! What this gateway acknowledged and Postgres may not have yet: all that stands between a Redis that
-//! loses its data and a lost debit.
+//! The redo log: what this gateway acknowledged and Postgres may not have yet.
+//!
+//! Where Redis loses its data, the debits in these batches are nowhere else. A recovery takes them from here.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::ledger::operation::Operation;
 use crate::store::cluster::postgres::NumberedBatch;
 
+/// The memory that a batch takes besides its text, in bytes.
+const OVERHEAD: usize = size_of::<(Instant, NumberedBatch)>();
+
+/// The redo log behind its lock. Each method takes the lock once and never across an await.
+#[derive(Debug, Default)]
+pub(crate) struct RedoLog(Mutex<Log>);
+
 /// The batches of one epoch that this gateway caused, oldest first, until they are durable.
 #[derive(Debug, Default)]
-pub(crate) struct Ring {
+struct Log {
     epoch: i64,
+    /// The newest batch of the epoch that Postgres is known to have.
     durable: i64,
-    /// The epoch is given up: what Redis says of it now is told to nobody.
+    /// The epoch has been given up, so replies of Redis are not answered any more.
     closed: bool,
     batches: VecDeque<(Instant, NumberedBatch)>,
-    /// What was acknowledged because it had been done before, in a batch whose answer never came: with the
-    /// newest batch at that moment, up to which it must be.
+    /// Captures that were acknowledged since they had been decided before, in a batch whose reply was lost. Each has
+    /// the number of the batch that was newest then: once that one is durable, so is the capture.
     repeated: VecDeque<(Instant, i64, Operation)>,
-    /// What they take, roughly.
+    /// The memory that the batches take, roughly.
     bytes: usize,
 }
 
-/// What a gateway remembers of an epoch that opened the next one without it.
+/// The content of the log where the next epoch opened without it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Left {
+pub(crate) struct Remainder {
     pub batches: Vec<NumberedBatch>,
-    /// No part of these batches.
+    /// Captures that are in none of the batches.
     pub repeated: Vec<Operation>,
 }
 
-/// What a batch takes besides its text.
-const OVERHEAD: usize = size_of::<(Instant, NumberedBatch)>();
-
-impl Ring {
-    /// Begins an epoch; what is left of the one before.
-    pub fn begin(&mut self, epoch: i64) -> Left {
-        if self.epoch == epoch {
-            return Left::default();
+impl RedoLog {
+    /// Begins an epoch. Returns what is left of the epoch before; nothing where the epoch is the same.
+    pub fn begin(&self, epoch: i64) -> Remainder {
+        let mut log = self.lock();
+        if log.epoch == epoch {
+            return Remainder::default();
         }
-        let left = std::mem::take(self);
-        self.epoch = epoch;
-        Left {
+        let left = std::mem::replace(&mut *log, Log { epoch, ..Log::default() });
+        Remainder {
             batches: left.batches.into_iter().map(|(_, batch)| batch).collect(),
             repeated: left.repeated.into_iter().map(|(_, _, operation)| operation).collect(),
         }
     }
 
-    /// Keeps a batch of this epoch. False where that has been given up.
-    pub fn push(&mut self, epoch: i64, batch: NumberedBatch) -> bool {
-        if self.epoch != epoch || self.closed {
-            return false;
+    /// Takes what a reply says: batches up to `durable` are durable; a batch, and captures that had been decided by
+    /// `seq`, are acknowledged. An epoch that was given up acknowledges nothing.
+    pub fn record(
+        &self,
+        epoch: i64,
+        durable: i64,
+        seq: i64,
+        repeated: Vec<Operation>,
+        batch: Option<NumberedBatch>,
+    ) {
+        let mut log = self.lock();
+        log.trim(epoch, durable);
+        for operation in repeated {
+            log.repeat(epoch, seq, operation);
         }
-        if batch.seq > self.durable {
-            self.bytes = self.bytes.saturating_add(batch.text.len() + OVERHEAD);
-            self.batches.push_back((Instant::now(), batch));
+        if let Some(batch) = batch {
+            log.push(epoch, batch);
         }
-        true
     }
 
-    /// Keeps what was done by `seq` at the latest. Where this epoch has been given up, it is told to nobody.
-    pub fn repeat(&mut self, epoch: i64, seq: i64, operation: Operation) {
-        if self.is_open(epoch) && seq > self.durable {
-            self.repeated.push_back((Instant::now(), seq, operation));
-        }
+    /// The captures that are in none of the batches.
+    pub fn repeated(&self) -> Vec<Operation> {
+        self.lock().repeated.iter().map(|(_, _, operation)| operation.clone()).collect()
     }
 
-    /// What was acknowledged because it had been done before, and is in none of the batches.
-    pub fn repeated(&self) -> impl Iterator<Item = &Operation> {
-        self.repeated.iter().map(|(_, _, operation)| operation)
-    }
-
-    /// It is in Postgres.
-    pub fn forget_repeated(&mut self) {
-        self.repeated.clear();
+    /// Forgets them, since Postgres has them.
+    pub fn forget_repeated(&self) {
+        self.lock().repeated.clear();
     }
 
     /// True while this epoch has not been given up.
     pub fn is_open(&self, epoch: i64) -> bool {
-        self.epoch == epoch && !self.closed
+        self.lock().is_open(epoch)
     }
 
-    /// Gives an epoch up: what it has now has to be handed over.
-    pub fn close(&mut self, epoch: i64) {
-        self.closed |= self.epoch == epoch;
+    /// Gives an epoch up: the log has to be handed over to the recovery.
+    pub fn close(&self, epoch: i64) {
+        let mut log = self.lock();
+        log.closed |= log.epoch == epoch;
     }
 
-    /// The oldest batches of an epoch, of so many bytes together or one, and whether these are all.
+    /// The oldest batches of an epoch, at most so many bytes or one batch, and whether these are all.
     pub fn oldest(&self, epoch: i64, bytes: usize) -> (Vec<NumberedBatch>, bool) {
-        if self.epoch != epoch {
+        let log = self.lock();
+        if log.epoch != epoch {
             return (Vec::new(), true);
         }
         let mut sum = 0_usize;
-        let fit = self.batches.iter().take_while(|(_, batch)| {
+        let fit = log.batches.iter().take_while(|(_, batch)| {
             let is_first = sum == 0;
             sum = sum.saturating_add(batch.text.len() + OVERHEAD);
             is_first || sum <= bytes
         });
         let some: Vec<_> = fit.map(|(_, batch)| batch.clone()).collect();
-        let are_all = some.len() == self.batches.len();
+        let are_all = some.len() == log.batches.len();
         (some, are_all)
     }
 
-    /// Batches up to this one are handed over.
-    pub fn handed(&mut self, epoch: i64, seq: i64) {
-        if self.epoch == epoch {
-            self.drop_upto(seq);
+    /// Drops the batches up to this one, which have been handed over.
+    pub fn handed_over(&self, epoch: i64, seq: i64) {
+        let mut log = self.lock();
+        if log.epoch == epoch {
+            log.drop_up_to(seq);
         }
     }
 
-    /// Batches up to this one are in Postgres.
-    pub fn trim(&mut self, epoch: i64, durable: i64) {
-        if self.epoch == epoch && durable > self.durable {
-            self.durable = durable;
-            self.drop_upto(durable);
-            while self.repeated.pop_front_if(|(_, seq, _)| *seq <= durable).is_some() {}
-        }
+    /// Drops the batches up to this one, which are durable.
+    pub fn trim(&self, epoch: i64, durable: i64) {
+        self.lock().trim(epoch, durable);
     }
 
-    fn drop_upto(&mut self, seq: i64) {
-        while let Some((_, batch)) = self.batches.pop_front_if(|(_, batch)| batch.seq <= seq) {
-            self.bytes = self.bytes.saturating_sub(batch.text.len() + OVERHEAD);
-        }
-    }
-
-    /// Up to which batch of the epoch Postgres is known to be.
+    /// The newest batch of the epoch that Postgres is known to have.
     pub fn durable(&self) -> i64 {
-        self.durable
+        self.lock().durable
     }
 
-    /// The epoch, and up to which batch of it Postgres was known to be.
-    pub fn known(&self) -> (i64, i64) {
-        (self.epoch, self.durable)
+    /// The epoch, and its newest batch that Postgres is known to have.
+    pub fn checkpoint(&self) -> (i64, i64) {
+        let log = self.lock();
+        (log.epoch, log.durable)
     }
 
-    /// For how long the oldest has waited, in seconds.
+    /// The age of the oldest batch or capture, in seconds.
     pub fn lag(&self) -> f64 {
-        let batch = self.batches.front().map(|(since, _)| *since);
-        let repeated = self.repeated.front().map(|(since, _, _)| *since);
+        let log = self.lock();
+        let batch = log.batches.front().map(|(since, _)| *since);
+        let repeated = log.repeated.front().map(|(since, _, _)| *since);
         let oldest = batch.into_iter().chain(repeated).min();
         oldest.map_or(0.0, |since| since.elapsed().as_secs_f64())
     }
 
-    /// The memory that they take, in bytes.
+    /// The memory that the batches take, in bytes.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.lock().bytes
     }
 
     /// True where everything is durable.
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.repeated.is_empty()
+        let log = self.lock();
+        log.batches.is_empty() && log.repeated.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    fn is_open(&self, epoch: i64) -> bool {
+        self.epoch == epoch && !self.closed
+    }
+
+    fn push(&mut self, epoch: i64, batch: NumberedBatch) {
+        if self.is_open(epoch) && batch.seq > self.durable {
+            self.bytes = self.bytes.saturating_add(batch.text.len() + OVERHEAD);
+            self.batches.push_back((Instant::now(), batch));
+        }
+    }
+
+    fn repeat(&mut self, epoch: i64, seq: i64, operation: Operation) {
+        if self.is_open(epoch) && seq > self.durable {
+            self.repeated.push_back((Instant::now(), seq, operation));
+        }
+    }
+
+    fn trim(&mut self, epoch: i64, durable: i64) {
+        if self.epoch == epoch && durable > self.durable {
+            self.durable = durable;
+            self.drop_up_to(durable);
+            while self.repeated.pop_front_if(|(_, seq, _)| *seq <= durable).is_some() {}
+        }
+    }
+
+    fn drop_up_to(&mut self, seq: i64) {
+        while let Some((_, batch)) = self.batches.pop_front_if(|(_, batch)| batch.seq <= seq) {
+            self.bytes = self.bytes.saturating_sub(batch.text.len() + OVERHEAD);
+        }
     }
 }
 
@@ -161,85 +202,96 @@ mod tests {
         NumberedBatch { seq, text: format!("{seq}") }
     }
 
-    #[test]
-    fn it_keeps_what_is_not_durable_of_its_own_epoch() {
-        let mut ring = Ring::default();
-        assert_eq!(ring.begin(1), Left::default());
-        assert!((1..=3).all(|seq| ring.push(1, batch(seq))));
-        assert!(!ring.push(2, batch(4)));
-        ring.trim(1, 2);
-        ring.trim(2, 9);
-        assert!(ring.push(1, batch(2)), "durable already, so it need not be kept");
-        assert!(ring.lag() >= 0.0 && !ring.is_empty());
-        assert_eq!(ring.begin(1), Left::default(), "the same epoch goes on");
-        assert_eq!(ring.begin(2).batches, [batch(3)]);
-        assert!(ring.is_empty() && ring.durable() == 0);
+    fn push(log: &RedoLog, epoch: i64, seq: i64) {
+        log.record(epoch, 0, seq, vec![], Some(batch(seq)));
+    }
+
+    fn all(log: &RedoLog, epoch: i64) -> Vec<NumberedBatch> {
+        log.oldest(epoch, usize::MAX).0
     }
 
     #[test]
-    fn it_knows_what_it_takes() {
-        let mut ring = Ring::default();
-        ring.begin(1);
-        for seq in 1..=9 {
-            ring.push(1, batch(seq));
-        }
-        assert_eq!(ring.bytes(), 9 * (1 + OVERHEAD));
-        ring.push(1, batch(10));
-        ring.trim(1, 9);
-        assert_eq!(ring.bytes(), 2 + OVERHEAD);
-        ring.handed(1, 10);
-        assert_eq!(ring.bytes(), 0);
-        ring.push(1, batch(11));
-        ring.begin(2);
-        assert_eq!(ring.bytes(), 0);
+    fn it_keeps_the_batches_of_its_own_epoch_that_are_not_durable() {
+        let log = RedoLog::default();
+        assert_eq!(log.begin(1), Remainder::default());
+        (1..=3).for_each(|seq| push(&log, 1, seq));
+        push(&log, 2, 4);
+        assert_eq!(all(&log, 1), [batch(1), batch(2), batch(3)]);
+        log.trim(1, 2);
+        log.trim(2, 9);
+        push(&log, 1, 2);
+        assert_eq!(all(&log, 1), [batch(3)], "2 is durable already, so it need not be kept");
+        assert!(log.lag() >= 0.0 && !log.is_empty());
+        assert_eq!(log.checkpoint(), (1, 2));
+        assert_eq!(log.begin(1), Remainder::default(), "the same epoch goes on");
+        assert_eq!(log.begin(2).batches, [batch(3)]);
+        assert!(log.is_empty() && log.durable() == 0);
+    }
+
+    #[test]
+    fn it_counts_its_memory() {
+        let log = RedoLog::default();
+        log.begin(1);
+        (1..=9).for_each(|seq| push(&log, 1, seq));
+        assert_eq!(log.bytes(), 9 * (1 + OVERHEAD));
+        push(&log, 1, 10);
+        log.trim(1, 9);
+        assert_eq!(log.bytes(), 2 + OVERHEAD);
+        log.handed_over(1, 10);
+        assert_eq!(log.bytes(), 0);
+        push(&log, 1, 11);
+        log.begin(2);
+        assert_eq!(log.bytes(), 0);
     }
 
     #[test]
     fn an_epoch_that_was_given_up_acknowledges_nothing() {
-        let mut ring = Ring::default();
-        ring.begin(1);
-        ring.push(1, batch(1));
-        ring.close(2);
-        assert!(ring.is_open(1));
-        ring.close(1);
-        assert!(!ring.is_open(1) && !ring.push(1, batch(2)));
-        ring.handed(1, 1);
-        assert_eq!(ring.begin(2), Left::default());
-        assert!(ring.push(2, batch(1)));
+        let log = RedoLog::default();
+        log.begin(1);
+        push(&log, 1, 1);
+        log.close(2);
+        assert!(log.is_open(1));
+        log.close(1);
+        push(&log, 1, 2);
+        assert!(!log.is_open(1) && all(&log, 1) == [batch(1)]);
+        log.handed_over(1, 1);
+        assert_eq!(log.begin(2), Remainder::default());
+        push(&log, 2, 1);
+        assert_eq!(all(&log, 2), [batch(1)]);
     }
 
     #[test]
-    fn what_was_not_handed_over_yet_is_still_there() {
-        let mut ring = Ring::default();
-        ring.begin(1);
-        for seq in 1..=3 {
-            ring.push(1, batch(seq));
-        }
-        ring.close(1);
-        assert_eq!(ring.oldest(2, 9999), (vec![], true), "of another epoch it has nothing");
-        ring.handed(2, 3);
-        assert_eq!(ring.oldest(1, 0), (vec![batch(1)], false), "one at the least");
-        assert_eq!(ring.oldest(1, 2 * (1 + OVERHEAD)), (vec![batch(1), batch(2)], false));
-        ring.handed(1, 2);
-        assert_eq!(ring.oldest(1, 9999), (vec![batch(3)], true));
-        assert_eq!(ring.begin(2).batches, [batch(3)]);
+    fn batches_that_were_not_handed_over_yet_are_still_there() {
+        let log = RedoLog::default();
+        log.begin(1);
+        (1..=3).for_each(|seq| push(&log, 1, seq));
+        log.close(1);
+        assert_eq!(log.oldest(2, 9999), (vec![], true), "of another epoch it has nothing");
+        log.handed_over(2, 3);
+        assert_eq!(log.oldest(1, 0), (vec![batch(1)], false), "one at the least");
+        assert_eq!(log.oldest(1, 2 * (1 + OVERHEAD)), (vec![batch(1), batch(2)], false));
+        log.handed_over(1, 2);
+        assert_eq!(log.oldest(1, 9999), (vec![batch(3)], true));
+        assert_eq!(log.begin(2).batches, [batch(3)]);
     }
 
     #[test]
-    fn what_was_repeated_is_kept_until_it_is_durable() {
+    fn a_repeated_capture_is_kept_until_it_is_durable() {
         let fold = |before_ms| Operation::Fold { before_ms, from: None };
-        let mut ring = Ring::default();
-        ring.begin(1);
-        ring.repeat(1, 3, fold(3));
-        ring.repeat(1, 5, fold(5));
-        ring.repeat(2, 9, fold(9));
-        ring.trim(1, 3);
-        ring.repeat(1, 3, fold(4));
-        assert!(!ring.is_empty());
-        ring.close(1);
-        ring.handed(1, 9);
-        ring.repeat(1, 9, fold(9));
-        assert_eq!(ring.begin(2), Left { batches: vec![], repeated: vec![fold(5)] });
-        assert!(ring.is_empty());
+        let repeat = |log: &RedoLog, epoch, seq| log.record(epoch, 0, seq, vec![fold(seq)], None);
+        let log = RedoLog::default();
+        log.begin(1);
+        repeat(&log, 1, 3);
+        repeat(&log, 1, 5);
+        repeat(&log, 2, 9);
+        log.trim(1, 3);
+        repeat(&log, 1, 3);
+        assert_eq!(log.repeated(), [fold(5)]);
+        assert!(!log.is_empty());
+        log.close(1);
+        log.handed_over(1, 9);
+        repeat(&log, 1, 9);
+        assert_eq!(log.begin(2), Remainder { batches: vec![], repeated: vec![fold(5)] });
+        assert!(log.is_empty());
     }
 }

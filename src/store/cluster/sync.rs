@@ -1,4 +1,4 @@
-//! The way of what Redis decided into Postgres, and of what Postgres decided into Redis.
+//! The sync between the stores: batches that Redis decided go to Postgres, and what Postgres decided goes to Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,233 +9,248 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
-use crate::store::cluster::postgres::{Checkpoint, Delivery, NumberedBatch, Settled, digest};
-
+use crate::store::cluster::postgres::{self, Checkpoint, Delivery, NumberedBatch, Written, digest};
+use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
-use crate::store::cluster::shared::{Shared, texts};
+use crate::store::cluster::shared::Shared;
 
-/// How long the syncer leaves Postgres alone. Half of what the lag may be, with room for the write.
+/// The time between two rounds of the syncer. It is half of the promised lag, with room for the write.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
-/// How often it is looked whether Postgres decided something that Redis has not heard: whoever had it
-/// decided tells Redis at once, and this is for the one that could not.
+/// How often the syncer delivers decisions of Postgres to Redis. A gateway also delivers its own decision at once,
+/// unless it dies or Redis is away.
 const DELIVER_EVERY: Duration = Duration::from_millis(500);
 
-/// How many batches are read from the stream at once.
+/// The number of batches that are read from the stream at once.
 const BATCHES: u64 = 128;
 
-/// How many deliveries are taken at once.
+/// The number of deliveries that are read from Postgres at once.
 const DELIVERIES: i64 = 500;
 
-/// How long the syncer writes before it looks at what else there is to do.
+/// How long the syncer writes before it does its other work.
 const SYNC_FOR: Duration = Duration::from_secs(1);
 
-/// For whom no call waits.
+/// How long a sync may take that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
 
-impl Shared {
-    /// Makes durable everything that Redis has decided so far. Where that is much, it may take long.
-    pub async fn drain(&self) -> Result<(), LedgerError> {
-        self.drain_within(NO_HURRY).await
-    }
+/// How long a sync may take while all calls of this gateway wait for it.
+pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 
-    /// The same; an error where it is not done in time. What was written until then is written.
-    pub async fn drain_within(&self, patience: Duration) -> Result<(), LedgerError> {
-        let scripts = self.open_scripts()?;
-        let known = self.ring().durable();
-        let (newest, durable) = self.announce(&scripts, known).await?;
-        if newest > durable { self.drain_upto(&scripts, newest, patience).await } else { Ok(()) }
-    }
+/// How long a batch that must be durable waits for the batches before it.
+pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
-    /// Makes durable the batches of this epoch up to one. No step is begun after `patience`.
-    pub async fn drain_upto(
-        &self,
-        scripts: &Scripts,
-        seq: i64,
-        patience: Duration,
-    ) -> Result<(), LedgerError> {
-        let began = Instant::now();
-        while began.elapsed() < patience {
-            let checkpoint = self.store.checkpoint().await?;
-            if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
-                self.look.notify_one();
-                return Err(LedgerError::Slow { what: "the next epoch of Redis" });
-            }
-            if checkpoint.seq >= seq {
-                self.durable(scripts, checkpoint.seq);
-                return Ok(());
-            }
-            let batches = self.read_stream(scripts, &checkpoint).await?;
-            let mut rest = &batches[..];
-            while !rest.is_empty() && began.elapsed() < patience {
-                let fit = fitting(rest, self.writing.now(), |batch| batch.text.len());
-                let (some, others) = rest.split_at(fit);
-                let started = Instant::now();
-                match self.settle(scripts, some).await {
-                    Ok(true) => self.writing.grow(started.elapsed()),
-                    // Others are at it: the checkpoint is read again.
-                    Ok(false) => break,
-                    Err(error) => {
-                        self.writing.shrink(some.iter().map(|batch| batch.text.len()).sum());
-                        return Err(error);
-                    }
-                }
-                rest = others;
-            }
+/// Makes durable everything that Redis has decided so far. Where that is much, it may take long.
+pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
+    sync_within(shared, NO_HURRY).await
+}
+
+/// Makes durable everything that Redis has decided so far.
+///
+/// # Errors
+/// [`LedgerError::Behind`] where the time was not enough. The batches that were written stay written.
+pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
+    let scripts = shared.epoch.require()?;
+    let known = shared.redo.durable();
+    let (newest, durable) = announce_checkpoint(shared, &scripts, known).await?;
+    if newest > durable { sync_up_to(shared, &scripts, newest, limit).await } else { Ok(()) }
+}
+
+/// Makes durable the batches of this epoch up to `seq`. No step begins after `limit`.
+///
+/// # Errors
+/// [`LedgerError::Behind`] where the time was not enough. The batches that were written stay written.
+pub(crate) async fn sync_up_to(
+    shared: &Shared,
+    scripts: &Scripts,
+    seq: i64,
+    limit: Duration,
+) -> Result<(), LedgerError> {
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        let checkpoint = postgres::checkpoint(&shared.store).await?;
+        if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
+            shared.epoch.wake_heartbeat.notify_one();
+            return Err(LedgerError::Slow { what: "the next epoch of Redis" });
         }
-        let (epoch, durable) = self.ring().known();
-        let is_done = epoch == scripts.epoch.number && durable >= seq;
-        if is_done { Ok(()) } else { Err(LedgerError::Behind) }
-    }
-
-    /// Writes batches that follow the checkpoint, if they still do. True where they are durable.
-    pub async fn settle(
-        &self,
-        scripts: &Scripts,
-        batches: &[NumberedBatch],
-    ) -> Result<bool, LedgerError> {
-        let Some(last) = batches.last() else { return Ok(true) };
-        let started = Instant::now();
-        match self.store.settle(scripts.epoch.number, batches).await? {
-            Settled::Upto(seq) => {
-                self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
-                self.durable(scripts, seq);
-                Ok(seq >= last.seq)
-            }
-            Settled::Overtaken => Ok(false),
+        if checkpoint.seq >= seq {
+            shared.redo.trim(scripts.epoch.number, checkpoint.seq);
+            return Ok(());
         }
-    }
-
-    fn durable(&self, scripts: &Scripts, seq: i64) {
-        self.ring().trim(scripts.epoch.number, seq);
-    }
-
-    /// The batches after the checkpoint. The checkpoint's own batch is still in the stream, unless
-    /// nothing came after it for long: another one in its place is a fork.
-    async fn read_stream(
-        &self,
-        scripts: &Scripts,
-        checkpoint: &Checkpoint,
-    ) -> Result<Vec<NumberedBatch>, LedgerError> {
-        let mut batches = self.redis.batches(scripts, checkpoint.seq, BATCHES).await?;
-        let own = batches.first().filter(|batch| batch.seq == checkpoint.seq);
-        if own.is_some_and(|batch| digest(&batch.text) != checkpoint.digest) {
-            return Err(self
-                .forked(scripts, "it has another batch than Postgres under one number")
-                .await);
-        }
-        batches.retain(|batch| batch.seq > checkpoint.seq);
-        let follows = batches.first().is_none_or(|batch| batch.seq == checkpoint.seq + 1);
-        if !follows && self.store.checkpoint().await? == *checkpoint {
-            return Err(self
-                .forked(scripts, "a batch is missing that Postgres does not have")
-                .await);
-        }
-        Ok(batches)
-    }
-
-    async fn forked(&self, scripts: &Scripts, what: &str) -> LedgerError {
-        tracing::error!(what, "the stream of Redis contradicts Postgres");
-        self.lost(scripts.epoch.number).await;
-        LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
-    }
-
-    /// Tells Redis up to which batch Postgres is known to be.
-    pub async fn tell_durable(&self, scripts: &Scripts) -> Result<(), LedgerError> {
-        let durable = self.ring().durable();
-        self.announce(scripts, durable).await.map(drop)
-    }
-
-    /// Tells Redis up to which batch Postgres is known to be; the number of the newest batch, and up
-    /// to which they are in Postgres.
-    async fn announce(&self, scripts: &Scripts, durable: i64) -> Result<(i64, i64), LedgerError> {
-        let args = ["durable", &durable.to_string(), &self.incarnation.to_string()];
-        let meta = self.keep(scripts, texts(args)).await?;
-        let (newest, durable) = meta.convert()?;
-        self.durable(scripts, durable);
-        Ok((newest, durable))
-    }
-
-    /// Lets Redis hear what Postgres decided. Repeated, it does nothing.
-    pub async fn deliver(&self) -> Result<(), LedgerError> {
-        loop {
-            let waiting = self.store.deliveries(DELIVERIES).await?;
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            let scripts = self.open_scripts()?;
-            // All are sent, in their order, before the first is answered. One that overtook another of its
-            // account is not heard, and comes again.
-            let told = join_all(waiting.iter().map(|delivery| self.tell(&scripts, delivery))).await;
-            let mut heard: Vec<Delivery> = Vec::new();
-            for (delivery, told) in waiting.iter().zip(told) {
-                if told? {
-                    heard.push(delivery.clone());
-                }
-            }
-            self.store.delivered(&heard).await?;
-            if heard.len() < waiting.len() {
-                // An earlier one is with another gateway that delivers.
-                return Ok(());
-            }
-        }
-    }
-
-    /// Tells Redis of one thing that Postgres decided; false where it has not heard of an earlier one.
-    async fn tell(&self, scripts: &Scripts, delivery: &Delivery) -> Result<bool, LedgerError> {
-        let (grant_seq, amount) = (delivery.grant_seq.to_string(), delivery.amount.to_string());
-        let frozen = if delivery.frozen { "1" } else { "0" };
-        let args = texts(["deliver", &delivery.account, &grant_seq, &amount, frozen]);
-        Ok(self.keep(scripts, args).await? == Value::Integer(1))
-    }
-
-    /// Says whether a new call would be taken. `strict` needs both stores, `relaxed` can go on without
-    /// Postgres: with a lease or on a lone Redis, and while not too much waits.
-    fn note_health(&self, error: Option<&LedgerError>) {
-        let stores = match error {
-            None => true,
-            Some(LedgerError::Redis(_)) => false,
-            Some(_) => self.durability == Durability::Relaxed,
-        };
-        let takes_calls =
-            self.scripts().is_some() && self.may_answer(self.sending()) && self.takes_holds();
-        let takes_calls = takes_calls && !self.fails_to_decide();
-        self.metrics.ledger_up.set(i64::from(stores && takes_calls));
-    }
-
-    /// Keeps Postgres near what Redis decides, and the other way round.
-    pub async fn run_syncer(self: Arc<Self>) {
-        let (mut delivered, mut behind_since) = (Instant::now(), None);
-        loop {
-            tokio::time::sleep(SYNC_EVERY).await;
-            let behind = behind_since.map_or(0.0, |since: Instant| since.elapsed().as_secs_f64());
-            self.metrics.ledger_sync_lag_seconds.set(self.ring().lag().max(behind));
-            if self.scripts().is_none() {
-                self.note_health(None);
-                continue;
-            }
-            let mut synced = self.drain_within(SYNC_FOR).await;
-            if delivered.elapsed() >= DELIVER_EVERY {
-                // Also where more is left to write: what Postgres decided does not wait for that.
-                if matches!(synced, Ok(()) | Err(LedgerError::Behind)) {
-                    synced = self.deliver().await.and(synced);
-                }
-                delivered = Instant::now();
-            }
-            self.note_health(synced.as_ref().err());
-            // In `strict` nothing is in the ring; what is not known while Redis is away is no lag.
-            behind_since = match &synced {
-                Ok(()) | Err(LedgerError::Redis(_)) => None,
-                Err(_) if self.durability == Durability::Relaxed => None,
-                Err(_) => Some(behind_since.unwrap_or_else(Instant::now)),
-            };
-            match synced {
-                Ok(()) | Err(LedgerError::Behind) => {}
+        let batches = read_stream(shared, scripts, &checkpoint).await?;
+        let mut rest = &batches[..];
+        while !rest.is_empty() && began.elapsed() < limit {
+            let fit = fitting(rest, shared.write_size.get(), |batch| batch.text.len());
+            let (some, others) = rest.split_at(fit);
+            let started = Instant::now();
+            match write_batches(shared, scripts, some).await {
+                Ok(true) => shared.write_size.grow(started.elapsed()),
+                // Another syncer has written: the checkpoint is read again.
+                Ok(false) => break,
                 Err(error) => {
-                    tracing::debug!(%error, "nothing was synced");
-                    // What is away is asked less often.
-                    tokio::time::sleep(SYNC_EVERY * 4).await;
+                    shared.write_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
+                    return Err(error);
                 }
+            }
+            rest = others;
+        }
+    }
+    let (epoch, durable) = shared.redo.checkpoint();
+    let is_done = epoch == scripts.epoch.number && durable >= seq;
+    if is_done { Ok(()) } else { Err(LedgerError::Behind) }
+}
+
+/// Writes batches into Postgres, if they follow the checkpoint. Returns whether they are durable.
+pub(crate) async fn write_batches(
+    shared: &Shared,
+    scripts: &Scripts,
+    batches: &[NumberedBatch],
+) -> Result<bool, LedgerError> {
+    let Some(last) = batches.last() else { return Ok(true) };
+    let started = Instant::now();
+    match postgres::write_batches(&shared.store, scripts.epoch.number, batches).await? {
+        Written::Upto(seq) => {
+            shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
+            shared.redo.trim(scripts.epoch.number, seq);
+            Ok(seq >= last.seq)
+        }
+        Written::ByAnother => Ok(false),
+    }
+}
+
+/// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in the stream: if it
+/// has another text there, the stream and Postgres have forked.
+async fn read_stream(
+    shared: &Shared,
+    scripts: &Scripts,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<NumberedBatch>, LedgerError> {
+    let mut batches = shared.redis.batches(scripts, checkpoint.seq, BATCHES).await?;
+    let own = batches.first().filter(|batch| batch.seq == checkpoint.seq);
+    if own.is_some_and(|batch| digest(&batch.text) != checkpoint.digest) {
+        let what = "it has another batch than Postgres under one number";
+        return Err(forked(shared, scripts, what).await);
+    }
+    batches.retain(|batch| batch.seq > checkpoint.seq);
+    let follows = batches.first().is_none_or(|batch| batch.seq == checkpoint.seq + 1);
+    if !follows && postgres::checkpoint(&shared.store).await? == *checkpoint {
+        let what = "it lacks a batch that Postgres does not have";
+        return Err(forked(shared, scripts, what).await);
+    }
+    Ok(batches)
+}
+
+async fn forked(shared: &Shared, scripts: &Scripts, what: &str) -> LedgerError {
+    tracing::error!(what, "the stream of Redis contradicts Postgres");
+    shared.epoch_lost(scripts.epoch.number).await;
+    LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
+}
+
+/// Announces to Redis the newest batch that Postgres is known to have.
+pub(crate) async fn announce_durable(
+    shared: &Shared,
+    scripts: &Scripts,
+) -> Result<(), LedgerError> {
+    announce_checkpoint(shared, scripts, shared.redo.durable()).await.map(drop)
+}
+
+/// Announces to Redis that Postgres has the batches up to `durable`, and that this gateway lives. Returns the newest
+/// batch and the newest durable one.
+async fn announce_checkpoint(
+    shared: &Shared,
+    scripts: &Scripts,
+    durable: i64,
+) -> Result<(i64, i64), LedgerError> {
+    let (durable, owner) = (durable.to_string(), shared.settings.incarnation.to_string());
+    let reply = shared.maintain(scripts, args(["durable", &durable, &owner])).await?;
+    let (newest, durable) = reply.convert()?;
+    shared.redo.trim(scripts.epoch.number, durable);
+    Ok((newest, durable))
+}
+
+/// Applies in Redis what Postgres decided: grants, refunds, freezes. Each takes effect once, however often it is
+/// delivered.
+pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
+    loop {
+        let waiting = postgres::deliveries(&shared.store, DELIVERIES).await?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let scripts = shared.epoch.require()?;
+        // All are sent in their order before the first reply is read. A delivery that arrives before an earlier one
+        // of its account is not applied, and is sent again.
+        let sent = waiting.iter().map(|delivery| deliver_one(shared, &scripts, delivery));
+        let mut applied: Vec<Delivery> = Vec::new();
+        for (delivery, is_applied) in waiting.iter().zip(join_all(sent).await) {
+            if is_applied? {
+                applied.push(delivery.clone());
+            }
+        }
+        postgres::remove_deliveries(&shared.store, &applied).await?;
+        if applied.len() < waiting.len() {
+            // Another gateway is delivering an earlier one.
+            return Ok(());
+        }
+    }
+}
+
+/// Returns false where the account lacks an earlier delivery.
+async fn deliver_one(
+    shared: &Shared,
+    scripts: &Scripts,
+    delivery: &Delivery,
+) -> Result<bool, LedgerError> {
+    let (number, amount) = (delivery.grant_seq.to_string(), delivery.amount.to_string());
+    let frozen = if delivery.frozen { "1" } else { "0" };
+    let words = args(["deliver", &delivery.account, &number, &amount, frozen]);
+    Ok(shared.maintain(scripts, words).await? == Value::Integer(1))
+}
+
+/// Sets the metric that says whether a new call would be taken. `strict` needs both stores. `relaxed` can do without
+/// Postgres, with a lease or on a lone Redis, until too much waits.
+fn note_health(shared: &Shared, error: Option<&LedgerError>) {
+    let has_stores = match error {
+        None => true,
+        Some(LedgerError::Redis(_)) => false,
+        Some(_) => shared.settings.durability == Durability::Relaxed,
+    };
+    let may_answer =
+        shared.epoch.scripts().is_some() && shared.lease.may_answer(shared.lease.sending());
+    let takes_calls = may_answer && shared.takes_holds() && !shared.intake.fails_to_decide();
+    shared.metrics.ledger_up.set(i64::from(has_stores && takes_calls));
+}
+
+/// The syncer: keeps each store close to what the other one decides.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let (mut delivered, mut behind_since) = (Instant::now(), None);
+    loop {
+        tokio::time::sleep(SYNC_EVERY).await;
+        let behind = behind_since.map_or(0.0, |since: Instant| since.elapsed().as_secs_f64());
+        shared.metrics.ledger_sync_lag_seconds.set(shared.redo.lag().max(behind));
+        if shared.epoch.scripts().is_none() {
+            note_health(&shared, None);
+            continue;
+        }
+        let mut synced = sync_within(&shared, SYNC_FOR).await;
+        if delivered.elapsed() >= DELIVER_EVERY {
+            // Deliveries do not wait for a backlog of batches.
+            if matches!(synced, Ok(()) | Err(LedgerError::Behind)) {
+                synced = deliver(&shared).await.and(synced);
+            }
+            delivered = Instant::now();
+        }
+        note_health(&shared, synced.as_ref().err());
+        // In `strict` the redo log is empty, so the lag is measured here. While Redis is away it is not known.
+        behind_since = match &synced {
+            Ok(()) | Err(LedgerError::Redis(_)) => None,
+            Err(_) if shared.settings.durability == Durability::Relaxed => None,
+            Err(_) => Some(behind_since.unwrap_or_else(Instant::now)),
+        };
+        match synced {
+            Ok(()) | Err(LedgerError::Behind) => {}
+            Err(error) => {
+                tracing::debug!(%error, "nothing was synced");
+                // A store that is away is asked less often.
+                tokio::time::sleep(SYNC_EVERY * 4).await;
             }
         }
     }

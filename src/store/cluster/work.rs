@@ -1,469 +1,197 @@
-//! One batch at work: what is asked, what has its answer, and what is still to be decided.
-
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+//! One batch at work: from its request to Redis until its decisions may be answered.
 
 use fred::types::Value;
 
-use crate::account::AccountId;
-use crate::credits::{Credits, SignedCredits};
 use crate::ledger::config::Durability;
-use crate::ledger::operation::{
-    Balance, HoldEnd, HoldId, NewHold, Operation, Origin, Outcome, Refusal,
-};
-use crate::store::cluster::batch_log::unescape;
+use crate::ledger::operation::{NewHold, Operation, Origin};
+use crate::store::cluster::lease::Sent;
 use crate::store::cluster::postgres::NumberedBatch;
-
-use crate::store::cluster::redis::request::{Kind, Question};
+use crate::store::cluster::redis::connection::{ScriptError, arg};
+use crate::store::cluster::redis::reply::{Changes, Decision, Needs, Reply, Verdict};
+use crate::store::cluster::redis::request::{BatchItem, Request};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::warm::Needs;
+use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
+use crate::store::cluster::warm;
 
-/// Where an operation is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Redis,
-    Postgres,
-    /// Between batches.
-    Alone,
-}
+/// The largest batch of one call of `decide.lua`.
+pub(crate) const MAX_BATCH: usize = 1024;
 
-impl Place {
-    pub fn of(operation: &Operation) -> Self {
-        match operation {
-            Operation::Hold(_)
-            | Operation::Renew { .. }
-            | Operation::Capture { .. }
-            | Operation::Release { .. }
-            | Operation::Abandon { .. }
-            | Operation::Balance { .. } => Self::Redis,
-            Operation::Open { .. }
-            | Operation::Post(_)
-            | Operation::Refund { .. }
-            | Operation::RefundPart { .. }
-            | Operation::Import(_)
-            | Operation::PutKeys(_)
-            | Operation::RevokeKey { .. }
-            | Operation::KeepEvent(_)
-            | Operation::EndEvent { .. }
-            | Operation::TakeFacts(_)
-            | Operation::KeepCustomer { .. }
-            | Operation::Thaw { .. } => Self::Postgres,
-            Operation::Audit | Operation::Fold { .. } => Self::Alone,
-        }
-    }
+/// The most requests for one batch. Each one after the first follows a cache miss, and gets further.
+const MAX_ROUNDS: usize = 64;
 
-    /// Whether two that follow each other are decided together.
-    pub fn takes_with(self, next: Self) -> bool {
-        self == next && self != Self::Alone
-    }
-}
-
-/// What Redis is asked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Asked<'a> {
-    Operation(&'a Operation),
-    /// To end a hold whose time is up: if it still is, or (true) in any case.
-    Expire(&'a HoldId, bool),
-}
-
-impl<'a> Asked<'a> {
-    /// The hold that it is about.
-    pub fn hold(self) -> Option<&'a HoldId> {
-        match self {
-            Self::Operation(
-                Operation::Hold(NewHold { id: hold, .. })
-                | Operation::Capture { hold, .. }
-                | Operation::Release { hold, .. }
-                | Operation::Abandon { hold, .. }
-                | Operation::Renew { hold, .. },
-            ) => Some(hold),
-            Self::Operation(_) => None,
-            Self::Expire(hold, _) => Some(hold),
-        }
-    }
-
-    /// True where it concerns one of these.
-    fn names(&self, accounts: &[AccountId], holds: &[HoldId]) -> bool {
-        let account = match self {
-            Self::Operation(
-                Operation::Hold(NewHold { account, .. })
-                | Operation::Abandon { account, .. }
-                | Operation::Balance { account },
-            ) => Some(account),
-            Self::Operation(
-                Operation::Capture { account, .. } | Operation::Release { account, .. },
-            ) => account.as_ref(),
-            _ => None,
-        };
-        account.is_some_and(|account| accounts.contains(account))
-            || self.hold().is_some_and(|hold| holds.contains(hold))
-    }
-
-    fn is_hold(&self) -> bool {
-        matches!(self, Self::Operation(Operation::Hold(_)))
-    }
-
-    fn origin(&self) -> Option<Origin> {
-        match self {
-            Self::Operation(operation) => operation.origin(),
-            Self::Expire(..) => None,
-        }
-    }
-}
-
-/// What `decide.lua` says to one operation, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
-    Unavailable,
-    Held,
-    Renewed,
-    Captured,
-    Late,
-    Released,
-    Balance,
-    Nobody,
-    Insufficient,
-    Conflict,
-    Ended,
-    Unknown,
-    Above,
-    Zero,
-    Range,
-    Frozen,
-    Capped,
-    Expired,
-    FrozenBalance,
-}
-
-impl Code {
-    const ALL: [Self; 19] = [
-        Self::Unavailable,
-        Self::Held,
-        Self::Renewed,
-        Self::Captured,
-        Self::Late,
-        Self::Released,
-        Self::Balance,
-        Self::Nobody,
-        Self::Insufficient,
-        Self::Conflict,
-        Self::Ended,
-        Self::Unknown,
-        Self::Above,
-        Self::Zero,
-        Self::Range,
-        Self::Frozen,
-        Self::Capped,
-        Self::Expired,
-        Self::FrozenBalance,
-    ];
-
-    fn of(number: i64) -> Option<Self> {
-        Self::ALL.get(usize::try_from(number).ok()?).copied()
-    }
-
-    /// True where something took effect, now or before.
-    fn acknowledges(self) -> bool {
-        matches!(
-            self,
-            Self::Held
-                | Self::Renewed
-                | Self::Captured
-                | Self::Late
-                | Self::Released
-                | Self::Expired
-        )
-    }
-}
-
-/// The answer to one operation, with what belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub code: Code,
-    first: i64,
-    second: i64,
-    /// What became of a hold of the API's.
-    end: Option<HoldEnd>,
-}
-
-impl Answer {
-    const UNAVAILABLE: Self = Self { code: Code::Unavailable, first: 0, second: 0, end: None };
-
-    fn balance(&self) -> Option<Balance> {
-        Some(Balance {
-            balance: SignedCredits::from_micros(self.first)?,
-            held: Credits::from_micros(u64::try_from(self.second).ok()?)?,
-            frozen: self.code == Code::FrozenBalance,
-        })
-    }
-
-    /// As the ledger says it.
-    pub fn outcome(self) -> Outcome {
-        self.known().unwrap_or(Outcome::Refused(Refusal::Unavailable))
-    }
-
-    fn known(self) -> Option<Outcome> {
-        let settled = self.end.clone();
-        let refused = |refusal| Some(Outcome::Refused(refusal));
-        match self.code {
-            Code::Held => Some(Outcome::Held { after: self.balance()? }),
-            Code::Renewed => Some(Outcome::Renewed),
-            Code::Captured => {
-                Some(Outcome::Captured { after: self.balance()?, late: false, settled })
-            }
-            Code::Late => Some(Outcome::Captured { after: self.balance()?, late: true, settled }),
-            Code::Released => Some(Outcome::Released { after: self.balance()?, settled }),
-            Code::Balance | Code::FrozenBalance => Some(Outcome::Balance(Some(self.balance()?))),
-            Code::Nobody => Some(Outcome::Balance(None)),
-            Code::Insufficient => {
-                refused(Refusal::Insufficient { available: self.balance()?.available() })
-            }
-            Code::Conflict => refused(Refusal::Conflict),
-            Code::Ended => refused(Refusal::Ended),
-            Code::Unknown => refused(Refusal::UnknownHold),
-            Code::Above => {
-                let held = Credits::from_micros(u64::try_from(self.first).ok()?)?;
-                refused(Refusal::AboveHold { held })
-            }
-            Code::Zero => refused(Refusal::Zero),
-            Code::Range => refused(Refusal::OutOfRange),
-            Code::Frozen => refused(Refusal::Frozen),
-            // A call that was cut off: what its account has then is not told.
-            Code::Expired => Some(Outcome::Released { after: Balance::default(), settled }),
-            // The cap is our own limit, not the account's: never 402.
-            Code::Unavailable | Code::Capped => None,
-        }
-    }
-}
-
-/// What `decide.lua` answers to a batch.
+/// A batch between its first request and its decisions.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    seq: i64,
-    durable: i64,
-    /// Whether another Redis could take this one's place.
-    has_replica: bool,
-    /// What stands in the stream in front of the operations; empty where nothing changed.
-    head: String,
-    answers: Vec<Answer>,
-    needs: Needs,
-}
-
-impl Reply {
-    /// Reads the answer to a question; `None` for what no script of ours answers.
-    pub fn parse(value: Value, question: &Question<'_>) -> Option<Self> {
-        type Usual = (i64, i64, i64, String, Vec<i64>);
-        type Rest = (usize, Vec<i64>, Vec<String>, Vec<String>);
-        let mut parts = value.into_array();
-        let rest = if parts.len() > 5 { parts.split_off(5) } else { Vec::new() };
-        let usual: Usual = Value::Array(parts).convert().ok()?;
-        let (seq, durable, replicas, head, balances) = usual;
-        let rest: Option<Rest> = match rest.is_empty() {
-            true => None,
-            false => Some(Value::Array(rest).convert().ok()?),
-        };
-        let all = (question.len(), Vec::new(), Vec::new(), Vec::new());
-        let (decided, decisions, needs, ends) = rest.unwrap_or(all);
-        let mut answers = answers(question, decided, &balances, &decisions)?;
-        for end in ends.chunks_exact(5) {
-            let credits = |text: &str| Credits::from_micros(text.parse().ok()?);
-            let (captured, released) = (credits(&end[1])?, credits(&end[2])?);
-            let end_of = answers.get_mut(end[0].parse::<usize>().ok()?)?;
-            let (account, route) = (end[3].parse().ok()?, unescape(&end[4]));
-            end_of.end = Some(HoldEnd { account, route, captured, released });
-        }
-        let needs = Needs::parse(&needs)?;
-        Some(Self { seq, durable, has_replica: replicas > 0, head, answers, needs })
-    }
-}
-
-/// What a batch did, by what stands in front of it in the stream: its letters.
-enum Done<'a> {
-    Nothing,
-    All,
-    Letters(&'a [u8]),
-}
-
-impl<'a> Done<'a> {
-    fn of(head: &'a str) -> Self {
-        match head.lines().next().and_then(|line| line.splitn(3, ' ').nth(2)) {
-            None => Self::Nothing,
-            Some("*") => Self::All,
-            Some(letters) => Self::Letters(letters.as_bytes()),
-        }
-    }
-
-    /// Whether the operation at this place changed anything herewith.
-    fn has(&self, place: usize) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::All => true,
-            Self::Letters(letters) => letters.get(place).is_some_and(|letter| *letter != b'.'),
-        }
-    }
-}
-
-/// The answers to those that were decided: what was done as it was asked follows from how the accounts
-/// stood before, and the rest is said.
-fn answers(
-    question: &Question<'_>,
-    decided: usize,
-    balances: &[i64],
-    decisions: &[i64],
-) -> Option<Vec<Answer>> {
-    let mut accounts: Vec<_> = balances.chunks_exact(2).map(|had| (had[0], had[1])).collect();
-    let mut decisions = decisions.chunks_exact(5).peekable();
-    let mut answers = Vec::with_capacity(decided);
-    for (place, kind) in question.kinds.get(..decided)?.iter().enumerate() {
-        let is_this = |said: &&[i64]| usize::try_from(said[0]) == Ok(place);
-        let (code, first, second) = if let Some(said) = decisions.next_if(is_this) {
-            if let Some(account) = usize::try_from(said[4]).ok()?.checked_sub(1) {
-                *accounts.get_mut(account)? = (said[2], said[3]);
-            }
-            (Code::of(said[1])?, said[2], said[3])
-        } else {
-            let (code, terms) = match kind {
-                Kind::Hold(terms) => (Code::Held, terms),
-                Kind::Capture(terms) => (Code::Captured, terms),
-                Kind::Line(_) => return None,
-            };
-            let terms = question.terms.get(*terms)?;
-            let (balance, held) = accounts.get_mut(terms.account)?;
-            let amount = i64::try_from(terms.amount).ok()?;
-            if code == Code::Held {
-                *held = held.checked_add(amount)?;
-            } else {
-                *balance = balance.checked_sub(amount)?;
-                *held = held.checked_sub(amount)?;
-            }
-            (code, *balance, *held)
-        };
-        answers.push(Answer { code, first, second, end: None });
-    }
-    Some(answers)
-}
-
-/// A batch between its first call of Redis and its answers.
-#[derive(Debug)]
-pub(crate) struct Work<'a> {
-    asked: &'a [Asked<'a>],
-    /// Those without an answer yet, in order.
+struct Work<'a> {
+    items: &'a [BatchItem<'a>],
+    /// Places of the items that are not decided yet, in order.
     waiting: Vec<usize>,
-    /// Those of which nobody knows whether they happened.
-    in_doubt: Vec<usize>,
-    pub answers: Vec<Answer>,
-    /// What it has added to the stream.
-    pub batches: Vec<NumberedBatch>,
-    /// The newest batch of the stream that its answers count on.
-    pub seq: i64,
+    /// Places of the items that may or may not have been decided: the reply was lost.
+    uncertain: Vec<usize>,
+    decisions: Vec<Decision>,
+    /// The batches that its requests added to the stream.
+    batches: Vec<NumberedBatch>,
+    /// The newest batch that its decisions depend on.
+    seq: i64,
+}
+
+/// Has Redis decide a batch and makes the decisions as durable as is promised. An item whose decision may not be
+/// answered gets [`Decision::UNAVAILABLE`], and if it is a call's hold it will be released.
+pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
+    let mut work = Work::new(items, shared.takes_holds());
+    let sent = shared.lease.sending();
+    if let Some(scripts) = shared.epoch.scripts() {
+        work.run(shared, &scripts).await;
+        if !work.may_be_answered(shared, &scripts, sent).await {
+            work.withdraw();
+        }
+    }
+    shared.debts.owe(work.releases());
+    work.decisions
 }
 
 impl<'a> Work<'a> {
-    /// `takes_holds`: new holds are asked for; otherwise they have their answer.
-    pub fn new(asked: &'a [Asked<'a>], takes_holds: bool) -> Self {
-        let is_asked = |index: &usize| takes_holds || !asked[*index].is_hold();
+    /// Without `takes_holds` new holds are not asked for, and stay unavailable.
+    fn new(items: &'a [BatchItem<'a>], takes_holds: bool) -> Self {
+        let is_asked = |place: &usize| takes_holds || !items[*place].is_hold();
         Self {
-            asked,
-            waiting: (0..asked.len()).filter(is_asked).collect(),
-            in_doubt: Vec::new(),
-            answers: vec![Answer::UNAVAILABLE; asked.len()],
+            items,
+            waiting: (0..items.len()).filter(is_asked).collect(),
+            uncertain: Vec::new(),
+            decisions: vec![Decision::UNAVAILABLE; items.len()],
             batches: Vec::new(),
             seq: 0,
         }
     }
 
-    /// True where each has its answer.
-    pub fn is_done(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// What asks for what is waiting.
-    pub fn question(&self, owner: i64) -> Question<'a> {
-        let asked = self.asked;
-        Question::new(self.waiting.iter().map(|index| asked[*index]), owner)
-    }
-
-    /// Takes the answers, and remembers what must not be lost; what the rest needs.
-    pub fn take(&mut self, reply: Reply, text: &str, scripts: &Scripts, shared: &Shared) -> Needs {
-        let epoch = scripts.epoch.number;
-        if reply.has_replica {
-            // Once and for all: one that is seen no longer may have been promoted.
-            shared.can_fail_over.store(true, Ordering::Relaxed);
+    /// Asks Redis until every item is decided, and brings to Redis what is missing there.
+    async fn run(&mut self, shared: &Shared, scripts: &Scripts) {
+        for _ in 0..MAX_ROUNDS {
+            if self.waiting.is_empty() {
+                return;
+            }
+            let request = self.request(shared.settings.incarnation);
+            let text = request.text();
+            let Ok(reply) = ask(shared, scripts, &request, &text).await else { return };
+            let Some(reply) = reply else { return self.doubt_the_rest() };
+            let needs = self.take(reply, &text, scripts, shared);
+            if self.waiting.is_empty() {
+                return;
+            }
+            if let Err(error) = warm::warm(shared, scripts, &needs).await {
+                tracing::warn!(%error, "a batch waits for what only Postgres has; it is answered 503");
+                self.skip_blocked(&needs);
+            }
         }
-        let (done, mut repeated) = (Done::of(&reply.head), Vec::new());
-        let decided = self.waiting.drain(..reply.answers.len().min(self.waiting.len()));
-        for (place, (index, answer)) in decided.zip(reply.answers).enumerate() {
-            if answer.code == Code::Unavailable {
+    }
+
+    /// The request for the items that are waiting.
+    fn request(&self, owner: i64) -> Request<'a> {
+        let items = self.items;
+        Request::new(self.waiting.iter().map(|place| items[*place]), owner)
+    }
+
+    /// Takes the decisions of a reply, and records the batch in the redo log before anything is answered. Returns
+    /// what the other items need.
+    fn take(&mut self, reply: Reply, text: &str, scripts: &Scripts, shared: &Shared) -> Needs {
+        let Reply { seq, durable, has_replica, head, decisions, needs } = reply;
+        let is_relaxed = shared.settings.durability == Durability::Relaxed;
+        if has_replica {
+            shared.lease.note_replica();
+        }
+        let (changes, mut repeated) = (Changes::of(&head), Vec::new());
+        let decided = self.waiting.drain(..decisions.len().min(self.waiting.len()));
+        for (place, (item, decision)) in decided.zip(decisions).enumerate() {
+            if decision.verdict == Verdict::Unavailable {
                 tracing::error!(
-                    "by Redis's clock the id of a new call is more than a day old: this machine's clock, \
-                     or that of Redis, is wrong"
+                    "by Redis's clock the id of a new call is more than a day old: set the clock of this \
+                     machine, or that of Redis"
                 );
             }
-            if let Asked::Operation(operation @ Operation::Capture { .. }) = self.asked[index]
-                && answer.code.acknowledges()
-                && !done.has(place)
+            // A capture that takes no effect now took it in a batch whose reply was lost, so no redo log has it.
+            if is_relaxed
+                && let BatchItem::Operation(operation @ Operation::Capture { .. }) =
+                    self.items[item]
+                && decision.verdict.acknowledges()
+                && !changes.contains(place)
             {
                 repeated.push(operation.clone());
             }
-            self.answers[index] = answer;
+            self.decisions[item] = decision;
         }
-        self.seq = self.seq.max(reply.seq);
-        let mut ring = shared.ring();
-        ring.trim(epoch, reply.durable);
-        if shared.durability == Durability::Relaxed {
-            // It was done in a batch whose answer never came, so that nobody has kept it.
-            repeated.into_iter().for_each(|operation| ring.repeat(epoch, reply.seq, operation));
-        }
-        if !reply.head.is_empty() {
-            // As the script has added it to the stream.
-            let text = format!("{}\n{text}", reply.head);
-            let batch = NumberedBatch { seq: reply.seq, text };
-            if shared.durability == Durability::Relaxed {
-                ring.push(epoch, batch.clone());
-            }
-            self.batches.push(batch);
-        }
-        reply.needs
+        self.seq = self.seq.max(seq);
+        // The text as it stands in the stream.
+        let batch =
+            (!head.is_empty()).then(|| NumberedBatch { seq, text: format!("{head}\n{text}") });
+        let logged = if is_relaxed { batch.clone() } else { None };
+        shared.redo.record(scripts.epoch.number, durable, seq, repeated, logged);
+        self.batches.extend(batch);
+        needs
     }
 
-    /// Nobody knows whether what is waiting has happened.
-    pub fn doubt_the_rest(&mut self) {
-        self.in_doubt.append(&mut self.waiting);
+    /// Notes that the items that are waiting may or may not have been decided.
+    fn doubt_the_rest(&mut self) {
+        self.uncertain.append(&mut self.waiting);
     }
 
-    /// What waits for these stays without an answer, and the first of all, which had to stop.
-    pub fn give_up(&mut self, accounts: &[AccountId], holds: &[HoldId]) {
+    /// Leaves out the items that cannot be decided without `needs`, and the first one, which the script stopped at.
+    fn skip_blocked(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
-        let asked = self.asked;
-        self.waiting.retain(|index| Some(*index) != first && !asked[*index].names(accounts, holds));
+        let items = self.items;
+        self.waiting.retain(|place| {
+            let item = items[*place];
+            let is_blocked = item.account().is_some_and(|account| needs.accounts.contains(account))
+                || item.hold().is_some_and(|hold| needs.holds.contains(hold));
+            Some(*place) != first && !is_blocked
+        });
     }
 
-    /// Whether Postgres must have it before the answers are given.
-    pub fn must_be_durable(&self, durability: Durability) -> bool {
-        let mut acknowledged =
-            self.asked.iter().zip(&self.answers).filter(|(_, answer)| answer.code.acknowledges());
-        // The API's holds outlive every gateway, and are captured by their ids alone, in both.
-        acknowledged.any(|(asked, _)| {
-            durability == Durability::Strict || asked.origin() == Some(Origin::Api)
-        })
+    /// Waits until the decisions are as durable as is promised, and returns whether they may be answered.
+    async fn may_be_answered(&self, shared: &Shared, scripts: &Scripts, sent: Sent) -> bool {
+        if !shared.lease.may_answer(sent) || !shared.redo.is_open(scripts.epoch.number) {
+            return false;
+        }
+        if !self.must_be_durable(shared.settings.durability) || self.seq <= shared.redo.durable() {
+            return true;
+        }
+        // The batches of this work may be all that Postgres lacks. If not, the stream has the others.
+        let written = match sync::write_batches(shared, scripts, &self.batches).await {
+            Ok(true) if self.seq <= shared.redo.durable() => Ok(()),
+            Ok(_) => sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &written {
+            tracing::warn!(%error, "a batch is not in Postgres in time; its calls get 503");
+        }
+        written.is_ok() && shared.lease.may_answer(sent)
     }
 
-    /// Nobody is told anything of it.
-    pub fn take_back(&mut self) {
-        for (index, answer) in self.answers.iter_mut().enumerate() {
-            if answer.code == Code::Held {
-                self.in_doubt.push(index);
+    /// Whether the decisions must be in Postgres before they are answered: in `strict` all of them, in `relaxed`
+    /// those about API holds, which outlive every gateway and are captured by their ids alone.
+    fn must_be_durable(&self, durability: Durability) -> bool {
+        let mut acknowledged = self
+            .items
+            .iter()
+            .zip(&self.decisions)
+            .filter(|(_, decision)| decision.verdict.acknowledges());
+        acknowledged
+            .any(|(item, _)| durability == Durability::Strict || item.origin() == Some(Origin::Api))
+    }
+
+    /// Takes all decisions back: none of them may be answered.
+    fn withdraw(&mut self) {
+        for (place, decision) in self.decisions.iter_mut().enumerate() {
+            if decision.verdict == Verdict::Held {
+                self.uncertain.push(place);
             }
-            *answer = Answer::UNAVAILABLE;
+            *decision = Decision::UNAVAILABLE;
         }
     }
 
-    /// The holds of calls that heard nothing came of them, and that may stand all the same: whoever
-    /// asked is gone, so they are released here.
-    pub fn owed(&self) -> Vec<Operation> {
-        let release = |index: &usize| match self.asked[*index] {
-            Asked::Operation(Operation::Hold(NewHold {
+    /// Releases of the calls' holds that may stand although their callers get 503.
+    fn releases(&self) -> Vec<Operation> {
+        let release = |place: &usize| match self.items[*place] {
+            BatchItem::Operation(Operation::Hold(NewHold {
                 id,
                 account,
                 origin: Origin::Call,
@@ -475,43 +203,33 @@ impl<'a> Work<'a> {
             }),
             _ => None,
         };
-        self.in_doubt.iter().filter_map(release).collect()
+        self.uncertain.iter().filter_map(release).collect()
     }
 }
 
-/// The route of a hold, out of its record in Redis: `deadline amount origin account owner route`.
-pub(crate) fn route_of(record: &str) -> Arc<str> {
-    record.splitn(6, ' ').nth(5).map_or_else(|| "".into(), unescape)
-}
+/// The epoch has ended, and nothing was decided.
+struct EpochEnded;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_route_of_several_words_is_read_from_a_record() {
-        assert_eq!(&*route_of("99 5 c alice 7 /a b"), "/a b");
-        assert_eq!(&*route_of("99 5 a alice 7 "), "");
-        assert_eq!(&*route_of(""), "");
-    }
-
-    #[test]
-    fn the_numbers_of_the_answers_are_those_of_the_script() {
-        let script = include_str!("redis/decide.lua");
-        let mut names = Vec::new();
-        for line in script.lines().filter(|l| l.starts_with("local ") && l.contains(" = ")) {
-            let (left, right) = line.trim_start_matches("local ").split_once(" = ").unwrap();
-            for (name, number) in left.split(", ").zip(right.split(", ")) {
-                if let Ok(number) = number.parse::<i64>()
-                    && (1..=18).contains(&number)
-                {
-                    names.push((name.to_owned(), number));
-                }
-            }
+/// Sends one request. Returns `None` where there is no reply: the batch may have been decided all the same.
+async fn ask(
+    shared: &Shared,
+    scripts: &Scripts,
+    request: &Request<'_>,
+    text: &str,
+) -> Result<Option<Reply>, EpochEnded> {
+    let packed = request.packed(scripts, shared.redo.durable(), shared.settings.unsynced_cap);
+    let args = vec![Value::Bytes(packed.into()), arg(text)];
+    let reply = match shared.redis.decide(scripts, args).await {
+        Ok(value) => Reply::parse(value, request),
+        Err(ScriptError::EpochLost) => {
+            shared.epoch_lost(scripts.epoch.number).await;
+            return Err(EpochEnded);
         }
-        assert_eq!(names.len(), Code::ALL.len() - 1);
-        for (name, number) in names {
-            assert_eq!(format!("{:?}", Code::of(number).unwrap()).to_uppercase(), name);
+        Err(ScriptError::Failed(error)) => {
+            tracing::warn!(%error, "Redis does not decide");
+            None
         }
-    }
+    };
+    shared.intake.note_decided(reply.is_some());
+    Ok(reply)
 }

@@ -1,38 +1,38 @@
-//! What the account page and the operator's page read of the past, written once for both databases:
-//! they read the same SQL, with `{s}` in place of the schema.
+//! Queries of the account page and the operator's page: usage, newest entries, live holds,
+//! activity.
 
 use crate::account::AccountId;
 use crate::credits::{MAX_MICROS, SignedCredits};
-use crate::ledger::history::{Activity, DayUsage, HoldView, Movement, Usage};
-use crate::store::sql::query::{Rows, Value, row};
-
 use crate::ledger::LedgerError;
+use crate::ledger::history::{Activity, DayUsage, HoldView, Movement, Usage};
 use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
+use crate::store::sql::database::{Database, Value, first_row};
 use crate::store::sql::rows::{Column, entry_from, payment_from};
 
-/// How many of an account's newest lines its usage is added up from: a fraction of a second of work,
-/// which a customer may ask for as often as they like.
+/// How many of an account's newest entries its usage is added up from. Customers may ask for their
+/// usage often, and this many take a fraction of a second.
 pub(crate) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;
 
-/// The largest amount. Many together may come to more, and are shown as that.
+/// The largest amount, in micro-credits. A larger sum is shown as this.
 const MOST: i64 = MAX_MICROS as i64;
 
-/// What `account` used since a moment.
+/// The usage of `account` since `since_ms` (milliseconds since 1970), by day and route.
 pub(crate) async fn usage(
-    from: &impl Rows,
+    database: &impl Database,
     account: &AccountId,
     since_ms: i64,
 ) -> Result<Usage, LedgerError> {
     let account = Value::Text(account.as_str());
     let newest = "SELECT coalesce(max(seq), 0) AS seq FROM {s}.entries WHERE account = $1";
-    let beyond = row(from, newest, &[account]).await?.int("seq")?.saturating_sub(USAGE_LINES);
+    let beyond =
+        first_row(database, newest, &[account]).await?.int("seq")?.saturating_sub(USAGE_LINES);
     let sql = "SELECT created_at / 86400000 AS day, route, count(*) AS calls, \
         CAST(-sum(amount) AS BIGINT) AS credits FROM {s}.entries \
         WHERE account = $1 AND seq > $2 AND created_at >= $3 AND kind = 'capture' \
         GROUP BY 1, 2 ORDER BY 1 DESC, 4 DESC, 2";
-    let rows = from.rows(sql, &[account, Value::Int(beyond), Value::Int(since_ms)]).await?;
+    let rows = database.rows(sql, &[account, Value::Int(beyond), Value::Int(since_ms)]).await?;
     let days = rows.iter().map(|row| {
         Ok(DayUsage {
             day: row.int("day")?,
@@ -47,17 +47,17 @@ pub(crate) async fn usage(
     let unseen = "SELECT count(*) AS lines FROM {s}.entries \
         WHERE account = $1 AND seq = $2 AND created_at >= $3";
     let is_whole = beyond <= 0
-        || row(from, unseen, &[account, Value::Int(beyond), Value::Int(since_ms)])
+        || first_row(database, unseen, &[account, Value::Int(beyond), Value::Int(since_ms)])
             .await?
             .int("lines")?
             == 0;
     Ok(Usage { days, is_whole })
 }
 
-/// The newest entries of all accounts, newest first. What is asked for is mostly minutes old, so
-/// longer and longer times are looked through.
+/// The newest entries of all accounts, newest first. Most of them are minutes old, so the last hour
+/// is searched first, then longer times.
 pub(crate) async fn newest(
-    from: &impl Rows,
+    database: &impl Database,
     limit: u32,
     now_ms: i64,
 ) -> Result<Vec<Entry>, LedgerError> {
@@ -67,7 +67,7 @@ pub(crate) async fn newest(
         ORDER BY created_at DESC, account DESC, seq DESC LIMIT $2";
     let mut rows = Vec::new();
     for since_ms in [now_ms - HOUR_MS, now_ms - DAY_MS, now_ms - 31 * DAY_MS, i64::MIN] {
-        rows = from.rows(sql, &[Value::Int(since_ms), Value::Int(limit.into())]).await?;
+        rows = database.rows(sql, &[Value::Int(since_ms), Value::Int(limit.into())]).await?;
         if rows.len() >= limit as usize {
             break;
         }
@@ -75,26 +75,27 @@ pub(crate) async fn newest(
     Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
 }
 
-/// Live holds: of calls, those made before a moment, oldest first; then the API's, whose age is not
-/// known, in the order in which they expire.
-pub(crate) async fn live_holds<R: Rows>(
-    from: &R,
+/// Live holds: first those of calls, made before `before_ms`, oldest first; then those of the API,
+/// whose age is not known, in the order in which they expire.
+pub(crate) async fn live_holds<D: Database>(
+    database: &D,
     before_ms: i64,
     limit: u32,
 ) -> Result<Vec<HoldView>, LedgerError> {
     let select = |rest: &str| {
-        let live = R::LIVE_HOLDS;
+        let live = D::LIVE_HOLDS;
         format!("SELECT id, account, amount, route, origin, expires_at FROM {live} h {rest}")
     };
     let calls = select("WHERE origin = 'call' AND id < $1 ORDER BY id LIMIT $2");
     let before = first_id_of(before_ms);
-    let mut rows = from.rows(&calls, &[Value::Text(&before), Value::Int(limit.into())]).await?;
+    let mut rows = database.rows(&calls, &[Value::Text(&before), Value::Int(limit.into())]).await?;
     let room = i64::from(limit).saturating_sub(rows.len() as i64);
     let api = select("WHERE origin = 'api' ORDER BY expires_at, id LIMIT $1");
-    rows.extend(from.rows(&api, &[Value::Int(room)]).await?);
+    rows.extend(database.rows(&api, &[Value::Int(room)]).await?);
     Ok(rows.iter().map(hold_from).collect::<Result<_, _>>()?)
 }
 
+/// A row of live holds.
 fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     let id = row.hold("id")?;
     let origin = row.parsed("origin", Origin::parse)?;
@@ -109,20 +110,20 @@ fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     })
 }
 
-/// What happened since the beginning of an hour, and which holds of calls are older than
-/// `before_ms`.
-pub(crate) async fn activity<R: Rows>(
-    from: &R,
+/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and counts
+/// of accounts and live holds, with those of calls that were made before `before_ms`.
+pub(crate) async fn activity<D: Database>(
+    database: &D,
     since_hour: i64,
     before_ms: i64,
 ) -> Result<Activity, LedgerError> {
     let since = [Value::Int(since_hour.saturating_mul(HOUR_MS))];
-    // From ':' to ';' is all that begins with "stripe:".
+    // `;` follows `:` in ASCII, so this is every id that begins with "stripe:".
     let movements = "SELECT created_at / 3600000 AS hour, kind, route, \
         CAST(CASE WHEN operation >= 'stripe:' AND operation < 'stripe;' THEN 1 ELSE 0 END AS BIGINT) AS paid, \
         count(*) AS entries, CAST(sum(amount) AS BIGINT) AS amount FROM {s}.entries \
         WHERE created_at >= $1 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4";
-    let movements = from.rows(movements, &since).await?;
+    let movements = database.rows(movements, &since).await?;
     let movements = movements.iter().map(|row| {
         Ok(Movement {
             hour: row.int("hour")?,
@@ -139,14 +140,14 @@ pub(crate) async fn activity<R: Rows>(
         JOIN {s}.payments p ON p.id = n.payment \
         WHERE e.created_at >= $1 AND e.kind = 'grant' \
         AND e.operation >= 'stripe:' AND e.operation < 'stripe;' ORDER BY e.created_at";
-    let paid = from.rows(paid, &since).await?;
-    let live = R::LIVE_HOLDS;
+    let paid = database.rows(paid, &since).await?;
+    let live = D::LIVE_HOLDS;
     let totals = format!(
         "SELECT (SELECT count(*) FROM {{s}}.accounts) AS accounts, \
          (SELECT count(*) FROM {live} h) AS holds, \
          (SELECT count(*) FROM {live} h WHERE origin = 'call' AND id < $1) AS old"
     );
-    let totals = row(from, &totals, &[Value::Text(&first_id_of(before_ms))]).await?;
+    let totals = first_row(database, &totals, &[Value::Text(&first_id_of(before_ms))]).await?;
     Ok(Activity {
         movements: movements.collect::<Result<_, sqlx::Error>>()?,
         paid: paid.iter().map(payment_from).collect::<Result<_, _>>()?,
@@ -156,13 +157,15 @@ pub(crate) async fn activity<R: Rows>(
     })
 }
 
-/// What ids of calls made at a moment, or later, are not less than: their first 48 bits count
-/// milliseconds (RFC 9562, 5.7).
+/// The smallest id that a call made at this moment can have: the first 48 bits of an id count
+/// milliseconds (a UUID of version 7, RFC 9562, section 5.7).
 fn first_id_of(at_ms: i64) -> String {
     let hex = format!("{:012x}", at_ms.max(0));
     format!("{}-{}", &hex[..8], &hex[8..])
 }
 
+/// When the call of a hold was made, in milliseconds since 1970; `None` where the id is not a
+/// call's.
 fn made_at_ms(id: &HoldId) -> Option<i64> {
     let uuid = uuid::Uuid::try_parse(id.as_str()).ok()?;
     let (secs, nanos) = uuid.get_timestamp()?.to_unix();
@@ -174,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ids_of_calls_tell_when_they_were_made() {
+    fn a_calls_id_has_the_time_at_which_it_was_made() {
         for at_ms in [0, 1, 0x0123_4567_89ab, 1_800_000_000_123] {
             let (secs, nanos) = (at_ms / 1000, at_ms % 1000 * 1_000_000);
             let at = uuid::Timestamp::from_unix(uuid::NoContext, secs as u64, nanos as u32);

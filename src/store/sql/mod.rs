@@ -1,8 +1,8 @@
-//! SQL that SQLite and Postgres both answer.
+//! Queries that run on SQLite and Postgres alike, and the conversion of their rows.
 
+pub(crate) mod database;
 pub(crate) mod history;
 pub(crate) mod migrations;
-pub(crate) mod query;
 pub(crate) mod rows;
 pub(crate) mod search;
 pub(crate) mod sold;

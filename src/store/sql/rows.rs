@@ -1,4 +1,4 @@
-//! Rows back into types. A value that does not fit its type is a decoding error, never a guess.
+//! Conversion of rows into types. A value that does not fit its type is a decoding error.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -6,14 +6,13 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
-
 use crate::ledger::crash::{CrashOutcome, CrashedCall};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::{KeyHash, KeyRecord};
 use crate::ledger::operation::{Entry, EntryKind, HoldId, OperationId};
 use crate::ledger::payment::Payment;
 
-/// Reads one column as the type it stands for.
+/// Reads a column as a type of the ledger.
 pub(crate) trait Column {
     fn text(&self, name: &str) -> Result<&str, sqlx::Error>;
     fn optional_text(&self, name: &str) -> Result<Option<&str>, sqlx::Error>;
@@ -22,9 +21,11 @@ pub(crate) trait Column {
     fn flag(&self, name: &str) -> Result<bool, sqlx::Error>;
     fn bytes(&self, name: &str) -> Result<&[u8], sqlx::Error>;
 
+    /// A text that `parse` converts.
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, sqlx::Error> {
         parse(self.text(name)?).ok_or_else(|| unfit(name))
     }
+    /// A number that `fit` converts.
     fn integer<T>(&self, name: &str, fit: impl Fn(i64) -> Option<T>) -> Result<T, sqlx::Error> {
         fit(self.int(name)?).ok_or_else(|| unfit(name))
     }
@@ -45,7 +46,7 @@ pub(crate) trait Column {
     }
 }
 
-/// The two kinds of rows differ in their database alone.
+/// Implements [`Column`] for a database's row.
 macro_rules! column {
     ($row:ty) => {
         impl Column for $row {
@@ -74,10 +75,11 @@ macro_rules! column {
 column!(SqliteRow);
 column!(PgRow);
 
+/// The error for a value that does not fit its type.
 fn unfit(column: &str) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_owned(),
-        source: "a value that the ledger never wrote".into(),
+        source: "the value is not one that the ledger writes".into(),
     }
 }
 
@@ -93,6 +95,7 @@ pub(crate) fn crashed_from(row: &impl Column) -> Result<CrashedCall, sqlx::Error
     })
 }
 
+/// A row of `entries`.
 pub(crate) fn entry_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
     Ok(Entry {
         account: row.account("account")?,
@@ -107,6 +110,7 @@ pub(crate) fn entry_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
     })
 }
 
+/// A row of `api_keys`.
 pub(crate) fn key_from(row: &impl Column) -> Result<KeyRecord, sqlx::Error> {
     Ok(KeyRecord {
         id: row.text("id")?.into(),
@@ -120,6 +124,7 @@ pub(crate) fn key_from(row: &impl Column) -> Result<KeyRecord, sqlx::Error> {
     })
 }
 
+/// A row of `stripe_events`.
 pub(crate) fn event_from(row: &impl Column) -> Result<StripeEvent, sqlx::Error> {
     Ok(StripeEvent {
         id: row.text("id")?.into(),
@@ -131,6 +136,7 @@ pub(crate) fn event_from(row: &impl Column) -> Result<StripeEvent, sqlx::Error> 
     })
 }
 
+/// A row of `payments`, of which only `document` is read.
 pub(crate) fn payment_from(row: &impl Column) -> Result<Payment, sqlx::Error> {
     row.parsed("document", |document| serde_json::from_str(document).ok())
 }

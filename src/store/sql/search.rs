@@ -1,20 +1,19 @@
-//! Searches in the past: for a part of an account's id, and for the lines of a time. Both are
-//! written once for both databases, and do a bounded amount of work however large the ledger is.
+//! Searches: for accounts by a part of their id, and for an account's entries by time. Both do a
+//! limited amount of work, however large the ledger is.
 
 use std::ops::Range;
 
 use crate::account::AccountId;
-use crate::ledger::history::FoundAccounts;
-
 use crate::ledger::LedgerError;
+use crate::ledger::history::FoundAccounts;
 use crate::ledger::operation::Entry;
-use crate::store::sql::query::{Rows, Value};
+use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{Column, entry_from};
 
-/// The accounts after `after` whose ids have `part` in them and do not begin with it, among the
-/// next `looked_at`.
-pub(crate) async fn accounts_with<R: Rows>(
-    from: &R,
+/// Accounts whose ids have `part` in them and do not begin with it, among the `looked_at` accounts
+/// after `after`.
+pub(crate) async fn accounts_with<D: Database>(
+    database: &D,
     part: &str,
     after: Option<&AccountId>,
     limit: u32,
@@ -23,38 +22,39 @@ pub(crate) async fn accounts_with<R: Rows>(
     const LOOKED: &str = "SELECT id FROM {s}.accounts WHERE id > $1 ORDER BY id LIMIT $2";
     let after = Value::Text(after.map_or("", AccountId::as_str));
     let most = Value::Int(looked_at.into());
-    // Neither database has the other's function for a text's place in another one.
+    // SQLite's `instr` and Postgres's `strpos` are missing in the other, and both have `replace`.
     let sql = format!(
         "{} WHERE id IN (SELECT id FROM ({LOOKED}) looked \
          WHERE replace(lower(id), lower($3), '') <> lower(id) \
          AND substr(id, 1, length($3)) <> $3 ORDER BY id LIMIT $4) ORDER BY id",
-        R::ACCOUNTS
+        D::ACCOUNTS
     );
     let values = [after, most, Value::Text(part), Value::Int(limit.into())];
-    let rows = from.rows(&sql, &values).await?;
-    let accounts = rows.iter().map(R::account_view).collect::<Result<Vec<_>, _>>()?;
+    let rows = database.rows(&sql, &values).await?;
+    let accounts = rows.iter().map(D::account_view).collect::<Result<Vec<_>, _>>()?;
     let mut looked_until = None;
     if accounts.len() < limit as usize {
         let sql = format!(
             "SELECT id FROM ({LOOKED}) looked ORDER BY id DESC LIMIT \
              (SELECT CASE WHEN count(*) = $2 THEN 1 ELSE 0 END FROM ({LOOKED}) counted)"
         );
-        let last = from.rows(&sql, &[after, most]).await?;
+        let last = database.rows(&sql, &[after, most]).await?;
         looked_until = last.first().map(|row| row.account("id")).transpose()?;
     }
     Ok(FoundAccounts { accounts, looked_until })
 }
 
-/// The entries of an account that were made in a time, newest first, starting below `before`.
+/// An account's entries in a range of time (milliseconds since 1970), newest first, below the
+/// number `before`.
 pub(crate) async fn entries_of(
-    from: &impl Rows,
+    database: &impl Database,
     account: &AccountId,
     time: Range<i64>,
     before: Option<u64>,
     limit: u32,
 ) -> Result<Vec<Entry>, LedgerError> {
-    let first = first_since(from, account, time.start).await?;
-    let end = first_since(from, account, time.end).await?;
+    let first = first_since(database, account, time.start).await?;
+    let end = first_since(database, account, time.end).await?;
     let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
     let sql = "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
         created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 AND seq < $3 \
@@ -65,15 +65,15 @@ pub(crate) async fn entries_of(
         Value::Int(end.min(before)),
         Value::Int(limit.into()),
     ];
-    let rows = from.rows(sql, &values).await?;
+    let rows = database.rows(sql, &values).await?;
     Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
 }
 
-/// The number of an account's first entry that was made at a moment or later; one beyond the newest
-/// where there is none. An account's entries are numbered as they are made, so some twenty of them
-/// tell it: no index of each account over time is kept for this.
+/// The number of an account's first entry that was made at `at_ms` or later; one above the newest
+/// where there is none. Entries are numbered in the order of their time, so a binary search reads
+/// some twenty of them, and no index over account and time is needed.
 async fn first_since(
-    from: &impl Rows,
+    database: &impl Database,
     account: &AccountId,
     at_ms: i64,
 ) -> Result<i64, LedgerError> {
@@ -82,16 +82,16 @@ async fn first_since(
     }
     let account = Value::Text(account.as_str());
     let newest = "SELECT seq FROM {s}.entries WHERE account = $1 ORDER BY seq DESC LIMIT 1";
-    let newest = from.rows(newest, &[account]).await?;
+    let newest = database.rows(newest, &[account]).await?;
     let Some(newest) = newest.first() else { return Ok(0) };
     let (mut low, mut high) = (0, newest.int("seq")?.saturating_add(1));
-    // All before `low` are older, and all from `high` on are not. Numbers may be missing: those of
-    // entries that were folded.
+    // All entries below `low` are older, and none from `high` on is. The numbers of folded entries
+    // are missing.
     let next = "SELECT seq, created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 \
         ORDER BY seq LIMIT 1";
     while low < high {
         let middle = low + (high - low) / 2;
-        let rows = from.rows(next, &[account, Value::Int(middle)]).await?;
+        let rows = database.rows(next, &[account, Value::Int(middle)]).await?;
         match rows.first() {
             Some(row) if row.int("created_at")? < at_ms => low = row.int("seq")?.saturating_add(1),
             _ => high = middle,

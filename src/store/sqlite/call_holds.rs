@@ -1,23 +1,24 @@
-//! How the holds of calls lie on disk: all that one commit grants in one row, which goes when the
-//! last of them has ended.
+//! How the holds of calls are stored: all holds that one commit grants are one row, which is
+//! deleted when the last of them has ended.
 //!
-//! A row a hold would cost an insertion and a deletion in a tree a call, some 5 µs of the 40 that
-//! a call takes. Nothing ever needs one of them by itself: a crash releases them all, and which
-//! of them have ended is told by the entries and by `ended_holds` (see the view `holds`).
+//! A row for each hold would cost an insertion and a deletion in a tree for each call, some 5 µs of
+//! the 40 that a call takes. No query needs a single one of these holds: a start after a crash ends
+//! them all, and the entries and `ended_holds` show which of them have ended (see the view
+//! `holds`).
 
 use ahash::HashMap;
 
 use crate::ledger::operation::Origin;
 use crate::ledger::rules::state::{Changes, State};
 
-/// How many holds live of those that each commit wrote.
+/// The number of live holds that each commit wrote.
 #[derive(Debug, Default)]
 pub(crate) struct CallHolds {
     live: HashMap<i64, usize>,
 }
 
 impl CallHolds {
-    /// Counts what was read from the file.
+    /// Counts the holds of a state that was read from the file.
     pub fn of(state: &State) -> Self {
         let mut live = HashMap::default();
         for (_, hold) in state.holds().filter(|(_, hold)| hold.origin == Origin::Call) {
@@ -26,7 +27,7 @@ impl CallHolds {
         Self { live }
     }
 
-    /// The commits of whose holds none is left once `changes` are written.
+    /// The commits whose last live hold ends with `changes`.
     pub fn spent<'a>(&'a self, changes: &'a Changes) -> impl Iterator<Item = i64> + 'a {
         let gone = |(commit, ended): (&i64, &usize)| {
             (self.live.get(commit).copied().unwrap_or(0) <= *ended).then_some(*commit)
@@ -34,7 +35,7 @@ impl CallHolds {
         changes.calls_gone.iter().filter_map(gone)
     }
 
-    /// Counts what commit number `commit` has written.
+    /// Updates the counts after `changes` were written as commit number `commit`.
     pub fn count(&mut self, commit: i64, changes: &Changes) {
         for (written_by, ended) in &changes.calls_gone {
             if let Some(live) = self.live.get_mut(written_by) {

@@ -1,4 +1,4 @@
-//! Reading an embedded ledger to its end, to move it elsewhere.
+//! An embedded ledger that a command reads or repairs while no gateway has it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,27 +11,40 @@ use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::report::ReconcileReport;
-use crate::store::cluster::import::ImportError;
 use crate::store::sqlite::file_rights;
+use crate::store::sqlite::left_calls::end_left_calls;
 use crate::store::sqlite::lock::LedgerLock;
-
-use crate::store::sqlite::left::end_left_calls;
-use crate::store::sqlite::{load, read};
+use crate::store::sqlite::reconcile::reconcile;
+use crate::store::sqlite::{connection, load};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// An embedded ledger that nobody else has.
+/// Why a [`Source`] could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file has none of a ledger's tables.
+    #[error("{} is not a ledger of Farebox; check the path", path.display())]
+    NoLedger {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// An embedded ledger that no other process has.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub path: PathBuf,
     connection: SqliteConnection,
-    /// Held for life: no gateway writes it meanwhile.
+    /// Held as long as the source, so that no gateway writes meanwhile.
     _lock: LedgerLock,
 }
 
 impl Source {
     /// Opens the ledger at `path`, and brings its schema up to date.
-    pub async fn open(path: &Path) -> Result<Self, ImportError> {
+    pub async fn open(path: &Path) -> Result<Self, SourceError> {
         let failed = |error| LedgerError::File { path: path.to_owned(), error };
         if !tokio::fs::try_exists(path).await.map_err(failed)? {
             return Err(failed(std::io::ErrorKind::NotFound.into()).into());
@@ -39,26 +52,26 @@ impl Source {
         let lock = LedgerLock::take(path)?;
         file_rights::secure(path);
         let opened = async {
-            let mut connection = load::connect(path).await?;
-            load::check_version(&mut connection).await?;
-            // Anything else would get our tables.
+            let mut connection = connection::connect(path).await?;
+            connection::check_version(&mut connection).await?;
+            // Another application's file must not get the ledger's tables.
             let ours = "SELECT count(*) FROM sqlite_master WHERE name IN ('entries', 'api_holds')";
             let ours: i64 = sqlx::query_scalar(ours).fetch_one(&mut connection).await?;
             if ours < 2 {
                 return Ok(None);
             }
-            load::migrate(&mut connection).await?;
+            connection::migrate(&mut connection).await?;
             Ok(Some(connection))
         };
-        let connection = opened.await.map_err(|error: LedgerError| error.on_opening(path))?;
+        let opened = opened.await.map_err(|error: LedgerError| error.on_opening(path))?;
         let path = path.to_owned();
-        match connection {
+        match opened {
             Some(connection) => Ok(Self { path, connection, _lock: lock }),
-            None => Err(ImportError::NoLedger { path }),
+            None => Err(SourceError::NoLedger { path }),
         }
     }
 
-    /// Releases the holds of calls that a crash left; true where there were some.
+    /// Releases the holds of calls that a crash left. True where there were any.
     ///
     /// # Errors
     /// Where the file cannot be read or written.
@@ -71,25 +84,26 @@ impl Source {
         Ok(!left.is_empty())
     }
 
-    /// Where it is read and written.
+    /// The connection to the file.
     pub fn connection(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
 
-    /// Checks what must hold in the file.
-    pub async fn examine(&mut self) -> Result<ReconcileReport, LedgerError> {
-        read::reconcile(&mut self.connection).await
+    /// Checks that the file is consistent with itself.
+    pub async fn reconcile(&mut self) -> Result<ReconcileReport, LedgerError> {
+        reconcile(&mut self.connection).await
     }
 
-    /// What its sales are known by, and how many batches it has committed.
+    /// The id by which the ledger's sales are known at Stripe, and how many batches it has
+    /// committed.
     pub async fn identity(&mut self) -> Result<(String, i64), LedgerError> {
         let row = sqlx::query("SELECT id, commits FROM ledger").fetch_one(&mut self.connection);
         let row = row.await?;
         Ok((row.try_get("id")?, row.try_get("commits")?))
     }
 
-    /// A moment of each day on which it has entries, in milliseconds since 1970. What a clock that
-    /// was far off has dated before 1970 or after 9999 is left out.
+    /// The beginning of each day that has entries, in milliseconds since 1970. Entries from before
+    /// 1970 or after 9999, which a wrong clock has dated, are left out.
     pub async fn days(&mut self) -> Result<Vec<i64>, LedgerError> {
         const YEAR_10000_MS: i64 = 253_402_300_800_000;
         let days: Vec<i64> = sqlx::query_scalar(
@@ -102,7 +116,7 @@ impl Source {
         Ok(days.into_iter().map(|day| day.saturating_mul(DAY_MS)).collect())
     }
 
-    /// The rows that a query gives, a few at a time.
+    /// Streams the rows of a query that selects one text.
     pub fn rows(&mut self, sql: &'static str) -> BoxStream<'_, Result<String, sqlx::Error>> {
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch(&mut self.connection).boxed()
     }

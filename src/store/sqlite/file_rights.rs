@@ -1,55 +1,57 @@
-//! The embedded ledger's files are their owner's alone: they hold what every customer has and has paid.
+//! Access rights: only their owner may read the ledger's files, which have every customer's balance
+//! and payments.
 
 use std::fs::{OpenOptions, Permissions, metadata, set_permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Read and written by the owner, whatever the umask.
+/// Read and write for the owner alone, whatever the umask.
 pub(crate) const MODE: u32 = 0o600;
 
-/// The rights of everybody else.
+/// The rights of all other users.
 const OTHERS: u32 = 0o077;
 
-/// The ledger's own file, where `path` is a symbolic link to it: SQLite and the lock stand beside that.
+/// The ledger's own file, where `path` may be a symbolic link to it. SQLite's other files and the
+/// lock are beside it.
 pub(crate) fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| match std::fs::read_link(path) {
-        // The link is there, and its ledger is still to be made.
+        // A link to a ledger that does not exist yet.
         Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
         Err(_) => path.to_owned(),
     })
 }
 
-/// Another file that stands beside the ledger's.
+/// The path of another file beside the ledger's.
 pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// Makes the ledger at `path`, empty, where there is none, and takes the rights of others away where it
-/// or a file beside it has any. SQLite gives its own files those of the ledger. Where that cannot be done
-/// the log says so, and whoever opens the file next says what is wrong with it.
+/// Makes an empty file at `path` where there is none, and removes the rights of other users from it
+/// and from the files beside it. SQLite gives its own files the rights of the ledger. A failure is
+/// only logged: opening the file then reports the error.
 pub(crate) fn secure(path: &Path) {
     let path = real_path(path);
-    // One that is there is opened as it is.
+    // A file that exists is left as it is.
     let _ = make(&path);
     for ending in ["", "-wal", "-shm"] {
         tighten(&beside(&path, ending));
     }
 }
 
-/// Makes an empty file that nobody else may read.
+/// Makes an empty file that only its owner may read.
 ///
 /// # Errors
-/// Where there is one already, or it cannot be made.
+/// Where the file exists, or cannot be made.
 pub(crate) fn make(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
     // The umask may have taken the owner's rights as well.
     set_permissions(path, Permissions::from_mode(MODE))
 }
 
-/// Takes the rights of others away, where the file is there and has any.
+/// Removes the rights of other users, if the file exists and they have any.
 pub(crate) fn tighten(path: &Path) {
     let Ok(found) = metadata(path) else { return };
     let mode = found.permissions().mode() & 0o7777;
@@ -64,7 +66,7 @@ pub(crate) fn tighten(path: &Path) {
         Err(error) => tracing::warn!(
             file = %path.display(),
             %error,
-            "other users can read or write a file of the ledger, and this one may not change that; run \
+            "other users can read or write a file of the ledger, and this user may not change that; run \
              `chmod 600` on it as its owner"
         ),
     }

@@ -1,47 +1,29 @@
 //! Folding old entries into opening balances, so that the file does not grow for ever.
 //!
-//! It goes through the accounts in slices of [`SLICE`] entries, each a transaction of its own and
-//! a whole folding by itself: an account that is longer than a slice has its opening balance moved
-//! on by the next one. So a crash between two of them leaves nothing half done.
+//! Folding goes through the accounts in slices of [`SLICE`] entries. Each slice is one complete
+//! transaction: where an account is longer than a slice, the next slice moves its opening balance
+//! on. So a crash between two slices does no harm.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 
 use crate::account::AccountId;
 use crate::credits::SignedCredits;
-use crate::ledger::operation::{EntryKind, Outcome, Refusal};
+use crate::ledger::operation::EntryKind;
 use crate::ledger::report::{FoldCursor, FoldReport};
-
 use crate::store::sql::rows::Column as _;
 use crate::store::sqlite::json_rows::Rows;
-use crate::store::sqlite::ledger::SqliteLedger;
 
-/// How many entries are looked at in one transaction: tens of milliseconds of work.
+/// How many entries a slice has: tens of milliseconds of work.
 const SLICE: usize = 2000;
 
-impl SqliteLedger {
-    /// Folds the next slice of the entries older than `before_ms`.
-    pub(crate) async fn fold(&mut self, before_ms: i64, from: Option<&FoldCursor>) -> Outcome {
-        let folded = match self.connect().await {
-            Ok(connection) => fold(connection, before_ms, from).await,
-            Err(error) => Err(error),
-        };
-        match folded {
-            Ok(plan) => Outcome::Folded { report: plan.report, next: plan.next },
-            Err(error) => {
-                tracing::error!(%error, "old entries could not be folded");
-                self.connection = None;
-                Outcome::Refused(Refusal::Unavailable)
-            }
-        }
-    }
-}
-
-async fn fold(
+/// Folds the next slice of the entries older than `before_ms` (milliseconds since 1970). Returns
+/// its report, and where the next slice begins, if there is one.
+pub(crate) async fn fold_slice(
     connection: &mut SqliteConnection,
     before_ms: i64,
     from: Option<&FoldCursor>,
-) -> Result<Plan, sqlx::Error> {
+) -> Result<(FoldReport, Option<FoldCursor>), sqlx::Error> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let lines = read(&mut transaction, before_ms, from).await?;
     let plan = Plan::of(&lines, from);
@@ -49,10 +31,10 @@ async fn fold(
         write(&mut transaction, before_ms, &plan.openings).await?;
     }
     transaction.commit().await?;
-    Ok(plan)
+    Ok((plan.report, plan.next))
 }
 
-/// What folding needs to know of an entry.
+/// The part of an entry that folding reads.
 struct Line {
     account: AccountId,
     seq: u64,
@@ -61,6 +43,7 @@ struct Line {
     is_old: bool,
 }
 
+/// Reads the entries of a slice.
 async fn read(
     connection: &mut SqliteConnection,
     before_ms: i64,
@@ -88,9 +71,9 @@ async fn read(
     rows.iter().map(line).collect()
 }
 
-/// What becomes of a slice.
+/// How a slice is folded.
 struct Plan {
-    /// The last entry of each account that is folded: its balance is what the account opens with.
+    /// The last folded entry of each account, whose balance is the account's opening balance.
     openings: Vec<Opening>,
     report: FoldReport,
     next: Option<FoldCursor>,
@@ -103,8 +86,9 @@ struct Opening {
 }
 
 impl Plan {
-    /// An account is folded up to its first entry that is not old: a clock that once went
-    /// backwards must not tear a gap. One with nothing old but its opening stays as it is.
+    /// Plans a slice. An account is folded up to its first entry that is not old, so that a clock
+    /// which once went backwards leaves no gap. An account whose only old entry is its opening
+    /// balance is left as it is.
     fn of(lines: &[Line], from: Option<&FoldCursor>) -> Self {
         let mut plan = Self { openings: Vec::new(), report: FoldReport::default(), next: None };
         for account in lines.chunk_by(|a, b| a.account == b.account) {
@@ -127,8 +111,8 @@ impl Plan {
         plan
     }
 
-    /// Where the slice behind the one that ends with `last` starts: with the opening that this
-    /// one writes there, or beyond the account where the rest of it is not old.
+    /// Where the slice after `last` begins: with the opening balance that this slice writes there,
+    /// or after the account, if the rest of it is not old.
     fn after(&self, last: &Line) -> FoldCursor {
         let is_own = self
             .openings
@@ -139,6 +123,7 @@ impl Plan {
     }
 }
 
+/// Replaces the folded entries with opening balances.
 async fn write(
     connection: &mut SqliteConnection,
     before_ms: i64,

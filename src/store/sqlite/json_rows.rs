@@ -1,8 +1,8 @@
-//! JSON arrays of rows, written by hand: this runs for every call.
+//! JSON arrays of rows, written without serde: this runs for every call.
 
 use std::fmt::Write as _;
 
-/// `[[…],[…]]`
+/// Rows as a JSON array of arrays: `[[…],[…]]`.
 #[derive(Default)]
 pub(crate) struct Rows(String);
 
@@ -19,7 +19,7 @@ impl Rows {
         self.0.is_empty()
     }
 
-    /// The whole of it.
+    /// The finished array.
     pub fn finish(mut self) -> String {
         if self.0.is_empty() {
             self.0.push('[');
@@ -29,7 +29,7 @@ impl Rows {
     }
 }
 
-/// One row, value by value.
+/// A row, which is written value by value.
 #[must_use = "a row ends with `end`"]
 pub(crate) struct Row<'a> {
     out: &'a mut String,
@@ -44,6 +44,7 @@ impl Row<'_> {
         self.first = false;
     }
 
+    /// Adds a number.
     pub fn int(mut self, value: i64) -> Self {
         self.next();
         // Writing to a String cannot fail.
@@ -51,11 +52,12 @@ impl Row<'_> {
         self
     }
 
-    /// Amounts, sequence numbers and ledger times all stay far below 2^63.
+    /// Adds an amount, a sequence number or a ledger time, which are all far below 2^63.
     pub fn count(self, value: u64) -> Self {
         self.int(i64::try_from(value).unwrap_or(i64::MAX))
     }
 
+    /// Adds a text.
     pub fn text(mut self, value: &str) -> Self {
         self.next();
         self.out.push('"');
@@ -74,6 +76,7 @@ impl Row<'_> {
         self
     }
 
+    /// Adds a text or null.
     pub fn optional(mut self, value: Option<&str>) -> Self {
         match value {
             Some(value) => self.text(value),
@@ -85,6 +88,7 @@ impl Row<'_> {
         }
     }
 
+    /// Ends the row.
     pub fn end(self) {
         self.out.push(']');
     }

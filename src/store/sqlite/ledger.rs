@@ -1,80 +1,79 @@
 //! The embedded ledger: balances in memory, one writer, SQLite for what must last.
 //!
-//! A batch is decided in memory first. In `strict` it counts only once SQLite has committed it
-//! with `synchronous=FULL`; when that fails, memory goes back to what it was and the callers
-//! hear that the ledger is unavailable. In `relaxed` the operations of calls (hold, renew,
-//! capture, release) are answered at once and written within [`FLUSH_EVERY`]; when that fails,
-//! they stay in memory until it works, and no new hold is granted meanwhile. Everything rare
-//! (grants, keys) is on disk before it is answered, in both.
+//! A batch is decided in memory first. In `strict` it counts once SQLite has committed it with
+//! `synchronous=FULL`; when the commit fails, memory is rolled back and the operations are refused
+//! as unavailable. In `relaxed` the operations of calls (hold, renew, capture, release) are
+//! answered at once and written within [`FLUSH_EVERY`]; when a commit fails, they stay in memory
+//! until one succeeds, and no new hold is granted meanwhile. Grants, keys and everything else are
+//! on disk before they are answered, in both.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sqlx::Connection as _;
-use sqlx::sqlite::SqliteConnection;
-
-use crate::metrics::Metrics;
-use crate::store::sqlite::read::SqliteReader;
-use crate::store::sqlite::{left, load};
-
+use crate::ledger::CALL_TTL_MS;
 use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::clock::Clock;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::crash::{AfterCrash, CrashedCall};
-use crate::ledger::hold::CALL_TTL_MS;
 use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
+use crate::ledger::report::FoldCursor;
+use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Known, Lookups, Now, State};
 use crate::ledger::{Durability, LedgerError};
+use crate::metrics::Metrics;
 use crate::store::sqlite::call_holds::CallHolds;
-use crate::store::sqlite::file_rights;
+use crate::store::sqlite::connection::{self, Writer};
+use crate::store::sqlite::fold::fold_slice;
+use crate::store::sqlite::left_calls::{count_left_calls, end_left_calls};
 use crate::store::sqlite::lock::LedgerLock;
+use crate::store::sqlite::purge::Purge;
+use crate::store::sqlite::read::SqliteReader;
 use crate::store::sqlite::write::Batch;
+use crate::store::sqlite::{compare, file_rights, load};
 
-/// How long an acknowledged operation of a call may wait for the disk in `relaxed`. Half of what
-/// is promised, so that the commit itself fits in the other half.
+/// How long an answered operation of a call may wait to be written in `relaxed`: half of the
+/// promised time, so that the commit itself fits into the other half.
 const FLUSH_EVERY: Duration = Duration::from_millis(25);
 
-/// How often holds are looked over for expiry.
+/// How often expired holds are looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
-/// How long a failing disk is left alone between two attempts.
+/// How long to wait between two attempts to write to a failing disk.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 
-/// How long the closing of the file waits for reads that are still under way.
+/// How long closing the file waits for reads that are under way.
 const READS_END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The writer.
+/// The embedded ledger, as its one writer has it.
 #[derive(Debug)]
 pub struct SqliteLedger {
-    path: PathBuf,
     durability: Durability,
     after_crash: AfterCrash,
-    /// `None` after a failure, until it can be opened again.
-    pub(super) connection: Option<SqliteConnection>,
+    writer: Writer,
     /// How many batches the file has committed.
     commits: i64,
-    pub(super) state: State,
+    state: State,
     call_holds: CallHolds,
-    /// Acknowledged, and not yet written (`relaxed` only).
-    pinned: Changes,
+    /// The changes of answered operations that are not written yet (`relaxed` only).
+    unwritten: Changes,
     clock: Clock,
     metrics: Metrics,
-    /// Since when something has been waiting in `pinned`.
-    pinned_since: Option<Instant>,
-    pub(super) last_purge: Option<Instant>,
-    /// Set while the disk refuses: when it may be tried again.
+    /// Since when `unwritten` has not been empty.
+    unwritten_since: Option<Instant>,
+    purge: Purge,
+    /// Set while commits fail: when the next one may be tried.
     failing_until: Option<Instant>,
-    /// Set after a commit that failed while the file could not be read: it may have been written
-    /// all the same. Until that is known, nothing is decided.
+    /// True after a commit that failed, and may have been written all the same, since the file
+    /// could not be read to find out. Nothing is decided until it can.
     in_doubt: bool,
-    /// What reads beside it, and is closed before it.
+    /// The reader of the same file, which is closed before the writer.
     reader: SqliteReader,
-    /// Held for life: one writer per file.
+    /// Held as long as the ledger: a file has one writer.
     _lock: LedgerLock,
 }
 
 impl SqliteLedger {
-    /// Opens the ledger at `path` with everything else at its default.
+    /// Opens the ledger at `path`, with the defaults for all other settings.
     ///
     /// # Errors
     /// As [`SqliteLedger::open_as`].
@@ -88,11 +87,11 @@ impl SqliteLedger {
         Self::open_as(&config, metrics).await
     }
 
-    /// Opens the ledger of `config`, or makes it, under a lock that is held until it is dropped. The
-    /// holds of calls that a crash left end as the config says.
+    /// Opens the ledger of `config`, or makes it, under a lock that is held until the ledger is
+    /// dropped. The holds of calls that a crash left are ended as `after_crash` says.
     ///
     /// # Errors
-    /// Where another process has it, or it cannot be read or written.
+    /// Where another process has the ledger, or its file cannot be read or written.
     pub async fn open_as(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
         let lock = LedgerLock::take(&config.path)?;
         file_rights::secure(&config.path);
@@ -108,30 +107,29 @@ impl SqliteLedger {
         let (path, durability, after_crash) =
             (config.path.as_path(), config.durability, config.after_crash);
         let clock = Clock::start();
-        let mut connection = load::connect(path).await?;
-        load::check_version(&mut connection).await?;
-        load::migrate(&mut connection).await?;
+        let mut connection = connection::connect(path).await?;
+        connection::check_version(&mut connection).await?;
+        connection::migrate(&mut connection).await?;
         let (mut state, mut commits) = load::state(&mut connection, clock.now(0)).await?;
         let now = clock.now(commits.saturating_add(1));
-        let left = left::end_left_calls(&mut connection, &mut state, after_crash, now).await?;
+        let left = end_left_calls(&mut connection, &mut state, after_crash, now).await?;
         if !left.is_empty() {
             commits = now.commit;
-            left::count(&left, &metrics);
+            count_left_calls(&left, &metrics);
         }
         metrics.ledger_up.set(1);
         Ok(Self {
-            path: path.to_owned(),
             durability,
             after_crash,
-            connection: Some(connection),
+            writer: Writer::new(path, connection),
             commits,
             state,
             call_holds: CallHolds::default(),
-            pinned: Changes::default(),
+            unwritten: Changes::default(),
             clock,
             metrics,
-            pinned_since: None,
-            last_purge: None,
+            unwritten_since: None,
+            purge: Purge::default(),
             failing_until: None,
             in_doubt: false,
             reader: SqliteReader::new(path),
@@ -139,41 +137,41 @@ impl SqliteLedger {
         })
     }
 
-    /// A reader of the same file; it sees what is committed, until the ledger is closed.
+    /// A reader of the same file. It reads what is committed, until the ledger is closed.
     pub fn reader(&self) -> SqliteReader {
         self.reader.clone()
     }
 
-    /// Decides operations that are acknowledged from memory.
-    fn apply_pinned(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
+    /// Decides operations that are answered before they are written.
+    fn apply_in_memory(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let now = self.now();
         let outcomes = batch
             .iter()
             .map(|operation| match operation {
-                // What is acknowledged now could not be written soon: grant nothing more.
+                // A hold that is granted now could not be written soon.
                 Operation::Hold(_) if self.is_failing() => Outcome::Refused(Refusal::Unavailable),
-                _ => self.state.decide(operation, known, &mut self.pinned, now),
+                _ => rules::decide(operation, &mut self.state, known, &mut self.unwritten, now),
             })
             .collect();
-        self.pinned.pin();
-        if !self.pinned.is_empty() {
-            self.pinned_since.get_or_insert_with(Instant::now);
+        self.unwritten.forget_undo();
+        if !self.unwritten.is_empty() {
+            self.unwritten_since.get_or_insert_with(Instant::now);
         }
         outcomes
     }
 
-    /// Decides operations that count only once they are on disk, between others that look at
-    /// the file as a whole. Stops at the first failure: `known` counts on what was to be written.
-    async fn apply_unpinned(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
+    /// Decides operations that count once they are on disk, in runs between those on the whole
+    /// file. Stops at the first failure, since `known` assumes that the runs before are written.
+    async fn apply_on_disk(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         if self.flush().await {
-            for part in batch.chunk_by(|a, b| !concerns_disk(a) && !concerns_disk(b)) {
+            for part in batch.chunk_by(|a, b| !is_on_whole_file(a) && !is_on_whole_file(b)) {
                 match part {
                     [Operation::Audit] => outcomes.push(self.audit().await),
                     [Operation::Fold { before_ms, from }] => {
                         outcomes.push(self.fold(*before_ms, from.as_ref()).await);
                     }
-                    _ => match self.apply_durably(part, known).await {
+                    _ => match self.apply_run(part, known).await {
                         Some(decided) => outcomes.extend(decided),
                         None => break,
                     },
@@ -183,18 +181,13 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides a run of operations that count only once they are on disk; `None` where it did
-    /// not take them.
-    async fn apply_durably(
-        &mut self,
-        run: &[Operation],
-        known: &mut Known,
-    ) -> Option<Vec<Outcome>> {
+    /// Decides a run of operations and commits it; `None` where the commit failed.
+    async fn apply_run(&mut self, run: &[Operation], known: &mut Known) -> Option<Vec<Outcome>> {
         let now = self.now();
         let mut changes = Changes::default();
         let outcomes: Vec<Outcome> = run
             .iter()
-            .map(|operation| self.state.decide(operation, known, &mut changes, now))
+            .map(|operation| rules::decide(operation, &mut self.state, known, &mut changes, now))
             .collect();
         if changes.is_empty() || self.commit(&changes, now).await {
             return Some(outcomes);
@@ -203,64 +196,95 @@ impl SqliteLedger {
         None
     }
 
-    pub(super) fn now(&self) -> Now {
+    /// Compares memory with the file.
+    async fn audit(&mut self) -> Outcome {
+        let now = self.now();
+        let stored = match self.writer.get().await {
+            Ok(connection) => load::state(connection, now).await,
+            Err(error) => Err(error.into()),
+        };
+        match stored {
+            Ok((stored, _)) => Outcome::Audited(compare::differences(&self.state, &stored)),
+            Err(error) => {
+                tracing::error!(%error, "the ledger cannot be read");
+                self.writer.discard();
+                Outcome::Refused(Refusal::Unavailable)
+            }
+        }
+    }
+
+    /// Folds the next slice of the entries older than `before_ms`.
+    async fn fold(&mut self, before_ms: i64, from: Option<&FoldCursor>) -> Outcome {
+        let folded = match self.writer.get().await {
+            Ok(connection) => fold_slice(connection, before_ms, from).await,
+            Err(error) => Err(error),
+        };
+        match folded {
+            Ok((report, next)) => Outcome::Folded { report, next },
+            Err(error) => {
+                tracing::error!(%error, "old entries could not be folded");
+                self.writer.discard();
+                Outcome::Refused(Refusal::Unavailable)
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
         self.clock.now(self.commits.saturating_add(1))
     }
 
-    /// True while a failing disk is left alone.
+    /// True while it is too early for the next attempt to write to a failing disk.
     fn is_resting(&self) -> bool {
         self.failing_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// How old the oldest acknowledged, unwritten operation is; 0 in `strict`, always.
+    /// Records the age of the oldest unwritten operation; always 0 in `strict`.
     fn record_lag(&self) {
-        let lag = self.pinned_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let lag = self.unwritten_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         self.metrics.ledger_sync_lag_seconds.set(lag);
     }
 
-    pub(super) fn is_failing(&self) -> bool {
+    /// True while commits fail.
+    fn is_failing(&self) -> bool {
         self.failing_until.is_some()
     }
 
-    /// Writes what waits. True where nothing waits any more.
+    /// Commits the unwritten changes. True where none are left.
     async fn flush(&mut self) -> bool {
-        if self.pinned.is_empty() {
+        if self.unwritten.is_empty() {
             return true;
         }
         if self.in_doubt {
             return false;
         }
-        let pinned = std::mem::take(&mut self.pinned);
-        let written = self.commit(&pinned, self.now()).await;
+        let unwritten = std::mem::take(&mut self.unwritten);
+        let written = self.commit(&unwritten, self.now()).await;
         if written {
-            self.pinned_since = None;
+            self.unwritten_since = None;
         } else {
-            self.pinned = pinned;
+            self.unwritten = unwritten;
         }
         written
     }
 
-    /// Commits `changes`; false where the disk did not take them (and then nothing of them is
-    /// there).
+    /// Commits `changes`; false where the file has none of them.
     async fn commit(&mut self, changes: &Changes, now: Now) -> bool {
         if self.is_resting() {
             return false;
         }
         let started = Instant::now();
         let next = self.commits.saturating_add(1);
-        let result = match self.take_connection().await {
-            Ok(mut connection) => {
+        let result = match self.writer.get().await {
+            Ok(connection) => {
                 let (state, calls) = (&self.state, &self.call_holds);
                 let batch = Batch::new(state, calls, changes, Now { commit: next, ..now });
-                let result = batch.write(&mut connection).await;
-                self.connection = Some(connection);
-                result
+                batch.write(connection).await
             }
             Err(error) => Err(error),
         };
         let written = match result {
             Ok(()) => true,
-            Err(error) => self.settle_failure(next, error).await,
+            Err(error) => self.was_written(next, error).await,
         };
         if written {
             self.commits = next;
@@ -278,14 +302,15 @@ impl SqliteLedger {
         written
     }
 
-    /// After a failed commit: was it written after all? The file's own count tells.
-    async fn settle_failure(&mut self, next: i64, error: sqlx::Error) -> bool {
+    /// Finds out by the file's count of commits whether the failed commit number `next` was written
+    /// after all. Where the file cannot be read, the ledger is in doubt.
+    async fn was_written(&mut self, next: i64, error: sqlx::Error) -> bool {
         if self.failing_until.is_none() {
             tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
         }
-        // Closed only after the next one is open: the last to close takes the shared memory's
-        // file away, and a full disk has no room for another.
-        let _broken = self.connection.take();
+        // Closed after the next connection is open: the last one to close deletes the shared
+        // memory's file, and a full disk has no room for a new one.
+        let _broken = self.writer.discard();
         match self.count_commits().await {
             Ok(done) => done >= next,
             Err(_) => {
@@ -295,39 +320,39 @@ impl SqliteLedger {
         }
     }
 
-    /// Finds out whether the commit in doubt was written. False while that cannot be known.
-    async fn settle_doubt(&mut self) -> bool {
+    /// Finds out whether the commit in doubt was written. False while the file cannot be read.
+    async fn resolve_doubt(&mut self) -> bool {
         if !self.in_doubt {
             return true;
         }
         if self.is_resting() {
             return false;
         }
-        match self.reread().await {
+        match self.catch_up().await {
             Ok(()) => self.in_doubt = false,
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be read");
-                self.connection = None;
+                self.writer.discard();
                 self.failing_until = Some(Instant::now() + RETRY_EVERY);
             }
         }
         !self.in_doubt
     }
 
-    /// Brings memory up to the file, where the file has one commit more than memory counted.
-    async fn reread(&mut self) -> Result<(), LedgerError> {
+    /// Updates memory where the file has one commit more than memory counted.
+    async fn catch_up(&mut self) -> Result<(), LedgerError> {
         let done = self.count_commits().await?;
         if done > self.commits {
-            if self.pinned.is_empty() {
-                // Its callers heard that nothing changed, and memory went back with them; what
-                // they ask again is found to be done.
+            if self.unwritten.is_empty() {
+                // The commit's operations were refused, and memory was rolled back. Those that are
+                // repeated find their entries.
                 let now = self.now();
-                self.state = load::state(self.connect().await?, now).await?.0;
+                self.state = load::state(self.writer.get().await?, now).await?.0;
                 self.call_holds = CallHolds::of(&self.state);
             } else {
-                let pinned = std::mem::take(&mut self.pinned);
-                self.call_holds.count(done, &pinned);
-                self.pinned_since = None;
+                let written = std::mem::take(&mut self.unwritten);
+                self.call_holds.count(done, &written);
+                self.unwritten_since = None;
             }
             self.commits = done;
         }
@@ -335,38 +360,26 @@ impl SqliteLedger {
     }
 
     async fn count_commits(&mut self) -> Result<i64, sqlx::Error> {
-        let counted = match self.connect().await {
+        let counted = match self.writer.get().await {
             Ok(connection) => load::commits(connection).await,
             Err(error) => Err(error),
         };
         if counted.is_err() {
-            self.connection = None;
+            self.writer.discard();
         }
         counted
     }
 
-    async fn take_connection(&mut self) -> Result<SqliteConnection, sqlx::Error> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => load::connect(&self.path).await,
-        }
-    }
-
-    pub(super) async fn connect(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
-        let connection = self.take_connection().await?;
-        Ok(self.connection.insert(connection))
-    }
-
-    /// What the disk knows of the ids that memory does not.
+    /// Reads what the file has of ids that memory does not know; `None` where it cannot be read.
     async fn look_up(&mut self, wanted: &Lookups) -> Option<Known> {
         if wanted.is_empty() {
             return Some(Known::default());
         }
-        // The disk must know what memory has acknowledged before it is asked.
+        // Answered operations may concern these ids, so they are written first.
         if !self.flush().await {
             return None;
         }
-        let found = match self.connect().await {
+        let found = match self.writer.get().await {
             Ok(connection) => load::known(connection, wanted).await,
             Err(error) => Err(error),
         };
@@ -374,17 +387,17 @@ impl SqliteLedger {
             Ok(known) => Some(known),
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be read");
-                self.connection = None;
+                self.writer.discard();
                 None
             }
         }
     }
 }
 
-/// In `relaxed`, operations of calls can be acknowledged from memory; all else waits for the disk.
-/// A hold made through the API as well: it outlives a crash, and is captured by its id alone, so
-/// one that was lost would lose a debit much later.
-fn may_be_pinned(durability: Durability, operation: &Operation) -> bool {
+/// True for operations that are answered before they are written: those of calls, in `relaxed`. A
+/// hold made through the API waits for the disk, since it outlives a crash and is captured by its
+/// id alone: if it were lost, a debit would be lost much later.
+fn is_answered_from_memory(durability: Durability, operation: &Operation) -> bool {
     durability == Durability::Relaxed
         && match operation {
             Operation::Renew { .. } | Operation::Balance { .. } => true,
@@ -392,8 +405,8 @@ fn may_be_pinned(durability: Durability, operation: &Operation) -> bool {
         }
 }
 
-/// Operations that look at the file as a whole, between batches.
-fn concerns_disk(operation: &Operation) -> bool {
+/// True for operations on the whole file, which run between batches.
+fn is_on_whole_file(operation: &Operation) -> bool {
     matches!(operation, Operation::Audit | Operation::Fold { .. })
 }
 
@@ -404,21 +417,21 @@ impl Backend for SqliteLedger {
 
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let unavailable = Outcome::Refused(Refusal::Unavailable);
-        if !self.settle_doubt().await {
+        if !self.resolve_doubt().await {
             return vec![unavailable; batch.len()];
         }
-        let Some(mut known) = self.look_up(&self.state.lookups(batch)).await else {
+        let Some(mut known) = self.look_up(&Lookups::of(batch, &self.state)).await else {
             return vec![unavailable; batch.len()];
         };
-        // One operation that must wait for the disk, and the whole batch does: it is one commit.
+        // A batch is one commit, so all of it waits for the disk if one operation has to.
         let durability = self.durability;
-        let mut outcomes = if batch.iter().all(|o| may_be_pinned(durability, o)) {
-            self.apply_pinned(batch, &mut known)
+        let mut outcomes = if batch.iter().all(|o| is_answered_from_memory(durability, o)) {
+            self.apply_in_memory(batch, &mut known)
         } else {
-            self.apply_unpinned(batch, &mut known).await
+            self.apply_on_disk(batch, &mut known).await
         };
         outcomes.resize(batch.len(), unavailable);
-        if self.pinned_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY) {
+        if self.unwritten_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY) {
             self.flush().await;
         }
         self.record_lag();
@@ -426,13 +439,13 @@ impl Backend for SqliteLedger {
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
-        if !self.settle_doubt().await {
+        if !self.resolve_doubt().await {
             return Vec::new();
         }
         let now = self.now();
-        self.state.forget_overtaken(now.ledger_ms);
-        // A failing disk is probed, so that serving resumes without a call having to fail first.
-        if self.is_failing() && self.pinned.is_empty() {
+        self.state.forget_early_releases(now.ledger_ms);
+        // An empty commit probes a failing disk, so that the first call after the failure succeeds.
+        if self.is_failing() && self.unwritten.is_empty() {
             self.commit(&Changes::default(), now).await;
         }
         let flushed = self.flush().await;
@@ -441,8 +454,9 @@ impl Backend for SqliteLedger {
             let mut changes = Changes::default();
             for hold in self.state.expired(now.ledger_ms) {
                 if is_live(&hold) {
-                    self.state.renew(&hold, CALL_TTL_MS, &mut changes, now);
-                } else if let Some(live) = self.state.expire(&hold, &mut changes, now) {
+                    rules::renew(&hold, CALL_TTL_MS, &mut self.state, &mut changes, now);
+                } else if let Some(live) = rules::expire(&hold, &mut self.state, &mut changes, now)
+                {
                     expired.push(Expired { hold, route: live.route });
                 }
             }
@@ -450,14 +464,16 @@ impl Backend for SqliteLedger {
                 self.state.roll_back(&mut changes);
                 expired.clear();
             }
-            self.purge(now).await;
+            if !self.is_failing() {
+                self.purge.run_if_due(&mut self.writer, now).await;
+            }
         }
         self.record_lag();
         expired
     }
 
     fn tick_after(&self) -> Duration {
-        match (self.failing_until, self.pinned_since) {
+        match (self.failing_until, self.unwritten_since) {
             (Some(_), _) => RETRY_EVERY,
             (None, Some(since)) => FLUSH_EVERY.saturating_sub(since.elapsed()),
             (None, None) => SWEEP_EVERY,
@@ -465,19 +481,16 @@ impl Backend for SqliteLedger {
     }
 
     async fn close(&mut self) -> bool {
-        if !self.settle_doubt().await || !self.flush().await {
+        if !self.resolve_doubt().await || !self.flush().await {
             return false;
         }
-        // The last to close the file takes its WAL away, and a reader cannot.
+        // The last connection to close deletes the WAL, which a reader's connection cannot.
         if tokio::time::timeout(READS_END_WITHIN, self.reader.close()).await.is_err() {
-            tracing::warn!("the ledger is closed while it is read; its WAL stays");
+            tracing::warn!(
+                "the ledger was closed while reads were under way; its WAL stays beside it"
+            );
         }
-        if let Some(connection) = self.connection.take() {
-            // Closing checkpoints the WAL; a failure there loses nothing.
-            if let Err(error) = connection.close().await {
-                tracing::warn!(%error, "the ledger's file could not be closed cleanly");
-            }
-        }
+        self.writer.close().await;
         true
     }
 }

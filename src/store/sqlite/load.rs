@@ -1,71 +1,21 @@
-//! Opening the file, and what is read from it to decide.
+//! Reading the state of the ledger from its file, and the rows that decisions need beside it.
 
-use std::path::Path;
-use std::time::Duration;
-
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, Origin};
 use crate::ledger::rules::state::{Account, EndedHold, Known, LiveHold, Lookups, Now, State};
-
-use crate::store::sql::migrations::SQLITE;
 use crate::store::sql::rows::{Column as _, entry_from, event_from, key_from, payment_from};
 
-use crate::store::sqlite::rewrite::rewrite_once;
-
-/// Older versions can corrupt a WAL when several connections checkpoint it.
-const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
-
-pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(Duration::from_secs(1))
-        .disable_statement_logging()
-}
-
-/// The writer's connection: every commit is on disk when it returns.
-pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    let options = options(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        // Checkpoints cost two more syncs: at 16 MB instead of SQLite's 4 they are rare.
-        .pragma("wal_autocheckpoint", "4000")
-        .pragma("journal_size_limit", "67108864")
-        .pragma("cache_size", "-32768")
-        .pragma("temp_store", "memory");
-    SqliteConnection::connect_with(&options).await
-}
-
-pub(crate) async fn check_version(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
-    let version: String =
-        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
-    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
-    let mut part = || parts.next().unwrap_or(0);
-    if (part(), part(), part()) < SAFE_SQLITE {
-        return Err(LedgerError::OldSqlite { version });
-    }
-    Ok(())
-}
-
-pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
-    SQLITE.run(&mut *connection).await.map_err(LedgerError::Migration)?;
-    rewrite_once(connection).await;
-    Ok(())
-}
-
-/// How many batches the file has committed.
+/// Reads how many batches the file has committed.
 pub(crate) async fn commits(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT commits FROM ledger WHERE one = 1").fetch_one(connection).await
 }
 
-/// Every balance and live hold.
+/// Reads every balance, live hold and freeze, and the number of commits.
 pub(crate) async fn state(
     connection: &mut SqliteConnection,
     now: Now,
@@ -102,7 +52,7 @@ pub(crate) async fn state(
 
 fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx::Error> {
     let expires_at: i64 = row.try_get("expires_at")?;
-    // After the clock was set back, more would be left than it was ever given.
+    // After the clock was set back, a hold lives no longer than its whole lifetime.
     let ttl_ms: Option<i64> = row.try_get("ttl_ms")?;
     let left_ms = expires_at.saturating_sub(now.wall_ms).min(ttl_ms.unwrap_or(i64::MAX));
     let hold = LiveHold {
@@ -116,7 +66,7 @@ fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx:
     Ok((row.hold("id")?, hold))
 }
 
-/// What the file knows of the ids asked for.
+/// Reads what the file has of the ids in `wanted`.
 pub(crate) async fn known(
     connection: &mut SqliteConnection,
     wanted: &Lookups,
@@ -137,7 +87,8 @@ pub(crate) async fn known(
         }
     }
     if !wanted.refunds.is_empty() {
-        // A part's id is that of the whole, a space, and its own: what lies before the next character.
+        // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the
+        // space in ASCII.
         let holds = json(wanted.refunds.iter().map(HoldId::as_str));
         let rows = sqlx::query(
             "SELECT account, seq, operation, kind, amount, balance_after, route, reason, created_at \
@@ -187,6 +138,7 @@ pub(crate) async fn known(
     Ok(known)
 }
 
+/// The events, payments and customers of [`known`].
 async fn known_of_payments(
     connection: &mut SqliteConnection,
     wanted: &Lookups,
@@ -227,6 +179,7 @@ async fn known_of_payments(
     Ok(())
 }
 
+/// A JSON array of ids, for `json_each`.
 fn json<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     // A list of strings always serializes.
     serde_json::to_string(&ids.collect::<Vec<_>>()).unwrap_or_default()

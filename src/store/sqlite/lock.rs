@@ -1,4 +1,4 @@
-//! One process at a time owns a ledger's file.
+//! The lock that lets one process at a time use a ledger's file.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,19 +10,20 @@ use rustix::fs::{FlockOperation, flock};
 use crate::ledger::LedgerError;
 use crate::store::sqlite::file_rights;
 
-/// An advisory lock beside the ledger's file, held until dropped; the system drops it with the
-/// process, however that ends.
+/// An advisory lock on a file beside the ledger's, held until this is dropped. The system releases
+/// it too when the process ends in any way.
 #[derive(Debug)]
 pub(crate) struct LedgerLock {
     _file: File,
 }
 
-/// Where the lock of the ledger at `path` is: beside the file itself, so that a symbolic link to
-/// it is under the same lock.
+/// The path of the lock of the ledger at `path`: beside the file itself, so that a symbolic link to
+/// the file has the same lock.
 pub(crate) fn lock_path(path: &Path) -> PathBuf {
     file_rights::beside(&file_rights::real_path(path), ".lock")
 }
 
+/// The error for a lock that could not be opened.
 fn refused(path: &Path, lock: &Path, error: io::Error) -> LedgerError {
     let path = path.to_owned();
     match error.kind() {
@@ -35,10 +36,13 @@ fn refused(path: &Path, lock: &Path, error: io::Error) -> LedgerError {
 }
 
 impl LedgerLock {
-    /// Takes the lock, or says at once that another process has it.
+    /// Takes the lock without waiting.
+    ///
+    /// # Errors
+    /// [`LedgerError::Locked`] where another process has it.
     pub fn take(path: &Path) -> Result<Self, LedgerError> {
         let lock = lock_path(path);
-        // One that is there is opened as it is.
+        // A lock that exists is opened as it is.
         let _ = file_rights::make(&lock);
         let file = OpenOptions::new()
             .create(true)

@@ -1,16 +1,20 @@
 //! The embedded ledger, in a file of SQLite.
 
+pub(crate) mod backup;
 mod call_holds;
+mod compare;
+mod connection;
 pub(crate) mod export;
 pub(crate) mod file_rights;
 mod fold;
 mod json_rows;
 pub(crate) mod ledger;
-mod left;
+mod left_calls;
 mod load;
 pub(crate) mod lock;
-pub(crate) mod maintain;
+mod purge;
 pub(crate) mod read;
+mod reconcile;
 pub(crate) mod repair;
 mod rewrite;
 mod write;

@@ -1,4 +1,4 @@
-//! Reads beside the writer: a small pool of read-only connections.
+//! Reads beside the writer, on a small pool of read-only connections.
 
 use std::ops::Range;
 use std::path::Path;
@@ -6,53 +6,47 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{AccountView, Reader};
 use crate::ledger::crash::CrashedCall;
-use crate::ledger::history::FoundAccounts;
-use crate::ledger::history::Sold;
-use crate::ledger::history::{Activity, HoldView, Usage};
+use crate::ledger::history::{Activity, FoundAccounts, HoldView, Sold, Usage};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry, HoldId};
 use crate::ledger::payment::Payment;
-use crate::ledger::report::{Difference, ReconcileReport};
+use crate::ledger::report::ReconcileReport;
 use crate::ledger::wall_ms;
-use crate::store::sql::history;
-use crate::store::sql::query::{Rows, Value};
-use crate::store::sql::search;
-use crate::store::sql::sold;
-
+use crate::ledger::{AccountView, Reader};
+use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{
     Column as _, crashed_from, entry_from, event_from, key_from, payment_from,
 };
-use crate::store::sqlite::load;
+use crate::store::sql::{history, search, sold};
+use crate::store::sqlite::connection;
+use crate::store::sqlite::reconcile::reconcile;
 
-/// How many contradictions a report lists.
-const LISTED: i64 = 100;
-
-/// Sees what is committed.
+/// Reads what is committed.
 #[derive(Clone, Debug)]
 pub struct SqliteReader {
     pool: SqlitePool,
 }
 
 impl SqliteReader {
-    /// Reads the file at `path`, which it opens with the first read.
+    /// A reader of the file at `path`, which the first read opens.
     pub fn new(path: &Path) -> Self {
-        let options = load::options(path).read_only(true);
+        let options = connection::options(path).read_only(true);
         Self { pool: SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options) }
     }
 
-    /// Reads no more, in any clone; waits for what is under way.
+    /// Waits for reads that are under way, and ends this reader and its clones.
     pub async fn close(&self) {
         self.pool.close().await;
     }
 }
 
+/// Selects accounts with all columns of an [`AccountView`].
 const ACCOUNTS: &str = "SELECT id, balance, seq, created_at, \
     (SELECT coalesce(sum(amount), 0) FROM holds WHERE holds.account = accounts.id) AS held, \
     EXISTS (SELECT 1 FROM freezes WHERE freezes.account = accounts.id) AS frozen \
@@ -72,7 +66,7 @@ fn view(row: &SqliteRow) -> Result<AccountView, sqlx::Error> {
     })
 }
 
-impl Rows for SqliteReader {
+impl Database for SqliteReader {
     type Row = SqliteRow;
 
     const LIVE_HOLDS: &'static str = "{s}.holds";
@@ -92,7 +86,7 @@ impl Rows for SqliteReader {
     }
 
     async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<SqliteRow>, LedgerError> {
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql.replace("{s}", "main")));
+        let mut query = sqlx::query(AssertSqlSafe(sql.replace("{s}", "main")));
         for value in values {
             query = match value {
                 Value::Text(text) => query.bind((*text).to_owned()),
@@ -174,11 +168,10 @@ impl Reader for SqliteReader {
         after: Option<&AccountId>,
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError> {
-        let sql = select(
-            ACCOUNTS,
-            "WHERE id > ?1 AND id >= ?3 AND id < ?3 || char(127) ORDER BY id LIMIT ?2",
+        let sql = format!(
+            "{ACCOUNTS} WHERE id > ?1 AND id >= ?3 AND id < ?3 || char(127) ORDER BY id LIMIT ?2"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(after.map_or("", AccountId::as_str))
             .bind(limit)
             .bind(prefix)
@@ -198,8 +191,8 @@ impl Reader for SqliteReader {
     }
 
     async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
-        let sql = select(ACCOUNTS, "WHERE id = ?1");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let sql = format!("{ACCOUNTS} WHERE id = ?1");
+        let row = sqlx::query(AssertSqlSafe(sql))
             .bind(account.as_str())
             .fetch_optional(&self.pool)
             .await?;
@@ -314,86 +307,10 @@ impl Reader for SqliteReader {
     }
 
     async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
-        // One transaction: every figure is of the same moment.
+        // One transaction, so that every figure is from the same moment.
         let mut snapshot = self.pool.begin().await?;
         let report = reconcile(&mut snapshot).await?;
         snapshot.rollback().await?;
         Ok(report)
     }
-}
-
-fn select(columns: &str, rest: &str) -> String {
-    format!("{columns} {rest}")
-}
-
-/// What must hold on disk, each as a query for the rows that break it: `account`, `what`.
-const CHECKS: [&str; 7] = [
-    // An account's balance is the sum of its entries and the newest one's balance_after.
-    "SELECT a.id AS account, 'the balance is {' || a.balance || '}, the entries add up to {' || \
-     coalesce(e.total, 0) || '}' || CASE WHEN coalesce(e.newest, 0) = a.seq THEN '' ELSE \
-     '; the newest of them is number ' || coalesce(e.newest, 0) || ', and it should be ' || a.seq END \
-     AS what FROM accounts a LEFT JOIN \
-     (SELECT account, sum(amount) AS total, max(seq) AS newest FROM entries GROUP BY account) e \
-     ON e.account = a.id WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq",
-    // Each entry continues the one before it, without a gap.
-    "SELECT account, CASE WHEN seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0) \
-     THEN 'entry ' || seq || ' follows entry ' || previous || ': those in between are missing' \
-     ELSE 'entry ' || seq || ' should leave {' || (before + amount) || '} and says {' || \
-     balance_after || '}' END AS what FROM \
-     (SELECT account, seq, amount, balance_after, kind, \
-      lag(balance_after, 1, 0) OVER w AS before, lag(seq, 1, 0) OVER w AS previous \
-      FROM entries WINDOW w AS (PARTITION BY account ORDER BY seq)) e \
-     WHERE before + amount <> balance_after \
-     OR (seq <> previous + 1 AND NOT (kind = 'opening' AND previous = 0))",
-    "SELECT DISTINCT e.account, 'entries of an account that does not exist' AS what \
-     FROM entries e WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = e.account)",
-    // A hold ends exactly once.
-    "SELECT coalesce(account, '') AS account, 'hold ' || id || ' is live and ended' AS what \
-     FROM holds WHERE id IN (SELECT id FROM ended_holds) \
-     OR 'capture:' || id IN (SELECT operation FROM entries)",
-    "SELECT coalesce(h.account, '') AS account, 'hold ' || h.id || ' was released and captured' \
-     AS what FROM ended_holds h WHERE h.ending = 'released' AND EXISTS \
-     (SELECT 1 FROM entries e WHERE e.operation = 'capture:' || h.id)",
-    "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
-     FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
-    // What a payment granted and took back is what its entries, folded ones too, add up to. They are
-    // called as the payment and, from ':' to ';', after it. What an import granted, it granted by itself.
-    "SELECT account, 'payment ' || id || ' has moved {' || moved || '}, its entries add up to {' || \
-     total || '}' AS what FROM (SELECT account, id, moved, \
-      (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \
-      (SELECT coalesce(sum(amount), 0) FROM folded_operations WHERE operation = name) + \
-      (SELECT coalesce(sum(amount), 0) FROM entries \
-       WHERE operation > name || ':' AND operation < name || ';') + \
-      (SELECT coalesce(sum(amount), 0) FROM folded_operations \
-       WHERE operation > name || ':' AND operation < name || ';') AS total \
-      FROM (SELECT account, id, iif(coalesce(document->>'$.facts.sale.imported', 0), 0, \
-        document->>'granted') - document->>'taken' AS moved, \
-       'stripe:' || (document->>'$.facts.sale.session') AS name \
-       FROM payments WHERE account IS NOT NULL)) WHERE moved <> total",
-];
-
-pub(crate) async fn reconcile(
-    connection: &mut SqliteConnection,
-) -> Result<ReconcileReport, LedgerError> {
-    let mut report = ReconcileReport::default();
-    let totals = sqlx::query(
-        "SELECT (SELECT count(*) FROM accounts) AS accounts, \
-         (SELECT count(*) FROM entries) AS entries, (SELECT count(*) FROM holds) AS holds, \
-         (SELECT count(*) FROM accounts WHERE balance < 0) AS debts",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    report.accounts = totals.count("accounts")?;
-    report.entries = totals.count("entries")?;
-    report.live_holds = totals.count("holds")?;
-    report.debts = totals.count("debts")?;
-    for check in CHECKS {
-        let limited = sqlx::query(sqlx::AssertSqlSafe(format!("{check} LIMIT {LISTED}")));
-        for row in limited.fetch_all(&mut *connection).await? {
-            let (account, what) = (row.try_get("account")?, row.try_get("what")?);
-            report.differences.push(Difference::in_micros(account, what));
-        }
-    }
-    report.differences.truncate(LISTED as usize);
-    Ok(report)
 }

@@ -1,5 +1,5 @@
-//! Putting right what contradicts the entries, which are the truth: they are never edited. Under the
-//! file's lock: a gateway has balances in memory.
+//! Repairs: what contradicts the entries is changed to follow them; entries themselves are never
+//! edited. The file's lock is needed, since a gateway has balances in memory.
 
 use std::path::Path;
 
@@ -7,13 +7,12 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use crate::ledger::LedgerError;
 use crate::ledger::report::{Difference, RepairReport};
-use crate::store::cluster::import::ImportError;
 use crate::store::sql::rows::Column as _;
+use crate::store::sqlite::export::{Source, SourceError};
 
-use crate::store::sqlite::export::Source;
-
-/// Accounts whose balance or number of entries is not what their entries say, those without a row too.
-/// `gaps`: how often an entry does not follow the one before it, and how many are missing after the newest.
+/// Selects accounts whose balance or newest entry's number differs from their entries, also those
+/// without a row. `gaps` counts the entries that do not follow the one before, and those that are
+/// missing after the newest.
 const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0) AS total, \
      coalesce(e.newest, 0) AS newest, \
      coalesce(e.gaps, 0) + max(coalesce(a.seq, 0) - coalesce(e.newest, 0), 0) AS gaps, \
@@ -25,12 +24,12 @@ const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.tota
       GROUP BY account) e ON e.account = a.id \
      WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq OR a.id IS NULL";
 
-/// Puts right what can be in the ledger at `path`: accounts by the sums of their entries, and holds that
-/// have ended.
+/// Repairs the ledger at `path`: balances by the sums of their entries, and holds that are live
+/// though ended. Differences that cannot be repaired are listed.
 ///
 /// # Errors
-/// [`LedgerError::Locked`] where a gateway has it.
-pub async fn repair_embedded(path: &Path) -> Result<RepairReport, ImportError> {
+/// [`LedgerError::Locked`] where a gateway has the ledger.
+pub async fn repair_embedded(path: &Path) -> Result<RepairReport, SourceError> {
     let mut source = Source::open(path).await?;
     let repaired = repair(source.connection()).await;
     Ok(repaired.map_err(LedgerError::from)?)
@@ -45,14 +44,14 @@ async fn repair(connection: &mut SqliteConnection) -> Result<RepairReport, sqlx:
          OR 'capture:' || id IN (SELECT operation FROM folded_operations) RETURNING id, account",
     );
     for row in ended.fetch_all(&mut *transaction).await? {
-        let what = format!("hold {} has ended, and is not live any more", row.text("id")?);
+        let what = format!("hold {} has ended, and is no longer live", row.text("id")?);
         report.repaired.push(Difference::new(row.text("account")?, what));
     }
     for row in sqlx::query(SUMS).fetch_all(&mut *transaction).await? {
         let account = row.text("account")?;
         if row.int("gaps")? > 0 {
-            let what = "entries are missing, so what is left of them says nothing of the balance: \
-                        bring them back from a backup";
+            let what = "entries are missing, so the balance cannot be computed: \
+                        restore them from a backup";
             report.left.push(Difference::new(account, what));
             continue;
         }
@@ -67,7 +66,8 @@ async fn repair(connection: &mut SqliteConnection) -> Result<RepairReport, sqlx:
         .bind(row.try_get::<i64, _>("oldest")?)
         .execute(&mut *transaction)
         .await?;
-        let what = format!("the balance was {{{before}}} and is {{{total}}}, as its entries say");
+        let what =
+            format!("the balance was {{{before}}} and is now {{{total}}}, the sum of its entries");
         report.repaired.push(Difference::in_micros(account, &what));
     }
     transaction.commit().await?;

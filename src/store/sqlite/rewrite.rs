@@ -1,24 +1,24 @@
-//! Writes the file anew, once, after events in it were trimmed: SQLite leaves what was overwritten
-//! in pages that are not used any more, and in its WAL.
+//! Rewriting the file once, after a migration has trimmed the events in it: SQLite keeps
+//! overwritten data in unused pages and in its WAL.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor as _, query_scalar};
 
-/// The `PRAGMA user_version` of a file in which nothing is left of whole events.
+/// The `PRAGMA user_version` of a file that has no remains of untrimmed events.
 const REWRITTEN: i64 = 1;
 
-/// The largest file that is rewritten at a start. It takes a second for each hundred megabytes or
-/// two, and as much room on the disk again.
+/// The largest file that is rewritten at a start. Rewriting takes a second for each 100 to 200 MB,
+/// and as much free space on the disk as the file has.
 const LARGEST_BYTES: i64 = 1 << 30;
 
-/// Rewrites the file unless that was done before. A failure stops nobody from serving: it is logged, and
-/// tried again at the next start.
+/// Rewrites the file unless that was done before. A failure is logged, and the next start tries
+/// again.
 pub(crate) async fn rewrite_once(connection: &mut SqliteConnection) {
     if let Err(error) = rewrite_if_due(connection).await {
         tracing::warn!(
             %error,
             "the ledger's file could not be rewritten: buyers' names and addresses from older events \
-             may be left in unused parts of it. It is tried again at the next start"
+             may be left in unused parts of it. The next start tries again"
         );
     }
 }
@@ -47,7 +47,7 @@ async fn rewrite_if_due(connection: &mut SqliteConnection) -> Result<(), sqlx::E
 }
 
 async fn rewrite(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    // The copy it is made from would be in memory otherwise, like all that is temporary.
+    // With the connection's setting, the temporary copy would be in memory.
     connection.execute("PRAGMA temp_store = file").await?;
     let rewritten = connection.execute("VACUUM").await;
     connection.execute("PRAGMA temp_store = memory").await?;

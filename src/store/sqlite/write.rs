@@ -1,8 +1,8 @@
-//! A batch's changes as SQL: one statement per table, whatever the size of the batch, and all of
-//! them as one script, so that the driver's thread is asked once per commit.
+//! A batch's changes as SQL: one statement per table, whatever the size of the batch, and all
+//! statements as one script, so that a commit is one message to the driver's thread.
 //!
 //! A statement per row costs some 67 µs through the driver, `INSERT … SELECT … FROM jsonb_each`
-//! some 2 µs a row. (`json_each` would render each row as text, and parse it again.)
+//! some 2 µs a row. (`json_each` would print each row as text and parse it again.)
 
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
@@ -10,22 +10,23 @@ use sqlx::sqlite::SqliteConnection;
 use crate::account::AccountId;
 use crate::ledger::operation::Origin;
 use crate::ledger::payment::Payment;
-use crate::ledger::rules::state::{Changes, KeptCustomer, Now, State};
-
+use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::json_rows::Rows;
 
 const ADD_CALL_HOLDS: &str =
     "INSERT INTO call_holds (written_by, holds) SELECT commits + 1, ? FROM ledger;";
 
-/// One at a time, since a commit spends one or two: a list would be made a table of its own.
-const SPEND_CALL_HOLDS: &str = "DELETE FROM call_holds WHERE written_by = ?;";
+/// Deletes one row. A commit deletes one or two rows; from a list of them, SQLite would first build
+/// a table.
+const DELETE_CALL_HOLDS: &str = "DELETE FROM call_holds WHERE written_by = ?;";
 
-/// The same for so many that each of them would make the script another one.
-const SPEND_MANY_CALL_HOLDS: &str =
+/// Deletes many rows, where a statement for each would make a script that SQLite has not prepared
+/// yet.
+const DELETE_MANY_CALL_HOLDS: &str =
     "DELETE FROM call_holds WHERE written_by IN (SELECT value->>0 FROM jsonb_each(?));";
 
-/// Up to how many [`SPEND_CALL_HOLDS`] are in one script.
+/// The most [`DELETE_CALL_HOLDS`] that one script has.
 const FEW: usize = 4;
 
 const ADD_API_HOLDS: &str = "INSERT INTO api_holds (id, account, amount, route, expires_at, ttl_ms) \
@@ -60,14 +61,14 @@ const ADD_KEYS: &str = "INSERT INTO api_keys (id, hash, account, name, service, 
 const REVOKE_KEYS: &str = "UPDATE api_keys SET revoked_at = gone.value->>1 FROM jsonb_each(?) AS gone \
      WHERE api_keys.id = gone.value->>0 AND revoked_at IS NULL;";
 
-const KEEP_EVENTS: &str = "INSERT INTO stripe_events (id, kind, payload, state, note, received_at) \
+const PUT_EVENTS: &str = "INSERT INTO stripe_events (id, kind, payload, state, note, received_at) \
      SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?) \
      WHERE true ON CONFLICT (id) DO UPDATE SET state = excluded.state, note = excluded.note;";
 
-const DROP_PAYMENTS: &str =
+const DELETE_PAYMENTS: &str =
     "DELETE FROM payments WHERE id IN (SELECT value->>0 FROM json_each(?));";
 
-const KEEP_PAYMENTS: &str = "INSERT INTO payments (id, account, paid, document, created_at) \
+const PUT_PAYMENTS: &str = "INSERT INTO payments (id, account, paid, document, created_at) \
      SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each(?) WHERE true \
      ON CONFLICT (id) DO UPDATE SET account = excluded.account, paid = excluded.paid, \
      document = excluded.document;";
@@ -76,7 +77,7 @@ const NAME_PAYMENTS: &str = "INSERT INTO payment_names (name, payment) \
      SELECT value->>0, value->>1 FROM json_each(?) WHERE true \
      ON CONFLICT (name) DO UPDATE SET payment = excluded.payment;";
 
-const KEEP_CUSTOMERS: &str = "INSERT INTO stripe_customers (account, customer) \
+const PUT_CUSTOMERS: &str = "INSERT INTO stripe_customers (account, customer) \
      SELECT value->>0, value->>1 FROM json_each(?) WHERE true \
      ON CONFLICT (account) DO UPDATE SET customer = excluded.customer;";
 
@@ -86,15 +87,15 @@ const FREEZE: &str = "INSERT INTO freezes (dispute, account) \
 
 const THAW: &str = "DELETE FROM freezes WHERE dispute IN (SELECT value->>0 FROM json_each(?));";
 
-/// The transaction that writes one batch, and counts itself.
+/// The transaction that writes one batch and counts itself as a commit.
 pub(crate) struct Batch {
     script: String,
-    /// What each statement that takes something takes, in order: rows as JSON, or one number.
+    /// The parameters of the statements, in order: rows as JSON, or one number.
     documents: Vec<String>,
 }
 
 impl Batch {
-    /// What `changes` are on disk, in commit number `now.commit`.
+    /// Makes the transaction that writes `changes` as commit number `now.commit`.
     pub fn new(state: &State, calls: &CallHolds, changes: &Changes, now: Now) -> Self {
         let mut batch =
             Self { script: "BEGIN IMMEDIATE;".into(), documents: Vec::with_capacity(6) };
@@ -107,10 +108,11 @@ impl Batch {
         batch
     }
 
-    /// Runs it. After an error the connection is of no more use, and only the file's count of
-    /// commits tells whether the batch was written.
+    /// Runs the transaction. After an error the connection cannot be used any more, and only the
+    /// file's count of commits shows whether the batch was written.
     pub async fn write(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        // Made of the constants above, so there are few of them, and each is prepared once.
+        // The script is made of the constants above, so there are few different ones, each prepared
+        // once.
         let mut query = sqlx::query(AssertSqlSafe(self.script));
         for document in self.documents {
             query = query.bind(document);
@@ -153,13 +155,13 @@ impl Batch {
         let spent: Vec<i64> = calls.spent(changes).collect();
         if spent.len() <= FEW {
             for commit in spent {
-                self.script.push_str(SPEND_CALL_HOLDS);
+                self.script.push_str(DELETE_CALL_HOLDS);
                 self.documents.push(commit.to_string());
             }
         } else {
             let mut rows = Rows::default();
             spent.into_iter().for_each(|commit| rows.row().int(commit).end());
-            self.push(SPEND_MANY_CALL_HOLDS, rows);
+            self.push(DELETE_MANY_CALL_HOLDS, rows);
         }
         let mut renewed = Rows::default();
         for (id, expires_ms) in &changes.holds_renewed {
@@ -229,10 +231,10 @@ impl Batch {
                 .int(event.received_at_ms)
                 .end();
         }
-        self.push(KEEP_EVENTS, events);
+        self.push(PUT_EVENTS, events);
         let mut gone = Rows::default();
         changes.payments_gone.iter().for_each(|id| gone.row().text(id).end());
-        self.push(DROP_PAYMENTS, gone);
+        self.push(DELETE_PAYMENTS, gone);
         let (mut payments, mut names) = (Rows::default(), Rows::default());
         for payment in changes.payments.values() {
             payments
@@ -247,13 +249,13 @@ impl Batch {
                 names.row().text(name).text(&payment.id).end();
             }
         }
-        self.push(KEEP_PAYMENTS, payments);
+        self.push(PUT_PAYMENTS, payments);
         self.push(NAME_PAYMENTS, names);
         let mut customers = Rows::default();
-        for KeptCustomer { account, customer } in &changes.customers {
+        for StripeCustomer { account, customer } in &changes.customers {
             customers.row().text(account.as_str()).text(customer).end();
         }
-        self.push(KEEP_CUSTOMERS, customers);
+        self.push(PUT_CUSTOMERS, customers);
         let (mut frozen, mut thawed) = (Rows::default(), Rows::default());
         for (dispute, account) in &changes.freezes {
             match account {
@@ -305,7 +307,7 @@ impl Batch {
     }
 }
 
-/// Texts and numbers under keys that are texts: this always serializes.
+/// A payment as JSON. All its keys are strings, so it always serializes.
 fn document(payment: &Payment) -> String {
     serde_json::to_string(payment).unwrap_or_default()
 }

@@ -1,8 +1,9 @@
-//! Moving an embedded ledger into Redis and Postgres.
+//! Moving an embedded ledger into Redis and Postgres: all of it in one transaction, or nothing.
 
+mod error;
 mod move_ledger;
 mod tables;
+mod write;
 
-pub(crate) use move_ledger::compare;
-pub use move_ledger::{ImportError, Imported, import};
-pub(crate) use tables::{TABLES, Table};
+pub use error::{ImportError, Imported};
+pub use move_ledger::import;

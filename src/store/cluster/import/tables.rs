@@ -1,32 +1,32 @@
-//! What becomes of each table of `migrations/sqlite` in `migrations/postgres`.
+//! How each table of `migrations/sqlite` is moved into those of `migrations/postgres`.
 //!
 //! | embedded | in Postgres |
 //! |---|---|
 //! | `accounts` | `accounts`; `frozen` where one of `freezes` names it |
-//! | `entries` | `entries`, in the partition of their month, and the id of each in `operations` |
+//! | `entries` | `entries`, in the partition of their month, and their ids in `operations` |
 //! | `folded_operations` | `operations` |
-//! | `api_holds` | `holds`, live; Redis brings them with its next epoch |
-//! | `call_holds` | nothing: those of a crash are released when the file is opened |
-//! | `crashed` | nothing: a list of what entries and ended holds say |
+//! | `api_holds` | `holds`, live; Redis loads them with its next epoch |
+//! | `call_holds` | not moved: those that a crash left are released when the file is opened |
+//! | `crashed` | not moved: its charges are entries, and its releases ended holds |
 //! | `ended_holds` | `holds`, released or expired |
 //! | `api_keys` | `api_keys`, by their hashes |
 //! | `stripe_events`, `payments`, `payment_names`, `stripe_customers`, `freezes` | the same |
-//! | `ledger` | `ledger.id`: its sales stay its own; `imported_commits` |
+//! | `ledger` | `ledger.id`, by which Stripe's events find their ledger; `imported_commits` |
 //!
-//! A row travels as a JSON object, which both databases make and read by themselves.
+//! Each row is passed on as a JSON object, which one database makes and the other reads.
 
-/// One table on its way.
+/// A table that is moved.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Table {
-    /// What its rows are, for people.
+    /// The plural noun for its rows in messages.
     pub name: &'static str,
-    /// SQLite: each row as a JSON object.
+    /// The query for SQLite that selects each row as a JSON object.
     pub read: &'static str,
-    /// Postgres: writes the rows of a JSON array. `{s}` is the schema.
+    /// The statement for Postgres that writes the rows of a JSON array. `{s}` is the schema.
     pub write: &'static str,
 }
 
-/// All of them, in the order in which they are written.
+/// All tables that are moved, in the order in which they are written.
 pub(crate) const TABLES: [Table; 11] = [
     Table {
         name: "accounts",
@@ -55,7 +55,7 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "folded entries",
         read: "SELECT json_object('operation', operation, 'account', account, 'seq', seq, \
             'kind', kind, 'amount', amount) FROM folded_operations",
-        // When they were made is folded away with them.
+        // Their times went with the entries.
         write: "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
             SELECT operation, account, seq, kind, amount, 0 FROM json_to_recordset($1::json) \
             AS n (operation text, account text, seq int8, kind text, amount int8)",
@@ -64,7 +64,8 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "live holds",
         read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
             'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
-        // As at a start: a clock that was set back gives a hold no more than it was given.
+        // As at a start: after a clock was set back, a hold lives no longer than its whole
+        // lifetime.
         write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
             SELECT id, account, amount, route, 'api', 0, 'live', \
             least(expires_at, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + ttl_ms) \
@@ -135,14 +136,14 @@ mod tests {
     use crate::store::sqlite::ledger::SqliteLedger;
     use sqlx::{Connection as _, Row as _, SqliteConnection};
 
-    /// What stays behind, and why.
-    const LEFT: [(&str, &str); 3] = [
+    /// The tables that are not moved, and why.
+    const NOT_MOVED: [(&str, &str); 3] = [
         ("call_holds", "released when the file is opened"),
         ("crashed", "its charges are entries; the list stays with the file"),
-        ("ledger", "read by itself"),
+        ("ledger", "read separately"),
     ];
 
-    /// A migration that adds a table or a column must say here what becomes of it.
+    /// Fails where a migration adds a table or a column that this list leaves out.
     #[tokio::test]
     async fn every_column_of_the_embedded_ledger_is_moved() {
         let folder = tempfile::tempdir().unwrap();
@@ -162,8 +163,8 @@ mod tests {
                 let from = format!("FROM {table}");
                 moved.read.ends_with(&from) && moved.read.contains(&format!("'{column}', "))
             });
-            let left = LEFT.iter().any(|(name, _)| *name == table);
-            assert!(named || left, "nobody moves {table}.{column}");
+            let left_out = NOT_MOVED.iter().any(|(name, _)| *name == table);
+            assert!(named || left_out, "no table of the list moves {table}.{column}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What Postgres decides: grants and everything else that is rare. The rules are the embedded ledger's
-//! (`rules.rs`), on the rows that they concern, locked.
+//! Operations that Postgres decides: grants, refunds, keys and payments, by the rules of
+//! `ledger/rules/`, which the embedded ledger uses too, on the locked rows that they concern.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,210 +11,223 @@ use crate::ledger::LedgerError;
 use crate::ledger::imports::ImportRow;
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, HoldId, Operation, OperationId, Outcome};
+use crate::ledger::rules;
 use crate::ledger::rules::state::{Account, Changes, Known, Lookups, Now, State};
 use crate::store::cluster::batch_log::storable;
+use crate::store::cluster::postgres::entries::{
+    EntryColumns, insert_entries, int, lock_accounts, write_accounts,
+};
+use crate::store::cluster::postgres::payments::{
+    accounts_of_payments, concerns_payments, lock_payments, read_payments, write_freezes,
+    write_payments,
+};
+use crate::store::cluster::postgres::store::{Store, is_race};
 use crate::store::sql::rows::{Column as _, entry_from, key_from};
 
-use crate::store::cluster::postgres::settle::{EntryColumns, int};
-use crate::store::cluster::postgres::{Store, is_race, payments};
-
-/// How often a decision is tried again that met another on its way.
+/// How often a transaction that raced with another one is attempted.
 const ATTEMPTS: usize = 5;
 
-/// What Redis has to hear about an account.
+/// A change of an account that Postgres decided and Redis has to apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {
     pub account: String,
-    /// In this order.
+    /// The number of the change; Redis applies an account's deliveries in this order.
     pub grant_seq: i64,
+    /// What is added to the balance, in micro-credits.
     pub amount: i64,
     pub frozen: bool,
 }
 
-impl Store {
-    /// Decides operations in one transaction, each on what the ones before it left. What Redis has to
-    /// hear of it waits in `deliveries`.
-    pub async fn decide(
-        &self,
-        operations: &[Operation],
-        now: Now,
-    ) -> Result<Vec<Outcome>, LedgerError> {
-        let mut attempt = 1;
-        loop {
-            let decided = self.transact(async |on| self.decide_in(operations, now, on).await).await;
-            match decided {
-                Err(error) if is_race(&error) && attempt < ATTEMPTS => attempt += 1,
-                decided => return decided,
-            }
+/// Decides operations in one transaction, each on the result of those before it. The changes that
+/// Redis has to apply are stored as deliveries.
+pub(crate) async fn decide(
+    store: &Store,
+    operations: &[Operation],
+    now: Now,
+) -> Result<Vec<Outcome>, LedgerError> {
+    let mut attempt = 1;
+    loop {
+        let decided = store.transact(async |on| decide_in(store, operations, now, on).await).await;
+        match decided {
+            Err(error) if is_race(&error) && attempt < ATTEMPTS => attempt += 1,
+            decided => return decided,
         }
     }
+}
 
-    async fn decide_in(
-        &self,
-        operations: &[Operation],
-        now: Now,
-        on: &mut PgConnection,
-    ) -> Result<Vec<Outcome>, LedgerError> {
-        let (mut state, mut known) = (State::default(), Known::default());
-        let about_payments = operations.iter().any(payments::concerns_payments);
-        if about_payments {
-            self.lock_payments(&mut state, on).await?;
-        }
-        let wanted = state.lookups(operations);
-        let mut ids = self.concerned(operations, &wanted, on).await?;
-        if about_payments {
-            self.read_payments(&wanted, &mut known, on).await?;
-            ids.extend(payments::accounts(operations, &known));
-        }
-        let before = self.lock_accounts(&ids.into_iter().collect::<Vec<_>>(), on).await?;
-        for (id, account) in &before {
-            state.insert_account(id.clone(), *account);
-        }
-        self.read_known(&wanted, &mut known, on).await?;
-        let mut changes = Changes::default();
-        let outcomes = operations
-            .iter()
-            .map(|operation| state.decide(operation, &mut known, &mut changes, now))
-            .collect();
-        self.write_changes(&state, &before, &changes, now, on).await?;
-        Ok(outcomes)
+/// Locks the rows that the operations concern, decides, and writes the changes. Locks are always
+/// taken in one order, payments first, then accounts by id, so that two transactions do not block
+/// each other.
+async fn decide_in(
+    store: &Store,
+    operations: &[Operation],
+    now: Now,
+    on: &mut PgConnection,
+) -> Result<Vec<Outcome>, LedgerError> {
+    let (mut state, mut known) = (State::default(), Known::default());
+    let about_payments = operations.iter().any(concerns_payments);
+    if about_payments {
+        lock_payments(store, &mut state, on).await?;
     }
-
-    /// The accounts that these operations may move.
-    async fn concerned(
-        &self,
-        operations: &[Operation],
-        wanted: &Lookups,
-        on: &mut PgConnection,
-    ) -> Result<BTreeSet<AccountId>, LedgerError> {
-        let mut ids = BTreeSet::new();
-        for operation in operations {
-            match operation {
-                Operation::Open { account, .. } => drop(ids.insert(account.clone())),
-                Operation::Post(posting) => drop(ids.insert(posting.account.clone())),
-                Operation::PutKeys(keys) => ids.extend(keys.iter().map(|key| key.account.clone())),
-                Operation::Import(import) => ids.extend(import.rows.iter().map(|row| match row {
-                    ImportRow::Grant { posting, .. } => posting.account.clone(),
-                    ImportRow::Key(key) => key.account.clone(),
-                })),
-                _ => {}
-            }
-        }
-        // A refund names the capture alone.
-        let rows = self
-            .query("SELECT DISTINCT account FROM {s}.operations WHERE id = ANY($1)")
-            .bind(texts(&wanted.operations))
-            .fetch_all(on)
-            .await?;
-        for row in &rows {
-            ids.insert(row.account("account")?);
-        }
-        Ok(ids)
+    let wanted = Lookups::of(operations, &state);
+    let mut ids = accounts_to_lock(store, operations, &wanted, on).await?;
+    if about_payments {
+        read_payments(store, &wanted, &mut known, on).await?;
+        ids.extend(accounts_of_payments(operations, &known));
     }
-
-    async fn read_known(
-        &self,
-        wanted: &Lookups,
-        known: &mut Known,
-        on: &mut PgConnection,
-    ) -> Result<(), LedgerError> {
-        if !wanted.operations.is_empty() {
-            // An entry that was folded away has left its operation.
-            let rows = self
-                .query(
-                    "SELECT o.id AS operation, o.account, o.seq, o.kind, o.amount, \
-                     coalesce(e.balance_after, 0) AS balance_after, e.route, e.reason, \
-                     coalesce(e.created_at, 0) AS created_at FROM {s}.operations o \
-                     LEFT JOIN {s}.entries e ON e.account = o.account AND e.seq = o.seq \
-                     AND e.created_at = o.created_at AND e.operation = o.id WHERE o.id = ANY($1)",
-                )
-                .bind(texts(&wanted.operations))
-                .fetch_all(&mut *on)
-                .await?;
-            for row in &rows {
-                let entry = entry_from(row)?;
-                known.entries.insert(entry.operation.clone(), entry);
-            }
-        }
-        for hold in &wanted.refunds {
-            self.read_refunds(hold, known, on).await?;
-        }
-        if !wanted.key_ids.is_empty() || !wanted.key_hashes.is_empty() {
-            let ids: Vec<_> = wanted.key_ids.iter().map(|id| (**id).to_owned()).collect();
-            let hashes: Vec<_> = wanted.key_hashes.iter().map(|h| h.as_bytes().to_vec()).collect();
-            let rows = self
-                .query("SELECT * FROM {s}.api_keys WHERE id = ANY($1) OR hash = ANY($2)")
-                .bind(ids)
-                .bind(hashes)
-                .fetch_all(on)
-                .await?;
-            for row in &rows {
-                known.keys.insert(key_from(row)?);
-            }
-        }
-        Ok(())
+    let before = lock_accounts(store, &ids.into_iter().collect::<Vec<_>>(), on).await?;
+    for (id, account) in &before {
+        state.insert_account(id.clone(), *account);
     }
+    read_known(store, &wanted, &mut known, on).await?;
+    let mut changes = Changes::default();
+    let outcomes = operations
+        .iter()
+        .map(|operation| rules::decide(operation, &mut state, &mut known, &mut changes, now))
+        .collect();
+    write_changes(store, &state, &before, &changes, now, on).await?;
+    Ok(outcomes)
+}
 
-    /// The refunds of a capture's parts: only their amounts count. Two bounds
-    /// that are told with the statement are always found by the index, however large the table is.
-    async fn read_refunds(
-        &self,
-        hold: &HoldId,
-        known: &mut Known,
-        on: &mut PgConnection,
-    ) -> Result<(), LedgerError> {
-        // A part's id is that of the whole, a space, and its own: what lies before the next character.
-        let whole = OperationId::refund(hold);
-        let rows = self
+/// The accounts whose balances these operations may change.
+async fn accounts_to_lock(
+    store: &Store,
+    operations: &[Operation],
+    wanted: &Lookups,
+    on: &mut PgConnection,
+) -> Result<BTreeSet<AccountId>, LedgerError> {
+    let mut ids = BTreeSet::new();
+    for operation in operations {
+        match operation {
+            Operation::Open { account, .. } => drop(ids.insert(account.clone())),
+            Operation::Post(posting) => drop(ids.insert(posting.account.clone())),
+            Operation::PutKeys(keys) => ids.extend(keys.iter().map(|key| key.account.clone())),
+            Operation::Import(import) => ids.extend(import.rows.iter().map(|row| match row {
+                ImportRow::Grant { posting, .. } => posting.account.clone(),
+                ImportRow::Key(key) => key.account.clone(),
+            })),
+            _ => {}
+        }
+    }
+    // A refund names the capture alone.
+    let rows = store
+        .query("SELECT DISTINCT account FROM {s}.operations WHERE id = ANY($1)")
+        .bind(texts(&wanted.operations))
+        .fetch_all(on)
+        .await?;
+    for row in &rows {
+        ids.insert(row.account("account")?);
+    }
+    Ok(ids)
+}
+
+/// Reads the rows that the rules have to know of.
+async fn read_known(
+    store: &Store,
+    wanted: &Lookups,
+    known: &mut Known,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    if !wanted.operations.is_empty() {
+        // An operation stays when its entry is folded.
+        let rows = store
             .query(
-                "SELECT id AS operation, account, seq, kind, amount, 0::int8 AS balance_after, \
-                 NULL::text AS route, NULL::text AS reason, 0::int8 AS created_at \
-                 FROM {s}.operations WHERE id > $1 AND id < $2",
+                "SELECT o.id AS operation, o.account, o.seq, o.kind, o.amount, \
+                 coalesce(e.balance_after, 0) AS balance_after, e.route, e.reason, \
+                 coalesce(e.created_at, 0) AS created_at FROM {s}.operations o \
+                 LEFT JOIN {s}.entries e ON e.account = o.account AND e.seq = o.seq \
+                 AND e.created_at = o.created_at AND e.operation = o.id WHERE o.id = ANY($1)",
             )
-            .bind(format!("{} ", whole.as_str()))
-            .bind(format!("{}!", whole.as_str()))
-            .fetch_all(on)
+            .bind(texts(&wanted.operations))
+            .fetch_all(&mut *on)
             .await?;
         for row in &rows {
             let entry = entry_from(row)?;
-            known.entries.entry(entry.operation.clone()).or_insert(entry);
+            known.entries.insert(entry.operation.clone(), entry);
         }
-        Ok(())
     }
-
-    async fn write_changes(
-        &self,
-        state: &State,
-        before: &BTreeMap<AccountId, Account>,
-        changes: &Changes,
-        now: Now,
-        on: &mut PgConnection,
-    ) -> Result<(), LedgerError> {
-        if !changes.entries.is_empty() {
-            self.insert_entries(columns(&changes.entries)?, on).await?;
-        }
-        let mut accounts = BTreeMap::new();
-        for id in &changes.touched {
-            accounts.insert(id.clone(), state.account(id).copied().unwrap_or_default());
-        }
-        let mut amounts: HashMap<&str, i64> = HashMap::new();
-        for entry in &changes.entries {
-            let amount = amounts.entry(entry.account.as_str()).or_default();
-            *amount = amount.saturating_add(entry.amount.micros());
-        }
-        let rows = self.write_accounts(before, &accounts, 1, now.wall_ms, on).await?;
-        let mut queued = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for hold in &wanted.refunds {
+        read_refunds(store, hold, known, on).await?;
+    }
+    if !wanted.key_ids.is_empty() || !wanted.key_hashes.is_empty() {
+        let ids: Vec<_> = wanted.key_ids.iter().map(|id| (**id).to_owned()).collect();
+        let hashes: Vec<_> = wanted.key_hashes.iter().map(|h| h.as_bytes().to_vec()).collect();
+        let rows = store
+            .query("SELECT * FROM {s}.api_keys WHERE id = ANY($1) OR hash = ANY($2)")
+            .bind(ids)
+            .bind(hashes)
+            .fetch_all(on)
+            .await?;
         for row in &rows {
-            let id = row.text("id")?;
-            queued.0.push(id.to_owned());
-            queued.1.push(row.int("grant_seq")?);
-            queued.2.push(amounts.get(id).copied().unwrap_or(0));
-            queued.3.push(row.flag("frozen")?);
+            known.keys.insert(key_from(row)?);
         }
-        if !rows.is_empty() {
-            self.query(
+    }
+    Ok(())
+}
+
+/// Reads the partial refunds of a capture, of which only the amounts count. Both bounds are
+/// parameters of the statement, so that the index is used however large the table is.
+async fn read_refunds(
+    store: &Store,
+    hold: &HoldId,
+    known: &mut Known,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the space
+    // in ASCII.
+    let whole = OperationId::refund(hold);
+    let rows = store
+        .query(
+            "SELECT id AS operation, account, seq, kind, amount, 0::int8 AS balance_after, \
+             NULL::text AS route, NULL::text AS reason, 0::int8 AS created_at \
+             FROM {s}.operations WHERE id > $1 AND id < $2",
+        )
+        .bind(format!("{} ", whole.as_str()))
+        .bind(format!("{}!", whole.as_str()))
+        .fetch_all(on)
+        .await?;
+    for row in &rows {
+        let entry = entry_from(row)?;
+        known.entries.entry(entry.operation.clone()).or_insert(entry);
+    }
+    Ok(())
+}
+
+/// Writes what the rules changed, and a delivery for each account that moved.
+async fn write_changes(
+    store: &Store,
+    state: &State,
+    before: &BTreeMap<AccountId, Account>,
+    changes: &Changes,
+    now: Now,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    if !changes.entries.is_empty() {
+        insert_entries(store, columns(&changes.entries)?, on).await?;
+    }
+    let mut accounts = BTreeMap::new();
+    for id in &changes.touched {
+        accounts.insert(id.clone(), state.account(id).copied().unwrap_or_default());
+    }
+    let mut amounts: HashMap<&str, i64> = HashMap::new();
+    for entry in &changes.entries {
+        let amount = amounts.entry(entry.account.as_str()).or_default();
+        *amount = amount.saturating_add(entry.amount.micros());
+    }
+    let rows = write_accounts(store, before, &accounts, 1, now.wall_ms, on).await?;
+    let mut queued = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in &rows {
+        let id = row.text("id")?;
+        queued.0.push(id.to_owned());
+        queued.1.push(row.int("grant_seq")?);
+        queued.2.push(amounts.get(id).copied().unwrap_or(0));
+        queued.3.push(row.flag("frozen")?);
+    }
+    if !rows.is_empty() {
+        store
+            .query(
                 "INSERT INTO {s}.deliveries (account, grant_seq, amount, frozen) \
-                 SELECT * FROM UNNEST($1::text[], $2::int8[], $3::int8[], $4::bool[])",
+             SELECT * FROM UNNEST($1::text[], $2::int8[], $3::int8[], $4::bool[])",
             )
             .bind(queued.0)
             .bind(queued.1)
@@ -222,47 +235,49 @@ impl Store {
             .bind(queued.3)
             .execute(&mut *on)
             .await?;
-        }
-        self.write_payments(changes, on).await?;
-        self.write_freezes(state, changes, on).await?;
-        self.write_keys(changes, now, on).await
     }
+    write_payments(store, changes, on).await?;
+    write_freezes(store, state, changes, on).await?;
+    write_keys(store, changes, now, on).await
+}
 
-    async fn write_keys(
-        &self,
-        changes: &Changes,
-        now: Now,
-        on: &mut PgConnection,
-    ) -> Result<(), LedgerError> {
-        if changes.keys_added.is_empty() && changes.keys_revoked.is_empty() {
-            return Ok(());
-        }
-        let counted = "UPDATE {s}.ledger SET key_changes = key_changes + 1 RETURNING key_changes";
-        let changed: i64 = self.query(counted).fetch_one(&mut *on).await?.try_get("key_changes")?;
-        self.insert_keys(&changes.keys_added, changed, on).await?;
-        let revoked: Vec<_> = changes.keys_revoked.iter().map(|id| (**id).to_owned()).collect();
-        self.query(
+async fn write_keys(
+    store: &Store,
+    changes: &Changes,
+    now: Now,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    if changes.keys_added.is_empty() && changes.keys_revoked.is_empty() {
+        return Ok(());
+    }
+    let counted = "UPDATE {s}.ledger SET key_changes = key_changes + 1 RETURNING key_changes";
+    let changed: i64 = store.query(counted).fetch_one(&mut *on).await?.try_get("key_changes")?;
+    insert_keys(store, &changes.keys_added, changed, on).await?;
+    let revoked: Vec<_> = changes.keys_revoked.iter().map(|id| (**id).to_owned()).collect();
+    store
+        .query(
             "UPDATE {s}.api_keys SET revoked_at = $2, changed = $3 \
-             WHERE id = ANY($1) AND revoked_at IS NULL",
+         WHERE id = ANY($1) AND revoked_at IS NULL",
         )
         .bind(revoked)
         .bind(now.wall_ms)
         .bind(changed)
         .execute(on)
         .await?;
-        Ok(())
-    }
+    Ok(())
+}
 
-    async fn insert_keys(
-        &self,
-        keys: &[KeyRecord],
-        changed: i64,
-        on: &mut PgConnection,
-    ) -> Result<(), LedgerError> {
-        self.query(
+async fn insert_keys(
+    store: &Store,
+    keys: &[KeyRecord],
+    changed: i64,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    store
+        .query(
             "INSERT INTO {s}.api_keys (id, hash, account, name, service, hint, created_at, \
-             revoked_at, changed) SELECT *, $9 FROM UNNEST($1::text[], $2::bytea[], $3::text[], \
-             $4::text[], $5::bool[], $6::text[], $7::int8[], $8::int8[])",
+         revoked_at, changed) SELECT *, $9 FROM UNNEST($1::text[], $2::bytea[], $3::text[], \
+         $4::text[], $5::bool[], $6::text[], $7::int8[], $8::int8[])",
         )
         .bind(each(keys, |key| (*key.id).to_owned()))
         .bind(each(keys, |key| key.hash.as_bytes().to_vec()))
@@ -275,46 +290,50 @@ impl Store {
         .bind(changed)
         .execute(on)
         .await?;
-        Ok(())
-    }
+    Ok(())
+}
 
-    /// What Redis has not heard yet, in each account's order; of one account, or the oldest of all.
-    pub async fn deliveries(&self, limit: i64) -> Result<Vec<Delivery>, LedgerError> {
-        let rows = self
-            .transact(async |on| {
-                let sql = "SELECT account, grant_seq, amount, frozen FROM {s}.deliveries \
-                           ORDER BY account, grant_seq LIMIT $1";
-                Ok(self.query(sql).bind(limit).fetch_all(on).await?)
-            })
-            .await?;
-        let delivery = |row: &PgRow| {
-            Ok(Delivery {
-                account: row.text("account")?.to_owned(),
-                grant_seq: row.int("grant_seq")?,
-                amount: row.int("amount")?,
-                frozen: row.flag("frozen")?,
-            })
-        };
-        rows.iter().map(delivery).collect()
-    }
+/// Reads the deliveries that Redis has not applied, in the order of each account.
+pub(crate) async fn deliveries(store: &Store, limit: i64) -> Result<Vec<Delivery>, LedgerError> {
+    let rows = store
+        .transact(async |on| {
+            let sql = "SELECT account, grant_seq, amount, frozen FROM {s}.deliveries \
+                       ORDER BY account, grant_seq LIMIT $1";
+            Ok(store.query(sql).bind(limit).fetch_all(on).await?)
+        })
+        .await?;
+    let delivery = |row: &PgRow| {
+        Ok(Delivery {
+            account: row.text("account")?.to_owned(),
+            grant_seq: row.int("grant_seq")?,
+            amount: row.int("amount")?,
+            frozen: row.flag("frozen")?,
+        })
+    };
+    rows.iter().map(delivery).collect()
+}
 
-    /// Redis has heard of these.
-    pub async fn delivered(&self, heard: &[Delivery]) -> Result<(), LedgerError> {
-        let (accounts, numbers): (Vec<_>, Vec<_>) =
-            heard.iter().map(|d| (d.account.clone(), d.grant_seq)).unzip();
-        self.transact(async |on| {
-            self.query(
-                "DELETE FROM {s}.deliveries d USING UNNEST($1::text[], $2::int8[]) AS n (a, g) \
-                 WHERE d.account = n.a AND d.grant_seq = n.g",
-            )
-            .bind(accounts)
-            .bind(numbers)
-            .execute(on)
-            .await?;
+/// Deletes deliveries that Redis has applied.
+pub(crate) async fn remove_deliveries(
+    store: &Store,
+    applied: &[Delivery],
+) -> Result<(), LedgerError> {
+    let (accounts, numbers): (Vec<_>, Vec<_>) =
+        applied.iter().map(|d| (d.account.clone(), d.grant_seq)).unzip();
+    store
+        .transact(async |on| {
+            store
+                .query(
+                    "DELETE FROM {s}.deliveries d USING UNNEST($1::text[], $2::int8[]) AS n (a, g) \
+             WHERE d.account = n.a AND d.grant_seq = n.g",
+                )
+                .bind(accounts)
+                .bind(numbers)
+                .execute(on)
+                .await?;
             Ok(())
         })
         .await
-    }
 }
 
 fn each<T>(keys: &[KeyRecord], column: impl Fn(&KeyRecord) -> T) -> Vec<T> {

@@ -1,4 +1,5 @@
-//! Charges of calls for which Redis could not be asked before their gateway stopped.
+//! Owed charges: captures that Redis could not decide before their gateway stopped. A recovery
+//! writes them.
 
 use sqlx::Executor as _;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -6,116 +7,126 @@ use sqlx::postgres::{PgConnection, PgRow};
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, OperationId, Origin};
 use crate::store::cluster::batch_log::{Decided, storable};
+use crate::store::cluster::postgres::batches::write_decided;
+use crate::store::cluster::postgres::entries::int;
+use crate::store::cluster::postgres::shard::SHARD;
+use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-use crate::store::cluster::postgres::Store;
-use crate::store::cluster::postgres::settle::{SHARD, int};
-
-impl Store {
-    /// Puts these charges by for a recovery, which begins herewith.
-    pub async fn owe(&self, charges: &[Operation]) -> Result<(), LedgerError> {
-        let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for charge in charges {
-            if let Operation::Capture { hold, account: Some(account), amount, route, .. } = charge {
-                columns.0.push(OperationId::capture(hold).as_str().to_owned());
-                columns.1.push(hold.as_str().to_owned());
-                columns.2.push(account.as_str().to_owned());
-                columns.3.push(int(amount.micros())?);
-                columns.4.push(storable(route));
-            }
+/// Stores these charges for a recovery, and has one begin. Operations other than captures of a
+/// known account are ignored.
+pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(), LedgerError> {
+    let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for charge in charges {
+        if let Operation::Capture { hold, account: Some(account), amount, route, .. } = charge {
+            columns.0.push(OperationId::capture(hold).as_str().to_owned());
+            columns.1.push(hold.as_str().to_owned());
+            columns.2.push(account.as_str().to_owned());
+            columns.3.push(int(amount.micros())?);
+            columns.4.push(storable(route));
         }
-        self.transact(async |on| {
-            self.query("UPDATE {s}.shards SET recovering = true WHERE id = $1")
+    }
+    store
+        .transact(async |on| {
+            store
+                .query("UPDATE {s}.shards SET recovering = true WHERE id = $1")
                 .bind(SHARD)
                 .execute(&mut *on)
                 .await?;
-            self.query(
-                "INSERT INTO {s}.owed (shard, operation, hold, account, amount, route) \
-                 SELECT $1, * FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int8[], $6::text[]) \
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(SHARD)
-            .bind(columns.0)
-            .bind(columns.1)
-            .bind(columns.2)
-            .bind(columns.3)
-            .bind(columns.4)
-            .execute(on)
-            .await?;
+            store
+                .query(
+                    "INSERT INTO {s}.owed (shard, operation, hold, account, amount, route) \
+             SELECT $1, * FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int8[], $6::text[]) \
+             ON CONFLICT DO NOTHING",
+                )
+                .bind(SHARD)
+                .bind(columns.0)
+                .bind(columns.1)
+                .bind(columns.2)
+                .bind(columns.3)
+                .bind(columns.4)
+                .execute(on)
+                .await?;
             Ok(())
         })
         .await
-    }
+}
 
-    /// Those that have not been written yet: what they come to.
-    pub(crate) async fn owed(&self, on: &mut PgConnection) -> Result<Vec<Decided>, LedgerError> {
-        let rows = self
-            .query(
-                "SELECT hold, account, amount, route, NOT EXISTS \
-                 (SELECT 1 FROM {s}.holds h WHERE h.id = o.hold AND h.state = 'live') AS late \
-                 FROM {s}.owed o WHERE shard = $1 AND NOT set_aside AND NOT EXISTS \
-                 (SELECT 1 FROM {s}.operations p WHERE p.id = o.operation) ORDER BY operation",
-            )
-            .bind(SHARD)
-            .fetch_all(on)
-            .await?;
-        let charge = |row: &PgRow| {
-            Ok(Decided::Captured {
-                id: row.hold("hold")?,
-                account: row.account("account")?,
-                amount: row.credits("amount")?,
-                origin: Origin::Call,
-                late: row.flag("late")?,
-                route: row.text("route")?.into(),
-            })
-        };
-        rows.iter().map(charge).collect()
-    }
+/// Reads the owed charges that have no entry yet.
+pub(crate) async fn read_owed(
+    store: &Store,
+    on: &mut PgConnection,
+) -> Result<Vec<Decided>, LedgerError> {
+    let rows = store
+        .query(
+            "SELECT hold, account, amount, route, NOT EXISTS \
+             (SELECT 1 FROM {s}.holds h WHERE h.id = o.hold AND h.state = 'live') AS late \
+             FROM {s}.owed o WHERE shard = $1 AND NOT set_aside AND NOT EXISTS \
+             (SELECT 1 FROM {s}.operations p WHERE p.id = o.operation) ORDER BY operation",
+        )
+        .bind(SHARD)
+        .fetch_all(on)
+        .await?;
+    let charge = |row: &PgRow| {
+        Ok(Decided::Captured {
+            id: row.hold("hold")?,
+            account: row.account("account")?,
+            amount: row.credits("amount")?,
+            origin: Origin::Call,
+            late: row.flag("late")?,
+            route: row.text("route")?.into(),
+        })
+    };
+    rows.iter().map(charge).collect()
+}
 
-    /// Has a recovery begin where the last one left some: it was an earlier version's, which does not know them.
-    pub async fn recover_for_owed(&self) -> Result<(), LedgerError> {
-        self.transact(async |on| {
-            self.query(
-                "UPDATE {s}.shards SET recovering = true WHERE id = $1 AND NOT recovering \
-                 AND EXISTS (SELECT 1 FROM {s}.owed WHERE shard = $1 AND NOT set_aside)",
-            )
-            .bind(SHARD)
-            .execute(on)
-            .await?;
+/// Has a recovery begin where owed charges are left. An earlier version, which does not know them,
+/// leaves them at its own recoveries.
+pub(crate) async fn recover_if_owed(store: &Store) -> Result<(), LedgerError> {
+    store
+        .transact(async |on| {
+            store
+                .query(
+                    "UPDATE {s}.shards SET recovering = true WHERE id = $1 AND NOT recovering \
+             AND EXISTS (SELECT 1 FROM {s}.owed WHERE shard = $1 AND NOT set_aside)",
+                )
+                .bind(SHARD)
+                .execute(on)
+                .await?;
             Ok(())
         })
         .await
-    }
+}
 
-    /// Writes them, and keeps none; how many that were. What cannot be written is set aside, and stops nothing.
-    pub(crate) async fn charge_owed(
-        &self,
-        at_ms: i64,
-        on: &mut PgConnection,
-    ) -> Result<usize, LedgerError> {
-        on.execute("SAVEPOINT owed").await?;
-        match self.try_to_charge_owed(at_ms, on).await {
-            Ok(charged) => Ok(charged),
-            Err(error) => {
-                on.execute("ROLLBACK TO SAVEPOINT owed").await?;
-                let aside = "UPDATE {s}.owed SET set_aside = true WHERE shard = $1";
-                self.query(aside).bind(SHARD).execute(on).await?;
-                tracing::error!(%error, "what calls owe cannot be charged; it is in the table `owed`, set aside");
-                Ok(0)
-            }
+/// Writes the owed charges and deletes them; returns how many. If they cannot be written, they are
+/// marked as set aside, so that the recovery goes on.
+pub(crate) async fn charge_owed(
+    store: &Store,
+    at_ms: i64,
+    on: &mut PgConnection,
+) -> Result<usize, LedgerError> {
+    on.execute("SAVEPOINT owed").await?;
+    match try_to_charge_owed(store, at_ms, on).await {
+        Ok(charged) => Ok(charged),
+        Err(error) => {
+            on.execute("ROLLBACK TO SAVEPOINT owed").await?;
+            let aside = "UPDATE {s}.owed SET set_aside = true WHERE shard = $1";
+            store.query(aside).bind(SHARD).execute(on).await?;
+            tracing::error!(%error, "the owed charges cannot be written; they stay in the table `owed`, marked `set_aside`");
+            Ok(0)
         }
     }
+}
 
-    async fn try_to_charge_owed(
-        &self,
-        at_ms: i64,
-        on: &mut PgConnection,
-    ) -> Result<usize, LedgerError> {
-        let decided = self.owed(on).await?;
-        let all = "DELETE FROM {s}.owed WHERE shard = $1 AND NOT set_aside";
-        self.query(all).bind(SHARD).execute(&mut *on).await?;
-        let charged = decided.len();
-        self.write_decided(decided, at_ms, on).await?;
-        Ok(charged)
-    }
+async fn try_to_charge_owed(
+    store: &Store,
+    at_ms: i64,
+    on: &mut PgConnection,
+) -> Result<usize, LedgerError> {
+    let decided = read_owed(store, on).await?;
+    let all = "DELETE FROM {s}.owed WHERE shard = $1 AND NOT set_aside";
+    store.query(all).bind(SHARD).execute(&mut *on).await?;
+    let charged = decided.len();
+    write_decided(store, decided, at_ms, on).await?;
+    Ok(charged)
 }

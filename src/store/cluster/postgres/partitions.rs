@@ -1,20 +1,20 @@
-//! The months that the entries lie in, a partition each. The gateways make them ahead; `months.rs` takes
-//! old ones out.
+//! The partitions of the entries, one for each month. Gateways make them ahead of time; `months.rs`
+//! folds old ones.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor as _, Row as _};
 
 use crate::ledger::{LedgerError, wall_ms};
+use crate::store::cluster::postgres::store::Store;
 
-use crate::store::cluster::postgres::Store;
-
-/// How long a lock that stops everybody is waited for, in one go: they wait behind it.
+/// Limits how long a transaction waits for an exclusive lock at a time, since other queries queue
+/// behind it.
 pub(crate) const LOCK_LIMIT: &str = "SET LOCAL lock_timeout = '250ms'";
 
-/// Postgres's word for a lock that was not had in time.
+/// Postgres's code for a lock that was not granted in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// How many months of partitions stand ready, the current one included.
+/// How many months have a partition ahead of time, with the current one.
 const MONTHS_AHEAD: i64 = 3;
 
 /// A month of the calendar, in UTC.
@@ -26,23 +26,23 @@ pub(crate) struct Month {
 }
 
 impl Month {
-    /// That of a moment in milliseconds since 1970.
+    /// The month of a moment in milliseconds since 1970.
     pub fn of(at_ms: i64) -> Self {
         let at = time::OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000));
         let at = at.unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
         Self { year: i64::from(at.year()), month: i64::from(u8::from(at.month())) }
     }
 
-    /// So many months later.
+    /// The month that is `months` later.
     fn later(self, months: i64) -> Self {
         let months = self.month - 1 + months;
         Self { year: self.year + months.div_euclid(12), month: months.rem_euclid(12) + 1 }
     }
 
-    /// When it begins, in milliseconds since 1970.
+    /// The beginning of the month, in milliseconds since 1970.
     pub fn start_ms(self) -> i64 {
-        // Days from 1970 to the first of a month, by the calendar's own rule: years begin in March, so
-        // that the leap day comes last.
+        // Days from 1970 to the first of the month. The year is counted from March, so that the
+        // leap day is its last day.
         let Self { year, month } = self;
         let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
         let leaps = years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400);
@@ -50,12 +50,12 @@ impl Month {
         days * 86_400_000
     }
 
-    /// As it stands in the name of a table: `2026_01`.
+    /// The form that names of tables have: `2026_01`.
     pub fn name(self) -> String {
         format!("{:04}_{:02}", self.year, self.month)
     }
 
-    /// Out of a name.
+    /// Parses the form that names of tables have.
     pub fn parse(name: &str) -> Option<Self> {
         let (year, month) = name.split_once('_')?;
         let month = Self { year: year.parse().ok()?, month: month.parse().ok()? };
@@ -63,64 +63,64 @@ impl Month {
     }
 }
 
-impl Store {
-    /// Makes the partitions of the months to come.
-    pub async fn make_partitions(&self) -> Result<(), LedgerError> {
-        let now = Month::of(wall_ms());
-        for ahead in 0..MONTHS_AHEAD {
-            let month = now.later(ahead);
-            let made = self.transact(async |on| {
-                self.lock("partitions", on).await?;
-                on.execute(LOCK_LIMIT).await?;
-                self.make_partition(month, on).await
-            });
-            match made.await {
-                Err(error) if is_locked(&error) => {
-                    let month = month.name();
-                    tracing::warn!(month, "a partition is made later: somebody reads for long");
-                }
-                made => made?,
+/// Makes the partitions of this month and the next ones.
+pub(crate) async fn make_partitions(store: &Store) -> Result<(), LedgerError> {
+    let now = Month::of(wall_ms());
+    for ahead in 0..MONTHS_AHEAD {
+        let month = now.later(ahead);
+        let made = store.transact(async |on| {
+            store.lock("partitions", on).await?;
+            on.execute(LOCK_LIMIT).await?;
+            make_partition(store, month, on).await
+        });
+        match made.await {
+            Err(error) if is_locked(&error) => {
+                let month = month.name();
+                tracing::warn!(
+                    month,
+                    "a partition could not be made yet, since a long transaction reads entries; it is tried again"
+                );
             }
+            made => made?,
         }
-        Ok(())
     }
-
-    /// Makes the partition of a month, if it is not there.
-    pub(crate) async fn make_partition(
-        &self,
-        month: Month,
-        on: &mut PgConnection,
-    ) -> Result<(), LedgerError> {
-        let name = format!("entries_{}", month.name());
-        if self.has_table(&name, on).await? {
-            return Ok(());
-        }
-        let (from, upto) = (month.start_ms(), month.later(1).start_ms());
-        let sql = format!(
-            "CREATE TABLE {{s}}.{name} PARTITION OF {{s}}.entries FOR VALUES FROM ({from}) TO ({upto})"
-        );
-        on.execute(self.sql(&sql)).await?;
-        Ok(())
-    }
-
-    /// Whether there is such a table in the schema.
-    pub(crate) async fn has_table(
-        &self,
-        name: &str,
-        on: &mut PgConnection,
-    ) -> Result<bool, LedgerError> {
-        let found = self
-            .query("SELECT to_regclass($1) IS NOT NULL AS found")
-            .bind(format!("{}.{name}", self.schema));
-        Ok(found.fetch_one(on).await?.try_get("found")?)
-    }
+    Ok(())
 }
 
-/// True where somebody else has a lock that was not had in time.
+/// Makes the partition of a month, if it does not exist.
+pub(crate) async fn make_partition(
+    store: &Store,
+    month: Month,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    let name = format!("entries_{}", month.name());
+    if has_table(store, &name, on).await? {
+        return Ok(());
+    }
+    let (from, upto) = (month.start_ms(), month.later(1).start_ms());
+    let sql = format!(
+        "CREATE TABLE {{s}}.{name} PARTITION OF {{s}}.entries FOR VALUES FROM ({from}) TO ({upto})"
+    );
+    on.execute(store.sql(&sql)).await?;
+    Ok(())
+}
+
+/// True where the schema has a table of this name.
+pub(crate) async fn has_table(
+    store: &Store,
+    name: &str,
+    on: &mut PgConnection,
+) -> Result<bool, LedgerError> {
+    let found = store
+        .query("SELECT to_regclass($1) IS NOT NULL AS found")
+        .bind(format!("{}.{name}", store.schema()));
+    Ok(found.fetch_one(on).await?.try_get("found")?)
+}
+
+/// True for an error of a lock that was not granted in time.
 pub(crate) fn is_locked(error: &LedgerError) -> bool {
-    let LedgerError::Database(error) = error else { return false };
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code == LOCK_NOT_AVAILABLE)
+    let LedgerError::Database(failure) = error else { return false };
+    failure.code() == Some(LOCK_NOT_AVAILABLE)
 }
 
 #[cfg(test)]

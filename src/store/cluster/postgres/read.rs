@@ -1,4 +1,4 @@
-//! What people and reports read: the past.
+//! Reads for the API, the pages and reports.
 
 use std::time::Duration;
 
@@ -7,31 +7,32 @@ use sqlx::postgres::PgRow;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{AccountView, KeyChanges};
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry, HoldId};
-use crate::store::sql::query::{Rows, Value};
+use crate::ledger::{AccountView, KeyChanges};
+use crate::store::cluster::postgres::store::Store;
+use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{Column as _, crashed_from, entry_from, key_from};
 
-use crate::store::cluster::postgres::Store;
-
-/// How many contradictions a report lists.
+/// How many differences a report lists.
 pub(crate) const LISTED: usize = 100;
 
 /// How long a report may take.
 pub(crate) const REPORT_LIMIT: Duration = Duration::from_secs(600);
 
+/// Selects accounts with all columns of an [`AccountView`].
 const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, \
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
 
-/// How long a screen's query may take until its connection is given up; Postgres ends it before.
+/// How long a query for a page may take until its connection is given up. Postgres ends it before
+/// that.
 const SCREEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// For people who wait in front of a screen: a query that takes longer is ended by Postgres, which
-/// is not away for that.
-impl Rows for Store {
+/// Queries for pages. Postgres itself ends a query that takes too long, so that the database does
+/// not count as unreachable because of it.
+impl Database for Store {
     type Row = PgRow;
 
     const LIVE_HOLDS: &'static str = "(SELECT * FROM {s}.holds WHERE state = 'live')";
@@ -65,115 +66,126 @@ impl Rows for Store {
     }
 }
 
-impl Store {
-    /// Calls whose gateway is gone, or cut them off: the holds of calls that expired. What a gateway that
-    /// was only paused has captured of one since counts.
-    pub async fn crashed(
-        &self,
-        before: Option<(i64, &HoldId)>,
-        limit: u32,
-    ) -> Result<Vec<CrashedCall>, LedgerError> {
-        let (at_ms, id) = before.map_or((i64::MAX, ""), |(at_ms, id)| (at_ms, id.as_str()));
-        let sql = "SELECT h.id, h.account, h.route, coalesce(-o.amount, h.amount) AS amount, \
-             CASE WHEN o.id IS NULL THEN 'released' ELSE 'corrected' END AS outcome, \
-             h.ended_at AS at FROM {s}.holds h \
-             LEFT JOIN {s}.operations o ON o.id = 'capture:' || h.id \
-             WHERE h.state <> 'live' AND h.state = 'expired' AND h.origin = 'call' \
-             AND (h.ended_at, h.id) < ($1, $2) ORDER BY h.ended_at DESC, h.id DESC LIMIT $3";
-        let values = [Value::Int(at_ms), Value::Text(id), Value::Int(limit.into())];
-        let rows = self.rows(sql, &values).await?;
-        Ok(rows.iter().map(crashed_from).collect::<Result<_, _>>()?)
-    }
+/// Reads calls that were cut off: expired holds of calls, newest first. Where a gateway was only
+/// paused and has captured the call since, the amount is the captured one.
+pub(crate) async fn crashed(
+    store: &Store,
+    before: Option<(i64, &HoldId)>,
+    limit: u32,
+) -> Result<Vec<CrashedCall>, LedgerError> {
+    let (at_ms, id) = before.map_or((i64::MAX, ""), |(at_ms, id)| (at_ms, id.as_str()));
+    let sql = "SELECT h.id, h.account, h.route, coalesce(-o.amount, h.amount) AS amount, \
+         CASE WHEN o.id IS NULL THEN 'released' ELSE 'corrected' END AS outcome, \
+         h.ended_at AS at FROM {s}.holds h \
+         LEFT JOIN {s}.operations o ON o.id = 'capture:' || h.id \
+         WHERE h.state <> 'live' AND h.state = 'expired' AND h.origin = 'call' \
+         AND (h.ended_at, h.id) < ($1, $2) ORDER BY h.ended_at DESC, h.id DESC LIMIT $3";
+    let values = [Value::Int(at_ms), Value::Text(id), Value::Int(limit.into())];
+    let rows = store.rows(sql, &values).await?;
+    Ok(rows.iter().map(crashed_from).collect::<Result<_, _>>()?)
+}
 
-    pub async fn entries(
-        &self,
-        account: &AccountId,
-        before: Option<u64>,
-        limit: u32,
-    ) -> Result<Vec<Entry>, LedgerError> {
-        let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
-        let rows = self
-            .transact(async |on| {
-                Ok(self
-                    .query(
-                        "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-                         created_at FROM {s}.entries WHERE account = $1 AND seq < $2 \
-                         ORDER BY seq DESC LIMIT $3",
-                    )
-                    .bind(account.as_str())
-                    .bind(before)
-                    .bind(i64::from(limit))
-                    .fetch_all(on)
-                    .await?)
-            })
-            .await?;
-        Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
-    }
+/// Reads an account's entries, newest first, below the number `before`.
+pub(crate) async fn entries(
+    store: &Store,
+    account: &AccountId,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<Entry>, LedgerError> {
+    let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
+    let rows = store
+        .transact(async |on| {
+            Ok(store
+                .query(
+                    "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
+                     created_at FROM {s}.entries WHERE account = $1 AND seq < $2 \
+                     ORDER BY seq DESC LIMIT $3",
+                )
+                .bind(account.as_str())
+                .bind(before)
+                .bind(i64::from(limit))
+                .fetch_all(on)
+                .await?)
+        })
+        .await?;
+    Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+}
 
-    pub async fn accounts(
-        &self,
-        prefix: &str,
-        after: Option<&AccountId>,
-        limit: u32,
-    ) -> Result<Vec<AccountView>, LedgerError> {
-        let rows = self
-            .transact(async |on| {
-                Ok(self
-                    .query(&format!(
-                        "{ACCOUNTS} WHERE id > $1 AND id >= $3 AND id < $3 || chr(127) \
-                         ORDER BY id LIMIT $2"
-                    ))
-                    .bind(after.map_or("", AccountId::as_str))
-                    .bind(i64::from(limit))
-                    .bind(prefix)
-                    .fetch_all(on)
-                    .await?)
-            })
-            .await?;
-        Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
-    }
+/// Reads accounts whose ids begin with `prefix`, in the order of their ids.
+pub(crate) async fn accounts(
+    store: &Store,
+    prefix: &str,
+    after: Option<&AccountId>,
+    limit: u32,
+) -> Result<Vec<AccountView>, LedgerError> {
+    let rows = store
+        .transact(async |on| {
+            Ok(store
+                .query(&format!(
+                    "{ACCOUNTS} WHERE id > $1 AND id >= $3 AND id < $3 || chr(127) \
+                     ORDER BY id LIMIT $2"
+                ))
+                .bind(after.map_or("", AccountId::as_str))
+                .bind(i64::from(limit))
+                .bind(prefix)
+                .fetch_all(on)
+                .await?)
+        })
+        .await?;
+    Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
+}
 
-    pub async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
-        let row = self
-            .transact(async |on| {
-                Ok(self
-                    .query(&format!("{ACCOUNTS} WHERE id = $1"))
-                    .bind(account.as_str())
-                    .fetch_optional(on)
-                    .await?)
-            })
-            .await?;
-        Ok(row.as_ref().map(view).transpose()?)
-    }
+/// Reads one account.
+pub(crate) async fn account(
+    store: &Store,
+    account: &AccountId,
+) -> Result<Option<AccountView>, LedgerError> {
+    let row = store
+        .transact(async |on| {
+            Ok(store
+                .query(&format!("{ACCOUNTS} WHERE id = $1"))
+                .bind(account.as_str())
+                .fetch_optional(on)
+                .await?)
+        })
+        .await?;
+    Ok(row.as_ref().map(view).transpose()?)
+}
 
-    pub async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError> {
-        let rows = self
-            .transact(async |on| {
-                Ok(self
-                    .query(
-                        "SELECT * FROM {s}.api_keys WHERE $1::text IS NULL OR account = $1 \
-                         ORDER BY created_at, id",
-                    )
-                    .bind(account.map(AccountId::as_str))
-                    .fetch_all(on)
-                    .await?)
-            })
-            .await?;
-        Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
-    }
+/// Reads the API keys of one account, or of all.
+pub(crate) async fn keys(
+    store: &Store,
+    account: Option<&AccountId>,
+) -> Result<Vec<KeyRecord>, LedgerError> {
+    let rows = store
+        .transact(async |on| {
+            Ok(store
+                .query(
+                    "SELECT * FROM {s}.api_keys WHERE $1::text IS NULL OR account = $1 \
+                     ORDER BY created_at, id",
+                )
+                .bind(account.map(AccountId::as_str))
+                .fetch_all(on)
+                .await?)
+        })
+        .await?;
+    Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
+}
 
-    /// An account's keys but for service keys: those that live, and those revoked after a moment.
-    pub async fn own_keys(
-        &self,
-        account: &AccountId,
-        since_ms: i64,
-    ) -> Result<Vec<KeyRecord>, LedgerError> {
-        self.transact(async |on| {
-            let rows = self
+/// Reads an account's keys without service keys: those that are valid, and those revoked after
+/// `since_ms`.
+pub(crate) async fn own_keys(
+    store: &Store,
+    account: &AccountId,
+    since_ms: i64,
+) -> Result<Vec<KeyRecord>, LedgerError> {
+    store
+        .transact(async |on| {
+            let rows = store
                 .query(
                     "SELECT * FROM {s}.api_keys WHERE account = $1 AND revoked_at IS NULL \
-                     AND NOT service UNION ALL SELECT * FROM {s}.api_keys WHERE account = $1 \
-                     AND revoked_at > $2 AND NOT service ORDER BY created_at, id",
+                 AND NOT service UNION ALL SELECT * FROM {s}.api_keys WHERE account = $1 \
+                 AND revoked_at > $2 AND NOT service ORDER BY created_at, id",
                 )
                 .bind(account.as_str())
                 .bind(since_ms)
@@ -182,23 +194,23 @@ impl Store {
             Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
         })
         .await
-    }
+}
 
-    /// The keys that changed after `since`.
-    pub async fn keys_since(&self, since: i64) -> Result<KeyChanges, LedgerError> {
-        self.transact(async |on| {
-            let counted = self.query("SELECT key_changes FROM {s}.ledger").fetch_one(&mut *on);
+/// Reads the keys that changed after the version `since`.
+pub(crate) async fn keys_since(store: &Store, since: i64) -> Result<KeyChanges, LedgerError> {
+    store
+        .transact(async |on| {
+            let counted = store.query("SELECT key_changes FROM {s}.ledger").fetch_one(&mut *on);
             let version = counted.await?.int("key_changes")?;
             let mut keys = Vec::new();
             if version != since {
                 let changed = "SELECT * FROM {s}.api_keys WHERE changed > $1";
-                let rows = self.query(changed).bind(since).fetch_all(on).await?;
+                let rows = store.query(changed).bind(since).fetch_all(on).await?;
                 keys = rows.iter().map(key_from).collect::<Result<_, _>>()?;
             }
             Ok(KeyChanges { version, keys })
         })
         .await
-    }
 }
 
 fn view(row: &PgRow) -> Result<AccountView, sqlx::Error> {

@@ -1,42 +1,79 @@
--- Decides one batch. In front of this text stands layout.lua, and unusual.lua in its middle.
+-- Decides one batch of operations on holds and adds it to the stream.
 --
--- Everything is decided on copies first; then the batch goes into the stream, and only then is
--- anything else written: a script does not roll back, and XADD is what may fail (no memory).
+-- Interface. This file follows layout.lua, which describes its argument, the table `ledger`.
 --
--- The usual operations, a call's hold and a call's capture, are decided without a closure or a string
--- made for it where that can be: in Lua these cost more than all of Redis's own work.
+-- In, ARGV[1]: a MessagePack array of
+--    1 owner       the incarnation of the gateway that asks
+--    2 durable     the newest batch that Postgres has, as far as the gateway knows
+--    3 cap         the unsynced cap in micro-credits; 0: none
+--    4 ttl         how long a call's hold lives, in ms
+--    5 oldest      when the oldest id of the calls' holds below was made, in ms since 1970
+--    6 ids         the hold ids, one for each operation, at most 1024
+--    7 kinds       one for each operation: j for a call's hold on terms[j]; -j for a call's capture on terms[j];
+--                  j + #terms for an operation that lines[j] describes. Holds and captures of calls are the usual
+--                  operations; if a batch has any, its ids are all different.
+--    8 terms       "amount origin account owner route"
+--    9 amounts     of each of the terms, as a number
+--   10 places      of each of the terms, the place of its account in keys
+--   11 keys        of the accounts that terms name
+--   12 lines       "kind account amount origin ttl made route": h hold, n renew, c capture (C: no account is
+--                  named), r release (R: no account is named), x expire if due, X expire, b balance. `made` is when
+--                  a call's id was made, 0 if that is not known.
+-- Amounts in texts have 16 digits.
+-- In, ARGV[2]: the same operations in the words of the stream (batch_log.rs).
 --
--- ARGV[1], packed: the incarnation that asks; up to which batch it knows Postgres to be; the unsynced cap
--- in micro-credits (0: none); for how long a usual hold lives; when the oldest id of the usual holds was
--- made; and the operations, at most 1024: ids; kinds; terms; of each of the terms the amount and the place
--- of its account; the keys of these accounts; lines. A kind is a number:
---   j: a call's hold on terms[j];  -j: a call's capture on terms[j];  j + #terms: lines[j] tells.
--- Terms: "amount origin account owner route". The first two kinds are the usual ones; where they occur,
--- no id is there twice. A line: "kind account amount origin ttl made route", its
--- kind: h hold, n renew, c capture (C: without an account), r release (R: without), x expire if it
--- is due, X expire, b balance. made: when a call's id was made (0: not known). Amounts have 16 digits.
--- ARGV[2]: the same operations as they are to stand in the stream.
+-- Out, an array of
+--    1 seq         the newest batch     2 durable  the newest durable batch
+--    3 replicas    1 if another Redis could take the place of this one, else 0
+--    4 head        the text in front of ARGV[2] in the stream; '' where nothing changed
+--    5 balances    balance and held of each of the keys, as they were before
+-- and, unless every operation was a usual one and took effect exactly as asked,
+--    6 decided     how many operations were decided
+--    7 decisions   five numbers for each decision that does not follow from the above: place of the operation
+--                  (from 0); verdict (slow_path.lua); two more, usually balance and held; place of the account in
+--                  keys that these two belong to (0: in none)
+--    8 needs       what is missing here before the rest can be decided: 'a', account, 'i', hold id, …
+--    9 api_ends    five texts for each end of an API hold: place of the operation (from 0), captured, released,
+--                  account, route
 --
--- Answers: the newest batch; the durable one; 1 if a replica might take this Redis's place; what stands in
--- the stream in front of ARGV[2], '' where nothing changed; and balance and held of each account whose key
--- was given, as they were. That is all where every operation was a usual one and was done as it was asked.
--- Otherwise also how many were decided; of each decision that was not that: its place, its number, two
--- more, and the place of the account that now has these two for balance and held (0: of none); what must
--- be brought here before the rest can be decided: 'a', account, 'i', id, …; of each of the API's holds that
--- an operation ended: the operation's place, what was captured, what was given back, and the route.
+-- The stream gets an entry "<number of the epoch>-<seq>" with the field b: the head, a newline, ARGV[2]. The head
+-- is "time ttl codes", with an outcome code for each operation that was decided: h or c, it took effect as asked;
+-- +, the next line says what happened; a point, nothing changed. A single * stands for all of them where every
+-- operation took effect as asked. Then the lines for each +.
 --
--- In the stream: "time ttl letters", with a letter for each operation that was decided (h, c: as it was
--- asked; +: the next line tells; a point: nothing) or * where all were done as they were asked; these
--- lines; ARGV[2].
-local MAX = 9007199254740992 -- 2^53: what a number can count
-local FRESH, STALE = 60000, 86400000 -- a call's id: needs no look-up; the clock that made it is wrong
-local ENDED_KEPT, TOMBSTONE_KEPT = 120000, 90000000
-local ZEROES = '0000000000000000'
+-- Example. Gateway 3 asks for two holds of 5 credits for alice, who has 20 with 5 on hold, and captures 4 of that
+-- older hold, on the route "/a b". (The ids are shortened, and | stands for a newline.)
+--   ARGV[1]      [3, 40, 0, 60000, 1795412683000, [id-1, id-2, id-3], [1, 1, -2],
+--                ["0000000005000000 c alice 3 /a b", "0000000004000000 c alice 3 /a b"],
+--                [5000000, 4000000], [1, 1], ["{s00}:7:a:alice"], []]
+--     as bytes: dd 00 00 00 0c 03 28 00 cf 00 00 00 00 00 00 ea …
+--   ARGV[2]      2 | 0000000005000000 c alice 3 /a b | 0000000004000000 c alice 3 /a b | h0 id-1 | h0 id-2 | c1 id-3
+--   reply        [41, 40, 0, "1795412683123 60000 *", [20000000, 5000000], 3, [2, 3, 16000000, 10000000, 1], [], []]
+--                The two holds follow from the balances. The capture is listed, since its hold was larger.
+--   stream 7-41  1795412683123 60000 * | 2 | 0000000005000000 c alice 3 /a b | … | c1 id-3
+--   LIVE         gets id-1 and id-2: "1795412743123 0000000005000000 c alice 3 /a b"; loses id-3
+--   NEWER        gets id-3: "0000000004000000 c alice 3 /a b"
+--   alice        balance 16000000, held 10000000, newest batch 41
+--
+-- Order of the writes. Everything is decided on copies. Then the batch goes into the stream, and only then is
+-- anything else written: a script does not roll back, and XADD is the command that may fail (no memory).
+--
+-- Speed. The usual operations are decided in the loop below, without a closure and mostly without a new string:
+-- in Lua these cost more than all of Redis's own work. Everything else is in slow_path.lua.
+local ledger = ...
+local call, sub, find, format = redis.call, string.sub, string.find, string.format
+local meta, now, NUMBER, STORED = ledger.meta, ledger.now, ledger.NUMBER, ledger.STORED
+local META, OUT, LIVE, NEWER, OLDER = ledger.META, ledger.OUT, ledger.LIVE, ledger.NEWER, ledger.OLDER
 
-local HELD, RENEWED, CAPTURED, LATE, RELEASED, BALANCE, NOBODY = 1, 2, 3, 4, 5, 6, 7
-local INSUFFICIENT, CONFLICT, ENDED, UNKNOWN, ABOVE, ZERO, RANGE = 8, 9, 10, 11, 12, 13, 14
-local FROZEN, CAPPED, EXPIRED, FROZENBALANCE = 15, 16, 17, 18
-local UNAVAILABLE = 0
+local MAX = 9007199254740992 -- 2^53: up to here a Lua number counts exactly
+local FRESH = 60000 -- the id of a call that is newer (ms) cannot have ended and been forgotten
+local ENDED_KEPT = 120000 -- for so long (ms), at least, ended holds are remembered here
+local CAPTURED = 3 -- a verdict of slow_path.lua
+
+-- An account in a batch is an array: whether the batch has changed it, its key, its place in `keys` (0: none), and
+-- then the values of STORED.
+local CHANGED, KEY, PLACE, BALANCE, HELD, GRANTS, SEQ = 1, 2, 3, 4, 5, 6, 7
+local OLD, BORDER, NEW, EXISTS, FROZEN = 8, 9, 10, 11, 12
 
 local asked = cmsgpack.unpack(ARGV[1])
 local owner, heard, cap, usual_ttl, oldest = asked[1], asked[2], asked[3], asked[4], asked[5]
@@ -47,12 +84,12 @@ local n, usual_kinds = #ids, #terms
 local seq, durable = meta[3] + 0, meta[4] + 0
 if heard > durable then
     durable = heard
-    -- First what frees memory: without any, nothing else can be written.
+    -- Memory is freed first: a Redis that is full refuses every other write.
     call('XTRIM', OUT, 'MINID', NUMBER .. '-' .. format('%d', durable))
     call('HSET', META, 'durable', format('%d', durable))
 end
 
--- What is known of the ids: of live holds, and of those that ended.
+-- The records of the ids: live holds, and ended ones.
 local live, past = call('HMGET', LIVE, unpack(ids)), {}
 local others, count = {}, 0
 for i = 1, n do
@@ -72,13 +109,13 @@ if count > 0 then
     end
 end
 
--- Accounts by their places: a table where it is here, false where it is cold.
+-- The accounts by their places; false for one that is not in Redis.
 local function account_in(key, value, place)
     local a = { false, key, place, struct.unpack(STORED, value) }
-    if cap == 0 or durable >= a[S] then
-        a[OLD], a[UPTO], a[NEW] = 0, a[S], 0
-    elseif durable >= a[UPTO] then
-        a[OLD], a[UPTO], a[NEW] = a[NEW], a[S], 0
+    if cap == 0 or durable >= a[SEQ] then
+        a[OLD], a[BORDER], a[NEW] = 0, a[SEQ], 0
+    elseif durable >= a[BORDER] then
+        a[OLD], a[BORDER], a[NEW] = a[NEW], a[SEQ], 0
     end
     return a
 end
@@ -88,22 +125,24 @@ if usual_kinds > 0 then
     for place = 1, #keys do
         local a = values[place] and account_in(keys[place], values[place], place)
         accounts[place] = a
-        balances[2 * place - 1], balances[2 * place] = a and a[B] or 0, a and a[H] or 0
+        balances[2 * place - 1], balances[2 * place] = a and a[BALANCE] or 0, a and a[HELD] or 0
     end
 end
 
--- What is going to be written: HSET and HDEL take it as it is.
+-- The writes to come: fields and values for HSET, fields for HDEL.
 local granted, ended, gone = {}, {}, {}
 local grants, ends, going = 0, 0, 0
-local letters, noted, decisions, needs, api_ends -- of what is not usual
-local moved = false
+local moved = false -- whether anything has changed
 
-local stamp, deadline = format('%d', now), format('%d ', now + usual_ttl)
+local stamp = format('%d', now)
 local fresh = now - oldest <= FRESH
-local holds = {} -- by terms
+local holds, deadline = {}, nil -- records of new holds, by terms; and how they begin
 
--- In order, up to the first that cannot be decided: what follows may depend on it.
-local otherwise, look_ahead, write_down -- in unusual.lua
+-- Made by the first operation that needs them: the table that slow_path.lua is given, the functions that it
+-- returns, and lists that the loop below then adds to as well.
+local batch, slow_path, codes, decisions
+
+-- In order, up to the first operation that cannot be decided: those behind it may depend on it.
 local decided = 0
 while decided < n do
     local i = decided + 1
@@ -119,38 +158,39 @@ while decided < n do
             elseif sub(hold, 32) == sub(asked_of, 18) then
                 held = tonumber(sub(hold, 15, 30))
             end
-            if held and amount <= held and a[B] >= amount - MAX then
+            if held and amount <= held and a[BALANCE] >= amount - MAX then
                 usual = true
-                a[B], a[H] = a[B] - amount, a[H] - held
+                a[BALANCE], a[HELD] = a[BALANCE] - amount, a[HELD] - held
                 local id = ids[i]
                 ended[ends + 1], ended[ends + 2] = id, asked_of
                 ends = ends + 2
                 going = going + 1
                 gone[going] = id
-                if letters then letters[i] = 99 end
+                if codes then codes[i] = 99 end -- c
                 if held ~= amount then
                     decisions = decisions or {}
                     local d = #decisions
                     decisions[d + 1], decisions[d + 2] = decided, CAPTURED
-                    decisions[d + 3], decisions[d + 4], decisions[d + 5] = a[B], a[H], a[PLACE]
+                    decisions[d + 3], decisions[d + 4], decisions[d + 5] = a[BALANCE], a[HELD], a[PLACE]
                 end
             end
         end
     elseif j <= usual_kinds then
         a = accounts[places[j]]
         local amount = amounts[j]
-        if a and fresh and amount <= a[B] - a[H] and not live[i] and not past[i] and a[F] == 0
+        if a and fresh and amount <= a[BALANCE] - a[HELD] and not live[i] and not past[i] and a[FROZEN] == 0
             and (cap == 0 or a[OLD] + a[NEW] + amount <= cap) then
             usual = true
-            a[H], a[NEW] = a[H] + amount, a[NEW] + amount
+            a[HELD], a[NEW] = a[HELD] + amount, a[NEW] + amount
             local hold = holds[j]
             if not hold then
+                deadline = deadline or format('%d ', now + usual_ttl)
                 hold = deadline .. terms[j]
                 holds[j] = hold
             end
             granted[grants + 1], granted[grants + 2] = ids[i], hold
             grants = grants + 2
-            if letters then letters[i] = 104 end
+            if codes then codes[i] = 104 end -- h
         end
     end
     if usual then
@@ -160,23 +200,39 @@ while decided < n do
             changed[#changed + 1] = a
         end
     else
-        if not otherwise then
-            --@unusual.lua
+        if not slow_path then
+            codes, decisions = {}, decisions or {}
+            for k = 1, decided do codes[k] = kinds[k] > 0 and 104 or 99 end
+            batch = {
+                ledger = ledger, account_in = account_in,
+                owner = owner, cap = cap, usual_ttl = usual_ttl,
+                ids = ids, kinds = kinds, terms = terms, keys = keys, lines = lines,
+                live = live, past = past, accounts = accounts,
+                changed = changed, granted = granted, ended = ended, gone = gone,
+                codes = codes, decisions = decisions, noted = {}, needs = {}, api_ends = {}, moved = false,
+            }
+            slow_path = (function(...) -- luacheck: ignore 212
+                --@slow_path.lua
+            end)(batch)
         end
-        if not otherwise(i) then break end
+        if not slow_path.decide(i) then break end
     end
     decided = i
 end
-if decided < n then look_ahead() end
-if write_down then write_down() end
+if decided < n then slow_path.look_ahead(decided) end
+if slow_path then
+    slow_path.write_down()
+    moved = moved or batch.moved
+end
 
 local head = ''
 if moved then
     seq = seq + 1
     local number = format('%d', seq)
     head = stamp .. ' ' .. usual_ttl .. ' '
-    if letters then
-        noted[0] = head .. string.char(unpack(letters, 1, decided))
+    if slow_path then
+        local noted = batch.noted
+        noted[0] = head .. string.char(unpack(codes, 1, decided))
         head = table.concat(noted, '\n', 0)
     else
         head = head .. '*'
@@ -184,33 +240,35 @@ if moved then
     call('XADD', OUT, NUMBER .. '-' .. number, 'b', head .. '\n' .. ARGV[2])
     call('HSET', META, 'seq', number)
 end
-if grants > 0 then call('HSET', LIVE, unpack(granted)) end
-if ends > 0 then call('HSET', NEWER, unpack(ended)) end
-if going > 0 then call('HDEL', LIVE, unpack(gone)) end
+if granted[1] then call('HSET', LIVE, unpack(granted)) end
+if ended[1] then call('HSET', NEWER, unpack(ended)) end
+if gone[1] then call('HDEL', LIVE, unpack(gone)) end
 if #changed > 0 then
     local values = {}
     for c = 1, #changed do
         local a = changed[c]
-        values[2 * c - 1], values[2 * c] = a[KEY], struct.pack(
-            STORED, a[B], a[H], a[G], seq, a[OLD], a[UPTO], a[NEW], a[X], a[F], now)
+        values[2 * c - 1], values[2 * c] = a[KEY], struct.pack(STORED, a[BALANCE], a[HELD], a[GRANTS], seq,
+            a[OLD], a[BORDER], a[NEW], a[EXISTS], a[FROZEN], now)
     end
     call('MSET', unpack(values))
 end
 
--- Begins the next hash of ended holds once this one is old enough: what is forgotten then ended at
--- least that long ago, whatever the clock did.
+-- Begins the next hash of ended holds once this one is old enough. So a hold that is forgotten ended at least
+-- that long ago, whatever the clock did.
 local age = now - (meta[6] or 0)
 if moved and age >= ENDED_KEPT then
-    -- One long value makes a hash a table. A small one is a list otherwise, searched from its start.
+    -- One long value makes Redis keep the hash as a table; a small one would be a list that is searched from its
+    -- start.
     local long = 'without a value as long as this one, a small hash would be kept as a list'
     call('UNLINK', OLDER)
     call('HSET', OLDER, ' ', long)
     call('HSET', LIVE, ' ', long)
-    call('HSET', META, 'ended', OLDER == ENDED_1 and '1' or '0', 'since', stamp)
+    call('HSET', META, 'ended', meta[5] == '1' and '0' or '1', 'since', stamp)
 elseif age < 0 then
     call('HSET', META, 'since', stamp)
 end
 
-local replicas = find(info, 'connected_slaves:0', 1, true) and 0 or 1
+local replicas = find(ledger.info, 'connected_slaves:0', 1, true) and 0 or 1
 if not decisions and decided == n then return { seq, durable, replicas, head, balances } end
-return { seq, durable, replicas, head, balances, decided, decisions or {}, needs or {}, api_ends or {} }
+local needs, api_ends = batch and batch.needs or {}, batch and batch.api_ends or {}
+return { seq, durable, replicas, head, balances, decided, decisions or {}, needs, api_ends }

@@ -1,30 +1,44 @@
--- What both scripts share: the fence, and how things stand in the keys. In front of this text stand
--- EPOCH (number and nonce), NUMBER (the number alone), META, OUT, LIVE, ENDED_0, ENDED_1 (keys), and
--- ACCOUNT, NONCE, LET_GO (what keys begin with), ALIVE (a key).
-local call, match, sub, find, format = redis.call, string.match, string.sub, string.find, string.format
+-- The beginning of both scripts: the fence of the epoch, and the layout of the data.
+--
+-- Interface. script.rs (Scripts::new) joins this file and then decide.lua or maintain.lua to the body of one
+-- function. Its argument, the table `ledger`, has from script.rs:
+--   EPOCH                   the epoch's name, "number.nonce"; NUMBER is the number alone
+--   META, OUT, LIVE, ALIVE  keys: the state of the ledger, the stream, live holds, and when each gateway was
+--                           last heard from
+--   NEWER, OLDER            keys: the two hashes of ended holds, "…ended:0" and "…ended:1"
+--   ACCOUNT, NONCE, LET_GO  prefixes of keys: accounts, marks of cache misses, accounts that a repair dropped
+-- This file adds:
+--   meta                    values of META, in this order: epoch, reign, seq, durable, ended, since
+--   info                    the text of INFO replication
+--   now                     the time by Redis's clock, in milliseconds since 1970
+--   STORED                  how an account is packed
+-- and exchanges NEWER and OLDER where META says that "…ended:1" is the newer one.
+-- Where Redis does not have the data of the epoch, the script ends here with the error EPOCH.
+--
+-- The layout. A change of it, or of the scripts' text, is a change of LAYOUT in script.rs.
+--   LIVE, a hash by hold id: "deadline amount origin account owner route", with a deadline of 13 digits and an
+--     amount of 16. A release that came before its hold leaves a tombstone, so that the hold is refused:
+--     "deadline T origin account".
+--   NEWER, OLDER, hashes by hold id, for holds that ended since NEWER was begun, and before. Captured:
+--     "amount origin account …"; released and expired: "R origin amount account", "E origin amount account";
+--     "N": Postgres was asked, and no such hold exists.
+--   ACCOUNT .. id, packed as STORED: balance; held; number of the newest grant applied; number of its newest
+--     batch; credits held and not durable yet, the older part; the batch that separates the two parts; the
+--     newer part; 1 if it exists; 1 if it is frozen; time of the last change.
+local ledger = ...
 
-local meta = call('HMGET', META, 'epoch', 'reign', 'seq', 'durable', 'ended', 'since')
--- A master that was a replica for a while keeps its scripts, and not its data: its replication id tells.
-local info = call('INFO', 'replication')
-if meta[1] ~= EPOCH or not find(info, 'master_replid:' .. (meta[2] or '-'), 1, true) then
+local meta = redis.call('HMGET', ledger.META, 'epoch', 'reign', 'seq', 'durable', 'ended', 'since')
+-- A master that was a replica for a while still has the scripts, but not all of the data. Its replication id
+-- has changed, though (the field's name, reign, is part of the layout).
+local info = redis.call('INFO', 'replication')
+if meta[1] ~= ledger.EPOCH or not string.find(info, 'master_replid:' .. (meta[2] or '-'), 1, true) then
     return redis.error_reply('EPOCH ' .. tostring(meta[1]))
 end
-local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local time = redis.call('TIME')
 
--- Live holds, a hash by id: "deadline amount origin account owner route", the deadline of 13 digits, the
--- amount of 16. A release that overtook its hold stands here too, for that to be refused: "deadline T
--- origin account".
---
--- Ended holds, two hashes by id: what ended since the newer one was begun, and what ended before. Captured:
--- "amount origin account …"; released or expired: "R origin amount account", "E origin amount account";
--- "N": looked up, and nobody knows it.
-local NEWER, OLDER = ENDED_0, ENDED_1
-if meta[5] == '1' then NEWER, OLDER = ENDED_1, ENDED_0 end
-
--- An account: whether this call has changed it, its key, its place among those that a batch names; then
--- what is stored, all of it numbers: balance, held, the newest grant it has heard of, its newest batch;
--- what holds took that is not durable yet, in an older and a newer part, and the batch between them;
--- 1 where it exists, 1 where it is frozen, when it was touched last.
-local CHANGED, KEY, PLACE, B, H, G, S, OLD, UPTO, NEW, X, F, T = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
-local STORED = '<i8i8i8i8i8i8i8BBi8'
+ledger.meta, ledger.info = meta, info
+ledger.now = time[1] * 1000 + math.floor(time[2] / 1000)
+ledger.STORED = '<i8i8i8i8i8i8i8BBi8'
+if meta[5] == '1' then
+    ledger.NEWER, ledger.OLDER = ledger.OLDER, ledger.NEWER
+end

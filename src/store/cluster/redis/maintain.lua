@@ -1,63 +1,83 @@
--- What keeps Redis's picture of the ledger right, beside the batches: accounts come and go, and what
--- Postgres decided is heard. In front of this text stands layout.lua.
-local function account_in(value) return { false, '', 0, struct.unpack(STORED, value) } end
+-- The commands beside the batches: accounts come to Redis and leave it, grants of Postgres are applied, holds that
+-- are due are listed.
+--
+-- Interface. This file follows layout.lua, which describes its argument, the table `ledger`.
+-- In: ARGV[1] is the name of a command below, and the words behind it are its arguments. The last argument may be
+-- a list; the comment names it with an ellipsis. Out: what the comment says.
+--
+-- Cache misses. Postgres is read while Redis goes on deciding, so what was read may be old by the time that it
+-- arrives. A gateway first leaves a nonce under the name of what it is going to read ("a:" and an account, "i:" and
+-- a hold id), and what it read counts only if the nonce still stands. Several gateways may have a nonce under one
+-- name: each would bring the same, and only the first one counts.
+local ledger = ...
+local call, match, sub, format = redis.call, string.match, string.sub, string.format
+local meta, now, NUMBER, STORED = ledger.meta, ledger.now, ledger.NUMBER, ledger.STORED
+local META, OUT, LIVE, ALIVE = ledger.META, ledger.OUT, ledger.LIVE, ledger.ALIVE
+local NEWER, OLDER = ledger.NEWER, ledger.OLDER
+local ACCOUNT, NONCE, LET_GO = ledger.ACCOUNT, ledger.NONCE, ledger.LET_GO
+
+-- Places of the values of STORED.
+local BALANCE, HELD, GRANTS, SEQ, OLD, BORDER, NEW, EXISTS, FROZEN, TOUCHED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local function put_account(key, a)
-    call('SET', key, struct.pack(STORED, a[B], a[H], a[G], a[S], a[OLD], a[UPTO], a[NEW], a[X], a[F], a[T]))
+    call('SET', key, struct.pack(STORED, a[BALANCE], a[HELD], a[GRANTS], a[SEQ], a[OLD], a[BORDER], a[NEW],
+        a[EXISTS], a[FROZEN], a[TOUCHED]))
 end
 
--- What is asked for is ARGV[1], and the words after it are its arguments. A list among them may be longer
--- than what Lua can pass to a function (8,000 values): it begins at LIST, and is read where it stands.
-local keep, LIST = {}, {}
+-- The commands by their names; and of those that take a list, the place in ARGV where it begins. A list is read
+-- where it stands: Lua passes no more than some 8,000 values to a function.
+local commands, list_from = {}, {}
 
--- So many values are passed at once.
-local SOME = 1000
+-- The most values that are passed to one call of Redis.
+local AT_ONCE = 1000
 
--- Postgres is about to be asked for these. What is found counts only if the nonce still stands then. Several
--- may stand for one name: whoever asks beside us brings what we would bring, and only the first counts.
--- 0 where one of them was forgotten (keep.forget) with what Postgres does not have yet: that comes first.
-LIST.doubt = 3
-function keep.doubt(nonce)
-    local durable, known = tonumber(meta[4]), 1
-    for i = LIST.doubt, #ARGV do
+-- nonce, name…: leaves a nonce under each name, for 10 s. Returns 0 where Postgres must first have everything that
+-- is decided so far, since an account that a repair dropped (`drop`) is among the names; otherwise 1.
+list_from.announce_read = 3
+function commands.announce_read(nonce)
+    local durable, is_readable = tonumber(meta[4]), 1
+    for i = list_from.announce_read, #ARGV do
         local name = ARGV[i]
         if tonumber(call('GET', LET_GO .. name) or 0) > durable then
-            known = 0
+            is_readable = 0
         else
             local nonces = NONCE .. name
-            -- Of so many the older ones have long been given up.
+            -- So many nonces are left over from attempts that were given up.
             if call('HLEN', nonces) >= 100 then call('DEL', nonces) end
             call('HSET', nonces, nonce, '')
             call('PEXPIRE', nonces, '10000')
         end
     end
-    return known
+    return is_readable
 end
 
--- An account as Postgres has it, with its live holds: id, ms to live, the rest of its record, … 0 where
--- something came in between.
-LIST.account = 8
-function keep.account(nonce, account, exists, balance, grants, frozen)
+-- nonce, account, exists, balance, grants, frozen, (hold id, ms to live, rest of its record)…: stores an account as
+-- Postgres has it, with its live holds. Returns 0 where something came in between, otherwise 1.
+list_from.warm_account = 8
+function commands.warm_account(nonce, account, exists, balance, grants, frozen)
     if call('HEXISTS', NONCE .. 'a:' .. account, nonce) == 0 then return 0 end
     if call('EXISTS', ACCOUNT .. account) == 1 then return 0 end
     local held, some, n = 0, {}, 0
-    for i = LIST.account, #ARGV, 3 do
+    for i = list_from.warm_account, #ARGV, 3 do
         held = held + tonumber(sub(ARGV[i + 2], 1, 16))
         some[n + 1], some[n + 2] = ARGV[i], format('%d', now + tonumber(ARGV[i + 1])) .. ' ' .. ARGV[i + 2]
         n = n + 2
-        if n >= SOME or i + 3 > #ARGV then
+        if n >= AT_ONCE or i + 3 > #ARGV then
             call('HSET', LIVE, unpack(some, 1, n))
             n = 0
         end
     end
-    local a = { [B] = tonumber(balance), [H] = held, [G] = tonumber(grants), [X] = tonumber(exists) }
-    a[S], a[OLD], a[UPTO], a[NEW], a[F], a[T] = 0, 0, 0, 0, tonumber(frozen), now
-    put_account(ACCOUNT .. account, a)
+    put_account(ACCOUNT .. account, {
+        [BALANCE] = tonumber(balance), [HELD] = held, [GRANTS] = tonumber(grants), [SEQ] = 0,
+        [OLD] = 0, [BORDER] = 0, [NEW] = 0,
+        [EXISTS] = tonumber(exists), [FROZEN] = tonumber(frozen), [TOUCHED] = now,
+    })
     call('DEL', NONCE .. 'a:' .. account, LET_GO .. 'a:' .. account)
     return 1
 end
 
--- What Postgres knows of a hold's id that is not here. 0 where something came in between.
-function keep.fate(nonce, id, record)
+-- nonce, hold id, record: stores the record of a hold that has ended, or of an id that Postgres does not know.
+-- Returns 0 where something came in between, otherwise 1.
+function commands.warm_ended(nonce, id, record)
     if call('HEXISTS', NONCE .. 'i:' .. id, nonce) == 0 then return 0 end
     for _, key in ipairs({ LIVE, NEWER, OLDER }) do
         if call('HEXISTS', key, id) == 1 then return 0 end
@@ -65,28 +85,30 @@ function keep.fate(nonce, id, record)
     return call('HSET', NEWER, id, record)
 end
 
--- What Postgres decided about an account, in the order of its numbers. 1 where it is heard (now,
--- before, or with the account when that is brought here), 0 where an earlier one is missing.
-function keep.deliver(account, number, amount, frozen)
+-- account, number, amount, frozen: applies what Postgres decided about an account (a grant, a refund, a freeze),
+-- in the order of its numbers. Returns 1 where the account has it: from now on, from before, or from Postgres
+-- when the account is brought here. Returns 0 where an earlier number is missing.
+function commands.deliver(account, number, amount, frozen)
     local value = call('GET', ACCOUNT .. account)
     if not value then
-        -- Whoever is bringing it has read Postgres too early, perhaps.
+        -- A gateway that brings the account may have read Postgres too early.
         call('DEL', NONCE .. 'a:' .. account)
         return 1
     end
-    local a = account_in(value)
+    local a = { struct.unpack(STORED, value) }
     number = tonumber(number)
-    if number <= a[G] then return 1 end
-    if number > a[G] + 1 then return 0 end
-    a[B], a[G], a[X], a[F] = a[B] + tonumber(amount), number, 1, tonumber(frozen)
+    if number <= a[GRANTS] then return 1 end
+    if number > a[GRANTS] + 1 then return 0 end
+    a[BALANCE], a[GRANTS] = a[BALANCE] + tonumber(amount), number
+    a[EXISTS], a[FROZEN] = 1, tonumber(frozen)
     put_account(ACCOUNT .. account, a)
     return 1
 end
 
--- Some of the live holds from a cursor on, and of these the ones whose time has run out: the cursor for
--- the next time, then id, record, … at most `limit` of them. Those of calls are their own gateway's
--- business (it renews what runs) until they are overdue by `grace` ms. Twenty times make the round.
-function keep.due(owner, grace, limit, cursor)
+-- owner, grace, limit, cursor: scans a twentieth of the live holds, from a cursor on, for those whose time is up.
+-- Returns the next cursor, then id and record of each; at most `limit` of them. A call's hold is listed for its
+-- own gateway alone, which renews it while the call runs, until it is overdue by `grace` ms.
+function commands.due(owner, grace, limit, cursor)
     local some = math.max(2000, math.ceil(call('HLEN', LIVE) / 20))
     local scanned = call('HSCAN', LIVE, cursor, 'COUNT', format('%d', some))
     local due, fields = { scanned[1] }, scanned[2]
@@ -94,12 +116,12 @@ function keep.due(owner, grace, limit, cursor)
         local id, record = fields[i], fields[i + 1]
         local expires = tonumber(sub(record, 1, 13))
         if expires and expires <= now then
-            local amount, origin, whose = match(record, '^%d+ (%S+) (%a) %S+ ?(%S*)')
+            local amount, origin, owned_by = match(record, '^%d+ (%S+) (%a) %S+ ?(%S*)')
             if amount == 'T' then
                 call('HDEL', LIVE, id)
-            elseif origin ~= 'c' or whose == owner or now - expires > tonumber(grace) then
+            elseif origin ~= 'c' or owned_by == owner or now - expires > tonumber(grace) then
                 if #due > 2 * tonumber(limit) then
-                    -- The same ones again, once these have ended.
+                    -- The same part of the scan again, once these have ended.
                     due[1] = cursor
                     break
                 end
@@ -110,37 +132,37 @@ function keep.due(owner, grace, limit, cursor)
     return due
 end
 
--- Lets go of accounts that nothing has touched for `idle` ms: all of them durable, nothing held.
--- How many went.
-LIST.retire = 3
-function keep.retire(idle)
-    local durable, went = tonumber(meta[4]), 0
-    for i = LIST.retire, #ARGV do
+-- idle, key…: removes accounts that have been idle for so many ms, with nothing held and everything durable.
+-- Returns how many it removed.
+list_from.retire = 3
+function commands.retire(idle)
+    local durable, removed = tonumber(meta[4]), 0
+    for i = list_from.retire, #ARGV do
         local key = ARGV[i]
         local value = call('GET', key)
-        -- One that somebody has spoiled is for a repair.
+        -- A value of another size was damaged; a repair will see to it.
         if value and #value == struct.size(STORED) then
-            local a = account_in(value)
-            if a[H] == 0 and a[S] <= durable and now - a[T] >= tonumber(idle) then
-                went = went + call('DEL', key)
-                -- Whoever is bringing it read Postgres while it was still here.
+            local a = { struct.unpack(STORED, value) }
+            if a[HELD] == 0 and a[SEQ] <= durable and now - a[TOUCHED] >= tonumber(idle) then
+                removed = removed + call('DEL', key)
+                -- A gateway that brings the account read Postgres while it was still here.
                 call('DEL', NONCE .. 'a:' .. sub(key, #ACCOUNT + 1))
             end
         end
     end
-    return went
+    return removed
 end
 
--- For how long (ms) a gateway has not been heard of here; -1 where it never was.
-function keep.silence(owner)
+-- owner: returns how long ago, in ms, Redis last heard from a gateway; -1 where it never did.
+function commands.silence(owner)
     local heard = call('HGET', ALIVE, owner)
     return heard and now - tonumber(heard) or -1
 end
 
--- Batches up to this one are in Postgres; a gateway says so, which therefore lives. The newest batch,
--- and up to which they are.
-function keep.durable(seq, owner)
-    -- First what frees memory: without any, nothing else can be written.
+-- seq, owner: notes that Postgres has the batches up to seq, and that this gateway lives. Returns the newest batch
+-- and the newest durable one.
+function commands.durable(seq, owner)
+    -- Memory is freed first: a Redis that is full refuses every other write.
     call('XTRIM', OUT, 'MINID', NUMBER .. '-' .. seq)
     call('HSET', ALIVE, owner, format('%d', now))
     local newest, durable = tonumber(meta[3]), tonumber(meta[4])
@@ -151,38 +173,37 @@ function keep.durable(seq, owner)
     return { newest, durable }
 end
 
--- For the comparison with Postgres: the live holds, some at a time. The next cursor, then id, record, …
-function keep.live(cursor)
+-- cursor: returns the next cursor, then id and record of some of the live holds.
+function commands.live(cursor)
     local page = call('HSCAN', LIVE, cursor, 'COUNT', '500')
     local found = page[2]
     table.insert(found, 1, page[1])
     return found
 end
 
--- One moment: the newest batch; those after number `from`: number, text, …; the values of `n` accounts; the
--- records of the holds that follow.
-LIST.picture = 4
-function keep.picture(from, n)
-    local first = LIST.picture + tonumber(n)
+-- from, n, account… (n of them), hold id…: one moment of Redis, for the comparison with Postgres. Returns the
+-- newest batch; number and text of the batches after `from`; the values of the accounts; the records of the holds.
+list_from.snapshot = 4
+function commands.snapshot(from, n)
+    local first_hold = list_from.snapshot + tonumber(n)
     local batches, accounts, holds = {}, {}, {}
     for _, entry in ipairs(call('XRANGE', OUT, '(' .. NUMBER .. '-' .. from, '+', 'COUNT', '5000')) do
         batches[#batches + 1], batches[#batches + 2] = match(entry[1], '%-(%d+)$'), entry[2][2]
     end
-    for i = LIST.picture, first - 1 do
+    for i = list_from.snapshot, first_hold - 1 do
         accounts[#accounts + 1] = call('GET', ACCOUNT .. ARGV[i])
     end
-    for i = first, #ARGV do
+    for i = first_hold, #ARGV do
         holds[#holds + 1] = call('HGET', LIVE, ARGV[i]) or ''
     end
     return { meta[3], batches, accounts, holds }
 end
 
--- Lets go of an account that is not as Postgres has it, and of these of its holds. It comes back as
--- Postgres has it, once that has all that was decided here until now: nobody brings it before. How a hold
--- ended stays known.
-LIST.forget = 3
-function keep.forget(account)
-    for i = LIST.forget, #ARGV do
+-- account, hold id…: removes an account that differs from Postgres, and these of its live holds. It is brought here
+-- again once Postgres has everything that is decided so far (`announce_read`). How its holds ended stays known.
+list_from.drop = 3
+function commands.drop(account)
+    for i = list_from.drop, #ARGV do
         call('HDEL', LIVE, ARGV[i])
         call('DEL', NONCE .. 'i:' .. ARGV[i])
     end
@@ -191,4 +212,5 @@ function keep.forget(account)
     return 1
 end
 
-return keep[ARGV[1]](unpack(ARGV, 2, math.min(#ARGV, (LIST[ARGV[1]] or #ARGV + 1) - 1)))
+local last = (list_from[ARGV[1]] or #ARGV + 1) - 1
+return commands[ARGV[1]](unpack(ARGV, 2, math.min(#ARGV, last)))

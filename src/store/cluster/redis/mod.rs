@@ -1,6 +1,9 @@
-//! Redis: the connections, the scripts, and how a batch is asked.
+//! Redis: the connections, the scripts, a batch's request and reply, and the values that are stored.
 
 pub(crate) mod connection;
+pub(crate) mod info;
 pub(crate) mod pack;
+pub(crate) mod record;
+pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod script;

@@ -1,29 +1,33 @@
-//! MessagePack, as far as the script reads it: texts, numbers and arrays of them.
+//! A writer of MessagePack, as far as `decide.lua` reads it: texts, numbers and arrays of them.
 
-/// A value being written.
+/// The bytes written so far.
 #[derive(Debug)]
 pub(crate) struct Pack(Vec<u8>);
 
 impl Pack {
+    /// An empty writer, with memory for so many bytes.
     pub fn with_room_for(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
+    /// The bytes.
     pub fn finish(self) -> Vec<u8> {
         self.0
     }
 
-    /// The next `length` values are an array.
+    /// Begins an array: the next `length` values are its members.
     pub fn array(&mut self, length: usize) {
         self.0.push(0xdd);
         self.0.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     }
 
+    /// Writes an array of texts.
     pub fn texts(&mut self, texts: impl ExactSizeIterator<Item = impl AsRef<str>>) {
         self.array(texts.len());
         texts.for_each(|text| self.text(text.as_ref()));
     }
 
+    /// Writes a text.
     pub fn text(&mut self, text: &str) {
         match u8::try_from(text.len()) {
             Ok(length) => self.0.extend([0xd9, length]),
@@ -35,6 +39,7 @@ impl Pack {
         self.0.extend(text.as_bytes());
     }
 
+    /// Writes a number, in one byte below 128 and in nine otherwise.
     pub fn uint(&mut self, number: u64) {
         match u8::try_from(number) {
             Ok(small @ 0..0x80) => self.0.push(small),
@@ -45,6 +50,7 @@ impl Pack {
         }
     }
 
+    /// Writes a number that may be negative.
     pub fn int(&mut self, number: i64) {
         match u64::try_from(number) {
             Ok(number) => self.uint(number),

@@ -1,78 +1,136 @@
-//! A batch as `decide.lua` is asked: packed for the script, and as text for the stream.
+//! The request of one batch: packed for `decide.lua`, and as text for the stream.
 
 use std::fmt::Write as _;
 
 use ahash::{HashMap, HashSet};
 
 use crate::account::AccountId;
-use crate::ledger::hold::CALL_TTL_MS;
+use crate::ledger::CALL_TTL_MS;
 use crate::ledger::operation::{HoldId, NewHold, Operation, Origin};
 use crate::store::cluster::batch_log::{escape, letter_of};
-
 use crate::store::cluster::redis::pack::Pack;
 use crate::store::cluster::redis::script::Scripts;
-use crate::store::cluster::work::Asked;
 
-/// A hundred years: longer than anybody waits, and short enough to be added to the time of day.
+/// The longest life of a hold that Redis is asked for: a hundred years. It can still be added to the time of day.
 const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
 
-/// A usual operation: which of the terms it is about.
+/// One item of a batch for Redis.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BatchItem<'a> {
+    Operation(&'a Operation),
+    /// Ends a hold whose time is up.
+    Expire {
+        hold: &'a HoldId,
+        /// Ends it even if its deadline has not passed.
+        in_any_case: bool,
+    },
+}
+
+/// How an item is described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// A call's hold on these terms.
     Hold(usize),
+    /// A call's capture on these terms.
     Capture(usize),
-    /// Which of the lines tells it.
+    /// Any other operation, described by this line.
     Line(usize),
 }
 
-/// What a usual operation is about, beside its id.
+/// The amount, account and route that several holds and captures of calls share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
+    /// In micro-credits.
     pub amount: u64,
-    /// Which of the accounts.
+    /// The place of the account in [`Request::accounts`].
     pub account: usize,
 }
 
-/// The operations of a batch, and what a script is told beside them.
+/// The operations of a batch, as `decide.lua` reads them; its head describes each member.
 #[derive(Debug, Default)]
-pub(crate) struct Question<'a> {
+pub(crate) struct Request<'a> {
     ids: Vec<&'a str>,
     pub kinds: Vec<Kind>,
     pub terms: Vec<Terms>,
     texts: Vec<String>,
     pub accounts: Vec<&'a str>,
     lines: Vec<String>,
-    /// When the oldest id of a usual hold was made.
+    /// When the oldest id of a call's hold was made, in milliseconds since 1970.
     oldest_ms: u64,
     owner: i64,
 }
 
-impl<'a> Question<'a> {
-    /// The operations in their order; `owner` is the incarnation that asks.
-    pub fn new(asked: impl Iterator<Item = Asked<'a>> + Clone, owner: i64) -> Self {
-        let mut question = Self { owner, oldest_ms: u64::MAX, ..Self::default() };
+impl<'a> BatchItem<'a> {
+    /// The hold that the item is about.
+    pub fn hold(self) -> Option<&'a HoldId> {
+        match self {
+            Self::Operation(
+                Operation::Hold(NewHold { id: hold, .. })
+                | Operation::Capture { hold, .. }
+                | Operation::Release { hold, .. }
+                | Operation::Abandon { hold, .. }
+                | Operation::Renew { hold, .. },
+            )
+            | Self::Expire { hold, .. } => Some(hold),
+            Self::Operation(_) => None,
+        }
+    }
+
+    /// The account that the item names.
+    pub fn account(self) -> Option<&'a AccountId> {
+        match self {
+            Self::Operation(
+                Operation::Hold(NewHold { account, .. })
+                | Operation::Abandon { account, .. }
+                | Operation::Balance { account },
+            ) => Some(account),
+            Self::Operation(
+                Operation::Capture { account, .. } | Operation::Release { account, .. },
+            ) => account.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// True for a new hold.
+    pub fn is_hold(self) -> bool {
+        matches!(self, Self::Operation(Operation::Hold(_)))
+    }
+
+    /// Who made the hold, as far as the item says.
+    pub fn origin(self) -> Option<Origin> {
+        match self {
+            Self::Operation(operation) => operation.origin(),
+            Self::Expire { .. } => None,
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// A request for these items, in their order; `owner` is the incarnation of this gateway.
+    pub fn new(items: impl Iterator<Item = BatchItem<'a>> + Clone, owner: i64) -> Self {
+        let mut request = Self { owner, oldest_ms: u64::MAX, ..Self::default() };
         let mut ids = HashSet::default();
-        // Two of one id go the long way, where each sees what the other did.
-        let apart = asked.clone().filter_map(|asked| asked.hold()).all(|id| ids.insert(id));
+        // Items of one id are described by lines: the script then decides each on what the one before it left.
+        let are_apart = items.clone().filter_map(BatchItem::hold).all(|id| ids.insert(id));
         let mut known = HashMap::default();
-        for asked in asked {
-            if apart
-                && let Asked::Operation(operation) = asked
-                && question.push_usual(operation, &mut known)
+        for item in items {
+            if are_apart
+                && let BatchItem::Operation(operation) = item
+                && request.push_usual(operation, &mut known)
             {
                 continue;
             }
-            question.push_line(asked);
+            request.push_line(item);
         }
-        question
+        request
     }
 
-    /// How many.
+    /// The number of items.
     pub fn len(&self) -> usize {
         self.kinds.len()
     }
 
-    /// A call's hold or capture. False for anything else.
+    /// Adds a call's hold or capture; false for any other operation.
     fn push_usual(
         &mut self,
         operation: &'a Operation,
@@ -122,13 +180,13 @@ impl<'a> Question<'a> {
         true
     }
 
-    fn push_line(&mut self, asked: Asked<'a>) {
-        let operation = match asked {
-            Asked::Expire(id, in_any_case) => {
+    fn push_line(&mut self, item: BatchItem<'a>) {
+        let operation = match item {
+            BatchItem::Expire { hold, in_any_case } => {
                 let kind = if in_any_case { 'X' } else { 'x' };
-                return self.line(kind, Some(id), "-", 0, Origin::Call, 0, 0, "");
+                return self.line(kind, Some(hold), "-", 0, Origin::Call, 0, 0, "");
             }
-            Asked::Operation(operation) => operation,
+            BatchItem::Operation(operation) => operation,
         };
         match operation {
             Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms }) => {
@@ -147,15 +205,15 @@ impl<'a> Question<'a> {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
-            // The hold's gateway may be gone before it is asked again, and the list of such calls is made of what
-            // expired.
+            // An abandoned call's hold expires at once, since its gateway may be gone before a later attempt, and
+            // `GET /admin/crashed` lists the holds that expired.
             Operation::Abandon { hold, .. } => {
                 self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");
             }
             Operation::Balance { account } => {
                 self.line('b', None, account.as_str(), 0, Origin::Call, 0, 0, "");
             }
-            // The rest is decided in Postgres.
+            // Every other operation is decided in Postgres.
             _ => debug_assert!(false, "{operation:?} is not for Redis"),
         }
     }
@@ -178,7 +236,8 @@ impl<'a> Question<'a> {
         self.ids.push(id.map_or("", HoldId::as_str));
     }
 
-    /// What the script reads.
+    /// ARGV[1] of the script. `durable` is the newest batch that Postgres is known to have; `cap` is the unsynced
+    /// cap in micro-credits, 0 for none.
     pub fn packed(&self, scripts: &Scripts, durable: i64, cap: u64) -> Vec<u8> {
         let count = i64::try_from(self.terms.len()).unwrap_or(i64::MAX);
         let one_based = |n: usize| i64::try_from(n).map_or(i64::MAX, |n| n.saturating_add(1));
@@ -209,8 +268,8 @@ impl<'a> Question<'a> {
         pack.finish()
     }
 
-    /// What stands in the stream: how many terms, the terms, then of each operation what it is and on
-    /// which terms (`-`: only the script tells), and its id.
+    /// ARGV[2] of the script, which becomes a part of the stream: the number of terms, the terms, then for each
+    /// item a letter with the number of its terms (`-` for a line) and its id.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.
@@ -230,11 +289,12 @@ impl<'a> Question<'a> {
     }
 }
 
+/// The kind of a line, and the account in it.
 fn named(account: Option<&AccountId>, with: char, without: char) -> (char, &str) {
     account.map_or((without, "-"), |account| (with, account.as_str()))
 }
 
-/// When a call's id was made, in milliseconds since 1970: it is a UUID of version 7. 0 for another.
+/// When a call's id was made, in milliseconds since 1970; 0 for an id that is not a UUID of version 7.
 fn made_ms(id: &HoldId) -> u64 {
     let Ok(uuid) = uuid::Uuid::try_parse(id.as_str()) else { return 0 };
     match uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7) {
@@ -249,13 +309,64 @@ fn made_ms(id: &HoldId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credits::Credits;
+    use crate::store::cluster::epoch::Epoch;
 
     #[test]
-    fn a_calls_id_tells_when_it_was_made() {
+    fn a_calls_id_says_when_it_was_made() {
         let now = u64::try_from(crate::ledger::wall_ms()).unwrap();
         assert!(now.abs_diff(made_ms(&HoldId::for_call())) < 10_000);
         for other in ["job-7", "67e55044-10b1-426f-9247-bb680e5fe0c8"] {
             assert_eq!(made_ms(&other.parse().unwrap()), 0);
+        }
+    }
+
+    /// The example in the head of decide.lua is what such a batch really looks like.
+    #[test]
+    fn the_head_of_decide_lua_shows_this_request() {
+        let (made, account, route) = (1_795_412_683_000_u64, "alice".parse().unwrap(), "/a b");
+        let id = |n: u64| -> HoldId {
+            let (high, low) = (made >> 16, made & 0xffff);
+            format!("{high:08x}-{low:04x}-7000-8000-{n:012}").parse().unwrap()
+        };
+        let credits = |n: u64| Credits::from_micros(n * 1_000_000).unwrap();
+        let hold = |n| {
+            Operation::Hold(NewHold {
+                id: id(n),
+                account: AccountId::clone(&account),
+                amount: credits(5),
+                route: route.into(),
+                origin: Origin::Call,
+                ttl_ms: CALL_TTL_MS,
+            })
+        };
+        let capture = Operation::Capture {
+            hold: id(3),
+            account: Some(account.clone()),
+            amount: credits(4),
+            route: route.into(),
+            origin: Origin::Call,
+        };
+        let operations = [hold(1), hold(2), capture];
+        let request = Request::new(operations.iter().map(BatchItem::Operation), 3);
+        let scripts = Scripts::new(0, Epoch { number: 7, nonce: "n".into() });
+        let shown = include_str!("decide.lua");
+
+        let mut text = request.text();
+        for n in 1..=3 {
+            text = text.replace(id(n).as_str(), &format!("id-{n}"));
+        }
+        let stream = format!("ARGV[2]      {}", text.replace('\n', " | "));
+        assert!(shown.contains(&stream), "{stream}");
+        let packed = request.packed(&scripts, 40, 0);
+        let bytes: Vec<_> = packed[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(shown.contains(&format!("as bytes: {} …", bytes.join(" "))), "{bytes:?}");
+        for member in [
+            format!("[3, 40, 0, {CALL_TTL_MS}, {made}, [id-1, id-2, id-3], [1, 1, -2],"),
+            format!("[\"{}\", \"{}\"]", request.texts[0], request.texts[1]),
+            format!("[5000000, 4000000], [1, 1], [\"{}\"], []]", scripts.account_key("alice")),
+        ] {
+            assert!(shown.contains(&member), "{member}");
         }
     }
 }

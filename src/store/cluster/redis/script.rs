@@ -1,74 +1,72 @@
-//! The scripts of one epoch, and what goes in and out of them.
+//! The scripts of one epoch: their text, their digests, and the keys that they use.
 
 use std::fmt::Write as _;
 
 use sha1::{Digest as _, Sha1};
 
-const SHARED: &str = include_str!("layout.lua");
-const DECIDE: &str = include_str!("decide.lua");
-const UNUSUAL: &str = include_str!("slow_path.lua");
-const KEEP: &str = include_str!("maintain.lua");
+use crate::store::cluster::epoch::Epoch;
 
-/// Which scripts these are, and what they make of Redis. Gateways serve an epoch together only where this
-/// number is the same, so it is raised with every version whose scripts' text differs; a test below tells.
-/// A recovery reads what another layout left: the fields of `meta`, the stream, and the text of a batch are
-/// what all of them have in common.
-pub(crate) const LAYOUT: i32 = 1;
+const LAYOUT_LUA: &str = include_str!("layout.lua");
+const DECIDE_LUA: &str = include_str!("decide.lua");
+const SLOW_PATH_LUA: &str = include_str!("slow_path.lua");
+const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 
-/// Where `decide.lua` has room for `unusual.lua`.
-const ROOM: &str = "--@unusual.lua";
+/// The number of the scripts' text and of the layout of the data in Redis. Gateways serve an epoch together only
+/// if they have the same number, so it is raised with every version whose scripts differ; a test below fails
+/// where it is not. A recovery reads data of any layout, but only what all layouts have in common: the fields of
+/// `meta`, the ids of the stream, and the text of a batch.
+pub(crate) const LAYOUT: i32 = 2;
 
-/// One life of Redis's data, by number and nonce.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Epoch {
-    pub number: i64,
-    pub nonce: String,
-}
+/// The one shard that there is. Its number is in every key.
+pub(crate) const SHARD: i32 = 0;
 
-/// A script's text, and the name by which it is called.
+/// The line of `decide.lua` that `slow_path.lua` replaces.
+const SLOW_PATH_LINE: &str = "--@slow_path.lua";
+
+/// The text of a script, and its SHA-1, by which EVALSHA calls it.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub text: String,
     pub sha: String,
 }
 
-/// All that belongs to one epoch of one shard.
+/// The scripts and keys of one epoch of one shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Scripts {
     pub epoch: Epoch,
+    /// Decides batches.
     pub decide: Script,
-    pub keep: Script,
-    /// Stands in front of the keys that live and die with the epoch.
+    /// Runs the commands beside the batches.
+    pub maintain: Script,
+    /// The prefix of the keys that end with the epoch.
     pub prefix: String,
-    /// `meta` and `out`.
+    /// The keys `meta` and `out`.
     pub keys: [String; 2],
 }
 
-/// The hash tag of a shard: all its keys share a slot.
+/// The hash tag of a shard, with a colon. All keys of a shard begin with it, so that they share a slot.
 pub(crate) fn tag(shard: i32) -> String {
     format!("{{s{shard:02}}}:")
 }
 
 impl Scripts {
-    /// An id of the stream that is before all of this epoch, and after all of the earlier ones.
-    pub fn first_id(&self) -> String {
-        format!("{}-0", self.epoch.number)
-    }
-
+    /// Joins the Lua files: `layout.lua` and one of the two bodies become a function, which is called with a table of
+    /// the names of this epoch. Each file takes its argument from `...`, so each can be checked alone.
     pub fn new(shard: i32, epoch: Epoch) -> Self {
         let tag = tag(shard);
         let number = epoch.number;
         let prefix = format!("{tag}{number}:");
         let keys = [format!("{tag}meta"), format!("{tag}out")];
         let [meta, out] = &keys;
-        let head = format!(
-            "local EPOCH, NUMBER, META, OUT = '{name}', '{number}', '{meta}', '{out}'\n\
-             local LIVE, ENDED_0, ENDED_1 = '{prefix}live', '{prefix}ended:0', '{prefix}ended:1'\n\
-             local ACCOUNT, NONCE, LET_GO, ALIVE = '{prefix}a:', '{prefix}n:', '{prefix}w:', '{prefix}alive'\n",
+        let ledger = format!(
+            "{{ EPOCH = '{name}', NUMBER = '{number}', META = '{meta}', OUT = '{out}', \
+             LIVE = '{prefix}live', ALIVE = '{prefix}alive', NEWER = '{prefix}ended:0', \
+             OLDER = '{prefix}ended:1', ACCOUNT = '{prefix}a:', NONCE = '{prefix}n:', \
+             LET_GO = '{prefix}w:' }}",
             name = epoch.name(),
         );
         let script = |body: &str| {
-            let text = format!("{head}{SHARED}{body}");
+            let text = format!("return (function(...)\n{LAYOUT_LUA}{body}end)({ledger})\n");
             let sha = Sha1::digest(&text).iter().fold(String::new(), |mut hex, byte| {
                 // Writing to a String cannot fail.
                 let _ = write!(hex, "{byte:02x}");
@@ -77,24 +75,22 @@ impl Scripts {
             Script { text, sha }
         };
         Self {
-            decide: script(&DECIDE.replace(ROOM, UNUSUAL)),
-            keep: script(KEEP),
+            decide: script(&DECIDE_LUA.replace(SLOW_PATH_LINE, SLOW_PATH_LUA)),
+            maintain: script(MAINTAIN_LUA),
             prefix,
             keys,
             epoch,
         }
     }
 
+    /// An id of the stream that is before all batches of this epoch, and after those of earlier epochs.
+    pub fn first_id(&self) -> String {
+        format!("{}-0", self.epoch.number)
+    }
+
     /// The key of an account.
     pub fn account_key(&self, account: &str) -> String {
         format!("{}a:{account}", self.prefix)
-    }
-}
-
-impl Epoch {
-    /// As it stands in `meta`.
-    pub fn name(&self) -> String {
-        format!("{}.{}", self.number, self.nonce)
     }
 }
 
@@ -107,8 +103,9 @@ mod tests {
         let scripts = |number| Scripts::new(0, Epoch { number, nonce: "n".into() });
         let (one, two) = (scripts(1), scripts(2));
         assert_ne!(one.decide.sha, two.decide.sha);
-        assert_ne!(one.keep.sha, two.keep.sha);
-        assert!(one.decide.text.contains(UNUSUAL) && !one.decide.text.contains(ROOM));
+        assert_ne!(one.maintain.sha, two.maintain.sha);
+        let decide = &one.decide.text;
+        assert!(decide.contains(SLOW_PATH_LUA) && !decide.contains(SLOW_PATH_LINE));
         assert_eq!(two.account_key("alice"), "{s00}:2:a:alice");
     }
 
@@ -117,7 +114,7 @@ mod tests {
     #[test]
     fn a_layout_is_one_text_of_the_scripts() {
         let scripts = Scripts::new(0, Epoch { number: 1, nonce: "n".into() });
-        let [decide, keep] = [&scripts.decide.sha[..8], &scripts.keep.sha[..8]];
-        assert_eq!((LAYOUT, decide, keep), (1, "ef99f512", "4243c332"));
+        let [decide, maintain] = [&scripts.decide.sha[..8], &scripts.maintain.sha[..8]];
+        assert_eq!((LAYOUT, decide, maintain), (2, "76440563", "795a9c85"));
     }
 }

@@ -1,11 +1,60 @@
--- What is not usual, in the middle of decide.lua: there, so that its closures are made only where
--- they are needed.
+-- Every operation that the loop of decide.lua does not decide itself.
+--
+-- Interface. The body of a function in the middle of decide.lua, made only where a batch needs it, since its
+-- closures cost time. Its argument is the table `batch`, with values that decide.lua's head describes:
+--   ledger                              the table that layout.lua describes
+--   account_in                          function(key, value, place): reads a stored account
+--   owner, cap, usual_ttl, ids, kinds, terms, keys, lines       members of ARGV[1]
+--   live, past                          of each id, its record in LIVE, or in NEWER or OLDER
+--   accounts                            the accounts of `keys`, false for one that is not in Redis
+-- and lists to which this file adds:
+--   changed                             accounts to be written
+--   granted, ended, gone                arguments of HSET LIVE, HSET NEWER and HDEL LIVE
+--   codes                               an outcome code (a byte) for each operation
+--   noted                               the lines of the stream's head, one for each code +
+--   decisions, needs, api_ends          members of the reply
+--   moved                               set to true where something changed
+-- Returns a table of functions: decide(i), look_ahead(decided), write_down(). See each.
+local batch = ...
+local ledger, account_in = batch.ledger, batch.account_in
+local call, match, sub, find, format = redis.call, string.match, string.sub, string.find, string.format
+local now, ACCOUNT = ledger.now, ledger.ACCOUNT
+local owner, cap, ids, kinds, terms = batch.owner, batch.cap, batch.ids, batch.kinds, batch.terms
+local live, past, codes, noted, decisions = batch.live, batch.past, batch.codes, batch.noted, batch.decisions
+local usual_kinds = #terms
 
-letters, noted, decisions, needs, api_ends = {}, {}, decisions or {}, {}, {}
-for i = 1, decided do letters[i] = kinds[i] > 0 and 104 or 99 end
+local MAX = 9007199254740992 -- 2^53: up to here a Lua number counts exactly
+local FRESH = 60000 -- the id of a call that is newer (ms) cannot have ended and been forgotten
+local STALE = 86400000 -- an older id (ms) of a new call was made by a clock that is wrong
+local TOMBSTONE_KEPT = 90000000 -- in ms; longer than STALE, so that the hold is refused for good
+local ZEROES = '0000000000000000'
+local CHANGED, PLACE, BALANCE, HELD, OLD, NEW, EXISTS, FROZEN = 1, 3, 4, 5, 8, 10, 11, 12 -- as in decide.lua
 
--- A hold by its id, as the batch has left it: its state is L (live), C (captured), R, E or N; of a live
--- one the rest is its owner and route. False where nothing is known.
+-- The verdicts, which reply.rs reads by their numbers.
+local verdict = {
+    UNAVAILABLE = 0,
+    HELD = 1,
+    RENEWED = 2,
+    CAPTURED = 3,
+    LATE = 4,
+    RELEASED = 5,
+    BALANCE = 6,
+    NOACCOUNT = 7,
+    INSUFFICIENT = 8,
+    CONFLICT = 9,
+    ENDED = 10,
+    UNKNOWN = 11,
+    ABOVE = 12,
+    ZERO = 13,
+    RANGE = 14,
+    FROZEN = 15,
+    CAPPED = 16,
+    EXPIRED = 17,
+    FROZENBALANCE = 18,
+}
+
+-- The hold of an operation, as the batch has left it: state L (live), C (captured), R (released), E (expired) or
+-- N (no such hold). `rest` of a live one is its owner and route. False where neither Redis nor Postgres was asked.
 local records, written = {}, {}
 local function record_of(i)
     local id = ids[i]
@@ -28,7 +77,7 @@ local function record_of(i)
     records[id] = r
     return r
 end
-local function set(i, record)
+local function set_record(i, record)
     local id = ids[i]
     records[id] = record
     if not written[id] then
@@ -38,9 +87,9 @@ local function set(i, record)
 end
 local function route_of(r) return match(r.rest, '^%S+ (.*)$') end
 
--- Accounts by their ids: those that the terms name, and others.
+-- The accounts by their ids: those that terms name, and others. False for one that is not in Redis.
 local known = {}
-for place = 1, #keys do known[sub(keys[place], #ACCOUNT + 1)] = accounts[place] end
+for place = 1, #batch.keys do known[sub(batch.keys[place], #ACCOUNT + 1)] = batch.accounts[place] end
 local function account_of(id)
     local a = known[id]
     if a == nil then
@@ -54,196 +103,204 @@ end
 local function change(a)
     if not a[CHANGED] then
         a[CHANGED] = true
-        changed[#changed + 1] = a
+        batch.changed[#batch.changed + 1] = a
     end
 end
+
+-- Writes a line of the stream's head for this operation.
 local function note(i, ...)
-    letters[i], moved = 43, true -- +
+    codes[i], batch.moved = 43, true -- +
     noted[#noted + 1] = table.concat({ ... }, ' ')
 end
-
--- What became of holds that were made through the API, for whoever counts them.
-local function ended_now(i, origin, account, taken, released, route)
+-- Reports the end of an API hold, for the gateway's metrics.
+local function report_end(i, origin, account, captured, released, route)
     if origin ~= 'a' then return end
+    local api_ends = batch.api_ends
     local e = #api_ends
-    api_ends[e + 1], api_ends[e + 2] = format('%d', i - 1), taken
+    api_ends[e + 1], api_ends[e + 2] = format('%d', i - 1), captured
     api_ends[e + 3], api_ends[e + 4], api_ends[e + 5] = released, account, route
 end
-local function end_hold(i, r, a, state, letter)
-    a[H] = a[H] - tonumber(r.amount)
+local function end_hold(i, r, a, state, word)
+    a[HELD] = a[HELD] - tonumber(r.amount)
     change(a)
-    note(i, letter, ids[i], r.account, r.amount, r.origin, route_of(r))
-    set(i, { state = state, origin = r.origin, amount = r.amount, account = r.account })
+    note(i, word, ids[i], r.account, r.amount, r.origin, route_of(r))
+    set_record(i, { state = state, origin = r.origin, amount = r.amount, account = r.account })
 end
 
--- Each answers its number, and the account it is about or one more number; nothing where something
--- must be brought first.
-local decide = {}
+-- By the kind of a line. Each returns its verdict, and the account or one more number that belongs to it;
+-- nothing where an account or an id must be brought to Redis first.
+local by_kind = {}
 
-function decide.h(i, account, amount, origin, ttl, made, route)
+function by_kind.h(i, account, amount, origin, ttl, made, route)
     local r = record_of(i)
     if r and r.state == 'L' then
-        if r.account ~= account or r.amount ~= amount or r.origin ~= origin then return CONFLICT end
+        if r.account ~= account or r.amount ~= amount or r.origin ~= origin then return verdict.CONFLICT end
         local a = account_of(account)
         if not a then return end
-        return HELD, a
+        return verdict.HELD, a
     end
-    if r and r.state ~= 'N' then return ENDED end
+    if r and r.state ~= 'N' then return verdict.ENDED end
     local created, credits = tonumber(made), tonumber(amount)
     if not r then
-        if created > 0 and now - created > STALE then return UNAVAILABLE end
+        if created > 0 and now - created > STALE then return verdict.UNAVAILABLE end
         if created == 0 or now - created > FRESH then return end
     end
-    if credits == 0 then return ZERO end
+    if credits == 0 then return verdict.ZERO end
     local a = account_of(account)
     if not a then return end
-    if a[F] == 1 then return FROZEN end
-    if credits > a[B] - a[H] then return INSUFFICIENT, a end
-    if a[H] > MAX - credits then return RANGE end
-    if cap > 0 and a[OLD] + a[NEW] + credits > cap then return CAPPED end
-    a[H], a[NEW] = a[H] + credits, a[NEW] + credits
+    if a[FROZEN] == 1 then return verdict.FROZEN end
+    if credits > a[BALANCE] - a[HELD] then return verdict.INSUFFICIENT, a end
+    if a[HELD] > MAX - credits then return verdict.RANGE end
+    if cap > 0 and a[OLD] + a[NEW] + credits > cap then return verdict.CAPPED end
+    a[HELD], a[NEW] = a[HELD] + credits, a[NEW] + credits
     change(a)
     local expires = format('%d', now + tonumber(ttl))
     local rest = format('%d', owner) .. ' ' .. route
-    set(i, { state = 'L', origin = origin, amount = amount, account = account, rest = rest, expires = expires })
+    set_record(i, {
+        state = 'L', origin = origin, amount = amount, account = account, rest = rest, expires = expires,
+    })
     note(i, 'h', ids[i], account, amount, origin, format('%d', owner), expires, route)
-    return HELD, a
+    return verdict.HELD, a
 end
 
-function decide.n(i, _, _, _, ttl)
+function by_kind.n(i, _, _, _, ttl)
     local r = record_of(i)
     if not r then return end
-    if r.state ~= 'L' then return UNKNOWN end
+    if r.state ~= 'L' then return verdict.UNKNOWN end
     r.expires = format('%d', now + tonumber(ttl))
-    set(i, r)
-    -- A call's hold does not outlive its gateway, so Postgres need not know.
+    set_record(i, r)
+    -- A call's hold does not outlive its gateway, so Postgres need not know its deadline.
     if r.origin == 'a' then note(i, 'n', ids[i], r.expires) end
-    return RENEWED
+    return verdict.RENEWED
 end
 
 local function capture(i, account, amount, origin, route)
     local r = record_of(i)
     if not r then return end
-    if r.state == 'R' and amount ~= ZEROES then return ENDED end
+    if r.state == 'R' and amount ~= ZEROES then return verdict.ENDED end
     local holder = r.state == 'N' and account or r.account
     local wrong_account = account and account ~= holder
     if r.state == 'C' then
-        if r.amount ~= amount or wrong_account then return CONFLICT end
+        if r.amount ~= amount or wrong_account then return verdict.CONFLICT end
     elseif r.state == 'N' then
         -- A call's capture counts even where its hold was lost.
-        if origin ~= 'c' or not account then return UNKNOWN end
+        if origin ~= 'c' or not account then return verdict.UNKNOWN end
     else
-        if r.origin ~= origin then return UNKNOWN end
-        if r.state == 'L' and wrong_account then return UNKNOWN end
-        if tonumber(amount) > tonumber(r.amount) then return ABOVE, tonumber(r.amount) end
-        if wrong_account then return UNKNOWN end
+        if r.origin ~= origin then return verdict.UNKNOWN end
+        if r.state == 'L' and wrong_account then return verdict.UNKNOWN end
+        if tonumber(amount) > tonumber(r.amount) then return verdict.ABOVE, tonumber(r.amount) end
+        if wrong_account then return verdict.UNKNOWN end
     end
     local a = account_of(holder)
     if not a then return end
-    if r.state == 'C' then return CAPTURED, a end
+    if r.state == 'C' then return verdict.CAPTURED, a end
     local is_live, credits = r.state == 'L', tonumber(amount)
     if credits == 0 then
         if is_live then
-            ended_now(i, origin, r.account, '0', r.amount, route_of(r))
+            report_end(i, origin, r.account, '0', r.amount, route_of(r))
             end_hold(i, r, a, 'R', 'r')
         end
-        return RELEASED, a
+        return verdict.RELEASED, a
     end
-    if a[B] < credits - MAX then return RANGE end
-    a[B], a[X] = a[B] - credits, 1
+    if a[BALANCE] < credits - MAX then return verdict.RANGE end
+    a[BALANCE], a[EXISTS] = a[BALANCE] - credits, 1
     change(a)
     local released = 0
     if is_live then
         route, released = route_of(r), tonumber(r.amount) - credits
-        a[H] = a[H] - tonumber(r.amount)
+        a[HELD] = a[HELD] - tonumber(r.amount)
     end
-    ended_now(i, origin, holder, amount, format('%d', released), route)
+    report_end(i, origin, holder, amount, format('%d', released), route)
     note(i, 'c', ids[i], holder, amount, origin, is_live and '0' or '1', route)
-    set(i, { state = 'C', origin = origin, amount = amount, account = holder })
-    return is_live and CAPTURED or LATE, a
+    set_record(i, { state = 'C', origin = origin, amount = amount, account = holder })
+    return is_live and verdict.CAPTURED or verdict.LATE, a
 end
-function decide.c(i, account, amount, origin, _, _, route)
+function by_kind.c(i, account, amount, origin, _, _, route)
     return capture(i, account, amount, origin, route)
 end
-function decide.C(i, _, amount, origin, _, _, route)
+function by_kind.C(i, _, amount, origin, _, _, route)
     return capture(i, nil, amount, origin, route)
 end
 
 local function release(i, account, origin)
     local r = record_of(i)
     if not r then return end
-    if r.state == 'C' then return ENDED end
+    if r.state == 'C' then return verdict.ENDED end
     if r.state == 'L' and (r.origin ~= origin or (account and account ~= r.account)) then
-        return UNKNOWN
+        return verdict.UNKNOWN
     end
-    if r.state == 'N' and (origin ~= 'c' or not account) then return UNKNOWN end
+    if r.state == 'N' and (origin ~= 'c' or not account) then return verdict.UNKNOWN end
     local a = account_of(r.state == 'N' and account or r.account)
     if not a then return end
     if r.state == 'L' then
-        ended_now(i, origin, r.account, '0', r.amount, route_of(r))
+        report_end(i, origin, r.account, '0', r.amount, route_of(r))
         end_hold(i, r, a, 'R', 'r')
     elseif r.state == 'N' then
-        -- It overtook its hold: a tombstone, so that the hold is refused.
-        set(i, { state = 'R', origin = origin, amount = ZEROES, account = account, tombstone = true })
+        -- The release came before its hold: it leaves a tombstone, so that the hold is refused.
+        set_record(i, { state = 'R', origin = origin, amount = ZEROES, account = account, tombstone = true })
         note(i, 'r', ids[i], account, '0', origin, '')
     end
-    return RELEASED, a
+    return verdict.RELEASED, a
 end
-function decide.r(i, account, _, origin) return release(i, account, origin) end
-function decide.R(i, _, _, origin) return release(i, nil, origin) end
+function by_kind.r(i, account, _, origin) return release(i, account, origin) end
+function by_kind.R(i, _, _, origin) return release(i, nil, origin) end
 
-function decide.X(i)
+function by_kind.X(i)
     local r = record_of(i)
     if not r then return end
-    if r.state ~= 'L' then return UNKNOWN end
+    if r.state ~= 'L' then return verdict.UNKNOWN end
     local a = account_of(r.account)
     if not a then return end
     end_hold(i, r, a, 'E', 'e')
-    return EXPIRED
+    return verdict.EXPIRED
 end
-function decide.x(i)
+function by_kind.x(i)
     local r = record_of(i)
-    if not r or r.state ~= 'L' or tonumber(r.expires) > now then return UNKNOWN end
-    return decide.X(i)
+    if not r or r.state ~= 'L' or tonumber(r.expires) > now then return verdict.UNKNOWN end
+    return by_kind.X(i)
 end
 
-function decide.b(_, account)
+function by_kind.b(_, account)
     local a = account_of(account)
     if not a then return end
-    if a[X] == 0 then return NOBODY end
-    return a[F] == 1 and FROZENBALANCE or BALANCE, a
+    if a[EXISTS] == 0 then return verdict.NOACCOUNT end
+    return a[FROZEN] == 1 and verdict.FROZENBALANCE or verdict.BALANCE, a
 end
 
--- An operation in full, as a line has it.
-local function told(i)
+-- The members of a line, also for an operation that has terms in its place.
+local function members_of(i)
     local j = kinds[i]
     if j > usual_kinds then
-        return match(lines[j - usual_kinds], '^(%a) (%S+) (%d+) (%a) (%d+) (%d+) (.*)$')
+        return match(batch.lines[j - usual_kinds], '^(%a) (%S+) (%d+) (%a) (%d+) (%d+) (.*)$')
     end
     local amount, origin, account, route = match(terms[j > 0 and j or -j], '^(%d+) (%a) (%S+) %S+ (.*)$')
-    -- The id of a call's hold is a UUID of version 7, which begins with when it was made.
+    -- The id of a call's hold is a UUID of version 7, which begins with the time when it was made.
     local made = j > 0 and tonumber(sub(ids[i], 1, 8) .. sub(ids[i], 10, 13), 16) or 0
-    return j > 0 and 'h' or 'c', account, amount, origin, usual_ttl, made, route
+    return j > 0 and 'h' or 'c', account, amount, origin, batch.usual_ttl, made, route
 end
 
--- Decides one of them; false where something must be brought first.
-function otherwise(i)
-    letters[i] = 46 -- a point
-    local kind, account, amount, origin, ttl, made, route = told(i)
-    local code, more = decide[kind](i, account, amount, origin, ttl, made, route)
-    if not code then return false end
-    local b, h, place = more or 0, 0, 0
-    if type(more) == 'table' then b, h, place = more[B], more[H], more[PLACE] end
+local slow_path = {}
+
+-- Decides operation i. Returns false where an account or an id must be brought to Redis first.
+function slow_path.decide(i)
+    codes[i] = 46 -- a point
+    local kind, account, amount, origin, ttl, made, route = members_of(i)
+    local said, more = by_kind[kind](i, account, amount, origin, ttl, made, route)
+    if not said then return false end
+    local first, second, place = more or 0, 0, 0
+    if type(more) == 'table' then first, second, place = more[BALANCE], more[HELD], more[PLACE] end
     local d = #decisions
-    decisions[d + 1], decisions[d + 2] = i - 1, code
-    decisions[d + 3], decisions[d + 4], decisions[d + 5] = b, h, place
+    decisions[d + 1], decisions[d + 2] = i - 1, said
+    decisions[d + 3], decisions[d + 4], decisions[d + 5] = first, second, place
     return true
 end
 
--- What those that are left need, so that all of it is brought at once.
-function look_ahead()
-    for i = decided + 1, n do
-        local kind, account, _, _, _, made = told(i)
+-- Lists in `needs` whatever the operations after the first `decided` ones lack, so that all of it is brought at
+-- once.
+function slow_path.look_ahead(decided)
+    local needs = batch.needs
+    for i = decided + 1, #ids do
+        local kind, account, _, _, _, made = members_of(i)
         local r = kind ~= 'b' and record_of(i)
         if kind ~= 'b' and not r then
             made = tonumber(made)
@@ -258,24 +315,24 @@ function look_ahead()
     end
 end
 
--- Adds what is left of the holds to what is going to be written.
-function write_down()
+-- Adds the records that changed to `granted`, `ended` and `gone`.
+function slow_path.write_down()
+    local granted, ended, gone = batch.granted, batch.ended, batch.gone
     for w = 1, #written do
         local id = written[w]
         local r = records[id]
-        local who = r.origin .. ' ' .. r.account
+        local owned_by = r.origin .. ' ' .. r.account
         if r.state == 'L' or r.tombstone then
-            granted[grants + 1] = id
-            granted[grants + 2] = r.tombstone and format('%d', now + TOMBSTONE_KEPT) .. ' T ' .. who
-                or r.expires .. ' ' .. r.amount .. ' ' .. who .. ' ' .. r.rest
-            grants = grants + 2
+            granted[#granted + 1] = id
+            granted[#granted + 1] = r.tombstone and format('%d', now + TOMBSTONE_KEPT) .. ' T ' .. owned_by
+                or r.expires .. ' ' .. r.amount .. ' ' .. owned_by .. ' ' .. r.rest
         else
-            ended[ends + 1] = id
-            ended[ends + 2] = r.state == 'C' and r.amount .. ' ' .. who
+            ended[#ended + 1] = id
+            ended[#ended + 1] = r.state == 'C' and r.amount .. ' ' .. owned_by
                 or r.state .. ' ' .. r.origin .. ' ' .. r.amount .. ' ' .. r.account
-            ends = ends + 2
-            going = going + 1
-            gone[going] = id
+            gone[#gone + 1] = id
         end
     end
 end
+
+return slow_path

@@ -1,0 +1,44 @@
+//! The holds of the calls in this process.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use ahash::HashSet;
+
+use crate::ledger::operation::HoldId;
+
+/// The holds of running calls, and the holds whose end is still in the queue or not durable yet: until
+/// then they must not expire.
+#[derive(Debug, Default)]
+pub(crate) struct LiveHolds {
+    ids: Mutex<HashSet<HoldId>>,
+    /// True once a stop cuts off the calls that still run.
+    cut_off: AtomicBool,
+}
+
+impl LiveHolds {
+    /// Adds the hold of a call that begins.
+    pub fn insert(&self, id: HoldId) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// Removes a hold whose end is durable.
+    pub fn remove(&self, id: &HoldId) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Whether the hold must not expire.
+    pub fn contains(&self, id: &HoldId) -> bool {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// Marks the calls that still run as cut off.
+    pub fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the calls that still run are cut off.
+    pub fn are_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+}

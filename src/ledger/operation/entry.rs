@@ -1,0 +1,74 @@
+//! Balances, and the entries that move them.
+
+use std::sync::Arc;
+
+use crate::account::AccountId;
+use crate::credits::{Credits, SignedCredits};
+use crate::ledger::operation::ids::OperationId;
+use crate::ledger::operation::kinds::EntryKind;
+
+/// The credits of an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// The sum of the account's entries; below zero while there is a debt.
+    pub balance: SignedCredits,
+    /// The sum of the account's live holds.
+    pub held: Credits,
+    /// True while a dispute keeps the account from spending.
+    pub frozen: bool,
+}
+
+impl Balance {
+    /// The credits that a new hold can take: balance less held, below zero while there is a debt.
+    pub fn available(self) -> SignedCredits {
+        // Both are within 2^53, so the difference is within 2^54 and fits; the type's range is
+        // 2^53, and a balance of -2^53 with 2^53 held cannot come about (holds need a balance).
+        self.balance.checked_sub(self.held.signed()).unwrap_or(self.balance)
+    }
+}
+
+/// Credits to add to a balance, or to take from it, under an id of the maker's choosing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posting {
+    /// The id from [`OperationId::posting`] or [`OperationId::signup`]; takes effect once.
+    pub id: OperationId,
+    /// The account whose balance moves.
+    pub account: AccountId,
+    /// The kind of the entry.
+    pub kind: EntryKind,
+    /// The amount by which the balance moves.
+    pub amount: SignedCredits,
+    /// The reason in the maker's words, for people who read the ledger.
+    pub reason: Option<Arc<str>>,
+}
+
+/// One immutable line that moved a balance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The account whose balance moved.
+    pub account: AccountId,
+    /// The number of the entry, which counts from 1 without a gap in each account.
+    pub seq: u64,
+    /// The id under which the entry took effect, once.
+    pub operation: OperationId,
+    /// The kind of the entry.
+    pub kind: EntryKind,
+    /// The amount by which the balance moved.
+    pub amount: SignedCredits,
+    /// The balance with this entry counted.
+    pub balance_after: SignedCredits,
+    /// The route of the call, for captures and refunds.
+    pub route: Option<Arc<str>>,
+    /// The reason in the maker's words.
+    pub reason: Option<Arc<str>>,
+    /// The time of the entry, in milliseconds since 1970.
+    pub created_at_ms: i64,
+}
+
+impl Entry {
+    /// True where the entry was folded into an opening balance. The ledger then has only its id and its
+    /// amount, so that the operation cannot take effect twice.
+    pub fn is_folded(&self) -> bool {
+        self.created_at_ms == 0
+    }
+}

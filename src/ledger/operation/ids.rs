@@ -1,0 +1,164 @@
+//! The ids under which operations take effect at most once.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::account::AccountId;
+use crate::ledger::operation::kinds::EntryKind;
+
+/// The end of the id of [`OperationId::corrected`].
+const CORRECTED: &str = "/corrected";
+
+/// The reason why a text cannot be an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an id is 1 to 128 visible ASCII characters, without spaces")]
+pub struct IdError;
+
+/// The id of a hold. The hold of a proxied call has the call's request id, which is generated here and
+/// never repeated; a hold made through the API has the id that its caller chose.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HoldId(Arc<str>);
+
+impl HoldId {
+    /// A new id for a proxied call: a UUID of version 7, so ids sort by the time they were made.
+    pub fn for_call() -> Self {
+        let mut buffer = Uuid::encode_buffer();
+        Self(Arc::from(&*Uuid::now_v7().as_hyphenated().encode_lower(&mut buffer)))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HoldId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if is_id(text) { Ok(Self(text.into())) } else { Err(IdError) }
+    }
+}
+
+impl fmt::Display for HoldId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The right to make one call's hold. [`Ledger::hold`](crate::ledger::Ledger::hold) consumes the id, so no
+/// two holds of calls share one. The rules rely on that: they look up no ids for a new call.
+///
+/// ```compile_fail,E0382
+/// use farebox::{account::AccountId, credits::Credits, ledger::{CallId, Ledger}};
+///
+/// async fn twice(ledger: Ledger, alice: AccountId, amount: Credits) {
+///     let id = CallId::new();
+///     let _first = ledger.hold(id, alice.clone(), amount, "/x".into()).await;
+///     let _second = ledger.hold(id, alice, amount, "/x".into()).await; // used up
+/// }
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub struct CallId(HoldId);
+
+impl CallId {
+    /// A new id.
+    #[expect(clippy::new_without_default, reason = "a default that differs each time surprises")]
+    pub fn new() -> Self {
+        Self(HoldId::for_call())
+    }
+
+    /// The id that the call's hold will have.
+    pub fn hold_id(&self) -> &HoldId {
+        &self.0
+    }
+}
+
+impl From<CallId> for HoldId {
+    fn from(id: CallId) -> Self {
+        id.0
+    }
+}
+
+/// The id under which an operation that moves a balance takes effect at most once. A prefix keeps ids of
+/// different kinds apart: a grant and an adjustment may both be called `gift-7`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId(Arc<str>);
+
+impl OperationId {
+    /// The id of a grant, adjustment, clawback or reinstatement; its maker chose `id`.
+    ///
+    /// # Errors
+    /// [`IdError`] where `id` cannot be an id.
+    pub fn posting(kind: EntryKind, id: &str) -> Result<Self, IdError> {
+        if is_id(id) { Ok(Self(format!("{}:{id}", kind.as_str()).into())) } else { Err(IdError) }
+    }
+
+    /// The id of a hold's capture.
+    pub fn capture(hold: &HoldId) -> Self {
+        Self(format!("capture:{hold}").into())
+    }
+
+    /// The id of the refund of a hold's whole capture.
+    pub fn refund(hold: &HoldId) -> Self {
+        Self(format!("refund:{hold}").into())
+    }
+
+    /// The id of a refund of a part of a hold's capture; the refund's maker chose `id`. No hold's id
+    /// contains a space, so no two pairs of hold and `id` share an operation.
+    ///
+    /// # Errors
+    /// [`IdError`] where `id` cannot be an id.
+    pub fn refund_part(hold: &HoldId, id: &str) -> Result<Self, IdError> {
+        if is_id(id) { Ok(Self(format!("refund:{hold} {id}").into())) } else { Err(IdError) }
+    }
+
+    /// The id of the refund that a call gets whose hold was captured for a crash, and which its gateway
+    /// ended after all. No API caller can choose an id with a `/`, and no call's id has one.
+    pub fn corrected(hold: &HoldId) -> Self {
+        Self(format!("refund:{hold}{CORRECTED}").into())
+    }
+
+    /// The id of an account's only sign-up grant.
+    pub fn signup(account: &AccountId) -> Self {
+        Self(format!("signup:{account}").into())
+    }
+
+    /// The id of an entry that a payment makes, by its checkout session: the grant, or the `nth` time
+    /// that credits are taken back or given back. No caller can choose such an id.
+    pub(crate) fn payment(session: &str, nth: Option<u32>) -> Self {
+        match nth {
+            None => Self(format!("stripe:{session}").into()),
+            Some(nth) => Self(format!("stripe:{session}:{nth}").into()),
+        }
+    }
+
+    /// An id as the ledger stores it.
+    pub(crate) fn stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The id as text, prefix and all.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The call or hold that a capture or refund belongs to.
+    pub fn hold(&self) -> Option<&str> {
+        let refunded = || {
+            let refund = self.0.strip_prefix("refund:")?;
+            // The maker of a partial refund chose the text behind the space, which may end in anything.
+            Some(match refund.split_once(' ') {
+                Some((hold, _)) => hold,
+                None => refund.strip_suffix(CORRECTED).unwrap_or(refund),
+            })
+        };
+        self.0.strip_prefix("capture:").or_else(refunded)
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}

@@ -1,0 +1,122 @@
+//! The outcomes of operations.
+
+use std::sync::Arc;
+
+use crate::account::AccountId;
+use crate::credits::Credits;
+use crate::ledger::inbox::EventState;
+use crate::ledger::operation::entry::{Balance, Entry};
+use crate::ledger::operation::refusal::Refusal;
+use crate::ledger::payment::PaymentChange;
+use crate::ledger::report::{Difference, FoldCursor, FoldReport};
+
+/// The amounts with which a hold ended, for metrics and the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldEnd {
+    /// The account of the hold.
+    pub account: AccountId,
+    /// The route of the hold.
+    pub route: Arc<str>,
+    /// The amount that was charged.
+    pub captured: Credits,
+    /// The amount that was given back.
+    pub released: Credits,
+}
+
+/// A hold of the API after its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClosedHold {
+    /// True where the hold was charged; false where all of it was given back.
+    pub is_captured: bool,
+    /// True where the hold had expired before, and was charged all the same.
+    pub is_late: bool,
+    /// The account's balance now.
+    pub after: Balance,
+    /// The amounts; `None` where the hold had ended in the same way before.
+    pub end: Option<HoldEnd>,
+}
+
+/// The outcome of one [`Operation`](super::Operation), as a backend reports it to the pipeline. The rest of
+/// the gateway calls the methods of [`Ledger`](crate::ledger::Ledger), which return what fits their operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The account exists; if it is new, with its sign-up entry.
+    Opened {
+        /// False where the account existed already.
+        new: bool,
+    },
+    /// The credits are set aside, or the same operation had set them aside before.
+    Held {
+        /// The account's balance with the hold counted.
+        after: Balance,
+    },
+    /// The hold lives on.
+    Renewed,
+    /// The hold is charged, or the same operation had charged it before.
+    Captured {
+        /// The account's balance now.
+        after: Balance,
+        /// True where the hold had expired or was unknown; the charge counts all the same.
+        late: bool,
+        /// The amounts; `None` where the hold was charged before, and for a call's hold, whose guard knows
+        /// them.
+        end: Option<HoldEnd>,
+    },
+    /// The hold is given back, or was before.
+    Released {
+        /// The account's balance now.
+        after: Balance,
+        /// The amounts; `None` where the hold was given back before, and for a call's hold, whose guard
+        /// knows them.
+        end: Option<HoldEnd>,
+    },
+    /// The balance moved, or the same operation had moved it before.
+    Posted {
+        /// The entry that moved the balance.
+        entry: Entry,
+        /// False where the entry existed already.
+        new: bool,
+    },
+    /// The outcome of each row of an [`Import`](crate::ledger::Import), in their order:
+    /// [`Outcome::Posted`], [`Outcome::KeysStored`] or [`Outcome::Refused`]. Where one row is refused, and
+    /// in a dry run, the outcomes are hypothetical and nothing has changed.
+    Imported(Vec<Self>),
+    /// The keys are stored.
+    KeysStored {
+        /// The number of keys that were not stored before.
+        new: usize,
+    },
+    /// The key is revoked, now or before.
+    KeyRevoked,
+    /// The event is in the inbox, now or before.
+    EventRecorded {
+        /// The event's state.
+        state: EventState,
+        /// False where the event was in the inbox before.
+        new: bool,
+    },
+    /// The event's final state is noted.
+    EventEnded,
+    /// The facts are added to their payment.
+    PaymentChanged(Box<PaymentChange>),
+    /// The account's customer at Stripe: the given one, or one that was recorded before.
+    CustomerRecorded(Arc<str>),
+    /// No dispute freezes the account any more.
+    Thawed {
+        /// The number of disputes that froze the account.
+        disputes: usize,
+    },
+    /// The differences between memory and disk; none if all is well.
+    Audited(Vec<Difference>),
+    /// One slice of the old entries is folded.
+    Folded {
+        /// The sums of this slice.
+        report: FoldReport,
+        /// The start of the next slice; `None` if this was the last one.
+        next: Option<FoldCursor>,
+    },
+    /// The account's balance; `None` where the account does not exist.
+    Balance(Option<Balance>),
+    /// The operation changed nothing.
+    Refused(Refusal),
+}

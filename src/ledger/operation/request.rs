@@ -1,0 +1,211 @@
+//! The requests that a ledger decides.
+
+use std::sync::Arc;
+
+use crate::account::AccountId;
+use crate::credits::Credits;
+use crate::ledger::crash::{AfterCrash, CrashOutcome, CrashedCall};
+use crate::ledger::imports::Import;
+use crate::ledger::inbox::{EventState, NewEvent};
+use crate::ledger::key::KeyRecord;
+use crate::ledger::operation::entry::Posting;
+use crate::ledger::operation::ids::{HoldId, OperationId};
+use crate::ledger::operation::kinds::Origin;
+use crate::ledger::payment::TakeFacts;
+use crate::ledger::report::FoldCursor;
+
+/// How long a call's hold lives without a renewal, in milliseconds. A hold whose guard lives is renewed
+/// when its time is up, so this limits how long a leaked hold lasts, not how long a call may take.
+pub(crate) const CALL_TTL_MS: u64 = 60_000;
+
+/// Credits to set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewHold {
+    /// The id of the hold; takes effect once.
+    pub id: HoldId,
+    /// The account whose credits are set aside.
+    pub account: AccountId,
+    /// The amount, above zero.
+    pub amount: Credits,
+    /// The route's pattern, or the endpoint that an API caller named.
+    pub route: Arc<str>,
+    /// The party that ends the hold.
+    pub origin: Origin,
+    /// The time without a renewal after which the hold expires, in milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// One request of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Makes the account exist, with a sign-up grant if it is new.
+    Open {
+        /// The account.
+        account: AccountId,
+        /// The sign-up grant; zero for none.
+        signup: Credits,
+    },
+    /// Sets credits aside.
+    Hold(NewHold),
+    /// Lets a hold live for another `ttl_ms` from now on.
+    Renew {
+        /// The hold.
+        hold: HoldId,
+        /// The time to live, in milliseconds.
+        ttl_ms: u64,
+    },
+    /// Charges a hold, in part or whole, and gives the rest back. The operation carries all that is needed
+    /// to charge even where the ledger does not know the hold any more.
+    Capture {
+        /// The hold.
+        hold: HoldId,
+        /// The account that pays; `None` from an API caller that names the hold alone.
+        account: Option<AccountId>,
+        /// The amount to charge.
+        amount: Credits,
+        /// The route of the hold.
+        route: Arc<str>,
+        /// The origin of the hold.
+        origin: Origin,
+    },
+    /// Gives a hold back.
+    Release {
+        /// The hold.
+        hold: HoldId,
+        /// The account of the hold; `None` from an API caller that names the hold alone.
+        account: Option<AccountId>,
+        /// The origin of the hold.
+        origin: Origin,
+    },
+    /// Ends the hold of a call that was cut off, so nobody knows how the call ended.
+    Abandon {
+        /// The hold.
+        hold: HoldId,
+        /// The account of the hold.
+        account: AccountId,
+        /// The amount of the hold.
+        amount: Credits,
+        /// The route of the hold.
+        route: Arc<str>,
+        /// Whether the hold is captured or released.
+        after: AfterCrash,
+    },
+    /// Moves a balance.
+    Post(Posting),
+    /// Gives back the whole of a capture, less the parts that [`Operation::RefundPart`] gave back.
+    Refund {
+        /// The hold, or request id, that was captured.
+        hold: HoldId,
+        /// The reason in the operator's words.
+        reason: Option<Arc<str>>,
+    },
+    /// Gives a part of a capture back; all parts together are never more than was captured.
+    RefundPart {
+        /// The hold, or request id, that was captured.
+        hold: HoldId,
+        /// The id from [`OperationId::refund_part`] of this hold; takes effect once.
+        id: OperationId,
+        /// The amount to give back.
+        amount: Credits,
+        /// The reason in the operator's words.
+        reason: Option<Arc<str>>,
+    },
+    /// Imports rows from an earlier system.
+    Import(Box<Import>),
+    /// Stores API keys; keys that are stored already do not change.
+    PutKeys(Vec<KeyRecord>),
+    /// Revokes an API key.
+    RevokeKey {
+        /// The key's id.
+        id: Arc<str>,
+    },
+    /// Stores a Stripe event in the inbox, so that the event can be acknowledged.
+    RecordEvent(NewEvent),
+    /// Notes the final state of an event that moves no credits.
+    EndEvent {
+        /// The event.
+        id: Arc<str>,
+        /// The event's final state.
+        state: EventState,
+        /// The reason, where the event failed.
+        note: Option<Arc<str>>,
+    },
+    /// Adds facts to a payment, and moves the credits that follow from them.
+    TakeFacts(Box<TakeFacts>),
+    /// Remembers an account's customer at Stripe.
+    RecordCustomer {
+        /// The account.
+        account: AccountId,
+        /// Stripe's id of the customer.
+        customer: Arc<str>,
+        /// A recorded customer that Stripe is known to have deleted; any other recorded one is not replaced.
+        instead_of: Option<Arc<str>>,
+    },
+    /// Unfreezes an account, whichever disputes freeze it.
+    Thaw {
+        /// The account.
+        account: AccountId,
+    },
+    /// Compares memory with the disk.
+    Audit,
+    /// Folds entries older than a moment into one opening balance for each account: one slice of them, so
+    /// that other operations wait only briefly.
+    Fold {
+        /// The moment, in milliseconds since 1970.
+        before_ms: i64,
+        /// The end of the slice before; `None` for the first one.
+        from: Option<FoldCursor>,
+    },
+    /// Reads a balance, after every operation that was requested before.
+    Balance {
+        /// The account.
+        account: AccountId,
+    },
+}
+
+impl Operation {
+    /// The hold that the operation ends, if it ends one.
+    pub(crate) fn ends(&self) -> Option<&HoldId> {
+        match self {
+            Self::Capture { hold, .. }
+            | Self::Release { hold, .. }
+            | Self::Abandon { hold, .. } => Some(hold),
+            _ => None,
+        }
+    }
+
+    /// True for the charge of a call: nobody repeats it if it gets lost.
+    pub(crate) fn is_charge(&self) -> bool {
+        matches!(self, Self::Capture { origin: Origin::Call, .. })
+    }
+
+    /// The origin of the hold that the operation makes or ends, if it does either.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Hold(NewHold { origin, .. })
+            | Self::Capture { origin, .. }
+            | Self::Release { origin, .. } => Some(*origin),
+            Self::Abandon { .. } => Some(Origin::Call),
+            _ => None,
+        }
+    }
+
+    /// The cut off call whose hold this operation gave back at `at_ms`; `None` for other operations.
+    pub(crate) fn crashed_call(&self, at_ms: i64) -> Option<CrashedCall> {
+        let Self::Abandon { hold, account, amount, route, .. } = self else { return None };
+        Some(CrashedCall {
+            id: hold.clone(),
+            account: account.clone(),
+            route: route.clone(),
+            amount: *amount,
+            outcome: CrashOutcome::Released,
+            at_ms,
+        })
+    }
+}
+
+impl From<Import> for Operation {
+    fn from(import: Import) -> Self {
+        Self::Import(Box::new(import))
+    }
+}

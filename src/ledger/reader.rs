@@ -1,0 +1,156 @@
+//! Reads beside the pipeline.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::account::AccountId;
+use crate::ledger::crash::CrashedCall;
+use crate::ledger::error::LedgerError;
+use crate::ledger::history::{AccountView, Activity, FoundAccounts, HoldView, Sold, Usage};
+use crate::ledger::inbox::{EventState, StripeEvent};
+use crate::ledger::key::{KeyChanges, KeyRecord};
+use crate::ledger::operation::{Entry, HoldId};
+use crate::ledger::payment::Payment;
+use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
+
+/// Reads beside the pipeline: the past, for people and reports. A reader sees only durable changes.
+#[async_trait]
+pub trait Reader: fmt::Debug + Send + Sync + 'static {
+    /// Makes all decisions so far durable, where that can be done beside the pipeline. Calls do not wait.
+    async fn catch_up(&self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    /// Lists the entries of an account, newest first, starting below sequence number `before`.
+    async fn entries(
+        &self,
+        account: &AccountId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError>;
+
+    /// Lists the newest entries of all accounts, newest first.
+    async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError>;
+
+    /// Lists the entries of an account in a range of time (in milliseconds since 1970), newest first,
+    /// starting below sequence number `before`.
+    async fn entries_of(
+        &self,
+        account: &AccountId,
+        time: Range<i64>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, LedgerError>;
+
+    /// Sums an account's captures by day and route since a moment, in milliseconds since 1970.
+    async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError>;
+
+    /// Lists live holds: calls' holds made before a moment (in milliseconds since 1970), oldest first, then
+    /// the API's, whose age is unknown.
+    async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError>;
+
+    /// Lists the calls that a crash or a stop cut off, newest first, starting after the one with this time
+    /// and id.
+    async fn crashed(
+        &self,
+        before: Option<(i64, &HoldId)>,
+        limit: u32,
+    ) -> Result<Vec<CrashedCall>, LedgerError>;
+
+    /// Sums the activity of all accounts since the beginning of an hour (in hours since 1970). Calls' holds
+    /// made before `before_ms` count as old.
+    async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError>;
+
+    /// Sums the sales since a moment, in milliseconds since 1970.
+    async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError>;
+
+    /// Lists the accounts whose ids begin with `prefix`, in order of their ids, starting after `after`.
+    async fn accounts(
+        &self,
+        prefix: &str,
+        after: Option<&AccountId>,
+        limit: u32,
+    ) -> Result<Vec<AccountView>, LedgerError>;
+
+    /// Lists the accounts whose ids contain `part` but do not begin with it, without regard to ASCII case, in
+    /// order of their ids, starting after `after`. No index helps here, so the search ends after
+    /// `looked_at` accounts.
+    async fn accounts_with(
+        &self,
+        part: &str,
+        after: Option<&AccountId>,
+        limit: u32,
+        looked_at: u32,
+    ) -> Result<FoundAccounts, LedgerError>;
+
+    /// Reads one account.
+    async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError>;
+
+    /// Lists the API keys, revoked ones too: of one account, or all.
+    async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError>;
+
+    /// Lists an account's keys except service keys, oldest first: the live ones, and those that were revoked
+    /// after a moment, in milliseconds since 1970.
+    async fn own_keys(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+    ) -> Result<Vec<KeyRecord>, LedgerError>;
+
+    /// Reads the ledger's id, which tells its sales from those of other ledgers on the same Stripe account.
+    async fn ledger_id(&self) -> Result<String, LedgerError>;
+
+    /// Reads one event of the inbox.
+    async fn event(&self, id: &str) -> Result<Option<StripeEvent>, LedgerError>;
+
+    /// Lists the events of the inbox, oldest first, starting after the one with this time and id: in one
+    /// state, or all.
+    async fn events(
+        &self,
+        state: Option<EventState>,
+        after: Option<(i64, &str)>,
+        limit: u32,
+    ) -> Result<Vec<StripeEvent>, LedgerError>;
+
+    /// Reads a payment by any of Stripe's ids for it.
+    async fn payment(&self, name: &str) -> Result<Option<Payment>, LedgerError>;
+
+    /// Lists the purchases that an account began since a moment (in milliseconds since 1970) and has not
+    /// paid, newest first, at most `limit`.
+    async fn unpaid(
+        &self,
+        account: &AccountId,
+        since_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Payment>, LedgerError>;
+
+    /// Counts the accounts that have ever paid.
+    async fn buyers(&self) -> Result<u64, LedgerError>;
+
+    /// Reads an account's customer at Stripe.
+    async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError>;
+
+    /// Reads the keys that changed after change number `since`, where other gateways change keys too; `None`
+    /// where every change passes through this process.
+    async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
+        let _ = since;
+        Ok(None)
+    }
+
+    /// Folds entries older than `before_ms` into opening balances beside the pipeline; `None` where the
+    /// backend can do that only between two batches, by [`Operation::Fold`](crate::ledger::Operation::Fold).
+    async fn fold(
+        &self,
+        before_ms: i64,
+        months: OldMonths,
+    ) -> Result<Option<FoldReport>, LedgerError> {
+        let _ = (before_ms, months);
+        Ok(None)
+    }
+
+    /// Checks the stored ledger against itself.
+    async fn reconcile(&self) -> Result<ReconcileReport, LedgerError>;
+}

@@ -1,0 +1,91 @@
+//! The changes of a batch: the rows to write, and the way back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ahash::{HashMap, HashSet};
+
+use crate::account::AccountId;
+use crate::ledger::crash::CrashedCall;
+use crate::ledger::inbox::StripeEvent;
+use crate::ledger::key::KeyRecord;
+use crate::ledger::operation::{Entry, HoldId};
+use crate::ledger::payment::Payment;
+use crate::ledger::rules::state::rows::{Account, EndedHold, LiveHold, StripeCustomer};
+
+/// The changes of a batch: the rows to write, and how to take them back in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// New holds.
+    pub holds_added: HashMap<HoldId, LiveHold>,
+    /// Holds of the API that are live on disk and have ended.
+    pub holds_gone: Vec<HoldId>,
+    /// The number of calls' holds that have ended, by the commit that wrote them.
+    pub calls_gone: HashMap<i64, usize>,
+    /// New deadlines of the API's holds, in milliseconds of the ledger's clock.
+    pub holds_renewed: HashMap<HoldId, u64>,
+    /// Holds that ended without a charge.
+    pub ended: Vec<EndedHold>,
+    /// New entries.
+    pub entries: Vec<Entry>,
+    /// Accounts whose row changes.
+    pub touched: HashSet<AccountId>,
+    /// New API keys.
+    pub keys_added: Vec<KeyRecord>,
+    /// Ids of API keys that were revoked.
+    pub keys_revoked: Vec<Arc<str>>,
+    /// New and changed events of the inbox.
+    pub events: HashMap<Arc<str>, StripeEvent>,
+    /// New and changed payments.
+    pub payments: HashMap<Arc<str>, Payment>,
+    /// Payments that turned out to be another one.
+    pub payments_gone: HashSet<Arc<str>>,
+    /// New customers at Stripe.
+    pub customers: Vec<StripeCustomer>,
+    /// Disputes, with the account that each freezes from now on; `None` where a freeze is lifted.
+    pub freezes: HashMap<Arc<str>, Option<AccountId>>,
+    /// Calls that were cut off, and cut off calls that their gateway ended after all.
+    pub crashed: HashMap<HoldId, CrashedCall>,
+    /// The steps back, oldest first.
+    pub(crate) undo: Vec<Undo>,
+}
+
+/// One step back: the value that a change replaced in memory.
+#[derive(Debug)]
+pub(crate) enum Undo {
+    /// An account before its change; `None` for a new one.
+    Account(AccountId, Option<Account>),
+    /// A hold before its change; `None` for a new one.
+    Hold(HoldId, Option<LiveHold>),
+    /// An early release that was added.
+    EarlyRelease(HoldId),
+    /// The disputes that froze an account before.
+    Freezes(AccountId, BTreeSet<Arc<str>>),
+}
+
+impl Changes {
+    /// True where there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.holds_added.is_empty()
+            && self.holds_gone.is_empty()
+            && self.calls_gone.is_empty()
+            && self.holds_renewed.is_empty()
+            && self.ended.is_empty()
+            && self.entries.is_empty()
+            && self.touched.is_empty()
+            && self.keys_added.is_empty()
+            && self.keys_revoked.is_empty()
+            && self.events.is_empty()
+            && self.payments.is_empty()
+            && self.payments_gone.is_empty()
+            && self.customers.is_empty()
+            && self.freezes.is_empty()
+            && self.crashed.is_empty()
+    }
+
+    /// Makes the changes so far final in memory: their callers have been answered, so they stand even if
+    /// the disk refuses them.
+    pub fn forget_undo(&mut self) {
+        self.undo.clear();
+    }
+}

@@ -1,0 +1,30 @@
+//! The stored rows that a batch names.
+
+use std::sync::Arc;
+
+use ahash::HashMap;
+
+use crate::account::AccountId;
+use crate::ledger::inbox::StripeEvent;
+use crate::ledger::operation::{Entry, HoldId, OperationId};
+use crate::ledger::rules::state::known_keys::KnownKeys;
+use crate::ledger::rules::state::known_payments::KnownPayments;
+use crate::ledger::rules::state::rows::EndedHold;
+
+/// The stored rows behind the ids that a batch names and memory does not have. Each decision adds its own
+/// rows, so that an id that occurs twice in a batch takes effect once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// Entries by their ids.
+    pub entries: HashMap<OperationId, Entry>,
+    /// Holds that ended without a charge.
+    pub ended: HashMap<HoldId, EndedHold>,
+    /// API keys.
+    pub keys: KnownKeys,
+    /// Events of the inbox by Stripe's ids.
+    pub events: HashMap<Arc<str>, StripeEvent>,
+    /// Payments by Stripe's ids.
+    pub payments: KnownPayments,
+    /// The accounts' customers at Stripe.
+    pub customers: HashMap<AccountId, Arc<str>>,
+}

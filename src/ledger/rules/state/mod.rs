@@ -1,0 +1,16 @@
+//! The state that the rules decide on: memory, the stored rows that a batch names, and the changes of a batch.
+
+mod changes;
+mod known;
+mod known_keys;
+mod known_payments;
+mod lookups;
+mod memory;
+mod rows;
+
+pub(crate) use changes::{Changes, Undo};
+pub(crate) use known::Known;
+pub(crate) use known_keys::KnownKeys;
+pub(crate) use lookups::Lookups;
+pub(crate) use memory::State;
+pub(crate) use rows::{Account, EndedHold, LiveHold, Now, StripeCustomer};

@@ -1,0 +1,65 @@
+//! The stable codes of problems.
+
+use serde::Serialize;
+
+/// The stable code of a problem, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)]
+pub enum Code {
+    Unauthenticated,
+    Forbidden,
+    InsufficientCredits,
+    AccountFrozen,
+    NoPriceRule,
+    NotFound,
+    BadRequest,
+    RequestTimeout,
+    IdempotencyConflict,
+    RateLimited,
+    UpstreamFailed,
+    LedgerUnavailable,
+    PaymentsUnavailable,
+    UpstreamTimeout,
+}
+
+impl Code {
+    /// The last segment of the problem's `type`.
+    pub(super) const fn slug(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::InsufficientCredits => "insufficient-credits",
+            Self::AccountFrozen => "account-frozen",
+            Self::NoPriceRule => "no-price-rule",
+            Self::NotFound => "not-found",
+            Self::BadRequest => "bad-request",
+            Self::RequestTimeout => "request-timeout",
+            Self::IdempotencyConflict => "idempotency-conflict",
+            Self::RateLimited => "rate-limited",
+            Self::UpstreamFailed => "upstream-failed",
+            Self::LedgerUnavailable => "ledger-unavailable",
+            Self::PaymentsUnavailable => "payments-unavailable",
+            Self::UpstreamTimeout => "upstream-timeout",
+        }
+    }
+
+    /// The name that OpenAI's API has for an error of this kind.
+    pub(super) const fn openai_type(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "authentication_error",
+            Self::Forbidden | Self::AccountFrozen => "permission_error",
+            Self::InsufficientCredits => "insufficient_quota",
+            Self::NoPriceRule
+            | Self::NotFound
+            | Self::BadRequest
+            | Self::RequestTimeout
+            | Self::IdempotencyConflict => "invalid_request_error",
+            Self::RateLimited => "rate_limit_error",
+            Self::UpstreamFailed
+            | Self::LedgerUnavailable
+            | Self::PaymentsUnavailable
+            | Self::UpstreamTimeout => "api_error",
+        }
+    }
+}

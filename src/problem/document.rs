@@ -1,0 +1,173 @@
+//! Problems: a status, a stable code and a text, and for a 402 an offer.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::value::RawValue;
+
+use crate::credits::{Credits, SignedCredits};
+use crate::problem::code::Code;
+use crate::problem::language::Text;
+use crate::problem::texts;
+
+/// The members that a 402 has beyond its text.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The price of the call.
+    pub required: Credits,
+    /// The credits that the account has.
+    pub available: SignedCredits,
+    /// The page that sells credits.
+    pub topup_url: Arc<str>,
+    /// The packs for sale, as `GET /credits/packs` shows them.
+    pub packs: Arc<RawValue>,
+}
+
+/// An error that a client sees.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The stable code.
+    pub code: Code,
+    /// The message: what happened, and what to do.
+    pub detail: Text,
+    pub(super) offer: Option<Box<Offer>>,
+    pub(super) retry_after_secs: Option<u32>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: Code, detail: Text) -> Self {
+        Self { status, code, detail, offer: None, retry_after_secs: None }
+    }
+
+    /// The same problem with another text.
+    pub fn with_detail(self, detail: Text) -> Self {
+        Self { detail, ..self }
+    }
+
+    /// 401: the request identifies no account.
+    pub fn unauthenticated(detail: Text) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, detail)
+    }
+
+    /// 403: the caller is identified, and may not do this.
+    pub fn forbidden(detail: Text) -> Self {
+        Self::new(StatusCode::FORBIDDEN, Code::Forbidden, detail)
+    }
+
+    /// 402: the account has too few credits; nothing was sent upstream.
+    pub fn insufficient_credits(offer: Offer) -> Self {
+        let detail = texts::insufficient_credits(offer.required, offer.available);
+        let problem = Self::new(StatusCode::PAYMENT_REQUIRED, Code::InsufficientCredits, detail);
+        Self { offer: Some(Box::new(offer)), ..problem }
+    }
+
+    /// 403: a dispute freezes the account; nothing was sent upstream.
+    pub fn account_frozen() -> Self {
+        Self::new(StatusCode::FORBIDDEN, Code::AccountFrozen, texts::ACCOUNT_FROZEN)
+    }
+
+    /// 404: the path has no price, and a path without a price is never free.
+    pub fn no_price_rule() -> Self {
+        Self::new(StatusCode::NOT_FOUND, Code::NoPriceRule, texts::NO_PRICE_RULE)
+    }
+
+    /// 404: Farebox has no such route, or no such thing.
+    pub fn not_found(detail: Text) -> Self {
+        Self::new(StatusCode::NOT_FOUND, Code::NotFound, detail)
+    }
+
+    /// 400: the request is malformed or ambiguous.
+    pub fn bad_request(detail: Text) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Code::BadRequest, detail)
+    }
+
+    /// 405: the path does not take this method.
+    pub fn method_not_allowed() -> Self {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(status, Code::BadRequest, texts::METHOD_NOT_ALLOWED)
+    }
+
+    /// 413: the body is larger than one of Farebox's own routes takes.
+    pub fn body_too_large(limit_bytes: usize) -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, Code::BadRequest, texts::body_too_large(limit_bytes))
+    }
+
+    /// 431: the head is larger than `[server] max_header_bytes`.
+    pub fn head_too_large(limit_bytes: usize) -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self::new(status, Code::BadRequest, texts::head_too_large(limit_bytes))
+    }
+
+    /// 408: the client stopped sending.
+    pub fn request_timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, texts::REQUEST_TIMEOUT)
+    }
+
+    /// 400: the request's body does not have the framing that its head announced.
+    pub fn unreadable_request() -> Self {
+        Self::bad_request(texts::UNREADABLE_REQUEST)
+    }
+
+    /// 409: the id was used for something else, or the named thing has ended.
+    pub fn conflict(detail: Text) -> Self {
+        Self::new(StatusCode::CONFLICT, Code::IdempotencyConflict, detail)
+    }
+
+    /// 422: the idempotency key stands for another request already.
+    pub fn other_payload(detail: Text) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyConflict, detail)
+    }
+
+    /// 422: the request can be read, and its values make no sense.
+    pub fn unprocessable(detail: Text) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadRequest, detail)
+    }
+
+    /// 429: the account has reached a limit.
+    pub fn too_many_requests(detail: Text) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, detail);
+        Self { retry_after_secs: Some(30), ..problem }
+    }
+
+    /// 429: the account begins purchases faster than `/buy` allows.
+    pub fn too_many_purchases(retry_after_secs: u32) -> Self {
+        let problem = Self::too_many_requests(texts::too_many_purchases(retry_after_secs));
+        Self { retry_after_secs: Some(retry_after_secs), ..problem }
+    }
+
+    /// 502: the upstream gave no usable answer.
+    pub fn upstream_failed() -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, Code::UpstreamFailed, texts::UPSTREAM_FAILED)
+    }
+
+    /// 504: the upstream was silent for too long.
+    pub fn upstream_timeout() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, Code::UpstreamTimeout, texts::UPSTREAM_TIMEOUT)
+    }
+
+    /// 503: the ledger is unavailable, through no fault of the caller.
+    pub fn ledger_unavailable() -> Self {
+        Self::unavailable(texts::LEDGER_UNAVAILABLE)
+    }
+
+    /// 503: Stripe does not answer; a retry may succeed soon.
+    pub fn payments_unavailable() -> Self {
+        let (status, detail) = (StatusCode::SERVICE_UNAVAILABLE, texts::PAYMENTS_UNAVAILABLE);
+        let problem = Self::new(status, Code::PaymentsUnavailable, detail);
+        Self { retry_after_secs: Some(30), ..problem }
+    }
+
+    /// 502: Stripe refused, or its answer cannot be read; only the operator can fix that.
+    pub fn payments_failed() -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, Code::PaymentsUnavailable, texts::PAYMENTS_FAILED)
+    }
+
+    /// 503 with a text of its own.
+    pub fn unavailable(detail: Text) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::LedgerUnavailable, detail);
+        Self { retry_after_secs: Some(2), ..problem }
+    }
+}

@@ -1,0 +1,137 @@
+//! Ends of API holds that had ended before.
+//!
+//! The scripts know how a hold ended. They cannot name its account, nor turn a hold that expired into one that was
+//! released; Postgres does both, before such an end is answered.
+
+use std::collections::HashMap;
+
+use crate::account::AccountId;
+use crate::ledger::LedgerError;
+use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refusal};
+use crate::store::cluster::postgres::{self, Fate};
+use crate::store::cluster::shared::Shared;
+use crate::store::cluster::sync::{self, IN_TIME};
+
+/// An end of a hold that Redis decided by what it remembers of the id.
+struct RepeatedEnd<'a> {
+    hold: &'a HoldId,
+    account: Option<&'a AccountId>,
+    /// The outcome says that the hold is released.
+    is_release: bool,
+    outcome: &'a mut Outcome,
+}
+
+impl<'a> RepeatedEnd<'a> {
+    /// An end of an API hold whose outcome may have to be corrected.
+    fn of((operation, outcome): (&'a Operation, &'a mut Outcome)) -> Option<Self> {
+        let (hold, account) = match operation {
+            Operation::Capture { hold, account, origin: Origin::Api, .. }
+            | Operation::Release { hold, account, origin: Origin::Api } => (hold, account.as_ref()),
+            _ => return None,
+        };
+        let is_release = matches!(outcome, Outcome::Released { end: None, .. });
+        let refused = matches!(
+            outcome,
+            Outcome::Refused(Refusal::Conflict | Refusal::Ended | Refusal::AboveHold { .. })
+        );
+        let is_open = is_release || refused && account.is_some();
+        is_open.then_some(Self { hold, account, is_release, outcome })
+    }
+
+    /// Replaces the outcome where Postgres knows better.
+    fn correct(&mut self, fate: &Fate) {
+        let owner = match fate {
+            Fate::Live(account) | Fate::Captured { account, .. } | Fate::Ended { account, .. } => {
+                Some(account)
+            }
+            Fate::Unknown => None,
+        };
+        let refusal = match (owner, self.account) {
+            (Some(owner), Some(named)) if owner != named => Refusal::UnknownHold,
+            _ if self.is_release && matches!(fate, Fate::Captured { .. }) => Refusal::Ended,
+            _ => return,
+        };
+        *self.outcome = Outcome::Refused(refusal);
+        self.is_release = false;
+    }
+
+    /// Whether the hold has expired and is now to be released.
+    fn releases_expired(&self, fate: &Fate) -> bool {
+        let expired = Ending::Expired;
+        self.is_release
+            && matches!(fate, Fate::Ended { origin: Origin::Api, ending, .. } if *ending == expired)
+    }
+}
+
+/// True for an operation that must be the last of its batch: if its hold has expired, the release is recorded before
+/// anything else is decided.
+pub(crate) fn ends_its_batch(operation: &Operation) -> bool {
+    match operation {
+        Operation::Release { origin, .. } => *origin == Origin::Api,
+        Operation::Capture { origin, amount, .. } => *origin == Origin::Api && amount.is_zero(),
+        _ => false,
+    }
+}
+
+/// Corrects the outcomes of ends of API holds. A service key that names another account learns only that there is no
+/// such hold. A release is recorded before it is acknowledged, even if the hold had expired, so that no capture
+/// counts after it.
+pub(crate) async fn correct_outcomes(
+    shared: &Shared,
+    operations: &[Operation],
+    outcomes: &mut [Outcome],
+) {
+    let mut ends: Vec<_> = operations.iter().zip(outcomes).filter_map(RepeatedEnd::of).collect();
+    if ends.is_empty() {
+        return;
+    }
+    if let Err(error) = correct(shared, &mut ends).await {
+        tracing::warn!(%error, "Postgres cannot say how a hold ended; the request gets 503");
+        for end in ends {
+            *end.outcome = Outcome::Refused(Refusal::Unavailable);
+        }
+    }
+}
+
+async fn correct(shared: &Shared, ends: &mut [RepeatedEnd<'_>]) -> Result<(), LedgerError> {
+    shared.require_postgres()?;
+    let fates = fates_of(shared, ends).await?;
+    let mut expired = Vec::new();
+    for end in ends.iter_mut() {
+        let Some(fate) = fates.get(end.hold) else { continue };
+        end.correct(fate);
+        if end.releases_expired(fate) {
+            expired.push(end.hold.clone());
+        }
+    }
+    if expired.is_empty() {
+        return Ok(());
+    }
+    postgres::release_expired(&shared.store, &expired).await?;
+    let scripts = shared.epoch.require()?;
+    // From here on Redis asks Postgres about these holds. A batch that has read the old records asks again.
+    shared.redis.forget_endings(&scripts, &expired).await?;
+    // Redis may have decided a late capture before that. The capture counts, and not the release.
+    let fates = fates_of(shared, ends).await?;
+    for end in ends.iter_mut() {
+        if let Some(fate) = fates.get(end.hold) {
+            end.correct(fate);
+        }
+    }
+    let captured = fates.into_iter().filter(|(_, fate)| matches!(fate, Fate::Captured { .. }));
+    let captured: Vec<_> = captured.map(|(id, _)| id).collect();
+    if !captured.is_empty() {
+        postgres::expire_released(&shared.store, &captured).await?;
+    }
+    Ok(())
+}
+
+async fn fates_of(
+    shared: &Shared,
+    ends: &[RepeatedEnd<'_>],
+) -> Result<HashMap<HoldId, Fate>, LedgerError> {
+    let ids: Vec<_> = ends.iter().map(|end| end.hold.clone()).collect();
+    sync::sync_within(shared, IN_TIME).await?;
+    let fates = postgres::fates(&shared.store, &ids).await?;
+    Ok(ids.into_iter().zip(fates).collect())
+}

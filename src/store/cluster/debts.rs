@@ -1,0 +1,49 @@
+//! Ends of holds that this gateway still has to bring about.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::ledger::operation::{HoldId, Operation};
+
+/// A hold that has to expire, with the route of its call.
+pub(crate) type Expiring = (HoldId, Arc<str>);
+
+/// Ends of holds that nobody else will ask for.
+#[derive(Debug, Default)]
+pub(crate) struct Debts {
+    /// Releases of holds that may stand although their callers heard 503, and operations of an epoch that ended
+    /// before this gateway could hand them over.
+    owed: Mutex<Vec<Operation>>,
+    /// Holds of calls whose gateway is gone for good.
+    expiring: Mutex<Vec<Expiring>>,
+}
+
+impl Debts {
+    /// Adds operations, to be decided with the next batch.
+    pub fn owe(&self, operations: impl IntoIterator<Item = Operation>) {
+        lock(&self.owed).extend(operations);
+    }
+
+    /// Takes all operations. Those that cannot be decided have to be added again.
+    pub fn take_owed(&self) -> Vec<Operation> {
+        std::mem::take(&mut *lock(&self.owed))
+    }
+
+    /// True where a charge is owed: no store knows of it yet.
+    pub fn has_charges(&self) -> bool {
+        lock(&self.owed).iter().any(Operation::is_charge)
+    }
+
+    /// Adds holds, to expire with the next sweep.
+    pub fn expire(&self, holds: impl IntoIterator<Item = Expiring>) {
+        lock(&self.expiring).extend(holds);
+    }
+
+    /// Takes all holds. Those that cannot be ended have to be added again.
+    pub fn take_expiring(&self) -> Vec<Expiring> {
+        std::mem::take(&mut *lock(&self.expiring))
+    }
+}
+
+fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}

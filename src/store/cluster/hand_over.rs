@@ -1,0 +1,93 @@
+//! Handing over: what only this gateway remembers goes to Postgres, for the recovery.
+
+use std::time::{Duration, Instant};
+
+use crate::ledger::LedgerError;
+use crate::ledger::operation::Operation;
+use crate::store::cluster::postgres;
+use crate::store::cluster::shared::Shared;
+use crate::store::cluster::work::MAX_BATCH;
+
+/// How long the redo log is handed over before the lease has to be renewed.
+const HAND_OVER_FOR: Duration = Duration::from_secs(1);
+
+/// Hands over the redo log of an epoch that was given up, some of it in each transaction. The last transaction also
+/// checks this gateway in, so that the recovery does not wait for it any longer.
+///
+/// Returns false where the next epoch has opened without this gateway, or the lease has to be renewed first.
+pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, LedgerError> {
+    let began = Instant::now();
+    while began.elapsed() < HAND_OVER_FOR {
+        let (some, are_all) = shared.redo.oldest(epoch, shared.hand_over_size.get());
+        let started = Instant::now();
+        let incarnation = shared.settings.incarnation;
+        match postgres::check_in(&shared.store, incarnation, epoch, &some, are_all).await {
+            Ok(true) => shared.hand_over_size.grow(started.elapsed()),
+            Ok(false) => return Ok(false),
+            Err(error) => {
+                shared.hand_over_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
+                return Err(error);
+            }
+        }
+        if let Some(last) = some.last() {
+            shared.redo.handed_over(epoch, last.seq);
+        }
+        if are_all {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Hands over everything at a stop while Redis is away: what Redis decided, and the charges that it did not decide
+/// any more. Holds that would be released are left to expire with this gateway.
+///
+/// Returns whether Postgres has all of it. Then `unsettled` is empty.
+pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -> bool {
+    let handed_over = async {
+        hand_over_charges(shared, unsettled).await?;
+        hand_over_redo_log(shared).await
+    };
+    handed_over.await.unwrap_or_else(|error| {
+        tracing::error!(
+            %error,
+            "the batches and charges that only this gateway has cannot be handed over to Postgres"
+        );
+        false
+    })
+}
+
+async fn hand_over_charges(
+    shared: &Shared,
+    unsettled: &mut Vec<Operation>,
+) -> Result<(), LedgerError> {
+    let owed = shared.debts.take_owed();
+    let mut charges: Vec<_> = owed.iter().chain(&*unsettled).cloned().collect();
+    charges.extend(shared.redo.repeated());
+    charges.retain(Operation::is_charge);
+    for some in charges.chunks(MAX_BATCH) {
+        if let Err(error) = postgres::leave_owed(&shared.store, some).await {
+            shared.debts.owe(owed);
+            return Err(error);
+        }
+    }
+    if !charges.is_empty() {
+        let charges = charges.len();
+        tracing::warn!(charges, "Redis is away; the charges of calls are handed over");
+    }
+    unsettled.clear();
+    shared.redo.forget_repeated();
+    Ok(())
+}
+
+async fn hand_over_redo_log(shared: &Shared) -> Result<bool, LedgerError> {
+    let Some(epoch) = shared.epoch.number() else { return Ok(shared.redo.is_empty()) };
+    shared.epoch.close();
+    shared.redo.close(epoch);
+    postgres::give_up(&shared.store, epoch).await?;
+    let is_handed_over = check_in(shared, epoch).await?;
+    if is_handed_over {
+        tracing::warn!("Redis is away; its batches are handed over");
+    }
+    Ok(is_handed_over)
+}

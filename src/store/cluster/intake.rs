@@ -1,0 +1,62 @@
+//! Whether new holds are taken. Ends of holds always are.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a failed batch is taken as evidence that the next one will fail.
+const FAILURE_LASTS: Duration = Duration::from_secs(5);
+
+/// The reasons for which new holds are refused.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    /// The most memory that the redo log may take, in bytes.
+    redo_limit: usize,
+    /// The redo log is at its limit, which has been logged.
+    is_full: AtomicBool,
+    /// Redis is too old, or evicts keys where its memory is full.
+    redis_is_unfit: AtomicBool,
+    /// When Redis last failed to decide a batch, unless it has decided one since.
+    failed_at: Mutex<Option<Instant>>,
+}
+
+impl Intake {
+    pub fn new(redo_limit: usize) -> Self {
+        Self {
+            redo_limit,
+            is_full: AtomicBool::new(false),
+            redis_is_unfit: AtomicBool::new(false),
+            failed_at: Mutex::default(),
+        }
+    }
+
+    /// Returns whether new holds are taken while the redo log takes so many bytes.
+    pub fn takes_holds(&self, redo_bytes: usize) -> bool {
+        let full = redo_bytes >= self.redo_limit;
+        match (self.is_full.swap(full, Ordering::Relaxed), full) {
+            (false, true) => tracing::error!(
+                "the batches that wait for Postgres have reached `redo_limit_bytes`: new calls get 503"
+            ),
+            (true, false) => tracing::info!("new calls are taken again"),
+            _ => {}
+        }
+        !full && !self.redis_is_unfit.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether this Redis may hold a ledger.
+    pub fn note_fitness(&self, is_fit: bool) {
+        self.redis_is_unfit.store(!is_fit, Ordering::Relaxed);
+    }
+
+    /// Notes whether Redis decided a batch.
+    pub fn note_decided(&self, decided: bool) {
+        let failed_at = (!decided).then(Instant::now);
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+    }
+
+    /// True where Redis failed to decide the newest batch, a moment ago: its memory may be full.
+    pub fn fails_to_decide(&self) -> bool {
+        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        failed_at.is_some_and(|at| at.elapsed() < FAILURE_LASTS)
+    }
+}

@@ -1,0 +1,119 @@
+//! The epoch that this gateway serves.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+use crate::ledger::LedgerError;
+use crate::metrics::Metrics;
+use crate::store::cluster::redis::script::Scripts;
+
+/// The open epoch, as far as this gateway knows, and who serves it.
+#[derive(Debug)]
+pub(crate) struct OpenEpoch {
+    scripts: ArcSwapOption<Scripts>,
+    /// Gateways of another layout serve the ledger, so this one does not.
+    left_to_others: AtomicBool,
+    /// Since when none of those gateways has had a lease, though not all have left.
+    others_silent_since: Mutex<Option<Instant>>,
+    /// The epoch that this gateway opened, until the accounts with live holds are in Redis again; 0 for none.
+    unwarmed: AtomicI64,
+    metrics: Metrics,
+    /// Wakes the heartbeat, since the epoch may have ended.
+    pub wake_heartbeat: Notify,
+}
+
+impl OpenEpoch {
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            scripts: ArcSwapOption::empty(),
+            left_to_others: AtomicBool::new(false),
+            others_silent_since: Mutex::default(),
+            unwarmed: AtomicI64::new(0),
+            metrics,
+            wake_heartbeat: Notify::new(),
+        }
+    }
+
+    /// The scripts of the open epoch; `None` while no epoch is open.
+    pub fn scripts(&self) -> Option<Arc<Scripts>> {
+        self.scripts.load_full()
+    }
+
+    /// The scripts of the open epoch.
+    ///
+    /// # Errors
+    /// While no epoch is open.
+    pub fn require(&self) -> Result<Arc<Scripts>, LedgerError> {
+        self.scripts().ok_or(LedgerError::Slow { what: "the next epoch of Redis" })
+    }
+
+    /// The number of the open epoch.
+    pub fn number(&self) -> Option<i64> {
+        self.scripts().map(|scripts| scripts.epoch.number)
+    }
+
+    /// Serves this epoch from now on.
+    pub fn open(&self, scripts: Scripts) {
+        self.left_to_others.store(false, Ordering::Relaxed);
+        self.metrics.ledger_epoch.set(scripts.epoch.number);
+        self.scripts.store(Some(Arc::new(scripts)));
+        self.metrics.ledger_up.set(1);
+    }
+
+    /// Serves nothing until the next epoch opens.
+    pub fn close(&self) {
+        self.scripts.store(None);
+        self.metrics.ledger_up.set(0);
+    }
+
+    /// True while gateways of another layout serve the ledger.
+    pub fn is_left_to_others(&self) -> bool {
+        self.left_to_others.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a gateway of another layout has a lease. True where this is news.
+    pub fn leave_to_others(&self) -> bool {
+        self.forget_silence();
+        !self.left_to_others.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that no gateway of another layout has a lease; returns for how long that has been so.
+    pub fn others_are_silent(&self) -> Duration {
+        self.silence().get_or_insert_with(Instant::now).elapsed()
+    }
+
+    /// Notes that a gateway may have been silent only because Postgres was away.
+    pub fn forget_silence(&self) {
+        *self.silence() = None;
+    }
+
+    /// Ends the wait for gateways of another layout.
+    pub fn take_from_others(&self) {
+        self.forget_silence();
+        self.left_to_others.store(false, Ordering::Relaxed);
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.others_silent_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that this gateway has opened an epoch, whose accounts with live holds have to be brought to Redis.
+    pub fn begin_warming(&self, epoch: i64) {
+        self.unwarmed.store(epoch, Ordering::Relaxed);
+    }
+
+    /// The epoch whose accounts with live holds have to be brought to Redis by this gateway.
+    pub fn unwarmed(&self) -> Option<i64> {
+        Some(self.unwarmed.load(Ordering::Relaxed)).filter(|epoch| *epoch != 0)
+    }
+
+    /// Notes that they are there, unless another epoch has been opened meanwhile.
+    pub fn end_warming(&self, epoch: i64) {
+        let relaxed = Ordering::Relaxed;
+        let _ = self.unwarmed.compare_exchange(epoch, 0, relaxed, relaxed);
+    }
+}

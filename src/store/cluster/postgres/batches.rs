@@ -1,0 +1,260 @@
+//! Writing the batches that Redis decided: in the order of the stream, each once.
+//!
+//! A batch is a text (`batch_log.rs` parses it). [`Tally`] adds up the net effect of all batches of
+//! a transaction, so that each table is written with one statement, and each account with one row
+//! update, however many batches there are. The shard's row is locked and its checkpoint moved in
+//! the same transaction; a second writer waits for the lock, and then finds the batches below the
+//! checkpoint.
+
+use std::collections::HashSet;
+
+use sqlx::postgres::PgConnection;
+
+use crate::ledger::LedgerError;
+use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::postgres::entries::{
+    EntryColumns, insert_entries, lock_accounts, write_accounts,
+};
+use crate::store::cluster::postgres::shard::{
+    Checkpoint, NumberedBatch, SHARD, digest, read_checkpoint,
+};
+use crate::store::cluster::postgres::store::{Store, is_race};
+use crate::store::cluster::postgres::tally::{Capture, HoldColumns, Tally};
+use crate::store::sql::rows::Column as _;
+
+/// The outcome of an attempt to write batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Postgres has all of them, up to the batch of this number.
+    Upto(i64),
+    /// Another writer moved the checkpoint: read it again.
+    ByAnother,
+}
+
+/// Writes consecutive batches of `epoch`, if they continue its checkpoint, and moves the
+/// checkpoint. Batches up to the checkpoint are skipped.
+///
+/// After a race with another transaction a second attempt checks which charges have been written
+/// before.
+pub(crate) async fn write_batches(
+    store: &Store,
+    epoch: i64,
+    batches: &[NumberedBatch],
+) -> Result<Written, LedgerError> {
+    let attempt = |careful| {
+        store.transact(async move |on| {
+            let checkpoint = read_checkpoint(store, "FOR UPDATE", on).await?;
+            write_batches_locked(store, &checkpoint, epoch, batches, careful, on).await
+        })
+    };
+    match attempt(false).await {
+        Err(error) if is_race(&error) => attempt(true).await,
+        result => result,
+    }
+}
+
+/// As [`write_batches`], with the shard's row locked. `careful`: some of the charges may have been
+/// written.
+async fn write_batches_locked(
+    store: &Store,
+    checkpoint: &Checkpoint,
+    epoch: i64,
+    batches: &[NumberedBatch],
+    careful: bool,
+    on: &mut PgConnection,
+) -> Result<Written, LedgerError> {
+    if checkpoint.epoch != epoch {
+        return Ok(Written::ByAnother);
+    }
+    let new: Vec<_> = batches.iter().filter(|batch| batch.seq > checkpoint.seq).collect();
+    let Some(last) = new.last() else { return Ok(Written::Upto(checkpoint.seq)) };
+    if !new.iter().zip(1..).all(|(batch, n)| batch.seq == checkpoint.seq + n) {
+        return Ok(Written::ByAnother);
+    }
+    write_contents(store, &new, careful, on).await?;
+    store
+        .query("UPDATE {s}.shards SET checkpoint = $3, digest = $4 WHERE id = $1 AND epoch = $2")
+        .bind(SHARD)
+        .bind(epoch)
+        .bind(last.seq)
+        .bind(digest(&last.text))
+        .execute(on)
+        .await?;
+    Ok(Written::Upto(last.seq))
+}
+
+/// Writes the entries and holds of these batches and leaves the checkpoint as it is. `careful`:
+/// some of the charges may have been written.
+pub(crate) async fn write_contents(
+    store: &Store,
+    batches: &[&NumberedBatch],
+    careful: bool,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    let mut tally = Tally::default();
+    for batch in batches {
+        let parsed = Batch::parse(&batch.text).ok_or_else(|| LedgerError::Corrupt {
+            what: format!("batch {} of the stream cannot be read", batch.seq),
+        })?;
+        tally.add(parsed);
+    }
+    if careful {
+        drop_repeated(store, &mut tally, on).await?;
+    }
+    write_tally(store, &tally, on).await
+}
+
+/// Writes decisions that no batch of the stream has.
+pub(crate) async fn write_decided(
+    store: &Store,
+    decided: Vec<Decided>,
+    at_ms: i64,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    let mut tally = Tally::default();
+    tally.add(Batch { at_ms, decided });
+    write_tally(store, &tally, on).await
+}
+
+async fn write_tally(
+    store: &Store,
+    tally: &Tally,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    write_captures(store, &tally.captures, on).await?;
+    write_holds(store, tally, on).await
+}
+
+/// Takes charges out of the tally that have an entry already, and gives their credits back in
+/// Redis, which charged them twice.
+async fn drop_repeated(
+    store: &Store,
+    tally: &mut Tally,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    let ids: Vec<_> = tally.captures.iter().map(|c| c.operation.as_str().to_owned()).collect();
+    let known = store
+        .query("SELECT id FROM {s}.operations WHERE id = ANY($1)")
+        .bind(ids)
+        .fetch_all(&mut *on)
+        .await?;
+    let mut seen = HashSet::new();
+    for row in &known {
+        seen.insert(row.text("id")?.to_owned());
+    }
+    let (once, twice): (Vec<_>, Vec<_>) = std::mem::take(&mut tally.captures)
+        .into_iter()
+        .partition(|capture| seen.insert(capture.operation.as_str().to_owned()));
+    tally.captures = once;
+    for capture in twice {
+        tracing::error!(
+            operation = capture.operation.as_str(),
+            "Redis charged a hold twice; the second charge is given back"
+        );
+        give_back(store, &capture, on).await?;
+    }
+    Ok(())
+}
+
+/// Queues a delivery that gives a charge back in Redis. The entries and the balance here are right
+/// already.
+async fn give_back(
+    store: &Store,
+    capture: &Capture,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    store
+        .query(
+            "WITH a AS (UPDATE {s}.accounts SET grant_seq = grant_seq + 1 WHERE id = $1 \
+         RETURNING id, grant_seq, frozen) INSERT INTO {s}.deliveries \
+         (account, grant_seq, amount, frozen) SELECT id, grant_seq, $2, frozen FROM a",
+        )
+        .bind(capture.account.as_str())
+        .bind(-capture.amount.micros())
+        .execute(on)
+        .await?;
+    Ok(())
+}
+
+/// Writes an entry for each charge, and the balances that follow.
+async fn write_captures(
+    store: &Store,
+    captures: &[Capture],
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    if captures.is_empty() {
+        return Ok(());
+    }
+    let mut ids: Vec<_> = captures.iter().map(|c| c.account.clone()).collect();
+    ids.sort();
+    ids.dedup();
+    let known = lock_accounts(store, &ids, on).await?;
+    let mut accounts = known.clone();
+    let mut columns = EntryColumns::default();
+    for capture in captures {
+        let account = accounts.entry(capture.account.clone()).or_default();
+        account.seq = account.seq.saturating_add(1);
+        let after = account.balance.checked_add(capture.amount);
+        account.balance = after.ok_or_else(|| LedgerError::Corrupt {
+            what: format!("the balance of {} is out of range", capture.account),
+        })?;
+        columns.push(capture, account)?;
+    }
+    insert_entries(store, columns, on).await?;
+    let at_ms = captures.first().map_or(0, |capture| capture.at_ms);
+    // Redis moved these balances itself: no delivery is needed, so `grant_seq` stays.
+    write_accounts(store, &known, &accounts, 0, at_ms, on).await.map(drop)
+}
+
+/// Writes which holds were made, renewed and ended.
+async fn write_holds(
+    store: &Store,
+    tally: &Tally,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    if !tally.captured.is_empty() {
+        store
+            .query("DELETE FROM {s}.holds WHERE id = ANY($1) AND state = 'live'")
+            .bind(&tally.captured)
+            .execute(&mut *on)
+            .await?;
+    }
+    if !tally.renewed.is_empty() {
+        let (ids, times): (Vec<_>, Vec<_>) = tally.renewed.clone().into_iter().unzip();
+        store
+            .query(
+                "UPDATE {s}.holds h SET expires_at = n.expires_at FROM \
+             UNNEST($1::text[], $2::int8[]) AS n (id, expires_at) \
+             WHERE h.id = n.id AND h.state = 'live'",
+            )
+            .bind(ids)
+            .bind(times)
+            .execute(&mut *on)
+            .await?;
+    }
+    if tally.holds.is_empty() {
+        return Ok(());
+    }
+    let mut columns = HoldColumns::default();
+    tally.holds.values().for_each(|hold| columns.push(hold));
+    store
+        .query(
+            "INSERT INTO {s}.holds AS h (id, account, amount, route, origin, owner, state, \
+         expires_at, ended_at) SELECT * FROM UNNEST($1::text[], $2::text[], $3::int8[], \
+         $4::text[], $5::text[], $6::int8[], $7::text[], $8::int8[], $9::int8[]) \
+         ON CONFLICT (id) DO UPDATE SET state = excluded.state, ended_at = excluded.ended_at \
+         WHERE h.state = 'live'",
+        )
+        .bind(columns.ids)
+        .bind(columns.accounts)
+        .bind(columns.amounts)
+        .bind(columns.routes)
+        .bind(columns.origins)
+        .bind(columns.owners)
+        .bind(columns.states)
+        .bind(columns.deadlines)
+        .bind(columns.ends)
+        .execute(on)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! The tables `entries`, `operations` and `accounts`, as every writer of the ledger fills them.
+
+use std::collections::BTreeMap;
+
+use sqlx::postgres::{PgConnection, PgRow};
+
+use crate::account::AccountId;
+use crate::credits::Credits;
+use crate::ledger::LedgerError;
+use crate::ledger::operation::EntryKind;
+use crate::ledger::rules::state::Account;
+use crate::store::cluster::postgres::store::Store;
+use crate::store::cluster::postgres::tally::Capture;
+use crate::store::sql::rows::Column as _;
+
+/// Entries, column by column, as `UNNEST` takes them.
+#[derive(Debug, Default)]
+pub(crate) struct EntryColumns {
+    pub accounts: Vec<String>,
+    pub seqs: Vec<i64>,
+    pub operations: Vec<String>,
+    pub kinds: Vec<&'static str>,
+    pub amounts: Vec<i64>,
+    pub balances: Vec<i64>,
+    pub routes: Vec<Option<String>>,
+    pub reasons: Vec<Option<String>>,
+    pub times: Vec<i64>,
+}
+
+impl EntryColumns {
+    /// Adds the entry of a charge. `account` is as the charge leaves it.
+    pub fn push(&mut self, capture: &Capture, account: &Account) -> Result<(), LedgerError> {
+        self.accounts.push(capture.account.as_str().to_owned());
+        self.seqs.push(int(account.seq)?);
+        self.operations.push(capture.operation.as_str().to_owned());
+        self.kinds.push(EntryKind::Capture.as_str());
+        self.amounts.push(capture.amount.micros());
+        self.balances.push(account.balance.micros());
+        self.routes.push(Some((*capture.route).to_owned()));
+        self.reasons.push(None);
+        self.times.push(capture.at_ms);
+        Ok(())
+    }
+}
+
+/// Locks accounts and reads those that exist. The order of the ids keeps two writers from a
+/// deadlock.
+pub(crate) async fn lock_accounts(
+    store: &Store,
+    sorted: &[AccountId],
+    on: &mut PgConnection,
+) -> Result<BTreeMap<AccountId, Account>, LedgerError> {
+    let ids: Vec<_> = sorted.iter().map(|id| id.as_str().to_owned()).collect();
+    let rows = store
+        .query(
+            "SELECT id, balance, seq FROM {s}.accounts WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+        )
+        .bind(ids)
+        .fetch_all(on)
+        .await?;
+    let mut accounts = BTreeMap::new();
+    for row in rows {
+        let balance = row.signed("balance")?;
+        let account = Account { balance, held: Credits::ZERO, seq: row.count("seq")? };
+        accounts.insert(row.account("id")?, account);
+    }
+    Ok(accounts)
+}
+
+/// Inserts entries and their operation ids. An entry whose month has been folded goes into the
+/// first open month.
+pub(crate) async fn insert_entries(
+    store: &Store,
+    columns: EntryColumns,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    store.query(
+        "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
+         greatest(created_at, (SELECT closed_before FROM {s}.ledger)) AS created_at FROM \
+         UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
+         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[]) AS n (account, seq, \
+         operation, kind, amount, balance_after, route, reason, created_at)), \
+         once AS (INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
+         SELECT operation, account, seq, kind, amount, created_at FROM new) \
+         INSERT INTO {s}.entries (account, seq, operation, kind, amount, balance_after, route, \
+         reason, created_at) SELECT * FROM new",
+    )
+    .bind(columns.accounts)
+    .bind(columns.seqs)
+    .bind(columns.operations)
+    .bind(columns.kinds)
+    .bind(columns.amounts)
+    .bind(columns.balances)
+    .bind(columns.routes)
+    .bind(columns.reasons)
+    .bind(columns.times)
+    .execute(on)
+    .await?;
+    Ok(())
+}
+
+/// Writes the balances of accounts: an update for those in `known`, which are locked, and an insert
+/// for the others. Adds `grants` to each `grant_seq`. Returns a row for each account, with `id`,
+/// `grant_seq` and `frozen`.
+pub(crate) async fn write_accounts(
+    store: &Store,
+    known: &BTreeMap<AccountId, Account>,
+    accounts: &BTreeMap<AccountId, Account>,
+    grants: i64,
+    at_ms: i64,
+    on: &mut PgConnection,
+) -> Result<Vec<PgRow>, LedgerError> {
+    const NEW: &str = "INSERT INTO {s}.accounts AS a (id, balance, seq, grant_seq, created_at) \
+         SELECT id, balance, seq, $4, $5 FROM \
+         UNNEST($1::text[], $2::int8[], $3::int8[]) AS n (id, balance, seq)";
+    const KNOWN: &str = "UPDATE {s}.accounts a SET balance = n.balance, seq = n.seq, \
+         grant_seq = a.grant_seq + $4 FROM \
+         UNNEST($1::text[], $2::int8[], $3::int8[]) AS n (id, balance, seq) \
+         WHERE a.id = n.id AND $5::int8 IS NOT NULL";
+    let mut rows = Vec::new();
+    let (old, new): (Vec<_>, Vec<_>) = accounts.iter().partition(|(id, _)| known.contains_key(*id));
+    for (sql, accounts) in [(KNOWN, old), (NEW, new)] {
+        if accounts.is_empty() {
+            continue;
+        }
+        let mut columns = (Vec::new(), Vec::new(), Vec::new());
+        for (id, account) in accounts {
+            columns.0.push(id.as_str().to_owned());
+            columns.1.push(account.balance.micros());
+            columns.2.push(int(account.seq)?);
+        }
+        // An account that another transaction has just made breaks the unique key; the second
+        // attempt finds it.
+        let written = store
+            .query(&format!("{sql} RETURNING a.id, a.grant_seq, a.frozen"))
+            .bind(columns.0)
+            .bind(columns.1)
+            .bind(columns.2)
+            .bind(grants)
+            .bind(at_ms)
+            .fetch_all(&mut *on)
+            .await?;
+        rows.extend(written);
+    }
+    Ok(rows)
+}
+
+/// A count as the database's integer type.
+pub(crate) fn int(count: u64) -> Result<i64, LedgerError> {
+    i64::try_from(count).map_err(|_| LedgerError::Corrupt {
+        what: "a sequence number is too large for the database".into(),
+    })
+}

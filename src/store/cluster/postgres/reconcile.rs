@@ -1,0 +1,289 @@
+//! Checks that the database is consistent with itself.
+//!
+//! Everything is read once, in the order of an index and in slices, each a short statement that
+//! neither scans a table nor sorts. So no snapshot is open for minutes, memory does not grow with
+//! the number of accounts, and the disk stays free for calls. Slices are read at different moments,
+//! which is enough: an entry never changes, and an account's row changes in one transaction with
+//! its newest entry, so each statement sees both before or both after.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Executor as _, Row as _};
+
+use crate::ledger::LedgerError;
+use crate::ledger::report::{Difference, ReconcileReport, in_credits};
+use crate::store::cluster::postgres::read::LISTED;
+use crate::store::cluster::postgres::store::Store;
+use crate::store::sql::rows::Column as _;
+
+/// How many entries or holds a slice has: some tens of milliseconds of work where they are in
+/// memory.
+const SLICE: i64 = 2000;
+
+/// How many accounts a slice has. Each is looked up in every month.
+const ACCOUNTS_SLICE: i64 = 250;
+
+/// How long a slice may take on a busy disk.
+const SLICE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Settings that make a slice read in the order of its index. The planner prefers a sort where it
+/// expects few rows, and its guess is wrong where statistics are old. It also takes a slice to cost
+/// as much as the whole table, and would compile it (JIT), which takes longer than the slice
+/// itself.
+const IN_ORDER: &str = "SET LOCAL enable_sort = off; SET LOCAL jit = off";
+
+/// The transaction that slices are read in.
+enum Through<'a> {
+    /// Each slice has its own.
+    Many,
+    /// All slices are read in this one.
+    One(&'a mut PgConnection),
+}
+
+/// The entry after which a slice begins.
+#[derive(Debug, Default)]
+struct Place {
+    account: String,
+    seq: i64,
+    balance: i64,
+    /// True where the account is read a second time, since it was folded in between.
+    again: bool,
+}
+
+/// Checks that each entry continues the one before it without a gap, and that its operation id is
+/// recorded. The slice follows the entry `$2` of account `$1`, which left the balance `$3`, and has
+/// `$4` entries. Selects its first and its last entry, and those that fail a check.
+///
+/// Operations are found by subqueries, since a join might read the whole table for a slice.
+const ENTRIES: &str = "SELECT * FROM \
+    (SELECT account, seq, kind, balance_after, n, entries, previous, before + amount AS should_be, \
+     seq = previous + 1 OR (kind = 'opening' AND previous = 0) AS follows, \
+     before + amount = balance_after AS adds_up, \
+     kind = 'opening' OR coalesce((SELECT o.account = e.account AND o.seq = e.seq \
+      AND o.amount = e.amount FROM {s}.operations o WHERE o.id = e.operation), false) AS took_effect, \
+     inside OR (SELECT a.id FROM {s}.accounts a WHERE a.id = e.account) IS NOT NULL AS has_account \
+     FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS entries, \
+       lag(seq) OVER w IS NOT NULL AS inside, \
+       coalesce(lag(seq) OVER w, CASE WHEN account = $1 THEN $2 ELSE 0 END) AS previous, \
+       coalesce(lag(balance_after) OVER w, CASE WHEN account = $1 THEN $3::int8 ELSE 0 END) AS before \
+       FROM (SELECT account, seq, operation, kind, amount, balance_after FROM {s}.entries \
+         WHERE (account, seq) > ($1, $2) ORDER BY account, seq LIMIT $4) slice \
+       WINDOW w AS (PARTITION BY account ORDER BY seq)) e) e \
+    WHERE n = 1 OR n = entries OR NOT (follows AND adds_up AND took_effect AND has_account)";
+
+/// A table that is checked in the order of its ids.
+struct Table {
+    /// Selects, of the slice of `$2` rows after the id `$1`, the last row with counts, and the rows
+    /// that fail.
+    sql: &'static str,
+    /// How many rows a slice has.
+    slice: i64,
+    /// Adds the counts to the report.
+    count: fn(&mut ReconcileReport, &PgRow) -> Result<(), LedgerError>,
+    /// The differences that a row shows.
+    differences: fn(&PgRow) -> Result<Vec<Difference>, LedgerError>,
+}
+
+/// Checks that an account's balance is its newest entry's. That one is the sum of the entries by
+/// [`ENTRIES`].
+const ACCOUNTS: Table = Table {
+    sql: "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
+     row_number() OVER () AS n, count(*) OVER () AS rows, \
+     count(*) FILTER (WHERE balance < 0) OVER () AS debts, \
+     total = balance AND newest = seq AS fits, frozen = is_disputed AS is_frozen_rightly FROM \
+     (SELECT a.id, a.balance, a.seq, a.frozen, \
+      (SELECT f.account FROM {s}.freezes f WHERE f.account = a.id LIMIT 1) IS NOT NULL AS is_disputed, \
+      coalesce(e.balance_after, 0) AS total, \
+      coalesce(e.seq, 0) AS newest FROM {s}.accounts a LEFT JOIN LATERAL \
+      (SELECT seq, balance_after FROM {s}.entries e WHERE e.account = a.id ORDER BY e.seq DESC LIMIT 1) e \
+      ON true WHERE a.id > $1 ORDER BY a.id LIMIT $2) slice) a \
+     WHERE n = a.rows OR NOT (fits AND is_frozen_rightly)",
+    slice: ACCOUNTS_SLICE,
+    count: |report, last| {
+        report.accounts = report.accounts.saturating_add(last.count("rows")?);
+        report.debts = report.debts.saturating_add(last.count("debts")?);
+        Ok(())
+    },
+    differences: account_differences,
+};
+
+/// Checks that a hold ends once and belongs to an account.
+const HOLDS: Table = Table {
+    sql: "SELECT * FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS rows, \
+     count(*) FILTER (WHERE state = 'live') OVER () AS live, \
+     state = 'live' AND NOT has_account AS is_nobodys FROM \
+     (SELECT h.id, h.account, h.state, \
+      (SELECT o.id FROM {s}.operations o WHERE o.id = 'capture:' || h.id) IS NOT NULL AS captured, \
+      (SELECT a.id FROM {s}.accounts a WHERE a.id = h.account) IS NOT NULL AS has_account \
+      FROM {s}.holds h WHERE h.id > $1 ORDER BY h.id LIMIT $2) slice) h \
+     WHERE n = h.rows OR (captured AND state IN ('live', 'released')) OR is_nobodys",
+    slice: SLICE,
+    count: |report, last| {
+        report.live_holds = report.live_holds.saturating_add(last.count("live")?);
+        Ok(())
+    },
+    differences: hold_differences,
+};
+
+/// Checks the whole database, slice by slice.
+pub(crate) async fn reconcile(store: &Store) -> Result<ReconcileReport, LedgerError> {
+    reconcile_through(store, Through::Many).await
+}
+
+/// As [`reconcile`], in one transaction.
+pub(crate) async fn reconcile_in(
+    store: &Store,
+    on: &mut PgConnection,
+) -> Result<ReconcileReport, LedgerError> {
+    reconcile_through(store, Through::One(on)).await
+}
+
+async fn reconcile_through(
+    store: &Store,
+    mut through: Through<'_>,
+) -> Result<ReconcileReport, LedgerError> {
+    let mut report = ReconcileReport::default();
+    check_entries(store, &mut through, &mut report).await?;
+    for table in [&ACCOUNTS, &HOLDS] {
+        check_table(store, table, &mut through, &mut report).await?;
+    }
+    report.differences.truncate(LISTED);
+    Ok(report)
+}
+
+/// Checks all entries in the order of their accounts.
+async fn check_entries(
+    store: &Store,
+    through: &mut Through<'_>,
+    report: &mut ReconcileReport,
+) -> Result<(), LedgerError> {
+    let mut place = Place::default();
+    loop {
+        let rows = read_slice(store, through, async |on| {
+            let query = store.query(ENTRIES).bind(&place.account).bind(place.seq);
+            Ok(query.bind(place.balance).bind(SLICE).fetch_all(on).await?)
+        })
+        .await?;
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
+        let opens = first.text("kind")? == "opening" && first.text("account")? == place.account;
+        if opens && place.seq > 0 && !place.again {
+            // The account was folded in between: its entries are read again.
+            (place.seq, place.balance, place.again) = (0, 0, true);
+            continue;
+        }
+        report.entries = report.entries.saturating_add(last.count("entries")?);
+        for row in &rows {
+            report.differences.extend(entry_differences(row)?);
+        }
+        let account = last.text("account")?.to_owned();
+        place = Place {
+            again: place.again && account == place.account,
+            seq: last.int("seq")?,
+            balance: last.int("balance_after")?,
+            account,
+        };
+        if last.int("entries")? < SLICE || report.differences.len() >= LISTED {
+            return Ok(());
+        }
+    }
+}
+
+/// Checks a table, slice by slice.
+async fn check_table(
+    store: &Store,
+    table: &Table,
+    through: &mut Through<'_>,
+    report: &mut ReconcileReport,
+) -> Result<(), LedgerError> {
+    let mut after = String::new();
+    loop {
+        let rows = read_slice(store, through, async |on| {
+            Ok(store.query(table.sql).bind(&after).bind(table.slice).fetch_all(on).await?)
+        })
+        .await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        (table.count)(report, last)?;
+        for row in &rows {
+            report.differences.extend((table.differences)(row)?);
+        }
+        after = last.text("id")?.to_owned();
+        if last.int("rows")? < table.slice || report.differences.len() >= LISTED {
+            return Ok(());
+        }
+    }
+}
+
+async fn read_slice(
+    store: &Store,
+    through: &mut Through<'_>,
+    read: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<PgRow>, LedgerError>,
+) -> Result<Vec<PgRow>, LedgerError> {
+    let slice = async |on: &mut PgConnection| {
+        on.execute(IN_ORDER).await?;
+        read(on).await
+    };
+    match through {
+        Through::Many => store.transact_within(SLICE_LIMIT, slice).await,
+        Through::One(on) => slice(on).await,
+    }
+}
+
+fn entry_differences(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
+    let (account, seq) = (row.text("account")?, row.int("seq")?);
+    let mut wrong = Vec::new();
+    if !row.flag("follows")? {
+        let previous = row.int("previous")?;
+        let what = format!("entry {seq} follows entry {previous}: those in between are missing");
+        wrong.push(Difference::new(account, what));
+    } else if !row.flag("adds_up")? {
+        let should_be = in_credits(row.int("should_be")?);
+        let says = in_credits(row.int("balance_after")?);
+        let what = format!("entry {seq} should leave {should_be} but records {says}");
+        wrong.push(Difference::new(account, what));
+    }
+    if !row.flag("took_effect")? {
+        let what = format!("the operation id of entry {seq} is not recorded");
+        wrong.push(Difference::new(account, what));
+    }
+    if !row.flag("has_account")? {
+        wrong.push(Difference::new(account, "entries of an account that does not exist"));
+    }
+    Ok(wrong)
+}
+
+fn account_differences(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
+    let account = row.text("id")?;
+    let mut wrong = Vec::new();
+    if !row.flag("fits")? {
+        let (balance, total) = (in_credits(row.int("balance")?), in_credits(row.int("total")?));
+        let mut what = format!("the balance is {balance}, the entries add up to {total}");
+        let (newest, seq) = (row.int("newest")?, row.int("seq")?);
+        if newest != seq {
+            what += &format!("; the newest of them is number {newest}, and it should be {seq}");
+        }
+        wrong.push(Difference::new(account, what));
+    }
+    if !row.flag("is_frozen_rightly")? {
+        wrong.push(Difference::new(
+            account,
+            if row.flag("frozen")? {
+                "the account is frozen without a dispute"
+            } else {
+                "the account is not frozen in spite of a dispute"
+            },
+        ));
+    }
+    Ok(wrong)
+}
+
+fn hold_differences(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
+    let (id, state) = (row.text("id")?, row.text("state")?);
+    let what = match state {
+        "live" if row.flag("captured")? => format!("hold {id} is live and captured"),
+        "released" if row.flag("captured")? => format!("hold {id} was released and captured"),
+        _ if row.try_get("is_nobodys")? => format!("hold {id} of an account that does not exist"),
+        _ => return Ok(Vec::new()),
+    };
+    Ok(vec![Difference::new(row.text("account")?, what)])
+}

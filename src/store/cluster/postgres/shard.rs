@@ -1,0 +1,65 @@
+//! The row of the shard: the epoch, and how far the stream of batches has been written.
+
+use sha2::{Digest as _, Sha256};
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
+
+use crate::ledger::LedgerError;
+use crate::store::cluster::postgres::store::Store;
+use crate::store::sql::rows::Column as _;
+
+/// The id of the only shard.
+pub(crate) const SHARD: i32 = 0;
+
+/// How far the stream has been written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    pub epoch: i64,
+    pub nonce: String,
+    /// The number of the newest batch that is in Postgres.
+    pub seq: i64,
+    /// The SHA-256 of that batch.
+    pub digest: Vec<u8>,
+    /// True while the next epoch is not open: nothing is decided until then.
+    pub recovering: bool,
+    /// The layout of the epoch's data in Redis.
+    pub layout: i32,
+}
+
+/// A batch of the stream, by its number in the epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NumberedBatch {
+    pub seq: i64,
+    pub text: String,
+}
+
+/// Reads how far the stream has been written.
+pub(crate) async fn checkpoint(store: &Store) -> Result<Checkpoint, LedgerError> {
+    store.transact(async |on| read_checkpoint(store, "", on).await).await
+}
+
+/// Reads the checkpoint in a transaction. `lock` is a locking clause for the shard's row, or empty.
+pub(crate) async fn read_checkpoint(
+    store: &Store,
+    lock: &str,
+    on: &mut PgConnection,
+) -> Result<Checkpoint, LedgerError> {
+    let sql = format!(
+        "SELECT epoch, nonce, checkpoint, digest, recovering, layout \
+         FROM {{s}}.shards WHERE id = $1 {lock}"
+    );
+    let row = store.query(&sql).bind(SHARD).fetch_one(on).await?;
+    Ok(Checkpoint {
+        epoch: row.int("epoch")?,
+        nonce: row.try_get("nonce")?,
+        seq: row.int("checkpoint")?,
+        digest: row.try_get("digest")?,
+        recovering: row.flag("recovering")?,
+        layout: row.try_get("layout")?,
+    })
+}
+
+/// The SHA-256 of a batch, which tells two batches with the same number apart.
+pub(crate) fn digest(text: &str) -> Vec<u8> {
+    Sha256::digest(text).to_vec()
+}

@@ -1,0 +1,171 @@
+//! The connection pool of the cluster ledger's database, and how a transaction runs on it.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres, Transaction};
+
+use crate::config::Secret;
+use crate::ledger::LedgerError;
+
+/// How long one transaction may take before the database counts as unreachable.
+pub(crate) const LIMIT: Duration = Duration::from_millis(1500);
+
+/// How long after that limit Postgres ends a statement that still runs.
+const END_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a transaction may stay idle before Postgres ends it.
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Connections of one gateway: for batches, the syncer, the lease, and a few readers.
+const CONNECTIONS: u32 = 8;
+
+/// A pool of connections, and the schema that the ledger has to itself.
+///
+/// The store itself only runs transactions. The ledger's own work is functions over it, by file:
+///
+/// | file | functions |
+/// |---|---|
+/// | `migrate` | `migrate`, `agree_on_settings` |
+/// | `shard` | `checkpoint`: how far the stream of batches has been written |
+/// | `batches` | `write_batches`: the batches that Redis decided, into entries and holds |
+/// | `entries` | the tables `entries`, `operations` and `accounts`, which all writers share |
+/// | `grants` | `decide`: grants, refunds and keys; `deliveries`, `remove_deliveries` |
+/// | `payments` | the tables of payments for `decide`; `event`, `events`, `payment`, `unpaid`, `buyers`, `customer`, `ledger_id` |
+/// | `leases` | `join`, `renew`, `rejoin`, `leave`, `gone_gateways`, `remove_gone`, `layout_users` |
+/// | `recovery` | `give_up`, `check_in`, `begin_recovery`: the way to the next epoch |
+/// | `owed` | `leave_owed`, `recover_if_owed`: charges that a gateway could not write before it stopped |
+/// | `holds` | `call_holds`, `accounts_with_holds`, `release_expired`, `expire_released`, `purge_ended_holds` |
+/// | `lookup` | `cold_accounts`, `fates`: what Redis asks for on a cache miss |
+/// | `read` | `account`, `accounts`, `entries`, `keys`, `keys_since`, `own_keys`, `crashed` |
+/// | `compare`, `recovery_plan` | `stored_accounts`, `snapshot`: consistent reads that change nothing |
+/// | `reconcile`, `repair` | `reconcile`, `repair` |
+/// | `fold`, `months`, `partitions` | `fold`, `make_partitions` |
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pool: PgPool,
+    schema: Arc<str>,
+    /// False from a failure until a transaction succeeds again, so that a batch does not wait for a
+    /// database that is known to be unreachable.
+    up: Arc<AtomicBool>,
+}
+
+impl Store {
+    /// Makes the pool. Connections are opened when they are needed, so this does not reach the
+    /// database.
+    pub fn new(url: &Secret, schema: &str) -> Result<Self, LedgerError> {
+        let options = PgConnectOptions::from_str(url.expose())?
+            .statement_cache_capacity(0)
+            // PgBouncer refuses connections that set it, and the ledger reads no floats.
+            .extra_float_digits(None)
+            .application_name("farebox")
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(LIMIT)
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Self { pool, schema: schema.into(), up: Arc::new(AtomicBool::new(true)) })
+    }
+
+    /// False while the database is known to be unreachable.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// The schema's name.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// A statement with the schema in place of `{s}`. The name was checked with the config: small
+    /// letters, digits and `_`.
+    pub fn sql(&self, text: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(text.replace("{s}", &self.schema))
+    }
+
+    /// A query with the schema in place of `{s}`, never prepared under a name.
+    pub fn query<'q>(&self, text: &str) -> Query<'q, Postgres, PgArguments> {
+        sqlx::query(self.sql(text)).persistent(false)
+    }
+
+    /// Runs `work` as one transaction within [`LIMIT`], and records whether the database is
+    /// reachable.
+    pub async fn transact<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        self.transact_within(LIMIT, work).await
+    }
+
+    /// Runs `work` as one transaction within `limit`, and records whether the database is
+    /// reachable.
+    pub async fn transact_within<T>(
+        &self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let run = async {
+            let mut transaction = self.begin(IDLE_LIMIT, limit + END_AFTER).await?;
+            let done = work(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(done)
+        };
+        let result = match tokio::time::timeout(limit, run).await {
+            Ok(result) => result.map_err(LedgerError::of_a_transaction),
+            Err(_) => Err(LedgerError::Slow { what: "Postgres" }),
+        };
+        let is_away = result.as_ref().is_err_and(LedgerError::is_outage);
+        if self.up.swap(!is_away, Ordering::Relaxed) == is_away
+            && let Err(error) = &result
+        {
+            tracing::error!(%error, "Postgres is away");
+        }
+        result
+    }
+
+    /// Begins a transaction that Postgres itself ends: after `idle` without a statement, so that a
+    /// gateway which is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
+    /// locks; and when a statement takes longer than `statement` (zero: no limit), since the
+    /// gateway no longer waits for it.
+    pub async fn begin(
+        &self,
+        idle: Duration,
+        statement: Duration,
+    ) -> Result<Transaction<'static, Postgres>, LedgerError> {
+        let begin = format!(
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
+             SET LOCAL statement_timeout = {}",
+            idle.as_millis(),
+            statement.as_millis()
+        );
+        // PgBouncer accepts a connection even where it has none to Postgres and leaves `BEGIN`
+        // waiting, so this has the short limit, however long the transaction may take.
+        let begun = tokio::time::timeout(LIMIT, self.pool.begin_with(AssertSqlSafe(begin))).await;
+        Ok(begun.map_err(|_| LedgerError::Slow { what: "Postgres" })??)
+    }
+
+    /// Waits for the advisory lock of this name in this schema. The lock ends with the transaction.
+    pub async fn lock(&self, name: &str, on: &mut PgConnection) -> Result<(), LedgerError> {
+        let digest = Sha256::digest(format!("farebox:{}:{name}", self.schema));
+        let mut key = [0; 8];
+        key.copy_from_slice(&digest[..8]);
+        self.query("SELECT pg_advisory_xact_lock($1)")
+            .bind(i64::from_le_bytes(key))
+            .execute(on)
+            .await?;
+        Ok(())
+    }
+}
+
+/// True for an error that a concurrent transaction caused, so that a second attempt may succeed: a
+/// unique key, a serialization failure, or a deadlock.
+pub(crate) fn is_race(error: &LedgerError) -> bool {
+    let LedgerError::Database(failure) = error else { return false };
+    matches!(failure.code(), Some("23505" | "40001" | "40P01"))
+}

@@ -1,0 +1,105 @@
+//! The recovery: leads from one epoch to the next, after Redis has lost data.
+//!
+//! Every gateway hands over its redo log. One of them then replays into Postgres what survives of the stream and of
+//! the redo logs, and opens the next epoch, first in Redis and then in Postgres.
+
+use std::time::{Duration, Instant};
+
+use crate::ledger::{LedgerError, wall_ms};
+use crate::store::cluster::epoch::Epoch;
+use crate::store::cluster::hand_over;
+use crate::store::cluster::postgres::{self, Checkpoint, NumberedBatch, Recovery, digest};
+use crate::store::cluster::redis::script::{SHARD, Scripts};
+use crate::store::cluster::shared::Shared;
+
+/// The least time that a recovery takes where a gateway has not checked in.
+pub(crate) const RECOVERY_TAKES: Duration = Duration::from_secs(1);
+
+/// How often a recovery that reads from Redis shows Postgres that it lives.
+const STAY_EVERY: Duration = Duration::from_secs(1);
+
+/// The number of batches that are read from the stream at once.
+const BATCHES: u64 = 128;
+
+/// Hands over the redo log of this gateway, then opens the next epoch if no other gateway does. Returns whether this
+/// gateway has opened it.
+pub(crate) async fn recover(shared: &Shared, epoch: i64) -> Result<bool, LedgerError> {
+    Ok(hand_over::check_in(shared, epoch).await? && open_next_epoch(shared).await?)
+}
+
+/// Returns false where another gateway recovers, or one that has a lease has not checked in yet.
+async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
+    shared.redis.info().await?.check()?;
+    shared.intake.note_fitness(true);
+    let Some(mut recovery) =
+        postgres::begin_recovery(&shared.store, shared.settings.layout).await?
+    else {
+        return Ok(false);
+    };
+    let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
+    let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
+    // Postgres may have been taken back to an earlier epoch. The keys of later epochs must never be read again.
+    let seen = shared.redis.meta(&ending).await?.number;
+    // A gateway that does not know of the recovery yet is stopped by Redis, if Redis still has the old scripts.
+    shared.redis.fence(&ending).await?;
+    if epoch > 0 && recovery.awaits_check_in().await? {
+        // A silent gateway may hold a reply of Redis that it has not answered. After this time it must not.
+        tokio::time::sleep(RECOVERY_TAKES).await;
+    }
+    let survived = surviving_batches(shared, &ending, &mut recovery).await?;
+    let (replayed, missing) = recovery.replay(survived).await?;
+    let charged = recovery.charge_owed(wall_ms()).await?;
+    if missing > 0 {
+        tracing::error!(
+            epoch,
+            batches = missing,
+            "batches are lost: Redis and a gateway were lost at once (at most the unsynced cap of each \
+             account is lost), or Postgres was taken back to an earlier point"
+        );
+    }
+    let number = epoch.max(seen).saturating_add(1);
+    let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
+    let scripts = Scripts::new(SHARD, next);
+    shared.redis.begin_epoch(&scripts).await?;
+    recovery.open(scripts.epoch.number, &scripts.epoch.nonce, shared.settings.layout).await?;
+    if let Err(error) = shared.redis.drop_earlier(&scripts).await {
+        tracing::debug!(%error, "the stream of the ended epoch is trimmed with the next batches");
+    }
+    if epoch > 0 {
+        shared.metrics.ledger_recoveries.inc();
+        tracing::warn!(epoch = number, replayed, charged, "the ledger is recovered");
+    }
+    Ok(true)
+}
+
+/// The batches that Redis still has and Postgres does not; none where the two have forked.
+async fn surviving_batches(
+    shared: &Shared,
+    scripts: &Scripts,
+    recovery: &mut Recovery,
+) -> Result<Vec<NumberedBatch>, LedgerError> {
+    let mut survived: Vec<NumberedBatch> = Vec::new();
+    let (mut from, mut stayed) = (recovery.checkpoint.seq, Instant::now());
+    loop {
+        if stayed.elapsed() >= STAY_EVERY {
+            recovery.keep_alive().await?;
+            stayed = Instant::now();
+        }
+        let checkpoint = &recovery.checkpoint;
+        let batches = shared.redis.batches(scripts, from, BATCHES).await?;
+        let Some(last) = batches.last() else { return Ok(survived) };
+        from = last.seq + 1;
+        for batch in batches {
+            if batch.seq == checkpoint.seq && digest(&batch.text) != checkpoint.digest {
+                tracing::error!(
+                    "the stream of Redis has another batch than Postgres under one number; Postgres counts, \
+                     and nothing of the stream is used"
+                );
+                return Ok(Vec::new());
+            }
+            if batch.seq > checkpoint.seq {
+                survived.push(batch);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! INFO: what a Redis server reports of itself, and whether a ledger may live in it.
+
+use crate::ledger::LedgerError;
+
+/// The oldest Redis that has what the scripts need. Every Valkey is younger.
+const OLDEST_REDIS: u32 = 7;
+
+/// The fields of INFO that are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Info {
+    /// `maxmemory-policy`.
+    pub eviction: String,
+    /// Product and version: `redis 7.0.15`, `valkey 8.1.0`.
+    pub name: String,
+    /// The version of Redis that the server is, or is compatible with. Empty where the server hides it.
+    pub version: String,
+    /// In bytes.
+    pub used_memory: i64,
+    /// The number of replicas that are connected.
+    pub replicas: i64,
+    /// Changes whenever the server becomes a master.
+    pub replication_id: String,
+}
+
+impl Info {
+    /// Adds the fields of a section.
+    pub fn read(&mut self, section: &str) {
+        for (name, value) in section.lines().filter_map(|line| line.trim().split_once(':')) {
+            match name {
+                "redis_version" => {
+                    self.version = value.to_owned();
+                    if self.name.is_empty() {
+                        self.name = format!("redis {value}");
+                    }
+                }
+                // Only Valkey has this field; its `redis_version` is the Redis that it is compatible with.
+                "valkey_version" => self.name = format!("valkey {value}"),
+                "maxmemory_policy" => self.eviction = value.to_owned(),
+                "used_memory" => self.used_memory = value.parse().unwrap_or(0),
+                "master_replid" => self.replication_id = value.to_owned(),
+                "connected_slaves" => self.replicas = value.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+
+    /// Checks that the server is new enough and never evicts keys.
+    ///
+    /// # Errors
+    /// [`LedgerError::Disagrees`], with what to change.
+    pub fn check(&self) -> Result<(), LedgerError> {
+        let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        // A server that hides its version is not known to be old.
+        if major.is_some_and(|major| major < OLDEST_REDIS) {
+            let what = format!("its Redis is {}", self.name);
+            let hint = "run Redis 7 or newer, or Valkey";
+            return Err(LedgerError::Disagrees { what, hint });
+        }
+        if self.eviction != "noeviction" {
+            let what = format!("its Redis has maxmemory-policy {}", self.eviction);
+            let hint = "set maxmemory-policy noeviction: any other policy may throw credits away";
+            return Err(LedgerError::Disagrees { what, hint });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sections of a server, as far as they are read.
+    fn info(server: &str) -> Info {
+        let mut info = Info::default();
+        info.read(server);
+        info.read("# Memory\r\nused_memory:1024\r\nmaxmemory_policy:noeviction\r\n");
+        info.read("# Replication\r\nrole:master\r\nconnected_slaves:1\r\nmaster_replid:ab\r\n");
+        info
+    }
+
+    #[test]
+    fn redis_7_and_valkey_are_taken_and_older_ones_are_not() {
+        let valkey =
+            "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.3\r\n";
+        for (server, name) in [
+            ("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n", "redis 7.0.15"),
+            ("# Server\r\nredis_version:8.2.1\r\n", "redis 8.2.1"),
+            (valkey, "valkey 8.1.3"),
+            // A managed server that hides its version.
+            ("", ""),
+        ] {
+            let info = info(server);
+            assert_eq!(info.name, name);
+            info.check().unwrap();
+            let read = (info.used_memory, info.replicas, info.replication_id.as_str());
+            assert_eq!(read, (1024, 1, "ab"));
+        }
+        for old in ["6.2.14", "5.0.7"] {
+            let error = info(&format!("redis_version:{old}\r\n")).check().unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("redis {old}")) && error.contains("Redis 7"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_redis_that_evicts_is_refused() {
+        let mut info = info("redis_version:7.0.15\r\n");
+        info.read("maxmemory_policy:allkeys-lru\r\n");
+        let error = info.check().unwrap_err().to_string();
+        assert!(error.contains("allkeys-lru") && error.contains("noeviction"), "{error}");
+    }
+}

@@ -1,0 +1,89 @@
+//! `farebox reconcile --repair`: makes Postgres follow its entries, and Redis follow Postgres.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::account::AccountId;
+use crate::ledger::LedgerError;
+use crate::ledger::backend::Backend as _;
+use crate::ledger::config::LedgerConfig;
+use crate::ledger::report::{Difference, RepairReport};
+use crate::metrics::Metrics;
+use crate::store::cluster::compare::{self, ACCOUNTS};
+use crate::store::cluster::ledger::ClusterLedger;
+use crate::store::cluster::postgres;
+use crate::store::cluster::redis::connection::{arg, args};
+use crate::store::cluster::redis::script::Scripts;
+use crate::store::cluster::setup::{PATIENCE, RETRY_EVERY};
+use crate::store::cluster::shared::Shared;
+use crate::store::cluster::sync::{self, NO_HURRY};
+use crate::store::cluster::warm;
+
+/// The most rounds of repairs. A second one is needed only where something goes on damaging Redis.
+const ROUNDS: usize = 20;
+
+/// Repairs what `farebox reconcile` finds and what can be repaired; gateways may serve meanwhile.
+///
+/// # Errors
+/// Where Redis or Postgres cannot be reached.
+pub async fn repair_cluster(
+    config: &LedgerConfig,
+    metrics: Metrics,
+) -> Result<RepairReport, LedgerError> {
+    let mut ledger = ClusterLedger::open(config, metrics).await?;
+    let report = repair(&ledger.shared).await;
+    let limit = Instant::now() + PATIENCE;
+    while !ledger.close().await && Instant::now() < limit {
+        tokio::time::sleep(RETRY_EVERY).await;
+    }
+    report
+}
+
+async fn repair(shared: &Shared) -> Result<RepairReport, LedgerError> {
+    sync::sync(shared).await?;
+    let mut report = postgres::repair(&shared.store).await?;
+    let mut wrong: BTreeSet<String> =
+        report.repaired.iter().map(|repaired| repaired.account.clone()).collect();
+    let scripts = shared.epoch.require()?;
+    for _ in 0..ROUNDS {
+        for Difference { account, what } in compare::compare(shared).await? {
+            let what = format!("{what}: brought to Redis again, as Postgres has it");
+            report.repaired.push(Difference { account: account.clone(), what });
+            wrong.insert(account);
+        }
+        if wrong.is_empty() {
+            break;
+        }
+        replace(shared, &scripts, &std::mem::take(&mut wrong)).await?;
+    }
+    // An earlier repair may have dropped accounts and ended before it brought them again.
+    warm::warm_held_accounts(shared).await?;
+    sync::deliver(shared).await?;
+    Ok(report)
+}
+
+/// Drops accounts and their live holds from Redis, and brings them again. The batches that Redis decided about them
+/// are in the stream, and no gateway brings an account before all of these are in Postgres.
+async fn replace(
+    shared: &Shared,
+    scripts: &Scripts,
+    accounts: &BTreeSet<String>,
+) -> Result<(), LedgerError> {
+    let mut holds = compare::live_holds(shared, scripts).await?;
+    let names: Vec<_> = accounts.iter().cloned().collect();
+    let (_, stored) = postgres::stored_accounts(&shared.store, &names).await?;
+    for account in accounts {
+        let mut ids: BTreeSet<String> = stored[account].holds.keys().cloned().collect();
+        ids.extend(holds.remove(account).unwrap_or_default());
+        let mut words = args(["drop", account]);
+        words.extend(ids.iter().map(|id| arg(id)));
+        shared.maintain(scripts, words).await?;
+    }
+    // They are brought at once, since the deadlines of their holds have to be watched.
+    let ids: Vec<AccountId> = accounts.iter().filter_map(|id| id.parse().ok()).collect();
+    let nonce = warm::new_nonce();
+    for some in ids.chunks(ACCOUNTS) {
+        warm::warm_accounts(shared, scripts, some, &nonce, NO_HURRY).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Opening the stores of the cluster ledger: Redis, and the database with its schema.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Secret;
+use crate::ledger::LedgerError;
+use crate::ledger::config::LedgerConfig;
+use crate::store::cluster::postgres::{self, Store};
+use crate::store::cluster::redis::connection::Redis;
+
+/// How long a start waits for Postgres.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time between two attempts.
+pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the log says that an attempt still waits.
+const LOG_EVERY: Duration = Duration::from_secs(3);
+
+/// Makes the schema of a cluster ledger, or brings it up to date; safe from several places at once.
+///
+/// # Errors
+/// Where Postgres cannot be reached or refuses.
+pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
+    retry_outages(|| async { postgres::make_partitions(&migrate(config).await?).await }).await
+}
+
+/// Opens the database for an import, after a check that there is a Redis to serve the ledger.
+pub(crate) async fn import_target(config: &LedgerConfig) -> Result<Store, LedgerError> {
+    let redis = open_redis(config)?;
+    redis.wait().await?;
+    redis.info().await?.check()?;
+    retry_outages(|| open_database(config)).await
+}
+
+/// Opens the database, brings its schema up to date, and checks the settings that all gateways share.
+pub(crate) async fn open_database(config: &LedgerConfig) -> Result<Store, LedgerError> {
+    let store = migrate(config).await?;
+    postgres::agree_on_settings(&store, config.durability).await?;
+    postgres::make_partitions(&store).await?;
+    Ok(store)
+}
+
+async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
+    let store = database(config)?;
+    postgres::migrate(&store).await?;
+    Ok(store)
+}
+
+/// The database of the config, without a connection yet.
+pub(crate) fn database(config: &LedgerConfig) -> Result<Store, LedgerError> {
+    let url = required(config.postgres_url.as_ref(), "postgres_url")?;
+    Store::new(url, &config.postgres_schema)
+}
+
+/// The Redis of the config, which begins to connect.
+pub(crate) fn open_redis(config: &LedgerConfig) -> Result<Redis, LedgerError> {
+    let url = required(config.redis_url.as_ref(), "redis_url")?;
+    Redis::new(url, config.redis_ca_file.as_deref())
+}
+
+fn required<'a>(url: Option<&'a Secret>, key: &'static str) -> Result<&'a Secret, LedgerError> {
+    url.ok_or_else(|| LedgerError::Disagrees {
+        what: format!("`{key}` is missing"),
+        hint: "set it under [ledger]",
+    })
+}
+
+/// Tries until Postgres is there: it may still be starting.
+///
+/// # Errors
+/// The error of the last attempt, after [`PATIENCE`] or where Postgres replies with another error.
+pub(crate) async fn retry_outages<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, LedgerError>
+where
+    F: Future<Output = Result<T, LedgerError>>,
+{
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        match log_while_waiting(attempt()).await {
+            Err(error) if error.is_outage() && Instant::now() < limit => {
+                tracing::warn!(%error, "the start waits for Postgres");
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Logs now and then that an attempt still waits: it may take as long as another gateway migrates the schema.
+async fn log_while_waiting<T>(attempt: impl Future<Output = T>) -> T {
+    let mut attempt = std::pin::pin!(attempt);
+    loop {
+        if let Ok(result) = tokio::time::timeout(LOG_EVERY, &mut attempt).await {
+            return result;
+        }
+        tracing::warn!("the start waits for Postgres, or for another gateway that migrates it");
+    }
+}

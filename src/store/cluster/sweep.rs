@@ -1,0 +1,104 @@
+//! The sweep: renews the holds of calls that run, and ends the other holds whose time is up.
+
+use crate::ledger::CALL_TTL_MS;
+use crate::ledger::LedgerError;
+use crate::ledger::backend::{Expired, IsLive};
+use crate::ledger::operation::{HoldId, Operation};
+use crate::store::cluster::debts::Expiring;
+use crate::store::cluster::redis::connection::args;
+use crate::store::cluster::redis::record::route_of;
+use crate::store::cluster::redis::reply::Verdict;
+use crate::store::cluster::redis::request::BatchItem;
+use crate::store::cluster::shared::Shared;
+use crate::store::cluster::work::{self, MAX_BATCH};
+
+/// How long after its deadline, in milliseconds, a call's hold is left to its own gateway, which renews it while the
+/// call runs.
+const GRACE_MS: &str = "60000";
+
+/// The most holds that one sweep ends.
+const LIMIT: &str = "500";
+
+/// The sweeps of one gateway. Each looks at some of the live holds.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    /// Where the next sweep begins: a cursor of HSCAN.
+    cursor: String,
+}
+
+/// The holds whose time is up.
+#[derive(Default)]
+struct Due {
+    /// Renewals of the holds whose calls run in this process.
+    renewals: Vec<Operation>,
+    /// Holds past their deadline.
+    overdue: Vec<Expiring>,
+    /// Holds of calls whose gateway is gone.
+    orphans: Vec<Expiring>,
+}
+
+impl Sweep {
+    pub fn new() -> Self {
+        Self { cursor: "0".to_owned() }
+    }
+
+    /// Sweeps once. Returns the holds that expired.
+    pub async fn run(
+        &mut self,
+        shared: &Shared,
+        is_live: &IsLive<'_>,
+    ) -> Result<Vec<Expired>, LedgerError> {
+        let Some(due) = self.due(shared, is_live).await? else { return Ok(Vec::new()) };
+        let mut items: Vec<_> = due.renewals.iter().map(BatchItem::Operation).collect();
+        items.extend(due.overdue.iter().map(|(hold, _)| expire(hold, false)));
+        items.extend(due.orphans.iter().map(|(hold, _)| expire(hold, true)));
+        let mut decisions = Vec::with_capacity(items.len());
+        for some in items.chunks(MAX_BATCH) {
+            decisions.extend(work::decide(shared, some).await);
+        }
+        let mut verdicts = decisions.iter().skip(due.renewals.len()).map(|d| d.verdict);
+        let mut expired = Vec::new();
+        for (hold, route) in due.overdue {
+            if verdicts.next() == Some(Verdict::Expired) {
+                expired.push(Expired { hold, route });
+            }
+        }
+        for (hold, route) in due.orphans {
+            match verdicts.next() {
+                Some(Verdict::Expired) => expired.push(Expired { hold, route }),
+                // No other task ends this hold, so it stays on the list until Redis decides.
+                Some(Verdict::Unavailable) => shared.debts.expire([(hold, route)]),
+                _ => {}
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Lists some of the holds whose time is up; `None` while no epoch is open.
+    async fn due(
+        &mut self,
+        shared: &Shared,
+        is_live: &IsLive<'_>,
+    ) -> Result<Option<Due>, LedgerError> {
+        let Some(scripts) = shared.epoch.scripts() else { return Ok(None) };
+        let owner = shared.settings.incarnation.to_string();
+        let words = args(["due", &owner, GRACE_MS, LIMIT, &self.cursor]);
+        let reply: Vec<String> = shared.maintain(&scripts, words).await?.convert()?;
+        let mut reply = reply.into_iter();
+        self.cursor = reply.next().unwrap_or_else(|| "0".to_owned());
+        let mut due = Due { orphans: shared.debts.take_expiring(), ..Due::default() };
+        while let (Some(id), Some(record)) = (reply.next(), reply.next()) {
+            let Ok(hold) = id.parse::<HoldId>() else { continue };
+            if is_live(&hold) {
+                due.renewals.push(Operation::Renew { hold, ttl_ms: CALL_TTL_MS });
+            } else {
+                due.overdue.push((hold, route_of(&record)));
+            }
+        }
+        Ok(Some(due))
+    }
+}
+
+fn expire(hold: &HoldId, in_any_case: bool) -> BatchItem<'_> {
+    BatchItem::Expire { hold, in_any_case }
+}

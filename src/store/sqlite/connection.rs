@@ -1,0 +1,96 @@
+//! Opening the file of the ledger.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::ledger::LedgerError;
+use crate::store::sql::migrations::SQLITE;
+use crate::store::sqlite::rewrite::rewrite_once;
+
+/// The oldest version of SQLite that is used: older ones can corrupt a WAL that several connections
+/// checkpoint.
+const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
+
+/// The options that every connection has.
+pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(1))
+        .disable_statement_logging()
+}
+
+/// Opens the file for writing, and makes it if it does not exist. A commit is on disk when it
+/// returns.
+pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let options = options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // Checkpoints cost two more syncs: at 16 MB instead of SQLite's 4 they are rare.
+        .pragma("wal_autocheckpoint", "4000")
+        .pragma("journal_size_limit", "67108864")
+        .pragma("cache_size", "-32768")
+        .pragma("temp_store", "memory");
+    SqliteConnection::connect_with(&options).await
+}
+
+/// # Errors
+/// [`LedgerError::OldSqlite`] where SQLite is older than [`SAFE_SQLITE`].
+pub(crate) async fn check_version(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+    let version: String =
+        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut part = || parts.next().unwrap_or(0);
+    if (part(), part(), part()) < SAFE_SQLITE {
+        return Err(LedgerError::OldSqlite { version });
+    }
+    Ok(())
+}
+
+/// Brings the schema up to date.
+pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+    SQLITE.run(&mut *connection).await?;
+    rewrite_once(connection).await;
+    Ok(())
+}
+
+/// The writer's connection, which is opened again after a failure.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    path: PathBuf,
+    connection: Option<SqliteConnection>,
+}
+
+impl Writer {
+    /// A writer of the file at `path`, with a connection that is open.
+    pub fn new(path: &Path, connection: SqliteConnection) -> Self {
+        Self { path: path.to_owned(), connection: Some(connection) }
+    }
+
+    /// The connection, which is opened if it is not.
+    pub async fn get(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.path).await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Gives up the connection after a failure. It closes when the result is dropped.
+    pub fn discard(&mut self) -> Option<SqliteConnection> {
+        self.connection.take()
+    }
+
+    /// Closes the connection.
+    pub async fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // Closing checkpoints the WAL; a failure there loses nothing.
+            if let Err(error) = connection.close().await {
+                tracing::warn!(%error, "the ledger's file could not be closed cleanly");
+            }
+        }
+    }
+}

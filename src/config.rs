@@ -25,6 +25,7 @@ mod report;
 mod restart;
 mod secret;
 mod sections;
+mod size;
 mod span;
 mod suggest;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use mistakes::{Located, Mistakes};
 pub use restart::StartKeys;
 pub use secret::Secret;
 pub use sections::Sections;
+pub use size::Size;
 pub use span::Span;
 pub use warnings::Warnings;
 

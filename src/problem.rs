@@ -94,6 +94,7 @@ pub enum Code {
     RateLimited,
     UpstreamFailed,
     LedgerUnavailable,
+    Overloaded,
     PaymentsUnavailable,
     UpstreamTimeout,
 }
@@ -113,6 +114,7 @@ impl Code {
             Self::RateLimited => "rate-limited",
             Self::UpstreamFailed => "upstream-failed",
             Self::LedgerUnavailable => "ledger-unavailable",
+            Self::Overloaded => "overloaded",
             Self::PaymentsUnavailable => "payments-unavailable",
             Self::UpstreamTimeout => "upstream-timeout",
         }
@@ -132,6 +134,7 @@ impl Code {
             Self::RateLimited => Text::new("Too many requests", "Trop de requêtes"),
             Self::UpstreamFailed => Text::new("The upstream failed", "Le service amont a échoué"),
             Self::LedgerUnavailable => Text::new("Ledger unavailable", "Registre indisponible"),
+            Self::Overloaded => Text::new("Overloaded", "Surcharge"),
             Self::PaymentsUnavailable => Text::new("Payments unavailable", "Paiement indisponible"),
             Self::UpstreamTimeout => {
                 Text::new("The upstream did not answer", "Le service amont n'a pas répondu")
@@ -153,6 +156,7 @@ impl Code {
             Self::RateLimited => "rate_limit_error",
             Self::UpstreamFailed
             | Self::LedgerUnavailable
+            | Self::Overloaded
             | Self::PaymentsUnavailable
             | Self::UpstreamTimeout => "api_error",
         }
@@ -358,6 +362,27 @@ impl Problem {
         Self::bad_request(Text::new(
             "The request could not be read to its end; its body does not match its head.",
             "La requête n'a pas pu être lue jusqu'au bout ; son corps ne correspond pas à son en-tête.",
+        ))
+    }
+
+    /// 503: the bodies that are being read take as much memory as `[server] body_memory` allows.
+    pub fn overloaded() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Code::Overloaded,
+            Text::new(
+                "The gateway holds as many request bodies as it has memory for. Nothing was charged; try again in a second.",
+                "La passerelle retient autant de corps de requêtes que sa mémoire le permet. Rien n'a été débité ; réessayez dans une seconde.",
+            ),
+        );
+        Self { retry_after_secs: Some(1), ..problem }
+    }
+
+    /// 400: the request's head breaks HTTP's rules.
+    pub fn unreadable_head() -> Self {
+        Self::bad_request(Text::new(
+            "The request's head could not be read. Check its first line, its host and its body's framing.",
+            "L'en-tête de la requête n'a pas pu être lu. Vérifiez sa première ligne, son hôte et la délimitation du corps.",
         ))
     }
 

@@ -108,7 +108,7 @@ impl Gate {
     pub(super) async fn refuse_head(&self, client: &mut Client) {
         let about = About::unread();
         let problem = Problem::unreadable_head();
-        if reply::problem(client, &about, &self.options.cors, &problem).is_ok() {
+        if reply::unread(client, &about, &self.options.cors, &problem).is_ok() {
             let _ = client.flush().await;
         }
         let status = problem.status.as_u16().to_string();

@@ -17,13 +17,34 @@ pub(super) fn problem(
     cors: &Cors,
     problem: &Problem,
 ) -> Result<()> {
+    let has_body = !client.asks_for_head();
+    write(client, about, cors, problem, has_body)
+}
+
+/// Writes a problem to a client whose head could not be read.
+pub(super) fn unread(
+    client: &mut Client,
+    about: &About,
+    cors: &Cors,
+    problem: &Problem,
+) -> Result<()> {
+    write(client, about, cors, problem, true)
+}
+
+fn write(
+    client: &mut Client,
+    about: &About,
+    cors: &Cors,
+    problem: &Problem,
+    has_body: bool,
+) -> Result<()> {
     let rendered = problem.render(about.id.as_str(), about.language);
     let mut head = ResponseHeader::build(rendered.status, Some(rendered.headers.len() + 4))?;
     for (name, value) in rendered.headers {
         head.insert_header(name, value)?;
     }
     head.insert_header(header::CONTENT_LENGTH, rendered.body.len())?;
-    let body = if client.asks_for_head() { "" } else { &rendered.body };
+    let body = if has_body { &*rendered.body } else { "" };
     send(client, about, cors, head, body.as_bytes())
 }
 

@@ -315,6 +315,10 @@ impl Client {
 
     /// Sends a part of the answer's body, and with `end` its end.
     pub fn write_body(&mut self, part: &[u8], end: bool) -> Result<()> {
+        self.write_part(part, end).map_err(|error| error.into_down())
+    }
+
+    fn write_part(&mut self, part: &[u8], end: bool) -> Result<()> {
         match self {
             Self::Http1(http1) => {
                 let session = &mut http1.session;
@@ -332,7 +336,6 @@ impl Client {
                 Error::e_explain(ErrorType::InternalError, "a body was written before its head")
             }
         }
-        .map_err(|error: BError| error.into_down())
     }
 
     /// Whether the client does not take what was written.

@@ -1,7 +1,7 @@
 //! The head of a request, read one way only: its target, and its framing.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Version};
 
 use super::client::Client;
 use super::hop;
@@ -78,6 +78,12 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
              `content-length`, with digits only.",
             "Le corps de la requête a deux longueurs, ou une qui n'est pas un nombre. Envoyez un \
              seul `content-length`, en chiffres seulement.",
+        )));
+    }
+    if client.head().version == Version::HTTP_11 && !headers.contains_key(HOST) {
+        return Err(Problem::bad_request(Text::new(
+            "The request names no host. Send one `host` header (RFC 9112, 3.2).",
+            "La requête ne nomme aucun hôte. Envoyez un en-tête `host` (RFC 9112, 3.2).",
         )));
     }
     // HTTP/2 has no other framing, and its own limit for heads (`listener.rs`).

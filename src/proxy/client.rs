@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Method, StatusCode, Version};
+use pingora_core::protocols::http::ReusableHttpStream;
 use pingora_core::protocols::http::v1::server::HttpSession as Http1Session;
 use pingora_core::protocols::http::v2::server::HttpSession as Http2Session;
 use pingora_core::protocols::{Digest, Stream};
@@ -49,6 +50,16 @@ pub(super) struct Http2 {
     body: Option<AnswerBody>,
 }
 
+/// What comes after an answer.
+pub(super) enum Next {
+    /// The next request is read at once.
+    Now(Client),
+    /// The next request is read once this is done, where it says so.
+    Later(Pin<Box<dyn Future<Output = Option<Client>> + Send>>),
+    /// The connection ends.
+    Never,
+}
+
 /// Finishes a future that never waits, because what it writes to never does.
 pub(super) fn at_once<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -71,6 +82,18 @@ impl Http1 {
     }
 }
 
+impl Http1 {
+    /// The session of the next request on a connection.
+    fn after(reused: ReusableHttpStream, link: Arc<Link>) -> Client {
+        let (stream, prefix) = reused.into_parts();
+        let mut next = Self::new(stream, link);
+        if let Some(prefix) = prefix {
+            next.session.set_pipelined_prefix(prefix);
+        }
+        Client::Http1(next)
+    }
+}
+
 impl Client {
     /// A request that arrived on an HTTP/2 stream.
     pub fn http2(mut session: Http2Session) -> Self {
@@ -90,17 +113,25 @@ impl Client {
     }
 
     /// What the connection's next request is read from, once what is left of this one has been
-    /// read; `None` where there is no next one.
-    pub async fn next_request(self, link: &Arc<Link>) -> Option<Self> {
-        let Self::Http1(mut http1) = self else { return None };
-        // Nothing is written to a session that was answered.
-        at_once(http1.session.finish_body()).ok()?;
-        let (stream, prefix) = http1.session.reuse().await.ok()??.into_parts();
-        let mut next = Http1::new(stream, link.clone());
-        if let Some(prefix) = prefix {
-            next.session.set_pipelined_prefix(prefix);
+    /// read.
+    pub fn next_request(self, link: &Arc<Link>) -> Next {
+        let Self::Http1(mut http1) = self else { return Next::Never };
+        // An answer that is not whole is followed by nothing.
+        if at_once(http1.session.finish_body()).is_err() {
+            return Next::Never;
         }
-        Some(Self::Http1(next))
+        let is_over = http1.session.is_body_done();
+        let keeps = http1.session.will_keepalive();
+        let reused = http1.session.reuse();
+        if is_over && keeps {
+            return match at_once(reused) {
+                Ok(Some(stream)) => Next::Now(Http1::after(stream, link.clone())),
+                _ => Next::Never,
+            };
+        }
+        // The rest of a body is read, or the connection is shut.
+        let link = link.clone();
+        Next::Later(Box::pin(async move { Some(Http1::after(reused.await.ok()??, link)) }))
     }
 
     /// Sends what was written, and closes the connection.

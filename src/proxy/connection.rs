@@ -12,7 +12,7 @@ use pingora_error::ErrorType;
 use tokio::sync::watch;
 
 use super::bounded::Bounded;
-use super::client::{Client, Http1};
+use super::client::{Client, Http1, Next};
 use super::config::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
 use super::gate::{After, Gate};
 use super::link::Link;
@@ -86,10 +86,14 @@ impl Server {
             if gate.serve(&mut client).await == After::Closes {
                 return;
             }
-            match client.next_request(&link).await {
-                Some(next) => client = next,
-                None => return,
-            }
+            client = match client.next_request(&link) {
+                Next::Now(next) => next,
+                Next::Later(next) => match next.await {
+                    Some(next) => next,
+                    None => return,
+                },
+                Next::Never => return,
+            };
         }
     }
 }
@@ -138,5 +142,28 @@ impl HttpServerApp for Http2Connection {
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
         Some(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of a future that is never made.
+    fn size_of<F: Future>(_: impl FnOnce() -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    fn never<T>() -> T {
+        unreachable!("the closures of this test are never called")
+    }
+
+    /// A connection's task holds this for as long as it is open, and a call moves through it.
+    #[test]
+    fn the_future_of_a_connection_keeps_to_its_budget() {
+        let (server, stream, head) = (never::<Server>, never::<Stream>, never::<Arc<HeadWatch>>);
+        let whole = size_of(|| server().serve(stream(), false, head()));
+        println!("a connection's future: {whole} bytes");
+        assert!(whole <= 6 * 1024, "{whole} bytes");
     }
 }

@@ -150,14 +150,14 @@ impl Gate {
             figures.status = Some(Box::pin(answered).await?);
             return Ok(());
         }
-        let call = match self.admit(client, unheld, about, figures, target).await {
+        let mut call = match self.admit(client, unheld, about, figures, target).await {
             Ok(call) => call,
             Err(problem) => return self.refuse(client, about, figures, &problem),
         };
         let (memory, silence) = (&self.memory, self.options.body_timeout);
         let problem = match body::read_small(client, memory, &call.account, silence).await {
-            Ok((body, sent)) => {
-                return self.forward(client, about, figures, call, body, sent).await;
+            Ok((mut body, sent)) => {
+                return self.forward(client, about, figures, &mut call, &mut body, sent).await;
             }
             Err(Unread::Silent) => Problem::request_timeout(),
             Err(Unread::Overloaded) => Problem::overloaded(),
@@ -241,8 +241,8 @@ impl Gate {
         client: &mut Client,
         about: &About,
         figures: &mut Figures,
-        mut call: Admitted,
-        body: Buffered,
+        call: &mut Admitted,
+        body: &mut Buffered,
         sent: Sent,
     ) -> Result<()> {
         figures.forwarded = Some(Instant::now());
@@ -254,7 +254,7 @@ impl Gate {
                 && client.asks_for_upgrade()
                 && hop::is_websocket(&head.headers),
         };
-        let written = headers::towards_upstream(&mut head, &call, about, onward);
+        let written = headers::towards_upstream(&mut head, call, about, onward);
         let mut forwarded = Forwarded {
             route: call.route.clone(),
             method: head.method.clone(),

@@ -109,7 +109,7 @@ impl Relay<'_> {
         &mut self,
         connection: &mut Connection,
         head: Box<RequestHeader>,
-        body: Buffered,
+        body: &mut Buffered,
     ) -> Result<()> {
         let Connection { session, link, .. } = connection;
         let now = Instant::now();
@@ -121,7 +121,7 @@ impl Relay<'_> {
             client_moved: now,
             streak: 0,
         };
-        self.send(session, &mut state, head, body)?;
+        self.send(session, &mut state, head, std::mem::take(body))?;
         let ran = self.pass(session, link, &mut state).await;
         if let Err(error) = ran {
             // What was delivered goes on to where it was going.
@@ -404,7 +404,7 @@ impl Relay<'_> {
     ///
     /// # Errors
     /// Where one side has been silent, or has taken nothing, for too long.
-    fn is_over(&mut self, link: &Link, state: &State) -> Result<bool> {
+    fn is_over(&mut self, link: &Link, state: &mut State) -> Result<bool> {
         let Silences { upstream, client } = self.silences;
         let is_due = |since: Instant, limit: Duration| since.elapsed() >= limit;
         let blocked = self.client.halves().1.blocked_since();
@@ -416,7 +416,7 @@ impl Relay<'_> {
         }
         if self.awaits_upstream(link, state) && is_due(state.upstream_moved, upstream) {
             let silent = Error::explain(ErrorType::ReadTimedout, "the upstream was silent");
-            return Err(silent.into_up());
+            return Err(upstream_failed(state, silent));
         }
         if self.awaits_client(link, state) && is_due(state.client_moved, client) {
             let silent = Error::explain(ErrorType::ReadTimedout, "the request stopped arriving");

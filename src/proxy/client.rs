@@ -51,6 +51,7 @@ pub(super) struct Http2 {
 }
 
 /// What comes after an answer.
+#[expect(clippy::large_enum_variant, reason = "the usual variant is the large one")]
 pub(super) enum Next {
     /// The next request is read at once.
     Now(Client),

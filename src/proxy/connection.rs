@@ -18,6 +18,7 @@ use super::gate::{After, Gate};
 use super::link::Link;
 use super::listener::Limits;
 use super::watch::HeadWatch;
+use super::watched::Watched;
 
 /// What every connection of a listener shares.
 #[derive(Clone)]
@@ -46,6 +47,7 @@ impl Server {
             let shutdown = self.stop.clone();
             let mut options = HttpServerOptions::default();
             options.h2_idle_timeout = Some(self.limits.keepalive_timeout);
+            let stream = Box::new(Watched::new(stream, head.clone()));
             let connection = Arc::new(Http2Connection { server: self, options, head });
             // Pingora reads the connection, and hands each of its streams over.
             let _ = Box::pin(connection.process_new(stream, &shutdown)).await;

@@ -35,6 +35,7 @@ mod target;
 mod tls;
 mod upstream;
 mod watch;
+mod watched;
 
 pub use call::CallsInFlight;
 pub use config::{

@@ -57,6 +57,15 @@ impl HeadWatch {
         OpenStream(self.clone())
     }
 
+    /// Something was sent: a connection that still sends an answer whose call has ended begins to
+    /// wait only now.
+    pub fn sends(&self) {
+        let since = self.waiting_since_ms();
+        if since != BUSY && since != 0 {
+            self.waiting_since_ms.store(self.elapsed_ms().max(1), Ordering::Relaxed);
+        }
+    }
+
     /// True from the end of a head until the next one is awaited.
     pub fn is_busy(&self) -> bool {
         self.waiting_since_ms() == BUSY
@@ -138,6 +147,9 @@ mod tests {
         assert!(watch.is_busy() && watch.waited().is_none());
         drop(second);
         assert!(watch.waited().is_some_and(|waited| waited < Duration::from_secs(1)));
+        std::thread::sleep(Duration::from_millis(20));
+        watch.sends();
+        assert!(watch.waited().is_some_and(|waited| waited < Duration::from_millis(15)));
         let third = watch.begins_stream();
         assert!(watch.is_busy());
         drop(third);

@@ -114,7 +114,7 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
     let said = String::from_utf8(output.stdout).unwrap();
     let fitting = said.split_once("at a time: ").unwrap().1.split_once(',').unwrap().0;
     assert!(fitting.parse::<u32>().unwrap() < 300, "{said}");
-    assert!(said.contains(&format!("25 MiB for each of {fitting} connections")), "{said}");
+    assert!(said.contains(&format!("20 MiB for each of {fitting} connections")), "{said}");
 }
 
 #[test]

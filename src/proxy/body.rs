@@ -65,7 +65,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Of a request of this length nothing was handed over yet.
+    /// A request of this length that was not handed over yet.
     fn nothing_of(length: Length) -> Self {
         Self { length, ..Self::default() }
     }
@@ -99,8 +99,8 @@ impl Sent {
     }
 }
 
-/// What was read of a body before its call is forwarded. It is sent on whole and unchanged, before
-/// what is still to come.
+/// The part of a body that was read before its call is forwarded. It is sent on whole and
+/// unchanged, before what is still to come.
 #[derive(Debug, Default)]
 pub(super) struct Buffered {
     pub bytes: Bytes,

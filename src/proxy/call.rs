@@ -32,7 +32,7 @@ pub(super) struct Arrived {
     pub figures: Figures,
 }
 
-/// What every answer needs to know of its call.
+/// The facts of a call that its answers need.
 #[derive(Debug)]
 pub(super) struct About {
     /// The request id, and the id of the hold.
@@ -95,14 +95,14 @@ impl Arrived {
 }
 
 impl About {
-    /// Of a request whose head could not be read.
+    /// The facts of a request whose head could not be read.
     pub fn unread() -> Self {
         let id = CallId::new().into();
         Self { id, client: None, language: Language::English, origin: None }
     }
 }
 
-/// What is counted of a call, once: when this is dropped.
+/// The figures of one call. They are counted once: when this is dropped.
 #[derive(Debug)]
 pub(super) struct Figures {
     /// `farebox_requests_total`
@@ -114,7 +114,7 @@ pub(super) struct Figures {
     pub forwarded: Option<Instant>,
     /// When the answer's body ended.
     pub ended: Option<Instant>,
-    /// What the client was sent.
+    /// The status that the client was sent.
     pub status: Option<u16>,
     _in_flight: InFlight,
 }

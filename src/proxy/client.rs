@@ -1,7 +1,8 @@
 //! The client's side of a call, over HTTP/1 or HTTP/2.
 //!
 //! Nothing that is written here waits: over HTTP/1 it goes into the connection's [`Link`], over
-//! HTTP/2 into [`AnswerBody`]. Who writes a body asks [`Client::is_blocked`] before each part.
+//! HTTP/2 into [`AnswerBody`]. A caller that writes a body asks [`Client::is_blocked`] before each
+//! part.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -29,7 +30,7 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the rest of a refused request's body is read, so that its client sees the answer.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who sent a request and gets its answer.
+/// The sender of a request, who gets its answer.
 pub(super) enum Client {
     /// One request of an HTTP/1 connection.
     Http1(Http1),
@@ -50,7 +51,7 @@ pub(super) struct Http2 {
     body: Option<AnswerBody>,
 }
 
-/// What comes after an answer.
+/// The next thing to do on a connection after an answer.
 #[expect(clippy::large_enum_variant, reason = "the usual variant is the large one")]
 pub(super) enum Next {
     /// The next request is read at once.
@@ -113,7 +114,7 @@ impl Client {
         }
     }
 
-    /// What the connection's next request is read from, once what is left of this one has been
+    /// The source of the connection's next request, once what is left of this one has been
     /// read.
     pub fn next_request(self, link: &Arc<Link>) -> Next {
         let Self::Http1(mut http1) = self else { return Next::Never };
@@ -253,8 +254,8 @@ impl Client {
         }
     }
 
-    /// Whether the connection is closed after an answer that comes before the request's end. It is,
-    /// unless this is told otherwise; then what is left is read.
+    /// Whether the connection is closed after an answer that comes before the request's end, as it
+    /// is by default. Otherwise the rest of the request is read.
     pub fn close_before_request_ends(&mut self, close: bool) {
         if let Self::Http1(http1) = self {
             http1.session.set_close_on_response_before_downstream_finish(close);
@@ -290,7 +291,7 @@ impl Client {
         .await
     }
 
-    /// What is read, and where it is written, apart.
+    /// The two directions apart: what comes from the client, and what goes to it.
     pub fn halves(&mut self) -> (Incoming<'_>, Outgoing<'_>) {
         match self {
             Self::Http1(Http1 { session, link }) => {
@@ -407,7 +408,7 @@ impl Client {
 
     /// Reads what is left of the request's body, for [`DRAIN_TIMEOUT`] at most.
     pub async fn drain(&mut self) {
-        // Who has gone has nothing more to send.
+        // A client that has gone has nothing more to send.
         let _ = match self {
             Self::Http1(http1) => http1.session.drain_request_body().await,
             Self::Http2(http2) => http2.session.drain_request_body().await,
@@ -437,7 +438,7 @@ pub(super) fn is_final(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// What comes from a client.
+/// The direction from a client.
 pub(super) enum Incoming<'a> {
     Http1(&'a mut Http1Session),
     Http2 { session: &'a mut Http2Session, has_head: bool },
@@ -457,7 +458,7 @@ impl Incoming<'_> {
             Self::Http1(session) if is_done || reads => {
                 session.read_body_or_idle(is_done).await.map_err(|error| error.into_down())
             }
-            // Nobody can tell whether the client has left before its body was read.
+            // Whether the client has left shows only once its body was read.
             Self::Http1(_) => std::future::pending().await,
             Self::Http2 { session, has_head } => {
                 poll_fn(|cx| {

@@ -34,7 +34,7 @@ pub(super) struct Connection {
     pub session: HttpSession,
     pub link: Arc<Link>,
     pub address: SocketAddr,
-    /// It has served another request before.
+    /// The connection has served another request before.
     pub was_kept: bool,
 }
 
@@ -152,7 +152,7 @@ impl Connector {
         }
         let key = PoolKey { upstream: upstream.id(), address: *address };
         let link = link.clone();
-        // It is open, and so is handed over without a wait.
+        // A connection that stays open is handed over without a wait.
         let kept = at_once(async { Ok::<_, BError>(connection.session.reuse().await) });
         if let Ok(Some(stream)) = kept {
             self.pool.put(key, Idle { stream, link, until: Instant::now() + keep });

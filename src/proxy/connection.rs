@@ -20,7 +20,7 @@ use super::listener::Limits;
 use super::watch::HeadWatch;
 use super::watched::Watched;
 
-/// What every connection of a listener shares.
+/// The parts that every connection of a listener shares.
 #[derive(Clone)]
 pub(super) struct Server {
     pub gate: Arc<Gate>,
@@ -74,7 +74,7 @@ impl Server {
             match read {
                 Ok(true) => head.begins(),
                 Ok(false) => return,
-                // Of a head that breaks off nobody waits for an answer.
+                // A client that broke its head off waits for no answer.
                 Err(error) if *error.etype() != ErrorType::InvalidHTTPHeader => return,
                 Err(_) => {
                     head.begins();

@@ -56,7 +56,7 @@ pub struct Gate {
     connector: Connector,
 }
 
-/// What becomes of the client's connection after a call.
+/// The fate of the client's connection after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     /// The answer is whole: the connection goes on where its session says so.
@@ -94,7 +94,7 @@ impl Gate {
         if ended.is_err() {
             client.close_afterwards();
             figures.status = figures.status.or(Some(CLIENT_LEFT));
-            // What was delivered of an answer is sent; its client may be gone.
+            // The delivered part of an answer is sent; its client may be gone.
             let _ = client.flush().await;
             return After::Closes;
         }
@@ -180,7 +180,7 @@ impl Gate {
         under(&self.options.prefix) || path == STRIPE_WEBHOOK_PATH
     }
 
-    /// Identify, price and hold. What it refuses never reaches an upstream.
+    /// Identify, price and hold. A call that is refused here never reaches an upstream.
     async fn admit(
         &self,
         client: &Client,

@@ -150,7 +150,7 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Our words on the upstream's answer. What the upstream says under our names is dropped.
+/// Our words on the upstream's answer. Headers of the upstream under our names are dropped.
 pub(super) fn towards_client(
     head: &mut ResponseHeader,
     about: &About,

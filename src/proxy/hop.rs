@@ -25,11 +25,11 @@ const OF_REQUESTS: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// What an upstream says of its own connection.
+/// Headers by which an upstream speaks of its own connection.
 const OF_ANSWERS: [HeaderName; 5] =
     [CONNECTION, header::PROXY_AUTHENTICATE, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
 
-/// What a `connection` header cannot have taken away: an upstream or a proxy before us relies on it.
+/// Headers that a `connection` header cannot have taken away: upstreams rely on them.
 const PROTECTED: [&str; 4] = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 
 /// Whether a request's header is of its connection.
@@ -98,7 +98,7 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     is_websocket && upgrades.next().is_none()
 }
 
-/// What an upstream says of its own connection in an answer's head, and the headers that it
+/// The headers of an answer in which the upstream speaks of its own connection, and those that it
 /// nominates, but for the framing.
 pub(super) fn of_answer(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names: Vec<HeaderName> =

@@ -34,7 +34,7 @@ const KEPT: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Link {
     io: Mutex<Io>,
-    // What each session asks for when it begins.
+    // Each session asks for these when it begins.
     tls: Option<Arc<SslDigest>>,
     socket: Option<Arc<SocketDigest>>,
     alpn: Option<ALPN>,
@@ -44,7 +44,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Io {
     stream: Stream,
-    /// What was written and not sent yet, from `sent` on.
+    /// The bytes that were written and not sent yet, from `sent` on.
     out: Vec<u8>,
     sent: usize,
     /// The stream may hold bytes of its own: TLS encrypts into a buffer.
@@ -307,7 +307,7 @@ impl Ssl for LinkEnd {
     }
 }
 
-/// Nobody reads the times; each session would have them copied.
+/// The times are read nowhere, and each session would have them copied.
 impl GetTimingDigest for LinkEnd {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()

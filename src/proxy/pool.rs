@@ -52,8 +52,7 @@ impl Pool {
         change(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A connection that is fit for a request; `None` where there is none. It is fit where it is
-    /// open and nothing came on it unasked.
+    /// A connection that is fit for a request: it is open, and nothing came on it unasked.
     pub fn take(&self, key: PoolKey) -> Option<Idle> {
         loop {
             let idle = self.with(|idle| idle.pop_newest(key))?;

@@ -1,9 +1,9 @@
 //! Passes a request on to its upstream and the answer back, in one task.
 //!
-//! Both directions run at once: an answer may begin before its request has ended. What is written
-//! never waits (`link.rs`, `answer_body.rs`), so the relay waits for reads alone, and reads nothing
-//! for a side that is blocked. A call ends when request and answer have ended, or with an error,
-//! whose source says which side failed.
+//! Both directions run at once: an answer may begin before its request has ended. Writes never wait
+//! (`link.rs`, `answer_body.rs`), so the relay waits for reads alone, and reads nothing for a side
+//! that is blocked. A call ends when request and answer have ended, or with an error, whose source
+//! says which side failed.
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
@@ -61,16 +61,16 @@ enum Request {
 /// How far an answer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// Its head is awaited.
+    /// The head is awaited.
     Head,
-    /// Its body. So many bytes are missing, where its length is known.
+    /// The body is awaited; so many bytes of it, where the length is known.
     Body(Option<u64>),
     /// The protocol was switched: bytes pass both ways until one side ends.
     Tunnel,
     Ended,
 }
 
-/// What both sides do meanwhile.
+/// The state of both directions.
 struct State {
     request: Request,
     answer: Answer,
@@ -84,7 +84,7 @@ struct State {
     streak: u32,
 }
 
-/// What happened.
+/// One thing that happened.
 enum Event<'a> {
     /// The upstream's next head was read.
     Head(Result<()>),
@@ -96,7 +96,7 @@ enum Event<'a> {
     ClientFlushed(Result<()>),
     /// The upstream took what was written, or cannot.
     UpstreamFlushed(std::io::Result<()>),
-    /// It is time to look at the deadlines.
+    /// The deadlines are to be looked at.
     Time,
 }
 
@@ -104,7 +104,7 @@ impl Relay<'_> {
     /// Passes the call on. Returns once the answer has been handed over whole.
     ///
     /// # Errors
-    /// Of the side that failed, with its source.
+    /// The error's source is the side that failed.
     pub async fn run(
         &mut self,
         connection: &mut Connection,
@@ -124,7 +124,7 @@ impl Relay<'_> {
         self.send(session, &mut state, head, std::mem::take(body))?;
         let ran = self.pass(session, link, &mut state).await;
         if let Err(error) = ran {
-            // What was delivered goes on to where it was going.
+            // The delivered part of the request goes on to the upstream.
             let _ = link.flush_now();
             return Err(error);
         }
@@ -365,7 +365,7 @@ impl Relay<'_> {
         }
         let is_last = state.answer == Answer::Body(Some(0));
         if is_last {
-            // What is due is due before the client can have all of it.
+            // The call is charged before its client can have all of the answer.
             state.answer = Answer::Ended;
             settle::answer_ended(self.call, self.about, self.figures);
         }
@@ -448,7 +448,7 @@ impl Relay<'_> {
     }
 }
 
-/// The upstream takes no more of the request. It may have answered all the same.
+/// The upstream takes no more of the request, and may have answered all the same.
 fn request_broke(state: &mut State, error: BError) {
     state.send_error.get_or_insert_with(|| error.into_up());
     if state.request == Request::Open {

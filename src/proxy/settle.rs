@@ -63,12 +63,12 @@ pub(super) fn answer_ended(call: &mut Forwarded, about: &About, figures: &mut Fi
     settle(call, about, None, false);
 }
 
-/// What the rules need to know of an upstream's answer.
+/// The facts of an upstream's answer that the rules need.
 #[derive(Clone, Copy)]
 struct Answer {
     is_charged: bool,
     is_tunnel: bool,
-    /// Its body ended.
+    /// The body has ended.
     is_whole: bool,
 }
 

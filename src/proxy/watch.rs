@@ -100,7 +100,7 @@ impl HeadWatch {
         self.opened.elapsed().as_millis() as u64
     }
 
-    /// Resolves once the client has taken longer than it may. It runs in the connection's own
+    /// Resolves once the client has taken longer than it may. This runs in the connection's own
     /// task, so a head cannot arrive at the moment at which this decides.
     pub async fn too_slow(&self, limits: Limits) {
         let shortest = limits.header_timeout.min(limits.keepalive_timeout);

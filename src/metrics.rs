@@ -45,6 +45,9 @@ pub struct Metrics {
     pub route_cost_minor: GaugeVec,
     /// `farebox_credit_price_minor{currency}`: what one credit sells for.
     pub credit_price_minor: GaugeVec,
+    /// `farebox_upstream_requests_total{upstream,outcome}`: attempts to have an upstream answer, by
+    /// [how they ended](UPSTREAM_OUTCOMES).
+    pub upstream_requests: IntCounterVec,
     /// `farebox_ready`: what `/readyz` says.
     pub ready: IntGauge,
     /// `farebox_calls_in_flight`
@@ -76,6 +79,11 @@ pub const NO_ROUTE: &str = "none";
 
 /// The route label of holds that are made through the API and name no route.
 pub const API_ROUTE: &str = "api";
+
+/// How an attempt to have an upstream answer can end: with an answer that is no error; no connection
+/// could be opened; the upstream was silent for too long; it broke off; it answered with an error.
+pub const UPSTREAM_OUTCOMES: [&str; 6] =
+    ["ok", "connect", "timeout", "closed", "status_4xx", "status_5xx"];
 
 /// The codes that Farebox answers a priced call with, and those of an upstream that fails.
 const CODES: [&str; 15] = [
@@ -214,6 +222,11 @@ impl Metrics {
                 "farebox_credit_price_minor",
                 "What one credit sells for in the smallest pack, in minor units of the currency",
                 &["currency"],
+            )?,
+            upstream_requests: count(
+                "farebox_upstream_requests_total",
+                "Attempts to have an upstream answer, by how they ended",
+                &["upstream", "outcome"],
             )?,
             ready: gauge("farebox_ready", "1 while the gateway wants new calls")?,
             calls_in_flight: gauge("farebox_calls_in_flight", "Calls being served")?,

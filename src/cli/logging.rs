@@ -50,7 +50,7 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
     let asked = asked.ok().filter(|asked| !asked.trim().is_empty());
     let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok());
     let usual = match is_gateway {
-        true => "info,pingora_core=warn,pingora_proxy=warn,sqlx=warn",
+        true => "info,pingora_core=warn,sqlx=warn",
         // How far a long one has come, and why it waits.
         false => {
             "warn,farebox::ledger::postgres::import=info,farebox::ledger::postgres::months=info"

@@ -204,13 +204,14 @@ impl Gateway {
                 max_header_bytes: server.max_header_bytes,
                 own_body_timeout: server.header_timeout.0,
                 body_timeout: server.body_timeout.0,
+                body_memory: usize::try_from(server.body_memory.0).unwrap_or(usize::MAX),
+                upstream_idle: files.upstream_idle,
             },
             in_flight.clone(),
         );
         let acceptor = tls.as_ref().map(TlsFiles::acceptor).transpose();
         let acceptor = acceptor.map_err(|error| StartError::Internal(error.to_string()))?;
-        let threads = tokio::runtime::Handle::current().metrics().num_workers();
-        let listener = PublicListener::new(public_socket, acceptor, gate, limits, threads);
+        let listener = PublicListener::new(public_socket, acceptor, gate, limits);
         let addresses = Addresses {
             public: listener
                 .address()
@@ -474,7 +475,6 @@ fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
 fn limits(server: &ServerConfig, files: OpenFiles) -> Limits {
     Limits {
         max_connections: files.connections,
-        upstream_idle: files.upstream_idle,
         header_timeout: server.header_timeout.0,
         keepalive_timeout: server.keepalive_timeout.0,
         max_header_bytes: server.max_header_bytes,

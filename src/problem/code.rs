@@ -19,6 +19,7 @@ pub enum Code {
     RateLimited,
     UpstreamFailed,
     LedgerUnavailable,
+    Overloaded,
     PaymentsUnavailable,
     UpstreamTimeout,
 }
@@ -39,6 +40,7 @@ impl Code {
             Self::RateLimited => "rate-limited",
             Self::UpstreamFailed => "upstream-failed",
             Self::LedgerUnavailable => "ledger-unavailable",
+            Self::Overloaded => "overloaded",
             Self::PaymentsUnavailable => "payments-unavailable",
             Self::UpstreamTimeout => "upstream-timeout",
         }
@@ -58,6 +60,7 @@ impl Code {
             Self::RateLimited => "rate_limit_error",
             Self::UpstreamFailed
             | Self::LedgerUnavailable
+            | Self::Overloaded
             | Self::PaymentsUnavailable
             | Self::UpstreamTimeout => "api_error",
         }

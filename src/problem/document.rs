@@ -111,6 +111,11 @@ impl Problem {
         Self::bad_request(texts::UNREADABLE_REQUEST)
     }
 
+    /// 400: the request's head breaks HTTP's rules.
+    pub fn unreadable_head() -> Self {
+        Self::bad_request(texts::UNREADABLE_HEAD)
+    }
+
     /// 409: the id was used for something else, or the named thing has ended.
     pub fn conflict(detail: Text) -> Self {
         Self::new(StatusCode::CONFLICT, Code::IdempotencyConflict, detail)
@@ -151,6 +156,12 @@ impl Problem {
     /// 503: the ledger is unavailable, through no fault of the caller.
     pub fn ledger_unavailable() -> Self {
         Self::unavailable(texts::LEDGER_UNAVAILABLE)
+    }
+
+    /// 503: the bodies that are being read take as much memory as `[server] body_memory` allows.
+    pub fn overloaded() -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { retry_after_secs: Some(1), ..Self::new(status, Code::Overloaded, texts::OVERLOADED) }
     }
 
     /// 503: Stripe does not answer; a retry may succeed soon.

@@ -21,6 +21,7 @@ pub(crate) const fn title(code: Code) -> Text {
         Code::RateLimited => Text::fixed("Too many requests", "Trop de requêtes"),
         Code::UpstreamFailed => Text::fixed("The upstream failed", "Le service amont a échoué"),
         Code::LedgerUnavailable => Text::fixed("Ledger unavailable", "Registre indisponible"),
+        Code::Overloaded => Text::fixed("Overloaded", "Surcharge"),
         Code::PaymentsUnavailable => Text::fixed("Payments unavailable", "Paiement indisponible"),
         Code::UpstreamTimeout => {
             Text::fixed("The upstream did not answer", "Le service amont n'a pas répondu")
@@ -148,6 +149,10 @@ pub(crate) const UNREADABLE_REQUEST: Text = Text::fixed(
     "The request could not be read to its end; its body does not match its head.",
     "La requête n'a pas pu être lue jusqu'au bout ; son corps ne correspond pas à son en-tête.",
 );
+pub(crate) const UNREADABLE_HEAD: Text = Text::fixed(
+    "The request's head could not be read. Check its first line, its host and its body's framing.",
+    "L'en-tête de la requête n'a pas pu être lu. Vérifiez sa première ligne, son hôte et la délimitation du corps.",
+);
 pub(crate) const REQUEST_TIMEOUT: Text = Text::fixed(
     "The request's body stopped arriving. Send it again, without a pause.",
     "Le corps de la requête n'arrive plus. Renvoyez-le sans interruption.",
@@ -252,4 +257,11 @@ pub(crate) const PAYMENTS_UNAVAILABLE: Text = Text::fixed(
 pub(crate) const PAYMENTS_FAILED: Text = Text::fixed(
     "The payment service refused to start this purchase. Nothing was charged; contact the seller.",
     "Le service de paiement a refusé de commencer cet achat. Rien n'a été débité ; contactez le vendeur.",
+);
+
+// OVERLOADED
+
+pub(crate) const OVERLOADED: Text = Text::fixed(
+    "The gateway holds as many request bodies as it has memory for. Nothing was charged; try again in a second.",
+    "La passerelle retient autant de corps de requêtes que sa mémoire le permet. Rien n'a été débité ; réessayez dans une seconde.",
 );

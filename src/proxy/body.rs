@@ -6,19 +6,21 @@
 //! sees a small body only once it is complete, and a large body counts as sent when little of it
 //! is missing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{Method, Version};
-use pingora_error::Result;
+use pingora_error::{BError, Result};
 use pingora_http::RequestHeader;
-use pingora_proxy::Session;
 
-use super::call::Call;
+use super::body_memory::{BodyMemory, Reserved};
+use super::client::Client;
+use crate::account::AccountId;
 
 /// In bytes: the longest declared body that is read before its call is forwarded, and the most
-/// that a longer one may lack where a client that leaves pays all the same. Pingora's retry
-/// buffer, which keeps a body that was read and sends it after the head, holds as much.
+/// that a longer one may lack where a client that leaves pays all the same.
 const SMALL: u64 = 64 * 1024;
 
 /// How long a request is, by its head.
@@ -35,9 +37,9 @@ enum Length {
 }
 
 impl Length {
-    fn of(session: &mut Session) -> Self {
-        let no_body = session.is_body_empty();
-        let head = session.req_header();
+    fn of(client: &mut Client) -> Self {
+        let no_body = client.is_body_empty();
+        let head = client.head();
         if matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS) {
             return Self::Head;
         }
@@ -63,6 +65,11 @@ pub struct Sent {
 }
 
 impl Sent {
+    /// A request of this length that was not handed over yet.
+    fn nothing_of(length: Length) -> Self {
+        Self { length, ..Self::default() }
+    }
+
     /// The head goes out now.
     pub fn begin(&mut self) {
         self.has_head = true;
@@ -92,52 +99,116 @@ impl Sent {
     }
 }
 
-/// Reads a body of at most [`SMALL`] bytes whole, and leaves every other one to be streamed.
-/// False where the client was silent for `silence` in the middle of it. Calls of free routes are
-/// read the same way, so that an upstream sees all bodies alike.
+/// The part of a body that was read before its call is forwarded. It is sent on whole and
+/// unchanged, before what is still to come.
+#[derive(Debug, Default)]
+pub(super) struct Buffered {
+    pub bytes: Bytes,
+    /// Nothing is still to come.
+    pub is_whole: bool,
+    _reserved: Option<Reserved>,
+}
+
+/// Why a body could not be read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The client has left, or its body does not have the framing that its head announced.
+    Failed(BError),
+    /// Nothing came for too long.
+    Silent,
+    /// There is no memory for it.
+    Overloaded,
+}
+
+/// The bound and the room that a body buffer has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room<'a> {
+    /// How much is read at the most, in bytes; the last part that comes may exceed it.
+    pub most: usize,
+    /// The longest silence of the client.
+    pub silence: Duration,
+    pub memory: &'a Arc<BodyMemory>,
+    pub account: &'a AccountId,
+}
+
+/// Reads a request's body, up to `room.most` bytes of it.
+///
+/// # Errors
+/// [`Unread`]; nothing of the body is to be forwarded then.
+pub(super) async fn read_ahead(client: &mut Client, room: Room<'_>) -> Result<Buffered, Unread> {
+    let (mut first, mut more) = (Bytes::new(), BytesMut::new());
+    let mut reserved = None;
+    let mut length = 0;
+    let is_whole = loop {
+        if client.is_body_done() {
+            break true;
+        }
+        if length >= room.most {
+            break false;
+        }
+        let part = match tokio::time::timeout(room.silence, client.read_body()).await {
+            Ok(Ok(Some(part))) => part,
+            Ok(Ok(None)) => break true,
+            Ok(Err(error)) => return Err(Unread::Failed(error)),
+            Err(_) => return Err(Unread::Silent),
+        };
+        length += part.len();
+        // A body that comes in one part lies in the connection's own memory already.
+        if client.is_body_done() && first.is_empty() {
+            first = part;
+            break true;
+        }
+        let reserved = reserved.get_or_insert_with(|| room.memory.begin(room.account.clone()));
+        if !reserved.grow(part.len()) {
+            return Err(Unread::Overloaded);
+        }
+        if first.is_empty() {
+            first = part;
+        } else {
+            if more.is_empty() {
+                more.extend_from_slice(&first);
+            }
+            more.extend_from_slice(&part);
+        }
+    };
+    let bytes = if more.is_empty() { first } else { more.freeze() };
+    Ok(Buffered { bytes, is_whole, _reserved: reserved })
+}
+
+/// Reads a body of at most [`SMALL`] bytes whole, and leaves every other one to be streamed. Calls
+/// of free routes are read the same way, so that an upstream sees all bodies alike. The second
+/// value counts from here on how much of the request is handed over.
 ///
 /// `Expect: 100-continue` is answered here where the body is read here. The upstream is asked
 /// what it expects only where its own answer can reach the client.
 ///
 /// # Errors
-/// Where the client has left.
+/// As [`read_ahead`].
 pub(super) async fn read_small(
-    session: &mut Session,
-    call: &mut Call,
+    client: &mut Client,
+    memory: &Arc<BodyMemory>,
+    account: &AccountId,
     silence: Duration,
-) -> Result<bool> {
-    let length = Length::of(session);
-    call.progress.sent.length = length;
+) -> Result<(Buffered, Sent), Unread> {
+    let length = Length::of(client);
     let is_small = matches!(length, Length::Declared(1..=SMALL));
-    if expects_continue(session.req_header()) {
+    if expects_continue(client.head()) {
         // HTTP/1.0 knows no 1xx (RFC 9110, 10.1.1).
-        let is_1_0 = session.req_header().version < Version::HTTP_11;
+        let is_1_0 = client.head().version < Version::HTTP_11;
         if is_small || is_1_0 {
-            session.req_header_mut().remove_header(&EXPECT);
+            client.head_mut().remove_header(&EXPECT);
         }
         if is_small && !is_1_0 {
-            // Pingora would close the connection after an answer that comes before the body, and
-            // a 100 is none.
-            session.set_close_on_response_before_downstream_finish(false);
-            session.write_continue_response().await.map_err(|error| error.into_down())?;
-            session.set_close_on_response_before_downstream_finish(true);
+            client.write_continue().map_err(Unread::Failed)?;
         }
     }
-    if is_small {
-        session.enable_retry_buffering();
-        while !session.is_body_done() {
-            match tokio::time::timeout(silence, session.read_request_body()).await {
-                Ok(Ok(Some(_))) => {}
-                Ok(Ok(None)) => break,
-                Ok(Err(error)) => return Err(error.into_down()),
-                Err(_) => return Ok(false),
-            }
-        }
-    } else if !session.is_body_done() {
-        // Pingora reads it; on HTTP/2 the upstream's read timeout alone bounds a pause.
-        session.set_read_timeout(Some(silence));
+    let sent = Sent::nothing_of(length);
+    if !is_small {
+        let is_whole = client.is_body_done();
+        return Ok((Buffered { is_whole, ..Buffered::default() }, sent));
     }
-    Ok(true)
+    let room = Room { most: SMALL as usize, silence, memory, account };
+    Ok((read_ahead(client, room).await?, sent))
 }
 
 /// Whether the client waits for a 100 before it sends its body.

@@ -1,95 +1,157 @@
-//! What the phases know of one call.
+//! One call, a type for each state that it is in: arrived, admitted, forwarded.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::{HeaderName, HeaderValue, Method};
 use prometheus::{IntCounterVec, IntGauge};
 
-use super::addresses::Attempts;
 use super::body::Sent;
-use super::live::{Live, PricedRoute};
+use super::client::Client;
+use super::cors::Cors;
+use super::live::PricedRoute;
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
+use crate::metrics::NO_ROUTE;
 use crate::price::CanonicalPath;
 use crate::problem::Language;
 
-/// One call, from its head to its settlement. Its hold is a guard: if the call is dropped at any
-/// moment, the hold is released.
+/// Counted for a client that left before it was sent a status.
+pub(super) const CLIENT_LEFT: u16 = 499;
+
+/// Counted for a call that was dropped before its client was sent a status.
+const CUT_OFF: u16 = 503;
+
+/// A call whose head was read.
 #[derive(Debug)]
-pub struct Call {
-    /// The request id, and the id of the hold.
-    pub id: HoldId,
-    /// The right to that hold, until it is asked for.
-    pub unheld: Option<CallId>,
-    pub started: Instant,
-    pub language: Language,
-    /// The config that this call runs on, whatever a reload brings meanwhile.
-    pub live: Option<Arc<Live>>,
-    /// Which of its routes.
-    pub route: Option<usize>,
-    pub account: Option<AccountId>,
-    pub hold: Option<Hold>,
-    /// The path that was priced.
-    pub path: Option<CanonicalPath>,
-    /// The query that goes with it, with its `?`.
-    pub query: String,
-    /// The status of an answer that Farebox gave itself.
-    pub refused: Option<u16>,
-    pub client: Option<IpAddr>,
-    /// The `origin` header, where it is one that may read the answer.
-    pub origin: Option<http::HeaderValue>,
-    pub progress: Progress,
-    /// Which addresses of the upstream were tried.
-    pub attempts: Attempts,
-    /// Whether it stands in the figures.
-    pub is_counted: bool,
-    /// `farebox_requests_total`
-    pub requests: IntCounterVec,
-    _in_flight: InFlight,
+pub(super) struct Arrived {
+    /// The right to the call's hold.
+    pub unheld: CallId,
+    pub about: About,
+    pub figures: Figures,
 }
 
-/// How far a call has come.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// When it was handed to the upstream's connection.
-    pub forwarded: Option<Instant>,
-    /// How much of the request has been handed over since.
+/// The facts of a call that its answers need.
+#[derive(Debug)]
+pub(super) struct About {
+    /// The request id, and the id of the hold.
+    pub id: HoldId,
+    pub client: Option<IpAddr>,
+    pub language: Language,
+    /// The `origin` header, where it is one that may read the answer.
+    pub origin: Option<HeaderValue>,
+}
+
+/// A call that was identified, priced and held. Its hold is a guard: if the call is dropped at any
+/// moment, the hold is released.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub account: AccountId,
+    /// The rule that prices the call, of the config at its beginning, whatever a reload brings.
+    pub route: Arc<PricedRoute>,
+    /// `None` where the route is free.
+    pub hold: Option<Hold>,
+    /// The path that was priced.
+    pub path: CanonicalPath,
+    /// The query that goes with it, with its `?`.
+    pub query: String,
+    /// Headers that the `connection` header names, and that go no further.
+    pub nominated: Vec<HeaderName>,
+}
+
+/// A call that was handed to an upstream's connection.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    pub route: Arc<PricedRoute>,
+    pub method: Method,
+    pub hold: Option<Hold>,
+    /// How much of the request has been handed over.
     pub sent: Sent,
     /// The upstream's final status; 101 is one.
     pub status: Option<u16>,
-    /// When the answer's body ended.
-    pub ended: Option<Instant>,
+    /// The answer's body has ended.
+    pub is_whole: bool,
 }
 
-impl Call {
-    pub fn begin(in_flight: &CallsInFlight, requests: &IntCounterVec) -> Self {
+impl Arrived {
+    /// A call of `client`, whose head was read just now.
+    pub fn new(
+        client: &Client,
+        cors: &Cors,
+        in_flight: &CallsInFlight,
+        requests: &IntCounterVec,
+    ) -> Self {
         let unheld = CallId::new();
-        Self {
+        let headers = &client.head().headers;
+        let about = About {
             id: unheld.hold_id().clone(),
-            unheld: Some(unheld),
-            started: Instant::now(),
-            language: Language::English,
-            live: None,
-            route: None,
-            account: None,
-            hold: None,
-            path: None,
-            query: String::new(),
-            refused: None,
-            client: None,
-            origin: None,
-            progress: Progress::default(),
-            attempts: Attempts::default(),
-            is_counted: false,
+            client: client.address(),
+            language: Language::of(headers),
+            origin: cors.allowed(headers),
+        };
+        Self { unheld, about, figures: Figures::begin(in_flight, requests) }
+    }
+}
+
+impl About {
+    /// The facts of a request whose head could not be read.
+    pub fn unread() -> Self {
+        let id = CallId::new().into();
+        Self { id, client: None, language: Language::English, origin: None }
+    }
+}
+
+/// The figures of one call. They are counted once: when this is dropped.
+#[derive(Debug)]
+pub(super) struct Figures {
+    /// `farebox_requests_total`
+    requests: IntCounterVec,
+    started: Instant,
+    /// The route that the call is counted under, once it is known.
+    pub route: Option<Arc<PricedRoute>>,
+    /// When the call was handed to the upstream's connection.
+    pub forwarded: Option<Instant>,
+    /// When the answer's body ended.
+    pub ended: Option<Instant>,
+    /// The status that the client was sent.
+    pub status: Option<u16>,
+    _in_flight: InFlight,
+}
+
+impl Figures {
+    fn begin(in_flight: &CallsInFlight, requests: &IntCounterVec) -> Self {
+        Self {
             requests: requests.clone(),
+            started: Instant::now(),
+            route: None,
+            forwarded: None,
+            ended: None,
+            status: None,
             _in_flight: in_flight.enter(),
         }
     }
+}
 
-    /// The rule that prices the call, once it is known.
-    pub fn route(&self) -> Option<&PricedRoute> {
-        self.live.as_ref()?.route(self.route?)
+/// A call that ends without a status was cut off: by a stop that waited long enough, or by a panic.
+impl Drop for Figures {
+    fn drop(&mut self) {
+        let status = self.status.unwrap_or(CUT_OFF);
+        let now = Instant::now();
+        let Some(route) = &self.route else {
+            self.requests.with_label_values(&[NO_ROUTE, &status.to_string()]).inc();
+            return;
+        };
+        if status == 200 {
+            route.answered_200.inc();
+        } else {
+            self.requests.with_label_values(&[&*route.label, &status.to_string()]).inc();
+        }
+        let whole = now.saturating_duration_since(self.started);
+        route.request_seconds.observe(whole.as_secs_f64());
+        let before = self.forwarded.unwrap_or(now).saturating_duration_since(self.started);
+        let after = now.saturating_duration_since(self.ended.unwrap_or(now));
+        route.overhead_seconds.observe((before + after).as_secs_f64());
     }
 }
 

@@ -2,33 +2,51 @@
 //! that it could not read into its error, cookies and all.
 
 use std::io;
+use std::net::SocketAddr;
 
+use http::Method;
 use pingora_error::{BError, Error, ErrorType, ImmutStr};
-use pingora_proxy::Session;
 
-use super::call::Call;
+use super::call::About;
+use super::live::{Outcome, PricedRoute};
 
 /// How much of a path the line has, in characters.
 const MOST_PATH: usize = 200;
 
-/// Logs that a call failed; `status` is what the client was told, 0 where it was told nothing.
-pub(super) fn log(session: &Session, call: &Call, error: &Error, status: u16) {
-    let head = session.req_header();
-    tracing::error!(
-        upstream = call.route().map(|route| route.upstream.name()),
-        error = without_bytes(error),
-        status,
-        failed_connections = call.attempts.failures(),
-        // Without the query: some services take their keys in there.
-        request = format!("{} {:.MOST_PATH$}", head.method, head.uri.path()),
-        request_id = call.id.as_str(),
-        "a call failed"
-    );
+/// A call that failed, as its line names it.
+pub(super) struct Failed<'a> {
+    pub about: &'a About,
+    pub route: &'a PricedRoute,
+    pub method: &'a Method,
+    pub path: &'a str,
+    /// The address that was sent the request, and whether the connection to it had been kept from
+    /// an earlier call. `None` where there was no connection.
+    pub sent_to: Option<(SocketAddr, bool)>,
+    pub failed_connections: usize,
+}
+
+impl Failed<'_> {
+    /// Logs the failure; `status` is what the client was told, 0 where it was told nothing.
+    pub fn log(&self, error: &Error, outcome: Option<Outcome>, status: u16) {
+        tracing::error!(
+            upstream = self.route.upstream.name(),
+            address = self.sent_to.map(|(address, _)| address.to_string()),
+            connection = self.sent_to.map(|(_, kept)| if kept { "kept" } else { "new" }),
+            error = without_bytes(error),
+            outcome = outcome.map(Outcome::label),
+            status,
+            failed_connections = self.failed_connections,
+            // Without the query: some services take their keys in there.
+            request = format!("{} {:.MOST_PATH$}", self.method, self.path),
+            request_id = self.about.id.as_str(),
+            "a call failed"
+        );
+    }
 }
 
 /// The words of an error and its causes, but for texts that may hold bytes of a request or an answer: texts
 /// that were made while connecting do not, nor do those that are parts of the program.
-fn without_bytes(error: &Error) -> String {
+pub(super) fn without_bytes(error: &Error) -> String {
     let mut said = format!("{} {}", error.esource().as_str(), error.etype().as_str());
     let mut add = |text: &str| {
         if !said.contains(text) {

@@ -1,13 +1,16 @@
 //! Headers towards the upstream and towards the client.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
 
-use super::call::Call;
+use super::call::{About, Admitted};
+use super::hop;
+use super::live::PricedRoute;
 use super::upstream::Upstream;
 use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIES};
+use crate::ledger::Hold;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -38,15 +41,6 @@ const DROPPED_PREFIXES: [&str; 3] = ["x-farebox-", "x-credits-", "x-forwarded-"]
 /// Names that only Farebox speaks under.
 const OWN_PREFIXES: [&str; 2] = ["x-farebox-", "x-credits-"];
 
-/// What an upstream says of its own connection.
-const HOP_BY_HOP: [HeaderName; 5] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
-
 /// Whether a name means the same to every upstream. CGI, WSGI, Rack and PHP read `x_farebox_account` as
 /// they read `x-farebox-account` (RFC 3875, 4.1.18), and some of them `x.farebox.account` and
 /// `x~farebox~account` too.
@@ -61,41 +55,71 @@ fn is_ours(name: &HeaderName) -> bool {
 /// Whether a client's header goes no further.
 fn is_dropped(name: &HeaderName, upstream: &Upstream) -> bool {
     !is_plain(name)
+        || hop::is_of_connection(name)
         || DROPPED.contains(&name.as_str())
         || DROPPED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
         || !upstream.forward_authorization && CREDENTIAL_HEADERS.contains(name)
 }
 
-/// The head that goes upstream: the client's, with our word on who calls.
+/// How the request's body goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Onward {
+    /// The request has a body.
+    pub has_body: bool,
+    /// The client's connection is encrypted.
+    pub is_tls: bool,
+    /// The client asks for a WebSocket, and the route takes them.
+    pub is_websocket: bool,
+}
+
+/// Turns a client's head into the one that goes upstream: with our word on who calls, over HTTP/1.1.
 pub(super) fn towards_upstream(
-    session: &Session,
     head: &mut RequestHeader,
-    call: &Call,
-    upstream: &Upstream,
+    call: &Admitted,
+    about: &About,
+    onward: Onward,
 ) -> Result<()> {
-    let host = head.headers.get(header::HOST).cloned();
-    let dropped: Vec<HeaderName> =
-        head.headers.keys().filter(|name| is_dropped(name, upstream)).cloned().collect();
+    let upstream = &call.route.upstream;
+    let host = hop::host(head);
+    let goes_no_further =
+        |name: &&HeaderName| is_dropped(name, upstream) || call.nominated.contains(name);
+    let dropped: Vec<HeaderName> = head.headers.keys().filter(goes_no_further).cloned().collect();
     for name in &dropped {
         head.remove_header(name);
     }
     drop_session(head)?;
+    frame(head, onward.has_body)?;
+    if onward.is_websocket {
+        head.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))?;
+        head.insert_header(header::UPGRADE, HeaderValue::from_static("websocket"))?;
+    }
+    head.set_version(Version::HTTP_11);
+    let target = [call.path.as_str(), &call.query].concat();
+    if head.raw_path() != target.as_bytes() || head.uri.authority().is_some() {
+        head.set_raw_path(target.as_bytes())?;
+    }
     head.insert_header(header::HOST, upstream.authority.clone())?;
     for (name, value) in &upstream.headers {
         head.insert_header(name.clone(), value.clone())?;
     }
-    if let Some(account) = &call.account {
-        head.insert_header(ACCOUNT_HEADER.clone(), account.as_str())?;
-    }
-    head.insert_header(X_REQUEST_ID, call.id.as_str())?;
-    if let Some(client) = call.client {
+    head.insert_header(ACCOUNT_HEADER.clone(), call.account.as_str())?;
+    head.insert_header(X_REQUEST_ID, about.id.as_str())?;
+    if let Some(client) = about.client {
         head.insert_header(X_FORWARDED_FOR, client.to_string())?;
     }
-    let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-    let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
-    head.insert_header(X_FORWARDED_PROTO, scheme)?;
+    let scheme = if onward.is_tls { "https" } else { "http" };
+    head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
     if let Some(host) = host {
         head.insert_header(X_FORWARDED_HOST, host)?;
+    }
+    Ok(())
+}
+
+/// Frames a request's body: by its length where the client said it, else in chunks.
+fn frame(head: &mut RequestHeader, has_body: bool) -> Result<()> {
+    let is_chunked = head.remove_header(&TRANSFER_ENCODING).is_some();
+    if is_chunked || has_body && !head.headers.contains_key(CONTENT_LENGTH) {
+        head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(())
 }
@@ -126,19 +150,37 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Our words on the upstream's answer. What the upstream says under our names is dropped.
-pub(super) fn towards_client(head: &mut ResponseHeader, call: &Call) -> Result<()> {
+/// Our words on the upstream's answer. Headers of the upstream under our names are dropped.
+pub(super) fn towards_client(
+    head: &mut ResponseHeader,
+    about: &About,
+    route: &PricedRoute,
+    hold: Option<&Hold>,
+) -> Result<()> {
     drop_ours(head);
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        drop_hop_by_hop(head);
+        for name in hop::of_answer(&head.headers) {
+            head.remove_header(&name);
+        }
     }
-    head.insert_header(X_REQUEST_ID, call.id.as_str())?;
-    let charged = call.route().is_some_and(|route| route.rule.charges_for(head.status.as_u16()));
-    if let Some(hold) = call.hold.as_ref().filter(|_| charged) {
+    head.set_version(Version::HTTP_11);
+    head.insert_header(X_REQUEST_ID, about.id.as_str())?;
+    let charged = route.rule.charges_for(head.status.as_u16());
+    if let Some(hold) = hold.filter(|_| charged) {
         head.insert_header(X_CREDITS_COST, hold.amount().to_string())?;
         head.insert_header(X_CREDITS_REMAINING, hold.after().available().to_string())?;
     }
     Ok(())
+}
+
+/// Frames an answer that has a body and no end of its own: in chunks.
+pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
+    let is_framed =
+        head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
+    if is_framed || head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
 }
 
 /// Drops what the upstream says under our names.
@@ -150,21 +192,47 @@ pub(super) fn drop_ours(head: &mut ResponseHeader) {
     }
 }
 
-/// Drops what the upstream says of its own connection (RFC 9110, 7.6.1). The framing stays: it
-/// is Pingora that frames the answer anew.
-fn drop_hop_by_hop(head: &mut ResponseHeader) {
-    let nominated = head.headers.get_all(header::CONNECTION).iter();
-    let nominated: Vec<HeaderName> = nominated
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
-        .collect();
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
-        head.remove_header(name);
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A header of the request, if it is one line of text.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok())
+    fn framing(lines: &[(&'static str, &str)], has_body: bool) -> [Option<String>; 2] {
+        let mut head = RequestHeader::build("POST", b"/", None).unwrap();
+        for (name, value) in lines {
+            head.append_header(*name, *value).unwrap();
+        }
+        frame(&mut head, has_body).unwrap();
+        [CONTENT_LENGTH, TRANSFER_ENCODING].map(|name| {
+            let value = head.headers.get(name)?;
+            Some(value.to_str().unwrap().to_owned())
+        })
+    }
+
+    #[test]
+    fn a_body_has_exactly_one_framing() {
+        let length = Some("4".to_owned());
+        let chunked = Some("chunked".to_owned());
+        assert_eq!(framing(&[], false), [None, None]);
+        assert_eq!(framing(&[], true), [None, chunked.clone()], "an HTTP/2 body without a length");
+        assert_eq!(framing(&[("content-length", "4")], true), [length, None]);
+        assert_eq!(framing(&[("content-length", "0")], false), [Some("0".to_owned()), None]);
+        assert_eq!(framing(&[("transfer-encoding", "CHUNKED")], true), [None, chunked.clone()]);
+        assert_eq!(framing(&[("transfer-encoding", "chunked")], false), [None, chunked]);
+    }
+
+    #[test]
+    fn an_answer_without_an_end_of_its_own_is_sent_in_chunks() {
+        let framed = |status: u16, name: Option<&'static str>| {
+            let mut head = ResponseHeader::build(status, None).unwrap();
+            if let Some(name) = name {
+                head.insert_header(name, "2").unwrap();
+            }
+            frame_answer(&mut head).unwrap();
+            head.headers.contains_key(TRANSFER_ENCODING)
+        };
+        assert!(framed(200, None));
+        assert!(!framed(200, Some("content-length")));
+        assert!(framed(200, Some("transfer-encoding")), "it stays");
+        assert!(!framed(101, None), "a tunnel has no chunks");
+    }
 }

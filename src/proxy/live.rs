@@ -6,7 +6,7 @@ use prometheus::{Histogram, IntCounter};
 
 use super::upstream::Upstream;
 use crate::app::Catalogue;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, UPSTREAM_OUTCOMES};
 use crate::price::Route;
 
 /// One version of the reloadable config.
@@ -14,7 +14,7 @@ use crate::price::Route;
 pub struct Live {
     /// What is for sale.
     pub catalogue: Arc<Catalogue>,
-    routes: Vec<PricedRoute>,
+    routes: Vec<Arc<PricedRoute>>,
 }
 
 /// A price rule with all that serving it needs.
@@ -28,6 +28,63 @@ pub struct PricedRoute {
     pub answered_200: IntCounter,
     pub request_seconds: Histogram,
     pub overhead_seconds: Histogram,
+    /// `farebox_upstream_requests_total` of the route's upstream.
+    pub attempts: AttemptCounters,
+}
+
+/// How attempts to have an upstream answer ended: a counter for each outcome.
+#[derive(Debug)]
+pub struct AttemptCounters([IntCounter; Outcome::ALL.len()]);
+
+/// How one attempt to have an upstream answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer came, and was no error.
+    Ok,
+    /// No connection could be opened.
+    Connect,
+    /// The upstream was silent for too long, or took nothing of the request.
+    Timeout,
+    /// The upstream broke off, before its answer or in it, or sent something that is no answer.
+    Closed,
+    /// The upstream answered with an error of the client.
+    Status4xx,
+    /// The upstream answered with an error of its own.
+    Status5xx,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of [`UPSTREAM_OUTCOMES`].
+    const ALL: [Self; UPSTREAM_OUTCOMES.len()] =
+        [Self::Ok, Self::Connect, Self::Timeout, Self::Closed, Self::Status4xx, Self::Status5xx];
+
+    /// The outcome of an attempt that was answered.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            400..=499 => Self::Status4xx,
+            500..=599 => Self::Status5xx,
+            _ => Self::Ok,
+        }
+    }
+
+    /// The label of the metric.
+    pub fn label(self) -> &'static str {
+        UPSTREAM_OUTCOMES[self as usize]
+    }
+}
+
+impl AttemptCounters {
+    fn new(upstream: &str, metrics: &Metrics) -> Self {
+        let counter = |outcome: Outcome| {
+            metrics.upstream_requests.with_label_values(&[upstream, outcome.label()])
+        };
+        Self(Outcome::ALL.map(counter))
+    }
+
+    /// Counts an attempt.
+    pub fn count(&self, outcome: Outcome) {
+        self.0[outcome as usize].inc();
+    }
 }
 
 impl Live {
@@ -45,21 +102,22 @@ impl Live {
             let upstream = upstream.ok_or_else(|| rule.upstream.clone())?.clone();
             let label = rule.label();
             metrics.begin_route(label);
-            Ok(PricedRoute {
+            Ok(Arc::new(PricedRoute {
                 rule: rule.clone(),
                 label: label.into(),
+                attempts: AttemptCounters::new(upstream.name(), metrics),
                 upstream,
                 answered_200: metrics.requests.with_label_values(&[label, "200"]),
                 request_seconds: metrics.request_seconds.with_label_values(&[label]),
                 overhead_seconds: metrics.overhead_seconds.with_label_values(&[label]),
-            })
+            }))
         });
         let routes = routes.collect::<Result<_, Box<str>>>()?;
         Ok(Self { catalogue, routes })
     }
 
     /// The route at `index` of the price table.
-    pub fn route(&self, index: usize) -> Option<&PricedRoute> {
+    pub fn route(&self, index: usize) -> Option<&Arc<PricedRoute>> {
         self.routes.get(index)
     }
 }

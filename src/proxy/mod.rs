@@ -1,27 +1,41 @@
-//! The Pingora side: identify → price → hold → forward → meter → settle, a phase each.
+//! The Pingora side: identify → price → hold → forward → meter → settle.
 //!
-//! `gate.rs` is the `ProxyHttp` implementation; its phases are a few lines that call the
-//! other files. Nothing outside this folder and `gateway.rs` knows Pingora.
+//! A call passes these files in their order: `listener`, `connection`, `client` (who sent it),
+//! `gate` (the ladder of steps), `target`, `own` or `body`, `connect`, `headers`, `relay`, `settle`.
+//! Parsing, framing, sessions and TLS are Pingora's; the order of the steps is ours. Nothing outside
+//! this folder and `gateway.rs` knows Pingora.
 
 mod addresses;
+mod answer_body;
 mod body;
+mod body_memory;
 mod bounded;
 mod call;
+mod client;
 mod config;
+mod connect;
+mod connection;
 mod cors;
 mod failure;
 mod gate;
 mod headers;
+mod hop;
+mod link;
 mod listener;
 mod live;
 mod own;
 mod own_body;
 mod places;
+mod pool;
+mod relay;
 mod reply;
 mod settle;
+mod stall;
 mod target;
 mod tls;
 mod upstream;
+mod watch;
+mod watched;
 
 pub use call::CallsInFlight;
 pub use config::{
@@ -29,9 +43,9 @@ pub use config::{
 };
 pub use cors::Cors;
 pub use gate::{Gate, GateOptions};
-pub(crate) use listener::HeadWatch;
 pub use listener::{Limits, PublicListener};
 pub use live::Live;
 pub(crate) use places::Places;
 pub use tls::{TlsFiles, TlsFilesError};
 pub use upstream::{Resolver, Upstream};
+pub(crate) use watch::HeadWatch;

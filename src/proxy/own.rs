@@ -11,11 +11,11 @@ use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt as _;
 use pingora_error::{ErrorType, OrErr as _, Result};
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use super::call::Call;
+use super::call::About;
+use super::client::Client;
 use super::cors::Cors;
 use super::own_body::{Feeder, own_body};
 use super::reply;
@@ -32,21 +32,21 @@ const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODI
 /// Answers a call of an own route; its status. A body that the route asks for must come within
 /// `time`.
 pub(super) async fn answer(
-    session: &mut Session,
-    call: &Call,
+    client: &mut Client,
+    about: &About,
     router: &Router,
     cors: &Cors,
     target: &Target,
     time: Duration,
 ) -> Result<u16> {
     let (feeder, body) = own_body();
-    let request = request(session, call, target, Body::new(body))?;
-    let is_head = session.req_header().method == http::Method::HEAD;
-    let response = match ask(session, router, request, feeder, time).await {
+    let request = request(client, about, target, Body::new(body))?;
+    let is_head = client.head().method == http::Method::HEAD;
+    let response = match ask(client, router, request, feeder, time).await {
         Ok(response) => response,
         Err(problem) => {
-            session.set_keepalive(None);
-            reply::problem(session, call, cors, &problem).await?;
+            client.close_afterwards();
+            reply::problem(client, about, cors, &problem)?;
             return Ok(problem.status.as_u16());
         }
     };
@@ -62,28 +62,28 @@ pub(super) async fn answer(
             head.insert_header(header::CONTENT_LENGTH, length)?;
         }
         Some(_) => {}
-        None if session.is_http2() => {}
+        None if client.is_http2() => {}
         None => head.insert_header(header::TRANSFER_ENCODING, "chunked")?,
     }
-    reply::frame_for_client(session, &mut head);
-    reply::mark(&mut head, call, cors)?;
+    reply::frame_for_client(client, &mut head);
+    reply::mark(&mut head, about, cors)?;
     let empty = is_head || body.is_end_stream();
-    session.write_response_header(Box::new(head), empty).await?;
+    client.write_head(head, empty)?;
     if !empty {
-        stream(session, &mut body).await?;
+        stream(client, &mut body).await?;
     }
     Ok(parts.status.as_u16())
 }
 
 /// Has `router` answer, and reads the request's body as far as its handler asks for it.
 async fn ask(
-    session: &mut Session,
+    client: &mut Client,
     router: &Router,
     request: Request<Body>,
     mut feeder: Feeder,
     time: Duration,
 ) -> Result<Response<Body>, Problem> {
-    let waits = session.req_header().headers.contains_key(header::EXPECT);
+    let waits = client.head().headers.contains_key(header::EXPECT);
     let mut deadline = None;
     let mut length = 0;
     let mut answering = pin!(router.clone().oneshot(request));
@@ -94,7 +94,7 @@ async fn ask(
             answer = &mut answering => {
                 // A client that was not told to send its body may never do so; any other body is
                 // read to its end, so that the client is not cut off before it has read the answer.
-                session.set_close_on_response_before_downstream_finish(waits && deadline.is_none());
+                client.close_before_request_ends(waits && deadline.is_none());
                 return match answer {
                     Ok(answer) => Ok(answer),
                     Err(never) => match never {},
@@ -106,11 +106,9 @@ async fn ask(
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + time);
         let reading = async {
             if is_first && waits {
-                // Pingora would take the 100 for the end, and close.
-                session.set_close_on_response_before_downstream_finish(false);
-                session.write_continue_response().await?;
+                client.write_continue()?;
             }
-            session.read_request_body().await
+            client.read_body().await
         };
         let chunk = match tokio::time::timeout_at(deadline, reading).await {
             Ok(Ok(chunk)) => chunk,
@@ -126,8 +124,8 @@ async fn ask(
     }
 }
 
-fn request(session: &Session, call: &Call, target: &Target, body: Body) -> Result<Request<Body>> {
-    let head = session.req_header();
+fn request(client: &Client, about: &About, target: &Target, body: Body) -> Result<Request<Body>> {
+    let head = client.head();
     let uri: Uri = [target.path.as_str(), &target.query]
         .concat()
         .try_into()
@@ -142,35 +140,37 @@ fn request(session: &Session, call: &Call, target: &Target, body: Body) -> Resul
     {
         request.headers_mut().entry(header::HOST).or_insert(host);
     }
-    request.extensions_mut().insert(RequestId(Arc::from(call.id.as_str())));
-    request.extensions_mut().insert(ClientAddress(call.client));
+    request.extensions_mut().insert(RequestId(Arc::from(about.id.as_str())));
+    request.extensions_mut().insert(ClientAddress(about.client));
     Ok(request)
 }
 
 /// Sends a body as it comes, until it ends or the client has gone.
-async fn stream(session: &mut Session, body: &mut Body) -> Result<()> {
+async fn stream(client: &mut Client, body: &mut Body) -> Result<()> {
     loop {
+        if client.is_blocked() {
+            client.flush().await?;
+        }
         tokio::select! {
+            biased;
             frame = body.frame() => {
                 let data = match frame {
                     Some(frame) => frame.or_err(ErrorType::InternalError, "own route")?.into_data(),
-                    None => return session.write_response_body(None, true).await,
+                    None => return client.write_body(&[], true),
                 };
                 // Trailers and empty frames carry nothing that is sent.
                 if let Some(data) = data.ok().filter(|data| !data.is_empty()) {
                     let end = body.is_end_stream();
-                    session.write_response_body(Some(data), end).await?;
+                    client.write_body(&data, end)?;
                     if end {
                         return Ok(());
                     }
                 }
             }
-            gone = session.read_body_or_idle(true) => {
-                // Closing a tab is how a stream of events ends, and no error.
-                if gone.is_err() {
-                    session.set_keepalive(None);
-                    return Ok(());
-                }
+            // Closing a tab is how a stream of events ends, and no error.
+            _ = client.left() => {
+                client.close_afterwards();
+                return Ok(());
             }
         }
     }

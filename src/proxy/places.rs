@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::listener::HeadWatch;
+use super::watch::HeadWatch;
 
 /// How long a connection may wait for its request, at least, before it has to make room.
 const GRACE: Duration = Duration::from_millis(250);

@@ -1,21 +1,14 @@
-//! How a call ends: its hold, its problem, its figures.
+//! How a call ends: its hold, and what its client is told.
 
 use std::time::Instant;
 
 use pingora_error::{Error, ErrorSource, ErrorType};
 
-use super::call::Call;
-use super::listener::client_has_stalled;
+use super::call::{About, Figures, Forwarded};
 use crate::app::{Usage, log_usage};
-use crate::metrics::NO_ROUTE;
+use crate::ledger::Hold;
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
-
-/// Counted for a client that left before it was sent a status.
-pub(super) const CLIENT_LEFT: u16 = 499;
-
-/// Counted for a call that Farebox gave up on before its client was sent a status.
-const CUT_OFF: u16 = 503;
 
 /// Whether a call is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,58 +17,66 @@ enum Verdict {
     Release,
 }
 
-/// Ends the call's hold, if it has one.
-pub(super) fn settle(call: &mut Call, error: Option<&Error>) {
-    let Some(route) = call.route() else { return };
-    let failure = error.map(|error| failing_side(error, call.progress.sent.has_ended()));
-    let verdict = judge(
-        failure,
-        call.progress.status.map(|status| Answer {
-            is_charged: route.rule.charges_for(status),
-            is_tunnel: status == 101,
-            is_whole: call.progress.ended.is_some(),
-        }),
-        call.progress.sent.counts(),
-        route.rule.on_client_abort,
-    );
+/// Ends the call's hold, if it still has one. `client_stalled`: the client has lately not read its
+/// answer for a second or more.
+pub(super) fn settle(
+    call: &mut Forwarded,
+    about: &About,
+    error: Option<&Error>,
+    client_stalled: bool,
+) {
     let Some(hold) = call.hold.take() else { return };
+    let rule = &call.route.rule;
+    let verdict = judge(
+        error.map(|error| failing_side(error, call.sent.has_ended(), client_stalled)),
+        call.status.map(|status| Answer {
+            is_charged: rule.charges_for(status),
+            is_tunnel: status == 101,
+            is_whole: call.is_whole,
+        }),
+        call.sent.counts(),
+        rule.on_client_abort,
+    );
     match verdict {
-        Verdict::Charge => {
-            log_usage(&Usage {
-                account: hold.account(),
-                route: hold.route(),
-                cost: hold.amount(),
-                available_after: hold.after().available(),
-                request_id: call.id.as_str(),
-            });
-            let amount = hold.amount();
-            hold.capture(amount);
-        }
+        Verdict::Charge => charge(hold, about),
         Verdict::Release => hold.release(),
     }
 }
 
-/// The answer's body has ended, or it has none: the call is settled here, so that nothing that
-/// comes later takes back what is due.
-pub(super) fn answer_ended(call: &mut Call) {
-    call.progress.ended = Some(Instant::now());
-    settle(call, None);
+fn charge(hold: Hold, about: &About) {
+    log_usage(&Usage {
+        account: hold.account(),
+        route: hold.route(),
+        cost: hold.amount(),
+        available_after: hold.after().available(),
+        request_id: about.id.as_str(),
+    });
+    let amount = hold.amount();
+    hold.capture(amount);
 }
 
-/// What the rules need to know of an upstream's answer.
+/// The answer's body has ended, or it has none: the call is settled here, so that nothing that
+/// comes later takes back what is due.
+pub(super) fn answer_ended(call: &mut Forwarded, about: &About, figures: &mut Figures) {
+    call.is_whole = true;
+    figures.ended = Some(Instant::now());
+    settle(call, about, None, false);
+}
+
+/// The facts of an upstream's answer that the rules need.
 #[derive(Clone, Copy)]
 struct Answer {
     is_charged: bool,
     is_tunnel: bool,
-    /// Its body ended.
+    /// The body has ended.
     is_whole: bool,
 }
 
 /// The side that an error is the fault of. An upstream that waits for the rest of a request is silent because its
 /// client is, and one that breaks off while its client does not read has been kept waiting by it.
-fn failing_side(error: &Error, request_ended: bool) -> &ErrorSource {
+fn failing_side(error: &Error, request_ended: bool, client_stalled: bool) -> &ErrorSource {
     let is_upstream = *error.esource() == ErrorSource::Upstream;
-    if is_waiting_for_client(error, request_ended) || is_upstream && client_has_stalled() {
+    if is_waiting_for_client(error, request_ended) || is_upstream && client_stalled {
         &ErrorSource::Downstream
     } else {
         error.esource()
@@ -136,37 +137,6 @@ pub(super) fn problem_of(error: &Error, request_ended: bool) -> Option<Problem> 
         }
         _ => Some(Problem::upstream_failed()),
     }
-}
-
-/// A call that was dropped before its end: by a stop that waited long enough, or by a panic. If
-/// its answer had not ended, its hold releases itself.
-impl Drop for Call {
-    fn drop(&mut self) {
-        if !self.is_counted {
-            count(self, self.progress.status.unwrap_or(CUT_OFF));
-        }
-    }
-}
-
-/// Counts the call; `status` is what the client was sent, unless Farebox itself has answered.
-pub(super) fn count(call: &mut Call, status: u16) {
-    call.is_counted = true;
-    let status = call.refused.unwrap_or(status);
-    let now = Instant::now();
-    let Some(route) = call.route() else {
-        call.requests.with_label_values(&[NO_ROUTE, &status.to_string()]).inc();
-        return;
-    };
-    if status == 200 {
-        route.answered_200.inc();
-    } else {
-        call.requests.with_label_values(&[&*route.label, &status.to_string()]).inc();
-    }
-    let whole = now.saturating_duration_since(call.started);
-    route.request_seconds.observe(whole.as_secs_f64());
-    let before = call.progress.forwarded.unwrap_or(now).saturating_duration_since(call.started);
-    let after = now.saturating_duration_since(call.progress.ended.unwrap_or(now));
-    route.overhead_seconds.observe((before + after).as_secs_f64());
 }
 
 #[cfg(test)]

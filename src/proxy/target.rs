@@ -1,9 +1,10 @@
 //! The head of a request, read one way only: its target, and its framing.
 
-use http::HeaderValue;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
-use pingora_proxy::Session;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Version};
 
+use super::client::Client;
+use super::hop;
 use crate::app::refuse_path;
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
@@ -15,14 +16,17 @@ pub(super) struct Target {
     pub path: CanonicalPath,
     /// The query with its `?`, as it was sent; empty where there is none.
     pub query: String,
+    /// Headers that the `connection` header names, and that go no further.
+    pub nominated: Vec<HeaderName>,
 }
 
 /// Reads the head, or refuses what could be read in two ways.
-pub(super) fn read(session: &Session, max_header_bytes: usize) -> Result<Target, Problem> {
-    check_framing(session, max_header_bytes)?;
-    let head = session.req_header();
+pub(super) fn read(client: &Client, max_header_bytes: usize) -> Result<Target, Problem> {
+    check_framing(client, max_header_bytes)?;
+    let head = client.head();
+    let nominated = hop::nominated(&head.headers)?;
     let raw = head.raw_path();
-    let raw = if raw.starts_with(b"/") { raw } else { own_authority(session, raw)? };
+    let raw = if raw.starts_with(b"/") { raw } else { own_authority(client, raw)? };
     let (path, query) = match raw.iter().position(|b| *b == b'?') {
         Some(mark) => raw.split_at(mark),
         None => (raw, &raw[raw.len()..]),
@@ -34,7 +38,7 @@ pub(super) fn read(session: &Session, max_header_bytes: usize) -> Result<Target,
             "La chaîne de requête contient des caractères à encoder.",
         ))
     })?;
-    Ok(Target { path, query: query.to_owned() })
+    Ok(Target { path, query: query.to_owned(), nominated })
 }
 
 fn is_plain(query: &str) -> bool {
@@ -43,7 +47,7 @@ fn is_plain(query: &str) -> bool {
 
 /// The path of an absolute-form target (`GET http://host/path`), which must name the host that
 /// the `host` header names.
-fn own_authority<'a>(session: &Session, raw: &'a [u8]) -> Result<&'a [u8], Problem> {
+fn own_authority<'a>(client: &Client, raw: &'a [u8]) -> Result<&'a [u8], Problem> {
     let ambiguous = || {
         Problem::bad_request(Text::new(
             "The request's target is not a path on this host. Send it as `/path`.",
@@ -56,31 +60,15 @@ fn own_authority<'a>(session: &Session, raw: &'a [u8]) -> Result<&'a [u8], Probl
         .ok_or_else(ambiguous)?;
     let slash = rest.iter().position(|b| *b == b'/').ok_or_else(ambiguous)?;
     let (authority, path) = rest.split_at(slash);
-    let host = session.req_header().headers.get(HOST).map(|host| host.as_bytes());
+    let host = client.head().headers.get(HOST).map(|host| host.as_bytes());
     let same = host.is_some_and(|host| host.eq_ignore_ascii_case(authority));
     if same { Ok(path) } else { Err(ambiguous()) }
 }
 
-/// Takes out an `upgrade` that the `connection` header does not name, which a server ignores
-/// (RFC 9110, 7.8). Pingora goes by `upgrade` alone.
-pub(super) fn drop_unnamed_upgrade(session: &mut Session) {
-    let headers = &session.req_header().headers;
-    if !headers.contains_key(UPGRADE) {
-        return;
-    }
-    let mut options = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    if !options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade")) {
-        session.req_header_mut().remove_header(&UPGRADE);
-    }
-}
-
 /// Refuses a head that is too large, and a body whose end could be read in two ways: an upstream
 /// must not be able to see another end of the request than we do.
-fn check_framing(session: &Session, max_header_bytes: usize) -> Result<(), Problem> {
-    let headers = &session.req_header().headers;
+fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem> {
+    let headers = &client.head().headers;
     // Pingora lets one number pass that is told several times, and a sender may mean each of them.
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
@@ -92,22 +80,36 @@ fn check_framing(session: &Session, max_header_bytes: usize) -> Result<(), Probl
              seul `content-length`, en chiffres seulement.",
         )));
     }
+    if client.head().version == Version::HTTP_11 && !headers.contains_key(HOST) {
+        return Err(Problem::bad_request(Text::new(
+            "The request names no host. Send one `host` header (RFC 9112, 3.2).",
+            "La requête ne nomme aucun hôte. Envoyez un en-tête `host` (RFC 9112, 3.2).",
+        )));
+    }
     // HTTP/2 has no other framing, and its own limit for heads (`listener.rs`).
-    let Some(http1) = session.as_http1() else { return Ok(()) };
-    let raw = http1.get_headers_raw_bytes();
+    let Some(raw) = client.raw_head() else { return Ok(()) };
     if raw.len() > max_header_bytes {
         return Err(Problem::head_too_large(max_header_bytes));
     }
     // Pingora keeps only one of the two; what the client sent is still in the raw bytes.
     let sent =
         |name: &str| raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count();
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
-    if chunked && (sent(CONTENT_LENGTH.as_str()) > 0 || sent(TRANSFER_ENCODING.as_str()) > 1) {
+    let Some(coding) = headers.get(TRANSFER_ENCODING) else { return Ok(()) };
+    if sent(CONTENT_LENGTH.as_str()) > 0 || sent(TRANSFER_ENCODING.as_str()) > 1 {
         return Err(Problem::bad_request(Text::new(
             "The request's body has two framings. Send either `content-length` or one \
              `transfer-encoding: chunked`.",
             "Le corps de la requête a deux délimitations. Envoyez soit `content-length`, soit un \
              seul `transfer-encoding: chunked`.",
+        )));
+    }
+    // A further coding would be lost: the body goes on in chunks alone.
+    if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+        return Err(Problem::bad_request(Text::new(
+            "The request's body has a transfer coding that is not taken here. Send it with \
+             `transfer-encoding: chunked` alone.",
+            "Le corps de la requête a un codage de transfert qui n'est pas accepté ici. Envoyez-le \
+             avec `transfer-encoding: chunked` seulement.",
         )));
     }
     Ok(())

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora_core::upstreams::peer::HttpPeer;
 
 use super::addresses::{Addresses, Attempts};
 use super::config::UpstreamConfig;
@@ -20,6 +21,9 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(2);
 
 /// How long one look-up may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The next upstream's [id](Upstream::id).
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Finds the addresses of a host name and a port.
 #[derive(Clone)]
@@ -57,6 +61,7 @@ impl fmt::Debug for Resolver {
 /// One `[[upstreams]]`.
 #[derive(Debug)]
 pub struct Upstream {
+    id: u64,
     name: String,
     host: String,
     port: u16,
@@ -85,6 +90,7 @@ impl Upstream {
         });
         let fixed = url.host.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, url.port));
         Some(Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: config.name.clone(),
             host: url.host.clone(),
             port: url.port,
@@ -105,25 +111,32 @@ impl Upstream {
         &self.name
     }
 
+    /// Which upstream of this process it is, across reloads.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Where a call connects to next. `None` where there is no address that it has not tried.
-    pub fn peer(
-        &self,
-        attempts: &mut Attempts,
-        read_timeout: Option<Duration>,
-        websocket: bool,
-    ) -> Option<Box<HttpPeer>> {
-        let address = self.addresses.next(attempts)?;
-        let mut peer = Box::new(HttpPeer::new(address, self.tls, self.host.clone()));
-        let options = &mut peer.options;
-        options.connection_timeout = Some(self.connect_timeout);
-        options.total_connection_timeout = Some(self.connect_timeout);
-        options.read_timeout = Some(read_timeout.unwrap_or(self.read_timeout));
-        options.write_timeout = options.read_timeout;
-        options.idle_timeout = Some(self.keepalive_timeout);
-        if !websocket {
-            options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-        }
-        Some(peer)
+    pub fn next_address(&self, attempts: &mut Attempts) -> Option<SocketAddr> {
+        self.addresses.next(attempts)
+    }
+
+    /// What Pingora's connector needs to know to connect to an address.
+    pub fn peer(&self, address: SocketAddr) -> HttpPeer {
+        let mut peer = HttpPeer::new(address, self.tls, self.host.clone());
+        peer.options.connection_timeout = Some(self.connect_timeout);
+        peer.options.total_connection_timeout = Some(self.connect_timeout);
+        peer
+    }
+
+    /// Its longest silence, where the route has no other.
+    pub fn read_timeout(&self) -> Duration {
+        self.read_timeout
+    }
+
+    /// How long an idle connection to it is kept.
+    pub fn keepalive_timeout(&self) -> Duration {
+        self.keepalive_timeout
     }
 
     /// A call could not connect to an address. True where it should try another one.

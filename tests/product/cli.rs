@@ -95,8 +95,8 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
     let folder = folder();
     let text = config_text(([127, 0, 0, 1], 9).into(), "");
     for (more, said) in [
-        ("max_connections = 1000", "500 MiB, 512 KiB for each of 1000 connections"),
-        ("max_connections = 1000\nmax_header_bytes = 1048576", "2375 MiB, 2432 KiB for each"),
+        ("max_connections = 1000", "313 MiB, 320 KiB for each of 1000 connections"),
+        ("max_connections = 1000\nmax_header_bytes = 1048576", "2188 MiB, 2240 KiB for each"),
     ] {
         let text = text.replace("[server]\n", &format!("[server]\n{more}\n"));
         std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
@@ -108,7 +108,7 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
     let text = text.replace("[server]\n", &format!("[server]\nmax_connections = 1000\n{TLS}\n"));
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
     let said = ok(folder.path(), &["check"]);
-    assert!(said.contains("24 GiB, 25 MiB for each of 1000 connections"), "{said}");
+    assert!(said.contains("20 GiB, 20 MiB for each of 1000 connections"), "{said}");
     // As many as this machine lets a process open, where that is fewer.
     let shell = "ulimit -Sn 600; ulimit -Hn 600; exec \"$0\" check";
     let mut shell_command = std::process::Command::new("sh");
@@ -117,7 +117,7 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
     let said = String::from_utf8(output.stdout).unwrap();
     let fitting = said.split_once("at a time: ").unwrap().1.split_once(',').unwrap().0;
     assert!(fitting.parse::<u32>().unwrap() < 300, "{said}");
-    assert!(said.contains(&format!("25 MiB for each of {fitting} connections")), "{said}");
+    assert!(said.contains(&format!("20 MiB for each of {fitting} connections")), "{said}");
 }
 
 #[test]

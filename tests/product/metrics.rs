@@ -146,6 +146,10 @@ async fn every_series_whose_labels_are_known_begins_at_zero_also_after_a_reload(
 
     let gateway = TestGateway::before(&upstream, &pack("one", "EUR")).await;
     let generate = "/api/ai/generate";
+    let outcomes = ["ok", "connect", "timeout", "closed", "status_4xx", "status_5xx"];
+    let attempts = outcomes.map(|outcome| {
+        format!("farebox_upstream_requests_total{{outcome=\"{outcome}\",upstream=\"ai\"}}")
+    });
     let granted = sources.map(|from| format!("farebox_credits_granted_total{{source=\"{from}\"}}"));
     at_zero(
         &gateway,
@@ -159,6 +163,7 @@ async fn every_series_whose_labels_are_known_begins_at_zero_also_after_a_reload(
             of_a_pack("one").to_vec(),
             revenue("eur"),
             granted.to_vec(),
+            attempts.to_vec(),
             vec!["farebox_pack_views_total".to_owned()],
         ],
     )

@@ -326,6 +326,44 @@ async fn a_head_that_cannot_be_read_is_not_in_the_log() {
     }
 }
 
+/// A kept connection may be one that its upstream was just closing: that is the operator's to mend, by
+/// `keepalive_timeout`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_attempt_says_which_connection_it_was_and_how_it_ended() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = tokio::spawn(async move {
+        use tokio::io::AsyncReadExt as _;
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = socket.read(&mut request).await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        // It hangs up upon the second request.
+        let _ = socket.read(&mut request).await;
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Process::serve(folder.path(), &config_on_ports(address, ""));
+    gateway.grant("alice", 20, "gift").await;
+    gateway.post("alice", "/api/ai/generate").await.expect(200);
+    gateway.post("alice", "/api/ai/generate").await.expect(502);
+    accepting.await.unwrap();
+    // Nobody listens there any more.
+    gateway.post("alice", "/api/ai/generate").await.expect(502);
+    assert_eq!(gateway.terminate().code(), Some(0));
+    gateway.wait_for_logs();
+    let log = gateway.stderr();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("a call failed")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    for (line, parts) in [
+        (lines[0], ["\"kept\"", "\"closed\"", &*address.to_string(), "ConnectionClosed"]),
+        (lines[1], ["\"connect\"", "failed_connections=1", &*address.to_string(), "refused"]),
+    ] {
+        for part in parts {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+}
+
 #[test]
 fn a_start_that_fails_says_why_however_logs_are_filtered() {
     let folder = tempfile::tempdir().unwrap();

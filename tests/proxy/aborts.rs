@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::settlement::raw;
+use super::tls;
 use crate::support::eventually;
+use crate::support::h2::{http2, read, send};
 use crate::support::wire::{RawUpstream, Wire, header, post, request, status};
 
 /// An upstream that tells when it has the request's head, and then waits for its client to leave.
@@ -219,27 +221,34 @@ async fn a_client_that_left_after_a_large_body_or_behind_more_bytes_is_not_charg
     }
 }
 
-/// How long the upstream of the next test waits for a client that does not read.
+/// How long the upstream of the next tests waits for a client that does not read.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// An upstream with an answer that is larger than all buffers, which hangs up on a client that does
+/// not read it, and then tells so.
+async fn impatient() -> (RawUpstream, Arc<Notify>) {
+    let gone = Arc::new(Notify::new());
+    let gives_up = gone.clone();
+    let upstream = RawUpstream::start(move |mut wire| {
+        let gives_up = gives_up.clone();
+        async move {
+            wire.head().await;
+            wire.send("HTTP/1.1 200 OK\r\ncontent-length: 900000000\r\n\r\n").await;
+            let part = vec![b'x'; 64 << 10];
+            while let Ok(Ok(())) = tokio::time::timeout(PATIENCE, wire.try_send(&part)).await {}
+            drop(wire);
+            gives_up.notify_one();
+        }
+    })
+    .await;
+    (upstream, gone)
+}
 
 #[tokio::test]
 async fn an_upstream_that_gives_up_on_a_client_that_does_not_read_is_paid_like_one_whose_client_left()
  {
     for (option, balance) in [("", 95), ("on_client_abort = \"release\"", 100)] {
-        let gone = Arc::new(Notify::new());
-        let gives_up = gone.clone();
-        let upstream = RawUpstream::start(move |mut wire| {
-            let gives_up = gives_up.clone();
-            async move {
-                wire.head().await;
-                wire.send("HTTP/1.1 200 OK\r\ncontent-length: 900000000\r\n\r\n").await;
-                let part = vec![b'x'; 64 << 10];
-                while let Ok(Ok(())) = tokio::time::timeout(PATIENCE, wire.try_send(&part)).await {}
-                drop(wire);
-                gives_up.notify_one();
-            }
-        })
-        .await;
+        let (upstream, gone) = impatient().await;
         let gateway = raw(&upstream, option).await;
         let mut client = Wire::connect(gateway.public()).await;
         client.send(post("/x/y", "alice", "{}")).await;
@@ -248,6 +257,20 @@ async fn an_upstream_that_gives_up_on_a_client_that_does_not_read_is_paid_like_o
         gone.notified().await;
         client.rest().await;
         assert_eq!(gateway.settled_balance("alice").await, balance, "{option}");
+    }
+}
+
+#[tokio::test]
+async fn so_is_one_that_gives_up_on_an_http_2_client() {
+    for (option, balance) in [("", 95), ("on_client_abort = \"release\"", 100)] {
+        let (upstream, gone) = impatient().await;
+        let (gateway, certificate) = tls::gateway(upstream.address, "", option).await;
+        let mut client = http2(gateway.public(), &certificate).await;
+        let (answer, _) = send(&mut client, "GET", "/x/y", "alice", true);
+        let mut body = answer.await.unwrap().into_body();
+        gone.notified().await;
+        assert!(read(&mut body).await.is_err(), "the answer is cut, and does not seem whole");
+        assert_eq!(tls::settled(&gateway).await, balance, "{option}");
     }
 }
 

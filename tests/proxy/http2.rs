@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::framing::requests;
 use super::tls::{gateway, settled};
 use crate::support::TestGateway;
-use crate::support::h2::{HOST, http2, read, send};
+use crate::support::h2::{HOST, connect, http2, read, send};
 use crate::support::relay::Relay;
 use crate::support::token;
 use crate::support::wire::{RawUpstream, Wire, header, post, request, status};
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use h2::SendStream;
 use h2::client::SendRequest;
 use http::HeaderMap;
+use tokio::sync::Notify;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -298,4 +299,146 @@ async fn a_head_over_http_2_may_be_as_large_as_the_config_says_and_no_larger() {
         assert_eq!(upstream.seen().concat().matches("GET /x/y").count(), 2);
         assert_eq!(settled(&gateway).await, 90);
     }
+}
+
+/// It is the client's silence, whether the body is small or streams.
+#[tokio::test]
+async fn a_streamed_body_that_stops_is_a_408_and_paid_for_like_one_whose_client_left() {
+    for (part, balance) in [("", 100), ("part", 95)] {
+        let upstream = RawUpstream::start(|mut wire| async move {
+            wire.rest().await;
+        })
+        .await;
+        let (gateway, certificate) =
+            gateway(upstream.address, "body_timeout = \"300ms\"", "").await;
+        let mut client = http2(gateway.public(), &certificate).await;
+        let (answer, mut body) = open(&mut client, "/x/y", "alice", None);
+        if !part.is_empty() {
+            body.send_data(Bytes::from_static(part.as_bytes()), false).unwrap();
+        }
+        let started = Instant::now();
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap();
+        assert_eq!(answer.unwrap().status(), 408, "{part:?}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        assert_eq!(settled(&gateway).await, balance, "{part:?}");
+    }
+}
+
+/// Behind a body that its upstream does not take, a reset is not read in its turn.
+#[tokio::test]
+async fn a_reset_behind_a_body_that_is_not_taken_is_a_client_that_left() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.head().await;
+        // The body is never read; the connection stays open.
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let (gateway, certificate) = gateway(upstream.address, "", "").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let (answer, body) = open(&mut client, "/x/y", "alice", None);
+    let (pump, sent) = pump(body);
+    until_stalled(&sent).await;
+    // Both ends of the stream are dropped, which resets it.
+    pump.abort();
+    drop(answer);
+    assert_eq!(settled(&gateway).await, 95);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_reset_and_one_without_a_body_ends_with_its_head() {
+    let arrived = Arc::new(Notify::new());
+    let signal = arrived.clone();
+    let upstream = RawUpstream::start(move |mut wire| {
+        let arrived = signal.clone();
+        async move {
+            while let Some(head) = wire.head().await {
+                if head.starts_with("GET /x/none") {
+                    wire.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+                } else {
+                    wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n")
+                        .await;
+                    arrived.notified().await;
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let (gateway, certificate) = gateway(upstream.address, "", "").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let (answer, _) = send(&mut client, "GET", "/x/none", "alice", true);
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 204);
+    assert!(answer.body().is_end_stream(), "END_STREAM stands on the head");
+    client = client.ready().await.unwrap();
+    let (answer, _) = send(&mut client, "GET", "/x/breaks", "alice", true);
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "part");
+    arrived.notify_one();
+    assert!(body.data().await.unwrap().is_err(), "it does not seem to be all");
+    assert_eq!(settled(&gateway).await, 95);
+}
+
+/// A client that leaves one of its answers unread still gets the others.
+#[tokio::test]
+async fn an_answer_that_is_not_read_does_not_block_the_other_streams_of_its_connection() {
+    const LARGE: usize = 8 << 20;
+    let upstream = RawUpstream::start(|mut wire| async move {
+        while let Some(head) = wire.head().await {
+            if head.starts_with("GET /x/large") {
+                wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n")).await;
+                if wire.try_send(vec![b'x'; LARGE]).await.is_err() {
+                    return;
+                }
+            } else {
+                wire.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let (gateway, certificate) = gateway(upstream.address, "", "").await;
+    let stream = connect(gateway.public(), &certificate, &["h2"]).await.unwrap();
+    // Room for more than the one answer that is not read.
+    let mut builder = h2::client::Builder::new();
+    builder.initial_connection_window_size(1 << 20);
+    let (mut client, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let (answer, _) = send(&mut client, "GET", "/x/large", "alice", true);
+    let mut unread = answer.await.unwrap().into_body();
+    for _ in 0..15 {
+        client = client.ready().await.unwrap();
+        let (answer, _) = send(&mut client, "GET", "/x/small", "alice", true);
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap();
+        assert_eq!(read(&mut answer.unwrap().into_body()).await.unwrap(), b"ok");
+    }
+    assert_eq!(read(&mut unread).await.unwrap().len(), LARGE, "nothing of it was lost");
+}
+
+#[tokio::test]
+async fn the_host_of_an_http_2_request_is_told_to_the_upstream_beside_its_own() {
+    let upstream = keeping_alive().await;
+    let (gateway, certificate) = gateway(upstream.address, "", "").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let (answer, _) = send(&mut client, "GET", "/x/y?a=b", "alice", true);
+    assert_eq!(answer.await.unwrap().status(), 200);
+    let seen = upstream.seen().concat();
+    assert!(seen.starts_with("GET /x/y?a=b HTTP/1.1\r\n"), "{seen}");
+    assert_eq!(header(&seen, "host"), Some(&*upstream.address.to_string()));
+    assert_eq!(seen.to_ascii_lowercase().matches("\r\nhost:").count(), 1, "{seen}");
+    assert_eq!(header(&seen, "x-forwarded-host"), Some(HOST));
+    assert_eq!(header(&seen, "x-forwarded-proto"), Some("https"));
+    assert_eq!(header(&seen, "transfer-encoding"), None, "it has no body");
+}
+
+#[tokio::test]
+async fn an_upstream_that_switches_protocols_for_an_http_2_client_is_a_502_and_free() {
+    let upstream = RawUpstream::answering(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    )
+    .await;
+    let (gateway, certificate) = gateway(upstream.address, "", "websocket = true").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let (answer, _) = send(&mut client, "GET", "/x/y", "alice", true);
+    assert_eq!(answer.await.unwrap().status(), 502);
+    assert_eq!(settled(&gateway).await, 100);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::settlement::route;
-use crate::support::h2::connect;
+use crate::support::h2::{connect, http2, send};
 use crate::support::wire::{RawUpstream, Wire, post, request, status};
 use crate::support::{TestGateway, config_with, eventually, token};
 
@@ -165,6 +165,41 @@ async fn silent_connections_make_room_at_the_limit_and_keep_nobody_out() {
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
         silent.push(caller);
     }
+}
+
+#[tokio::test]
+async fn idle_http_2_connections_make_room_too_and_one_on_which_a_call_runs_does_not() {
+    let go = Arc::new(Notify::new());
+    let signal = go.clone();
+    let upstream = RawUpstream::start(move |mut wire| {
+        let go = signal.clone();
+        async move {
+            while let Some((head, _)) = wire.message().await {
+                if head.contains("/x/slow") {
+                    go.notified().await;
+                }
+                wire.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let (gateway, certificate) =
+        super::tls::gateway(upstream.address, "max_connections = 3", "").await;
+    let mut busy = http2(gateway.public(), &certificate).await;
+    let (slow, _) = send(&mut busy, "GET", "/x/slow", "alice", true);
+    assert!(eventually(async || upstream.seen().concat().contains("/x/slow")).await);
+    let mut idle = Vec::new();
+    for _ in 0..6 {
+        let started = Instant::now();
+        let mut client = http2(gateway.public(), &certificate).await;
+        let (answer, _) = send(&mut client, "GET", "/x/y", "alice", true);
+        let answer = tokio::time::timeout(Duration::from_secs(5), answer).await;
+        assert_eq!(answer.expect("idle connections keep it out").unwrap().status(), 200);
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        idle.push(client);
+    }
+    go.notify_one();
+    assert_eq!(slow.await.unwrap().status(), 200, "its connection was not given away");
 }
 
 async fn serve(address: SocketAddr) -> Wire {

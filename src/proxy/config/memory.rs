@@ -15,12 +15,14 @@ pub const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Requests at a time on an HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 100;
 
-/// Bytes of a body that Pingora has read and not written yet, for each HTTP/1 connection: a part
-/// being read, four that are queued and a copy of the first, of 64 KiB each.
-const PASSING_HTTP_1: u64 = 6 * 64 * KIB;
+/// Bytes of a body that were read and not sent on yet, for each HTTP/1 connection: a part being
+/// read, its copy, and the part before, which the upstream does not take, of 64 KiB each. A small
+/// body that is read whole takes the place of the last two.
+const PASSING_HTTP_1: u64 = 3 * 64 * KIB;
 
-/// The same for each HTTP/2 stream, whose parts are frames of 16 KiB. These have left the windows.
-const PASSING_HTTP_2: u64 = 5 * 16 * KIB + 64 * KIB;
+/// The same for each HTTP/2 stream, whose parts are frames of 16 KiB, beside a small body that is
+/// read whole. These have left the windows.
+const PASSING_HTTP_2: u64 = 2 * 16 * KIB + 64 * KIB;
 
 impl ServerConfig {
     /// The most memory, in bytes, that one client connection takes for what it sends: heads, and
@@ -45,11 +47,11 @@ mod tests {
     #[test]
     fn the_memory_of_connections_counts_the_windows_and_the_heads() {
         let plain = ServerConfig::new(Secret::new("0123456789abcdef"));
-        assert_eq!(plain.connection_bytes(), 512 * KIB);
+        assert_eq!(plain.connection_bytes(), 320 * KIB);
         let files = TlsConfig { cert_file: "cert.pem".into(), key_file: "key.pem".into() };
         let tls = ServerConfig { tls: Some(files), ..plain };
-        assert_eq!(tls.connection_bytes(), 4 * 1024 * KIB + 100 * (64 + 144) * KIB);
+        assert_eq!(tls.connection_bytes(), 4 * 1024 * KIB + 100 * (64 + 96) * KIB);
         let large = ServerConfig { max_header_bytes: 1 << 20, ..tls };
-        assert_eq!(large.connection_bytes(), (4 + 100) * 1024 * KIB + 100 * 144 * KIB);
+        assert_eq!(large.connection_bytes(), (4 + 100) * 1024 * KIB + 100 * 96 * KIB);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::config::{Mistake, Secret, Span, within};
+use crate::config::{Mistake, Secret, Size, Span, within};
 
 /// The listeners and their limits.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +30,8 @@ pub struct ServerConfig {
     pub header_timeout: Span,
     /// The longest silence in the body of a priced call.
     pub body_timeout: Span,
+    /// The most memory that bodies may take which are read before their call is forwarded.
+    pub body_memory: Size,
     /// How long an idle client connection is kept.
     pub keepalive_timeout: Span,
     /// The largest request head.
@@ -66,6 +68,7 @@ impl ServerConfig {
             shutdown_timeout: Span::from_secs(30),
             header_timeout: Span::from_secs(10),
             body_timeout: Span::from_secs(30),
+            body_memory: Size::from_mib(256),
             keepalive_timeout: Span::from_secs(60),
             max_header_bytes: 65_536,
             max_connections: 20_000,
@@ -89,6 +92,7 @@ impl ServerConfig {
             within("server.shutdown_timeout", self.shutdown_timeout, none..=hour),
             within("server.header_timeout", self.header_timeout, moment..=minutes(5)),
             within("server.body_timeout", self.body_timeout, moment..=hour),
+            within("server.body_memory", self.body_memory, Size::from_mib(1)..=Size(1 << 40)),
             within("server.keepalive_timeout", self.keepalive_timeout, moment..=hour),
             within("server.max_header_bytes", self.max_header_bytes, 1024..=1_048_576),
             within("server.max_connections", self.max_connections, 1..=1_000_000),
@@ -205,12 +209,19 @@ mod tests {
             threads: 5000,
             header_timeout: Span::from_secs(0),
             body_timeout: Span::from_secs(0),
+            body_memory: Size(1),
             max_header_bytes: 1,
             max_connections: 0,
             ..sound()
         };
-        let limited =
-            ["threads", "header_timeout", "body_timeout", "max_header_bytes", "max_connections"];
+        let limited = [
+            "threads",
+            "header_timeout",
+            "body_timeout",
+            "body_memory",
+            "max_header_bytes",
+            "max_connections",
+        ];
         assert_eq!(keys(&config), limited.map(|name| format!("server.{name}")));
         assert_eq!(config.check()[1].hint, "it can be 1ms to 5m");
     }

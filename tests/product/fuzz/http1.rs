@@ -333,7 +333,9 @@ fn read(sent: &str, received: &str) -> Received {
     for answer in received.split("HTTP/1.").skip(1) {
         let Some((head, body)) = answer.split_once("\r\n\r\n") else { continue };
         let Some(id) = header(head, "x-request-id") else { continue };
-        let status = head.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+        // A nonce into which these words were mutated is echoed, and begins no answer.
+        let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
+        let Some(status) = status else { continue };
         let echo = header(head, "x-echo").map(str::to_owned);
         let cost = header(head, "x-credits-cost").and_then(|text| text.parse().ok());
         // A nonce that was mutated may be no number.

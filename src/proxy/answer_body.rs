@@ -1,0 +1,115 @@
+//! The body of an answer over HTTP/2: what the client's window has no room for waits here.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use h2::SendStream;
+use pingora_error::{Error, ErrorType, OrErr as _, Result};
+
+use super::stall::Stall;
+
+/// The sending half of one stream.
+pub(super) struct AnswerBody {
+    stream: SendStream<Bytes>,
+    unsent: Bytes,
+    /// Nothing follows what is unsent.
+    ends: bool,
+    has_ended: bool,
+    is_blocked: bool,
+    stall: Stall,
+}
+
+impl AnswerBody {
+    /// `has_ended` where the head was all of the answer.
+    pub fn new(stream: SendStream<Bytes>, has_ended: bool) -> Self {
+        Self {
+            stream,
+            unsent: Bytes::new(),
+            ends: has_ended,
+            has_ended,
+            is_blocked: false,
+            stall: Stall::default(),
+        }
+    }
+
+    /// Takes a part of the body, and with `end` its end.
+    pub fn write(&mut self, part: &[u8], end: bool) -> Result<()> {
+        if self.ends {
+            return match part {
+                [] => Ok(()),
+                _ => Error::e_explain(ErrorType::InternalError, "a body went on after its end"),
+            };
+        }
+        self.ends = end;
+        if self.unsent.is_empty() {
+            self.unsent = Bytes::copy_from_slice(part);
+        } else {
+            let mut both = BytesMut::from(std::mem::take(&mut self.unsent));
+            both.extend_from_slice(part);
+            self.unsent = both.freeze();
+        }
+        Ok(())
+    }
+
+    /// Ready once everything has its place in the client's window.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while !self.unsent.is_empty() {
+            self.stream.reserve_capacity(self.unsent.len());
+            let room = match self.stream.poll_capacity(cx) {
+                Poll::Ready(Some(room)) => room.or_err(ErrorType::WriteError, "HTTP/2")?,
+                Poll::Ready(None) => {
+                    return Poll::Ready(Error::e_explain(
+                        ErrorType::ConnectionClosed,
+                        "the stream has ended",
+                    ));
+                }
+                Poll::Pending => {
+                    self.is_blocked = true;
+                    self.stall.waits();
+                    return Poll::Pending;
+                }
+            };
+            if room == 0 {
+                continue;
+            }
+            let part = self.unsent.split_to(room.min(self.unsent.len()));
+            self.stall.moves(part.len());
+            self.send(part)?;
+        }
+        self.is_blocked = false;
+        if self.ends && !self.has_ended {
+            self.send(Bytes::new())?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn send(&mut self, part: Bytes) -> Result<()> {
+        let end = self.ends && self.unsent.is_empty();
+        self.has_ended |= end;
+        self.stream.send_data(part, end).or_err(ErrorType::WriteError, "HTTP/2")
+    }
+
+    /// Ready once the client has given the stream up.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A stream that has ended cannot be reset.
+        if self.has_ended {
+            return Poll::Pending;
+        }
+        self.stream.poll_reset(cx).map(drop)
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// Since when the client's window has had no room for what was written.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        if self.is_blocked { self.stall.waiting_since() } else { None }
+    }
+
+    /// Whether the client has lately made a write wait: see [`Stall::is_recent`].
+    pub fn has_stalled(&self) -> bool {
+        self.stall.is_recent()
+    }
+}

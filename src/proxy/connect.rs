@@ -1,0 +1,188 @@
+//! A connection to the upstream of a call: one that was kept, or a new one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use pingora_core::connectors::{ConnectorOptions, TransportConnector};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_error::{BError, Error, ErrorType, Result};
+
+use super::addresses::Attempts;
+use super::call::About;
+use super::client::{Client, at_once};
+use super::failure::without_bytes;
+use super::hop;
+use super::link::Link;
+use super::live::{Outcome, PricedRoute};
+use super::pool::{Idle, Pool, PoolKey};
+use super::upstream::Upstream;
+
+/// How often idle connections are looked over.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Opens connections to upstreams, and keeps idle ones.
+pub(super) struct Connector {
+    tcp_and_tls: TransportConnector,
+    pool: Pool,
+}
+
+/// A connection to an upstream, for one request.
+pub(super) struct Connection {
+    pub session: HttpSession,
+    pub link: Arc<Link>,
+    pub address: SocketAddr,
+    /// The connection has served another request before.
+    pub was_kept: bool,
+}
+
+impl Connector {
+    /// Keeps at most `most_idle` idle connections.
+    pub fn new(most_idle: usize) -> Self {
+        // The pool is our own, so Pingora's is not used.
+        let options = ConnectorOptions::new(1);
+        Self { tcp_and_tls: TransportConnector::new(Some(options)), pool: Pool::new(most_idle) }
+    }
+
+    /// Closes idle connections whose time is up, for as long as it is polled.
+    pub async fn keep_swept(&self) {
+        self.pool.keep_swept(SWEEP_EVERY).await;
+    }
+
+    /// A connection for a call of `route`. Only connecting is tried again, at the next address:
+    /// nothing was sent.
+    ///
+    /// # Errors
+    /// Where no address can be connected to, or the client has left meanwhile.
+    pub async fn connect(
+        &self,
+        client: &mut Client,
+        about: &About,
+        route: &PricedRoute,
+        attempts: &mut Attempts,
+    ) -> Result<Connection> {
+        let upstream = &route.upstream;
+        let Some(address) = upstream.next_address(attempts) else {
+            let unknown = "no address of the upstream is known";
+            route.attempts.count(Outcome::Connect);
+            return Err(Error::explain(ErrorType::ConnectError, unknown).into_up());
+        };
+        let key = PoolKey { upstream: upstream.id(), address };
+        if let Some(Idle { stream, link, .. }) = self.pool.take(key) {
+            return Ok(Connection::new(stream, link, address, true));
+        }
+        Box::pin(self.open(client, about, route, attempts, address)).await
+    }
+
+    async fn open(
+        &self,
+        client: &mut Client,
+        about: &About,
+        route: &PricedRoute,
+        attempts: &mut Attempts,
+        mut address: SocketAddr,
+    ) -> Result<Connection> {
+        let upstream = &route.upstream;
+        loop {
+            let error = match self.open_at(client, upstream, address).await? {
+                Ok(stream) => {
+                    upstream.connected(address);
+                    let link = Link::new(stream);
+                    return Ok(Connection::new(link.end(), link, address, false));
+                }
+                Err(error) => error,
+            };
+            route.attempts.count(Outcome::Connect);
+            if !upstream.failed(attempts, address) {
+                return Err(error);
+            }
+            let Some(next) = upstream.next_address(attempts) else { return Err(error) };
+            tracing::warn!(
+                upstream = upstream.name(),
+                %address,
+                error = without_bytes(&error),
+                outcome = Outcome::Connect.label(),
+                request_id = about.id.as_str(),
+                "an upstream could not be connected to; its next address is tried"
+            );
+            address = next;
+        }
+    }
+
+    /// A new connection, or why there is none.
+    ///
+    /// # Errors
+    /// Where the client has left.
+    async fn open_at(
+        &self,
+        client: &mut Client,
+        upstream: &Upstream,
+        address: SocketAddr,
+    ) -> Result<Result<Stream>> {
+        let peer = upstream.peer(address);
+        // A client whose body is still to come is not read yet.
+        let watches = client.is_body_done();
+        let left =
+            async { if watches { client.left().await } else { std::future::pending().await } };
+        tokio::select! {
+            biased;
+            opened = self.tcp_and_tls.new_stream(&peer) => {
+                Ok(opened.map_err(|error| error.into_up()))
+            }
+            error = left => Err(error),
+        }
+    }
+
+    /// Keeps a connection for the next call, where request **and** answer have ended and nothing
+    /// came behind the answer; else closes it.
+    pub fn give_back(&self, mut connection: Connection, upstream: &Upstream) {
+        let Connection { session, link, address, .. } = &mut connection;
+        session.respect_keepalive();
+        let is_sent = matches!(link.flush_now(), Poll::Ready(Ok(())));
+        if !session.will_keepalive() || !is_sent {
+            return;
+        }
+        let headers = session.resp_header().map(|head| &head.headers);
+        let theirs = headers.and_then(hop::keep_alive_secs).map(shorter_than);
+        let keep = upstream.keepalive_timeout().min(theirs.unwrap_or(Duration::MAX));
+        if keep.is_zero() {
+            return;
+        }
+        let key = PoolKey { upstream: upstream.id(), address: *address };
+        let link = link.clone();
+        // A connection that stays open is handed over without a wait.
+        let kept = at_once(async { Ok::<_, BError>(connection.session.reuse().await) });
+        if let Ok(Some(stream)) = kept {
+            self.pool.put(key, Idle { stream, link, until: Instant::now() + keep });
+        }
+    }
+}
+
+/// How long to keep an idle connection that its upstream keeps for `secs`: shorter, or calls are
+/// lost on connections that it is just closing.
+fn shorter_than(secs: u64) -> Duration {
+    let theirs = Duration::from_secs(secs);
+    theirs.saturating_sub(Duration::from_secs(1).min(theirs / 2))
+}
+
+impl Connection {
+    fn new(stream: Stream, link: Arc<Link>, address: SocketAddr, was_kept: bool) -> Self {
+        link.begin_call();
+        // The relay's own deadlines count.
+        Self { session: HttpSession::new(stream), link, address, was_kept }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_kept_for_less_than_its_upstream_keeps_it() {
+        for (theirs, ours_ms) in [(0, 0), (1, 500), (2, 1000), (5, 4000), (60, 59_000)] {
+            assert_eq!(shorter_than(theirs), Duration::from_millis(ours_ms));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The connections of clients: one request after the other over HTTP/1, many at once over HTTP/2.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora_error::ErrorType;
+use tokio::sync::watch;
+
+use super::bounded::Bounded;
+use super::client::{Client, Http1, Next};
+use super::config::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
+use super::gate::{After, Gate};
+use super::link::Link;
+use super::listener::Limits;
+use super::watch::HeadWatch;
+use super::watched::Watched;
+
+/// The parts that every connection of a listener shares.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub gate: Arc<Gate>,
+    pub limits: Limits,
+    /// Turns true when no further request is to be read.
+    pub stop: watch::Receiver<bool>,
+    /// Turns true when the calls that still run are ended.
+    pub cut_off: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Serves a connection until it ends, or is silent for too long.
+    pub async fn serve(self, stream: Stream, is_http2: bool, head: Arc<HeadWatch>) {
+        let limits = self.limits;
+        tokio::select! {
+            biased;
+            () = self.serve_stream(stream, is_http2, head.clone()) => {}
+            () = head.too_slow(limits) => tracing::debug!("closed a connection that sent no request"),
+        }
+    }
+
+    async fn serve_stream(self, stream: Stream, is_http2: bool, head: Arc<HeadWatch>) {
+        if is_http2 {
+            let shutdown = self.stop.clone();
+            let mut options = HttpServerOptions::default();
+            options.h2_idle_timeout = Some(self.limits.keepalive_timeout);
+            let stream = Box::new(Watched::new(stream, head.clone()));
+            let connection = Arc::new(Http2Connection { server: self, options, head });
+            // Pingora reads the connection, and hands each of its streams over.
+            let _ = Box::pin(connection.process_new(stream, &shutdown)).await;
+        } else {
+            self.serve_http1(stream, head).await;
+        }
+    }
+
+    async fn serve_http1(self, stream: Stream, head: Arc<HeadWatch>) {
+        let Self { gate, limits, mut stop, .. } = self;
+        let is_stopping = stop.clone();
+        let mut stopped = pin!(stop.wait_for(|stop| *stop));
+        let link = Link::new(stream);
+        let bounded = Bounded::new(link.clone(), head.clone(), limits.max_header_bytes);
+        let mut client = Client::Http1(Http1::new(Box::new(bounded), link.clone()));
+        loop {
+            head.awaits_next();
+            let read = tokio::select! {
+                // A request that has arrived is served.
+                biased;
+                read = client.read_head() => read,
+                _ = &mut stopped => return,
+            };
+            match read {
+                Ok(true) => head.begins(),
+                Ok(false) => return,
+                // A client that broke its head off waits for no answer.
+                Err(error) if *error.etype() != ErrorType::InvalidHTTPHeader => return,
+                Err(_) => {
+                    head.begins();
+                    gate.refuse_head(&mut client).await;
+                    return client.shut_down().await;
+                }
+            }
+            if *is_stopping.borrow() {
+                client.close_afterwards();
+            }
+            if gate.serve(&mut client).await == After::Closes {
+                return;
+            }
+            client = match client.next_request(&link) {
+                Next::Now(next) => next,
+                Next::Later(next) => match next.await {
+                    Some(next) => next,
+                    None => return,
+                },
+                Next::Never => return,
+            };
+        }
+    }
+}
+
+/// One HTTP/2 connection. Each stream of it is a call.
+struct Http2Connection {
+    server: Server,
+    options: HttpServerOptions,
+    head: Arc<HeadWatch>,
+}
+
+#[async_trait]
+impl HttpServerApp for Http2Connection {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        _: &watch::Receiver<bool>,
+    ) -> Option<ReusedHttpStream> {
+        // ALPN has chosen the protocol.
+        let ServerSession::H2(session) = session else { return None };
+        let _open = self.head.begins_stream();
+        let mut client = Client::http2(session);
+        let mut cut_off = self.server.cut_off.clone();
+        tokio::select! {
+            // First, or a call whose connection was cut as well would pass for one whose client
+            // has left.
+            biased;
+            _ = cut_off.wait_for(|cut_off| *cut_off) => {}
+            _ = self.server.gate.serve(&mut client) => {}
+        }
+        None
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+
+    /// Windows that let an upload over a long line run, and one that stalls leave room for the
+    /// others of its connection. A larger head is 431.
+    fn h2_options(&self) -> Option<H2Options> {
+        let most = self.server.limits.max_header_bytes;
+        let mut options = default_h2_options();
+        options
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
+        Some(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of a future that is never made.
+    fn size_of<F: Future>(_: impl FnOnce() -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    fn never<T>() -> T {
+        unreachable!("the closures of this test are never called")
+    }
+
+    /// A connection's task holds this for as long as it is open, and a call moves through it.
+    #[test]
+    fn the_future_of_a_connection_keeps_to_its_budget() {
+        let (server, stream, head) = (never::<Server>, never::<Stream>, never::<Arc<HeadWatch>>);
+        let whole = size_of(|| server().serve(stream(), false, head()));
+        println!("a connection's future: {whole} bytes");
+        assert!(whole <= 6 * 1024, "{whole} bytes");
+    }
+}

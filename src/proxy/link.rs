@@ -1,0 +1,406 @@
+//! A connection whose writes never wait: they go into a buffer, which reads and flushes empty.
+//!
+//! Pingora's sessions cannot be read and written at once, and a write of theirs that is dropped
+//! half-way is lost. Here a write is done as soon as it is called. So one task can serve both
+//! directions of a call without a channel, and cannot deadlock: it goes on reading while a write
+//! is under way, and reads nothing more for a side that [is blocked](Link::is_blocked), which
+//! bounds the buffer to one part of a body. A head and the body behind it go out in one piece.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    Stream, TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::stall::Stall;
+
+/// How much is gathered before it is written without being asked to, in bytes.
+const GATHERED: usize = 8 * 1024;
+
+/// The largest buffer that an idle connection keeps, in bytes.
+const KEPT: usize = 4 * 1024;
+
+/// A connection, shared by the session that reads and writes it and the relay that flushes it.
+/// Both belong to one task.
+#[derive(Debug)]
+pub(super) struct Link {
+    io: Mutex<Io>,
+    // Each session asks for these when it begins.
+    tls: Option<Arc<SslDigest>>,
+    socket: Option<Arc<SocketDigest>>,
+    alpn: Option<ALPN>,
+    id: UniqueIDType,
+}
+
+#[derive(Debug)]
+struct Io {
+    stream: Stream,
+    /// The bytes that were written and not sent yet, from `sent` on.
+    out: Vec<u8>,
+    sent: usize,
+    /// The stream may hold bytes of its own: TLS encrypts into a buffer.
+    is_dirty: bool,
+    /// The last attempt to send could not send everything.
+    is_blocked: bool,
+    /// Sending has failed; nothing more is sent.
+    broken: Option<io::ErrorKind>,
+    stall: Stall,
+}
+
+impl Link {
+    pub fn new(stream: Stream) -> Arc<Self> {
+        let (tls, socket) = (stream.get_ssl_digest(), stream.get_socket_digest());
+        let (alpn, id) = (stream.selected_alpn_proto(), stream.id());
+        let io = Io {
+            stream,
+            out: Vec::new(),
+            sent: 0,
+            is_dirty: false,
+            is_blocked: false,
+            broken: None,
+            stall: Stall::default(),
+        };
+        Arc::new(Self { io: Mutex::new(io), tls, socket, alpn, id })
+    }
+
+    /// The end that a session reads and writes.
+    pub fn end(self: &Arc<Self>) -> Stream {
+        Box::new(LinkEnd(self.clone()))
+    }
+
+    fn io(&self) -> MutexGuard<'_, Io> {
+        self.io.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what was written, as far as the other side takes it, then reads. A failure to send is
+    /// told by [`poll_flush`](Self::poll_flush) alone: the other side may have said why.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut io = self.io();
+        let _ = io.poll_flush(cx);
+        Pin::new(&mut io.stream).poll_read(cx, buf)
+    }
+
+    /// Takes all of `bytes`.
+    fn write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        self.io().write(cx, bytes)
+    }
+
+    /// Ready once everything that was written has been sent.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io().poll_flush(cx)
+    }
+
+    /// Sends what can be sent now, without waiting.
+    pub fn flush_now(&self) -> Poll<io::Result<()>> {
+        self.poll_flush(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Sends what was written, and tells the other side that nothing more comes.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut io = self.io();
+        ready!(io.poll_flush(cx))?;
+        Pin::new(&mut io.stream).poll_shutdown(cx)
+    }
+
+    /// Whether the other side does not take what was written. Until it does, nothing more should
+    /// be written.
+    pub fn is_blocked(&self) -> bool {
+        self.io().is_blocked
+    }
+
+    /// Since when the other side has taken nothing; `None` where it is not waited for.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        let io = self.io();
+        if io.is_blocked { io.stall.waiting_since() } else { None }
+    }
+
+    /// A call begins: see [`Stall::begin_call`].
+    pub fn begin_call(&self) {
+        self.io().stall.begin_call();
+    }
+
+    /// Whether the other side has lately made a write wait: see [`Stall::is_recent`].
+    pub fn has_stalled(&self) -> bool {
+        self.io().stall.is_recent()
+    }
+
+    /// Whether an idle connection is fit for another request: it is open, and nothing was sent on
+    /// it unasked.
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        let mut io = self.io();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let is_clean = io.unsent().is_empty() && !io.is_dirty && io.broken.is_none();
+        is_clean && Pin::new(&mut io.stream).poll_read(cx, &mut byte).is_pending()
+    }
+}
+
+impl Io {
+    fn unsent(&self) -> &[u8] {
+        self.out.get(self.sent..).unwrap_or_default()
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        if let Some(kind) = self.broken {
+            return Err(kind.into());
+        }
+        let mut is_waiting = self.is_blocked;
+        while !is_waiting && self.unsent().len() + bytes.len() > GATHERED {
+            match self.poll_send(cx, bytes) {
+                Poll::Ready(Ok(count)) => bytes = bytes.get(count..).unwrap_or_default(),
+                Poll::Ready(Err(error)) => return Err(self.fail(error)),
+                Poll::Pending => is_waiting = true,
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+        self.is_blocked = is_waiting;
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Sends a part of what is unsent and of `more` behind it; how much of `more` was sent.
+    fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+        let unsent = self.out.get(self.sent..).unwrap_or_default();
+        let stream = Pin::new(&mut self.stream);
+        let sent = if unsent.is_empty() {
+            stream.poll_write(cx, more)
+        } else if more.is_empty() {
+            stream.poll_write(cx, unsent)
+        } else {
+            stream.poll_write_vectored(cx, &[IoSlice::new(unsent), IoSlice::new(more)])
+        };
+        let unsent = unsent.len();
+        match sent {
+            Poll::Pending => {
+                self.stall.waits();
+                Poll::Pending
+            }
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(count)) => {
+                self.is_dirty = true;
+                self.stall.moves(count);
+                if count < unsent {
+                    self.sent += count;
+                    return Poll::Ready(Ok(0));
+                }
+                self.sent = 0;
+                self.out.clear();
+                if self.out.capacity() > KEPT {
+                    self.out = Vec::new();
+                }
+                Poll::Ready(Ok(count - unsent))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(kind) = self.broken {
+            return Poll::Ready(Err(kind.into()));
+        }
+        while !self.unsent().is_empty() {
+            match self.poll_send(cx, &[]) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(error))),
+                Poll::Pending => {
+                    self.is_blocked = true;
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.is_dirty {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(error))),
+                Poll::Pending => {
+                    self.stall.waits();
+                    self.is_blocked = true;
+                    return Poll::Pending;
+                }
+            }
+            self.is_dirty = false;
+            self.stall.moves(0);
+        }
+        self.is_blocked = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing more is sent from now on.
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        self.broken = Some(error.kind());
+        self.is_blocked = false;
+        self.is_dirty = false;
+        (self.out, self.sent) = (Vec::new(), 0);
+        error
+    }
+}
+
+/// The end of a [`Link`] that a session reads and writes. A session's flushes do nothing: the relay
+/// flushes before it waits, and so does each read.
+#[derive(Debug)]
+pub(super) struct LinkEnd(pub Arc<Link>);
+
+impl AsyncRead for LinkEnd {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for LinkEnd {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.0.write(cx, buf).map(|()| buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for LinkEnd {
+    async fn shutdown(&mut self) {
+        // Where the other side is gone there is nobody to send the rest to.
+        let _ = std::future::poll_fn(|cx| self.0.poll_shutdown(cx)).await;
+    }
+}
+
+#[async_trait]
+impl Peek for LinkEnd {}
+
+impl UniqueID for LinkEnd {
+    fn id(&self) -> UniqueIDType {
+        self.0.id
+    }
+}
+
+impl Ssl for LinkEnd {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.0.tls.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.0.alpn.clone()
+    }
+}
+
+/// The times are read nowhere, and each session would have them copied.
+impl GetTimingDigest for LinkEnd {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for LinkEnd {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for LinkEnd {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.0.socket.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// A link over a pipe that holds `holds` bytes, and its other end.
+    fn pipe(holds: usize) -> (Arc<Link>, DuplexStream) {
+        let (near, far) = duplex(holds);
+        (Link::new(Box::new(near)), far)
+    }
+
+    #[tokio::test]
+    async fn a_write_never_waits_and_a_flush_sends_all_in_order() {
+        let (link, mut far) = pipe(16);
+        let mut end = link.end();
+        let content: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
+        for part in [&content[..3], &content[3..20_000], &content[20_000..]] {
+            end.write_all(part).await.unwrap();
+        }
+        assert!(link.is_blocked(), "nobody reads");
+        assert!(link.blocked_since().is_some());
+        let flushing = link.clone();
+        let flushed = tokio::spawn(async move { poll_fn(|cx| flushing.poll_flush(cx)).await });
+        let mut read = vec![0; content.len()];
+        far.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, content);
+        flushed.await.unwrap().unwrap();
+        assert!(!link.is_blocked());
+    }
+
+    #[tokio::test]
+    async fn small_writes_are_gathered_until_somebody_reads() {
+        let (link, mut far) = pipe(1024);
+        let mut end = link.end();
+        end.write_all(b"head").await.unwrap();
+        end.flush().await.unwrap();
+        end.write_all(b" body").await.unwrap();
+        let mut buffer = [0; 64];
+        let waiting = tokio::time::timeout(std::time::Duration::ZERO, far.read(&mut buffer));
+        assert!(waiting.await.is_err(), "nothing was sent yet");
+        far.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        end.read_exact(&mut answer).await.unwrap();
+        let count = far.read(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..count], b"head body", "in one piece");
+    }
+
+    #[tokio::test]
+    async fn what_the_other_side_said_last_is_read_though_it_takes_no_more() {
+        let (link, mut far) = pipe(1024);
+        let mut end = link.end();
+        far.write_all(b"413").await.unwrap();
+        drop(far);
+        end.write_all(b"more").await.unwrap();
+        let mut said = String::new();
+        end.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "413");
+        assert!(poll_fn(|cx| link.poll_flush(cx)).await.is_err());
+        assert!(end.write_all(b"more").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_quiet_until_it_is_closed_or_dirty() {
+        let (link, far) = pipe(1024);
+        assert!(link.is_quiet());
+        drop(far);
+        assert!(!link.is_quiet(), "closed");
+        let (link, mut far) = pipe(1024);
+        far.write_all(b"x").await.unwrap();
+        assert!(!link.is_quiet(), "dirty");
+        let (link, _far) = pipe(1024);
+        link.end().write_all(b"x").await.unwrap();
+        assert!(!link.is_quiet(), "unsent");
+    }
+}

@@ -1,0 +1,158 @@
+//! How long a client's connection has waited for a request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::listener::Limits;
+
+/// How long a connection has waited for a whole request head.
+#[derive(Debug)]
+pub(crate) struct HeadWatch {
+    opened: Instant,
+    /// In milliseconds since `opened`: 0 before the first head, [`BUSY`] from the end of a head
+    /// until the call is over and what is left of its body has been read.
+    waiting_since_ms: AtomicU64,
+    /// How much was read since then.
+    bytes: AtomicUsize,
+    /// The calls that run, on an HTTP/2 connection: `waiting_since_ms` counts while there is none.
+    streams: AtomicUsize,
+}
+
+const BUSY: u64 = u64::MAX;
+
+impl HeadWatch {
+    /// A connection that was opened now, and waits for its first head.
+    pub fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            waiting_since_ms: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+        }
+    }
+
+    fn set(&self, waiting_since_ms: u64) {
+        self.waiting_since_ms.store(waiting_since_ms, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// A whole head has arrived.
+    pub fn begins(&self) {
+        self.set(BUSY);
+    }
+
+    /// The next head is awaited from now on; the first one is from the beginning.
+    pub fn awaits_next(&self) {
+        if self.is_busy() {
+            self.set(self.elapsed_ms().max(1));
+        }
+    }
+
+    /// A call begins on an HTTP/2 connection, and runs until what this returns is dropped.
+    pub fn begins_stream(self: &Arc<Self>) -> OpenStream {
+        self.streams.fetch_add(1, Ordering::AcqRel);
+        OpenStream(self.clone())
+    }
+
+    /// Something was sent: a connection that still sends an answer whose call has ended begins to
+    /// wait only now.
+    pub fn sends(&self) {
+        let since = self.waiting_since_ms();
+        if since != BUSY && since != 0 {
+            self.waiting_since_ms.store(self.elapsed_ms().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// True from the end of a head until the next one is awaited.
+    pub fn is_busy(&self) -> bool {
+        self.waiting_since_ms() == BUSY
+    }
+
+    fn waiting_since_ms(&self) -> u64 {
+        if self.streams.load(Ordering::Acquire) > 0 {
+            return BUSY;
+        }
+        self.waiting_since_ms.load(Ordering::Relaxed)
+    }
+
+    /// How long a head has been awaited by now; `None` while a call runs.
+    pub fn waited(&self) -> Option<Duration> {
+        match self.waiting_since_ms() {
+            BUSY => None,
+            since => Some(self.opened.elapsed().saturating_sub(Duration::from_millis(since))),
+        }
+    }
+
+    /// How many bytes were read of a head that has not ended yet; `None` while a call runs.
+    pub fn bytes_of_head(&self) -> Option<usize> {
+        (!self.is_busy()).then(|| self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes that were read of a head.
+    pub fn grew(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.opened.elapsed().as_millis() as u64
+    }
+
+    /// Resolves once the client has taken longer than it may. This runs in the connection's own
+    /// task, so a head cannot arrive at the moment at which this decides.
+    pub async fn too_slow(&self, limits: Limits) {
+        let shortest = limits.header_timeout.min(limits.keepalive_timeout);
+        loop {
+            let deadline = match self.waiting_since_ms() {
+                BUSY => Instant::now() + shortest,
+                0 => self.opened + limits.header_timeout,
+                since => self.opened + Duration::from_millis(since) + limits.keepalive_timeout,
+            };
+            let now = Instant::now();
+            if deadline <= now {
+                return;
+            }
+            // A call that ends meanwhile may bring a nearer deadline.
+            tokio::time::sleep_until(deadline.min(now + shortest)).await;
+        }
+    }
+}
+
+/// A call that runs on an HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct OpenStream(Arc<HeadWatch>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let watch = &self.0;
+        // First the time, then the count: whoever sees that no call runs sees since when.
+        watch.set(watch.elapsed_ms().max(1));
+        watch.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+
+    #[test]
+    fn an_http_2_connection_waits_while_no_stream_is_open() {
+        let watch = Arc::new(HeadWatch::new());
+        assert!(watch.waited().is_some(), "it waits for its first request");
+        let (first, second) = (watch.begins_stream(), watch.begins_stream());
+        drop(first);
+        assert!(watch.is_busy() && watch.waited().is_none());
+        drop(second);
+        assert!(watch.waited().is_some_and(|waited| waited < Duration::from_secs(1)));
+        std::thread::sleep(Duration::from_millis(20));
+        watch.sends();
+        assert!(watch.waited().is_some_and(|waited| waited < Duration::from_millis(15)));
+        let third = watch.begins_stream();
+        assert!(watch.is_busy());
+        drop(third);
+        assert!(!watch.is_busy());
+    }
+}

@@ -1,6 +1,6 @@
 //! The body of an answer over HTTP/2: what the client's window has no room for waits here.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -33,7 +33,7 @@ impl AnswerBody {
         }
     }
 
-    /// Takes a part of the body, and with `end` its end.
+    /// Takes a part of the body, and with `end` its end, and sends what there is room for.
     pub fn write(&mut self, part: &[u8], end: bool) -> Result<()> {
         if self.ends {
             return match part {
@@ -49,7 +49,14 @@ impl AnswerBody {
             both.extend_from_slice(part);
             self.unsent = both.freeze();
         }
-        Ok(())
+        if self.is_blocked {
+            return Ok(());
+        }
+        // A flush waits for what there is no room for now.
+        match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Ready once everything has its place in the client's window.

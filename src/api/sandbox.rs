@@ -13,8 +13,8 @@ use crate::price::{PackConfig, Price};
 use crate::problem::{Problem, Text};
 use crate::stripe::{ReceiveError, Sales, SandboxPage};
 
-/// Nothing is loaded from anywhere, and the forms lead to where the buyer goes after paying and nowhere
-/// else: a browser holds the page to that over redirects, too.
+/// The page loads nothing, and its forms may lead only to the pages that follow a checkout: a
+/// browser enforces this over redirects, too.
 fn headers(sales: &Sales) -> [(HeaderName, String); 3] {
     let pages = [true, false].into_iter().filter_map(|paid| sales.after_sandbox(paid));
     let origins = pages.filter_map(|page| reqwest::Url::parse(page).ok());
@@ -30,8 +30,8 @@ fn headers(sales: &Sales) -> [(HeaderName, String); 3] {
     ]
 }
 
-/// The address of the page as the buyer's browser reaches it: at the host that the request for it went
-/// to, and over TLS where a proxy in front says so.
+/// The page's address as the buyer's browser reaches it: with the host that the request was sent
+/// to, and with https where a proxy in front reports it.
 pub(super) fn seen_from_outside(url: String, request: &HeaderMap) -> String {
     let text = |name: &HeaderName| request.get(name).and_then(|value| value.to_str().ok());
     let host = text(&header::HOST).and_then(|host| host.parse::<Authority>().ok());
@@ -71,10 +71,11 @@ async fn end(app: &App, session: &str, paid: bool) -> Result<Redirect, Problem> 
     let (sales, page) = find(app, session).await?;
     let done = sales.sandbox_end(&page, paid, wall_ms() / 1000).await;
     done.map_err(|error: ReceiveError| {
-        tracing::error!(%error, "the sandbox's event was not taken in");
+        tracing::error!(%error, "the sandbox's event could not be stored");
         Problem::ledger_unavailable()
     })?;
-    // Where Stripe would send the buyer; to the account page where [stripe] does not say.
+    // As with Stripe, the buyer goes to the page that `[stripe]` names; the account page is the
+    // default.
     let thanks = if paid { "?paid=1" } else { "" };
     let account_page = || format!("{}{thanks}", app.topup_url);
     Ok(Redirect::to(&sales.after_sandbox(paid).map_or_else(account_page, str::to_owned)))
@@ -88,7 +89,7 @@ async fn find<'a>(app: &'a App, session: &str) -> Result<(&'a Sales, SandboxPage
         ))
     };
     let sales = app.sales.as_deref().ok_or_else(unknown)?;
-    let page = sales.sandbox_page(session).await.map_err(super::transactions::unreadable)?;
+    let page = sales.sandbox_page(session).await.map_err(crate::api::transactions::unreadable)?;
     Ok((sales, page.ok_or_else(unknown)?))
 }
 
@@ -123,13 +124,13 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;background:#f4f4f2;
     a{color:inherit}button{width:100%;padding:.8rem;border:0;border-radius:8px;background:#222;color:#fff;\
     font:inherit;cursor:pointer}.quiet{background:none;color:#555;margin-top:.5rem}";
 
-/// `79.00 EUR`; as it is stored where the currency is not known.
+/// An amount such as `79.00 EUR`; as stored where the currency is unknown.
 fn shown(money: &Money) -> String {
     let price = money.currency.parse().ok().and_then(|c| Price::from_minor(money.amount, c));
     price.map_or_else(|| format!("{} {}", money.amount, money.currency), |price| price.to_string())
 }
 
-/// Text that stands in HTML, also in a quoted attribute.
+/// Escapes text for HTML, also for quoted attributes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_page_shows_cannot_become_a_part_of_it() {
+    fn text_on_the_page_cannot_become_markup() {
         let sale = Sale {
             session: "cs_\"><script>".into(),
             account: "<b>alice</b>".parse().unwrap(),

@@ -1,4 +1,4 @@
-//! `POST /webhooks/stripe`: Stripe's events, by signature alone.
+//! `POST /webhooks/stripe`: Stripe's events, authenticated by their signature alone.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::ledger::wall_ms;
 use crate::problem::{Problem, Text};
 use crate::stripe::{ReceiveError, Sales};
 
-/// The largest event that is taken in. Stripe's are far smaller.
+/// The largest event, in bytes. Stripe's are far smaller.
 pub(super) const MAX_EVENT_BYTES: usize = 512 * 1024;
 
-/// Stripe's events, by their signature alone. 200 once the event is kept; anything else has Stripe
-/// send it again.
+/// Stripe's events, authenticated by their signature alone. 200 once the event is stored; Stripe
+/// sends it again after any other answer.
 #[utoipa::path(post, path = "/webhooks/stripe",
     params(("stripe-signature" = String, Header, description = "Stripe's signature of the body")),
     request_body(content = String, content_type = "application/json"),
@@ -31,7 +31,7 @@ pub(super) async fn stripe(
         Err(ReceiveError::NotKept(_)) => Err(Problem::ledger_unavailable()),
         Err(error @ (ReceiveError::Unsigned(_) | ReceiveError::NotAnEvent(_))) => {
             Err(Problem::bad_request(Text::new(
-                format!("The event was not taken in: {error}."),
+                format!("The event was not accepted: {error}."),
                 format!("L'événement n'a pas été accepté : {error}."),
             )))
         }

@@ -4,16 +4,15 @@ use std::fmt;
 
 use clap::Args;
 
-use super::{CliError, ConfigFile, refuse_sandbox_beside_live_key};
+use crate::cli::{CliError, ConfigFile, refuse_sandbox_beside_live_key};
 use crate::config::Sections;
-use crate::gateway::StartError;
-use crate::open_files::OpenFiles;
+use crate::gateway::{OpenFiles, StartError};
 use crate::proxy::TlsFiles;
 
-/// Say what is wrong with a config, line by line.
+/// Check a config, line by line.
 ///
-/// Prints each mistake with its file, line and a hint; exit code 2 where there is one. A setting that
-/// is possible and probably not meant is printed as a warning, with exit code 0.
+/// Prints each mistake with its file, line and a hint; exit code 2 where there is one. A setting
+/// that is possible and probably not meant is printed as a warning, with exit code 0.
 #[derive(Debug, Args)]
 pub(super) struct Check {}
 
@@ -48,7 +47,7 @@ impl Check {
     }
 }
 
-/// Bytes for a person, rounded up to a whole unit.
+/// A number of bytes for people, rounded up to a whole unit.
 struct Size(u64);
 
 impl fmt::Display for Size {
@@ -62,7 +61,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// How many clients can be connected at a time, as a gateway started here would have it.
+/// The number of client connections at a time that a gateway started here would allow.
 fn connections(files: &OpenFiles, max_connections: usize) -> String {
     let connections = files.connections;
     match files.limit {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::gateway::open_ledger;
 use crate::ledger::BackendKind;
@@ -11,7 +11,7 @@ use crate::store::migrate_cluster;
 
 /// Bring the ledger's schema up to date. `serve` does so by itself.
 ///
-/// Makes the ledger where there is none.
+/// Creates the ledger where there is none.
 #[derive(Debug, Args)]
 pub(super) struct Migrate {}
 

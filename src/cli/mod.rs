@@ -29,15 +29,16 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use logging::LogFormat;
-
+use crate::config::process_env;
 use crate::config::{Mistakes, Secret, Sections};
 use crate::gateway;
 use crate::gateway::StartError;
-use crate::gateway::config::{Config, process_env};
+use crate::gateway::config::Config;
 use crate::ledger::LedgerError;
 use crate::store::ImportError;
 use crate::stripe::{SalesError, is_live};
+
+pub use logging::LogFormat;
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
 #[derive(Debug, Parser)]
@@ -47,13 +48,13 @@ pub struct Cli {
     command: Command,
     #[command(flatten)]
     config: ConfigFile,
-    /// How log lines are written.
+    /// The format of log lines.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
 
-/// The text of a command's help stands at its struct: the first paragraph is what `-h` and the list of
-/// commands show, all of it what `--help` shows.
+/// The commands. Each one's help text is the doc comment of its struct: `-h` and the list of
+/// commands show its first paragraph, `--help` all of it.
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
@@ -74,7 +75,7 @@ enum Command {
     Healthcheck(healthcheck::Healthcheck),
 }
 
-/// The config that every command takes.
+/// The config option that every command takes.
 #[derive(Clone, Debug, Args)]
 struct ConfigFile {
     /// The config file [default: gateway.toml, but for the demo].
@@ -91,13 +92,13 @@ impl ConfigFile {
         self.path.as_deref().unwrap_or(Path::new("gateway.toml"))
     }
 
-    /// False where the command line says nothing of it.
+    /// False where the command line names no file.
     fn is_given(&self) -> bool {
         self.path.is_some()
     }
 }
 
-/// Why a command failed.
+/// The error of a command.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     /// The config has mistakes: exit code 2.
@@ -109,50 +110,50 @@ enum CliError {
     /// The ledger could not be opened or read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// A ledger was not moved.
+    /// The ledger could not be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
     /// A file could not be read or written.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// The gateway has the ledger, and does not answer.
+    /// A gateway has the ledger open, and does not answer.
     #[error(
         "a gateway has the ledger in use, and its admin listener at http://{address} does not \
          answer: {error}; nothing was changed"
     )]
     NoAnswer {
-        /// Where it should listen.
+        /// The address of its admin listener.
         address: std::net::SocketAddr,
-        /// What happened.
+        /// The error.
         error: reqwest::Error,
     },
-    /// It has taken a command, and says nothing of it.
+    /// A gateway was sent a command, and its answer is missing.
     #[error(
-        "the gateway at http://{address} was asked, and has not answered: {error}. Whether it was done is \
-         not known; {again}"
+        "the gateway at http://{address} was sent the command, but did not answer: {error}. The outcome is \
+         unknown; {again}"
     )]
     NotKnown {
-        /// Where it listens.
+        /// The address of its admin listener.
         address: std::net::SocketAddr,
-        /// What happened.
+        /// The error.
         error: reqwest::Error,
-        /// How to find out.
+        /// The way to find out the outcome.
         again: String,
     },
-    /// The gateway refused.
+    /// The gateway refused the command.
     #[error("{detail} ({code})")]
     Refused {
-        /// Its stable code.
+        /// The stable code.
         code: String,
-        /// What it said.
+        /// The gateway's explanation.
         detail: String,
     },
-    /// Anything else, in a sentence.
+    /// Any other failure, as a sentence.
     #[error("{0}")]
     Failed(String),
 }
@@ -177,7 +178,7 @@ impl CliError {
     }
 }
 
-/// Refuses a config whose sandbox gives credits away where the environment has a live key of Stripe's.
+/// Refuses a sandbox, which gives credits away, where the environment has a live key of Stripe's.
 fn refuse_sandbox_beside_live_key(config: &Config) -> Result<(), CliError> {
     let is_sandbox = config.stripe.as_ref().is_some_and(|stripe| stripe.sandbox);
     let key = process_env("STRIPE_SECRET_KEY").map(Secret::new);
@@ -214,7 +215,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if logging::is_json() {
-                logging::tell_failure(&error);
+                logging::log_failure(&error);
             } else {
                 logging::finish();
                 eprintln!("{error}");
@@ -229,5 +230,7 @@ pub fn main() -> ExitCode {
 /// Runs a short command's future on a small runtime.
 fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| CliError::Failed(format!("no runtime: {error}")))?.block_on(work)
+    runtime
+        .map_err(|error| CliError::Failed(format!("the runtime cannot start: {error}")))?
+        .block_on(work)
 }

@@ -3,14 +3,15 @@
 use clap::{Args, Subcommand};
 use reqwest::Url;
 
-use super::{CliError, ConfigFile, block_on};
 use crate::api::STRIPE_WEBHOOK_PATH;
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
+use crate::config::process_env;
 use crate::gateway;
-use crate::gateway::config::{Config, process_env};
+use crate::gateway::config::Config;
 use crate::stripe::{ApiError, Client, sync_packs, sync_webhook};
 
-/// Print the packs for sale, or make them at Stripe.
+/// Print the packs for sale, or create them at Stripe.
 #[derive(Debug, Args)]
 pub(super) struct Packs {
     #[command(subcommand)]
@@ -19,11 +20,11 @@ pub(super) struct Packs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make or update Stripe's products and prices for the packs, and the webhook; repeatable.
+    /// Create or update Stripe's products and prices for the packs, and the webhook; repeatable.
     Sync {
-        /// Where Stripe reaches this gateway's webhook, such as
-        /// https://api.example.com/webhooks/stripe: it is made, or sent the events that it lacks.
-        /// Without this, the webhook is left alone.
+        /// The URL at which Stripe reaches this gateway's webhook, such as
+        /// https://api.example.com/webhooks/stripe. Farebox creates it at Stripe, or adds the
+        /// events that it lacks. Without this option, the webhook is not touched.
         #[arg(long, value_name = "URL")]
         webhook_url: Option<Url>,
     },
@@ -54,7 +55,7 @@ fn list(file: &ConfigFile) -> Result<(), CliError> {
 async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliError> {
     if let Some(url) = webhook_url.filter(|url| !url.path().ends_with(STRIPE_WEBHOOK_PATH)) {
         return Err(CliError::Failed(format!(
-            "{url} is not where events are taken in: it ends with {STRIPE_WEBHOOK_PATH}"
+            "{url} is not the webhook's address; use one that ends with {STRIPE_WEBHOOK_PATH}"
         )));
     }
     let config = load(file)?;
@@ -62,7 +63,7 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
         CliError::Failed(format!("{} has no [stripe] section", file.path().display()))
     })?;
     if stripe.sandbox {
-        let none = "[stripe] has `sandbox = true`: there is no Stripe at which packs could be made";
+        let none = "[stripe] has `sandbox = true`: there is no Stripe in which to create packs";
         return Err(CliError::Failed(none.to_owned()));
     }
     let refused = |error: ApiError| CliError::Failed(error.to_string());
@@ -72,7 +73,7 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
     }
     let Some(url) = webhook_url else {
         println!(
-            "the webhook was left alone; say where it is to make it:\n  \
+            "the webhook was not touched; to create it, name its address:\n  \
              farebox packs sync --webhook-url https://api.example.com{STRIPE_WEBHOOK_PATH}"
         );
         return Ok(());
@@ -85,12 +86,12 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
              export STRIPE_WEBHOOK_SECRET={}",
             secret.expose()
         ),
-        None => println!("its secret stays the one that it had"),
+        None => println!("its secret has not changed"),
     }
     Ok(())
 }
 
-/// The webhook's secret is what the first sync is there to get, so its variable may be unset.
+/// Loads the config. The first sync creates the webhook's secret, so its variable may be unset.
 fn load(file: &ConfigFile) -> Result<Config, CliError> {
     let env = |name: &str| {
         let value = process_env(name).filter(|value| !value.is_empty());

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Date, Duration, OffsetDateTime};
 
-use super::admin_client::{AdminClient, segment};
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::admin_client::{AdminClient, segment};
+use crate::cli::{CliError, ConfigFile, block_on};
 
 /// Compare with Stripe, and look at its events.
 #[derive(Debug, Args)]
@@ -18,20 +18,21 @@ pub(super) struct Stripe {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Ask Stripe for its payments, refunds and disputes, and take up what no event told.
-    /// Repeatable: what is taken up already is not taken up again.
+    /// Read Stripe's payments, refunds and disputes, and apply those for which no event arrived.
+    /// Repeatable: each is applied once.
     Reconcile {
-        /// Since when: a day (2026-01-31), a moment (2026-01-31T08:00:00Z), or how long ago (7d, 12h).
+        /// The start: a day (2026-01-31), a moment (2026-01-31T08:00:00Z), or a length of time ago
+        /// (7d, 12h).
         #[arg(long, value_parser = moment)]
         since: OffsetDateTime,
     },
     /// List the events that Stripe sent, oldest first.
     Events {
-        /// Those in one state: received, applied, foreign, ignored or failed.
+        /// Only events in this state: received, applied, foreign, ignored or failed.
         #[arg(long)]
         state: Option<String>,
     },
-    /// Take an event up once more. What it moved before, it does not move again.
+    /// Apply an event once more. Its earlier effects are not repeated.
     Replay {
         /// The event's id: evt_…
         event: String,
@@ -71,7 +72,7 @@ async fn reconcile(config: &ConfigFile, since: OffsetDateTime) -> Result<(), Cli
         );
     }
     if applied.is_empty() {
-        println!("nothing had been left out");
+        println!("no event was missing");
     }
     Ok(())
 }
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_a_day_a_time_or_how_long_ago() {
+    fn a_moment_is_a_day_a_time_or_a_span_ago() {
         let at = |text: &str| moment(text).map(OffsetDateTime::unix_timestamp);
         assert_eq!(at("2026-01-31"), Ok(1_769_817_600));
         assert_eq!(at("2026-01-31T08:00:00Z"), Ok(1_769_846_400));

@@ -1,4 +1,4 @@
-//! Tests of the checks: each mistake is found, named by its key and explained.
+//! Each mistake is found, named by its key and explained.
 
 use serde::Deserialize;
 
@@ -57,7 +57,7 @@ fn rules_that_agree_pass() {
 }
 
 #[test]
-fn duplicate_routes_are_found_whatever_their_parameters_are_called() {
+fn duplicate_routes_are_found_whatever_the_names_of_their_parameters() {
     assert_eq!(in_routes(&[("/a", ""), ("/b", ""), ("/a", "")]), ["routes[2].path"]);
     assert_eq!(in_routes(&[("/a/{x}/b", ""), ("/a/{y}/b", "")]), ["routes[1].path"]);
     assert_eq!(in_routes(&[("/{*x}", ""), ("/{*y}", "methods = ['PUT']")]), ["routes[1].path"]);
@@ -145,7 +145,7 @@ fn a_pack_that_cannot_be_sold_is_found() {
 }
 
 #[test]
-fn what_people_read_is_one_short_line_and_one_for_a_path() {
+fn a_label_is_one_short_line_and_one_for_a_path() {
     let long = format!("label = '{}'", "x".repeat(81));
     assert_eq!(in_routes(&[("/a", &long)]), ["routes[0].label"]);
     assert_eq!(in_routes(&[("/a", r#"label = "two\nlines""#)]), ["routes[0].label"]);

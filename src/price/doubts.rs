@@ -1,13 +1,13 @@
-//! Rules that are possible, and probably not meant.
+//! Warnings about rules that are possible and probably not meant.
 
-use super::config::{PackConfig, RouteConfig};
-use super::margin::Margin;
-use super::pattern::Pattern;
-use super::route::Route;
 use crate::config::Mistake;
+use crate::price::config::{PackConfig, RouteConfig};
+use crate::price::margin::Margin;
+use crate::price::pattern::Pattern;
+use crate::price::route::Route;
 
-/// Paths with what other gateways and frameworks write for a parameter: `*`, `**`, `:name`, `<name>`. Here
-/// these are letters like any other, and the rule matches no request that was meant.
+/// Paths with a parameter as other gateways and frameworks write it: `*`, `**`, `:name`, `<name>`.
+/// Here these are plain characters, and the rule matches none of the intended requests.
 pub fn foreign_patterns(routes: &[RouteConfig]) -> Vec<Mistake> {
     let doubts = routes.iter().enumerate().filter_map(|(index, route)| {
         let odd = route.path.split('/').find(|piece| is_foreign(piece))?;
@@ -18,7 +18,7 @@ pub fn foreign_patterns(routes: &[RouteConfig]) -> Vec<Mistake> {
             "`{name}` is one whole segment, `{*rest}` the rest of the path".to_owned()
         };
         let message =
-            format!("`{}` matches only a path with `{odd}` in it, letter by letter", route.path);
+            format!("`{}` matches only a path that contains the characters `{odd}`", route.path);
         Some(Mistake::new(format!("routes[{index}].path"), message, hint))
     });
     doubts.collect()
@@ -30,7 +30,7 @@ fn is_foreign(piece: &str) -> bool {
         || piece.starts_with('<') && piece.ends_with('>')
 }
 
-/// The path as it was probably meant.
+/// The path in our syntax, as it was probably meant.
 fn in_our_words(path: &str) -> String {
     let last = path.split('/').count().saturating_sub(1);
     let pieces = path.split('/').enumerate().map(|(place, piece)| {
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_in_the_words_of_others_is_doubted_and_put_into_ours() {
+    fn a_parameter_in_a_foreign_syntax_is_doubted_and_rewritten() {
         for (written, meant) in [
             ("/v1/images/*", "/v1/images/{*rest}"),
             ("/**", "/{*rest}"),
@@ -101,7 +101,7 @@ mod tests {
             let found = sold_at_a_loss(&[route("/a", credits)], &packs);
             assert_eq!(!found.is_empty(), is_loss, "{credits}: {found:?}");
         }
-        assert_eq!(sold_at_a_loss(&[route("/a", "0")], &[]), [], "nobody knows what it sells for");
+        assert_eq!(sold_at_a_loss(&[route("/a", "0")], &[]), [], "the selling price is unknown");
         let dollars = pack("id = 'p'\ncredits = 100\nprice = '1.00 USD'");
         assert_eq!(sold_at_a_loss(&[route("/a", "0")], &dollars), [], "a mistake of its own");
     }

@@ -1,30 +1,31 @@
-//! Memory that clients can have Farebox use by what they send.
+//! The memory that clients can make Farebox use by what they send.
 
-use super::ServerConfig;
+use crate::proxy::config::ServerConfig;
 
 const KIB: u64 = 1024;
 
-/// Bytes of one HTTP/2 request's body that a client may send before they have been passed on.
-/// Over a line of 80 ms it lets 12 MB/s through.
+/// The most bytes of one HTTP/2 request's body that a client may send before they are passed on.
+/// With a round trip of 80 ms this allows 12 MB/s.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 
-/// The same for all requests of an HTTP/2 connection together. It is larger than one stream's, so
-/// that a body which its upstream does not take leaves room for the others.
+/// The same for all requests of one HTTP/2 connection together. The window is larger than one
+/// stream's, so that a body that its upstream does not read leaves room for the others.
 pub const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Requests at a time on an HTTP/2 connection.
+/// The most concurrent requests on one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 100;
 
-/// Bytes of a body that Pingora has read and not written yet, for each HTTP/1 connection: a part
-/// being read, four that are queued and a copy of the first, of 64 KiB each.
+/// Bytes of a body that Pingora has read and not written yet, for each HTTP/1 connection: one part
+/// being read, four queued parts and a copy of the first, of 64 KiB each.
 const PASSING_HTTP_1: u64 = 6 * 64 * KIB;
 
-/// The same for each HTTP/2 stream, whose parts are frames of 16 KiB. These have left the windows.
+/// The same for each HTTP/2 stream, whose parts are frames of 16 KiB and no longer count against
+/// the windows.
 const PASSING_HTTP_2: u64 = 5 * 16 * KIB + 64 * KIB;
 
 impl ServerConfig {
-    /// The most memory, in bytes, that one client connection takes for what it sends: heads, and
-    /// bodies that were not passed on yet.
+    /// The most memory, in bytes, that one client connection takes for heads, and for bodies that
+    /// are not passed on yet.
     pub fn connection_bytes(&self) -> u64 {
         // The buffer that a head is read into doubles when it is full.
         let http_1 = 2 * self.max_header_bytes as u64 + PASSING_HTTP_1;

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use crate::config::Env;
 use crate::config::document::Document;
 use crate::config::list::List;
+use crate::config::repair::StandIns;
 use crate::config::report::Report;
 use crate::config::{Sections, explain, repair, variables};
 
@@ -84,6 +85,22 @@ impl Reader<'_, '_> {
         names
     }
 
+    /// The code of the currency that the file's prices have, or its costs where it has no price.
+    fn currency(&self) -> String {
+        let is_code =
+            |code: &&str| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+        let code_in = |(list, key): (&str, &str)| {
+            let elements = self.document.table().get(list)?.get_ref().as_array()?;
+            let mut amounts = elements.iter().filter_map(|element| element.get_ref().get(key));
+            amounts.find_map(|amount| {
+                let text = variables::expand(amount.get_ref().as_str()?, self.env).text;
+                text.split(' ').next_back().filter(is_code).map(str::to_owned)
+            })
+        };
+        let code = [("packs", "price"), ("routes", "cost")].into_iter().find_map(code_in);
+        code.unwrap_or_else(|| "EUR".to_owned())
+    }
+
     fn element<T: DeserializeOwned>(
         &mut self,
         written: &Spanned<DeValue<'_>>,
@@ -97,7 +114,7 @@ impl Reader<'_, '_> {
         }
         let mut value = written.clone();
         variables::expand_all(&mut value, key, self.env, self.report);
-        read(written, value, key, self.report)
+        read(written, value, key, &StandIns::new(&self.currency()), self.report)
     }
 }
 
@@ -106,6 +123,7 @@ fn read<T: DeserializeOwned>(
     written: &Spanned<DeValue<'_>>,
     mut value: Spanned<DeValue<'_>>,
     key: &str,
+    stand_ins: &StandIns,
     report: &mut Report<'_>,
 ) -> Option<T> {
     let mut filled = 0;
@@ -125,7 +143,7 @@ fn read<T: DeserializeOwned>(
         };
         let span = error.span().unwrap_or_else(|| written.span());
         if repair::is_stand_in(&span) {
-            if !repair::fill_in_otherwise(&mut value, &span) {
+            if !repair::fill_in_otherwise(&mut value, &span, stand_ins) {
                 return None;
             }
             continue;

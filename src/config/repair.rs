@@ -17,8 +17,22 @@ pub(crate) fn is_stand_in(span: &Range<usize>) -> bool {
     span.end == usize::MAX
 }
 
-/// Stands in for a string where the empty one does not fit.
-const PLAUSIBLE_URL: &str = "http://localhost";
+/// The strings that stand in for a missing one, in the order in which they are tried.
+pub(crate) struct StandIns([String; 3]);
+
+impl StandIns {
+    /// `currency` is the code of the file's currency, so that a price that stands in does not
+    /// contradict the other prices.
+    pub(crate) fn new(currency: &str) -> Self {
+        Self([String::new(), "http://localhost".to_owned(), format!("1 {currency}")])
+    }
+
+    /// The string after `text`.
+    fn after(&self, text: &str) -> Option<&str> {
+        let tried = self.0.iter().position(|stand_in| stand_in == text)?;
+        self.0.get(tried + 1).map(String::as_str)
+    }
+}
 
 /// The innermost entry of `value` at `span`, with its key.
 pub(crate) fn find<'v, 't>(
@@ -91,21 +105,31 @@ pub(crate) fn fill_in(
 }
 
 /// Tries the next value for the entry that was filled in at `span` and did not fit.
-pub(crate) fn fill_in_otherwise(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+pub(crate) fn fill_in_otherwise(
+    value: &mut Spanned<DeValue<'_>>,
+    span: &Range<usize>,
+    stand_ins: &StandIns,
+) -> bool {
     let here = value.span() == *span;
     match value.get_mut() {
         guess if here => {
             *guess = match guess {
-                DeValue::String(text) if text.is_empty() => DeValue::String(PLAUSIBLE_URL.into()),
-                DeValue::String(_) => DeValue::Integer(Default::default()),
+                DeValue::String(text) => match stand_ins.after(text) {
+                    Some(next) => DeValue::String(next.to_owned().into()),
+                    None => DeValue::Integer(Default::default()),
+                },
                 DeValue::Integer(_) => DeValue::Array(DeArray::new()),
                 DeValue::Array(_) => DeValue::Boolean(false),
                 _ => return false,
             };
             true
         }
-        DeValue::Table(table) => table.iter_mut().any(|(_, item)| fill_in_otherwise(item, span)),
-        DeValue::Array(items) => items.iter_mut().any(|item| fill_in_otherwise(item, span)),
+        DeValue::Table(table) => {
+            table.iter_mut().any(|(_, item)| fill_in_otherwise(item, span, stand_ins))
+        }
+        DeValue::Array(items) => {
+            items.iter_mut().any(|item| fill_in_otherwise(item, span, stand_ins))
+        }
         _ => false,
     }
 }

@@ -108,7 +108,8 @@ impl Route {
                 read_timeout: config.read_timeout.map(|span| span.0),
             }),
             (pattern, methods) => {
-                mistakes.extend(pattern.err().into_iter().chain(methods.err()));
+                mistakes.extend(pattern.err());
+                mistakes.extend(methods.err().unwrap_or_default());
                 Err(mistakes)
             }
         }
@@ -154,22 +155,30 @@ fn nonsense(
 }
 
 impl Methods {
-    fn read(key: &str, names: Option<&[String]>) -> Result<Self, Mistake> {
+    fn read(key: &str, names: Option<&[String]>) -> Result<Self, Vec<Mistake>> {
         let Some(names) = names else { return Ok(Self::All) };
         if names.is_empty() {
             let hint = "list some, or leave `methods` out to price every method";
-            return Err(Mistake::new(key, "a rule for no method matches nothing", hint));
+            return Err(vec![Mistake::new(key, "a rule for no method matches nothing", hint)]);
         }
         let mut methods = Vec::with_capacity(names.len());
+        let mut mistakes = Vec::new();
         for name in names {
-            let method = priceable(key, name)?;
-            if methods.contains(&method) {
-                let message = format!("`{name}` is listed twice");
-                return Err(Mistake::new(key, message, "list each method once"));
+            let mistake = match priceable(key, name) {
+                Ok(method) if methods.contains(&method) => {
+                    Mistake::new(key, format!("`{name}` is listed twice"), "list each method once")
+                }
+                Ok(method) => {
+                    methods.push(method);
+                    continue;
+                }
+                Err(mistake) => mistake,
+            };
+            if !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
             }
-            methods.push(method);
         }
-        Ok(Self::Listed(methods.into()))
+        if mistakes.is_empty() { Ok(Self::Listed(methods.into())) } else { Err(mistakes) }
     }
 
     /// True where the rule covers `method`: HEAD is covered by GET.

@@ -148,6 +148,20 @@ impl Brand {
         Ok(Self { body, logo, page_policy })
     }
 
+    /// The seller's name and the address of the logo, where gateway.toml has them.
+    pub(super) fn name_and_logo(&self) -> (Option<&str>, Option<&str>) {
+        (self.body.name.as_deref(), self.body.logo.as_deref())
+    }
+
+    /// The source of the logo for a content security policy; `'none'` without a logo.
+    pub(super) fn image_source(&self) -> String {
+        match &self.logo {
+            Logo::None => "'none'".to_owned(),
+            Logo::Remote(url) => url.origin().ascii_serialization(),
+            Logo::File { .. } => "'self'".to_owned(),
+        }
+    }
+
     /// The account page's content security policy, which allows the logo's origin.
     pub(super) fn page_policy(&self) -> &HeaderValue {
         &self.page_policy

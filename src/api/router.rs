@@ -17,10 +17,9 @@ use crate::api::config::STRIPE_WEBHOOK_PATH;
 use crate::api::events::{self, Events};
 use crate::api::health::{Readiness, healthz, metrics, readyz};
 use crate::api::parameters::{Parameters, refuse_unknown};
+use crate::api::sandbox::{self, Sandbox};
 use crate::api::session::{self, Sessions};
-use crate::api::{
-    balance, buy, holds, keys, listings, openapi, sandbox, transactions, ui, usage, webhook,
-};
+use crate::api::{balance, buy, holds, keys, listings, openapi, transactions, ui, usage, webhook};
 use crate::app::App;
 use crate::config::Secret;
 use crate::metrics::Metrics;
@@ -63,7 +62,7 @@ pub fn public(
         .route("/brand/logo", get(brand::logo).with_state(brand.clone()))
         .route_layer(from_fn_with_state(parameters, refuse_unknown))
         // Links to the page carry parameters for its scripts, and for other sites' visit counters.
-        .route("/account", get(ui::account_page).with_state(brand))
+        .route("/account", get(ui::account_page).with_state(brand.clone()))
         .route("/ui/{file}", get(ui::shared_file));
     let mut router = Router::new();
     if let Some(sales) = sales {
@@ -71,7 +70,7 @@ pub fn public(
         let webhook = post(webhook::stripe).layer(limit).with_state(sales.clone());
         router = router.route(STRIPE_WEBHOOK_PATH, webhook);
         if sales.is_sandbox() {
-            let page = sandbox_page(app.clone());
+            let page = sandbox_page(Sandbox { app: app.clone(), brand });
             router = router.nest(&format!("{prefix}/sandbox/checkout"), page);
         }
     }
@@ -82,12 +81,12 @@ pub fn public(
 }
 
 /// The sandbox's checkout page.
-fn sandbox_page(app: Arc<App>) -> Router {
+fn sandbox_page(state: Sandbox) -> Router {
     Router::new()
         .route("/{session}", get(sandbox::show))
         .route("/{session}/pay", post(sandbox::pay))
         .route("/{session}/cancel", post(sandbox::cancel))
-        .with_state(app)
+        .with_state(state)
 }
 
 /// The query parameters of the admin routes. A route that is not listed has none.

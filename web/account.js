@@ -46,7 +46,7 @@ const RECENT_MS = 600_000;
 const store = client();
 const banner = h('div', { role: 'status' });
 const usage = h('div', {}, bones(lang(), 4));
-/** The session: the account, and whether its credential may manage keys. @type {{ account: string, may_manage_keys: boolean } | null} */
+/** The session: the account, and whether its credential may manage keys. @type {{ account: string, name: string, may_manage_keys: boolean } | null} */
 let session = null;
 /** The error of a link that could not sign in. @type {any} */
 let wrong = null;
@@ -56,9 +56,11 @@ let counted = '';
 /** Signs in. A link asks first: another person may have sent it, to have their own account paid for. @param {string} token @param {boolean} [linked] */
 async function signIn(token, linked = false) {
   if (linked) {
-    const next = await store.request('balance', { token });
+    const next = await store.request('session', { token });
     const now = await store.request('session').catch(() => null);
-    const names = { now: now?.account, next: next.account };
+    // Two issuers' users may share a name; their accounts differ.
+    const by = now?.name === next.name ? 'account' : 'name';
+    const names = { now: now?.[by], next: next[by] };
     const told = (key) => h('span', { class: 'told' }, say(key, names));
     const yes = now
       ? now.account === next.account || (await ask(say('switchTo'), told('switchText'), say('switchYes'), say('switchNo'), brandMark()))
@@ -173,15 +175,16 @@ function alarm(now) {
 
 function draw() {
   const { status, balance } = store.state;
+  const name = session && session.account === balance?.account ? session.name : balance?.account;
   const out = status === 'signed-out';
   counted = String(balance?.balance);
   if (out) {
     main.replaceChildren(...top(), signInCard(say('signInText'), say('secret'), signIn, wrong));
   } else {
     const who = h('div', { class: 'row tight who' },
-      h('p', { class: 'muted small grow' }, balance && [say('signedInAs'), ' ', h('bdi', {}, balance.account)]),
+      h('p', { class: 'muted small grow' }, balance && [say('signedInAs'), ' ', h('bdi', {}, name)]),
       quiet(say('signOut'), signOut));
-    main.replaceChildren(wrong && balance ? alarm(balance.account) : '', ...top(who), banner,
+    main.replaceChildren(wrong && balance ? alarm(name) : '', ...top(who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
         h('div', { class: 'stack loose' }, card(say('usage'), usage), entries()),

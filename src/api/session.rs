@@ -39,6 +39,8 @@ impl FromRef<Sessions> for Arc<App> {
 pub(super) struct SessionBody {
     #[schema(value_type = String)]
     account: AccountId,
+    /// The account without the prefix of its issuer, for the account's owner.
+    name: String,
     /// RFC 3339: the end of the session or of its token. `null` where only the browser knows it.
     expires_at: Option<String>,
     /// True for a token: an API key cannot make or revoke keys.
@@ -69,6 +71,7 @@ pub(super) async fn begin(
     let cookie = cookie::set(credential, seconds, &path, &headers)?;
     let body = SessionBody {
         may_manage_keys: may_manage_keys(&identity),
+        name: app.identifier.name_of(&identity.account).to_owned(),
         account: identity.account,
         expires_at: Some(rfc3339(expires_ms)),
     };
@@ -92,6 +95,7 @@ pub(super) async fn show(
     let session = SessionBody {
         expires_at: identity.expires_at_ms.map(rfc3339),
         may_manage_keys: may_manage_keys(&identity),
+        name: app.identifier.name_of(&identity.account).to_owned(),
         account: identity.account,
     };
     Ok(axum::Json(session).into_response())

@@ -78,6 +78,14 @@ impl Identifier {
         self.issuers.load_keys().await;
     }
 
+    /// The account's id without the `account_prefix` of its issuer: the name that its owner knows.
+    pub fn name_of<'a>(&self, account: &'a AccountId) -> &'a str {
+        let id = account.as_str();
+        let mut names =
+            self.issuers.prefixes().iter().filter_map(|prefix| id.strip_prefix(&**prefix));
+        names.find(|name| !name.is_empty()).unwrap_or(id)
+    }
+
     /// Remembers that an account named by a service key exists.
     pub fn exists(&self, identity: &Identity) {
         if identity.on_behalf_by.is_some() {

@@ -74,6 +74,11 @@ impl Issuers {
         join_all(self.jwks().map(|jwks| jwks.keep_fresh())).await;
     }
 
+    /// The prefixes of all issuers' accounts.
+    pub(super) fn prefixes(&self) -> &[Box<str>] {
+        self.0.first().map_or(&[], |issuer| &issuer.prefixes)
+    }
+
     /// False once the issuer that accepted the token has withdrawn a key.
     pub(super) fn still_trust(&self, verified: &Verified) -> bool {
         self.0.get(verified.issuer).is_some_and(|i| i.generation() == verified.generation)

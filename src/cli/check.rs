@@ -35,12 +35,15 @@ impl Check {
         if let Some(server) = &config.server {
             let files = OpenFiles::raise(server.max_connections).map_err(StartError::from)?;
             println!("{}", connections(&files, server.max_connections));
+            let connections = files.connections as u64;
             println!(
-                "memory: what clients send may take {}, {} for each of {} connections \
-                 ([server] max_connections)",
-                Size(server.connection_bytes().saturating_mul(files.connections as u64)),
+                "memory: what clients send may take {}, {} for each of {connections} connections \
+                 ([server] max_connections); answers that clients do not read may take {}, {} for \
+                 each",
+                Size(server.connection_bytes().saturating_mul(connections)),
                 Size(server.connection_bytes()),
-                files.connections
+                Size(server.unread_bytes().saturating_mul(connections)),
+                Size(server.unread_bytes()),
             );
         }
         Ok(())

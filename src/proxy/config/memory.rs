@@ -1,4 +1,4 @@
-//! The memory that clients can make Farebox use by what they send.
+//! The memory that clients can make Farebox use, by what they send and by what they do not read.
 
 use crate::proxy::config::ServerConfig;
 
@@ -23,7 +23,26 @@ const PASSING_HTTP_1: u64 = 6 * 64 * KIB;
 /// the windows.
 const PASSING_HTTP_2: u64 = 5 * 16 * KIB + 64 * KIB;
 
+/// Bytes of an answer that Pingora has read from the upstream and not written yet, for each HTTP/1
+/// connection: a part being read, four queued parts and one being written, of 64 KiB each.
+const UNREAD_HTTP_1: u64 = 6 * 64 * KIB;
+
+/// The same for each HTTP/2 stream, with the h2 crate's send buffer.
+const UNREAD_HTTP_2: u64 = UNREAD_HTTP_1 + SEND_BUFFER;
+
+/// The most bytes of one answer that the h2 crate buffers for a client that leaves its window closed.
+const SEND_BUFFER: u64 = 400 * KIB;
+
 impl ServerConfig {
+    /// The most memory, in bytes, that one client connection takes for answers that the client does
+    /// not read.
+    pub fn unread_bytes(&self) -> u64 {
+        match self.tls {
+            None => UNREAD_HTTP_1,
+            Some(_) => u64::from(MAX_STREAMS) * UNREAD_HTTP_2,
+        }
+    }
+
     /// The most memory, in bytes, that one client connection takes for heads, and for bodies that
     /// are not passed on yet.
     pub fn connection_bytes(&self) -> u64 {
@@ -47,9 +66,11 @@ mod tests {
     fn the_memory_of_connections_counts_the_windows_and_the_heads() {
         let plain = ServerConfig::new(Secret::new("0123456789abcdef"));
         assert_eq!(plain.connection_bytes(), 512 * KIB);
+        assert_eq!(plain.unread_bytes(), 384 * KIB);
         let files = TlsConfig { cert_file: "cert.pem".into(), key_file: "key.pem".into() };
         let tls = ServerConfig { tls: Some(files), ..plain };
         assert_eq!(tls.connection_bytes(), 4 * 1024 * KIB + 100 * (64 + 144) * KIB);
+        assert_eq!(tls.unread_bytes(), 100 * (384 + 400) * KIB);
         let large = ServerConfig { max_header_bytes: 1 << 20, ..tls };
         assert_eq!(large.connection_bytes(), (4 + 100) * 1024 * KIB + 100 * 144 * KIB);
     }

@@ -87,7 +87,7 @@ impl Floods {
     }
 
     /// Logs how many lines were left out.
-    pub fn tell(&self, at_the_end: bool) {
+    pub fn report(&self, at_the_end: bool) {
         for LeftOut { from, lines } in self.left_out(Instant::now(), at_the_end) {
             tracing::warn!(
                 lines,

@@ -8,11 +8,10 @@ use serde::Serialize;
 use crate::account::AccountId;
 use crate::api::is_payment_intent;
 use crate::cli::admin_client::AdminClient;
-use crate::cli::bring_over::Way;
 use crate::cli::csv_rows::{self, Columns, Row, Rows};
+use crate::cli::import_rows::Destination;
 use crate::cli::{CliError, ConfigFile, block_on, reconcile};
-use crate::config::Sections;
-use crate::config::process_env;
+use crate::config::{Sections, process_env};
 use crate::credits::Credits;
 use crate::gateway;
 use crate::ledger::{BackendKind, EntryKind, OperationId};
@@ -100,7 +99,7 @@ struct Payment {
 const COLUMNS: Columns =
     Columns { required: &["account", "credits", "id"], optional: &["payment_intent", "paid"] };
 
-const WAY: Way = Way { path: "/admin/import", list: "rows", row: "row" };
+const DESTINATION: Destination = Destination { path: "/admin/import", list: "rows", row: "row" };
 
 fn import_rows(file: &ConfigFile, csv: &Path, dry_run: bool) -> Result<(), CliError> {
     let packs = file.load(Sections::PACKS)?.packs;
@@ -112,7 +111,7 @@ fn import_rows(file: &ConfigFile, csv: &Path, dry_run: bool) -> Result<(), CliEr
     rows.refuse_repeated("payment", |row| row.payment.as_ref().map(|p| p.payment_intent.as_str()));
     block_on(async {
         let admin = AdminClient::connect_to_import(file, dry_run).await?;
-        let sent = WAY.send(&admin, rows, dry_run).await;
+        let sent = DESTINATION.send(&admin, rows, dry_run).await;
         admin.close().await?;
         println!("{}", sent?);
         Ok(())

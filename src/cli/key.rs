@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::account::AccountId;
 use crate::cli::admin_client::{AdminClient, segment};
-use crate::cli::bring_over::Way;
 use crate::cli::csv_rows::{self, Columns, Row};
+use crate::cli::import_rows::Destination;
 use crate::cli::{CliError, ConfigFile, block_on};
 use crate::ledger::KeyHash;
 
@@ -115,13 +115,14 @@ struct KeyRow {
 
 const COLUMNS: Columns = Columns { required: &["account", "hash"], optional: &["name"] };
 
-const WAY: Way = Way { path: "/admin/keys/import", list: "keys", row: "key" };
+const DESTINATION: Destination =
+    Destination { path: "/admin/keys/import", list: "keys", row: "key" };
 
 async fn import(config: &ConfigFile, file: &Path, dry_run: bool) -> Result<(), CliError> {
     let mut rows = csv_rows::read(file, &COLUMNS, read_row)?;
     rows.refuse_repeated("hash", |row| Some(&row.hash));
     let admin = AdminClient::connect_to_import(config, dry_run).await?;
-    let sent = WAY.send(&admin, rows, dry_run).await;
+    let sent = DESTINATION.send(&admin, rows, dry_run).await;
     admin.close().await?;
     println!("{}", sent?);
     Ok(())

@@ -35,6 +35,14 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// The bytes of waiting lines at which they are written at once.
 const FLUSH_AT_BYTES: usize = 64 * 1024;
 
+/// The lines of a gateway where RUST_LOG is not set.
+const GATEWAY_FILTER: &str = "info,pingora_core=warn,pingora_proxy=warn,sqlx=warn";
+
+/// The lines of any other command. Two modules log the progress of a long command, and the reason why
+/// it waits.
+const COMMAND_FILTER: &str = "warn,farebox::store::cluster::postgres::import=info,\
+                              farebox::store::cluster::postgres::months=info";
+
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
@@ -49,14 +57,7 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).map(|asked| asked.replace("trace", "debug"));
     let asked = asked.ok().filter(|asked| !asked.trim().is_empty());
     let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok());
-    let usual = match is_gateway {
-        true => "info,pingora_core=warn,pingora_proxy=warn,sqlx=warn",
-        // These two log the progress of a long command, and what it waits for.
-        false => {
-            "warn,farebox::store::cluster::postgres::import=info,\
-             farebox::store::cluster::postgres::months=info"
-        }
-    };
+    let usual = if is_gateway { GATEWAY_FILTER } else { COMMAND_FILTER };
     let filter = filter.unwrap_or_else(|| EnvFilter::new(usual));
     IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
     let lines = tracing_subscriber::fmt::layer()
@@ -74,7 +75,7 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
         let _ = std::thread::Builder::new().name("log".to_owned()).spawn(|| {
             loop {
                 std::thread::sleep(FLUSH_EVERY);
-                FLOODS.tell(false);
+                FLOODS.report(false);
                 LINES.flush();
             }
         });
@@ -99,7 +100,7 @@ pub(super) fn log_failure(error: &dyn Display) {
 
 /// Writes all waiting lines; the last call of a command.
 pub(super) fn finish() {
-    FLOODS.tell(true);
+    FLOODS.report(true);
     LINES.flush();
 }
 
@@ -156,5 +157,23 @@ impl<'a> MakeWriter<'a> for &'static Lines {
     /// Lines about ordinary calls may wait; all others are written at once.
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line {
         Line { at_once: *about.level() < Level::INFO || about.target() != "farebox::usage" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_name_modules_that_exist() {
+        let directives = [GATEWAY_FILTER, COMMAND_FILTER].into_iter().flat_map(|f| f.split(','));
+        let modules = directives.filter_map(|one| one.split('=').next()?.strip_prefix("farebox::"));
+        let modules: Vec<&str> = modules.collect();
+        assert_eq!(modules.len(), 2);
+        for module in modules {
+            let path = format!("{}/src/{}", env!("CARGO_MANIFEST_DIR"), module.replace("::", "/"));
+            let exists = |file: String| std::path::Path::new(&file).exists();
+            assert!(exists(format!("{path}.rs")) || exists(format!("{path}/mod.rs")), "{module}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::ledger::BackendKind;
 use crate::metrics::Metrics;
 use crate::store::migrate_cluster;
 
-/// Bring the ledger's schema up to date. `serve` does so by itself.
+/// Update the ledger's schema. `serve` does so by itself.
 ///
 /// Creates the ledger where there is none.
 #[derive(Debug, Args)]

@@ -5,8 +5,7 @@ use reqwest::Url;
 
 use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::cli::{CliError, ConfigFile, block_on};
-use crate::config::Sections;
-use crate::config::process_env;
+use crate::config::{Sections, process_env};
 use crate::gateway;
 use crate::gateway::config::Config;
 use crate::stripe::{ApiError, Client, sync_packs, sync_webhook};

@@ -1,9 +1,9 @@
-//! The runtime and the signals of `serve` and `demo`.
+//! The runtimes of commands, and the signals of `serve` and `demo`.
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 
 /// A runtime of `threads` workers; 0 means one for each core.
 pub(super) fn runtime(threads: usize) -> Result<Runtime, CliError> {
@@ -13,6 +13,14 @@ pub(super) fn runtime(threads: usize) -> Result<Runtime, CliError> {
     }
     let runtime = builder.enable_all().thread_name("farebox").build();
     runtime.map_err(|error| CliError::Failed(format!("the runtime cannot start: {error}")))
+}
+
+/// Runs a short command's future on a small runtime.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime
+        .map_err(|error| CliError::Failed(format!("the runtime cannot start: {error}")))?
+        .block_on(work)
 }
 
 /// SIGTERM, SIGINT and SIGHUP.

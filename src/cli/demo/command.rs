@@ -6,15 +6,12 @@ use std::net::SocketAddr;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use crate::cli::demo::{DemoAccount, OwnFile};
-use crate::cli::demo::{file, start};
+use crate::cli::demo::{DemoAccount, OwnFile, file, start};
 use crate::cli::run::{Request, Signals, runtime};
 use crate::cli::{CliError, ConfigFile};
-use crate::config::Secret;
-use crate::config::process_env;
+use crate::config::{Secret, process_env};
 use crate::credits::Credits;
-use crate::gateway;
-use crate::gateway::{Addresses, Gateway, StartError};
+use crate::gateway::{self, Addresses, Gateway, StartError};
 use crate::price::{PackConfig, RouteConfig};
 use crate::stripe::is_live;
 

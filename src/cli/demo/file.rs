@@ -7,8 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::cli::demo::OwnFile;
 use crate::cli::{CliError, ConfigFile};
-use crate::config::Sections;
-use crate::config::process_env;
+use crate::config::{Sections, process_env};
 use crate::gateway;
 use crate::gateway::config::Config;
 use crate::proxy::UpstreamConfig;

@@ -14,7 +14,7 @@ use crate::credits::Credits;
 const CHUNK: usize = 1000;
 
 /// The destination of rows.
-pub(super) struct Way {
+pub(super) struct Destination {
     /// A route of the admin listener.
     pub path: &'static str,
     /// The member of its body that has the rows.
@@ -31,7 +31,7 @@ struct Totals {
     credits: Credits,
 }
 
-impl Way {
+impl Destination {
     /// Checks all rows, and then sends them unless it is a dry run. A row that was imported before
     /// changes nothing, so the same file may be sent again. Returns the outcome as a sentence.
     pub async fn send<T: Serialize>(

@@ -1,6 +1,6 @@
 //! `GET /events`: an account's balance as it changes, as server-sent events.
 //!
-//! Calls do not notify anybody about a balance. Every watched account is polled instead, once for
+//! Calls do not announce changes of a balance. Every watched account is polled instead, once for
 //! all of its streams, with the ledger's `Balance` operation.
 
 use std::collections::HashMap;
@@ -29,11 +29,11 @@ const MAX_STREAMS: usize = 20;
 
 /// The interval at which a watched account is polled, and at which a stream's credential is
 /// checked.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// The time that each watched account adds to the interval, so that the ledger is asked at most ten
 /// thousand times a second.
-const LONGER_BY: Duration = Duration::from_micros(100);
+const LONGER_PER_ACCOUNT: Duration = Duration::from_micros(100);
 
 /// The silence after which a comment line is sent, so that proxies in between do not close the
 /// stream as idle.
@@ -77,11 +77,11 @@ pub(super) async fn events(
     let account = identity.account;
     let balances = watched.subscribe(&account).ok_or_else(too_many)?;
     let first = app.ledger.balance(&account).await.map_err(|_| Problem::ledger_unavailable())?;
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = interval(POLL_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let first = Some(first.unwrap_or_default());
     let stream =
-        Stream { app, credentials, account, balances, stopping, look, next: first, told: None };
+        Stream { app, credentials, account, balances, stopping, tick, next: first, sent: None };
     let events = Sse::new(unfold(stream, Stream::next));
     let events = events.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([UNBUFFERED], events).into_response())
@@ -105,12 +105,12 @@ impl Watched {
         }
         let (sender, receiver) = watch::channel(None);
         accounts.insert(account.clone(), sender.clone());
-        tokio::spawn(self.clone().look(account.clone(), sender));
+        tokio::spawn(self.clone().poll(account.clone(), sender));
         Some(receiver)
     }
 
     /// Polls an account for as long as a stream watches it.
-    async fn look(self: Arc<Self>, account: AccountId, sender: watch::Sender<Option<Balance>>) {
+    async fn poll(self: Arc<Self>, account: AccountId, sender: watch::Sender<Option<Balance>>) {
         loop {
             tokio::select! {
                 () = sender.closed() => {
@@ -140,7 +140,8 @@ impl Watched {
 
     fn pause(&self) -> Duration {
         let watched = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).len();
-        LOOK_EVERY.max(LONGER_BY.saturating_mul(u32::try_from(watched).unwrap_or(u32::MAX)))
+        POLL_EVERY
+            .max(LONGER_PER_ACCOUNT.saturating_mul(u32::try_from(watched).unwrap_or(u32::MAX)))
     }
 }
 
@@ -151,20 +152,20 @@ struct Stream {
     account: AccountId,
     balances: watch::Receiver<Option<Balance>>,
     stopping: watch::Receiver<bool>,
-    look: Interval,
+    tick: Interval,
     /// The balance to send next, and the one sent last.
     next: Option<Balance>,
-    told: Option<Balance>,
+    sent: Option<Balance>,
 }
 
 impl Stream {
     /// The next event; `None` once the gateway stops or the credential has ended.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
-        while self.next.is_none() || self.next == self.told {
+        while self.next.is_none() || self.next == self.sent {
             tokio::select! {
                 biased;
                 () = stopped(&mut self.stopping) => return None,
-                _ = self.look.tick() => {
+                _ = self.tick.tick() => {
                     if !self.is_still_allowed().await {
                         return None;
                     }
@@ -175,8 +176,8 @@ impl Stream {
                 }
             }
         }
-        self.told = self.next;
-        let body = BalanceBody::of(&self.app, self.account.clone(), self.told.unwrap_or_default());
+        self.sent = self.next;
+        let body = BalanceBody::of(&self.app, self.account.clone(), self.sent.unwrap_or_default());
         // A struct of text and numbers always serializes.
         let event = Event::default().event("balance").json_data(body).unwrap_or_default();
         Some((Ok(event), self))

@@ -44,7 +44,7 @@ impl OpenFiles {
     /// that asks for `max_connections`.
     ///
     /// # Errors
-    /// Where the limit leaves no room for clients.
+    /// The limit leaves no room for clients.
     pub fn raise(max_connections: usize) -> Result<Self, TooFewFiles> {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         if current != maximum {

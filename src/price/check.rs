@@ -80,56 +80,6 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     })
 }
 
-/// A warning for a config without rules: such a gateway forwards nothing.
-pub fn no_routes(configs: &[RouteConfig]) -> Option<Mistake> {
-    configs.is_empty().then(|| {
-        let message = "there is no [[routes]]: every call to an upstream is answered with 404";
-        let hint = "add a [[routes]] with its path, upstream and credits, unless only holds of the API are used";
-        Mistake::new("routes", message, hint)
-    })
-}
-
-/// Warnings for rules with different prices, for the same method, whose paths differ only in case
-/// or in a trailing slash. Where one of them has parameters, its calls cost the higher price.
-pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {
-    let routes = configs.iter().enumerate();
-    let routes: Vec<_> = routes.filter_map(|(i, config)| Route::read(i, config).ok()).collect();
-    let mut alike: HashMap<Vec<Segment>, Vec<&Route>> = HashMap::new();
-    let mut found = Vec::new();
-    for route in &routes {
-        let earlier = alike.entry(without_case(route.pattern.segments())).or_default();
-        let other = earlier.iter().find(|other| {
-            other.credits != route.credits
-                && other.pattern.segments() != route.pattern.segments()
-                && other.methods.overlap(&route.methods)
-                && !(other.pattern.is_exact() && route.pattern.is_exact())
-        });
-        found.extend(other.map(|other| {
-            let message = format!(
-                "`{}` differs from routes[{}] (`{}`) only in case or a trailing slash: calls to either \
-                 cost the higher price",
-                route.label(),
-                other.index,
-                other.label()
-            );
-            let hint = "give both the same price, or set `exact_paths = true` under [api] where the \
-                        upstream distinguishes them";
-            Mistake::new(format!("routes[{}].path", route.index), message, hint)
-        }));
-        earlier.push(route);
-    }
-    found
-}
-
-/// The segments with their case and trailing slash removed.
-fn without_case(segments: &[Segment]) -> Vec<Segment> {
-    let lower = segments.iter().map(|segment| match segment {
-        Segment::Literal(text) => Segment::Literal(text.to_ascii_lowercase().into()),
-        other => other.clone(),
-    });
-    lower.filter(|segment| *segment != Segment::Literal("".into())).collect()
-}
-
 /// The mistakes in `[[packs]]`, and in the own costs of `routes`, which are compared with the
 /// packs' prices.
 pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {

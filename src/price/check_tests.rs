@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::*;
+use crate::price::lookalike_routes;
 
 #[derive(Deserialize)]
 struct File {
@@ -127,7 +128,7 @@ fn an_unknown_upstream_is_found_and_the_known_ones_named() {
     let found = mistakes("[[routes]]\npath = 'a'\nupstream = 'ia'\ncredits = 1");
     assert_eq!(found[0].key, "routes[0].upstream");
     assert!(found[0].hint.contains("ai, 3d"), "{}", found[0]);
-    assert_eq!(found[1].key, "routes[0].path", "every mistake is told at once");
+    assert_eq!(found[1].key, "routes[0].path", "every mistake is reported at once");
 }
 
 #[test]

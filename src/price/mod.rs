@@ -13,7 +13,6 @@
 
 mod check;
 mod config;
-mod doubts;
 mod listing;
 mod lookalikes;
 mod margin;
@@ -23,10 +22,10 @@ mod pattern;
 mod report;
 mod route;
 mod table;
+mod warnings;
 
-pub use check::{check_packs, check_routes, lookalike_routes, no_routes};
+pub use check::{check_packs, check_routes};
 pub use config::{OnClientAbort, PackConfig, RouteConfig, StatusClass};
-pub use doubts::{foreign_patterns, sold_at_a_loss};
 pub use listing::{ListedPack, ListedPrice, list_packs, list_prices};
 pub use margin::{Margin, credit_price};
 pub use money::{Currency, MAX_MINOR, MoneyError, Price, UnitAmount};
@@ -35,3 +34,4 @@ pub use pattern::{Pattern, PatternError, Segment};
 pub use report::render_report;
 pub use route::{Methods, Route};
 pub use table::{PriceTable, Quote, QuoteRefusal};
+pub use warnings::{foreign_patterns, lookalike_routes, no_routes, sold_at_a_loss};

@@ -132,7 +132,7 @@ pub(crate) async fn accounts(
         )));
     }
     let rows = read_each(request.rows, "rows", |row| row.read(&admin))?;
-    let body = bring_over(&admin, rows, request.dry_run, Language::of(&headers)).await?;
+    let body = import_rows(&admin, rows, request.dry_run, Language::of(&headers)).await?;
     if !request.dry_run {
         count_granted(&admin, GrantSource::Import, body.credits);
     }
@@ -148,7 +148,7 @@ pub(crate) async fn keys(
     let now_ms = wall_ms();
     let keys = read_each(request.keys, "keys", |key| key.read(now_ms))?;
     let rows = keys.iter().cloned().map(ImportRow::Key).collect();
-    let body = bring_over(&admin, rows, request.dry_run, Language::of(&headers)).await?;
+    let body = import_rows(&admin, rows, request.dry_run, Language::of(&headers)).await?;
     if !request.dry_run {
         for key in keys {
             // A key that exists already keeps its id and its revocation.
@@ -176,7 +176,7 @@ async fn ask(admin: &Admin, rows: Vec<ImportRow>, dry_run: bool) -> Result<Vec<O
     }
 }
 
-async fn bring_over(
+async fn import_rows(
     admin: &Admin,
     rows: Vec<ImportRow>,
     dry_run: bool,

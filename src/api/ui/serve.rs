@@ -1,4 +1,4 @@
-//! Serves the screens. Anybody may load these files, since they contain no data; the scripts in
+//! Serves the screens. The files are public, since they contain no data; the scripts in
 //! them fetch the data with a credential.
 
 use std::sync::Arc;
@@ -50,8 +50,8 @@ pub(crate) async fn shared_file(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut response = file(path, headers).await?;
-    let anybody = HeaderValue::from_static("*");
-    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);
+    let any_origin = HeaderValue::from_static("*");
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any_origin);
     response.headers_mut().insert(CORP, HeaderValue::from_static("cross-origin"));
     Ok(response)
 }

@@ -1,4 +1,4 @@
-//! Credits: integers inside, decimals outside. No floating point ever touches them.
+//! Amounts of credits: integers in memory, decimals in text. No floating-point number is involved.
 
 use std::fmt;
 use std::iter::Sum;
@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 /// Micro-credits in one credit.
 pub const MICROS_PER_CREDIT: u64 = 1_000_000;
 
-/// The largest amount, in micro-credits: 2^53, so that every amount survives a reader that
-/// keeps JSON numbers as doubles.
+/// The largest amount in micro-credits: 2^53, so that a reader that stores JSON numbers as doubles
+/// does not round any amount.
 pub const MAX_MICROS: u64 = 1 << 53;
 
 /// An amount of credits: never negative, at most [`MAX_MICROS`], exact to one micro-credit.
@@ -24,19 +24,19 @@ pub struct Credits(u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SignedCredits(i64);
 
-/// Why a text is not an amount of credits.
+/// The error of a text that is not an amount of credits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreditsError {
-    /// Not digits with at most one point between them.
+    /// The text is not a plain decimal: digits, with at most one point between them.
     #[error("an amount of credits is a plain decimal such as 5 or 0.25")]
     NotADecimal,
-    /// Finer than a micro-credit.
+    /// The amount has a fraction of a micro-credit.
     #[error("credits have at most six decimals")]
     TooFine,
-    /// Above [`MAX_MICROS`].
+    /// The amount is above [`MAX_MICROS`].
     #[error("at most 9007199254.740992 credits (2^53 micro-credits) can be counted")]
     TooLarge,
-    /// Below zero where only an amount makes sense.
+    /// The amount is below zero, where only an amount makes sense.
     #[error("an amount of credits cannot be negative")]
     Negative,
 }
@@ -45,12 +45,12 @@ impl Credits {
     /// No credits.
     pub const ZERO: Self = Self(0);
 
-    /// `None` above [`MAX_MICROS`].
+    /// An amount in micro-credits; `None` above [`MAX_MICROS`].
     pub const fn from_micros(micros: u64) -> Option<Self> {
         if micros <= MAX_MICROS { Some(Self(micros)) } else { None }
     }
 
-    /// Whole credits; `None` above [`MAX_MICROS`].
+    /// An amount in whole credits; `None` above [`MAX_MICROS`].
     pub const fn from_whole(credits: u64) -> Option<Self> {
         match credits.checked_mul(MICROS_PER_CREDIT) {
             Some(micros) => Self::from_micros(micros),
@@ -63,38 +63,38 @@ impl Credits {
         self.0
     }
 
-    /// True for no credits at all.
+    /// True for zero.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// `None` when the sum is above [`MAX_MICROS`].
+    /// The sum; `None` above [`MAX_MICROS`].
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).and_then(Self::from_micros)
     }
 
-    /// `None` when `other` is larger.
+    /// The difference; `None` where `other` is larger.
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// This amount as a change that adds it.
+    /// The change that adds this amount.
     pub const fn signed(self) -> SignedCredits {
         // At most 2^53, so the cast keeps the value.
         SignedCredits(self.0 as i64)
     }
 
-    /// For gauges and counters in whole credits, where a rounded figure is what is wanted.
+    /// The amount in whole credits, rounded: for gauges and counters only.
     pub fn as_metric(self) -> f64 {
         self.0 as f64 / MICROS_PER_CREDIT as f64
     }
 }
 
 impl SignedCredits {
-    /// No change.
+    /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// `None` when the magnitude is above [`MAX_MICROS`].
+    /// A signed amount in micro-credits; `None` where its magnitude is above [`MAX_MICROS`].
     pub const fn from_micros(micros: i64) -> Option<Self> {
         if micros.unsigned_abs() <= MAX_MICROS { Some(Self(micros)) } else { None }
     }
@@ -104,27 +104,27 @@ impl SignedCredits {
         self.0
     }
 
-    /// True below zero.
+    /// True for amounts below zero.
     pub const fn is_negative(self) -> bool {
         self.0 < 0
     }
 
-    /// `None` when the sum leaves the range.
+    /// The sum; `None` where its magnitude is above [`MAX_MICROS`].
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).and_then(Self::from_micros)
     }
 
-    /// `None` when the difference leaves the range.
+    /// The difference; `None` where its magnitude is above [`MAX_MICROS`].
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).and_then(Self::from_micros)
     }
 
-    /// The amount when it is not negative.
+    /// The amount, unless it is negative.
     pub fn non_negative(self) -> Option<Credits> {
         u64::try_from(self.0).ok().map(Credits)
     }
 
-    /// What can be spent of it: itself, or zero while it is a debt.
+    /// The part of a balance that can be spent: the balance itself, or zero for a debt.
     pub fn spendable(self) -> Credits {
         Credits(u64::try_from(self.0).unwrap_or(0))
     }
@@ -139,7 +139,7 @@ impl std::ops::Neg for SignedCredits {
 }
 
 impl Sum for Credits {
-    /// Saturates at [`MAX_MICROS`]; for reports only.
+    /// Adds amounts up, for reports only: the sum stops at [`MAX_MICROS`].
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
         iter.fold(Self::ZERO, |sum, next| sum.checked_add(next).unwrap_or(Self(MAX_MICROS)))
     }
@@ -216,14 +216,14 @@ impl fmt::Display for SignedCredits {
     }
 }
 
-/// As a JSON number, written digit by digit: `5`, `0.25`.
+/// Writes a JSON number, digit by digit: `5`, `0.25`.
 impl Serialize for Credits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize_number(self.to_string(), serializer)
     }
 }
 
-/// As a JSON number, written digit by digit: `-5`, `0.25`.
+/// Writes a JSON number, digit by digit: `-5`, `0.25`.
 impl Serialize for SignedCredits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize_number(self.to_string(), serializer)
@@ -234,8 +234,8 @@ fn serialize_number<S: Serializer>(digits: String, serializer: S) -> Result<S::O
     RawValue::from_string(digits).map_err(S::Error::custom)?.serialize(serializer)
 }
 
-/// From a whole number, or from a decimal as text (the config loader hands TOML floats over as
-/// they were typed).
+/// Reads a whole number, or a decimal as text: the config loader passes a TOML float on as the text
+/// that was typed.
 impl<'de> Deserialize<'de> for Credits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Amount;
@@ -259,8 +259,8 @@ impl<'de> Deserialize<'de> for Credits {
     }
 }
 
-/// For JSON bodies (`#[serde(deserialize_with = "json_number")]`): reads the digits of the
-/// number as they were sent, with no float in between.
+/// Reads an amount from the digits of a JSON number, or from a string; no float is involved. For
+/// members of request bodies: `#[serde(deserialize_with = "json_number")]`.
 pub fn json_number<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -277,7 +277,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_reads_back_the_same(micros in 0..=MAX_MICROS, negative: bool) {
+        fn a_printed_amount_reads_back_the_same(micros in 0..=MAX_MICROS, negative: bool) {
             let amount = Credits::from_micros(micros).unwrap();
             prop_assert_eq!(amount.to_string().parse(), Ok(amount));
             let signed = if negative { -amount.signed() } else { amount.signed() };

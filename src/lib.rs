@@ -1,25 +1,26 @@
-//! Farebox takes the fare before the ride: a reverse proxy, built on Pingora, that stands in
-//! front of AI endpoints. It knows who calls, what the call costs, and whether that account has
-//! the credits; it takes them first, forwards, and gives back what was not used.
+//! Farebox is a reverse proxy, built on Pingora, that stands in front of AI endpoints and charges
+//! prepaid credits. It identifies the caller, prices the call, sets the credits aside before it
+//! forwards, and gives back the credits that the call did not use.
 //!
 //! # A tour
-//! A call passes six steps, and each has its place:
+//! A call passes six steps:
 //!
 //! | step | what happens | where |
 //! |---|---|---|
 //! | identify | headers become an [account] | [`identify`] |
 //! | price | the canonical path and the method become a quote | [`price`] |
-//! | hold | the quote's [credits] are set aside, on disk in `strict` | [`ledger`], [`store`] |
+//! | hold | the quote's [credits] are set aside, on disk in `strict` | [`ledger`] |
 //! | forward | the request goes upstream with our headers | [`proxy`] |
 //! | meter | the answer streams back, never buffered whole | [`proxy`] |
-//! | settle | the hold is captured or released, once, however the call ends | [`proxy`], [`ledger`], [`store`] |
+//! | settle | the hold is captured or released, once, however the call ends | [`proxy`], [`ledger`] |
 //!
-//! [`stripe`] sells the credits; [`gateway`] puts the pieces together; [`cli`] has a file for each
-//! command; [`api`] is Farebox's own routes; [`app`] is what the proxy and those routes share;
-//! [`problem`] is every error a client can see; [`config`] reads gateway.toml, of which each
-//! module owns its part; [`metrics`] declares every metric; `cli::demo` is `farebox demo`.
+//! [`stripe`] sells the credits; [`gateway`] composes the parts and starts them; [`cli`] has one
+//! file for each command; [`api`] serves Farebox's own routes; [`app`] is shared by the proxy and
+//! those routes; [`problem`] lists every error that a client can see; [`config`] reads
+//! gateway.toml, where each module owns a section; [`metrics`] declares every metric; `cli::demo`
+//! is `farebox demo`.
 //!
-//! Imports run one way: from the command line down to the credits. ARCHITECTURE.md has the map.
+//! Imports run one way, from the command line down to the credits. ARCHITECTURE.md has the map.
 #![forbid(unsafe_code)]
 
 pub mod account;
@@ -32,9 +33,7 @@ pub mod gateway;
 pub mod identify;
 pub mod ledger;
 pub mod metrics;
-pub mod open_files;
 pub mod price;
-mod private;
 pub mod problem;
 pub mod proxy;
 pub mod store;

@@ -1,5 +1,5 @@
 // @ts-check
-/** The account page: a token becomes a cookie that no script can read; then the widgets do the rest. */
+/** The account page: turns a token into a cookie that no script can read, then shows the widgets. */
 
 import './farebox.js';
 import { brandBar, brandMark, loadBrand, titled } from './brand.js';
@@ -46,19 +46,21 @@ const RECENT_MS = 600_000;
 const store = client();
 const banner = h('div', { role: 'status' });
 const usage = h('div', {}, bones(lang(), 4));
-/** Who is signed in by what. @type {{ account: string, may_manage_keys: boolean } | null} */
+/** The session: the account, and whether its credential may manage keys. @type {{ account: string, name: string, may_manage_keys: boolean } | null} */
 let session = null;
-/** Why a link signed nobody in. @type {any} */
+/** The error of a link that could not sign in. @type {any} */
 let wrong = null;
 let view = '';
 let counted = '';
 
-/** Asks before a link signs anybody in: it may be somebody else's, sent to have their credits paid for. @param {string} token @param {boolean} [linked] */
+/** Signs in. A link asks first: another person may have sent it, to have their own account paid for. @param {string} token @param {boolean} [linked] */
 async function signIn(token, linked = false) {
   if (linked) {
-    const next = await store.request('balance', { token });
+    const next = await store.request('session', { token });
     const now = await store.request('session').catch(() => null);
-    const names = { now: now?.account, next: next.account };
+    // Two issuers' users may share a name; their accounts differ.
+    const by = now?.name === next.name ? 'account' : 'name';
+    const names = { now: now?.[by], next: next[by] };
     const told = (key) => h('span', { class: 'told' }, say(key, names));
     const yes = now
       ? now.account === next.account || (await ask(say('switchTo'), told('switchText'), say('switchYes'), say('switchNo'), brandMark()))
@@ -75,21 +77,21 @@ function signOut() {
   return store.request('session', { method: 'DELETE' }).catch(() => {}).then(begin);
 }
 
-/** The store's token while nobody is signed in: then it asks the server nothing. */
+/** The store's token without a session: with it the store sends no request. */
 const nobody = () => null;
 
-/** Starts as whoever the cookie says. A question for a balance that nobody has would be an error in the console. */
+/** Starts with the cookie's session. Without one no balance is requested, since that would log an error in the console. */
 async function begin() {
   forgetKey();
   store.token = null;
-  // Undefined: it could not be asked, and the store says why.
+  // Undefined: the request failed, and the store shows the error.
   const now = await store.request('session').catch(({ status }) => (status === 401 ? null : undefined));
   session = now ?? null;
   if (now === null) store.token = nobody;
   store.restart();
 }
 
-// Somebody may have signed in elsewhere meanwhile.
+// The user may have signed in in another tab meanwhile.
 document.addEventListener('visibilitychange', async () => {
   if (document.hidden || !store.token) return;
   store.token = null;
@@ -99,14 +101,14 @@ document.addEventListener('visibilitychange', async () => {
   } else store.token = nobody;
 });
 
-/** Says it above everything else; again where the language changes. */
+/** Shows a message above everything else, and again after a change of language. */
 function notice(key, values = {}) {
   renotice = () => banner.replaceChildren(h('p', { class: 'note' }, say(key, values)));
   renotice();
 }
 let renotice = () => {};
 
-/** Waits for what was paid to arrive. */
+/** Waits until a purchase has arrived. */
 async function awaitPurchase() {
   const { purchase } = store;
   const end = Date.now() + PATIENCE_MS;
@@ -114,7 +116,7 @@ async function awaitPurchase() {
   notice('paid');
   for (; Date.now() < end; await new Promise((done) => setTimeout(done, 1500))) {
     const { transactions } = await store.request('transactions?limit=50').catch(() => ({ transactions: [] }));
-    // Paid in another tab or browser: whatever was paid just now.
+    // Bought in another tab or browser: any purchase of the last minutes counts.
     const recent = ({ id, created_at }) => id.startsWith('stripe:') && Date.now() - Date.parse(created_at) < RECENT_MS;
     const paid = transactions.find(purchase ? ({ id }) => id === `stripe:${purchase.session_id}` : recent);
     if (!paid) continue;
@@ -128,7 +130,7 @@ async function awaitPurchase() {
   history.replaceState(null, '', location.pathname);
 }
 
-/** Use by day and route: the routes that took most, the rest as one. */
+/** Loads the usage by day and route: the routes with most credits, and the others as one. */
 async function count() {
   try {
     const { usage: lines, complete } = await store.request(`usage?days=${DAYS}`, { lang: lang() });
@@ -163,7 +165,7 @@ function top(...more) {
   return made;
 }
 
-/** Says that a link signed nobody in, as somebody else may be signed in here. It stays in sight of the packs until it is answered. @param {string} now */
+/** The alert that a link could not sign in while another account is signed in. It stays above the packs until it is answered. @param {string} now */
 function alarm(now) {
   const box = h('div', { class: 'note alarm row', role: 'alert' },
     h('p', { class: 'grow' }, say(wrong.status === 401 ? 'linkDead' : 'linkFailed'), ' ', say('stillAs', { now })),
@@ -173,15 +175,16 @@ function alarm(now) {
 
 function draw() {
   const { status, balance } = store.state;
+  const name = session && session.account === balance?.account ? session.name : balance?.account;
   const out = status === 'signed-out';
   counted = String(balance?.balance);
   if (out) {
     main.replaceChildren(...top(), signInCard(say('signInText'), say('secret'), signIn, wrong));
   } else {
     const who = h('div', { class: 'row tight who' },
-      h('p', { class: 'muted small grow' }, balance && [say('signedInAs'), ' ', h('bdi', {}, balance.account)]),
+      h('p', { class: 'muted small grow' }, balance && [say('signedInAs'), ' ', h('bdi', {}, name)]),
       quiet(say('signOut'), signOut));
-    main.replaceChildren(wrong && balance ? alarm(balance.account) : '', ...top(who), banner,
+    main.replaceChildren(wrong && balance ? alarm(name) : '', ...top(who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
         h('div', { class: 'stack loose' }, card(say('usage'), usage), entries()),
@@ -191,7 +194,7 @@ function draw() {
   }
 }
 
-/** The history, and of which days: what was chosen outlives a change of language. */
+/** The history with its range of days, which outlives a change of language. */
 function entries() {
   const list = h('farebox-history', { limit: 10, from: days.from, to: days.to });
   const day = (name, label) => field(label, { type: 'date', value: days[name], onchange: ({ target }) => {
@@ -223,10 +226,10 @@ async function look({ status, balance }) {
 const wait = () => main.replaceChildren(...top(), h('section', { class: 'card' }, bones(lang(), 6)));
 wait();
 const brought = () => new URLSearchParams(location.hash.slice(1)).get('token');
-// A link that is followed on this very page changes the fragment alone.
+// Following a link on this very page changes only the fragment.
 addEventListener('hashchange', () => brought() && location.reload());
 const token = brought();
-// Out of the address before anything else: it is a secret.
+// The token is a secret, so it leaves the address first.
 if (token) history.replaceState(null, '', location.pathname + location.search);
 await loadBrand(store.base);
 wait();

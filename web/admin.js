@@ -88,7 +88,7 @@ Object.assign(words, {
 const TOKEN = 'farebox admin';
 const api = new Client(new URL('/admin/', location.href).href);
 api.token = () => sessionStorage.getItem(TOKEN);
-/** Counted up, so that a slow answer does not cover a newer view. */
+/** Counts the views, so that a slow answer does not cover a newer view. */
 let turn = 0;
 
 /** @param {string} path @param {any} [body] @returns {Promise<any>} */
@@ -103,7 +103,7 @@ const list = (name, rows, columns) =>
     rows.map((row) => h('tr', { role: 'row' }, columns.map(([key, cell, number]) =>
       h('td', { role: 'cell', class: number && 'end', 'data-label': say(key) }, h('div', {}, cell(row))))))));
 
-/** Where there is no room for columns each row is a card; it stays a table for screen readers, which its roles say. @param {HTMLElement} box */
+/** Shows each row as a card where there is no room for columns. The roles keep it a table for screen readers. @param {HTMLElement} box */
 function cards(box) {
   box.classList.add('cards');
   box.querySelector('table')?.setAttribute('role', 'table');
@@ -111,7 +111,7 @@ function cards(box) {
   return box;
 }
 
-/** Rows, and more of them by their cursor. @param {string} path @param {string} of @param {(rows: any[]) => any} show */
+/** A list that loads further pages by their cursor. @param {string} path @param {string} of @param {(rows: any[]) => any} show */
 async function paged(path, of, show) {
   const rows = [];
   const box = h('div', { class: 'stack' });
@@ -125,12 +125,12 @@ async function paged(path, of, show) {
   return box;
 }
 
-/** Also where the page came without TLS, and crypto.randomUUID is missing. */
+/** A random id. crypto.randomUUID is missing on pages without TLS. */
 const randomId = () => crypto.getRandomValues(new BigUint64Array(2)).join('-');
 
 const number = (value) => credits(lang(), value);
 
-/** The gateway's own figures, such as "5 / 2.5", "0.04 EUR" and "2275 %", as the reader writes them. @param {string | null} text */
+/** The gateway's own figures, such as "5 / 2.5", "0.04 EUR" and "2275 %", in the reader's notation. @param {string | null} text */
 const figure = (text) => (text ?? '–').replaceAll(/(-?\d+(?:\.(\d+))?)(?: (%|[A-Z]{3}))?/g, (_, digits, fraction = '', unit) => {
   if (unit === '%') return written(lang(), unscale(scale(digits, 0), 2), { style: 'percent', maximumFractionDigits: 0 });
   if (!unit) return number(digits);
@@ -138,11 +138,11 @@ const figure = (text) => (text ?? '–').replaceAll(/(-?\d+(?:\.(\d+))?)(?: (%|[
   return written(lang(), digits, { style: 'currency', currency: unit, minimumFractionDigits: least, maximumFractionDigits: Math.max(least, fraction.length) });
 });
 
-/** @param {string} state of an event, or what went wrong */
+/** @param {string} state the state of an event, or an error */
 const stateOf = (state) => (`state-${state}` in words ? say(`state-${state}`) : state);
 const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account)}` }, told(account));
 
-/** The hour as the account page writes it. */
+/** A date and time, as on the account page. */
 const moment = (at) => at && h('span', { class: 'when' }, `${when(lang(), at, { day: 'numeric', month: 'short' })}, ${when(lang(), at, { timeStyle: 'short' })}`);
 
 /** @type {Column[]} */
@@ -238,7 +238,7 @@ const views = {
   },
 };
 
-/** The figures of a seller. @param {any} sales @param {(key: string, ...value: any[]) => HTMLElement} stat */
+/** The sales figures. @param {any} sales @param {(key: string, ...value: any[]) => HTMLElement} stat */
 function sold({ days, checkouts, purchases, currencies, webhooks }, stat) {
   const small = (text) => h('div', { class: 'muted small' }, text);
   const part = (count, all) => all ? [share(lang(), count, all), small(say('ofAll', { n: number(count), all: number(all) }))] : '–';
@@ -251,13 +251,13 @@ function sold({ days, checkouts, purchases, currencies, webhooks }, stat) {
     h('p', { class: 'muted small' }, say('salesText')));
 }
 
-/** One account: what it has, what an operator can do, what moved it. @param {string} account */
+/** One account: its balance, forms for the operator, its history. @param {string} account */
 async function detail(account) {
   const path = `accounts/${encodeURIComponent(account)}`;
   const { balance, held, available, frozen } = await get(path);
   const post = (what, label) => {
     const mayTake = what !== 'grants';
-    // The same id until it has succeeded: sent twice, it counts once.
+    // The id stays the same until a request succeeds, so that a repetition counts once.
     let id = randomId();
     return form([
       field(label, {
@@ -300,7 +300,7 @@ const signOut = () => {
   draw();
 };
 
-/** Shows what the address says. */
+/** Shows the view that the address names. */
 async function draw() {
   const mine = ++turn;
   const [, name = 'overview', account = '', search = ''] = /^#(\w+)(?:\/([^?]*))?(?:\?(.*))?$/.exec(location.hash) ?? [];
@@ -312,7 +312,7 @@ async function draw() {
   const here = main.contains(document.activeElement);
   const body = h('div', { class: 'stack loose', 'aria-busy': 'true' }, h('section', { class: 'card' }, bones(lang(), 6)));
   main.replaceChildren(head(say('admin'), draw, h('div', { class: 'row bar' }, nav, quiet(say('refresh'), draw), quiet(say('signOut'), signOut))), body);
-  // What had the focus is gone: keyboards and screen readers go on from the view's name.
+  // The focused element was replaced: keyboards and screen readers go on from the view's name.
   if (here) /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'))?.focus();
   try {
     const shown = await (views[name] ?? views.overview)(decodeURIComponent(account), decodeURIComponent(search));

@@ -1,5 +1,5 @@
 // @ts-check
-/** `<farebox-balance inline show-buy-button>`: what the account has, and whether it runs low. */
+/** `<farebox-balance inline show-buy-button>`: the account's credits, with a badge where they are low. */
 
 import { FareboxElement, bones, failure, h } from './dom.js';
 import { credits } from './format.js';
@@ -57,7 +57,7 @@ export class FareboxBalance extends FareboxElement {
       this.#value.replaceChildren(...bones(lang));
       this.#unit.textContent = '';
     }
-    // Said once, when it becomes so.
+    // Replaced only when it changes, so that screen readers announce it once.
     const low = Number(balance?.available ?? 1) <= 0 ? this.t('empty') : balance?.low ? this.t('low') : '';
     if (this.#low.textContent !== low) this.#low.replaceChildren(low && h('span', { class: 'badge', part: 'badge' }, low));
     this.#other.replaceChildren(

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * The API, and one store of the balance for each base. It hears of changes by server-sent events
+ * The API, and one store of the balance for each base. Changes come from server-sent events
  * (through fetch, which can send a token), from the page's own paid calls, and from other tabs.
  */
 
@@ -8,17 +8,17 @@
 
 const POLL_MS = 10_000;
 const POLLS = 6;
-/** Of a line that brings a comment every 15 s. */
+/** A stream counts as dead after this; the server sends a comment every 15 s. */
 const SILENCE_MS = 45_000;
 const PURCHASE_MS = 1_800_000;
 
-/** Until the balance is read. @type {State} */
+/** The state until the balance is read. @type {State} */
 export const UNREAD = Object.freeze({ status: 'loading', balance: null, error: null });
 
-/** The browser's own, whatever wraps it later. */
+/** The browser's own, even where a script wraps it later. */
 const send = globalThis.fetch?.bind(globalThis);
 
-/** What is kept under a name, or from now on; null in a page without storage. @param {string} name @param {unknown} [value] */
+/** The stored value of a name, set to `value` if given; null without storage. @param {string} name @param {unknown} [value] */
 export function kept(name, value, where = /** @type {'sessionStorage' | 'localStorage'} */ ('sessionStorage')) {
   try {
     const storage = globalThis[where];
@@ -29,7 +29,7 @@ export function kept(name, value, where = /** @type {'sessionStorage' | 'localSt
   }
 }
 
-/** Not a success; `status` 0 and code `NETWORK`: no answer. */
+/** The error of a request. Without an answer, `status` is 0 and the code `NETWORK`. */
 export class FareboxError extends Error {
   /** @param {number} status @param {Problem} problem */
   constructor(status, problem) {
@@ -46,9 +46,9 @@ const clients = new Map();
 /** @type {string | undefined} */
 let usual;
 
-/** The client of a base; else of the last that was configured, else of this module's home. @param {string | null} [base] */
+/** The client of a base; by default the last configured, or that of this module's address. @param {string | null} [base] */
 export function client(base) {
-  // Not in one expression: bundlers would take it for a file.
+  // In one expression, bundlers take this for a file.
   const here = import.meta.url;
   const url = new URL(base || usual || new URL('..', here), globalThis.location?.href);
   if (!url.pathname.endsWith('/')) url.pathname += '/';
@@ -57,7 +57,7 @@ export function client(base) {
   return known;
 }
 
-/** Where Farebox is, and where its tokens come from. @param {Options} [options] */
+/** Sets the address of Farebox, and the source of its tokens. @param {Options} [options] */
 export function configure({ base, token, observe } = {}) {
   const chosen = client(base);
   usual = chosen.base;
@@ -82,7 +82,7 @@ export class Client {
   /** @type {BroadcastChannel | null} */
   #tabs = null;
   #streaming = false;
-  /** Counted up, so that a slow answer does not undo a newer one. */
+  /** Counts the states, so that a slow answer does not undo a newer one. */
   #version = 0;
   /** @type {any} */
   #soon;
@@ -92,24 +92,24 @@ export class Client {
     this.base = base;
   }
 
-  /** Keeps up to date while anybody listens. @param {(state: State) => void} listener */
+  /** Calls `listener` with every new state. @param {(state: State) => void} listener */
   subscribe(listener) {
     this.#listeners.add(listener);
     if (!this.#live) this.#start();
     return () => {
       this.#listeners.delete(listener);
-      // An element that is moved comes back at once.
+      // An element that is moved subscribes again at once.
       setTimeout(() => this.#listeners.size || this.#stop());
     };
   }
 
-  /** Hears of each 402 that the page meets. @param {(problem: Problem) => void} listener */
+  /** Calls `listener` for each 402 in the page. @param {(problem: Problem) => void} listener */
   onRefusal(listener) {
     this.#refusals.add(listener);
     return () => void this.#refusals.delete(listener);
   }
 
-  /** Begins anew, as whoever the token says now. */
+  /** Starts again, as the account of the current token. */
   restart() {
     this.#version++;
     this.#stop();
@@ -131,7 +131,7 @@ export class Client {
     return this.state;
   }
 
-  /** Asks one of Farebox's own routes. @throws {FareboxError} @param {string} path @param {Asked} [asked] @returns {Promise<any>} */
+  /** Sends a request to one of Farebox's own routes. @throws {FareboxError} @param {string} path @param {Asked} [asked] @returns {Promise<any>} */
   async request(path, asked) {
     const response = await this.#ask(path, asked);
     return response.status === 204 ? null : response.json();
@@ -144,7 +144,7 @@ export class Client {
     return checkout;
   }
 
-  /** The checkout that this tab went off to. */
+  /** The checkout that this tab was sent to. */
   get purchase() {
     const purchase = kept(`farebox ${this.base}`);
     return purchase?.at > Date.now() - PURCHASE_MS ? purchase : null;
@@ -154,7 +154,7 @@ export class Client {
     kept(`farebox ${this.base}`, purchase);
   }
 
-  /** The page's fetch, with the token where the address is Farebox's. @param {RequestInfo | URL} input @param {RequestInit} [init] */
+  /** The page's fetch, with the token for addresses of Farebox. @param {RequestInfo | URL} input @param {RequestInit} [init] */
   async fetch(input, init) {
     const request = new Request(input, init);
     const token = this.#isOurs(request.url) && (await this.token?.());
@@ -164,7 +164,7 @@ export class Client {
     return response;
   }
 
-  /** Takes in what an answer says of credits. @param {Response} response */
+  /** Reads a response's headers. @param {Response} response */
   look(response) {
     if (!this.#isOurs(response.url)) return;
     const remaining = response.headers.get('x-credits-remaining');
@@ -175,7 +175,7 @@ export class Client {
       this.#version++;
       this.#set({ balance: { ...balance, available: remaining } });
     }
-    // The header does not say what is low or held.
+    // The header has neither `low` nor `held`.
     clearTimeout(this.#soon);
     if (!this.#streaming) this.#soon = setTimeout(() => this.refresh(), 300);
     if (refused && /problem\+json/.test(response.headers.get('content-type') ?? '')) {
@@ -191,13 +191,13 @@ export class Client {
   /** @param {string} path @param {Asked} [asked] @returns {Promise<Response>} */
   async #ask(path, { method, body, token, lang, signal } = {}) {
     const bearer = token ?? (await this.token?.());
-    // The cookie is for its own origin, and only for who has no tokens.
+    // The cookie works on its own origin, and only without tokens.
     if (!bearer && path !== 'packs' && (this.token || !this.#isOurs(location.href))) {
       throw new FareboxError(401, { code: 'UNAUTHENTICATED' });
     }
     const headers = new Headers({ 'accept-language': lang ?? (document.documentElement.lang || navigator.language) });
     if (bearer) headers.set('authorization', `Bearer ${bearer}`);
-    // By which scheme its cookie is: a proxy may hide that.
+    // The cookie's name depends on the scheme, which a proxy may hide.
     if (this.#isOurs(location.href)) headers.set('x-farebox-page', location.protocol.slice(0, -1));
     if (body) headers.set('content-type', 'application/json');
     const response = await send(new URL(path, this.base), { method, headers, signal, body: body ? JSON.stringify(body) : null, cache: 'no-store' })
@@ -232,9 +232,9 @@ export class Client {
     this.#live = this.#tabs = null;
   }
 
-  /** Streams while the page is seen; polls where there is no stream. @param {AbortSignal} stop */
+  /** Streams while the page is visible; polls where streaming fails. @param {AbortSignal} stop */
   async #keepUp(stop) {
-    // The page's next line may be the one that configures.
+    // The page may call `configure` right after this.
     await until(stop, (done) => setTimeout(done));
     for (let failures = 0, polls = 0; ; ) {
       await until(stop, whenSeen);
@@ -246,7 +246,7 @@ export class Client {
       } else {
         const came = await this.#stream(stop);
         failures = came ? 0 : failures + 1;
-        // Refused, or swallowed on its way by a proxy that gathers answers.
+        // The stream was refused, or a proxy buffers it.
         if (came === null || failures > 3) polls = POLLS;
       }
       const wait = polls-- > 0 ? POLL_MS : 500 * 2 ** Math.min(failures, 6);
@@ -254,7 +254,7 @@ export class Client {
     }
   }
 
-  /** Until the stream ends, the page is hidden or the line is silent: whether anything came; null where it is refused. @param {AbortSignal} stop */
+  /** Reads the stream until it ends. True where an event came; null where it was refused. @param {AbortSignal} stop */
   async #stream(stop) {
     const end = new AbortController();
     const signal = AbortSignal.any([stop, end.signal]);
@@ -292,7 +292,7 @@ export class Client {
   }
 }
 
-/** The balance that one server-sent event tells, if it does. @param {string} block */
+/** The balance in a server-sent event, if it has one. @param {string} block */
 export function balanceOf(block) {
   const data = [...block.matchAll(/^data:(.*)/gm)].map(([, line]) => line).join('');
   return data && /^event: ?balance$/m.test(block) ? JSON.parse(data) : null;
@@ -300,7 +300,7 @@ export function balanceOf(block) {
 
 let observing = false;
 
-/** From now on, what the page's own fetch brings is looked at. It passes unchanged. */
+/** Reads the responses of the page's own fetch from now on. */
 export function observe() {
   if (observing) return;
   observing = true;
@@ -316,7 +316,7 @@ export function observe() {
 const until = (stop, begin) =>
   new Promise((done) => {
     const timer = begin(done);
-    // The loop waits for one thing at a time; listeners would gather.
+    // One wait runs at a time; listeners would pile up.
     stop.onabort = () => done(clearTimeout(timer));
   });
 

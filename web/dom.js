@@ -1,5 +1,5 @@
 // @ts-check
-/** Nodes without markup: what comes from outside goes in as text or as an attribute's value. */
+/** Builds nodes without markup: data from outside becomes text or an attribute's value. */
 
 import { client, observe } from './client.js';
 import { speak, t } from './i18n.js';
@@ -24,12 +24,12 @@ export const h = (tag, props, ...children) => fill(document.createElement(tag), 
 /** Text from outside: in its own direction, cut after three lines. @param {unknown} text */
 export const told = (text) => h('bdi', { class: 'told' }, String(text ?? ''));
 
-/** What went wrong, for people. @param {string} lang @param {any} error */
+/** An error's text for people. @param {string} lang @param {any} error */
 const explain = (lang, error) =>
   error?.code === 'NETWORK' ? t(lang, 'network')
   : error?.problem?.detail ?? t(lang, error?.status === 401 ? 'signedOut' : 'failed');
 
-/** Its own `lang`, else the nearest around it, through shadow roots, else the reader's. @param {any} node @returns {string} */
+/** The nearest `lang`, through shadow roots, or the reader's. @param {any} node @returns {string} */
 export const languageOf = (node) =>
   node && !node.lang ? languageOf(node.parentNode ?? node.host) : speak(node?.lang ?? navigator.language);
 
@@ -41,7 +41,7 @@ if (globalThis.document) {
     .observe(document.documentElement, { attributeFilter: ['lang'] });
 }
 
-/** What the widgets share: a shadow root, the language around them, the store. On a server: nothing. */
+/** The base of the widgets: a shadow root, the language, the store. Empty on a server. */
 export class FareboxElement extends /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {}) {
   static css = '';
   static observedAttributes = ['lang', 'base', 'inline', 'show-buy-button'];
@@ -87,26 +87,26 @@ export class FareboxElement extends /** @type {typeof HTMLElement} */ (globalThi
     return t(this.language, key, values);
   }
 
-  /** False where somebody prevents what the event announces. @param {string} name @param {unknown} [detail] */
+  /** Fires an event; false where a listener prevents its default. @param {string} name @param {unknown} [detail] */
   fire(name, detail) {
     return this.dispatchEvent(new CustomEvent(`farebox-${name}`, { detail, bubbles: true, composed: true, cancelable: true }));
   }
 
-  /** How to stop again. @param {Client} store @returns {(() => void)[]} */
+  /** Subscribes to the store; returns the functions that unsubscribe. @param {Client} store @returns {(() => void)[]} */
   listen(store) {
     return [store.subscribe(() => this.render())];
   }
 
-  /** Shows what is. */
+  /** Shows the current state. */
   render() {}
 }
 
-/** What went wrong, and a button to try again. @param {string} lang @param {any} error @param {() => void} [retry] */
+/** An error, with a button to try again. @param {string} lang @param {any} error @param {() => void} [retry] */
 export const failure = (lang, error, retry) =>
   h('p', { class: 'failure', part: 'error', role: 'alert' }, h('span', {}, explain(lang, error)),
     retry && h('button', { class: 'quiet small', part: 'retry', onclick: retry }, t(lang, 'retry')));
 
-/** The shape of what is still being read. @param {string} lang @param {number} [lines] */
+/** A placeholder while data loads. @param {string} lang @param {number} [lines] */
 export const bones = (lang, lines = 1) => [
   h('span', { class: 'hush' }, t(lang, 'loading')),
   ...Array.from({ length: lines }, () => h('span', { class: 'bone' })),

@@ -1,5 +1,5 @@
 // @ts-check
-/** Defines the custom elements, and hands on what an app may want to call. */
+/** Defines the custom elements, and exports the functions that an app may call. */
 
 import { FareboxBalance } from './balance.js';
 import { FareboxHistory } from './history.js';
@@ -17,7 +17,7 @@ const elements = {
   'farebox-upsell': FareboxUpsell,
 };
 
-// Not on a server; and once, also where a page loads it twice.
+// Not on a server; and once, even where a page loads this twice.
 if (globalThis.customElements) {
   for (const [name, element] of Object.entries(elements)) {
     if (!customElements.get(name)) customElements.define(name, element);

@@ -1,5 +1,5 @@
 // @ts-check
-/** What stands in place of a chart where nothing was used yet: a call to copy. */
+/** Stands in place of an empty chart: a first call to copy. */
 
 import { h } from './dom.js';
 import { words } from './i18n.js';
@@ -12,7 +12,7 @@ Object.assign(words, {
   copyCall: ['Copy the call', 'Copier l’appel'],
 });
 
-/** A command for a route that is for sale, as a shell takes it. @param {string} origin @param {{ path: string, methods: string[] }} route */
+/** A shell command that calls a route for sale. @param {string} origin @param {{ path: string, methods: string[] }} route */
 export function curl(origin, { path, methods }) {
   const method = methods.includes('POST') || methods.includes('*') ? 'POST' : methods[0];
   const sent = ['POST', 'PUT', 'PATCH'].includes(method) && [`-H 'Content-Type: application/json'`, `-d '{}'`];
@@ -20,7 +20,7 @@ export function curl(origin, { path, methods }) {
   return [`curl -X ${method} ${url}`, `-H 'Authorization: Bearer YOUR_KEY'`, ...(sent || [])].join(' \\\n  ');
 }
 
-/** Null where no path can be called as it stands. @param {string} base */
+/** Null where every path has a parameter. @param {string} base */
 export async function firstCall(base) {
   const prices = await fetch(new URL('prices', base)).then((answer) => answer.json()).catch(() => []);
   const whole = prices.filter(({ path }) => !path.includes('{'));

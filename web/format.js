@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Amounts and moments as people read them. Amounts come in digits, as the API writes them, and are
+ * Amounts and moments in the reader's notation. Amounts come as digits, as the API writes them, and are
  * counted in BigInt: no float touches credits or money.
  */
 
@@ -8,7 +8,7 @@
 
 const MICROS = 6;
 
-/** Where minor units have not two decimals: Stripe's list, not Intl's, which differs in HUF, IDR and others. */
+/** Currencies whose minor unit has not two decimals, as Stripe counts; Intl differs for HUF, IDR and others. */
 const DECIMALS = Object.fromEntries([
   ...'BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF'.split(' ').map((code) => [code, 0]),
   ...'BHD JOD KWD OMR TND'.split(' ').map((code) => [code, 3]),
@@ -23,31 +23,31 @@ export function scale(value, places) {
   return BigInt(sign + whole + part.padEnd(places, '0').slice(0, places));
 }
 
-/** And back: `unscale(250000n, 6)` is '0.250000'. @param {bigint} value @param {number} places */
+/** The inverse: `unscale(250000n, 6)` is '0.250000'. @param {bigint} value @param {number} places */
 export function unscale(value, places) {
   const digits = String(value).replace('-', '').padStart(places + 1, '0');
   const cut = digits.length - places;
   return (value < 0n ? '-' : '') + digits.slice(0, cut) + (places ? '.' + digits.slice(cut) : '');
 }
 
-/** Credits added up. @param {Amount[]} values */
+/** The sum of credits. @param {Amount[]} values */
 export const sum = (values) => unscale(values.map((value) => scale(value, MICROS)).reduce((a, b) => a + b, 0n), MICROS);
 
-/** The reader's own kind of the language: en-GB for en, where they read that. @param {string} lang */
+/** The reader's own variant of the language, such as en-GB for en. @param {string} lang */
 const locale = (lang) => globalThis.navigator?.languages?.find((wish) => wish.startsWith(lang)) ?? lang;
 
-/** Intl takes decimal text digit by digit, whatever its types say; it writes a hyphen for minus. @param {string} lang @param {Amount} value @param {Intl.NumberFormatOptions} options */
+/** Intl reads decimal text exactly, despite its types; it writes a hyphen for minus. @param {string} lang @param {Amount} value @param {Intl.NumberFormatOptions} options */
 export const number = (lang, value, options) =>
   new Intl.NumberFormat(locale(lang), options).format(/** @type {any} */ (String(value))).replace('-', '−');
 
 /** @param {string} lang @param {Amount} value */
 export const credits = (lang, value) => number(lang, value, { maximumFractionDigits: MICROS });
 
-/** A part of a whole in percent, to a tenth. @param {string} lang @param {number} part @param {number} whole */
+/** A part of a whole in percent, with one decimal. @param {string} lang @param {number} part @param {number} whole */
 export const share = (lang, part, whole) =>
   new Intl.NumberFormat(locale(lang), { style: 'percent', maximumFractionDigits: 1 }).format(part / whole);
 
-/** What a balance moved by. @param {string} lang @param {Amount} value */
+/** A change of a balance, with its sign. @param {string} lang @param {Amount} value */
 export const signed = (lang, value) => number(lang, value, { maximumFractionDigits: MICROS, signDisplay: 'exceptZero' });
 
 /** @param {string} lang @param {bigint} value @param {number} places @param {string} currency */
@@ -59,14 +59,14 @@ const priced = (lang, value, places, currency) =>
 /** @param {string} lang @param {Price} price */
 export const money = (lang, { amount, currency }) => priced(lang, BigInt(amount), decimals(currency), currency);
 
-/** What one credit costs, to a hundredth of the minor unit. @param {string} lang @param {Price} price @param {Amount} count */
+/** The price of one credit, to a hundredth of the minor unit. @param {string} lang @param {Price} price @param {Amount} count */
 export function perCredit(lang, { amount, currency }, count) {
   const micros = scale(count, MICROS) || 1n;
   const hundredths = (BigInt(amount) * 200_000_000n + micros) / (micros * 2n);
   return priced(lang, hundredths, decimals(currency) + 2, currency);
 }
 
-/** A moment (RFC 3339) where the reader is. @param {string} lang @param {string} at @param {Intl.DateTimeFormatOptions} [options] */
+/** A moment (RFC 3339) in the reader's time zone. @param {string} lang @param {string} at @param {Intl.DateTimeFormatOptions} [options] */
 export function when(lang, at, options = { dateStyle: 'medium', timeStyle: 'short' }) {
   const date = new Date(at);
   return Number.isNaN(+date) ? at : date.toLocaleString(locale(lang), options);

@@ -1,5 +1,5 @@
 // @ts-check
-/** `<farebox-history limit from to>`: the lines that moved the balance, newest first, by day. */
+/** `<farebox-history limit from to>`: the entries that moved the balance, newest first, by day. */
 
 import { FareboxElement, bones, failure, h, told } from './dom.js';
 import { signed, when } from './format.js';
@@ -11,11 +11,11 @@ import { t, words } from './i18n.js';
 /** @param {Entry} entry */
 const isPurchase = ({ id, kind }) => kind === 'grant' && id.startsWith('stripe:');
 
-/** In words where the reason is the gateway's own. @param {string} lang @param {Entry} entry */
+/** The reason; in the reader's language where it is one of the gateway's own. @param {string} lang @param {Entry} entry */
 const why = (lang, { id, kind, reason }) =>
   kind === 'capture' && reason === 'crash' ? t(lang, 'cutOff') : id.endsWith('/corrected') ? t(lang, 'settled') : reason;
 
-/** What an entry is for: its kind, route and reason; a purchase's reason is its pack's id. @param {string} lang @param {Entry} entry @param {Pack[] | null} [packs] */
+/** An entry's kind, route and reason; a purchase's reason is its pack's id. @param {string} lang @param {Entry} entry @param {Pack[] | null} [packs] */
 export const describe = (lang, entry, packs) => {
   const { id, kind, label, route, reason } = entry;
   if (isPurchase(entry)) return told(t(lang, 'bought', packs?.find((pack) => pack.id === reason) ?? { name: reason }));
@@ -23,7 +23,7 @@ export const describe = (lang, entry, packs) => {
   return [key in words ? t(lang, key) : kind, ...[label || route, why(lang, entry)].map((text) => text && h('small', {}, told(text)))];
 };
 
-/** When a day begins where the reader is, or the one after it. @param {string} day @param {number} [more] */
+/** The start of a day in the reader's time zone, or of a later one. @param {string} day @param {number} [more] */
 const midnight = (day, more = 0) => {
   const at = new Date(`${day}T00:00`);
   at.setDate(at.getDate() + more);
@@ -46,11 +46,11 @@ export class FareboxHistory extends FareboxElement {
   #entries = [];
   /** @type {string | null} */
   #cursor = null;
-  /** 'loading', 'ready', 'signed-out', or what went wrong. @type {any} */
+  /** 'loading', 'ready', 'signed-out', or an error. @type {any} */
   #state = 'loading';
-  /** Whose entries are shown. @type {Balance | null} */
+  /** The balance of the account whose entries are shown. @type {Balance | null} */
   #seen = null;
-  /** Names for purchases. @type {Pack[] | null} */
+  /** The packs, for the names of purchases. @type {Pack[] | null} */
   #packs = null;
   /** @type {any} */
   #soon;
@@ -68,7 +68,7 @@ export class FareboxHistory extends FareboxElement {
   /** @param {string} name */
   attributeChangedCallback(name) {
     if (!/^(from|to)$/.test(name)) return super.attributeChangedCallback(name);
-    // Another time is asked for anew.
+    // Another range of days is loaded from its start.
     this.#seen = null;
     if (this.client) this.#look(this.client.state);
   }
@@ -119,7 +119,7 @@ export class FareboxHistory extends FareboxElement {
       if (asked !== this.#whose) return;
       const known = new Set(this.#entries.map(({ id }) => id));
       const fresh = transactions.filter((/** @type {Entry} */ { id }) => !known.has(id));
-      // Nothing in common with what is shown: there may be a gap.
+      // No entry is shown already, so there may be a gap.
       const anew = !cursor && fresh.length === transactions.length;
       this.#entries = anew ? fresh : cursor ? [...this.#entries, ...fresh] : [...fresh, ...this.#entries];
       if (anew || cursor) this.#cursor = next_cursor;

@@ -1,5 +1,5 @@
 // @ts-check
-/** What the widgets say, in English and in French. A plural is an object by Intl's categories. */
+/** The widgets' texts, in English and in French. A plural is an object by Intl's categories. */
 
 import { credits } from './format.js';
 
@@ -53,10 +53,10 @@ export const words = {
   'kind-opening': ['Opening balance', 'Solde d’ouverture'],
 };
 
-/** The language to speak for a wish such as "fr-CA". @param {string} [wish] */
+/** The language for a wish such as "fr-CA". @param {string} [wish] */
 export const speak = (wish) => (/^fr\b/i.test(wish ?? '') ? 'fr' : 'en');
 
-/** A text. `{name}` stands for `values.name`; `n` is credits, and chooses the plural. @param {string} lang @param {string} key @param {Record<string, any>} [values] */
+/** A text. `{name}` stands for `values.name`; `n` is an amount of credits, and selects the plural. @param {string} lang @param {string} key @param {Record<string, any>} [values] */
 export function t(lang, key, values = {}) {
   const message = words[key][lang === 'fr' ? 1 : 0];
   const plural = () => new Intl.PluralRules(lang).select(Math.abs(Number(values.n)));

@@ -22,7 +22,7 @@ Object.assign(words, {
   revokeText: ['Whatever still uses it is refused at once. This cannot be undone.', 'Tout ce qui l’utilise encore est refusé aussitôt. C’est irréversible.'],
 });
 
-/** The key that was just made; it outlives a change of language. @type {{ key: string } | null} */
+/** A new key, which outlives a change of language. @type {{ key: string } | null} */
 let fresh = null;
 
 /** @param {import('./client.js').Client} store @param {boolean} mayManage */
@@ -67,5 +67,5 @@ export function keysCard(store, mayManage) {
     mayManage && form([field(say('keyName'), { name: 'name', required: true, maxlength: 100 })], say('makeKey'), make));
 }
 
-/** Somebody else may sit down here. */
+/** Forgets the new key, since another user may sign in here. */
 export const forgetKey = () => (fresh = null);

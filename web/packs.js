@@ -1,5 +1,5 @@
 // @ts-check
-/** `<farebox-packs>`: what is for sale; a pack's button goes to the checkout. */
+/** `<farebox-packs>`: the packs for sale; a pack's button goes to the checkout. */
 
 import { FareboxElement, bones, failure, h, told } from './dom.js';
 import { money, perCredit } from './format.js';

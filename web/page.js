@@ -1,5 +1,5 @@
 // @ts-check
-/** What the account page and the admin page share: their words, the frame, signing in, asking. */
+/** The parts that the account page and the operator's page share: texts, frame, sign-in, dialogs. */
 
 import { kept } from './client.js';
 import { failure, h, languageOf } from './dom.js';
@@ -18,7 +18,7 @@ Object.assign(words, {
   copied: ['Copied', 'Copié'],
 });
 
-/** What was chosen here before, or is chosen now. @param {string} [lang] */
+/** The chosen language, or a new choice. @param {string} [lang] */
 const chosen = (lang) => kept('farebox lang', lang, 'localStorage');
 
 const page = document.documentElement;
@@ -33,7 +33,7 @@ export const lang = () => page.lang;
 /** @param {string} key @param {Record<string, any>} [values] */
 export const say = (key, values) => t(lang(), key, values);
 
-/** The page's head, with the language. @param {string} title @param {() => void} draw everything anew @param {...any} more */
+/** The page's head, with the language. @param {string} title @param {() => void} draw redraws the page @param {...any} more */
 export function head(title, draw, ...more) {
   document.title = title;
   const option = (code, name) => h('option', { value: code, lang: code, selected: code === lang() }, name);
@@ -48,12 +48,12 @@ export function head(title, draw, ...more) {
 /** A quiet button. @param {string} label @param {(event: any) => void} onclick @param {Record<string, any>} [props] */
 export const quiet = (label, onclick, props) => h('button', { class: 'quiet small', onclick, ...props }, label);
 
-/** A button that copies what a node says. @param {HTMLElement & { value?: string }} node @param {string} label @param {Record<string, any>} [props] */
+/** A button that copies a node's text. @param {HTMLElement & { value?: string }} node @param {string} label @param {Record<string, any>} [props] */
 export function copyOf(node, label, props) {
   const button = h('button', { ...props, onclick: async () => {
     if (node.value !== undefined) /** @type {any} */ (node).select();
     else getSelection()?.selectAllChildren(node);
-    // Without TLS there is no clipboard: what is selected is copied the old way.
+    // Without TLS there is no clipboard API; this copies the selection.
     await navigator.clipboard?.writeText(node.value ?? node.textContent ?? '').catch(() => {}) ?? document.execCommand('copy');
     button.textContent = say('copied');
   } }, label);
@@ -68,7 +68,7 @@ export const field = (label, props, help) =>
   h('label', { class: 'field' }, h('span', { class: 'small' }, label), h('input', { autocomplete: 'off', spellcheck: 'false', ...props }), help);
 
 /**
- * A form whose button sends it; what goes wrong is said below it.
+ * A form whose button sends it; an error is shown below it.
  * @param {any[]} fields @param {string} button @param {(form: HTMLFormElement) => Promise<any>} act
  */
 export function form(fields, button, act) {

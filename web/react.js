@@ -2,7 +2,7 @@
 // @ts-check
 /** @import { Credits, CreditsDisplayProps, FareboxProviderProps, HistoryProps, PacksProps, UpsellModalProps, WidgetProps } from './react.d.ts' */
 /** @import { FareboxUpsell, Problem } from './farebox.d.ts' */
-/** For React 18 and 19. On a server, empty elements. */
+/** Components for React 18 and 19. On a server they render empty elements. */
 
 import { createContext, createElement, useCallback, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react';
 import { UNREAD } from './client.js';
@@ -24,7 +24,7 @@ function useLatest(value) {
 /** @param {FareboxProviderProps} props */
 export function FareboxProvider({ baseUrl, getToken, observe, children }) {
   const source = useLatest(getToken);
-  // While rendering: the elements below connect before effects run.
+  // While rendering, since the elements below connect before effects run.
   useMemo(() => {
     if (!inBrowser) return;
     watch();
@@ -45,7 +45,7 @@ export function useCredits() {
   const { status, balance, error } = useSyncExternalStore(subscribe, () => store?.state ?? UNREAD, () => UNREAD);
   const [problem, refuse] = useState(/** @type {Problem | null} */ (null));
   useEffect(() => store?.onRefusal(refuse), [store]);
-  // Until there is enough, or somebody else.
+  // Until there are enough credits, or another account.
   useEffect(() => {
     if (!balance || Number(balance.available) >= Number(problem?.required)) refuse(null);
   }, [balance]);
@@ -57,7 +57,7 @@ export function useCredits() {
 
 const EVENTS = ['Balance', 'Low', 'Topup', 'Buy', 'Checkout', 'Open', 'Close', 'Error'];
 
-/** An element of ours, with what it says. @param {string} tag @param {WidgetProps} props @param {Record<string, any>} [more] */
+/** One of our elements, with its events. @param {string} tag @param {WidgetProps} props @param {Record<string, any>} [more] */
 function useElement(tag, props, more) {
   const base = useContext(Base);
   const ref = useRef(/** @type {HTMLElement | null} */ (null));
@@ -97,7 +97,7 @@ export function UpsellModal(props) {
   useEffect(() => {
     if (ref.current) /** @type {FareboxUpsell} */ (ref.current).remainingCredits = remainingCredits ?? null;
   }, [remainingCredits]);
-  // It also opens and closes by itself: only a change is a wish.
+  // The dialog also opens and closes by itself, so only a change of the prop counts.
   useEffect(() => {
     if (ref.current && open !== undefined) /** @type {FareboxUpsell} */ (ref.current).open = open;
   }, [open]);

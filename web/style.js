@@ -1,5 +1,5 @@
 // @ts-check
-/** What it looks like. Constructed style sheets need no 'unsafe-inline'. */
+/** The widgets' style. Constructed style sheets need no 'unsafe-inline'. */
 
 /** @type {Map<string, CSSStyleSheet>} */
 const sheets = new Map();

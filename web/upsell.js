@@ -1,5 +1,5 @@
 // @ts-check
-/** `<farebox-upsell manual>`: a dialog that offers packs, when the credits get low and on a 402. */
+/** `<farebox-upsell manual>`: a dialog that offers packs when credits are low and on a 402. */
 
 import { kept } from './client.js';
 import { FareboxElement, h } from './dom.js';
@@ -13,7 +13,7 @@ export class FareboxUpsell extends FareboxElement {
     header { display: flex; gap: 1rem; align-items: start; justify-content: space-between }
     header button { min-height: 2rem; width: 2rem; padding: 0; border: 0; flex: none; font-size: 1.25rem; line-height: 1; margin: -.25rem -.5rem 0 0 }`;
 
-  /** What is left, where the app knows better. @type {Amount | null} */
+  /** The remaining credits, where the app knows better. @type {Amount | null} */
   #remaining = null;
   /** @type {Problem | null} */
   #problem = null;
@@ -27,9 +27,9 @@ export class FareboxUpsell extends FareboxElement {
   #packs = h('div');
   #dialog = h('dialog', {
     part: 'dialog', 'aria-labelledby': 'title', 'aria-describedby': 'text',
-    // The event comes later: the dialog may be open again.
+    // The event comes later, when the dialog may be open again.
     onclose: () => this.fire('close', this.open || this.#packs.replaceChildren()),
-    // What hits the dialog itself may be its padding.
+    // A click on the dialog itself may be on its padding.
     onclick: (/** @type {MouseEvent} */ { target, x, y }) => {
       const { left, right, top, bottom } = this.#dialog.getBoundingClientRect();
       if (target === this.#dialog && (x < left || x > right || y < top || y > bottom)) this.close();
@@ -102,7 +102,7 @@ export class FareboxUpsell extends FareboxElement {
     this.#dialog.lang = this.language;
   }
 
-  /** Once a visit is enough, whatever pages it goes through. */
+  /** Opens at most once a visit, across pages. */
   #watch() {
     const { balance } = this.client?.state ?? {};
     if (!balance || balance.low === this.#low || this.hasAttribute('manual')) return;
@@ -114,7 +114,7 @@ export class FareboxUpsell extends FareboxElement {
   }
 }
 
-/** Opens the page's own upsell, or one made for it. @param {HTMLElement} element */
+/** Opens the page's own upsell, or a new one. @param {HTMLElement} element */
 export function openUpsell(element) {
   let upsell = document.querySelector('farebox-upsell');
   if (!upsell) {

@@ -1,4 +1,5 @@
-//! Around every own route: the request id on the answer, and problems in the client's language.
+//! The layer around every own route: the request id on the response, and problems in the client's
+//! language.
 
 use std::sync::Arc;
 
@@ -11,14 +12,14 @@ use http::{HeaderName, HeaderValue, header};
 use crate::ledger::HoldId;
 use crate::problem::{Language, Problem};
 
-/// The id of the request, as it stands in `x-request-id`. The proxy makes it before the router
-/// is called; on the admin listener `finish` does.
+/// The id of the request, as in `x-request-id`. The proxy makes it before it calls the router; on
+/// the private listeners `finish` does.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A handler fails with a problem; it is written out by `finish`, which knows the language.
+/// A handler fails with a problem. `finish`, which knows the language, writes it out.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
@@ -27,7 +28,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The outermost layer.
+/// The outermost layer of every router.
 pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     let id = match request.extensions().get::<RequestId>() {
         Some(id) => id.clone(),
@@ -45,10 +46,10 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
         response.headers_mut().extend(rendered.headers);
         *response.body_mut() = Body::from(rendered.body);
     }
-    // What one caller hears is for nobody else, whatever stands in between.
+    // A response is meant for one caller; no cache in between may give it to another.
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    // A browser takes an answer for what it says it is, also where it holds texts of others.
+    // A browser must not guess another type for a response, which may contain other people's text.
     headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     // A request id is a UUID, which is a valid header.
     if let Ok(value) = HeaderValue::from_str(&id.0) {

@@ -6,15 +6,15 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::Json;
-use super::caller::Caller;
 use crate::account::AccountId;
+use crate::api::body::Json;
+use crate::api::caller::Caller;
 use crate::app::App;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::Balance;
 use crate::problem::Problem;
 
-/// What an account has. `balance` = `available` + `held`.
+/// An account's credits. `balance` = `available` + `held`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BalanceBody {
     #[schema(value_type = String)]
@@ -30,7 +30,7 @@ pub(super) struct BalanceBody {
 }
 
 impl BalanceBody {
-    /// What `account` has.
+    /// The body for an account with these credits.
     pub fn of(app: &App, account: AccountId, has: Balance) -> Self {
         let available = has.available();
         let low = app.is_low(available);
@@ -38,7 +38,7 @@ impl BalanceBody {
     }
 }
 
-/// What the caller's account has.
+/// The credits of the caller's account.
 #[utoipa::path(get, path = "/balance", responses(
     (status = 200, body = BalanceBody), (status = 401), (status = 503)))]
 pub(super) async fn balance(
@@ -50,7 +50,7 @@ pub(super) async fn balance(
     Ok(axum::Json(BalanceBody::of(&app, caller.account, balance)))
 }
 
-/// A call that might be made.
+/// A call that the caller may make later.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct CheckRequest {
     /// The path of the call.
@@ -59,7 +59,7 @@ pub(super) struct CheckRequest {
     method: Option<String>,
 }
 
-/// What a call would cost and leave.
+/// The price of a call, and the credits left after it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CheckBody {
     allowed: bool,
@@ -71,7 +71,7 @@ pub(super) struct CheckBody {
     remaining: SignedCredits,
 }
 
-/// Whether the caller could pay for a call. Takes nothing.
+/// Whether the caller can pay for a call. Takes nothing.
 #[utoipa::path(post, path = "/check", request_body = CheckRequest, responses(
     (status = 200, body = CheckBody), (status = 400), (status = 401), (status = 402),
     (status = 403), (status = 404), (status = 503)))]

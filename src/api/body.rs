@@ -1,4 +1,4 @@
-//! JSON bodies, of any content type: what a `curl -d` sends is read too.
+//! JSON bodies, whatever their content type: `curl -d` sends another one.
 
 use std::error::Error as _;
 
@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::{Problem, Text};
 
-/// The largest body an own route reads.
+/// The largest body that an own route reads, in bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// The largest body of an import.
+/// The largest body of an import, in bytes.
 const MAX_IMPORT_BYTES: usize = 64 * 1024 * 1024;
 
 /// A JSON body; an empty one reads as `{}`.
@@ -26,7 +26,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// A JSON body of many records.
+/// A JSON body of many records, for imports.
 pub(super) struct LargeJson<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
@@ -45,7 +45,7 @@ async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, 
         }
     })?;
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    // To serde the fields of an object may come as a list, too.
+    // serde also reads the fields of a struct from a list.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(Problem::bad_request(Text::new(
             "The body is a list; an object is expected here: {…}.",

@@ -1,4 +1,4 @@
-//! `[brand]`: whose credits these are, on the account page.
+//! `[brand]`: the seller as shown on the account page.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::config::Mistake;
 use crate::problem::{Problem, Text};
 
-/// The largest logo, in bytes: it is loaded with every visit.
+/// The largest logo, in bytes: every visit loads it.
 const MAX_LOGO_BYTES: usize = 256 * 1024;
 
 const MAX_NAME_CHARS: usize = 60;
@@ -28,19 +28,19 @@ pub struct BrandConfig {
     pub name: String,
     /// An image: a file beside gateway.toml, or an address that begins with `https://`.
     pub logo: PathBuf,
-    /// Where the account page's link back leads.
+    /// The target of the account page's link back.
     pub url: String,
 }
 
 impl BrandConfig {
-    /// Makes the logo's file relative to `base`.
+    /// Resolves the logo's file against `base`.
     pub fn resolve(&mut self, base: &Path) {
         if !self.logo.as_os_str().is_empty() && !is_remote(&self.logo) {
             self.logo = base.join(&self.logo);
         }
     }
 
-    /// Every mistake in it; looks at the logo's file.
+    /// The mistakes in this section. Reads the logo's file.
     pub fn check(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
         let mut wrong = |key: &str, message: String, hint: &str| {
@@ -109,7 +109,7 @@ impl Logo {
     }
 }
 
-/// The seller, ready to be shown.
+/// The seller, with the logo loaded.
 #[derive(Clone, Debug)]
 pub struct Brand {
     body: BrandBody,
@@ -123,15 +123,15 @@ pub(super) struct BrandBody {
     name: Option<String>,
     /// The address of an image.
     logo: Option<String>,
-    /// Where a link back leads.
+    /// The target of a link back.
     url: Option<String>,
 }
 
 impl Brand {
-    /// Reads the logo's file; `prefix` is where the own routes are.
+    /// Loads the logo's file. `prefix` is the path of Farebox's own routes.
     ///
     /// # Errors
-    /// A logo that cannot be shown.
+    /// The logo cannot be shown.
     pub fn load(config: &BrandConfig, prefix: &str) -> Result<Self, Mistake> {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let logo = Logo::load(&config.logo)?;
@@ -140,7 +140,7 @@ impl Brand {
             Logo::Remote(url) => (Some(url.to_string()), url.origin().ascii_serialization()),
             Logo::File { .. } => (Some(format!("{prefix}/brand/logo")), String::new()),
         };
-        let page_policy = super::ui::page_policy(&images).ok_or_else(|| {
+        let page_policy = crate::api::ui::page_policy(&images).ok_or_else(|| {
             let hint = "write it like \"https://app.example.com/logo.svg\", or name a file";
             Mistake::new("brand.logo", "this address fits in no header", hint)
         })?;
@@ -148,27 +148,41 @@ impl Brand {
         Ok(Self { body, logo, page_policy })
     }
 
-    /// The account page's content security policy, which lets the logo be loaded.
+    /// The seller's name and the address of the logo, where gateway.toml has them.
+    pub(super) fn name_and_logo(&self) -> (Option<&str>, Option<&str>) {
+        (self.body.name.as_deref(), self.body.logo.as_deref())
+    }
+
+    /// The source of the logo for a content security policy; `'none'` without a logo.
+    pub(super) fn image_source(&self) -> String {
+        match &self.logo {
+            Logo::None => "'none'".to_owned(),
+            Logo::Remote(url) => url.origin().ascii_serialization(),
+            Logo::File { .. } => "'self'".to_owned(),
+        }
+    }
+
+    /// The account page's content security policy, which allows the logo's origin.
     pub(super) fn page_policy(&self) -> &HeaderValue {
         &self.page_policy
     }
 }
 
-/// The seller; each member is `null` where gateway.toml has none.
+/// The seller. Each member is `null` where gateway.toml does not set it.
 #[utoipa::path(get, path = "/brand", tag = "ui",
     responses((status = 200, body = BrandBody)), security(()))]
 pub(super) async fn show(State(brand): State<Arc<Brand>>) -> Json<BrandBody> {
     Json(brand.body.clone())
 }
 
-/// The seller's logo, where it is a file of the gateway's.
+/// The seller's logo, where gateway.toml names a file.
 #[utoipa::path(get, path = "/brand/logo", tag = "ui",
     responses((status = 200, description = "An image"), (status = 404)), security(()))]
 pub(super) async fn logo(State(brand): State<Arc<Brand>>) -> Result<Response, Problem> {
     let Logo::File { bytes, media_type } = &brand.logo else {
         return Err(Problem::not_found(Text::new("There is no logo.", "Il n'y a pas de logo.")));
     };
-    // An SVG that is opened by itself is a page: nothing in it runs.
+    // An SVG opened by itself is a page; this policy lets nothing in it run.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),

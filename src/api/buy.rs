@@ -1,4 +1,4 @@
-//! `POST /buy`.
+//! `POST /buy`: opens a checkout session.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::RequestId;
-use super::body::Json;
-use super::caller::Caller;
-use super::sandbox::seen_from_outside;
+use crate::api::answer::RequestId;
+use crate::api::body::Json;
+use crate::api::caller::Caller;
+use crate::api::sandbox::seen_from_outside;
 use crate::app::App;
 use crate::problem::{Problem, Text};
 use crate::stripe::{ApiError, BuyError, BuyKey};
 
-/// What to buy.
+/// The pack to buy.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BuyRequest {
@@ -24,19 +24,19 @@ pub(super) struct BuyRequest {
     pack: String,
 }
 
-/// Where to pay.
+/// The checkout page.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BuyBody {
-    /// The page to send the buyer to.
+    /// The address of the checkout page.
     checkout_url: String,
-    /// Stripe's checkout session.
+    /// The id of Stripe's checkout session.
     session_id: String,
 }
 
-/// A checkout page on which the caller can pay for a pack. Where one for the same pack and price was
-/// made within the hour and is still open, it is that page. With an `idempotency-key` header, the
-/// same key again is the same page, and another key another one; 422 where the key was sent with
-/// another pack before, 409 while the first request is under way. 429 after a few within a minute.
+/// Opens a checkout page on which the caller pays for a pack. An open page for the same pack and
+/// price, made within the hour, is used again. With an `idempotency-key` header, the same key gives
+/// the same page and another key gives another page; 422 where the key was sent with another pack
+/// before, 409 while the first request runs. 429 after a few requests within a minute.
 #[utoipa::path(post, path = "/buy", request_body = BuyRequest, responses(
     (status = 200, body = BuyBody), (status = 400), (status = 401), (status = 404),
     (status = 409), (status = 422), (status = 429), (status = 502), (status = 503)))]
@@ -50,7 +50,7 @@ pub(super) async fn buy(
 ) -> Result<axum::Json<BuyBody>, Problem> {
     let sales = app.sales.as_ref().ok_or_else(|| {
         Problem::not_found(Text::new(
-            "Credits are not sold here. Ask whoever runs this service for them.",
+            "Credits are not sold here. Ask the operator of this service for them.",
             "Les crédits ne sont pas en vente ici. Demandez-en à l'exploitant de ce service.",
         ))
     })?;
@@ -63,7 +63,7 @@ pub(super) async fn buy(
         ))
     })?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
-    // The caller's own key is theirs alone.
+    // A buyer's key counts for that buyer's account only.
     let account = &caller.account;
     let own = |key| format!("{}:{account}:{key}", account.as_str().len());
     let own = key.map(own);
@@ -76,7 +76,7 @@ pub(super) async fn buy(
     Ok(axum::Json(BuyBody { checkout_url, session_id: bought.session.to_string() }))
 }
 
-/// The problem for a purchase that did not come about; the cause is for the operator.
+/// The problem for a purchase that failed. The cause goes to the operator's log only.
 fn refuse(error: BuyError) -> Problem {
     match error {
         BuyError::Api(error) => refuse_api(&error),
@@ -97,13 +97,13 @@ fn refuse(error: BuyError) -> Problem {
             let secs = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
             Problem::too_many_purchases(u32::try_from(secs).unwrap_or(u32::MAX))
         }
-        BuyError::Ledger(error) => super::transactions::unreadable(error),
+        BuyError::Ledger(error) => crate::api::transactions::unreadable(error),
         BuyError::Refused(_) => Problem::ledger_unavailable(),
     }
 }
 
-/// The problem for a request that Stripe did not answer as it should.
+/// The problem for a request to Stripe that failed.
 pub(super) fn refuse_api(error: &ApiError) -> Problem {
-    tracing::error!(%error, "Stripe did not do what was asked");
+    tracing::error!(%error, "a request to Stripe failed");
     if error.is_temporary() { Problem::payments_unavailable() } else { Problem::payments_failed() }
 }

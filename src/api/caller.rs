@@ -1,4 +1,4 @@
-//! Who calls an own route.
+//! The caller of an own route.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use http::Extensions;
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
-use super::cookie;
+use crate::api::cookie;
 use crate::app::App;
 use crate::identify::{CredentialKind, Credentials, Identity};
 use crate::problem::{Problem, Text};
 
-/// Where a request's client is, as far as the socket tells: an extension of every request.
+/// The IP address of a request's client, as seen by the socket: an extension of every request.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub Option<IpAddr>);
 
@@ -39,7 +39,7 @@ where
     }
 }
 
-/// A caller, and the credential by which they can be identified again later.
+/// A caller, with the credential that identifies them again later.
 pub(super) struct KnownCaller {
     pub identity: Identity,
     pub credentials: Credentials,
@@ -56,7 +56,7 @@ where
         let client = ClientAddress::of(&parts.extensions);
         match Self::of(&app, &parts.method, &parts.headers, client).await? {
             Some(caller) => Ok(caller),
-            // Refused in the words that identify has for it.
+            // The problem is the same as for a request without a credential elsewhere.
             None => {
                 let credentials = Credentials::default();
                 let identity = app.identify(credentials.headers(), client).await?;
@@ -67,10 +67,10 @@ where
 }
 
 impl KnownCaller {
-    /// Who sent these headers from this address; `None` where they have no credential at all.
+    /// Identifies the sender of these headers; `None` where they have no credential at all.
     ///
     /// # Errors
-    /// As [`App::identify`]; 403 for a cookie that must not do this.
+    /// As [`App::identify`]; 403 for a cookie that may not be used here.
     pub async fn of(
         app: &App,
         method: &Method,
@@ -94,7 +94,7 @@ impl KnownCaller {
     }
 }
 
-/// A service key acts for anybody: it has no place in a browser.
+/// The problem for a service key in a browser: such a key acts for any account.
 pub(super) fn no_session_for_services() -> Problem {
     Problem::forbidden(Text::new(
         "A service key belongs to a trusted backend, not into a browser. Sign in with a token or \
@@ -122,8 +122,8 @@ impl FromRequestParts<Arc<App>> for ServiceCaller {
     }
 }
 
-/// A caller who may make and revoke keys: with a token of the app's, or a session made from one.
-/// A key that leaked must not make others, which would outlive it.
+/// A caller who may make and revoke keys: one with a token of the app, or with a session made from
+/// one. A leaked key must not make other keys, which would outlive it.
 pub(super) struct KeyHolder(pub Identity);
 
 impl<S: Sync> FromRequestParts<S> for KeyHolder

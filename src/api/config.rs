@@ -1,26 +1,26 @@
-//! `[api]`: where Farebox's own routes are, and which browsers may call them.
+//! `[api]`: the path of Farebox's own routes, and the browsers that may call them.
 
 use serde::Deserialize;
 
 use crate::config::Mistake;
 use crate::price::RouteConfig;
 
-/// Where Farebox's own routes are, and which browsers may call them.
+/// The path of Farebox's own routes, and the browsers that may call them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
-    /// The path above them: `/credits` for `/credits/balance`.
+    /// The path above the own routes: `/credits` for `/credits/balance`.
     pub prefix: String,
-    /// The origins that may read the answers from a browser, as browsers send them; with none,
-    /// no CORS header is sent.
+    /// The origins whose pages may read the responses, as browsers write them. Without any, no CORS
+    /// header is sent.
     pub cors_origins: Vec<String>,
-    /// True where each spelling of a path is a path of its own: a call costs what the rule that
-    /// matches says, whatever other rules its path resembles. For upstreams that tell `/A` and `/a/`
-    /// from `/a`.
+    /// True where every spelling of a path is a path of its own: a call costs what the matching
+    /// rule says, whatever other rules its path resembles. For upstreams that distinguish `/A` and
+    /// `/a/` from `/a`.
     pub exact_paths: bool,
 }
 
-/// Where Stripe's events arrive, whatever the prefix.
+/// The path of Stripe's events, whatever the prefix.
 pub const STRIPE_WEBHOOK_PATH: &str = "/webhooks/stripe";
 
 impl Default for ApiConfig {
@@ -30,10 +30,10 @@ impl Default for ApiConfig {
 }
 
 impl ApiConfig {
-    /// What is wrong with it, by itself and beside the price table.
+    /// The mistakes in this section, alone and together with the price table.
     pub fn check(&self, routes: &[RouteConfig]) -> Vec<Mistake> {
         let mut found: Vec<Mistake> = self.check_prefix().into_iter().collect();
-        // A prefix that makes no sense is not compared: the routes are not to blame.
+        // Routes are not compared with a prefix that is a mistake itself.
         if found.is_empty() {
             found.extend(self.check_routes(routes));
         }
@@ -84,8 +84,8 @@ fn is_under(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// An origin is compared with the browser's byte by byte, so only the browser's way of writing
-/// it (RFC 6454, section 6.2) can ever match.
+/// Checks an origin. It is compared with the browser's byte by byte, so it must be written as
+/// browsers write it (RFC 6454, section 6.2).
 fn check_origin(origin: &str) -> Option<(&'static str, &'static str)> {
     if origin == "*" {
         let hint = "name each origin: \"https://app.example.com\"";

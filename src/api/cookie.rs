@@ -1,16 +1,17 @@
-//! The account page's cookie: a place where a credential may stand, for own routes only.
+//! The account page's cookie, which holds a credential for own routes only.
 //!
-//! It carries the credential itself. There is no second secret and no state: it means the same to
-//! every gateway, and ends at once with the token or the key that is in it.
+//! The cookie is the credential itself. So there is no second secret and no session to store: every
+//! gateway accepts it, and it ends with its token or key.
 //!
-//! A browser sends cookies whoever made the request, so where it came from counts. Browsers say so
-//! in `sec-fetch-site`, or else in `origin`; a page can forge neither.
+//! A browser sends cookies whichever page made the request, so the page's origin is checked.
+//! Browsers name it in `sec-fetch-site`, or else in `origin`; a page can forge neither.
 //!
-//! A cookie does not say who set it. Any other host of the same domain can set one of our name for the
-//! whole domain, but none whose name begins with `__Host-`: a browser takes that from this very host
-//! over https only. So a page over https has such a cookie, and no other counts for it. Only the page
-//! knows its scheme, since a proxy before the gateway may end TLS and rewrite `host`; it says so in
-//! [`PAGE_SCHEME`]. Another site's page cannot send that header without being asked by CORS first.
+//! A cookie does not tell which host set it. Any other host of the same domain can set one for the
+//! whole domain, except where its name begins with `__Host-`: a browser accepts such a name from
+//! this very host over https only. So a page over https has such a cookie, and any other cookie is
+//! ignored for it. Only the page knows its scheme, since a proxy in front may end TLS and rewrite
+//! `host`; the page sends it in [`PAGE_SCHEME`]. Another site's page cannot send that header
+//! without a CORS preflight.
 
 use std::borrow::Cow;
 
@@ -20,28 +21,28 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use crate::identify::{Credentials, SESSION_COOKIES};
 use crate::problem::{Problem, Text};
 
-/// The largest credential that fits: browsers drop a cookie beyond 4096 bytes.
+/// The largest credential, in bytes, that fits: browsers drop a cookie beyond 4096 bytes.
 const MAX_BYTES: usize = 3500;
 
-/// What cannot stand in a cookie (RFC 6265, 4.1.1). Tokens and our own keys have none of it.
+/// Characters that a cookie must not contain (RFC 6265, 4.1.1). Tokens and our own keys have none.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
 
-/// The scheme by which the browser loaded our page, `http` or `https`, as the page's own requests say.
-/// Without it, or with anything else, the page counts as one over https.
+/// The scheme by which the browser loaded the account page, `http` or `https`, sent by the page's
+/// own requests. Without it, or with any other value, the page counts as loaded over https.
 const PAGE_SCHEME: HeaderName = HeaderName::from_static("x-farebox-page");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Who had a request made, as its browser tells.
+/// The sender of a request, according to its browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sender {
     /// A page of this very origin.
     OwnPage,
-    /// The person: an address typed, a bookmark.
+    /// The user: a typed address or a bookmark.
     Person,
-    /// Another site's page, or another origin's of this site.
+    /// A page of another site, or of another origin of this site.
     Elsewhere,
-    /// No browser, or one that does not tell.
+    /// No browser, or one that sends neither header.
     Unknown,
 }
 
@@ -51,7 +52,7 @@ impl Sender {
             Some(b"same-origin") => Self::OwnPage,
             Some(b"none") => Self::Person,
             Some(_) => Self::Elsewhere,
-            // Browsers say it to secure origins only, and older ones never.
+            // Browsers send `sec-fetch-site` to secure origins only, and older ones never.
             None => match headers.get(header::ORIGIN) {
                 Some(origin) if is_host(origin, headers) => Self::OwnPage,
                 Some(_) => Self::Elsewhere,
@@ -61,17 +62,17 @@ impl Sender {
     }
 }
 
-/// Whether an origin is the host that was asked.
+/// True where an origin is the host that the request was sent to.
 fn is_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     host.is_some_and(|host| origin.is_some_and(|(_, ours)| ours.eq_ignore_ascii_case(host)))
 }
 
-/// The credential of a request's cookie; none where another site's page had it sent.
+/// The credential in a request's cookie; empty where another site's page sent the request.
 ///
 /// # Errors
-/// 403 for what would change something and was not sent by our own page.
+/// 403 for a request that changes something and was not sent by the account page.
 pub(super) fn read(method: &Method, headers: &HeaderMap) -> Result<Credentials, Problem> {
     let [of_https, of_http] = SESSION_COOKIES;
     let mut credentials = credentials_in(headers, of_https);
@@ -89,13 +90,13 @@ pub(super) fn read(method: &Method, headers: &HeaderMap) -> Result<Credentials, 
     }
 }
 
-/// Lets pass what a page of ours sent.
+/// Accepts only requests that the account page sent.
 pub(super) fn require_own_page(headers: &HeaderMap) -> Result<(), Problem> {
     if Sender::of(headers) == Sender::OwnPage { Ok(()) } else { Err(not_our_page()) }
 }
 
-/// The credential in the cookie of this name. Two that differ are refused later, like two that differ
-/// in headers.
+/// The credential in the cookie of this name. Two that differ are refused later, like two that
+/// differ in headers.
 fn credentials_in(headers: &HeaderMap, cookie: &str) -> Credentials {
     let mut credentials = Credentials::default();
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
@@ -113,7 +114,7 @@ fn is_http_page(headers: &HeaderMap) -> bool {
     headers.get(PAGE_SCHEME).is_some_and(|scheme| scheme == "http")
 }
 
-/// `set-cookie` for a credential that is good for `seconds`.
+/// A `set-cookie` header for a credential, valid for `seconds`.
 ///
 /// # Errors
 /// 400 for a credential that is too long for a cookie.
@@ -147,7 +148,7 @@ pub(super) fn set(
     }
 }
 
-/// The two `set-cookie` that forget it, whichever of the two cookies it is in.
+/// The two `set-cookie` headers that delete the cookie under either of its names.
 pub(super) fn clear(path: &str) -> Result<[HeaderValue; 2], Problem> {
     let [of_https, of_http] = SESSION_COOKIES;
     Ok([
@@ -162,7 +163,7 @@ fn cookie_line(name: &str, value: &str, seconds: u64, scope: &str) -> Result<Hea
         cookie.set_sensitive(true);
         cookie
     });
-    // Every byte that is not visible ASCII is escaped.
+    // Every byte that is not visible ASCII is escaped, so this does not happen.
     cookie.map_err(|_| Problem::unreadable_request())
 }
 
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sender_is_whom_the_browser_names() {
+    fn the_sender_is_the_one_that_the_browser_names() {
         for (sender, lines) in [
             (Sender::OwnPage, &[("sec-fetch-site", "same-origin")][..]),
             (Sender::Person, &[("sec-fetch-site", "none")]),
@@ -202,7 +203,7 @@ mod tests {
             (Sender::Elsewhere, &[("host", "a.example"), ("origin", "https://b.a.example")]),
             (Sender::Elsewhere, &[("host", "a.example"), ("origin", "null")]),
             (Sender::Elsewhere, &[("origin", "https://a.example")]),
-            // What the browser says of the site comes first.
+            // `sec-fetch-site` takes precedence.
             (
                 Sender::Elsewhere,
                 &[
@@ -228,7 +229,7 @@ mod tests {
             (&[][..], false),
             (&[("x-farebox-page", "https")], false),
             (&[("x-farebox-page", "ftp")], false),
-            // A proxy that ends TLS and asks by an address of its own.
+            // A proxy that ends TLS and rewrites the host.
             (&[("host", "127.0.0.1:8080"), ("x-farebox-page", "https")], false),
             (&[("host", "localhost"), ("x-forwarded-proto", "http")], false),
             (&[("x-farebox-page", "http")], true),
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_is_read_back() {
+    fn a_credential_that_was_set_is_read_back() {
         for credential in ["fb_abc", "a.b-c_d", r#"odd";,\%20 key"#, "sk-1"] {
             let cookie = set(credential, 9, "/credits", &HeaderMap::new()).unwrap();
             let pair = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();

@@ -1,7 +1,7 @@
 //! `GET /events`: an account's balance as it changes, as server-sent events.
 //!
-//! Nobody tells us of a change: the calls that make it know nothing of who watches. So every
-//! watched account is looked at, once for all its streams, by the ledger's own `Balance`.
+//! Calls do not announce changes of a balance. Every watched account is polled instead, once for
+//! all of its streams, with the ledger's `Balance` operation.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,32 +16,33 @@ use http::{HeaderName, StatusCode};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
-use super::balance::BalanceBody;
-use super::caller::KnownCaller;
 use crate::account::AccountId;
+use crate::api::balance::BalanceBody;
+use crate::api::caller::KnownCaller;
 use crate::app::App;
 use crate::identify::Credentials;
 use crate::ledger::{Balance, Ledger};
 use crate::problem::{Problem, Text};
 
-/// How many streams of one account a gateway serves. The tabs of a browser share one.
+/// The most streams of one account on a gateway. The tabs of a browser share one.
 const MAX_STREAMS: usize = 20;
 
-/// How often a watched account is looked at, and a stream's credential with it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The interval at which a watched account is polled, and at which a stream's credential is
+/// checked.
+const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// How much longer that takes with each account that is watched, so that however many are, the
-/// ledger is asked ten thousand times a second at most.
-const LONGER_BY: Duration = Duration::from_micros(100);
+/// The time that each watched account adds to the interval, so that the ledger is asked at most ten
+/// thousand times a second.
+const LONGER_PER_ACCOUNT: Duration = Duration::from_micros(100);
 
-/// After how long without an event a line of comment is sent, lest something in between think
-/// that nobody is there.
+/// The silence after which a comment line is sent, so that proxies in between do not close the
+/// stream as idle.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// What nginx reads: an event held back in a buffer is no event.
+/// Tells nginx not to buffer the stream.
 const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
 
-/// What streams are served with.
+/// The state of the handler.
 #[derive(Clone)]
 pub(super) struct Events {
     app: Arc<App>,
@@ -64,8 +65,8 @@ impl FromRef<Events> for Arc<App> {
     }
 }
 
-/// The caller's balance, now and whenever it changes: events named `balance`, whose data are what
-/// `GET /balance` answers. The stream ends with the credential.
+/// The caller's balance, now and after each change: events named `balance`, with the same data as
+/// `GET /balance`. The stream ends with the credential.
 #[utoipa::path(get, path = "/events", responses(
     (status = 200, content_type = "text/event-stream", body = BalanceBody), (status = 401),
     (status = 429), (status = 503)))]
@@ -76,24 +77,24 @@ pub(super) async fn events(
     let account = identity.account;
     let balances = watched.subscribe(&account).ok_or_else(too_many)?;
     let first = app.ledger.balance(&account).await.map_err(|_| Problem::ledger_unavailable())?;
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = interval(POLL_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let first = Some(first.unwrap_or_default());
     let stream =
-        Stream { app, credentials, account, balances, stopping, look, next: first, told: None };
+        Stream { app, credentials, account, balances, stopping, tick, next: first, sent: None };
     let events = Sse::new(unfold(stream, Stream::next));
     let events = events.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([UNBUFFERED], events).into_response())
 }
 
-/// The accounts that somebody watches, each with a task that looks at it.
+/// The watched accounts, each with a task that polls it.
 struct Watched {
     ledger: Ledger,
     accounts: Mutex<HashMap<AccountId, watch::Sender<Option<Balance>>>>,
 }
 
 impl Watched {
-    /// What the account has, whenever it is another than before; `None` where too many watch it.
+    /// The account's balance whenever it changes; `None` where the account has too many streams.
     fn subscribe(
         self: &Arc<Self>,
         account: &AccountId,
@@ -104,12 +105,12 @@ impl Watched {
         }
         let (sender, receiver) = watch::channel(None);
         accounts.insert(account.clone(), sender.clone());
-        tokio::spawn(self.clone().look(account.clone(), sender));
+        tokio::spawn(self.clone().poll(account.clone(), sender));
         Some(receiver)
     }
 
-    /// Looks at an account for as long as somebody watches it.
-    async fn look(self: Arc<Self>, account: AccountId, sender: watch::Sender<Option<Balance>>) {
+    /// Polls an account for as long as a stream watches it.
+    async fn poll(self: Arc<Self>, account: AccountId, sender: watch::Sender<Option<Balance>>) {
         loop {
             tokio::select! {
                 () = sender.closed() => {
@@ -119,7 +120,7 @@ impl Watched {
                 }
                 () = sleep(self.pause()) => {}
             }
-            // Where the ledger cannot say, what was last heard stands.
+            // Where the ledger does not answer, the last balance stands.
             if let Ok(balance) = self.ledger.balance(&account).await {
                 let balance = Some(balance.unwrap_or_default());
                 sender.send_if_modified(|last| std::mem::replace(last, balance) != balance);
@@ -127,7 +128,7 @@ impl Watched {
         }
     }
 
-    /// False where somebody has come meanwhile.
+    /// Removes an account that no stream watches; false where a stream has subscribed meanwhile.
     fn forget(&self, account: &AccountId, sender: &watch::Sender<Option<Balance>>) -> bool {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let alone = sender.receiver_count() == 0;
@@ -139,7 +140,8 @@ impl Watched {
 
     fn pause(&self) -> Duration {
         let watched = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).len();
-        LOOK_EVERY.max(LONGER_BY.saturating_mul(u32::try_from(watched).unwrap_or(u32::MAX)))
+        POLL_EVERY
+            .max(LONGER_PER_ACCOUNT.saturating_mul(u32::try_from(watched).unwrap_or(u32::MAX)))
     }
 }
 
@@ -150,20 +152,20 @@ struct Stream {
     account: AccountId,
     balances: watch::Receiver<Option<Balance>>,
     stopping: watch::Receiver<bool>,
-    look: Interval,
-    /// What is to be told, and what was told last.
+    tick: Interval,
+    /// The balance to send next, and the one sent last.
     next: Option<Balance>,
-    told: Option<Balance>,
+    sent: Option<Balance>,
 }
 
 impl Stream {
-    /// The next event; `None` when the gateway stops or the credential has ended.
+    /// The next event; `None` once the gateway stops or the credential has ended.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
-        while self.next.is_none() || self.next == self.told {
+        while self.next.is_none() || self.next == self.sent {
             tokio::select! {
                 biased;
                 () = stopped(&mut self.stopping) => return None,
-                _ = self.look.tick() => {
+                _ = self.tick.tick() => {
                     if !self.is_still_allowed().await {
                         return None;
                     }
@@ -174,17 +176,17 @@ impl Stream {
                 }
             }
         }
-        self.told = self.next;
-        let body = BalanceBody::of(&self.app, self.account.clone(), self.told.unwrap_or_default());
-        // Text and numbers always serialize.
+        self.sent = self.next;
+        let body = BalanceBody::of(&self.app, self.account.clone(), self.sent.unwrap_or_default());
+        // A struct of text and numbers always serializes.
         let event = Event::default().event("balance").json_data(body).unwrap_or_default();
         Some((Ok(event), self))
     }
 
-    /// False once the credential has expired or was revoked. Where that cannot be told, our failure
-    /// ends nothing.
+    /// False once the credential has expired or was revoked. Where that cannot be found out, the
+    /// stream goes on: our own failure ends nothing.
     async fn is_still_allowed(&self) -> bool {
-        // As somebody without an address: a stream that has begun needs no new key of its issuer.
+        // Without a client address: a stream that has begun needs no new key of its issuer.
         match self.app.identify(self.credentials.headers(), None).await {
             Ok(identity) => identity.account == self.account,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
@@ -192,7 +194,7 @@ impl Stream {
     }
 }
 
-/// Returns once it is true, or its sender is gone.
+/// Returns once `stopping` is true or its sender is gone.
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }

@@ -1,4 +1,4 @@
-//! What probes and scrapers ask, without a token.
+//! The routes of probes and scrapers, without a token.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -7,29 +7,29 @@ use prometheus::IntGauge;
 
 use crate::metrics::Metrics;
 
-/// Whether the gateway wants new calls: its config and migrations are done, and it is not
-/// stopping. It is kept in `farebox_ready`, so that probe and metric cannot differ.
+/// Whether the gateway wants new calls: its config and migrations are done, and it is not stopping.
+/// The value is the gauge `farebox_ready` itself, so that probe and metric cannot differ.
 #[derive(Clone, Debug)]
 pub struct Readiness(IntGauge);
 
 impl Readiness {
-    /// Not ready yet.
+    /// A gateway that is not ready yet.
     pub fn new(metrics: &Metrics) -> Self {
         Self(metrics.ready.clone())
     }
 
-    /// Says so from now on.
+    /// Sets the value.
     pub fn set(&self, ready: bool) {
         self.0.set(i64::from(ready));
     }
 
-    /// As last said.
+    /// The value that was set last.
     pub fn get(&self) -> bool {
         self.0.get() == 1
     }
 }
 
-/// The process lives; nothing else, so that an outage elsewhere restarts nobody.
+/// 200 for as long as the process lives, so that an outage of another service restarts no gateway.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }

@@ -9,10 +9,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::RequestId;
-use super::body::Json;
-use super::caller::ServiceCaller;
 use crate::account::AccountId;
+use crate::api::answer::RequestId;
+use crate::api::body::Json;
+use crate::api::caller::ServiceCaller;
 use crate::app::{App, Usage, log_usage};
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::identify::Identity;
@@ -21,17 +21,17 @@ use crate::metrics::{API_ROUTE, Metrics};
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, Text};
 
-/// How long a hold lives if the caller does not say: a quarter of an hour.
+/// The lifetime of a hold without `ttl_seconds`: a quarter of an hour.
 const DEFAULT_TTL_SECS: u64 = 15 * 60;
 
-/// The longest a hold may be asked to live: a day.
+/// The longest lifetime of a hold: a day.
 const MAX_TTL_SECS: u64 = 24 * 3600;
 
 /// Credits to set aside: the price of `endpoint`, or `credits`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HoldRequest {
-    /// The caller's own id: the same one again is the same hold.
+    /// The caller's own id. The same id again is the same hold.
     id: String,
     /// The endpoint whose price is held.
     endpoint: Option<String>,
@@ -39,12 +39,12 @@ pub(super) struct HoldRequest {
     method: Option<String>,
     #[schema(value_type = Option<f64>)]
     credits: Option<Box<serde_json::value::RawValue>>,
-    /// After how many seconds the hold expires by itself; a quarter of an hour if absent, a day
-    /// at most.
+    /// The lifetime of the hold in seconds, after which it expires; a quarter of an hour if absent,
+    /// a day at most.
     ttl_seconds: Option<u64>,
 }
 
-/// A hold.
+/// A hold that was placed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct HoldBody {
     id: String,
@@ -106,14 +106,14 @@ pub(super) async fn hold(
     Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
-/// Whether `/holds/{id}/capture` can be asked for: a path that could be read two ways is refused,
-/// and a hold that nobody can end would keep its credits until it expires.
+/// True where `/holds/{id}/capture` can be requested: a path that can be read in two ways is
+/// refused, and a hold that cannot be ended would keep its credits until it expires.
 fn fits_in_a_path(id: &str) -> bool {
     let path = format!("/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
     CanonicalPath::parse(path.as_bytes()).is_ok()
 }
 
-/// How a hold ended.
+/// The end of a hold.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EndBody {
     id: String,
@@ -123,7 +123,7 @@ pub(super) struct EndBody {
     available: SignedCredits,
 }
 
-/// How much of a hold to charge.
+/// The part of a hold to charge.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CaptureRequest {
@@ -150,7 +150,7 @@ pub(super) async fn capture(
     ended(&app, id, captured, Some(&request_id))
 }
 
-/// Nothing: a hold is given back whole. An empty body reads as this.
+/// An empty object: a hold is released whole. An empty body reads as this.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReleaseRequest {}
@@ -171,8 +171,8 @@ pub(super) async fn release(
     ended(&app, id, released, None)
 }
 
-/// The account that a service key names: its holds alone are ended then. One that names nobody may end
-/// any hold.
+/// The account that a service key names: only its holds can be ended then. A key that names no
+/// account may end any hold.
 fn named(caller: Identity) -> Option<AccountId> {
     caller.on_behalf_by.is_some().then_some(caller.account)
 }

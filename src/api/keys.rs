@@ -1,18 +1,17 @@
-//! An account's own API keys: made, listed and revoked by whoever owns it. Service keys are the
-//! operator's, and do not appear here.
+//! An account's own API keys, made, listed and revoked by the account. Service keys belong to the
+//! operator and do not appear here.
 
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::Json;
-use super::caller::{Caller, KeyHolder};
-use super::transactions::{rfc3339, unreadable};
 use crate::account::AccountId;
+use crate::api::body::Json;
+use crate::api::caller::{Caller, KeyHolder};
+use crate::api::transactions::{rfc3339, unreadable};
 use crate::app::App;
 use crate::config::Secret;
 use crate::credits::Credits;
@@ -20,18 +19,18 @@ use crate::identify::NewKey;
 use crate::ledger::{KeyRecord, wall_ms};
 use crate::problem::{Problem, Text};
 
-/// How many live keys an account may have of its own making.
+/// The most live keys that an account may have made itself.
 const MAX_LIVE: usize = 20;
 
-/// How many it may make in a day, live or not: what is revoked is remembered for ever.
+/// The most keys that an account may make in a day, live or not: revoked keys are stored for ever.
 const MAX_A_DAY: usize = 100;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
-/// The longest name, in characters.
+/// The longest name of a key, in characters.
 const MAX_NAME: usize = 100;
 
-/// A key of the account's own; nothing of it is secret.
+/// An account's own key, without anything secret.
 #[derive(Serialize, ToSchema)]
 pub(super) struct OwnKey {
     id: String,
@@ -48,14 +47,14 @@ pub(super) struct OwnKeysBody {
     keys: Vec<OwnKey>,
 }
 
-/// What a new key is called.
+/// The name of a new key.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct OwnKeyRequest {
     /// 1 to 100 characters.
     name: String,
 }
 
-/// A key, the one time it is shown.
+/// A new key. This is the only time that it is shown.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NewOwnKeyBody {
     id: String,
@@ -69,7 +68,7 @@ pub(super) struct NewOwnKeyBody {
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
-) -> Result<Answer<OwnKeysBody>, Problem> {
+) -> Result<axum::Json<OwnKeysBody>, Problem> {
     let keys = own_keys(&app, &caller.account).await?;
     let keys = keys.into_iter().filter(is_live).map(|key| OwnKey {
         id: key.id.to_string(),
@@ -77,7 +76,7 @@ pub(super) async fn list(
         hint: key.hint.to_string(),
         created_at: rfc3339(key.created_at_ms),
     });
-    Ok(Answer(OwnKeysBody { keys: keys.collect() }))
+    Ok(axum::Json(OwnKeysBody { keys: keys.collect() }))
 }
 
 /// Makes a key for the caller's account. Needs a token: an API key cannot make another.
@@ -88,7 +87,7 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     KeyHolder(caller): KeyHolder,
     Json(request): Json<OwnKeyRequest>,
-) -> Result<(StatusCode, Answer<NewOwnKeyBody>), Problem> {
+) -> Result<(StatusCode, axum::Json<NewOwnKeyBody>), Problem> {
     let name = request.name.trim();
     let is_name = |name: &str| !name.is_empty() && !name.chars().any(char::is_control);
     if !is_name(name) || name.chars().count() > MAX_NAME {
@@ -111,8 +110,8 @@ pub(super) async fn create(
     let (record, key) = new_key(&caller.account, name, false)?;
     let id = record.id.clone();
     store(&app, vec![record]).await?;
-    // Others may have been made in this moment, here or on another gateway. Whoever is stored last
-    // sees them all.
+    // Another request, here or on another gateway, may have made a key at the same moment. The one
+    // that is stored last sees all of them.
     let keys = own_keys(&app, &caller.account).await?;
     if keys.iter().filter(|key| is_live(key)).count() > MAX_LIVE {
         revoke(&app, &id).await?;
@@ -120,10 +119,10 @@ pub(super) async fn create(
     }
     let (id, name) = (id.to_string(), name.to_owned());
     let key = key.expose().to_owned();
-    Ok((StatusCode::CREATED, Answer(NewOwnKeyBody { id, key, name })))
+    Ok((StatusCode::CREATED, axum::Json(NewOwnKeyBody { id, key, name })))
 }
 
-/// Revokes a key of the caller's account, at once and for good. Needs a token, as making one does.
+/// Revokes a key of the caller's account, at once and for good. Needs a token.
 #[utoipa::path(delete, path = "/keys/{id}", params(("id" = String, Path)), responses(
     (status = 204), (status = 401), (status = 403), (status = 404), (status = 503)))]
 pub(super) async fn remove(
@@ -142,8 +141,8 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The keys of an account that are its own to manage, oldest first: those that live, and those that
-/// were revoked within a day. Older ones are never read, however many an account has made.
+/// The account's own keys, oldest first: live ones, and those revoked within a day. Older ones are
+/// never read, however many the account has made.
 async fn own_keys(app: &App, account: &AccountId) -> Result<Vec<KeyRecord>, Problem> {
     let yesterday_ms = wall_ms().saturating_sub(DAY_MS);
     app.ledger.read().own_keys(account, yesterday_ms).await.map_err(unreadable)
@@ -153,14 +152,14 @@ fn is_live(key: &KeyRecord) -> bool {
     key.revoked_at_ms.is_none()
 }
 
-/// A key just made: what to store of it, and what to show once.
+/// A new key: the record to store, and the secret to show once.
 pub(super) fn new_key(
     account: &AccountId,
     name: &str,
     service: bool,
 ) -> Result<(KeyRecord, Secret), Problem> {
     let key = NewKey::generate().map_err(|error| {
-        tracing::error!(%error, "no randomness for a key");
+        tracing::error!(%error, "the system gave no random bytes for a key");
         Problem::ledger_unavailable()
     })?;
     let record = KeyRecord {
@@ -176,18 +175,18 @@ pub(super) fn new_key(
     Ok((record, key.key))
 }
 
-/// Stores keys, and has them identify callers at once; how many were not there before.
+/// Stores keys and accepts them at once; returns how many were new.
 pub(super) async fn store(app: &App, keys: Vec<KeyRecord>) -> Result<usize, Problem> {
     let stored = app.ledger.put_keys(keys.clone()).await;
     let new = stored.map_err(|refusal| app.refuse(refusal, Credits::ZERO))?;
     for key in keys {
-        // One that was there before keeps its id and its revocation.
+        // A key that exists already keeps its id and its revocation.
         let _ = app.keys.insert(key);
     }
     Ok(new)
 }
 
-/// Revokes a key, for every call that follows.
+/// Revokes a key for every following call.
 pub(super) async fn revoke(app: &App, id: &str) -> Result<(), Problem> {
     let revoked = app.ledger.revoke_key(id.into()).await;
     revoked.map_err(|refusal| app.refuse(refusal, Credits::ZERO))?;
@@ -197,7 +196,7 @@ pub(super) async fn revoke(app: &App, id: &str) -> Result<(), Problem> {
 
 fn too_many_live() -> Problem {
     Problem::unprocessable(Text::new(
-        format!("This account has {MAX_LIVE} keys already. Revoke one that is not used any more."),
+        format!("This account has {MAX_LIVE} keys already. Revoke one that you no longer use."),
         format!("Ce compte a déjà {MAX_LIVE} clés. Révoquez-en une qui ne sert plus."),
     ))
 }

@@ -1,4 +1,4 @@
-//! What calls cost and what is for sale. Public: people read prices before they have an account.
+//! The price table and the packs. Public: people read prices before they have an account.
 
 use std::sync::Arc;
 

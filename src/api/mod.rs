@@ -1,6 +1,6 @@
-//! Farebox's own routes: for customers on the public port ([`public`]), for operators on the
-//! admin listener ([`admin`]), for probes and scrapers ([`health`]). Each is an axum router that
-//! is called in process; none opens a socket by itself.
+//! Farebox's own routes: for customers on the public port ([`public`]), for operators on the admin
+//! listener ([`admin`]), for probes and scrapers ([`health`]). Each is an axum router that is
+//! called in process; the sockets are opened elsewhere.
 
 mod admin;
 mod answer;
@@ -18,7 +18,6 @@ mod keys;
 mod listings;
 mod openapi;
 mod parameters;
-mod query;
 mod router;
 mod sandbox;
 mod session;

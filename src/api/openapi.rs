@@ -1,4 +1,4 @@
-//! The description of Farebox's own routes, by which clients are generated.
+//! The OpenAPI description of Farebox's own routes, for generated clients.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -8,8 +8,8 @@ use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi as _};
 
-use super::config::STRIPE_WEBHOOK_PATH;
-use super::{
+use crate::api::config::STRIPE_WEBHOOK_PATH;
+use crate::api::{
     balance, brand, buy, events, holds, keys, listings, session, transactions, ui, usage, webhook,
 };
 
@@ -39,7 +39,7 @@ impl Modify for Credentials {
     }
 }
 
-/// The description, with the routes under `prefix`; the webhook's path is the same under any.
+/// The description with the routes under `prefix`. The webhook's path does not depend on it.
 pub(super) fn describe(prefix: &str) -> OpenApi {
     let mut description = Description::openapi();
     let paths = std::mem::take(&mut description.paths.paths);
@@ -52,7 +52,7 @@ pub(super) fn describe(prefix: &str) -> OpenApi {
     description
 }
 
-/// This description.
+/// The OpenAPI description.
 #[utoipa::path(get, path = "/openapi.json", tag = "openapi", responses(
     (status = 200, content_type = "application/json", description = "OpenAPI 3.1")), security(()))]
 pub(super) async fn openapi(State(description): State<Bytes>) -> impl IntoResponse {

@@ -1,22 +1,26 @@
-//! Query parameters that a route does not have are refused: whoever sends one expects something of it.
+//! Query parameters: unknown ones are refused, since a caller who sends one expects an effect, and
+//! empty ones count as absent.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize as _, Deserializer, de};
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::{Operation, ParameterIn};
 
 use crate::problem::{Problem, Text};
 
-/// The query parameters of each route, by its path as the router has it. A route that is not listed has none.
+/// The query parameters of each route, by the router's path. A route that is not listed has none.
 #[derive(Clone, Debug)]
 pub(super) struct Parameters(Arc<HashMap<String, Vec<String>>>);
 
 impl Parameters {
-    /// Those that the description of the routes names.
+    /// The parameters in the description of the routes.
     pub fn described(description: &OpenApi) -> Self {
         let of = |operation: &Operation| {
             let all = operation.parameters.iter().flatten();
@@ -30,7 +34,7 @@ impl Parameters {
         Self(Arc::new(paths.collect()))
     }
 
-    /// Those of a list.
+    /// The parameters in a list.
     pub fn listed(routes: &[(&str, &[&str])]) -> Self {
         let owned = |(path, names): &(&str, &[&str])| {
             ((*path).to_owned(), names.iter().map(|name| (*name).to_owned()).collect())
@@ -39,7 +43,7 @@ impl Parameters {
     }
 }
 
-/// Lets a request pass whose query parameters are all known; 400 names the others.
+/// Passes on a request whose query parameters are all known; otherwise 400 names the unknown ones.
 pub(super) async fn refuse_unknown(
     State(Parameters(routes)): State<Parameters>,
     path: MatchedPath,
@@ -47,7 +51,7 @@ pub(super) async fn refuse_unknown(
     next: Next,
 ) -> Response {
     let known = routes.get(path.as_str()).map_or(&[][..], Vec::as_slice);
-    // A query that cannot be read is the route's own matter.
+    // A query that cannot be parsed is left to the route.
     let sent = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
     let mut unknown: Vec<String> = sent
         .map(|Query(pairs)| pairs.into_iter().map(|(name, _)| name).collect())
@@ -66,12 +70,57 @@ fn refusal(unknown: &[String], known: &[String]) -> Problem {
         names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     };
     let (sent, known) = (list(unknown), list(known));
-    let (there, ici) = match known.is_empty() {
-        true => ("It has none.".to_owned(), "Elle n'en a aucun.".to_owned()),
-        false => (format!("It has: {known}."), format!("Elle a : {known}.")),
+    let (has, a) = match known.is_empty() {
+        true => ("This route has none.".to_owned(), "Elle n'en a aucun.".to_owned()),
+        false => (format!("This route has: {known}."), format!("Elle a : {known}.")),
     };
     Problem::bad_request(Text::new(
-        format!("This route does not have these query parameters: {sent}. {there}"),
-        format!("Cette route n'a pas ces paramètres de requête : {sent}. {ici}"),
+        format!("Unknown query parameters: {sent}. {has}"),
+        format!("Cette route n'a pas ces paramètres de requête : {sent}. {a}"),
     ))
+}
+
+/// Reads an optional value. A name without a value, as in `?cursor=`, counts as absent: forms send
+/// their empty fields so. For `#[serde(default, deserialize_with = …)]`.
+pub(super) fn unless_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    match Option::<String>::deserialize(deserializer)?.as_deref() {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(de::Error::custom),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Query {
+        #[serde(default, deserialize_with = "unless_empty")]
+        limit: Option<u32>,
+        #[serde(default, deserialize_with = "unless_empty")]
+        cursor: Option<String>,
+    }
+
+    #[test]
+    fn an_empty_value_is_absent_and_a_wrong_one_is_refused() {
+        let asked = |query: &str| {
+            let uri = format!("/?{query}").parse().unwrap();
+            axum::extract::Query::<Query>::try_from_uri(&uri).ok().map(|query| query.0)
+        };
+        let some =
+            |limit, cursor: Option<&str>| Some(Query { limit, cursor: cursor.map(str::to_owned) });
+        for nothing in ["", "limit=", "limit", "cursor=", "limit=&cursor="] {
+            assert_eq!(asked(nothing), some(None, None), "{nothing}");
+        }
+        assert_eq!(asked("limit=7&cursor=%20"), some(Some(7), Some(" ")));
+        for wrong in ["limit=x", "limit=-1", "limit=%20", "limit=4294967296"] {
+            assert_eq!(asked(wrong), None, "{wrong}");
+        }
+    }
 }

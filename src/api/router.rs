@@ -1,4 +1,4 @@
-//! Which path leads to which handler.
+//! The routers: paths and their handlers.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,24 +10,22 @@ use axum::routing::{delete, get, post};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::admin::{self as ops, Admin, require_token};
-use super::answer::finish;
-use super::brand::{self, Brand};
-use super::config::STRIPE_WEBHOOK_PATH;
-use super::events::{self, Events};
-use super::health::{Readiness, healthz, metrics, readyz};
-use super::parameters::{Parameters, refuse_unknown};
-use super::session::{self, Sessions};
-use super::{
-    balance, buy, holds, keys, listings, openapi, sandbox, transactions, ui, usage, webhook,
-};
+use crate::api::admin::{self as ops, Admin, require_token};
+use crate::api::answer::finish;
+use crate::api::brand::{self, Brand};
+use crate::api::config::STRIPE_WEBHOOK_PATH;
+use crate::api::events::{self, Events};
+use crate::api::health::{Readiness, healthz, metrics, readyz};
+use crate::api::parameters::{Parameters, refuse_unknown};
+use crate::api::sandbox::{self, Sandbox};
+use crate::api::session::{self, Sessions};
+use crate::api::{balance, buy, holds, keys, listings, openapi, transactions, ui, usage, webhook};
 use crate::app::App;
 use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::problem::{Problem, Text};
 
-/// Farebox's own routes on the public port, under `prefix`. What streams ends when `stopping` turns
-/// true.
+/// Farebox's own routes on the public port, under `prefix`. Streams end when `stopping` turns true.
 pub fn public(
     app: Arc<App>,
     prefix: &str,
@@ -36,7 +34,7 @@ pub fn public(
 ) -> Router {
     let description = openapi::describe(prefix);
     let parameters = Parameters::described(&description);
-    // Written once: anybody may ask for it, as often as they like. It always is JSON.
+    // Rendered once, since the route is public. A description always serializes.
     let description = Bytes::from(description.to_json().unwrap_or_default());
     let sales = app.sales.clone();
     let sessions = Sessions { app: app.clone(), path: prefix.into() };
@@ -63,8 +61,8 @@ pub fn public(
         .route("/brand", get(brand::show).with_state(brand.clone()))
         .route("/brand/logo", get(brand::logo).with_state(brand.clone()))
         .route_layer(from_fn_with_state(parameters, refuse_unknown))
-        // Links to the page carry parameters for its scripts, and for others' counters of visits.
-        .route("/account", get(ui::account_page).with_state(brand))
+        // Links to the page carry parameters for its scripts, and for other sites' visit counters.
+        .route("/account", get(ui::account_page).with_state(brand.clone()))
         .route("/ui/{file}", get(ui::shared_file));
     let mut router = Router::new();
     if let Some(sales) = sales {
@@ -72,7 +70,7 @@ pub fn public(
         let webhook = post(webhook::stripe).layer(limit).with_state(sales.clone());
         router = router.route(STRIPE_WEBHOOK_PATH, webhook);
         if sales.is_sandbox() {
-            let page = sandbox_page(app.clone());
+            let page = sandbox_page(Sandbox { app: app.clone(), brand });
             router = router.nest(&format!("{prefix}/sandbox/checkout"), page);
         }
     }
@@ -83,15 +81,15 @@ pub fn public(
 }
 
 /// The sandbox's checkout page.
-fn sandbox_page(app: Arc<App>) -> Router {
+fn sandbox_page(state: Sandbox) -> Router {
     Router::new()
         .route("/{session}", get(sandbox::show))
         .route("/{session}/pay", post(sandbox::pay))
         .route("/{session}/cancel", post(sandbox::cancel))
-        .with_state(app)
+        .with_state(state)
 }
 
-/// The query parameters of the admin routes; all others have none.
+/// The query parameters of the admin routes. A route that is not listed has none.
 const ADMIN_PARAMETERS: [(&str, &[&str]); 7] = [
     ("/admin/accounts", &["limit", "cursor", "search"]),
     ("/admin/accounts/{account}/transactions", &["limit", "cursor", "from", "to"]),
@@ -102,7 +100,7 @@ const ADMIN_PARAMETERS: [(&str, &[&str]); 7] = [
     ("/admin/stripe/events", &["state", "limit", "cursor"]),
 ];
 
-/// The admin listener's routes: what operators do, and health.
+/// The admin listener's routes: for operators, and health.
 pub fn admin(app: Arc<App>, token: Secret, readiness: Readiness) -> Router {
     let metrics = app.metrics.clone();
     let admin = Admin { app, token, guesses: Arc::default() };
@@ -132,7 +130,7 @@ pub fn admin(app: Arc<App>, token: Secret, readiness: Readiness) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), require_token))
         .with_state(admin);
-    // The page is public, like any program; what it shows is not, and its user types the token.
+    // The page's files are public and contain no data. Its user types the token.
     let page = Router::new()
         .route("/admin/ui", get(ui::admin_page))
         .route("/admin/ui/{file}", get(ui::file));
@@ -144,8 +142,8 @@ pub fn health(metrics: Metrics, readiness: Readiness) -> Router {
     wrap(probes(metrics, readiness))
 }
 
-/// The admin listener's routes as soon as there are any; until then, while the ledger is being opened, the
-/// probes, and 503 for everything else.
+/// The admin listener's routes, once they are set. Until then, while the ledger is being opened:
+/// the probes, and 503 for everything else.
 pub fn starting(metrics: Metrics, readiness: Readiness, admin: Arc<OnceLock<Router>>) -> Router {
     let unopened = || std::future::ready(Problem::ledger_unavailable());
     let opening = probes(metrics, readiness).fallback(unopened).layer(from_fn(finish));
@@ -170,7 +168,7 @@ async fn unknown() -> Problem {
 
 fn unknown_under(prefix: &str) -> Problem {
     Problem::not_found(Text::new(
-        format!("There is nothing at this path. GET {prefix}/openapi.json lists what there is."),
+        format!("There is nothing at this path. GET {prefix}/openapi.json lists the routes."),
         format!("Il n'y a rien à ce chemin. GET {prefix}/openapi.json donne la liste."),
     ))
 }

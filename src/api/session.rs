@@ -1,4 +1,4 @@
-//! Signing a browser in: a credential becomes the account page's [cookie](super::cookie).
+//! Signs a browser in: a credential becomes the account page's [cookie](crate::api::cookie).
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, h
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::caller::{ClientAddress, KnownCaller, may_manage_keys, no_session_for_services};
-use super::cookie;
-use super::transactions::rfc3339;
 use crate::account::AccountId;
+use crate::api::caller::{ClientAddress, KnownCaller, may_manage_keys, no_session_for_services};
+use crate::api::cookie;
+use crate::api::transactions::rfc3339;
 use crate::app::App;
 use crate::identify::{CredentialKind, Credentials};
 use crate::ledger::wall_ms;
 use crate::problem::Problem;
 
-/// The longest session: an hour. Whoever stays longer comes back through the app.
+/// The longest session, in milliseconds: an hour. After that the user comes back through the app.
 const MAX_SESSION_MS: i64 = 3600 * 1000;
 
-/// What sessions are made with.
+/// The state of the handlers.
 #[derive(Clone)]
 pub(super) struct Sessions {
     pub app: Arc<App>,
-    /// Below which path the cookie of a page over http counts: `[api] prefix`.
+    /// The path of the cookie of a page over http: `[api] prefix`.
     pub path: Arc<str>,
 }
 
@@ -34,19 +34,21 @@ impl FromRef<Sessions> for Arc<App> {
     }
 }
 
-/// Who is signed in.
+/// The account that is signed in.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionBody {
     #[schema(value_type = String)]
     account: AccountId,
-    /// RFC 3339: when the session or its token ends. `null` where only the browser knows.
+    /// The account without the prefix of its issuer, for the account's owner.
+    name: String,
+    /// RFC 3339: the end of the session or of its token. `null` where only the browser knows it.
     expires_at: Option<String>,
     /// True for a token: an API key cannot make or revoke keys.
     may_manage_keys: bool,
 }
 
 /// Signs the account page in with the token or key of this request, by a cookie that scripts cannot
-/// read. For the account page itself: other pages send their credential with each request.
+/// read. For the account page only: other pages send their credential with each request.
 #[utoipa::path(post, path = "/session", responses(
     (status = 200, body = SessionBody, headers(("set-cookie" = String))), (status = 400),
     (status = 401), (status = 403), (status = 503)))]
@@ -69,13 +71,14 @@ pub(super) async fn begin(
     let cookie = cookie::set(credential, seconds, &path, &headers)?;
     let body = SessionBody {
         may_manage_keys: may_manage_keys(&identity),
+        name: app.identifier.name_of(&identity.account).to_owned(),
         account: identity.account,
         expires_at: Some(rfc3339(expires_ms)),
     };
     Ok(([(header::SET_COOKIE, cookie)], axum::Json(body)))
 }
 
-/// Who is signed in; 204 where nobody is, which is no error.
+/// The account that is signed in; 204 for none, which is not an error.
 #[utoipa::path(get, path = "/session", responses(
     (status = 200, body = SessionBody), (status = 204), (status = 401), (status = 503)))]
 pub(super) async fn show(
@@ -92,6 +95,7 @@ pub(super) async fn show(
     let session = SessionBody {
         expires_at: identity.expires_at_ms.map(rfc3339),
         may_manage_keys: may_manage_keys(&identity),
+        name: app.identifier.name_of(&identity.account).to_owned(),
         account: identity.account,
     };
     Ok(axum::Json(session).into_response())

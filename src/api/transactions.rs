@@ -1,4 +1,4 @@
-//! The lines that moved a balance, newest first, a page at a time.
+//! The entries that moved a balance, newest first, a page at a time.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, OffsetDateTime};
 use utoipa::{IntoParams, ToSchema};
 
-use super::caller::Caller;
-use super::query::unless_empty;
 use crate::account::AccountId;
+use crate::api::caller::Caller;
+use crate::api::parameters::unless_empty;
 use crate::app::App;
 use crate::credits::SignedCredits;
 use crate::ledger::{Entry, EntryKind};
@@ -22,20 +22,20 @@ use crate::problem::{Problem, Text};
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
-/// Which page.
+/// The page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
-    /// How many lines, at most 200; 50 if absent or empty.
+    /// The number of lines, at most 200; 50 if absent or empty.
     #[serde(default, deserialize_with = "unless_empty")]
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before; absent or empty for the first.
+    /// `next_cursor` of the previous page; absent or empty for the first.
     #[serde(default, deserialize_with = "unless_empty")]
     pub cursor: Option<String>,
 }
 
 impl PageQuery {
-    /// The number of lines asked for, within what is served.
+    /// The number of lines asked for, at most [`MAX_LIMIT`].
     pub fn limit(&self) -> u32 {
         clamp(self.limit)
     }
@@ -45,37 +45,37 @@ fn clamp(limit: Option<u32>) -> u32 {
     limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT)
 }
 
-/// Which page of an account's lines, and of which time.
+/// The page and the time range of an account's entries.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct HistoryQuery {
-    /// How many lines, at most 200; 50 if absent or empty.
+    /// The number of lines, at most 200; 50 if absent or empty.
     #[serde(default, deserialize_with = "unless_empty")]
     limit: Option<u32>,
-    /// `next_cursor` of the page before; absent or empty for the first.
+    /// `next_cursor` of the previous page; absent or empty for the first.
     #[serde(default, deserialize_with = "unless_empty")]
     cursor: Option<String>,
     /// Only lines from this moment on: RFC 3339, or a date in UTC.
     #[serde(default, deserialize_with = "unless_empty")]
     from: Option<String>,
-    /// Only lines before this moment; a date counts whole.
+    /// Only lines before this moment; a date includes its whole day.
     #[serde(default, deserialize_with = "unless_empty")]
     to: Option<String>,
 }
 
-/// One line that moved the balance.
+/// One entry that moved the balance.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Transaction {
     id: String,
     #[schema(value_type = String)]
     kind: EntryKind,
-    /// Signed: what the balance moved by.
+    /// The signed change of the balance.
     #[schema(value_type = f64)]
     amount: SignedCredits,
     #[schema(value_type = f64)]
     balance_after: SignedCredits,
     route: Option<String>,
-    /// The words that people read in place of `route`, where gateway.toml has some.
+    /// The label that people read in place of `route`, where gateway.toml has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     request_id: Option<String>,
@@ -84,7 +84,7 @@ pub(super) struct Transaction {
     created_at: String,
 }
 
-/// A page of lines.
+/// A page of entries.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TransactionsBody {
     transactions: Vec<Transaction>,
@@ -92,7 +92,7 @@ pub(super) struct TransactionsBody {
 }
 
 impl Transaction {
-    /// Shown with the labels of `prices`.
+    /// The entry, with the labels of `prices`.
     pub fn of(entry: &Entry, prices: &PriceTable) -> Self {
         let route = entry.route.as_deref();
         Self {
@@ -109,7 +109,7 @@ impl Transaction {
     }
 }
 
-/// The caller's transactions, newest first; those of a time where `from` or `to` is named.
+/// The caller's transactions, newest first; within a time range where `from` or `to` is set.
 #[utoipa::path(get, path = "/transactions", params(HistoryQuery), responses(
     (status = 200, body = TransactionsBody), (status = 400), (status = 401)))]
 pub(super) async fn transactions(
@@ -120,7 +120,7 @@ pub(super) async fn transactions(
     page(&app, &caller.account, query).await.map(axum::Json)
 }
 
-/// The query of a list, or what is wrong with it.
+/// The query of a list, or the problem with it.
 pub(super) fn page_query(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<PageQuery, Problem> {
@@ -158,12 +158,12 @@ pub(super) async fn page(
     Ok(TransactionsBody { transactions: shown.collect(), next_cursor })
 }
 
-/// A moment in milliseconds since 1970: RFC 3339, or a date, which is the midnight in UTC that
-/// comes `days` after its own.
+/// A moment in milliseconds since 1970, from RFC 3339 or from a date. A date stands for the
+/// midnight in UTC that comes `days` after its own.
 fn moment(text: &str, days: i64) -> Option<i64> {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     let ms = |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok();
-    // ISO 8601 knows other ways to write a date, and reads no further than it must.
+    // ISO 8601 has other forms of a date, and its parser ignores text after one.
     let is_date = text.len() == 10 && text.bytes().filter(|byte| *byte == b'-').count() == 2;
     if is_date {
         let date = Date::parse(text, &Iso8601::DATE).ok()?;
@@ -172,13 +172,13 @@ fn moment(text: &str, days: i64) -> Option<i64> {
     OffsetDateTime::parse(text, &Rfc3339).ok().and_then(ms)
 }
 
-/// The ledger could not be read: our failure.
+/// The problem where the ledger could not be read, which is our own failure.
 pub(super) fn unreadable(error: crate::ledger::LedgerError) -> Problem {
     tracing::error!(%error, "the ledger cannot be read");
     Problem::ledger_unavailable()
 }
 
-/// A value of a list's query that cannot be read.
+/// The problem for an unreadable value in the query of a list.
 pub(super) fn bad_page(what: &str) -> Problem {
     Problem::bad_request(Text::new(
         format!(
@@ -202,7 +202,7 @@ fn bad_time(what: &str) -> Problem {
     ))
 }
 
-/// RFC 3339 with always three decimals, so that texts sort like the moments they name.
+/// RFC 3339 with exactly three decimals, so that texts sort like their moments.
 const MILLISECONDS: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second { decimal_digits: NonZero::new(3) })
     .encode();

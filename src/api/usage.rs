@@ -1,4 +1,4 @@
-//! `GET /usage`: what the caller's calls cost, by day and route.
+//! `GET /usage`: the cost of the caller's calls, by day and route.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use time::OffsetDateTime;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::{IntoParams, ToSchema};
 
-use super::caller::Caller;
-use super::transactions::unreadable;
 use crate::account::AccountId;
+use crate::api::caller::Caller;
+use crate::api::transactions::unreadable;
 use crate::app::App;
 use crate::credits::Credits;
 use crate::ledger::{DayUsage, wall_ms};
@@ -23,28 +23,29 @@ const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
 const DAY_SECS: i64 = 24 * 3600;
 
-/// How many accounts' usage can be added up at a time, at the most.
+/// The most accounts whose usage is added up at the same time.
 const PLACES: usize = 64;
 
-/// How long a request waits for the one before it.
+/// The longest that a request waits for the one before it.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Adding up a busy account's usage keeps a reader of the ledger busy for a while. So each account
-/// has one such request at a time, and its next ones wait.
+/// The state of the handler. Adding up a busy account's usage occupies a reader of the ledger for a
+/// while, so each account has one such request at a time, and its next ones wait.
 #[derive(Clone)]
 pub(super) struct Usage {
     app: Arc<App>,
     turns: Arc<Turns>,
 }
 
-/// Accounts share places by their hash, so that no list of accounts is kept.
+/// One permit for each of the accounts. Accounts share permits by their hash, so that no list of
+/// accounts is needed.
 struct Turns {
     places: [Semaphore; PLACES],
     hashes: RandomState,
 }
 
 impl Usage {
-    /// The turns of the accounts of `app`.
+    /// The state for the accounts of `app`.
     pub fn new(app: Arc<App>) -> Self {
         let places = std::array::from_fn(|_| Semaphore::new(1));
         Self { app, turns: Arc::new(Turns { places, hashes: RandomState::new() }) }
@@ -73,21 +74,21 @@ impl Turns {
     }
 }
 
-/// How far back.
+/// The length of the report.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
-    /// How many days, today included: 1 to 92; 30 if absent.
+    /// The number of days, today included: 1 to 92; 30 if absent.
     days: Option<i64>,
 }
 
-/// What one route came to on one day.
+/// The calls of one route on one day.
 #[derive(Serialize, ToSchema)]
 struct UsageLine {
     /// UTC: `2026-11-23`.
     day: String,
     route: String,
-    /// The words that people read in place of `route`, where gateway.toml has some.
+    /// The label that people read in place of `route`, where gateway.toml has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     calls: u64,
@@ -95,12 +96,12 @@ struct UsageLine {
     credits: Credits,
 }
 
-/// What was used, newest day first.
+/// The usage, newest day first.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UsageBody {
     days: i64,
     usage: Vec<UsageLine>,
-    /// False where the account makes so many calls that the oldest of them were not looked at.
+    /// False where the account made so many calls that the oldest were not counted.
     complete: bool,
 }
 
@@ -112,7 +113,7 @@ impl UsageLine {
     }
 }
 
-/// What the caller's calls cost, by day and route. What was given back later is not taken off.
+/// The cost of the caller's calls, by day and route. Refunds are not subtracted.
 #[utoipa::path(get, path = "/usage", params(UsageQuery), responses(
     (status = 200, body = UsageBody), (status = 400), (status = 401), (status = 429),
     (status = 503)))]
@@ -137,7 +138,7 @@ pub(super) async fn usage(
     Ok(axum::Json(UsageBody { days, usage, complete: used.is_whole }))
 }
 
-/// A day counted from 1970, as ISO 8601 writes it.
+/// A day, counted from 1970, in ISO 8601.
 fn date(day: i64) -> String {
     OffsetDateTime::from_unix_timestamp(day.saturating_mul(DAY_SECS))
         .map(|at| at.date().to_string())

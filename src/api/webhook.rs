@@ -1,4 +1,4 @@
-//! `POST /webhooks/stripe`: Stripe's events, by signature alone.
+//! `POST /webhooks/stripe`: Stripe's events, authenticated by their signature alone.
 
 use std::sync::Arc;
 

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::admin_client::{AdminClient, REPEATED, segment};
-use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
+use crate::cli::admin_client::{AdminClient, REPEATED, segment};
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::credits::{Credits, SignedCredits};
 
 /// Look at accounts, and correct them.
@@ -18,51 +18,51 @@ pub(super) struct Account {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Every account with what it has.
+    /// List every account with its balance.
     List,
-    /// One account.
+    /// Show one account.
     Show {
-        /// Whose.
+        /// The account's id.
         account: AccountId,
     },
-    /// The lines that moved an account's balance, newest first.
+    /// List the entries that moved an account's balance, newest first.
     Transactions {
-        /// Whose.
+        /// The account's id.
         account: AccountId,
-        /// How many at most.
+        /// The most entries to list.
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
     /// Move a balance, up or down.
     Adjust {
-        /// Whose.
+        /// The account's id.
         account: AccountId,
-        /// By how much, such as 5 or -0.25.
+        /// The change of the balance, such as 5 or -0.25.
         #[arg(allow_hyphen_values = true)]
         credits: SignedCredits,
-        /// Under which id: the same id again is no second adjustment. A new one if absent.
+        /// The adjustment's id: the same id again is no second adjustment. A new one if absent.
         #[arg(long)]
         id: Option<String>,
-        /// Why, for people who read the ledger.
+        /// The reason, for people who read the ledger.
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Lift what freezes an account while a payment of its is disputed.
+    /// Unfreeze an account, frozen because one of its payments is disputed.
     Thaw {
-        /// Whose.
+        /// The account's id.
         account: AccountId,
     },
-    /// Give a call's charge back: a part of it, or all that is left of it.
+    /// Refund a call's charge: a part of it, or all that is left of it.
     Refund {
         /// The call's request id, as in its `x-request-id`; or its `capture:…`, as `transactions` shows it.
         request_id: String,
-        /// How many credits of it, such as 2 or 0.25; without it, all that is left.
+        /// The credits to refund, such as 2 or 0.25; without it, all that is left.
         #[arg(long)]
         credits: Option<Credits>,
-        /// Under which id such a part: the same id again is no second refund. A new one if absent.
+        /// The id of such a part: the same id again is no second refund. A new one if absent.
         #[arg(long, requires = "credits")]
         id: Option<String>,
-        /// Why, for people who read the ledger.
+        /// The reason, for people who read the ledger.
         #[arg(long)]
         reason: Option<String>,
     },
@@ -131,15 +131,16 @@ impl Account {
     }
 }
 
-/// Words for an answer to something that had been done already, under the same id.
+/// The end of a sentence about an operation: some words where an earlier command made it, under the
+/// same id.
 pub(super) fn before(answer: &Value) -> &'static str {
-    if answer[REPEATED] == true { " before; nothing moved now" } else { "" }
+    if answer[REPEATED] == true { " before; nothing moved this time" } else { "" }
 }
 
-/// The balance after something that was done, as an answer has it.
+/// The balance after an operation, as the response has it.
 pub(super) fn balance_after(answer: &Value) -> String {
     match &answer["balance_after"] {
-        Value::Null => "not known any more (folded away)".to_owned(),
+        Value::Null => "unknown (the entry was folded)".to_owned(),
         balance => balance.to_string(),
     }
 }

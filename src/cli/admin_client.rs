@@ -1,6 +1,6 @@
-//! Account commands speak to the running gateway's admin listener; where none runs, they open
-//! the ledger themselves, under the same lock, and ask the same admin routes in process. On the
-//! cluster ledger they always do: it is shared.
+//! The admin routes for account commands. A command talks to the running gateway's admin listener.
+//! Where none runs, the command opens the ledger itself, under the same lock, and calls the same
+//! routes in process. The cluster ledger is shared, so there a command always opens it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use super::{CliError, ConfigFile};
 use crate::api::{self, Readiness};
+use crate::cli::{CliError, ConfigFile};
 use crate::config::{Secret, Sections};
 use crate::gateway::config::Config;
 use crate::gateway::{StartError, open_app, open_ledger, open_sales};
@@ -22,44 +22,44 @@ use crate::identify::AuthConfig;
 use crate::ledger::{BackendKind, LedgerError, Pipeline};
 use crate::metrics::Metrics;
 
-/// How long a running gateway may take to answer.
+/// The longest that a running gateway may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long it may take to say that it lives.
+/// The longest that it may take to answer a health check.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long it may take where it asks Stripe for page after page.
+/// The longest that it may take where it reads page after page from Stripe.
 const STRIPE_LIMIT: Duration = Duration::from_secs(1800);
 
-/// The largest answer that is read in process.
+/// The largest response that is read in process, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// What stays as it is in a path's segment (RFC 3986, 2.3).
+/// The characters that are not escaped in a segment of a path (RFC 3986, 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The admin routes, wherever they are.
+/// The admin routes, of a running gateway or in this process.
 pub(super) enum AdminClient {
-    /// A gateway has the ledger.
+    /// A running gateway has the ledger open.
     Running {
         client: reqwest::Client,
         address: SocketAddr,
         token: Secret,
         limit: Duration,
-        /// The file that the token is from.
+        /// The file that the token was read from.
         config: PathBuf,
     },
-    /// This process has it.
+    /// This process has the ledger open.
     Here {
         router: Router,
         token: Secret,
         pipeline: Pipeline,
-        /// There where the ledger is an empty one, for this command alone.
+        /// The folder of an empty ledger, where one was made for this command alone.
         _scratch: Option<Scratch>,
     },
 }
 
-/// The member that [`AdminClient::send`] adds, as true, to the answer to something that had been done
-/// already.
+/// A member that [`AdminClient::send`] adds, with the value true, to a response that repeats an
+/// earlier one.
 pub(super) const REPEATED: &str = "repeated";
 
 /// A folder that is removed with its files when this is dropped.
@@ -80,29 +80,30 @@ impl Drop for Scratch {
     }
 }
 
-/// One segment of a path.
+/// Escapes a segment of a path.
 pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
 impl AdminClient {
-    /// Opens the ledger of the config, or finds the gateway that has it.
+    /// Opens the ledger of the config, or finds the gateway that has it open.
     pub async fn connect(file: &ConfigFile) -> Result<Self, CliError> {
         Self::connect_with(file, Sections::LEDGER, false).await
     }
 
-    /// The same for a command that imports rows. A dry run makes no ledger: where there is none yet, rows
-    /// are checked against an empty one that is removed afterwards.
+    /// Like [`Self::connect`], for a command that imports rows. A dry run creates no ledger: where
+    /// there is none, rows are checked against an empty one that is removed afterwards.
     pub async fn connect_to_import(file: &ConfigFile, dry_run: bool) -> Result<Self, CliError> {
         Self::connect_with(file, Sections::LEDGER, dry_run).await
     }
 
-    /// The same for a command by which accounts may come to exist: it knows the sign-up grant.
+    /// Like [`Self::connect`], for a command that may open an account, which needs the sign-up
+    /// grant.
     pub async fn connect_to_open(file: &ConfigFile) -> Result<Self, CliError> {
         Self::connect_with(file, Sections::LEDGER | Sections::CREDITS, false).await
     }
 
-    /// The same for a command that speaks to Stripe.
+    /// Like [`Self::connect`], for a command that calls Stripe.
     pub async fn connect_to_stripe(file: &ConfigFile) -> Result<Self, CliError> {
         let sections = Sections::LEDGER | Sections::STRIPE;
         let client = Self::connect_with(file, sections, false).await?;
@@ -115,7 +116,7 @@ impl AdminClient {
         dry_run: bool,
     ) -> Result<Self, CliError> {
         let Config { ledger: mut config, stripe, credits, .. } = file.load(sections)?;
-        // A gateway of this name may be serving; this process is another one.
+        // A gateway of this name may be running; this process must not take its place.
         config.gateway_name = None;
         let mut scratch = None;
         if dry_run && config.backend == BackendKind::Embedded && !config.path.exists() {
@@ -140,7 +141,8 @@ impl AdminClient {
         }
     }
 
-    /// The running gateway, once it has answered: what it never hears, it does not do later.
+    /// Finds the running gateway and waits for its health check. A gateway that does not answer
+    /// gets no command that it might run later.
     async fn reach(file: &ConfigFile) -> Result<Self, CliError> {
         let server = file.load(Sections::SERVER)?.server;
         let server = server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
@@ -156,7 +158,7 @@ impl AdminClient {
         Ok(Self::Running { client, address, token, limit: ANSWER_LIMIT, config })
     }
 
-    /// Has a running gateway answer within `longer`, for what takes its time.
+    /// Sets the longest time that a running gateway may take to answer.
     pub fn within(mut self, longer: Duration) -> Self {
         if let Self::Running { limit, .. } = &mut self {
             *limit = longer;
@@ -164,7 +166,7 @@ impl AdminClient {
         self
     }
 
-    /// Connects, asks one thing, and closes.
+    /// Connects, sends one request, and closes.
     pub async fn ask_once(
         file: &ConfigFile,
         method: Method,
@@ -177,7 +179,7 @@ impl AdminClient {
         answer
     }
 
-    /// Asks, and reads the answer.
+    /// Sends a request and returns the response.
     pub async fn ask(
         &self,
         method: Method,
@@ -187,8 +189,8 @@ impl AdminClient {
         self.send(method, path, body.map(Value::to_string), &again(body)).await
     }
 
-    /// The same with a body that is text already. `again` says what to do where it is not known whether
-    /// it was done.
+    /// Like [`Self::ask`], with the body as text. `again` says how to go on where the outcome is
+    /// unknown.
     pub async fn send(
         &self,
         method: Method,
@@ -214,8 +216,8 @@ impl AdminClient {
                 let response = request.send().await.map_err(no_answer)?;
                 if response.status() == StatusCode::UNAUTHORIZED {
                     return Err(CliError::Failed(format!(
-                        "the `admin_token` that {} has here is not that of the running gateway at \
-                         http://{address}; nothing was changed. Give this command the gateway's own, as in its \
+                        "the `admin_token` in {} is not the token of the running gateway at \
+                         http://{address}; nothing was changed. Run this command with the gateway's own \
                          FAREBOX_ADMIN_TOKEN (UNAUTHENTICATED)",
                         config.display()
                     )));
@@ -251,7 +253,7 @@ impl AdminClient {
         Ok(answer)
     }
 
-    /// Writes what waits, where this process has the ledger.
+    /// Writes the unwritten operations, where this process has the ledger open.
     pub async fn close(self) -> Result<(), CliError> {
         match self {
             Self::Running { .. } => Ok(()),
@@ -260,18 +262,21 @@ impl AdminClient {
                 if pipeline.stop().await {
                     Ok(())
                 } else {
-                    Err(CliError::Failed("the ledger could not be written to its end".to_owned()))
+                    Err(CliError::Failed(
+                        "the ledger's last operations could not be written; repeat the command"
+                            .to_owned(),
+                    ))
                 }
             }
         }
     }
 }
 
-/// What to do where it is not known whether something was done.
+/// The advice where the outcome of a request is unknown.
 fn again(body: Option<&Value>) -> String {
     match body.and_then(|body| body["id"].as_str()) {
-        Some(id) => format!("ask again with --id {id}, which counts once"),
-        None => "look, and ask again".to_owned(),
+        Some(id) => format!("repeat the command with --id {id}, which counts once"),
+        None => "look, and repeat the command".to_owned(),
     }
 }
 
@@ -279,8 +284,9 @@ fn read(status: StatusCode, answer: &[u8]) -> Result<Value, CliError> {
     let value = if answer.is_empty() {
         Value::Null
     } else {
-        serde_json::from_slice(answer)
-            .map_err(|error| CliError::Failed(format!("an answer that is no JSON: {error}")))?
+        serde_json::from_slice(answer).map_err(|error| {
+            CliError::Failed(format!("the gateway's response is not JSON: {error}"))
+        })?
     };
     if status.is_success() {
         return Ok(value);

@@ -4,18 +4,18 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::ledger::BackendKind;
 use crate::store::backup;
 
 /// Copy the ledger, in use or not.
 ///
-/// Copies the embedded ledger to FILE, while a gateway has it in use or not. The copy is one moment
-/// of it, whole.
+/// Copies the embedded ledger to FILE, even while a gateway has it in use. The copy is complete and
+/// of one moment.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// Where to; must not exist.
+    /// The file to write; it must not exist.
     file: PathBuf,
 }
 

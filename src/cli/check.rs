@@ -4,16 +4,15 @@ use std::fmt;
 
 use clap::Args;
 
-use super::{CliError, ConfigFile, refuse_sandbox_beside_live_key};
+use crate::cli::{CliError, ConfigFile, refuse_sandbox_beside_live_key};
 use crate::config::Sections;
-use crate::gateway::StartError;
-use crate::open_files::OpenFiles;
+use crate::gateway::{OpenFiles, StartError};
 use crate::proxy::TlsFiles;
 
-/// Say what is wrong with a config, line by line.
+/// Check a config, line by line.
 ///
-/// Prints each mistake with its file, line and a hint; exit code 2 where there is one. A setting that
-/// is possible and probably not meant is printed as a warning, with exit code 0.
+/// Prints each mistake with its file, line and a hint; exit code 2 where there is one. A setting
+/// that is possible and probably not meant is printed as a warning, with exit code 0.
 #[derive(Debug, Args)]
 pub(super) struct Check {}
 
@@ -36,19 +35,22 @@ impl Check {
         if let Some(server) = &config.server {
             let files = OpenFiles::raise(server.max_connections).map_err(StartError::from)?;
             println!("{}", connections(&files, server.max_connections));
+            let connections = files.connections as u64;
             println!(
-                "memory: what clients send may take {}, {} for each of {} connections \
-                 ([server] max_connections)",
-                Size(server.connection_bytes().saturating_mul(files.connections as u64)),
+                "memory: what clients send may take {}, {} for each of {connections} connections \
+                 ([server] max_connections); answers that clients do not read may take {}, {} for \
+                 each",
+                Size(server.connection_bytes().saturating_mul(connections)),
                 Size(server.connection_bytes()),
-                files.connections
+                Size(server.unread_bytes().saturating_mul(connections)),
+                Size(server.unread_bytes()),
             );
         }
         Ok(())
     }
 }
 
-/// Bytes for a person, rounded up to a whole unit.
+/// A number of bytes for people, rounded up to a whole unit.
 struct Size(u64);
 
 impl fmt::Display for Size {
@@ -62,7 +64,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// How many clients can be connected at a time, as a gateway started here would have it.
+/// The number of client connections at a time that a gateway started here would allow.
 fn connections(files: &OpenFiles, max_connections: usize) -> String {
     let connections = files.connections;
     match files.limit {

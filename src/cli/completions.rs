@@ -3,7 +3,9 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::{Shell, generate};
 
-use super::{Cli, CliError, print};
+use crate::cli::command_line::Cli;
+use crate::cli::error::CliError;
+use crate::cli::run::print;
 
 /// Print the completions of a shell.
 ///

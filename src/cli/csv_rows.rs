@@ -1,4 +1,4 @@
-//! CSV files whose first line names their columns: read whole, with every mistake and its line.
+//! CSV files whose first line names their columns, read whole, with every mistake and its line.
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
@@ -7,13 +7,13 @@ use std::str::FromStr;
 
 use csv::StringRecord;
 
-use super::CliError;
+use crate::cli::CliError;
 
-/// The columns that are read from a file.
+/// The columns of a file.
 pub(super) struct Columns {
-    /// A file without one of these is refused.
+    /// A file must have each of these.
     pub required: &'static [&'static str],
-    /// These may be left out.
+    /// A file may have these.
     pub optional: &'static [&'static str],
 }
 
@@ -24,12 +24,12 @@ pub(super) struct Mistakes {
 }
 
 impl Mistakes {
-    /// Notes one more.
+    /// Adds a mistake.
     pub fn add(&mut self, line: u64, mistake: String) {
         self.found.push((line, mistake));
     }
 
-    /// An error that has all of them, in the order of their lines; none where there is no mistake.
+    /// An error with all mistakes, in the order of their lines; `Ok` without any.
     pub fn refuse(mut self) -> Result<(), CliError> {
         if self.found.is_empty() {
             return Ok(());
@@ -50,7 +50,7 @@ impl Mistakes {
 
 /// The rows that could be read, each with its line in the file.
 pub(super) struct Rows<T> {
-    /// Which line each row stands on, from 1.
+    /// The line of each row, from 1.
     pub lines: Vec<u64>,
     /// The rows, in the file's order.
     pub rows: Vec<T>,
@@ -58,7 +58,7 @@ pub(super) struct Rows<T> {
     pub mistakes: Mistakes,
 }
 
-/// One row at work.
+/// One row while it is read.
 pub(super) struct Row<'a> {
     record: &'a StringRecord,
     places: &'a HashMap<String, usize>,
@@ -66,17 +66,17 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// A column's value; empty where there is none.
+    /// A column's value; empty where the row has none.
     pub fn get(&self, column: &str) -> &str {
         self.places.get(column).and_then(|place| self.record.get(*place)).unwrap_or_default()
     }
 
-    /// A column's value, where there is one.
+    /// A column's value, unless it is empty.
     pub fn filled(&self, column: &str) -> Option<&str> {
         Some(self.get(column)).filter(|value| !value.is_empty())
     }
 
-    /// A column's value as what it stands for; notes what is wrong with it.
+    /// A column's value, parsed. Notes a mistake where that fails.
     pub fn parsed<T>(&mut self, column: &str) -> Option<T>
     where
         T: FromStr<Err: Display>,
@@ -91,10 +91,10 @@ impl Row<'_> {
     }
 }
 
-/// Reads a file to its end. A row with a mistake is left out, and the mistake noted.
+/// Reads a whole file. A row with a mistake is left out, and its mistakes are noted.
 ///
 /// # Errors
-/// Where the file cannot be read, or its first line does not name the columns.
+/// The file cannot be read, or its first line does not name the columns.
 pub(super) fn read<T>(
     file: &Path,
     columns: &Columns,
@@ -119,7 +119,7 @@ pub(super) fn read<T>(
         let text = match StringRecord::from_byte_record(std::mem::take(&mut record)) {
             Ok(text) => text,
             Err(_) => {
-                rows.mistakes.add(line, "this line is not text in UTF-8".to_owned());
+                rows.mistakes.add(line, "this line is not UTF-8 text".to_owned());
                 continue;
             }
         };
@@ -138,7 +138,7 @@ pub(super) fn read<T>(
     Ok(rows)
 }
 
-/// Where each column stands.
+/// The index of each column.
 fn places_of(
     file: &Path,
     header: &StringRecord,
@@ -149,7 +149,7 @@ fn places_of(
     for (place, name) in header.iter().enumerate() {
         let name = name.to_lowercase();
         if places.contains_key(&name) {
-            return Err(failed(format!("the column {name} stands there twice")));
+            return Err(failed(format!("the column {name} is named twice")));
         }
         places.insert(name, place);
     }
@@ -164,20 +164,20 @@ fn places_of(
         places.keys().map(String::as_str).filter(|name| !is_read(name)).collect();
     if !others.is_empty() {
         others.sort_unstable();
-        eprintln!("{}: not read: the columns {}", file.display(), others.join(", "));
+        eprintln!("{}: these columns are ignored: {}", file.display(), others.join(", "));
     }
     Ok(places)
 }
 
 impl<T> Rows<T> {
-    /// Leaves each row out whose `key` stands on an earlier line already, and notes the mistake.
+    /// Leaves out each row whose `key` is on an earlier line already, and notes the mistake.
     pub fn refuse_repeated(&mut self, what: &str, key: impl Fn(&T) -> Option<&str>) {
         let mut first: HashMap<String, u64> = HashMap::with_capacity(self.rows.len());
         let (rows, lines) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.lines));
         for (row, line) in rows.into_iter().zip(lines) {
             if let Some(key) = key(&row) {
                 if let Some(earlier) = first.get(key) {
-                    let mistake = format!("the {what} {key} stands on line {earlier} already");
+                    let mistake = format!("the {what} {key} is on line {earlier} already");
                     self.mistakes.add(line, mistake);
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! A limit for the kinds of lines that anybody can cause, without an account: they must fill no disk, and
-//! hide no other line.
+//! A limit for the log lines that any client can cause, without an account: they must neither fill
+//! the disk nor hide other lines.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,22 +12,22 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// The target of Farebox's own lines that anybody can cause.
+/// The target of Farebox's own lines that any client can cause.
 const ANYBODY: &str = "farebox::anybody";
 
-/// The target of lines that come from the `log` crate, by which Pingora says what it thinks of clients.
+/// The target of lines from the `log` crate, by which Pingora reports clients' mistakes.
 const LOG_CRATE: &str = "log";
 
-/// How many lines of a kind are written in [`SPAN`].
+/// The most lines of a kind that are written within [`SPAN`].
 const MOST: u32 = 5;
 
 const SPAN: Duration = Duration::from_secs(1);
 
-/// The place in a program that a line comes from.
+/// The place in the program that a line comes from.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Kind {
     Own(Identifier),
-    /// Where a line of the `log` crate comes from: the module, and the line in its file.
+    /// The module and line number of a line from the `log` crate.
     Logged(String, u64),
 }
 
@@ -38,7 +38,7 @@ struct Seen {
     left_out: u64,
 }
 
-/// The lines of each kind; there are as many kinds as places in the program that write.
+/// The lines of each kind. The number of kinds is the number of places in the program that log.
 pub(super) struct Floods(Mutex<Option<HashMap<Kind, Seen>>>);
 
 /// Lines of a kind that were not written.
@@ -50,7 +50,7 @@ struct LeftOut {
 pub(super) static FLOODS: Floods = Floods(Mutex::new(None));
 
 impl Floods {
-    /// True where a line of this kind is still written.
+    /// True where a line of this kind may be written.
     fn admits(&self, kind: Kind, now: Instant) -> bool {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Seen { since: now, written: 0, left_out: 0 };
@@ -67,11 +67,11 @@ impl Floods {
         is_written
     }
 
-    /// The lines that were left out and are not yet told, for the kinds whose span is over; for all kinds at the
-    /// end.
+    /// The lines that were left out and not reported yet, for the kinds whose span is over; for all
+    /// kinds at the end.
     fn left_out(&self, now: Instant, at_the_end: bool) -> Vec<LeftOut> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut told = Vec::new();
+        let mut reports = Vec::new();
         for (kind, seen) in kinds.iter_mut().flatten() {
             let is_over = at_the_end || now.saturating_duration_since(seen.since) >= SPAN;
             if seen.left_out > 0 && is_over {
@@ -80,19 +80,19 @@ impl Floods {
                     Kind::Own(place) => place_of(place),
                     Kind::Logged(module, line) => format!("{module}, line {line}"),
                 };
-                told.push(LeftOut { from, lines });
+                reports.push(LeftOut { from, lines });
             }
         }
-        told
+        reports
     }
 
-    /// Says how many lines were left out.
-    pub fn tell(&self, at_the_end: bool) {
+    /// Logs how many lines were left out.
+    pub fn report(&self, at_the_end: bool) {
         for LeftOut { from, lines } in self.left_out(Instant::now(), at_the_end) {
             tracing::warn!(
                 lines,
                 from,
-                "left out lines of a kind that came more than {MOST} times a second"
+                "left out log lines from one place, which came more than {MOST} times a second"
             );
         }
     }
@@ -107,8 +107,8 @@ fn place_of(place: &Identifier) -> String {
     )
 }
 
-/// Leaves out the lines that [`FLOODS`] does not admit, and Pingora's below `info`, whatever RUST_LOG asks
-/// for: they hold heads and bodies, with the credentials and cookies in them.
+/// Leaves out the lines that [`FLOODS`] does not admit, and Pingora's lines below `info`, whatever
+/// RUST_LOG asks for: those contain heads and bodies, with credentials and cookies.
 pub(super) struct Limit;
 
 impl<S: Subscriber> Layer<S> for Limit {
@@ -131,7 +131,7 @@ impl<S: Subscriber> Layer<S> for Limit {
     }
 }
 
-/// Where a line of the `log` crate comes from.
+/// The place that a line of the `log` crate comes from.
 #[derive(Default)]
 struct Place {
     module: String,
@@ -166,12 +166,12 @@ mod tests {
         let admitted = |line: u64, at: Duration| floods.admits(kind(line), begun + at);
         let written = (0..100).filter(|_| admitted(1, Duration::ZERO)).count();
         assert_eq!(written, MOST as usize);
-        assert!(admitted(2, Duration::ZERO), "another kind is another matter");
+        assert!(admitted(2, Duration::ZERO), "another kind has a limit of its own");
         assert!(floods.left_out(begun + SPAN / 2, false).is_empty(), "more may come");
-        let told = floods.left_out(begun + SPAN, false);
-        assert_eq!((told.len(), told[0].lines), (1, 95));
-        assert_eq!(told[0].from, "pingora, line 1");
-        assert!(floods.left_out(begun + SPAN, true).is_empty(), "each is told once");
+        let reports = floods.left_out(begun + SPAN, false);
+        assert_eq!((reports.len(), reports[0].lines), (1, 95));
+        assert_eq!(reports[0].from, "pingora, line 1");
+        assert!(floods.left_out(begun + SPAN, true).is_empty(), "each is reported once");
         assert!(admitted(1, SPAN), "in the next second");
     }
 }

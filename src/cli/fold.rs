@@ -8,24 +8,24 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::admin_client::AdminClient;
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::admin_client::AdminClient;
+use crate::cli::{CliError, ConfigFile, block_on};
 
-/// How long a running gateway may take: it folds some ten thousand entries a second, and serves
-/// calls meanwhile.
+/// The longest that a running gateway may take: it folds some ten thousand entries a second, and
+/// serves calls meanwhile.
 const ANSWER_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
 /// Fold old ledger entries into opening balances.
 ///
-/// Folds each account's old entries into one opening balance, so that the ledger does not grow for
-/// ever. Their ids still take effect once. Calls are served meanwhile; a folding that is cut off
-/// can be made again. In Postgres the tables of whole months are detached, and stay for an archive.
+/// Folds each account's old entries into one opening balance, which limits the size of the ledger.
+/// The ids of folded entries still count once. Calls are served meanwhile; after an interruption,
+/// repeat the command. In Postgres the tables of whole months are detached and kept for an archive.
 #[derive(Debug, Args)]
 pub(super) struct Fold {
-    /// Entries before this day are folded, such as 2026-01-01 (UTC).
+    /// Fold the entries before this day, such as 2026-01-01 (UTC).
     #[arg(long, value_name = "DAY", value_parser = midnight)]
     before: OffsetDateTime,
-    /// Drop the tables of whole months instead (in Postgres).
+    /// Drop the tables of whole months instead of detaching them (in Postgres).
     #[arg(long)]
     drop: bool,
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 
-/// Ask a running gateway whether it lives, for container health checks.
+/// Check that a running gateway lives, for container health checks.
 ///
 /// Exit code 0 where the gateway of this config answers `/healthz`.
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ impl Healthcheck {
         let config = file.load(Sections::SERVER)?;
         let server = config.server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
         let mut address = server.health.unwrap_or(server.admin);
-        // A listener on every address answers on this machine's own.
+        // A listener on every address is reached on the loopback address.
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }

@@ -5,43 +5,42 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
-use super::admin_client::AdminClient;
-use super::bring_over::Way;
-use super::csv_rows::{self, Columns, Row, Rows};
-use super::{CliError, ConfigFile, block_on, reconcile};
 use crate::account::AccountId;
 use crate::api::is_payment_intent;
-use crate::config::Sections;
+use crate::cli::admin_client::AdminClient;
+use crate::cli::csv_rows::{self, Columns, Row, Rows};
+use crate::cli::import_rows::Destination;
+use crate::cli::{CliError, ConfigFile, block_on, reconcile};
+use crate::config::{Sections, process_env};
 use crate::credits::Credits;
 use crate::gateway;
-use crate::gateway::config::process_env;
 use crate::ledger::{BackendKind, EntryKind, OperationId};
 use crate::price::{PackConfig, Price};
 use crate::store::{Imported, import};
 
-/// Bring accounts over from an embedded ledger, or from an earlier system.
+/// Import accounts from an embedded ledger, or from an earlier system.
 ///
-/// Brings accounts over: a whole embedded ledger into Redis and Postgres (--from), or what accounts
-/// had in any earlier system (--csv).
+/// Imports a whole embedded ledger into Redis and Postgres (--from), or the balances of accounts in
+/// any earlier system (--csv).
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["csv", "from"]))]
 pub(super) struct Import {
-    /// An embedded ledger whose gateway is stopped. All of it is moved into the empty ledger of
+    /// An embedded ledger whose gateway is stopped. All of it is copied into the empty ledger of
     /// --config, in one transaction: entries under their ids, balances, holds of the API, keys,
-    /// payments, Stripe's events. FILE stays as it is. Broken off, it has done nothing; repeat it.
+    /// payments, Stripe's events. FILE stays as it is. An interrupted import has changed nothing;
+    /// repeat it.
     #[arg(long, value_name = "FILE", conflicts_with = "csv")]
     from: Option<PathBuf>,
     /// A CSV file with the columns account, credits and id; the first line names them. Each row is
-    /// a grant, of 0 credits too: the account exists from then on, without a sign-up grant. All rows
-    /// are checked before anything is imported. Repeatable: a row whose id was imported before is no
-    /// second one. Where an issuer has an account_prefix, the column account carries it: acme:bob, not bob.
-    /// With the column
-    /// payment_intent (pi_…), a later refund or dispute of that payment takes credits back, in
-    /// proportion to the column paid (79.00 EUR); left empty, that is the price of the pack with
-    /// as many credits.
+    /// a grant, which opens the account, without a sign-up grant; 0 credits are allowed. All rows
+    /// are checked before anything is imported. Repeatable: a row whose id was imported before
+    /// grants nothing again. Where an issuer has an account_prefix, the column account must include
+    /// it: acme:bob, not bob. With the column payment_intent (pi_…), a later refund or dispute of
+    /// that payment takes credits back, in proportion to the column paid (79.00 EUR); an empty
+    /// value means the price of the pack with as many credits.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Say what --csv would do, or every mistake in the file, and change nothing.
+    /// Print the outcome of --csv, or every mistake in the file, and change nothing.
     #[arg(long, conflicts_with = "from")]
     dry_run: bool,
 }
@@ -51,7 +50,7 @@ impl Import {
         match (&self.from, &self.csv) {
             (Some(from), _) => import_ledger(file, from),
             (None, Some(csv)) => import_rows(file, csv, self.dry_run),
-            // clap asks for one of them.
+            // clap requires one of the two.
             (None, None) => Ok(()),
         }
     }
@@ -80,7 +79,7 @@ fn import_ledger(file: &ConfigFile, from: &Path) -> Result<(), CliError> {
     })
 }
 
-/// An account's balance, as the admin listener takes it.
+/// An account's balance, as the admin route expects it.
 #[derive(Serialize)]
 struct AccountRow {
     account: AccountId,
@@ -100,7 +99,7 @@ struct Payment {
 const COLUMNS: Columns =
     Columns { required: &["account", "credits", "id"], optional: &["payment_intent", "paid"] };
 
-const WAY: Way = Way { path: "/admin/import", list: "rows", row: "row" };
+const DESTINATION: Destination = Destination { path: "/admin/import", list: "rows", row: "row" };
 
 fn import_rows(file: &ConfigFile, csv: &Path, dry_run: bool) -> Result<(), CliError> {
     let packs = file.load(Sections::PACKS)?.packs;
@@ -112,14 +111,14 @@ fn import_rows(file: &ConfigFile, csv: &Path, dry_run: bool) -> Result<(), CliEr
     rows.refuse_repeated("payment", |row| row.payment.as_ref().map(|p| p.payment_intent.as_str()));
     block_on(async {
         let admin = AdminClient::connect_to_import(file, dry_run).await?;
-        let sent = WAY.send(&admin, rows, dry_run).await;
+        let sent = DESTINATION.send(&admin, rows, dry_run).await;
         admin.close().await?;
         println!("{}", sent?);
         Ok(())
     })
 }
 
-/// A warning of accounts that nobody who signs in with a token has: every issuer has a prefix, and these
+/// A warning about accounts that no token can name: every issuer has a prefix, and these accounts
 /// begin with none of them.
 fn nameless(file: &ConfigFile, csv: &Path, rows: &Rows<AccountRow>) -> Option<String> {
     let prefixes = gateway::config::account_prefixes(file.path(), &process_env)?;
@@ -132,7 +131,7 @@ fn nameless(file: &ConfigFile, csv: &Path, rows: &Rows<AccountRow>) -> Option<St
     let (csv, prefix) = (csv.display(), prefixes.first()?);
     Some(format!(
         "{count} of {all} rows name an account without the `account_prefix` of an [[auth.jwt]], such as \
-         `{account}` ({csv}:{line}): who signs in as `{account}` has the account `{prefix}{account}`; write the \
+         `{account}` ({csv}:{line}): a token of `{account}` names the account `{prefix}{account}`; write the \
          prefix into the column account"
     ))
 }
@@ -165,10 +164,10 @@ fn read_payment(
         None => match packs.iter().find(|pack| Some(pack.credits) == credits) {
             Some(pack) => pack.price,
             None => {
-                // An amount that cannot be read has been told of.
+                // The mistake of an unreadable amount is noted already.
                 let credits = credits?;
                 row.wrong(format!(
-                    "no pack has {credits} credits, so say what was paid for them in the column paid, such as \
+                    "no pack has {credits} credits, so write the amount paid into the column paid, such as \
                      79.00 EUR"
                 ));
                 return None;

@@ -1,4 +1,4 @@
-//! A log line as one JSON object, in which amounts are numbers to their last decimal.
+//! A log line as one JSON object, in which amounts are exact numbers.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use tracing_subscriber::fmt::time::{FormatTime as _, UtcTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Fields whose text is a decimal. `tracing` has no decimals, and a float has no room for all of them.
+/// Fields whose text is a decimal. `tracing` has no decimals, and a float would round them.
 const AMOUNTS: [&str; 4] = ["amount", "available_after", "cost", "credits"];
 
-/// Writes events. Spans are not written; there are none.
+/// Writes events. There are no spans.
 pub(super) struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine
@@ -40,17 +40,17 @@ where
     }
 }
 
-/// The members that an event's fields make.
+/// Writes an event's fields as members.
 struct Fields<'a, 'w> {
     line: &'a mut Writer<'w>,
-    /// Where a line of the `log` crate says that it comes from.
+    /// The target that a line of the `log` crate names.
     target: Option<String>,
     done: fmt::Result,
 }
 
 impl Fields<'_, '_> {
     fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        // Where a line of the `log` crate comes from is told by its target alone.
+        // The place that a line of the `log` crate comes from is written as its target only.
         if self.done.is_ok() && !field.name().starts_with("log.") {
             self.done = self
                 .line
@@ -99,7 +99,7 @@ impl Visit for Fields<'_, '_> {
     }
 }
 
-/// True for a JSON number as credits are written: digits, and at most one point between them.
+/// True for a JSON number in the form of credits: digits, with at most one point between them.
 fn is_decimal(text: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
@@ -107,7 +107,7 @@ fn is_decimal(text: &str) -> bool {
     digits(whole) && digits(part) && (whole == "0" || !whole.starts_with('0'))
 }
 
-/// A JSON string.
+/// Writes a JSON string.
 fn write_text(line: &mut Writer<'_>, text: &str) -> fmt::Result {
     line.write_char('"')?;
     let mut plain = 0;

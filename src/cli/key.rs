@@ -7,11 +7,11 @@ use http::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::admin_client::{AdminClient, segment};
-use super::bring_over::Way;
-use super::csv_rows::{self, Columns, Row};
-use super::{CliError, ConfigFile, block_on};
 use crate::account::AccountId;
+use crate::cli::admin_client::{AdminClient, segment};
+use crate::cli::csv_rows::{self, Columns, Row};
+use crate::cli::import_rows::Destination;
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::ledger::KeyHash;
 
 /// Make, list, revoke and import API keys.
@@ -23,20 +23,20 @@ pub(super) struct Key {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a key. It is shown this once.
+    /// Make a key. This is the only time that it is shown.
     Create {
-        /// Whose credits it spends.
+        /// The account whose credits it spends.
         account: AccountId,
-        /// What you call it.
+        /// A name for the key.
         #[arg(long, default_value = "")]
         name: String,
-        /// A service key, for a trusted backend: it may act for every account.
+        /// Make a service key, for a trusted backend: it may act for every account.
         #[arg(long)]
         service: bool,
     },
-    /// The keys of an account.
+    /// List the keys of an account.
     List {
-        /// Whose.
+        /// The account's id.
         account: AccountId,
     },
     /// Revoke a key, at once.
@@ -44,13 +44,13 @@ enum Command {
         /// The key's id, as `list` shows it.
         id: String,
     },
-    /// Bring keys over from another gateway, so that customers keep theirs. All rows are checked
-    /// before anything is imported. Broken off, it has imported the first of them: type it again.
+    /// Import keys of another gateway, so that customers need no new ones. All rows are checked
+    /// before anything is imported. After an interruption, repeat the command.
     Import {
         /// A CSV file with the columns account and hash (the SHA-256 of the key in hexadecimal),
         /// and optionally name; the first line names them.
         file: PathBuf,
-        /// Say what would be imported, or every mistake in the file, and change nothing.
+        /// Print the outcome, or every mistake in the file, and change nothing.
         #[arg(long)]
         dry_run: bool,
     },
@@ -105,7 +105,7 @@ fn print_keys(page: &Value) {
     }
 }
 
-/// A key, as the admin listener takes it.
+/// A key, as the admin route expects it.
 #[derive(Serialize)]
 struct KeyRow {
     account: AccountId,
@@ -115,13 +115,14 @@ struct KeyRow {
 
 const COLUMNS: Columns = Columns { required: &["account", "hash"], optional: &["name"] };
 
-const WAY: Way = Way { path: "/admin/keys/import", list: "keys", row: "key" };
+const DESTINATION: Destination =
+    Destination { path: "/admin/keys/import", list: "keys", row: "key" };
 
 async fn import(config: &ConfigFile, file: &Path, dry_run: bool) -> Result<(), CliError> {
     let mut rows = csv_rows::read(file, &COLUMNS, read_row)?;
     rows.refuse_repeated("hash", |row| Some(&row.hash));
     let admin = AdminClient::connect_to_import(config, dry_run).await?;
-    let sent = WAY.send(&admin, rows, dry_run).await;
+    let sent = DESTINATION.send(&admin, rows, dry_run).await;
     admin.close().await?;
     println!("{}", sent?);
     Ok(())

@@ -15,10 +15,10 @@ use tracing_subscriber::fmt::time::UtcTime;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::flood::{FLOODS, Limit};
-use super::json_line::JsonLine;
+use crate::cli::flood::{FLOODS, Limit};
+use crate::cli::json_line::JsonLine;
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -28,34 +28,36 @@ pub enum LogFormat {
     Json,
 }
 
-/// How long a line about an ordinary call may wait for others, so that they are written together:
-/// a write a line would cost every call some microseconds.
+/// The longest that a line about an ordinary call waits for others, so that they are written
+/// together: a write for each line would cost every call some microseconds.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
-/// How much may wait.
+/// The bytes of waiting lines at which they are written at once.
 const FLUSH_AT_BYTES: usize = 64 * 1024;
+
+/// The lines of a gateway where RUST_LOG is not set.
+const GATEWAY_FILTER: &str = "info,pingora_core=warn,sqlx=warn";
+
+/// The lines of any other command. Two modules log the progress of a long command, and the reason why
+/// it waits.
+const COMMAND_FILTER: &str = "warn,farebox::store::cluster::postgres::import=info,\
+                              farebox::store::cluster::postgres::months=info";
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 
-/// Starts logging. A gateway logs at `info`, and at `warn` for Pingora and the databases' clients (a Postgres
-/// sends notices of what is as it should be); a command that answers and ends logs at `warn`, since its
-/// answer is what counts. RUST_LOG says otherwise. Pingora's lines below `info`, with the heads that it
-/// forwards and the upstream's credentials in them, are never written ([`Limit`]), and its lines at `trace`
-/// are not built in at all (Cargo.toml).
+/// Starts logging. A gateway logs at `info`, and at `warn` for Pingora and the databases' clients,
+/// since Postgres sends notices about ordinary states. Any other command logs at `warn`, since its
+/// output counts. RUST_LOG overrides this. Pingora's lines below `info` contain the forwarded heads
+/// and the upstream's credentials, so they are never written ([`Limit`]), and its lines at `trace`
+/// are not compiled in (Cargo.toml).
 pub(super) fn start(format: LogFormat, is_gateway: bool) {
-    // What is not built in is not asked for: the filter would complain beside the log.
+    // `trace` is not compiled in. The filter would print a complaint about it beside the log.
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).map(|asked| asked.replace("trace", "debug"));
     let asked = asked.ok().filter(|asked| !asked.trim().is_empty());
     let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok());
-    let usual = match is_gateway {
-        true => "info,pingora_core=warn,sqlx=warn",
-        // How far a long one has come, and why it waits.
-        false => {
-            "warn,farebox::ledger::postgres::import=info,farebox::ledger::postgres::months=info"
-        }
-    };
+    let usual = if is_gateway { GATEWAY_FILTER } else { COMMAND_FILTER };
     let filter = filter.unwrap_or_else(|| EnvFilter::new(usual));
     IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
     let lines = tracing_subscriber::fmt::layer()
@@ -69,25 +71,25 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
         LogFormat::Json => subscriber.with(lines.event_format(JsonLine)).try_init(),
     };
     if started.is_ok() {
-        // Without the thread lines wait until the buffer is full or something is wrong.
+        // Without this thread, lines wait until the buffer is full or a warning comes.
         let _ = std::thread::Builder::new().name("log".to_owned()).spawn(|| {
             loop {
                 std::thread::sleep(FLUSH_EVERY);
-                FLOODS.tell(false);
+                FLOODS.report(false);
                 LINES.flush();
             }
         });
     }
 }
 
-/// True where log lines are JSON: then all else that a running gateway says is JSON as well.
+/// True where log lines are JSON, as all other output of a running gateway then is.
 pub(super) fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
 }
 
-/// Says why a command failed, as the last line of a log in JSON. A filter that lets no such line through
-/// does not keep it back: without it nobody could tell why a gateway did not start.
-pub(super) fn tell_failure(error: &dyn Display) {
+/// Logs the cause of a failed command, as the last line of a log in JSON. A filter below `error`
+/// does not suppress it: otherwise nothing would show why a gateway did not start.
+pub(super) fn log_failure(error: &dyn Display) {
     if tracing::enabled!(Level::ERROR) {
         tracing::error!(%error, "failed");
     } else {
@@ -96,13 +98,13 @@ pub(super) fn tell_failure(error: &dyn Display) {
     }
 }
 
-/// Writes what waits; the last thing a command does.
+/// Writes all waiting lines; the last call of a command.
 pub(super) fn finish() {
-    FLOODS.tell(true);
+    FLOODS.report(true);
     LINES.flush();
 }
 
-/// Lines on their way to standard error.
+/// Lines that wait for standard error.
 struct Lines {
     waiting: Mutex<Vec<u8>>,
 }
@@ -123,13 +125,13 @@ impl Lines {
 
 fn write_out(waiting: &mut Vec<u8>) {
     if !waiting.is_empty() {
-        // Where standard error is gone there is nobody to tell.
+        // An error here has nowhere to be reported.
         let _ = io::stderr().write_all(waiting);
         waiting.clear();
     }
 }
 
-/// One event's lines; the formatter writes an event in one piece.
+/// The lines of one event; the formatter writes an event in one call.
 struct Line {
     at_once: bool,
 }
@@ -152,8 +154,26 @@ impl<'a> MakeWriter<'a> for &'static Lines {
         Line { at_once: true }
     }
 
-    /// What each call says can wait; everything else is written at once.
+    /// Lines about ordinary calls may wait; all others are written at once.
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line {
         Line { at_once: *about.level() < Level::INFO || about.target() != "farebox::usage" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_name_modules_that_exist() {
+        let directives = [GATEWAY_FILTER, COMMAND_FILTER].into_iter().flat_map(|f| f.split(','));
+        let modules = directives.filter_map(|one| one.split('=').next()?.strip_prefix("farebox::"));
+        let modules: Vec<&str> = modules.collect();
+        assert_eq!(modules.len(), 2);
+        for module in modules {
+            let path = format!("{}/src/{}", env!("CARGO_MANIFEST_DIR"), module.replace("::", "/"));
+            let exists = |file: String| std::path::Path::new(&file).exists();
+            assert!(exists(format!("{path}.rs")) || exists(format!("{path}/mod.rs")), "{module}");
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Command, CommandFactory as _};
 use clap_mangen::{Man as Page, generate_to};
 
-use super::{Cli, CliError, print};
+use crate::cli::command_line::Cli;
+use crate::cli::error::CliError;
+use crate::cli::run::print;
 
 /// Print the manual page, or write a page for every command.
 ///

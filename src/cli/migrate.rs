@@ -2,16 +2,16 @@
 
 use clap::Args;
 
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::gateway::open_ledger;
 use crate::ledger::BackendKind;
 use crate::metrics::Metrics;
 use crate::store::migrate_cluster;
 
-/// Bring the ledger's schema up to date. `serve` does so by itself.
+/// Update the ledger's schema. `serve` does so by itself.
 ///
-/// Makes the ledger where there is none.
+/// Creates the ledger where there is none.
 #[derive(Debug, Args)]
 pub(super) struct Migrate {}
 

@@ -3,14 +3,14 @@
 use clap::{Args, Subcommand};
 use reqwest::Url;
 
-use super::{CliError, ConfigFile, block_on};
 use crate::api::STRIPE_WEBHOOK_PATH;
-use crate::config::Sections;
+use crate::cli::{CliError, ConfigFile, block_on};
+use crate::config::{Sections, process_env};
 use crate::gateway;
-use crate::gateway::config::{Config, process_env};
+use crate::gateway::config::Config;
 use crate::stripe::{ApiError, Client, sync_packs, sync_webhook};
 
-/// Print the packs for sale, or make them at Stripe.
+/// Print the packs for sale, or create them at Stripe.
 #[derive(Debug, Args)]
 pub(super) struct Packs {
     #[command(subcommand)]

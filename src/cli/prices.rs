@@ -2,14 +2,14 @@
 
 use clap::Args;
 
-use super::{CliError, ConfigFile};
+use crate::cli::{CliError, ConfigFile};
 use crate::config::Sections;
 use crate::gateway::StartError;
 use crate::price::{PriceTable, render_report};
 
 /// Print the price table with your own cost and margin.
 ///
-/// Prints what calls cost the customer and you. A credit sells at the smallest pack's price.
+/// Prints the price of each call and its cost to you. A credit sells at the smallest pack's price.
 #[derive(Debug, Args)]
 pub(super) struct Prices {}
 

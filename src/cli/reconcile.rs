@@ -3,23 +3,22 @@
 use clap::Args;
 use http::Method;
 
-use super::admin_client::AdminClient;
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::admin_client::AdminClient;
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::ledger::{BackendKind, LedgerError};
 use crate::metrics::Metrics;
 use crate::store::{ImportError, SourceError, repair_cluster, repair_embedded};
 
-/// Check what the ledger must always hold.
+/// Check that the ledger is consistent.
 ///
-/// Checks what the ledger must always hold, account by account, and says where it does not; exit
-/// code 1 then. On Redis and Postgres: Redis beside Postgres, its holds and accounts beside its
-/// entries.
+/// Checks every account and prints each difference; exit code 1 where there is one. On Redis and
+/// Postgres it compares Redis with Postgres, and holds and accounts with the entries.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {
-    /// Put right what can be: entries are the truth and are never edited; accounts follow their sums;
-    /// what differs in Redis is dropped there and brought again from Postgres, under running gateways.
-    /// On the embedded ledger the gateway must be stopped.
+    /// Repair the differences where possible. Entries are the truth and are never edited; accounts
+    /// follow their sums; data in Redis that differs is dropped and loaded again from Postgres,
+    /// under running gateways. On the embedded ledger the gateway must be stopped.
     #[arg(long)]
     repair: bool,
 }
@@ -41,7 +40,7 @@ async fn repair(file: &ConfigFile) -> Result<(), CliError> {
         BackendKind::Embedded => match repair_embedded(&config.path).await {
             Err(SourceError::Ledger(LedgerError::Locked { path })) => {
                 return Err(CliError::Failed(format!(
-                    "a gateway has {} in use, and its balances in memory: stop it, repair, start it \
+                    "a gateway has {} in use, with its balances in memory: stop it, repair, start it \
                      again; nothing was changed",
                     path.display()
                 )));
@@ -49,7 +48,7 @@ async fn repair(file: &ConfigFile) -> Result<(), CliError> {
             repaired => repaired.map_err(ImportError::from)?,
         },
         BackendKind::Redis => {
-            // A gateway of this name may be serving; this process is another one.
+            // A gateway of this name may be running; this process must not take its place.
             config.gateway_name = None;
             let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
             repair_cluster(&config, metrics).await?
@@ -64,7 +63,7 @@ async fn repair(file: &ConfigFile) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Has the ledger of a config examined, and says what was found.
+/// Reconciles the ledger of a config, and prints the result.
 pub(super) async fn check(config: &ConfigFile) -> Result<(), CliError> {
     let report = AdminClient::ask_once(config, Method::GET, "/admin/reconcile", None).await?;
     println!(
@@ -80,5 +79,8 @@ pub(super) async fn check(config: &ConfigFile) -> Result<(), CliError> {
         println!("clean");
         return Ok(());
     }
-    Err(CliError::Failed(format!("{} things do not hold", differences.len())))
+    Err(CliError::Failed(format!(
+        "{} differences; `farebox reconcile --repair` repairs them where possible",
+        differences.len()
+    )))
 }

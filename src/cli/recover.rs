@@ -2,20 +2,21 @@
 
 use clap::Args;
 
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::{CliError, ConfigFile, block_on};
 use crate::config::Sections;
 use crate::ledger::{BackendKind, in_credits};
 use crate::metrics::Metrics;
 use crate::store::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
 
-/// Say what a recovery of Redis would do, or have one made.
+/// Show what a recovery of Redis would do, and run it.
 ///
-/// Says what Redis and Postgres have, and has the ledger recovered: the gateways hand over what
-/// they remember, and the next epoch begins with what Postgres then has. Gateways do so by
-/// themselves when Redis has lost data; this is for a night when they are to do it all the same.
+/// Prints the state of Redis and Postgres, and runs a recovery: the gateways hand over the batches
+/// in their memory, and the next epoch begins with the state of Postgres. Gateways do this by
+/// themselves when Redis has lost data; this command is for recovering it anyway.
 #[derive(Debug, Args)]
 pub(super) struct Recover {
-    /// Change nothing: only say what would be replayed, restored and lost, and which balances change.
+    /// Change nothing: only print what would be replayed, restored and lost, and which balances
+    /// change.
     #[arg(long)]
     dry_run: bool,
 }
@@ -25,12 +26,12 @@ impl Recover {
         let mut config = file.load(Sections::LEDGER)?.ledger;
         if config.backend != BackendKind::Redis {
             return Err(CliError::Failed(
-                "the embedded ledger has nothing to recover: it is whole whenever it is opened; \
+                "the embedded ledger needs no recovery, since SQLite repairs it when it is opened; \
                  `farebox reconcile` checks it"
                     .to_owned(),
             ));
         }
-        // A gateway of this name may be serving; this process is another one.
+        // A gateway of this name may be running; this process must not take its place.
         config.gateway_name = None;
         block_on(async {
             print(&plan_recovery(&config).await?);
@@ -51,11 +52,11 @@ fn print(plan: &RecoveryPlan) {
     println!("a recovery:");
     plan.steps.iter().for_each(|line| println!("  {line}"));
     if plan.lost.is_empty() {
-        println!("nothing is lost that was decided");
+        println!("no decided operation is lost");
     }
     plan.lost.iter().for_each(|line| println!("lost: {line}"));
     if plan.changed == 0 {
-        println!("every balance that Redis shows stays as it is");
+        println!("no balance would change");
         return;
     }
     println!("{} accounts would have another balance than Redis shows now:", plan.changed);
@@ -68,7 +69,7 @@ fn print(plan: &RecoveryPlan) {
         );
     }
     println!(
-        "to give an account what Redis showed, once it has recovered: farebox account adjust ACCOUNT \
+        "to restore the balance that Redis showed, after the recovery: farebox account adjust ACCOUNT \
          CREDITS --reason …, by the difference"
     );
 }

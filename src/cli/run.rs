@@ -1,18 +1,27 @@
-//! What `serve` and `demo` share: the runtime, and the signals.
+//! The runtimes of commands, and the signals of `serve` and `demo`.
 
+use std::io::Write as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::CliError;
+use crate::cli::error::CliError;
 
-/// A runtime of `threads` workers; 0 for one a core.
+/// A runtime of `threads` workers; 0 means one for each core.
 pub(super) fn runtime(threads: usize) -> Result<Runtime, CliError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if threads > 0 {
         builder.worker_threads(threads);
     }
     let runtime = builder.enable_all().thread_name("farebox").build();
-    runtime.map_err(|error| CliError::Failed(format!("no runtime: {error}")))
+    runtime.map_err(|error| CliError::Failed(format!("the runtime cannot start: {error}")))
+}
+
+/// Runs a short command's future on a small runtime.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime
+        .map_err(|error| CliError::Failed(format!("the runtime cannot start: {error}")))?
+        .block_on(work)
 }
 
 /// SIGTERM, SIGINT and SIGHUP.
@@ -20,24 +29,27 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    /// A write beyond a file-size limit then fails, as on a full disk, and does not kill.
+    /// With a handler, a write beyond a file-size limit fails, as on a full disk, and does not kill
+    /// the process.
     _file_size: Signal,
 }
 
-/// What the operator asks for.
-pub(super) enum Asked {
+/// A request of the operator.
+pub(super) enum Request {
     Stop,
     Reload,
 }
 
-/// SIGXFSZ, which has no name in tokio; the number is the same on every Linux but MIPS.
+/// The number of SIGXFSZ, which tokio has no name for; it is the same on every Linux but MIPS.
 const FILE_SIZE: i32 = 25;
 
 impl Signals {
-    /// Listens from now on.
+    /// Installs the handlers.
     pub fn listen() -> Result<Self, CliError> {
-        let listen =
-            |kind| signal(kind).map_err(|error| CliError::Failed(format!("no signals: {error}")));
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| CliError::Failed(format!("signals cannot be handled: {error}")))
+        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -46,12 +58,23 @@ impl Signals {
         })
     }
 
-    /// The next thing asked for.
-    pub async fn next(&mut self) -> Asked {
+    /// Waits for the next request.
+    pub async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.terminate.recv() => Request::Stop,
+            _ = self.interrupt.recv() => Request::Stop,
+            _ = self.hang_up.recv() => Request::Reload,
         }
+    }
+}
+
+/// Writes a command's result to standard output. A reader that has left early, such as `head`, is no error.
+pub(super) fn print(text: &[u8]) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failed(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
     }
 }

@@ -2,14 +2,14 @@
 
 use clap::Args;
 
-use super::run::{Asked, Signals, runtime};
-use super::{CliError, ConfigFile, logging, refuse_sandbox_beside_live_key};
+use crate::cli::run::{Request, Signals, runtime};
+use crate::cli::{CliError, ConfigFile, logging, refuse_sandbox_beside_live_key};
 use crate::config::{Sections, StartKeys};
 use crate::gateway::Gateway;
 
 /// Serve: forward priced calls to the upstreams of the config.
 ///
-/// Serves until SIGTERM or SIGINT; SIGHUP takes up new prices, packs and upstreams.
+/// Serves until SIGTERM or SIGINT; SIGHUP applies new prices, packs and upstreams.
 #[derive(Debug, Args)]
 pub(super) struct Serve {}
 
@@ -28,28 +28,31 @@ impl Serve {
             if !logging::is_json() {
                 println!("listening on {}", addresses.public);
             }
-            while let Asked::Reload = signals.next().await {
+            while let Request::Reload = signals.next().await {
                 reload(file, &gateway, &running).await;
             }
             tracing::info!("stopping");
             if gateway.stop().await {
                 Ok(())
             } else {
-                Err(CliError::Failed("stopped before everything was settled".to_owned()))
+                Err(CliError::Failed(
+                    "stopped before every hold was settled; see the log".to_owned(),
+                ))
             }
         })
     }
 }
 
-/// A file with a mistake changes nothing and says so, also where the mistake is in a section that
-/// only a start takes up: the next start would fail on it. The checks read the file, the
-/// environment and the files of issuers' keys; no lock, no socket and no server. Settings that differ
-/// from those of the start are named: they wait for the next one.
+/// Applies the file's prices, packs and upstreams. A file with a mistake changes nothing, even
+/// where the mistake is in a section that only a start reads, since the next start would fail on
+/// it. The checks read the file, the environment and the files of issuers' keys, but take no lock
+/// and no socket and call no server. Other settings that have changed are logged: they apply after
+/// a restart.
 async fn reload(file: &ConfigFile, gateway: &Gateway, running: &StartKeys) {
     match file.load(Sections::ALL) {
         Ok(config) => match gateway.reload(&config).await {
             Ok(()) => {
-                tracing::info!("took up the new prices, packs and upstreams");
+                tracing::info!("applied the new prices, packs and upstreams");
                 config.warnings.log();
                 let keys = running.changed(&config.start_keys).join(", ");
                 if !keys.is_empty() {
@@ -60,9 +63,9 @@ async fn reload(file: &ConfigFile, gateway: &Gateway, running: &StartKeys) {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "the config was not taken up; the old one stays")
+                tracing::error!(%error, "the new config was not applied; the old one stays")
             }
         },
-        Err(error) => tracing::error!(%error, "the config was not taken up; the old one stays"),
+        Err(error) => tracing::error!(%error, "the new config was not applied; the old one stays"),
     }
 }

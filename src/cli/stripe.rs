@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Date, Duration, OffsetDateTime};
 
-use super::admin_client::{AdminClient, segment};
-use super::{CliError, ConfigFile, block_on};
+use crate::cli::admin_client::{AdminClient, segment};
+use crate::cli::{CliError, ConfigFile, block_on};
 
 /// Compare the ledger with Stripe, and look at Stripe's events.
 #[derive(Debug, Args)]
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_a_day_a_time_or_how_long_ago() {
+    fn a_moment_is_a_day_a_time_or_a_span_ago() {
         let at = |text: &str| moment(text).map(OffsetDateTime::unix_timestamp);
         assert_eq!(at("2026-01-31"), Ok(1_769_817_600));
         assert_eq!(at("2026-01-31T08:00:00Z"), Ok(1_769_846_400));

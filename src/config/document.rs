@@ -1,26 +1,28 @@
-//! The parsed file, and where in it a key stands.
+//! The parsed file, and the place of each key in it.
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Located, Mistake};
+use crate::config::{Located, Mistake};
 
-/// The lists of tables. A file that has one twice in single brackets is no TOML.
+/// The lists of tables. A file that writes one of them twice in single brackets is not valid TOML.
 const LISTS: [&str; 4] = ["upstreams", "routes", "packs", "auth.jwt"];
 
-/// A TOML file that is well formed. Its values are as they were written: variables stand
-/// unexpanded.
+/// A well-formed TOML file. Its values are as they were written, with variables unexpanded.
 pub(crate) struct Document<'t> {
     text: &'t str,
     table: DeTable<'t>,
 }
 
 impl<'t> Document<'t> {
-    /// The error is the first place where the text is not TOML: what follows it cannot be
-    /// trusted to mean what it says.
+    /// Parses `text`.
+    ///
+    /// # Errors
+    /// The first place that is not TOML. Whatever follows it cannot be interpreted safely.
     pub(crate) fn parse(text: &'t str) -> Result<Self, Located> {
         match DeTable::parse(text) {
             Ok(table) => Ok(Self { text, table: table.into_inner() }),
-            // Its `Display` quotes the line, which may hold a secret; its message never does.
+            // `error.message()` never quotes the file, unlike its `Display`: the line may hold a
+            // secret.
             Err(error) => {
                 let offset = error.span().map_or(0, |span| span.start);
                 let message = format!("not valid TOML: {}", error.message());
@@ -50,12 +52,12 @@ impl<'t> Document<'t> {
         &self.table
     }
 
-    /// Counted from 1.
+    /// The line of an offset, counted from 1.
     pub(crate) fn line_of(&self, offset: usize) -> usize {
         line_of(self.text, offset)
     }
 
-    /// Where the key `path`, or its nearest parent in the file, starts.
+    /// The offset at which the key `path` starts, or its nearest parent in the file.
     pub(crate) fn offset_of(&self, path: &str) -> Option<usize> {
         let mut steps = path.split('.').flat_map(split_index);
         let Some(Step::Key(top)) = steps.next() else { return None };
@@ -85,7 +87,7 @@ enum Step<'p> {
     Index(usize),
 }
 
-/// `routes[2]` → `routes`, 2.
+/// Splits off the indexes: `routes[2]` → `routes`, 2.
 fn split_index(part: &str) -> impl Iterator<Item = Step<'_>> {
     let mut pieces = part.split('[');
     let key = pieces.next().map(Step::Key);
@@ -98,7 +100,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + before(text, offset).matches('\n').count()
 }
 
-/// The line that an offset is in, without the spaces around it.
+/// The line around an offset, trimmed.
 fn line_at(text: &str, offset: usize) -> &str {
     let start = before(text, offset).rfind('\n').map_or(0, |at| at + 1);
     text[start..].lines().next().unwrap_or_default().trim()
@@ -109,7 +111,7 @@ fn column_of(text: &str, offset: usize) -> usize {
     1 + head.rsplit('\n').next().unwrap_or(head).chars().count()
 }
 
-/// The text before an offset, which an error may put past the end or inside a character.
+/// The text before an offset. An error may give an offset past the end or inside a character.
 fn before(text: &str, offset: usize) -> &str {
     &text[..text.floor_char_boundary(offset)]
 }

@@ -1,20 +1,18 @@
-//! serde's errors in the words of the file. They are known by their wording, which serde
-//! promises to nobody, so a text that is not recognised is passed on as it is; and none that
-//! serde writes about a value repeats it here.
+//! Explains serde's errors in the words of the file. An error is recognised by its wording, which
+//! serde does not guarantee, so a text that is not recognised is passed on as it is. No message
+//! here repeats a value that serde quotes.
 
 use toml::de::DeValue;
-
-use super::suggest;
 
 /// The hint for an unknown key in a table whose keys serde does not list.
 pub(crate) const NO_SUCH_KEY: &str = "correct its name, or remove it";
 
-/// Where a mistake is, what it is and what to do about it.
+/// A mistake explained: its place, its message and its hint.
 pub(crate) struct Explained {
     pub(crate) key: String,
     pub(crate) message: String,
     pub(crate) hint: String,
-    /// The name of a key that is required and absent.
+    /// The name of the absent key, where the mistake is an absent key.
     pub(crate) missing: Option<String>,
 }
 
@@ -32,13 +30,13 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
     }
     let (about, expected) = error.rsplit_once(", expected ").unwrap_or((error, ""));
     let (message, hint) = if about.starts_with("unknown field") {
-        (unknown_key(key), suggest::hint(name, &quoted(expected), "the keys here are"))
+        (unknown_key(key), suggest(name, &quoted(expected), "the keys here are"))
     } else if let Some(value) = about.strip_prefix("unknown variant `") {
         let value = value.trim_end_matches('`');
-        let hint = suggest::hint(value, &quoted(expected), "it can be");
+        let hint = suggest(value, &quoted(expected), "it can be");
         (format!("`{name}` cannot be `{value}`"), hint)
     } else if error == "wanted string or table" {
-        // The toml crate's words where one of several names is wanted.
+        // The toml crate's error where one of several names is expected.
         (format!("`{name}` wants a string, not {}", kind(found)), example("a string", key))
     } else if about.starts_with("invalid type") || about.starts_with("invalid length") {
         let wanted = wanted(expected);
@@ -54,7 +52,7 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
         let hint = format!("write an address and a port: {name} = \"127.0.0.1:8080\"");
         (format!("`{name}` is not a socket address"), hint)
     } else {
-        // A `Deserialize` of ours: its hint, if any, follows a semicolon.
+        // A `Deserialize` of this crate, whose hint, if any, follows a semicolon.
         let (message, hint) = error.split_once("; ").unwrap_or((error, ""));
         let fallback = match message.contains("credits") {
             true => "write 5, 0.25 or 0",
@@ -66,12 +64,12 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
     Explained { key: key.to_owned(), message, hint, missing: None }
 }
 
-/// What is wrong with a key that nobody reads.
+/// The message for a key that no section has.
 pub(crate) fn unknown_key(key: &str) -> String {
     format!("unknown key `{}`", last_step(key))
 }
 
-/// How the table at `key` starts in the file: `auth.jwt[0]` → `[[auth.jwt]]`.
+/// The header of the table at `key` in the file: `auth.jwt[0]` → `[[auth.jwt]]`.
 pub(crate) fn header(key: &str) -> String {
     let mut name = String::new();
     let mut inside = false;
@@ -88,7 +86,7 @@ fn last_step(key: &str) -> &str {
     key.rsplit('.').next().unwrap_or(key)
 }
 
-/// The names that serde lists in backticks.
+/// The names in backticks in one of serde's lists.
 fn quoted(expected: &str) -> Vec<&str> {
     expected.split('`').skip(1).step_by(2).collect()
 }
@@ -105,7 +103,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// serde's name of a type in the user's words.
+/// A name for one of serde's types in the user's words.
 fn wanted(expected: &str) -> &str {
     match expected {
         "u8" => "a whole number from 0 to 255",
@@ -136,5 +134,68 @@ fn example(wanted: &str, key: &str) -> String {
             format!("write digits without quotes: {assign}5")
         }
         wanted => format!("write {wanted}"),
+    }
+}
+
+/// The hint for the unknown `name`: the nearest of `known`, or all of them after `intro`.
+pub(crate) fn suggest(name: &str, known: &[&str], intro: &str) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let all: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+            format!("{intro} {}", all.join(", "))
+        }
+    }
+}
+
+/// The known name nearest to `name`, if at most a third of its letters differ.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    if name.len() > 64 {
+        return None;
+    }
+    let name = name.to_lowercase().replace('-', "_");
+    let near = known.iter().map(|known| (distance(&name, known), *known)).min()?;
+    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
+}
+
+/// The optimal string alignment distance: the number of letters to add, drop, change or swap with a
+/// neighbour to get from `a` to `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let change = usize::from(a[i - 1] != b[j - 1]);
+            let mut best =
+                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + change);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_recognised() {
+        let known = ["listen", "admin", "admin_token", "threads"];
+        for (typed, meant) in [
+            ("lisetn", Some("listen")),
+            ("Listen", Some("listen")),
+            ("admin-token", Some("admin_token")),
+            ("thread", Some("threads")),
+            ("colour", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed, &known), meant, "{typed}");
+        }
+        assert_eq!(suggest("colour", &known[..2], "known here:"), "known here: `listen`, `admin`");
     }
 }

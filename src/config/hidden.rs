@@ -1,43 +1,43 @@
-//! What no message may repeat.
+//! Values that no message may repeat.
 
 use std::ops::Range;
 
-/// The values that came from a variable, or that stand in a key whose name says it is secret.
-/// A message is cleaned of them on its way out, whoever wrote it.
+/// The values that came from a variable, or whose key is secret by its name. Every message is
+/// cleaned of them before it is shown.
 #[derive(Default)]
 pub(crate) struct Hidden(Vec<String>);
 
-/// Shorter values are hidden only where they stand in quotes as a word of their own, or hiding `a`
-/// would make every message unreadable.
+/// Shorter values are hidden only in quotes and as a whole word; hiding `a` everywhere would make
+/// every message unreadable.
 const SHORT: usize = 4;
 
-/// A word as long as this is none of a message's own.
+/// A word of this length does not occur in a message of our own.
 const LONG: usize = 16;
 
 impl Hidden {
-    /// Never repeat `value`.
+    /// Hides `value` from now on.
     pub(crate) fn add(&mut self, value: &str) {
-        // As it is, and as `{:?}` would print it.
+        // A message may have the value as it is or as `{:?}` prints it.
         for shape in [value.to_owned(), value.escape_debug().to_string()] {
             if !shape.trim().is_empty() && !self.0.contains(&shape) {
                 self.0.push(shape);
             }
         }
-        // A value that contains another one goes first.
+        // Longer values first, since one value may contain another.
         self.0.sort_by_key(|value| std::cmp::Reverse(value.len()));
     }
 
-    /// `text`, which is about the key `key`, with every hidden value replaced by `…`.
+    /// Returns `text`, a message about the key `key`, with every hidden value replaced by `…`.
     ///
-    /// A value that reads like one of the message's own words is replaced in quotes only: a gap in a fixed
-    /// sentence would tell the value.
+    /// A value that reads like one of the message's own words is replaced in quotes only: a gap in
+    /// a fixed sentence would reveal the value.
     pub(crate) fn clean(&self, text: &str, key: &str) -> String {
         let name = key.rsplit('.').next().unwrap_or(key);
         self.0.iter().fold(text.to_owned(), |text, value| without(&text, value, name))
     }
 }
 
-/// `text`, which is about the key `name`, without `value`.
+/// Returns `text`, a message about the key `name`, without `value`.
 fn without(text: &str, value: &str, name: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let quotes = quotes(text);
@@ -61,7 +61,7 @@ fn without(text: &str, value: &str, name: &str) -> String {
     clean
 }
 
-/// Where texts in quotes stand.
+/// The ranges between quotes.
 fn quotes(text: &str) -> Vec<Range<usize>> {
     let mut quotes = Vec::new();
     let mut open = None;
@@ -78,7 +78,7 @@ fn quotes(text: &str) -> Vec<Range<usize>> {
     quotes
 }
 
-/// True for a key whose value is a secret by its name.
+/// True for a key whose name marks its value as secret.
 pub(crate) fn is_secret_key(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["secret", "token", "password", "headers"].iter().any(|word| name.contains(word))

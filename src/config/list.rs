@@ -1,9 +1,9 @@
 //! The elements of an array of tables that could be read.
 
-use super::Mistake;
+use crate::config::Mistake;
 
-/// Elements of `[[name]]`, each with its place in the file: a check counts what it was given,
-/// a message must count what the user wrote.
+/// The elements of `[[name]]` that could be read, each with its index in the file. A check counts
+/// the elements that it was given; a message counts the elements in the file.
 pub(crate) struct List<T> {
     pub(crate) name: &'static str,
     pub(crate) items: Vec<T>,
@@ -15,7 +15,7 @@ impl<T> List<T> {
         Self { name, items: Vec::new(), places: Vec::new() }
     }
 
-    /// `mistakes` about `name[n]`, n counted in the file.
+    /// `mistakes` about `name[n]`, with n as counted in the file.
     pub(crate) fn in_file_order(&self, mistakes: Vec<Mistake>) -> Vec<Mistake> {
         let renumber = |mut mistake: Mistake| {
             if let Some(key) = self.renumbered(&mistake.key) {

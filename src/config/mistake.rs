@@ -1,17 +1,19 @@
-//! What is wrong with a config file, and what to do about it.
+//! Mistakes in a config file, and warnings about it, with what to do about them.
 
-use std::fmt;
+use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
-/// One mistake in a config. A module that checks its section names the key; the loader, which
-/// knows the file, finds its line.
+/// One mistake in a config. The module that checks a section names the key; the loader, which has
+/// the file, finds the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The key it concerns, as a path from the top of the file: `routes[2].upstream`, counted
-    /// from 0. A path that does not exist stands for its nearest parent that does.
+    /// The key concerned, as a path from the top of the file: `routes[2].upstream`, counted from 0.
+    /// A path that is not in the file stands for its nearest parent that is.
     pub key: String,
-    /// What is wrong, in one sentence without the final stop.
+    /// The mistake, in one sentence without a full stop.
     pub message: String,
-    /// What to do about it, in one sentence without the final stop.
+    /// The remedy, in one sentence without a full stop.
     pub hint: String,
 }
 
@@ -30,5 +32,120 @@ impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.message)?;
         if self.hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {}", self.hint) }
+    }
+}
+
+/// A mistake where `value`, found at `key`, is outside `allowed`.
+pub fn within<T: PartialOrd + Display>(
+    key: &str,
+    value: T,
+    allowed: RangeInclusive<T>,
+) -> Option<Mistake> {
+    if allowed.contains(&value) {
+        return None;
+    }
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let (least, most) = allowed.into_inner();
+    let message = format!("`{name}` cannot be {value}");
+    Some(Mistake::new(key, message, format!("it can be {least} to {most}")))
+}
+
+/// One mistake and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The line, counted from 1; `None` for a key that is not in the file.
+    pub line: Option<usize>,
+    /// The column in characters, counted from 1; only where the line alone does not say enough.
+    pub column: Option<usize>,
+    /// The mistake at that place.
+    pub mistake: Mistake,
+}
+
+impl Located {
+    /// The place as text: `gateway.toml:41`.
+    pub(crate) fn place(&self, file: &Path) -> String {
+        let mut place = file.display().to_string();
+        for number in [self.line, self.column].into_iter().flatten() {
+            place.push_str(&format!(":{number}"));
+        }
+        place
+    }
+
+    /// The place, the `kind` and the message on one line, and the hint on the next.
+    pub(crate) fn shown(&self, file: &Path, kind: &str) -> String {
+        let Mistake { message, hint, .. } = &self.mistake;
+        let first_line = format!("{}: {kind}{message}", self.place(file));
+        if hint.is_empty() { first_line } else { format!("{first_line}\n  hint: {hint}") }
+    }
+}
+
+/// Every mistake of a refused config, in the order of the file. Displays one paragraph a mistake:
+/// `gateway.toml:41: no upstream is named …` and its hint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes {
+    file: PathBuf,
+    found: Vec<Located>,
+}
+
+impl Mistakes {
+    pub(crate) fn new(file: &Path, found: Vec<Located>) -> Self {
+        Self { file: file.to_owned(), found }
+    }
+
+    /// The one mistake of a file that could not be read.
+    pub(crate) fn of_file(file: &Path, (line, mistake): (Option<usize>, Mistake)) -> Self {
+        Self::new(file, vec![Located { line, column: None, mistake }])
+    }
+
+    /// The mistakes in the order of the file.
+    pub fn iter(&self) -> std::slice::Iter<'_, Located> {
+        self.found.iter()
+    }
+
+    /// The number of mistakes, at least one.
+    pub fn count(&self) -> usize {
+        self.found.len()
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, located) in self.found.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&located.shown(&self.file, ""))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// The warnings about one file, in its order. A gateway starts with such a file and logs its
+/// warnings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Warnings {
+    file: PathBuf,
+    found: Vec<Located>,
+}
+
+impl Warnings {
+    pub(crate) fn new(file: &Path, found: Vec<Located>) -> Self {
+        Self { file: file.to_owned(), found }
+    }
+
+    /// Each warning as `gateway.toml:41: warning: …`, with its hint on a second line.
+    pub fn shown(&self) -> impl Iterator<Item = String> + '_ {
+        self.found.iter().map(|located| located.shown(&self.file, "warning: "))
+    }
+
+    /// Writes each warning to the log.
+    pub fn log(&self) {
+        for located in &self.found {
+            let at = located.place(&self.file);
+            let (message, hint) = (&located.mistake.message, &located.mistake.hint);
+            tracing::warn!(at, hint, "{message}");
+        }
     }
 }

@@ -1,19 +1,20 @@
-//! A section of the file into its struct, past its first mistake.
+//! Reads a section of the file into its struct, past its first mistake.
 //!
-//! serde stops at the first error. To report them all, the offending entry is taken out of a
-//! copy of the section (or a missing one is filled in) and the copy is read again, until it fits
-//! or nothing can be done. What comes out of a repaired copy is only looked at by the checks: a
-//! file with a mistake never becomes a `Config`.
+//! serde stops at the first error. To find all of them, the wrong entry is removed from a copy of
+//! the section (or a missing one is filled in) and the copy is read again, until it fits or no
+//! repair is left. A struct from a repaired copy is only used for the checks: a file with a mistake
+//! never becomes a `Config`.
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::document::Document;
-use super::list::List;
-use super::report::Report;
+use crate::config::Env;
+use crate::config::document::Document;
+use crate::config::list::List;
+use crate::config::repair::StandIns;
+use crate::config::report::Report;
 use crate::config::{Sections, explain, repair, variables};
-use crate::gateway::config::Env;
 
 /// Reads the sections of one file.
 pub(crate) struct Reader<'r, 'd> {
@@ -24,19 +25,20 @@ pub(crate) struct Reader<'r, 'd> {
 }
 
 impl Reader<'_, '_> {
-    /// A section that always has a value: its defaults where it is absent or not asked for.
+    /// A section that always has a value: its defaults where the file lacks it or the command does
+    /// not read it.
     pub(crate) fn table<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         let written = self.document.table().get(name).filter(|_| self.sections.contains(is));
         let empty = Spanned::new(0..0, DeValue::Table(DeTable::new()));
         self.element(written.unwrap_or(&empty), name)
     }
 
-    /// A section that has a value where it was asked for.
+    /// A section that has a value where the command reads it.
     pub(crate) fn required<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         if self.sections.contains(is) { self.table(name, is) } else { None }
     }
 
-    /// A section that has a value where it was asked for and is in the file.
+    /// A section that has a value where the command reads it and the file has it.
     pub(crate) fn optional<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         if self.document.table().contains_key(name) { self.required(name, is) } else { None }
     }
@@ -67,8 +69,8 @@ impl Reader<'_, '_> {
         list
     }
 
-    /// The names of all upstreams in the file, whether or not their section is in use or sound,
-    /// so that a route is not blamed for a mistake in its upstream.
+    /// The names of all upstreams in the file, whether or not the command reads them and they are
+    /// sound, so that a route is not blamed for a mistake in its upstream.
     pub(crate) fn upstream_names(&mut self) -> Vec<String> {
         let written = self.document.table().get("upstreams");
         let upstreams = written.and_then(|list| list.get_ref().as_array());
@@ -81,6 +83,22 @@ impl Reader<'_, '_> {
             }
         }
         names
+    }
+
+    /// The code of the currency that the file's prices have, or its costs where it has no price.
+    fn currency(&self) -> String {
+        let is_code =
+            |code: &&str| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+        let code_in = |(list, key): (&str, &str)| {
+            let elements = self.document.table().get(list)?.get_ref().as_array()?;
+            let mut amounts = elements.iter().filter_map(|element| element.get_ref().get(key));
+            amounts.find_map(|amount| {
+                let text = variables::expand(amount.get_ref().as_str()?, self.env).text;
+                text.split(' ').next_back().filter(is_code).map(str::to_owned)
+            })
+        };
+        let code = [("packs", "price"), ("routes", "cost")].into_iter().find_map(code_in);
+        code.unwrap_or_else(|| "EUR".to_owned())
     }
 
     fn element<T: DeserializeOwned>(
@@ -96,15 +114,16 @@ impl Reader<'_, '_> {
         }
         let mut value = written.clone();
         variables::expand_all(&mut value, key, self.env, self.report);
-        read(written, value, key, self.report)
+        read(written, value, key, &StandIns::new(&self.currency()), self.report)
     }
 }
 
-/// Reads `value`, which is `written` after expansion. `None` only after a report.
+/// Reads `value`, which is `written` after expansion. `None` only where a mistake was reported.
 fn read<T: DeserializeOwned>(
     written: &Spanned<DeValue<'_>>,
     mut value: Spanned<DeValue<'_>>,
     key: &str,
+    stand_ins: &StandIns,
     report: &mut Report<'_>,
 ) -> Option<T> {
     let mut filled = 0;
@@ -124,7 +143,7 @@ fn read<T: DeserializeOwned>(
         };
         let span = error.span().unwrap_or_else(|| written.span());
         if repair::is_stand_in(&span) {
-            if !repair::fill_in_otherwise(&mut value, &span) {
+            if !repair::fill_in_otherwise(&mut value, &span, stand_ins) {
                 return None;
             }
             continue;

@@ -1,26 +1,40 @@
-//! Takes a mistake out of a section, so that the next one comes to light. An entry is known by
-//! its span: the place in the file where it stands, which no other entry shares except a table
-//! with its own first element. Of those the inner one is meant.
+//! Removes a mistake from a section, so that serde gets to the next one. An entry is identified by
+//! its span, its place in the file. No two entries share a span, except a table and its own first
+//! element; the inner one is meant then.
 
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
-/// Where the n-th missing entry that was filled in claims to stand: beyond any file.
+/// The span of the n-th missing entry that was filled in: beyond the end of any file.
 pub(crate) fn stand_in(n: usize) -> Range<usize> {
     usize::MAX - n..usize::MAX
 }
 
-/// True for the place of an entry that was filled in.
+/// True for the span of an entry that was filled in.
 pub(crate) fn is_stand_in(span: &Range<usize>) -> bool {
     span.end == usize::MAX
 }
 
-/// Fills in for a string that an empty one does not fit.
-const PLAUSIBLE_URL: &str = "http://localhost";
+/// The strings that stand in for a missing one, in the order in which they are tried.
+pub(crate) struct StandIns([String; 3]);
 
-/// The innermost entry of `value` that stands at `span`, with its key.
+impl StandIns {
+    /// `currency` is the code of the file's currency, so that a price that stands in does not
+    /// contradict the other prices.
+    pub(crate) fn new(currency: &str) -> Self {
+        Self([String::new(), "http://localhost".to_owned(), format!("1 {currency}")])
+    }
+
+    /// The string after `text`.
+    fn after(&self, text: &str) -> Option<&str> {
+        let tried = self.0.iter().position(|stand_in| stand_in == text)?;
+        self.0.get(tried + 1).map(String::as_str)
+    }
+}
+
+/// The innermost entry of `value` at `span`, with its key.
 pub(crate) fn find<'v, 't>(
     value: &'v Spanned<DeValue<'t>>,
     span: &Range<usize>,
@@ -38,7 +52,7 @@ pub(crate) fn find<'v, 't>(
     inner.or_else(|| (value.span() == *span).then(|| (key.to_owned(), value)))
 }
 
-/// Removes the innermost entry below `value` that stands at `span`.
+/// Removes the innermost entry below `value` at `span`.
 pub(crate) fn take_out(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
     match value.get_mut() {
         DeValue::Table(table) => {
@@ -62,8 +76,8 @@ pub(crate) fn take_out(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) ->
     }
 }
 
-/// Puts an entry `name` into the innermost table that stands at `span`, so that what is missing
-/// after it comes to light. It is a string first, since most are.
+/// Adds an entry `name` to the innermost table at `span`, so that serde gets to the mistakes after
+/// it. Its value is a string at first, since most are.
 pub(crate) fn fill_in(
     value: &mut Spanned<DeValue<'_>>,
     span: &Range<usize>,
@@ -91,21 +105,31 @@ pub(crate) fn fill_in(
 }
 
 /// Tries the next value for the entry that was filled in at `span` and did not fit.
-pub(crate) fn fill_in_otherwise(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+pub(crate) fn fill_in_otherwise(
+    value: &mut Spanned<DeValue<'_>>,
+    span: &Range<usize>,
+    stand_ins: &StandIns,
+) -> bool {
     let here = value.span() == *span;
     match value.get_mut() {
         guess if here => {
             *guess = match guess {
-                DeValue::String(text) if text.is_empty() => DeValue::String(PLAUSIBLE_URL.into()),
-                DeValue::String(_) => DeValue::Integer(Default::default()),
+                DeValue::String(text) => match stand_ins.after(text) {
+                    Some(next) => DeValue::String(next.to_owned().into()),
+                    None => DeValue::Integer(Default::default()),
+                },
                 DeValue::Integer(_) => DeValue::Array(DeArray::new()),
                 DeValue::Array(_) => DeValue::Boolean(false),
                 _ => return false,
             };
             true
         }
-        DeValue::Table(table) => table.iter_mut().any(|(_, item)| fill_in_otherwise(item, span)),
-        DeValue::Array(items) => items.iter_mut().any(|item| fill_in_otherwise(item, span)),
+        DeValue::Table(table) => {
+            table.iter_mut().any(|(_, item)| fill_in_otherwise(item, span, stand_ins))
+        }
+        DeValue::Array(items) => {
+            items.iter_mut().any(|item| fill_in_otherwise(item, span, stand_ins))
+        }
         _ => false,
     }
 }

@@ -1,14 +1,14 @@
 //! The mistakes found so far.
 
-use super::document::Document;
-use super::hidden::Hidden;
-use super::{Located, Mistake};
+use crate::config::document::Document;
+use crate::config::hidden::Hidden;
+use crate::config::{Located, Mistake};
 
-/// Collects the mistakes of one file, and says each thing once.
+/// Collects the mistakes of one file, without repeating one.
 pub(crate) struct Report<'d> {
     document: &'d Document<'d>,
     found: Vec<(Option<usize>, Mistake)>,
-    /// What the messages must not repeat.
+    /// Values that the messages must not repeat.
     pub(crate) hidden: Hidden,
 }
 
@@ -21,7 +21,7 @@ impl<'d> Report<'d> {
         self.found.is_empty()
     }
 
-    /// Adds a mistake at the byte `offset`, or else where `key` stands.
+    /// Adds a mistake at the byte `offset`, or at the place of `key` without one.
     pub(crate) fn add(
         &mut self,
         key: &str,
@@ -33,8 +33,8 @@ impl<'d> Report<'d> {
         self.found.push((offset, Mistake::new(key, message, hint)));
     }
 
-    /// True when `key`, a key above it or one below it has a mistake already. What is said about
-    /// it later is likely to be an echo.
+    /// True where `key`, a key above it or one below it has a mistake already: a later mistake
+    /// there probably has the same cause.
     pub(crate) fn covers(&self, key: &str) -> bool {
         let above = |a: &str, b: &str| {
             b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -42,8 +42,8 @@ impl<'d> Report<'d> {
         self.found.iter().any(|(_, known)| above(&known.key, key) || above(key, &known.key))
     }
 
-    /// Adds what the modules found, except echoes: a value that could not be read was replaced
-    /// by its default before they looked.
+    /// Adds the mistakes that the modules found, without those that [`Self::covers`]: a value that
+    /// could not be read had been replaced by a stand-in before the modules checked it.
     pub(crate) fn add_checked(&mut self, found: Vec<Mistake>) {
         let fresh: Vec<_> = found.into_iter().filter(|found| !self.covers(&found.key)).collect();
         for Mistake { key, message, hint } in fresh {
@@ -51,7 +51,7 @@ impl<'d> Report<'d> {
         }
     }
 
-    /// Warnings in the order of the file, cleaned of what is hidden.
+    /// Warnings in the order of the file, without hidden values.
     pub(crate) fn locate(&self, warnings: Vec<Mistake>) -> Vec<Located> {
         let place = |mistake: Mistake| (self.document.offset_of(&mistake.key), mistake);
         let mut found: Vec<_> = warnings.into_iter().map(place).collect();
@@ -59,7 +59,7 @@ impl<'d> Report<'d> {
         found.into_iter().map(|(offset, mistake)| self.located(offset, mistake)).collect()
     }
 
-    /// The mistakes in the order of the file, cleaned of what is hidden.
+    /// The mistakes in the order of the file, without hidden values.
     pub(crate) fn finish(mut self) -> Vec<Located> {
         self.found.sort_by_key(|(offset, _)| *offset);
         let found = std::mem::take(&mut self.found);

@@ -1,21 +1,21 @@
-//! The settings that a running gateway takes up with its next start only.
+//! The settings that apply only after a restart.
 
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 use toml::de::DeValue;
 
-use super::document::Document;
+use crate::config::Env;
+use crate::config::document::Document;
 use crate::config::variables;
-use crate::gateway::config::Env;
 
-/// The sections that a reload takes up.
+/// The sections that a reload applies.
 const RELOADED: [&str; 3] = ["upstreams", "routes", "packs"];
 
-/// A key of another section that a reload takes up, since it decides what calls cost.
+/// A key of another section that a reload applies, since it decides the price of a call.
 const RELOADED_KEY: &str = "api.exact_paths";
 
-/// The keys of all other sections, each with a hash of its value: some are secrets.
+/// The keys of all other sections, each with a hash of its value, since some are secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StartKeys(BTreeMap<String, [u8; 32]>);
 
@@ -54,7 +54,7 @@ impl StartKeys {
         self.0.insert(key, Sha256::digest(text.as_bytes()).into());
     }
 
-    /// The keys that `newer` has and this has not, or the other way round, and those whose values differ.
+    /// The keys that only one of the two has, and those whose values differ.
     pub fn changed<'k>(&'k self, newer: &'k Self) -> Vec<&'k str> {
         let gone_or_new = |one: &'k Self, other: &Self| {
             let only = one.0.keys().filter(|key| !other.0.contains_key(*key));

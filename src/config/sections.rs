@@ -1,13 +1,13 @@
-//! Which parts of the file a command reads.
+//! The parts of the file that a command reads.
 
 use std::ops::BitOr;
 
-use super::document::Document;
-use super::report::Report;
-use super::suggest;
+use crate::config::document::Document;
+use crate::config::explain::suggest;
+use crate::config::report::Report;
 
-/// A set of sections, joined with `|`. What is not in it is neither expanded nor checked, so
-/// that `farebox prices` works with no variable set.
+/// A set of sections, joined with `|`. Sections outside the set are neither expanded nor checked,
+/// so `farebox prices` works without any variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sections(u16);
 
@@ -24,11 +24,11 @@ impl Sections {
     pub const API: Self = Self(1 << 4);
     /// `[[upstreams]]`
     pub const UPSTREAMS: Self = Self(1 << 5);
-    /// `[[routes]]`; that their upstreams exist is checked with or without `UPSTREAMS`.
+    /// `[[routes]]`. Their upstreams must exist, whether or not `UPSTREAMS` is in the set.
     pub const ROUTES: Self = Self(1 << 6);
     /// `[[packs]]`
     pub const PACKS: Self = Self(1 << 7);
-    /// `[stripe]`, if the file has it.
+    /// `[stripe]`, where the file has it.
     pub const STRIPE: Self = Self(1 << 8);
     /// `[brand]`
     pub const BRAND: Self = Self(1 << 9);
@@ -61,14 +61,14 @@ const NAMES: [&str; 10] = [
     "brand",
 ];
 
-/// Reports what stands at the top of the file and is no section, whatever the command reads:
-/// a section with a slip in its name would be a section left out.
+/// Reports every unknown name at the top of the file, whatever the command reads: a section with a
+/// typing error in its name would silently have its defaults.
 pub(crate) fn refuse_unknown(document: &Document<'_>, report: &mut Report<'_>) {
     for (name, _) in document.table() {
         let offset = name.span().start;
         let name = name.get_ref().as_ref();
         if !NAMES.contains(&name) {
-            let hint = suggest::hint(name, &NAMES, "the sections are");
+            let hint = suggest(name, &NAMES, "the sections are");
             report.add(name, Some(offset), format!("unknown section `{name}`"), hint);
         }
     }

@@ -1,22 +1,29 @@
-//! `${NAME}` and `${NAME:-default}` in the strings of the file.
+//! Expands `${NAME}` and `${NAME:-default}` in the strings of the file.
 //!
-//! A variable is text inside one string: it can neither add a key nor end a quote, and its own
-//! `${…}` is not looked at. The default counts when the variable is not set or empty, as in a
-//! shell. `$${` stands for `${`; any other `$` for itself.
+//! A variable is text inside one string: it can neither add a key nor end a quote, and `${…}` in
+//! its own value is left as it is. The default counts where the variable is not set or empty, as in
+//! a shell. `$${` stands for `${`; any other `$` for itself.
 
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::hidden::is_secret_key;
-use super::report::Report;
-use crate::gateway::config::Env;
+use crate::config::hidden::is_secret_key;
+use crate::config::report::Report;
+
+/// Looks a variable up; [`process_env`] outside tests.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A variable of the process. A value that is not valid UTF-8 counts as not set.
+pub fn process_env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
 
 /// A string after expansion.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expanded {
-    /// The string; a variable that failed leaves nothing.
+    /// The string. A variable that failed leaves nothing in it.
     pub(crate) text: String,
-    /// What came from the environment.
+    /// The values that came from the environment.
     pub(crate) values: Vec<String>,
     /// Message and hint of each variable that failed.
     pub(crate) failed: Vec<(String, String)>,
@@ -55,7 +62,7 @@ pub(crate) fn expand(text: &str, env: Env<'_>) -> Expanded {
     expanded
 }
 
-/// The value of `NAME` or `NAME:-default`, and whether it is the environment's.
+/// The value of `NAME` or `NAME:-default`, and whether it came from the environment.
 fn look_up(inside: &str, env: Env<'_>) -> Result<(String, bool), (String, String)> {
     let (name, default) = match inside.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
@@ -68,7 +75,7 @@ fn look_up(inside: &str, env: Env<'_>) -> Result<(String, bool), (String, String
         return Err(("this is not the name of a variable".to_owned(), hint.to_owned()));
     }
     if default.is_some_and(|default| default.contains("${")) {
-        let message = format!("the default of `${{{name}}}` holds another variable");
+        let message = format!("the default of `${{{name}}}` contains another variable");
         return Err((message, "a default is plain text, up to the first `}`".to_owned()));
     }
     match (env(name), default) {
@@ -82,8 +89,8 @@ fn look_up(inside: &str, env: Env<'_>) -> Result<(String, bool), (String, String
     }
 }
 
-/// Expands every string at and below `value`, which stands at `key`; floats become the text that
-/// was typed, so that no amount ever passes through a float.
+/// Expands every string at and below `value`, which stands at `key`. A float becomes the text that
+/// was typed, so that no amount passes through a floating-point number.
 pub(crate) fn expand_all(
     value: &mut Spanned<DeValue<'_>>,
     key: &str,

@@ -1,20 +1,20 @@
-//! Remembers which tokens were verified, so that a signature costs its microseconds once; and whom
+//! Two caches: verified tokens, so that each signature is checked once, and the accounts that
 //! service keys have named.
 
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
-use super::jwt::Verified;
 use crate::account::AccountId;
+use crate::identify::jwt::Verified;
 use crate::ledger::KeyHash;
 
-/// How many tokens are remembered. At some 200 bytes each this stays near 10 MB; beyond it,
-/// those used least are verified again.
+/// The most tokens in the cache. At about 200 bytes each this stays near 10 MB; beyond it, the
+/// tokens used least are verified again.
 const CAPACITY: usize = 50_000;
 
-/// Verified tokens by their SHA-256. The tokens themselves are not kept: a memory dump of the
-/// cache holds no credential.
+/// Verified tokens by their SHA-256. The tokens themselves are not stored, so a memory dump of the
+/// cache has no credential in it.
 pub(super) struct VerifiedTokens(Cache<KeyHash, Verified>);
 
 impl Default for VerifiedTokens {
@@ -24,26 +24,27 @@ impl Default for VerifiedTokens {
 }
 
 impl VerifiedTokens {
-    /// What was verified about this token, as long as `now` (since the epoch) is before its `exp`. A
-    /// clock's leeway is granted by verifying alone: after `exp` that is done on each call.
+    /// The result for this token, as long as `now` (since the epoch) is before its `exp`. The
+    /// leeway for clocks applies to verification only: after `exp` the token is verified on each
+    /// call.
     pub(super) fn get(&self, hash: &KeyHash, now: Duration) -> Option<Verified> {
         self.0.get(hash).filter(|verified| now < verified.exp)
     }
 
-    /// Remembers it, in place of what was known before; whether nothing was.
+    /// Stores a result, in place of an earlier one; returns true where there was none.
     pub(super) fn insert(&self, hash: KeyHash, verified: Verified) -> bool {
         let new = self.0.peek(&hash).is_none();
         self.0.insert(hash, verified);
         new
     }
 
-    /// Forgets it.
+    /// Removes a token.
     pub(super) fn remove(&self, hash: &KeyHash) {
         self.0.remove(hash);
     }
 }
 
-/// Accounts that service keys have named, and that exist.
+/// Existing accounts that service keys have named.
 pub(super) struct NamedAccounts(Cache<AccountId, ()>);
 
 impl Default for NamedAccounts {
@@ -53,12 +54,12 @@ impl Default for NamedAccounts {
 }
 
 impl NamedAccounts {
-    /// Whether the account is remembered.
+    /// True where the account is in the cache.
     pub(super) fn has(&self, account: &AccountId) -> bool {
         self.0.get(account).is_some()
     }
 
-    /// Remembers it.
+    /// Adds an account.
     pub(super) fn insert(&self, account: &AccountId) {
         self.0.insert(account.clone(), ());
     }

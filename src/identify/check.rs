@@ -1,24 +1,25 @@
-//! Turns the `[auth]` section into what the verifiers need, or into a list of its mistakes.
+//! Turns the `[auth]` section into the parts of the verifiers, or into a list of its mistakes.
 
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 
-use super::key_source::KeySource;
-use super::{AuthConfig, JwtConfig};
 use crate::config::{Mistake, Span};
+use crate::identify::config::{AuthConfig, JwtConfig};
+use crate::identify::entry::Entry;
+use crate::identify::key_source::KeySource;
 
 const DEFAULT_LEEWAY: Span = Span::from_secs(30);
 const MAX_LEEWAY: Span = Span::from_secs(600);
 const DEFAULT_REFRESH: Span = Span::from_secs(600);
 const MIN_REFRESH: Span = Span::from_secs(30);
 
-/// The longest `account_prefix`: half of an account's id stays for the issuer's own.
+/// The longest `account_prefix`, in bytes: half of an account's id is left for the issuer's own id.
 const MAX_PREFIX_BYTES: usize = 128;
 
-/// One entry that makes sense.
+/// One `[[auth.jwt]]` without mistakes.
 pub(super) struct CheckedIssuer {
-    /// Where it stands in the config: `auth.jwt[0]`.
+    /// The place in the config: `auth.jwt[0]`.
     pub(super) key: String,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) keys: KeySource,
@@ -29,12 +30,24 @@ pub(super) struct CheckedIssuer {
     pub(super) leeway: Duration,
 }
 
+impl AuthConfig {
+    /// The mistakes in this section. Reads the key files, fetches nothing.
+    pub fn check(&self) -> Vec<Mistake> {
+        checked(self).err().unwrap_or_default()
+    }
+
+    /// Settings that are possible, and dangerous unless they are meant.
+    pub fn warn(&self) -> Vec<Mistake> {
+        shared_accounts(&self.jwt).into_iter().collect()
+    }
+}
+
 /// Checks the whole section.
 pub(super) fn checked(config: &AuthConfig) -> Result<Vec<CheckedIssuer>, Vec<Mistake>> {
     let mut issuers = Vec::new();
     let mut mistakes = Vec::new();
     for (index, jwt) in config.jwt.iter().enumerate() {
-        let mut entry = Entry { key: format!("auth.jwt[{index}]"), mistakes: Vec::new() };
+        let mut entry = Entry::new(format!("auth.jwt[{index}]"));
         match entry.check(jwt) {
             Some(issuer) if entry.mistakes.is_empty() => issuers.push(issuer),
             _ => mistakes.append(&mut entry.mistakes),
@@ -44,14 +57,15 @@ pub(super) fn checked(config: &AuthConfig) -> Result<Vec<CheckedIssuer>, Vec<Mis
     if config.jwt.is_empty() && !config.api_keys.enabled {
         mistakes.push(Mistake::new(
             "auth",
-            "nobody can be identified: there is no [[auth.jwt]] and API keys are not enabled",
+            "no caller can be identified: there is no [[auth.jwt]] and API keys are not enabled",
             "add a [[auth.jwt]] entry, or set `enabled = true` under [auth.api_keys]",
         ));
     }
     if mistakes.is_empty() { Ok(issuers) } else { Err(mistakes) }
 }
 
-/// Prefixes that begin with another one: `a:` and `a:b:` both make `a:b:c`, of two users.
+/// Prefixes that begin with another one: with `a:` and `a:b:`, the account `a:b:c` could belong to
+/// two users.
 fn nested_prefixes(jwt: &[JwtConfig]) -> Vec<Mistake> {
     let prefixes = || {
         let prefixes = jwt.iter().enumerate();
@@ -64,17 +78,17 @@ fn nested_prefixes(jwt: &[JwtConfig]) -> Vec<Mistake> {
         Some(Mistake::new(
             format!("auth.jwt[{index}].account_prefix"),
             format!(
-                "`account_prefix` begins with the prefix of auth.jwt[{other}], whose users could name its accounts"
+                "`account_prefix` begins with the prefix of auth.jwt[{other}], so tokens of either could name the other's accounts"
             ),
-            "choose prefixes of which none begins another, or the same for both",
+            "choose prefixes that do not begin with each other, or the same one for both",
         ))
     });
     nested.collect()
 }
 
-/// Two issuers whose accounts share one name space. Two entries for one `issuer` are its keys while
-/// they change.
-pub(super) fn shared_accounts(jwt: &[JwtConfig]) -> Option<Mistake> {
+/// A warning for two issuers whose accounts share one name space. Two entries with one `issuer` are
+/// allowed: they hold its old and new key.
+fn shared_accounts(jwt: &[JwtConfig]) -> Option<Mistake> {
     let mut open = jwt.iter().enumerate().filter(|(_, jwt)| jwt.account_prefix.is_none());
     let (first, one) = open.next()?;
     let (second, _) =
@@ -86,12 +100,6 @@ pub(super) fn shared_accounts(jwt: &[JwtConfig]) -> Option<Mistake> {
         ),
         "set `account_prefix` in one of the two; if both are keys of one issuer, write the same `issuer` in both",
     ))
-}
-
-/// One `[[auth.jwt]]` while it is checked. What cannot go on notes why and is `None`.
-pub(super) struct Entry {
-    key: String,
-    mistakes: Vec<Mistake>,
 }
 
 impl Entry {
@@ -138,7 +146,7 @@ impl Entry {
             self.note("account_prefix", "has other characters than visible ASCII", hint);
         } else if prefix.len() > MAX_PREFIX_BYTES {
             let problem = format!("is {} bytes long", prefix.len());
-            let hint = "use 128 bytes or less: a whole account id has at most 255";
+            let hint = "use 128 bytes or less: an account id has at most 255";
             self.note("account_prefix", &problem, hint);
         }
     }
@@ -153,30 +161,14 @@ impl Entry {
         for name in names {
             let Ok(algorithm) = name.parse() else {
                 let problem = if name.eq_ignore_ascii_case("none") {
-                    "has `none`, which would accept tokens that anybody can write".to_owned()
+                    "has `none`, which would accept a token that anybody can write".to_owned()
                 } else {
-                    format!("has `{name}`, which is not an algorithm known here")
+                    format!("has `{name}`, which is not a known algorithm")
                 };
                 return self.refuse("algorithms", &problem, KNOWN);
             };
             algorithms.push(algorithm);
         }
         Some(algorithms)
-    }
-
-    /// Notes a mistake as [`Entry::note`] does.
-    pub(super) fn refuse<T>(&mut self, name: &str, problem: &str, hint: &str) -> Option<T> {
-        self.note(name, problem, hint);
-        None
-    }
-
-    /// Notes a mistake. `problem` goes on after the key `name`, which is the sentence's subject; a `name` of
-    /// "" stands for the whole entry.
-    fn note(&mut self, name: &str, problem: &str, hint: &str) {
-        let (key, message) = match name {
-            "" => (self.key.clone(), format!("this [[auth.jwt]] {problem}")),
-            name => (format!("{}.{name}", self.key), format!("`{name}` {problem}")),
-        };
-        self.mistakes.push(Mistake::new(key, message, hint));
     }
 }

@@ -1,19 +1,17 @@
-//! The `[auth]` section: whose tokens and keys are accepted.
+//! The `[auth]` section: the accepted tokens and keys.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::check;
-use crate::config::{Mistake, Secret, Span};
+use crate::config::{Secret, Span};
 
 /// `[auth]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     /// `[[auth.jwt]]`, one entry for each issuer. Two may overlap while keys change. An account
-    /// that two of them name is one account: where their ids could collide, `account_prefix` tells
-    /// them apart.
+    /// that two of them name is one account; `account_prefix` keeps ids apart that could collide.
     #[serde(default)]
     pub jwt: Vec<JwtConfig>,
     /// `[auth.api_keys]`.
@@ -29,50 +27,38 @@ pub struct ApiKeysConfig {
     pub enabled: bool,
 }
 
-/// `[[auth.jwt]]`: one issuer's tokens and how to know them. Exactly one of `secret`,
+/// `[[auth.jwt]]`: the tokens of one issuer and the keys that verify them. Exactly one of `secret`,
 /// `public_key_file` and `jwks_url` is set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JwtConfig {
-    /// What its tokens may be signed with, all of one family: HS256, HS384 and HS512; RS256,
-    /// RS384, RS512, PS256, PS384 and PS512; ES256 and ES384; or EdDSA (Ed25519). The token has
-    /// no say in it. Entries with a `jwks_url` may mix the asymmetric families.
+    /// The accepted algorithms, all of one family: HS256, HS384 and HS512; RS256, RS384, RS512,
+    /// PS256, PS384 and PS512; ES256 and ES384; or EdDSA (Ed25519). The token cannot choose another
+    /// one. Entries with a `jwks_url` may mix the asymmetric families.
     #[serde(default)]
     pub algorithms: Vec<String>,
     /// The shared secret of the HS family: at least 32 bytes.
     pub secret: Option<Secret>,
     /// A PEM file with the public key.
     pub public_key_file: Option<PathBuf>,
-    /// Where the issuer publishes its keys: https, or http on this machine. Redirects are not
-    /// followed.
+    /// The address of the issuer's published keys: https, or http on this machine. Redirects are
+    /// not followed.
     pub jwks_url: Option<String>,
-    /// The claim that holds the account's id; dots lead into nested objects. Default: `sub`.
+    /// The claim with the account's id; dots lead into nested objects. Default: `sub`.
     #[serde(default = "default_account_claim")]
     pub account_claim: String,
-    /// The beginning of its accounts' ids, in front of the claim: `acme:` makes `acme:bob` of
-    /// `bob`. Other issuers' tokens cannot name accounts that begin with it.
+    /// A prefix of its accounts' ids, put before the claim: `acme:` turns `bob` into `acme:bob`.
+    /// Other issuers' tokens cannot name accounts that begin with it.
     pub account_prefix: Option<String>,
-    /// What `iss` must be; not checked when absent.
+    /// The required value of `iss`; not checked when absent.
     pub issuer: Option<String>,
-    /// What `aud` must name one of; not checked when absent. A text or a list.
+    /// The accepted values of `aud`, a text or a list; not checked when absent.
     #[serde(default, deserialize_with = "one_or_many")]
     pub audience: Option<Vec<String>>,
-    /// How far clocks may differ, for `exp` and `nbf`. Default: 30 s; at most 10 min.
+    /// The tolerated difference between clocks, for `exp` and `nbf`. Default: 30 s; at most 10 min.
     pub leeway: Option<Span>,
-    /// How often the JWKS is fetched. Default: 10 min; at least 30 s.
+    /// The interval between fetches of the JWKS. Default: 10 min; at least 30 s.
     pub jwks_refresh: Option<Span>,
-}
-
-impl AuthConfig {
-    /// Everything that is wrong with this section; reads the key files, fetches nothing.
-    pub fn check(&self) -> Vec<Mistake> {
-        check::checked(self).err().unwrap_or_default()
-    }
-
-    /// Settings that may be meant, and are dangerous where they are not.
-    pub fn warn(&self) -> Vec<Mistake> {
-        check::shared_accounts(&self.jwt).into_iter().collect()
-    }
 }
 
 impl Default for ApiKeysConfig {

@@ -3,11 +3,11 @@
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Unauthenticated;
 use crate::account::AccountId;
+use crate::identify::Unauthenticated;
 
-/// Every header a credential may come in: the standard one, then Anthropic's, Azure's and
-/// Google's. The proxy forwards none of them unless the upstream asks.
+/// Every header that may carry a credential: the standard one, then Anthropic's, Azure's and
+/// Google's. The proxy forwards none of them unless the upstream's config asks for it.
 pub static CREDENTIAL_HEADERS: [HeaderName; 4] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -15,25 +15,26 @@ pub static CREDENTIAL_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("x-goog-api-key"),
 ];
 
-/// Where a service key names the account it acts for; ignored from everyone else.
+/// The header in which a service key names the account that it acts for; ignored from other
+/// callers.
 pub static ACCOUNT_HEADER: HeaderName = HeaderName::from_static("x-farebox-account");
 
-/// The cookies in which the account page's credential stands, on Farebox's own routes alone: that of
-/// pages over https, which no other host of the domain can set, and that of pages over http. The proxy
-/// takes both out of what it forwards.
+/// The cookies of the account page, which count on Farebox's own routes only: the one of pages over
+/// https, which no other host of the domain can set, and the one of pages over http. The proxy
+/// removes both from forwarded requests.
 pub const SESSION_COOKIES: [&str; 2] = ["__Host-farebox_session", "farebox_session"];
 
-/// The longest credential in bytes. Tokens with many groups reach a few KiB; beyond this, hashing
-/// and parsing would be work done for a stranger.
+/// The longest credential, in bytes. Tokens with many groups reach a few KiB; hashing and parsing
+/// longer ones would be work for unknown callers.
 pub(super) const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
 
-/// The headers by which a caller is identified, apart from the rest of their request. They are
-/// secrets, so nothing prints them.
+/// The headers that identify a caller, copied from the request. They are secrets, so this has no
+/// `Debug`.
 #[derive(Clone, Default)]
 pub struct Credentials(HeaderMap);
 
 impl Credentials {
-    /// Those of a request.
+    /// The credentials in a request's headers.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut kept = HeaderMap::new();
         let accounts = headers.get_all(&ACCOUNT_HEADER).iter();
@@ -43,30 +44,31 @@ impl Credentials {
         Self(kept)
     }
 
-    /// Adds one that stood elsewhere, as a bearer. What cannot stand in a header is no credential.
+    /// Adds a credential from another place, as a bearer token. Text that cannot stand in a header
+    /// is ignored.
     pub fn add(&mut self, credential: &str) {
         if let Ok(value) = HeaderValue::from_str(&format!("Bearer {credential}")) {
             self.0.append(AUTHORIZATION, value);
         }
     }
 
-    /// True where there is none.
+    /// True without any credential.
     pub fn is_empty(&self) -> bool {
         sent(&self.0).next().is_none()
     }
 
-    /// As [`Identifier::identify`](super::Identifier::identify) reads them.
+    /// The headers, for [`Identifier::identify`](crate::identify::Identifier::identify).
     pub fn headers(&self) -> &HeaderMap {
         &self.0
     }
 
-    /// The credential itself, where there is one.
+    /// The credential itself, where there is exactly one.
     pub fn expose(&self) -> Option<&str> {
         read(&self.0).ok()
     }
 }
 
-/// The call's credential. Sent in several headers it must be the same each time.
+/// The call's credential. Several headers may carry it, if it is the same in each.
 pub(super) fn read(headers: &HeaderMap) -> Result<&str, Unauthenticated> {
     let mut found = None;
     for (name, value) in sent(headers) {
@@ -79,8 +81,8 @@ pub(super) fn read(headers: &HeaderMap) -> Result<&str, Unauthenticated> {
     found.ok_or(Unauthenticated::NoCredentials)
 }
 
-/// The headers that hold a credential, or something in its place. An empty one is none: SDKs and
-/// scripts send the header of a key that was not set.
+/// The headers that carry a credential. An empty one counts as absent: SDKs and scripts send the
+/// header of a key that was not set.
 fn sent(headers: &HeaderMap) -> impl Iterator<Item = (&'static HeaderName, &HeaderValue)> {
     let all = CREDENTIAL_HEADERS.iter();
     let all = all.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
@@ -91,7 +93,7 @@ fn sent(headers: &HeaderMap) -> impl Iterator<Item = (&'static HeaderName, &Head
     })
 }
 
-/// The account a service key acts for, when it names one.
+/// The account that a service key names, if it names one.
 pub(super) fn read_account(headers: &HeaderMap) -> Result<Option<AccountId>, Unauthenticated> {
     let mut values = headers.get_all(&ACCOUNT_HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -111,7 +113,7 @@ fn read_one<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, Un
         .ok_or(Unauthenticated::Malformed)
 }
 
-/// What follows `Bearer `, in any case (RFC 9110, 11.1).
+/// The credential after `Bearer `, in any case (RFC 9110, 11.1).
 fn bearer(text: &str) -> Option<&str> {
     let (scheme, credential) = text.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim_matches(' '))

@@ -1,4 +1,4 @@
-//! Headers in, account out.
+//! Identifies callers: headers in, account out.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,30 +7,31 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use tokio::sync::watch;
 
-use super::cache::{NamedAccounts, VerifiedTokens};
-use super::check::checked;
-use super::jwt::{Issuers, Verified};
-use super::token::Token;
-use super::{AuthConfig, KeyRing, Unauthenticated, credential};
 use crate::account::AccountId;
 use crate::config::Mistake;
+use crate::identify::cache::{NamedAccounts, VerifiedTokens};
+use crate::identify::check::checked;
+use crate::identify::jwt::{Issuers, Verified};
+use crate::identify::token::Token;
+use crate::identify::{AuthConfig, KeyRing, Unauthenticated, credential};
 use crate::ledger::{KeyHash, KeyRecord};
 
-/// Who calls.
+/// An identified caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Who pays.
+    /// The account that pays.
     pub account: AccountId,
-    /// What it was identified by.
+    /// The kind of the credential.
     pub credential: CredentialKind,
-    /// The id of the API key, when it was one.
+    /// The id of the API key, if the credential is one.
     pub key_id: Option<Arc<str>>,
-    /// The account of the service key that acts for `account`, when it named one.
+    /// The account of the service key that acts for `account`, if it named one.
     pub on_behalf_by: Option<AccountId>,
-    /// When its token is not good any more, in milliseconds since 1970. Keys end by being revoked.
+    /// The end of the token's validity, in milliseconds since 1970. API keys have none.
     pub expires_at_ms: Option<i64>,
-    /// This process may see the account for the first time, by a token or named by a service key, so
-    /// look whether it is due a sign-up grant. False for an account's own keys: it exists.
+    /// True where this process may see the account for the first time, by a token or named by a
+    /// service key: it may be due a sign-up grant. False for an account's own keys, since the
+    /// account exists.
     pub fresh: bool,
 }
 
@@ -45,8 +46,8 @@ pub enum CredentialKind {
     ServiceKey,
 }
 
-/// Identifies callers by one version of the config. A reload makes a new one, which has
-/// forgotten every token; the [`KeyRing`] is shared and outlives both.
+/// Identifies callers by one version of the config. A reload creates a new one with empty caches;
+/// the [`KeyRing`] is shared by both.
 pub struct Identifier {
     issuers: Issuers,
     /// `None` where `api_keys` is not enabled.
@@ -59,7 +60,7 @@ impl Identifier {
     /// Builds the verifiers; starts and fetches nothing.
     ///
     /// # Errors
-    /// What [`AuthConfig::check`] finds.
+    /// The mistakes that [`AuthConfig::check`] finds.
     pub fn new(config: &AuthConfig, keys: Arc<KeyRing>) -> Result<Self, Vec<Mistake>> {
         let issuers = Issuers::new(checked(config)?)?;
         let keys = config.api_keys.enabled.then_some(keys);
@@ -71,20 +72,28 @@ impl Identifier {
         })
     }
 
-    /// Fetches every issuer's JWKS once, so that the first call need not wait for it. What
-    /// could not be fetched is logged; [`Identifier::run`] keeps trying.
+    /// Fetches every issuer's JWKS once, so that the first call does not wait for it. A failed
+    /// fetch is logged; [`Identifier::run`] tries again.
     pub async fn load_keys(&self) {
         self.issuers.load_keys().await;
     }
 
-    /// Remembers that an account which a service key has named exists.
+    /// The account's id without the `account_prefix` of its issuer: the name that its owner knows.
+    pub fn name_of<'a>(&self, account: &'a AccountId) -> &'a str {
+        let id = account.as_str();
+        let mut names =
+            self.issuers.prefixes().iter().filter_map(|prefix| id.strip_prefix(&**prefix));
+        names.find(|name| !name.is_empty()).unwrap_or(id)
+    }
+
+    /// Remembers that an account named by a service key exists.
     pub fn exists(&self, identity: &Identity) {
         if identity.on_behalf_by.is_some() {
             self.named.insert(&identity.account);
         }
     }
 
-    /// Forgets the token in these headers, so that it counts as fresh the next time.
+    /// Removes the token in these headers from the cache, so that it counts as fresh the next time.
     pub fn forget(&self, headers: &HeaderMap) {
         if let Ok(credential) = credential::read(headers) {
             self.verified.remove(&KeyHash::of(credential));
@@ -100,9 +109,10 @@ impl Identifier {
         }
     }
 
-    /// Who sent these headers from the address `client`, at `now`. Known keys and remembered tokens
-    /// are answered without waiting; a token that no known key has signed may wait for one fetch of
-    /// its issuer's keys, of which each client can cause a few. `client` counts for nothing else.
+    /// Identifies the sender of these headers at the address `client`, at `now`. Known keys and
+    /// cached tokens are answered without waiting. A token whose signature no known key made may
+    /// wait for a fetch of its issuer's keys, and each client can cause only a few of those.
+    /// `client` is used for nothing else.
     ///
     /// # Errors
     /// The refusal to send; its [`status`](Unauthenticated::status) is 401 for most.
@@ -124,7 +134,7 @@ impl Identifier {
             return Ok(by_token(verified, false));
         }
         let token = Token::parse(credential)?;
-        // Rare and large, where every call carries this future.
+        // Boxed, since this future is rare and large and the surrounding one is part of every call.
         let verified = Box::pin(self.issuers.verify(&token, client, now)).await?;
         let fresh = self.verified.insert(hash, verified.clone());
         Ok(by_token(verified, fresh))
@@ -162,7 +172,7 @@ fn by_token(verified: Verified, fresh: bool) -> Identity {
     }
 }
 
-/// Tokens count from the Unix epoch; a clock set before it counts as its start.
+/// The time since the Unix epoch, from which tokens count; zero for a clock set before it.
 fn since_epoch(now: SystemTime) -> Duration {
     now.duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The keys that an issuer publishes (JWKS, RFC 7517), kept fresh.
+//! The keys that an issuer publishes (JWKS, RFC 7517), refreshed in the background.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,16 +10,16 @@ use reqwest::{Client, StatusCode, Url, redirect};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::{debug, warn};
 
-use super::key_set::{KeySet, NotKeys};
-use super::key_source::is_loopback;
 use crate::config::Mistake;
+use crate::identify::key_set::{KeySet, NotKeys};
+use crate::identify::key_source::is_loopback;
 
-/// In this time the calls of one client can cause one fetch, however many `kid`s and signatures they
-/// invent.
+/// The time in which calls of one client can cause one fetch, however many `kid`s and signatures
+/// they invent.
 pub(super) const MIN_REFETCH: Duration = Duration::from_secs(30);
 
-/// As many fetches the calls of all clients together can cause in that time: other clients than the
-/// one that invents tokens still have a rotated key fetched at once.
+/// The most fetches that the calls of all clients can cause in that time. There are several, so
+/// that a client that invents tokens does not delay the fetch of a rotated key for the others.
 const MAX_REFETCHES: usize = 5;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,22 +28,24 @@ const MAX_BYTES: usize = 256 * 1024;
 
 /// One issuer's published keys. A fetch that fails leaves the keys as they were.
 pub(super) struct Jwks {
-    /// Where it stands in the config, for the log.
+    /// The place in the config, for the log.
     name: String,
     url: Url,
     client: Client,
     refresh: Duration,
     keys: ArcSwapOption<KeySet>,
-    /// Held while a fetch runs, so that there is one at a time.
+    /// Locked while a fetch runs, so that there is one at a time.
     refetches: Arc<Mutex<Refetches>>,
 }
 
-/// Which clients have caused a fetch in the last [`MIN_REFETCH`], and when: at most [`MAX_REFETCHES`].
+/// The clients that caused a fetch in the last [`MIN_REFETCH`], with its time: at most
+/// [`MAX_REFETCHES`].
 #[derive(Default)]
 struct Refetches(Vec<(Option<IpAddr>, Duration)>);
 
 impl Refetches {
-    /// Whether `client` may cause a fetch at `now`, which it is taken to do then.
+    /// Records a fetch caused by `client` at `now` and returns true, where the client may cause
+    /// one.
     fn allow(&mut self, client: Option<IpAddr>, now: Duration) -> bool {
         self.0.retain(|(_, at)| now.abs_diff(*at) < MIN_REFETCH);
         let is_allowed =
@@ -55,7 +57,8 @@ impl Refetches {
     }
 }
 
-/// A client's address, or its network where it is IPv6: one machine has the 2^64 addresses of that.
+/// A client's address; for IPv6 its network, since one machine has all of the network's 2^64
+/// addresses.
 fn network_of(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -76,10 +79,10 @@ enum FetchError {
 }
 
 impl Jwks {
-    /// Fetches nothing yet; `name` is where it stands in the config.
+    /// Creates a client; nothing is fetched yet. `name` is the place in the config.
     ///
     /// # Errors
-    /// When the system offers no TLS to fetch with.
+    /// The system offers no TLS for fetching.
     pub(super) fn new(name: String, url: Url, refresh: Duration) -> Result<Arc<Self>, Mistake> {
         let mut client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -89,14 +92,14 @@ impl Jwks {
             client = client.no_proxy();
         }
         let client = client.build().map_err(|error| {
-            let message = format!("no client can be made to fetch it: {error}");
+            let message = format!("the HTTP client for this address cannot be created: {error}");
             Mistake::new(format!("{name}.jwks_url"), message, "install the CA certificates")
         })?;
         let keys = ArcSwapOption::empty();
         Ok(Arc::new(Self { name, url, client, refresh, keys, refetches: Arc::default() }))
     }
 
-    /// The keys at hand; `None` until a fetch has succeeded.
+    /// The current keys; `None` until a fetch has succeeded.
     pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
         self.keys.load_full()
     }
@@ -106,7 +109,7 @@ impl Jwks {
         self.keys.load().as_ref().map_or(0, |keys| keys.generation())
     }
 
-    /// Fetches for ever: now if there are no keys yet, then every `refresh`, sooner after a
+    /// Fetches for ever: at once if there are no keys yet, then every `refresh`, sooner after a
     /// failure.
     pub(super) async fn keep_fresh(&self) {
         let mut pause = if self.keys().is_none() { Duration::ZERO } else { jittered(self.refresh) };
@@ -123,15 +126,15 @@ impl Jwks {
         }
     }
 
-    /// One fetch, on our own account. False when it failed.
+    /// Fetches once, for the gateway itself. False where the fetch failed.
     pub(super) async fn refresh(&self) -> bool {
         let _turn = self.refetches.lock().await;
         self.fetch_and_keep().await
     }
 
-    /// One fetch on account of a call from `client` at `now` (since the epoch), as far as clients may
-    /// cause one. A call that comes while one runs waits for its end, and takes what that brought.
-    /// False where the keys are those from before.
+    /// Fetches once for a call from `client` at `now` (since the epoch), where the client may cause
+    /// a fetch. A call that comes while a fetch runs waits for it and uses its result. False where
+    /// the keys have not changed.
     pub(super) async fn refetch(self: &Arc<Self>, client: Option<IpAddr>, now: Duration) -> bool {
         let before = self.keys();
         let is_new = || match (&before, &self.keys()) {
@@ -146,7 +149,7 @@ impl Jwks {
             return false;
         }
         let jwks = Arc::clone(self);
-        // A task of its own: a client that leaves must not take everyone's fetch with it.
+        // The fetch is a task of its own: a client that leaves must not end it for the others.
         let fetch = tokio::spawn(async move {
             jwks.fetch_and_keep().await;
             drop(turn);
@@ -157,7 +160,8 @@ impl Jwks {
         is_new()
     }
 
-    /// Only while `refetches` is held: a later fetch must not be undone by an earlier one.
+    /// Fetches and stores the keys. Call this with `refetches` locked, so that fetches do not
+    /// overtake each other.
     async fn fetch_and_keep(&self) -> bool {
         let before = self.keys();
         match self.fetch(before.as_deref()).await {
@@ -199,7 +203,7 @@ impl Jwks {
     }
 }
 
-/// What is at the bottom of it: a refused connection, a name that does not resolve.
+/// The innermost source of an error: a refused connection, a name that does not resolve.
 fn innermost(mut error: &dyn Error) -> &dyn Error {
     while let Some(source) = error.source() {
         error = source;
@@ -207,9 +211,9 @@ fn innermost(mut error: &dyn Error) -> &dyn Error {
     error
 }
 
-/// Within a tenth of `pause`, so that a fleet does not ask its issuer all at once.
+/// `pause`, changed by up to a tenth, so that many gateways do not ask their issuer at once.
 fn jittered(pause: Duration) -> Duration {
-    // Without randomness every pause is the shortest: still correct.
+    // Without randomness every pause is the shortest, which is still correct.
     let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
     pause.mul_f64(0.9 + 0.2 * share)
 }

@@ -1,4 +1,4 @@
-//! Believes a token, or says why not.
+//! Verifies tokens.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,40 +7,41 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
-use super::Unauthenticated;
-use super::check::CheckedIssuer;
-use super::jwks::Jwks;
-use super::key_source::KeySource;
-use super::token::{Date, Token};
 use crate::account::AccountId;
 use crate::config::Mistake;
+use crate::identify::Unauthenticated;
+use crate::identify::check::CheckedIssuer;
+use crate::identify::jwks::Jwks;
+use crate::identify::key_source::KeySource;
+use crate::identify::token::{Date, Token};
 
-/// What a good token said.
+/// The content of a verified token.
 #[derive(Clone)]
 pub(super) struct Verified {
     pub(super) account: AccountId,
-    /// Since the epoch: up to when it may be believed without another look.
+    /// The token's `exp`, since the epoch. Until then the cached result counts.
     pub(super) exp: Duration,
-    /// Since the epoch: its `exp` and the issuer's leeway. Not good at this moment any more.
+    /// The `exp` plus the issuer's leeway, since the epoch. From then on the token is refused.
     pub(super) until: Duration,
-    /// Which entry of the config vouched for it, with which generation of its keys.
+    /// The index of the entry in the config that accepted the token, and the generation of its
+    /// keys.
     issuer: usize,
     generation: u64,
 }
 
-/// Every `[[auth.jwt]]` of the config. Two issuers without prefixes that name the same account mean the
-/// same one.
+/// Every `[[auth.jwt]]` of the config. Two issuers without prefixes that name the same account mean
+/// the same account.
 pub(super) struct Issuers(Vec<Issuer>);
 
 struct Issuer {
     algorithms: Vec<Algorithm>,
     keys: Keys,
     name: Option<String>,
-    /// Empty: not checked.
+    /// Empty where the audience is not checked.
     audience: Vec<String>,
     account_claim: String,
     account_prefix: Option<Box<str>>,
-    /// Those of all issuers.
+    /// The prefixes of all issuers.
     prefixes: Arc<[Box<str>]>,
     leeway: Duration,
 }
@@ -54,7 +55,7 @@ impl Issuers {
     /// Builds the verifiers.
     ///
     /// # Errors
-    /// When no HTTP client can be made for a JWKS.
+    /// The HTTP client for a JWKS cannot be created.
     pub(super) fn new(checked: Vec<CheckedIssuer>) -> Result<Self, Vec<Mistake>> {
         let prefixes: Arc<[Box<str>]> =
             checked.iter().filter_map(|issuer| issuer.account_prefix.clone()).collect();
@@ -73,14 +74,19 @@ impl Issuers {
         join_all(self.jwks().map(|jwks| jwks.keep_fresh())).await;
     }
 
-    /// False once a key of the issuer that vouched for it has been withdrawn.
+    /// The prefixes of all issuers' accounts.
+    pub(super) fn prefixes(&self) -> &[Box<str>] {
+        self.0.first().map_or(&[], |issuer| &issuer.prefixes)
+    }
+
+    /// False once the issuer that accepted the token has withdrawn a key.
     pub(super) fn still_trust(&self, verified: &Verified) -> bool {
         self.0.get(verified.issuer).is_some_and(|i| i.generation() == verified.generation)
     }
 
-    /// Judges a token that `client` sent, at `now` (since the epoch). When no key at hand made its
-    /// signature, the issuers it may come from are asked once for new ones: they may have a key of
-    /// this `kid` now, or another one under it.
+    /// Verifies a token that `client` sent, at `now` (since the epoch). Where no known key made the
+    /// signature, the keys of the possible issuers are fetched once: a key of this `kid` may be new
+    /// or changed.
     pub(super) async fn verify(
         &self,
         token: &Token<'_>,
@@ -98,7 +104,8 @@ impl Issuers {
         if fetched.await.contains(&true) { self.judge(token, now) } else { judged }
     }
 
-    /// Tries each issuer that fits: while keys change, two entries may differ in nothing else.
+    /// Tries every issuer that fits. While keys change, two entries may differ in nothing but their
+    /// key.
     fn judge(&self, token: &Token<'_>, now: Duration) -> Result<Verified, Unauthenticated> {
         let mut refusal = Unauthenticated::AlgorithmNotAllowed;
         for (index, issuer) in self.0.iter().enumerate() {
@@ -138,7 +145,8 @@ impl Issuer {
         })
     }
 
-    /// The ladder of checks; the account, its token's `exp`, and the generation of the keys.
+    /// The checks, in order; returns the account, the token's `exp`, and the generation of the
+    /// keys.
     fn judge(
         &self,
         token: &Token<'_>,
@@ -167,8 +175,8 @@ impl Issuer {
         Ok((self.account(token)?, exp, generation))
     }
 
-    /// The account that a token of this issuer names: its claim, behind the issuer's prefix. An issuer
-    /// without one does not reach the accounts of those that have one; no prefix begins another.
+    /// The account that a token names: the issuer's prefix and the claim. An issuer without a
+    /// prefix cannot name the accounts of an issuer with one. No prefix begins with another one.
     fn account(&self, token: &Token<'_>) -> Result<AccountId, Unauthenticated> {
         let named = token.account(&self.account_claim).ok_or(Unauthenticated::NoAccountClaim)?;
         match &self.account_prefix {
@@ -183,9 +191,9 @@ impl Issuer {
         }
     }
 
-    /// Whether this issuer could have made the token, before any cryptography: the algorithm
-    /// is one of the config's, which all belong to the kind of key the config holds. That is
-    /// what keeps a public key from being used as an HMAC secret.
+    /// Whether this issuer may have made the token, before any cryptography: the algorithm is one
+    /// of the config's, and all of those belong to the kind of key in the config. This prevents the
+    /// use of a public key as an HMAC secret.
     fn fits(&self, token: &Token<'_>) -> Result<Algorithm, Unauthenticated> {
         let algorithm = token
             .algorithm

@@ -6,11 +6,11 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
-/// With how many of the keys that suit it a token without `kid` is tried: this bounds the work that a
-/// stranger can cause.
+/// The most keys that are tried for a token without a `kid`: this limits the work that an unknown
+/// caller can cause.
 const MAX_TRIES: usize = 32;
 
-/// The keys of one fetch. How many there are is bounded by the size of what is fetched.
+/// The keys of one fetch. Their number is limited by the size of the fetched text.
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<PublishedKey>,
@@ -23,21 +23,21 @@ struct PublishedKey {
     key: DecodingKey,
 }
 
-/// Why a text holds no keys.
+/// The error of a text without usable keys.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotKeys {
     #[error("not a JWKS: {0}")]
     NotJwks(#[from] serde_json::Error),
-    #[error("holds no key that verifies signatures")]
+    #[error("has no key that verifies signatures")]
     NoUsableKey,
 }
 
 impl KeySet {
-    /// Reads a JWKS that comes after `before`. Keys of a type or for a use that is not ours are
-    /// passed over, as RFC 7517 (5) asks.
+    /// Reads a JWKS that follows `before`. Keys of another type or for another use are skipped, as
+    /// RFC 7517 (5) asks.
     ///
     /// # Errors
-    /// When none is left: an issuer with no key is far more often one that is broken.
+    /// No usable key is left: an issuer without keys is far more often a broken one.
     pub(super) fn parse(jwks: &[u8], before: Option<&Self>) -> Result<Self, NotKeys> {
         #[derive(Deserialize)]
         struct Published {
@@ -62,18 +62,18 @@ impl KeySet {
         Ok(Self { keys, generation })
     }
 
-    /// How many keys there are; at least one.
+    /// The number of keys, at least one.
     pub(super) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Changes when a key is withdrawn or replaced, not when one is added.
+    /// A number that changes when a key is withdrawn or replaced, but not when one is added.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The keys that may have made a signature: of the token's `kid`, or the first ones of all that
-    /// suit it if it has none.
+    /// The keys that may have made a signature: those with the token's `kid`, or, without a `kid`,
+    /// the first ones of all suitable keys.
     pub(super) fn candidates(
         &self,
         kid: Option<&str>,
@@ -93,12 +93,12 @@ fn is_for_signatures(jwk: &Jwk) -> bool {
     let signs = asked.public_key_use.as_ref().is_none_or(|r#use| *r#use == PublicKeyUse::Signature);
     let verifies =
         asked.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
-    // A symmetric key in public would let everyone sign.
+    // A published symmetric key would let anybody sign.
     let public = !matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_));
     signs && verifies && public
 }
 
-/// Whether the key is of the algorithm's type and curve, and of this algorithm where it says so.
+/// Whether the key has the algorithm's type and curve, and names no other algorithm.
 fn suits(jwk: &Jwk, algorithm: Algorithm) -> bool {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let kind = match &jwk.algorithm {

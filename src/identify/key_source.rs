@@ -1,4 +1,4 @@
-//! Where an issuer's keys come from, as the config says it: a secret, a file or an address.
+//! The source of an issuer's keys in the config: a secret, a file or an address.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use reqwest::Url;
 
-use super::JwtConfig;
-use super::check::Entry;
 use crate::config::Secret;
+use crate::identify::config::JwtConfig;
+use crate::identify::entry::Entry;
 
-/// RFC 7518, 3.2: a secret is at least as long as the hash; 32 bytes for HS256.
+/// The shortest secret, in bytes: as long as the hash of HS256 (RFC 7518, 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
-/// An RSA public key of 2048 bits in DER is longer than its modulus.
+/// The shortest RSA key in DER, in bytes: longer than a modulus of 2048 bits.
 const MIN_RSA_DER_BYTES: usize = 256;
 
-/// Where an issuer's keys come from.
+/// The source of an issuer's keys.
 pub(super) enum KeySource {
     Fixed(DecodingKey),
     Published { url: Url, refresh: Duration },
 }
 
 impl Entry {
-    /// The one source of keys of this entry.
+    /// The source of keys of this entry, which must have exactly one.
     pub(super) fn keys(
         &mut self,
         jwt: &JwtConfig,
@@ -58,11 +58,11 @@ impl Entry {
         }
         if text.trim_start().starts_with("-----BEGIN") {
             let hint = "put the public key in a file and name it in `public_key_file`";
-            return self.refuse("secret", "holds a PEM key, which is no shared secret", hint);
+            return self.refuse("secret", "is a PEM key, which is not a shared secret", hint);
         }
         if let Some(flaw) = flaw(text) {
-            let hint = "write it on one line, as the issuer has it: without quotes, spaces or a line break that \
-                        came along when it was copied (`printf %s`, not `echo`)";
+            let hint = "write it on one line, as the issuer has it: without quotes, and without spaces or line \
+                        breaks added by copying (`printf %s`, not `echo`)";
             return self.refuse("secret", flaw, hint);
         }
         if let Some(other) = of_another_family(AlgorithmFamily::Hmac, algorithms) {
@@ -105,7 +105,7 @@ impl Entry {
         };
         if pem.windows(11).any(|text| text == b"PRIVATE KEY") {
             let hint = "give the gateway the public key only: `openssl pkey -pubout`";
-            return self.refuse("public_key_file", "holds a private key", hint);
+            return self.refuse("public_key_file", "is a private key", hint);
         }
         let key = match family {
             AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(&pem),
@@ -115,7 +115,7 @@ impl Entry {
         let fits = |key: &DecodingKey| algorithms.iter().all(|algorithm| suits(key, *algorithm));
         key.ok().filter(fits).or_else(|| {
             let problem =
-                format!("names {}, which holds no key for these algorithms", file.display());
+                format!("names {}, which has no key for these algorithms", file.display());
             self.refuse("public_key_file", &problem, HINT)
         })
     }
@@ -131,13 +131,14 @@ impl Entry {
             return self.refuse("jwks_url", "is not an address", hint);
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return self.refuse("jwks_url", "holds a user name or password", "remove it");
+            return self.refuse("jwks_url", "has a user name or password in it", "remove it");
         }
         match url.scheme() {
             "https" => Some(url),
             "http" if is_loopback(&url) => Some(url),
             "http" => {
-                let problem = "is plain http, which lets anybody on the way replace the keys";
+                let problem =
+                    "is plain http, which lets anybody on the network path replace the keys";
                 self.refuse("jwks_url", problem, "use https; http is for this machine only")
             }
             _ => self.refuse("jwks_url", "is neither https nor http", hint),
@@ -150,7 +151,7 @@ fn of_another_family(family: AlgorithmFamily, algorithms: &[Algorithm]) -> Optio
     algorithms.iter().copied().find(|algorithm| algorithm.family() != family)
 }
 
-/// Names a flaw that a secret got when it was copied, if one shows. Words and quotes inside of it may be
+/// A flaw that a secret probably got when it was copied. Spaces and quotes in the middle may be
 /// meant.
 fn flaw(secret: &str) -> Option<&'static str> {
     const QUOTES: [(char, char); 5] =
@@ -158,24 +159,24 @@ fn flaw(secret: &str) -> Option<&'static str> {
     let is_between =
         |(open, close): (char, char)| secret.starts_with(open) && secret.ends_with(close);
     if secret.contains(['\n', '\r']) {
-        Some("holds a line break")
+        Some("has a line break in it")
     } else if secret.trim() != secret {
         Some("begins or ends with a space")
     } else if QUOTES.into_iter().any(is_between) {
-        Some("stands in quotes")
+        Some("is in quotes")
     } else if secret.contains(char::is_control) {
-        Some("holds a control character")
+        Some("has a control character in it")
     } else {
         None
     }
 }
 
-/// Whether the key can verify this algorithm, and not only one of its family: the right curve,
-/// or enough bits.
+/// Whether the key can verify this very algorithm of its family: it has the right curve, or enough
+/// bits.
 fn suits(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
     match algorithm {
-        // An uncompressed point: 0x04 and two coordinates.
+        // An uncompressed point is 0x04 and two coordinates.
         Algorithm::ES256 => length == 65,
         Algorithm::ES384 => length == 97,
         Algorithm::EdDSA => length == 32,

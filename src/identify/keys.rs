@@ -1,17 +1,17 @@
-//! API keys: which ones there are, by the SHA-256 of each.
+//! The index of all API keys, by the SHA-256 of each.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::ledger::{KeyHash, KeyRecord};
 
-/// The hash or the id belongs to another key already.
+/// The error where the hash or the id belongs to another key already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this key exists already under another id, or this id under another key")]
 pub struct KeyTaken;
 
-/// Every key, in memory. The ledger keeps them; this is its index for the running process, and
-/// what changes here holds for every call that follows.
+/// Every key, in memory. The ledger stores the keys; this is the index of the running process, and
+/// a change here applies to every call that follows.
 ///
 /// Each look-up takes a read lock for tens of nanoseconds; writers come a few times a day.
 #[derive(Default)]
@@ -24,12 +24,12 @@ struct Index {
 }
 
 impl KeyRing {
-    /// Adds a key, or brings what is known of it up to date: a second insert of the same hash
-    /// and id replaces the record, but never undoes a revocation.
+    /// Adds a key or updates its record: a second insert of the same hash and id replaces the
+    /// record, but never undoes a revocation.
     ///
     /// # Errors
-    /// [`KeyTaken`], and nothing changes: a key that moved to another owner by an import would
-    /// spend that one's credits.
+    /// [`KeyTaken`], and nothing changes: a key that an import moved to another account would spend
+    /// that account's credits.
     pub fn insert(&self, mut record: KeyRecord) -> Result<(), KeyTaken> {
         let hash = record.hash;
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -45,8 +45,8 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Revokes a key at `at_ms` (milliseconds since the Unix epoch). False when there is none of
-    /// this id; a key that was revoked before keeps its date.
+    /// Revokes a key at `at_ms` (milliseconds since the Unix epoch). False where the id is unknown;
+    /// a key that was revoked before keeps its date.
     pub fn revoke(&self, id: &str, at_ms: i64) -> bool {
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Some(hash) = index.hash_of.get(id).copied() else { return false };
@@ -62,12 +62,12 @@ impl KeyRing {
         index.by_hash.get(hash).map(Arc::clone)
     }
 
-    /// How many keys there are, revoked ones included.
+    /// The number of keys, revoked ones included.
     pub fn len(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).by_hash.len()
     }
 
-    /// True when there is none.
+    /// True without any key.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

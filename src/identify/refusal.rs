@@ -1,53 +1,54 @@
-//! Why a call has no account.
+//! The refusals of calls without an account.
 
 use http::StatusCode;
 
-/// Why a caller could not be identified. Each one displays as the sentence its client reads; it
-/// says what to do and never repeats the credential.
+/// The reason why a caller could not be identified. It displays as the sentence that the client
+/// reads, which says what to do and never repeats the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
-    /// No credential header at all.
+    /// There is no credential header.
     #[error("No credentials were sent; send an API key or a token as `Authorization: Bearer …`.")]
     NoCredentials,
-    /// Several credentials that differ: guessing which one pays is not ours to do.
+    /// Several credentials differ, and which of them pays cannot be guessed.
     #[error("Several different credentials were sent; send exactly one.")]
     AmbiguousCredentials,
-    /// A credential header, or a token's claims, that cannot be read.
+    /// A credential header, or a token's claims, cannot be parsed.
     #[error(
         "The credentials could not be read; send one key or token as `Authorization: Bearer …`."
     )]
     Malformed,
-    /// No such API key.
+    /// There is no such API key.
     #[error("This token or key is not valid here; check it, or create a new one.")]
     UnknownKey,
-    /// An API key that was taken back. Outside it reads like [`Self::UnknownKey`].
+    /// The API key was revoked. Clients see the same text as for [`Self::UnknownKey`].
     #[error("This token or key is not valid here; check it, or create a new one.")]
     Revoked,
-    /// `exp` is over.
+    /// The token's `exp` is over.
     #[error("The token has expired; sign in again to get a new one.")]
     Expired,
-    /// A token that would be good for ever.
+    /// The token has no `exp`, and would be valid for ever.
     #[error("The token has no expiry; it must carry an `exp` claim.")]
     NoExpiry,
-    /// `nbf` is still to come.
+    /// The token's `nbf` is still to come.
     #[error("The token is not valid yet; check the clock of the service that issued it.")]
     NotYetValid,
-    /// `iss` is not a configured one.
+    /// The token's `iss` is not a configured one.
     #[error("The token comes from an issuer that is not accepted here; check its `iss` claim.")]
     WrongIssuer,
-    /// `aud` is not a configured one.
+    /// The token's `aud` is not a configured one.
     #[error("The token was made for another service; check its `aud` claim.")]
     WrongAudience,
-    /// Not signed by a key of its issuer.
+    /// The token's signature is not of a key of its issuer.
     #[error("The token's signature does not match a trusted key; sign in again to get a new one.")]
     BadSignature,
-    /// An algorithm that no issuer in the config uses, `none` among them.
+    /// The token's algorithm is not one that an issuer in the config uses, or is `none`.
     #[error("The token is signed with an algorithm that is not accepted here.")]
     AlgorithmNotAllowed,
-    /// A `crit` header: extensions that must be understood (RFC 7515, 4.1.11), and none is.
+    /// The token has a `crit` header (RFC 7515, 4.1.11) with extensions that must be understood;
+    /// Farebox has none.
     #[error("The token requires an extension (`crit`) that is not supported here.")]
     CriticalExtension,
-    /// The claim that names the account is missing or cannot be an account's id.
+    /// The claim of the account is missing, or is not an account's id.
     #[error("The token does not name an account; check the claim that should hold its id.")]
     NoAccountClaim,
     /// The claim names an account below the `account_prefix` of another issuer.
@@ -64,7 +65,7 @@ pub enum Unauthenticated {
 }
 
 impl Unauthenticated {
-    /// 401, but 400 for a header that makes no sense and 503 for what the caller cannot mend.
+    /// 401 for most; 400 for an invalid header, and 503 where the caller can do nothing about it.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::InvalidAccountHeader => StatusCode::BAD_REQUEST,
@@ -73,19 +74,19 @@ impl Unauthenticated {
         }
     }
 
-    /// The one of two refusals that came further: with several issuers, what the issuer that
-    /// knew most about the token had to say.
+    /// The one of two refusals that came further: with several issuers, the refusal of the one that
+    /// matched the token best.
     pub(super) fn further(self, other: Self) -> Self {
         if other.progress() > self.progress() { other } else { self }
     }
 
-    /// How far a token came before it was refused.
+    /// The number of checks that a token passed before it was refused.
     const fn progress(self) -> u8 {
         match self {
             Self::AlgorithmNotAllowed => 0,
             Self::WrongIssuer => 1,
             Self::BadSignature => 2,
-            // Above a bad signature: the issuer we could not ask may be the one that signed.
+            // Above a bad signature: the issuer whose keys are missing may be the one that signed.
             Self::KeysUnavailable => 3,
             _ => 4,
         }

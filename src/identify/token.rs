@@ -1,4 +1,4 @@
-//! A JWT as it was sent: taken apart, not believed.
+//! Parses a JWT without verifying it.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::Unauthenticated;
 use crate::account::AccountId;
+use crate::identify::Unauthenticated;
 
-/// An unverified token. Keys or their addresses in its header (`jwk`, `jku`, `x5c`, `x5u`) are
-/// not even read.
+/// An unverified token. Keys, or addresses of keys, in its header (`jwk`, `jku`, `x5c`, `x5u`) are
+/// not read.
 pub(super) struct Token<'a> {
-    /// What its header says it is signed with; `None` for `none` and whatever else is unknown.
+    /// The algorithm named in the header; `None` for `none` and for any unknown name.
     pub(super) algorithm: Option<Algorithm>,
     pub(super) kid: Option<String>,
     claims: Map<String, Value>,
-    /// The bytes that are signed: header and claims as they were sent.
+    /// The signed bytes: header and claims as they were sent.
     pub(super) message: &'a [u8],
-    /// Still in base64.
+    /// The signature, in base64.
     pub(super) signature: &'a str,
 }
 
-/// When a claim says: `NumericDate` of RFC 7519, seconds since the epoch, with or without a
+/// The value of a date claim: `NumericDate` of RFC 7519, seconds since the epoch, with or without a
 /// fraction.
 pub(super) enum Date {
     Missing,
@@ -42,11 +42,11 @@ struct Header {
 }
 
 impl<'a> Token<'a> {
-    /// Takes a credential apart.
+    /// Parses a credential.
     ///
     /// # Errors
-    /// `UnknownKey` when it is no JWT at all, as what is not a token can only be a key;
-    /// `CriticalExtension`; `Malformed` when its claims are not a JSON object.
+    /// `UnknownKey` where it is not a JWT, since any other text can only be a key;
+    /// `CriticalExtension`; `Malformed` where its claims are not a JSON object.
     pub(super) fn parse(credential: &'a str) -> Result<Self, Unauthenticated> {
         let parts = split(credential).ok_or(Unauthenticated::UnknownKey)?;
         let (header, payload, message, signature) = parts;
@@ -63,12 +63,12 @@ impl<'a> Token<'a> {
         })
     }
 
-    /// A claim that holds a text.
+    /// The text of a claim.
     pub(super) fn text(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
     }
 
-    /// True when `aud`, a text or a list of them, names one of these.
+    /// True where `aud`, a text or a list, names one of these.
     pub(super) fn is_for_any_of(&self, audience: &[String]) -> bool {
         let accepted =
             |value: &Value| value.as_str().is_some_and(|a| audience.iter().any(|b| a == b));
@@ -79,7 +79,7 @@ impl<'a> Token<'a> {
         }
     }
 
-    /// A claim that holds a date.
+    /// The date of a claim.
     pub(super) fn date(&self, claim: &str) -> Date {
         let Some(value) = self.claims.get(claim) else { return Date::Missing };
         let whole = value.as_u64().map(Duration::from_secs);
@@ -88,8 +88,8 @@ impl<'a> Token<'a> {
     }
 
     /// The account in this claim: a text, or a whole number as its decimal digits. A claim of
-    /// exactly this name comes first (names like `https://example.com/account` have dots of
-    /// their own); otherwise dots lead into nested objects.
+    /// exactly this name comes first (names like `https://example.com/account` contain dots);
+    /// otherwise dots lead into nested objects.
     pub(super) fn account(&self, claim: &str) -> Option<AccountId> {
         let nested = || {
             let (first, rest) = claim.split_once('.')?;
@@ -103,8 +103,8 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Header, payload, signed bytes and signature of what has three parts. Our own keys have the
-/// shape of no token.
+/// Header, payload, signed bytes and signature of a credential in three parts. Our own keys have no
+/// dots.
 fn split(credential: &str) -> Option<(&str, &str, &str, &str)> {
     let (message, signature) = credential.rsplit_once('.')?;
     let (header, payload) = message.split_once('.')?;
@@ -116,7 +116,7 @@ fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
     serde_json::from_slice(&json).ok()
 }
 
-/// True whatever the value, `null` included.
+/// True for any value, `null` included.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }

@@ -1,18 +1,18 @@
-//! What is wrong with the rules and the packs, seen as a whole.
+//! Checks the rules and the packs as a whole.
 
 use std::collections::{HashMap, HashSet};
 
 use http::Method;
 
-use super::config::{PackConfig, RouteConfig};
-use super::pattern::Segment;
-use super::route::{Route, is_short_line};
 use crate::config::Mistake;
+use crate::price::config::{PackConfig, RouteConfig};
+use crate::price::pattern::Segment;
+use crate::price::route::{Route, is_short_line};
 
 /// The longest `badge`, in characters.
 const MAX_BADGE_CHARS: usize = 40;
 
-/// Every mistake in `[[routes]]`; `upstreams` are the names of the `[[upstreams]]`.
+/// The mistakes in `[[routes]]`; `upstreams` are the names of the `[[upstreams]]`.
 pub fn check_routes(configs: &[RouteConfig], upstreams: &[&str]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut routes = Vec::new();
@@ -46,18 +46,18 @@ fn unknown_upstream(index: usize, name: &str, upstreams: &[&str]) -> Mistake {
     )
 }
 
-/// What two rules for the same paths contradict each other in.
+/// A contradiction between two rules for the same paths.
 fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     let (index, label) = (later.index, later.label());
     let other = format!("routes[{}] (`{}`)", earlier.index, earlier.label());
     if earlier.methods.overlap(&later.methods) {
         return Some(Mistake::new(
             format!("routes[{index}].path"),
-            format!("`{label}` is priced by {other} already, for the same method"),
+            format!("`{label}` has a rule in {other} already, for the same method"),
             "keep one of the two, or give each its own `methods`",
         ));
     }
-    // Entries name the path alone, so one path has one name for people.
+    // Entries name only the path, so one path has one label.
     if let (Some(first), Some(second)) = (&earlier.display_label, &later.display_label)
         && first != second
     {
@@ -80,58 +80,8 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     })
 }
 
-/// A gateway without a rule: it forwards nothing.
-pub fn no_routes(configs: &[RouteConfig]) -> Option<Mistake> {
-    configs.is_empty().then(|| {
-        let message = "there is no [[routes]]: every call to an upstream is answered with 404";
-        let hint = "add a [[routes]] with its path, upstream and credits, unless only holds of the API are used";
-        Mistake::new("routes", message, hint)
-    })
-}
-
-/// Rules for the same method at different prices whose paths differ in case or in a trailing slash
-/// alone. Where one of them has parameters, calls of it cost what the dearer one says.
-pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {
-    let routes = configs.iter().enumerate();
-    let routes: Vec<_> = routes.filter_map(|(i, config)| Route::read(i, config).ok()).collect();
-    let mut alike: HashMap<Vec<Segment>, Vec<&Route>> = HashMap::new();
-    let mut found = Vec::new();
-    for route in &routes {
-        let earlier = alike.entry(without_case(route.pattern.segments())).or_default();
-        let other = earlier.iter().find(|other| {
-            other.credits != route.credits
-                && other.pattern.segments() != route.pattern.segments()
-                && other.methods.overlap(&route.methods)
-                && !(other.pattern.is_exact() && route.pattern.is_exact())
-        });
-        found.extend(other.map(|other| {
-            let message = format!(
-                "`{}` is routes[{}] (`{}`) but for case or a trailing slash: calls of either cost \
-                 the dearer one's price",
-                route.label(),
-                other.index,
-                other.label()
-            );
-            let hint = "give both the same price, or set `exact_paths = true` under [api] where the \
-                        upstream tells them apart";
-            Mistake::new(format!("routes[{}].path", route.index), message, hint)
-        }));
-        earlier.push(route);
-    }
-    found
-}
-
-/// Segments that are the same for patterns which differ in case or in a trailing slash alone.
-fn without_case(segments: &[Segment]) -> Vec<Segment> {
-    let lower = segments.iter().map(|segment| match segment {
-        Segment::Literal(text) => Segment::Literal(text.to_ascii_lowercase().into()),
-        other => other.clone(),
-    });
-    lower.filter(|segment| *segment != Segment::Literal("".into())).collect()
-}
-
-/// Every mistake in `[[packs]]`, and in the own costs of `routes`, which are compared with what
-/// the packs sell for.
+/// The mistakes in `[[packs]]`, and in the own costs of `routes`, which are compared with the
+/// packs' prices.
 pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut ids = HashSet::new();
@@ -167,7 +117,7 @@ pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake>
 fn check_price(pack: &PackConfig, first: &PackConfig, wrong: &mut dyn FnMut(&str, String, &str)) {
     let (price, currency) = (pack.price, first.price.currency());
     if price.minor() == 0 {
-        wrong("price", "a pack cannot be sold for nothing".into(), "grant the credits instead");
+        wrong("price", "a pack cannot have the price 0".into(), "grant the credits instead");
     }
     if price.currency() != currency {
         let message = format!("{} is not the currency of the first pack", price.currency());
@@ -184,7 +134,7 @@ fn is_pack_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)
 }
 
-/// Own costs that cannot be compared with what a call earns.
+/// Mistakes for own costs in another currency than the packs'.
 fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {
     let Some(first) = packs.first() else { return Vec::new() };
     let currency = first.price.currency();

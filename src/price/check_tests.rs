@@ -1,8 +1,9 @@
-//! Tests of the checks: each mistake is found, named by its key and explained.
+//! Each mistake is found, named by its key and explained.
 
 use serde::Deserialize;
 
 use super::*;
+use crate::price::lookalike_routes;
 
 #[derive(Deserialize)]
 struct File {
@@ -57,7 +58,7 @@ fn rules_that_agree_pass() {
 }
 
 #[test]
-fn duplicate_routes_are_found_whatever_their_parameters_are_called() {
+fn duplicate_routes_are_found_whatever_the_names_of_their_parameters() {
     assert_eq!(in_routes(&[("/a", ""), ("/b", ""), ("/a", "")]), ["routes[2].path"]);
     assert_eq!(in_routes(&[("/a/{x}/b", ""), ("/a/{y}/b", "")]), ["routes[1].path"]);
     assert_eq!(in_routes(&[("/{*x}", ""), ("/{*y}", "methods = ['PUT']")]), ["routes[1].path"]);
@@ -127,7 +128,7 @@ fn an_unknown_upstream_is_found_and_the_known_ones_named() {
     let found = mistakes("[[routes]]\npath = 'a'\nupstream = 'ia'\ncredits = 1");
     assert_eq!(found[0].key, "routes[0].upstream");
     assert!(found[0].hint.contains("ai, 3d"), "{}", found[0]);
-    assert_eq!(found[1].key, "routes[0].path", "every mistake is told at once");
+    assert_eq!(found[1].key, "routes[0].path", "every mistake is reported at once");
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn a_pack_that_cannot_be_sold_is_found() {
 }
 
 #[test]
-fn what_people_read_is_one_short_line_and_one_for_a_path() {
+fn a_label_is_one_short_line_and_one_for_a_path() {
     let long = format!("label = '{}'", "x".repeat(81));
     assert_eq!(in_routes(&[("/a", &long)]), ["routes[0].label"]);
     assert_eq!(in_routes(&[("/a", r#"label = "two\nlines""#)]), ["routes[0].label"]);

@@ -1,38 +1,39 @@
-//! `[[routes]]` and `[[packs]]`, as they stand in gateway.toml.
+//! `[[routes]]` and `[[packs]]`, as written in gateway.toml.
 
 use serde::{Deserialize, Deserializer};
 
-use super::money::{Price, UnitAmount};
 use crate::config::Span;
 use crate::credits::Credits;
+use crate::price::money::{Price, UnitAmount};
 
-/// One `[[routes]]`: a price rule, and what is done with a call once it is paid.
+/// One `[[routes]]`: a price rule, and the options of its calls.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// Exact, or with `{name}` for one segment and `{*rest}` for the rest; the most exact wins.
+    /// An exact path, or a pattern with `{name}` for one segment and `{*rest}` for the rest. The
+    /// most exact rule wins.
     pub path: String,
-    /// The words that people read in place of the path, such as "Image, HD".
+    /// The label that people read in place of the path, such as "Image, HD".
     #[serde(default, deserialize_with = "unless_empty")]
     pub label: Option<String>,
-    /// The methods it prices; without it, all of them.
+    /// The methods of the rule; all methods if absent.
     pub methods: Option<Vec<String>>,
     /// The name of an `[[upstreams]]`.
     pub upstream: String,
-    /// What a call costs the caller. There is no default: free is written as 0.
+    /// The price of a call, which has no default: a free call is written as 0.
     pub credits: Credits,
-    /// What a call costs the operator, for the margin report; in the packs' currency.
+    /// The operator's own cost of a call, for the margin report; in the packs' currency.
     pub cost: Option<UnitAmount>,
-    /// The answers that are charged for.
+    /// The classes of answers that are charged.
     #[serde(default = "StatusClass::charged_by_default")]
     pub charge_on: Vec<StatusClass>,
-    /// What happens to the hold when the client leaves before the answer ends.
+    /// The end of the hold where the client leaves before the answer ends.
     #[serde(default)]
     pub on_client_abort: OnClientAbort,
-    /// Whether WebSocket upgrades pass, priced per connection.
+    /// Whether WebSocket upgrades are allowed, each priced as one call.
     #[serde(default)]
     pub websocket: bool,
-    /// The longest silence of the upstream on this route, in place of the upstream's own.
+    /// The longest silence of the upstream on this route, in place of the upstream's own limit.
     pub read_timeout: Option<Span>,
 }
 
@@ -54,8 +55,8 @@ pub enum StatusClass {
 }
 
 impl StatusClass {
-    /// The class of a final status. 101 ends a call as a 2xx does; the other 1xx settle nothing
-    /// and have no class, and neither has what HTTP does not define.
+    /// The class of a final status. 101 ends a call as a 2xx does. The other 1xx settle nothing and
+    /// have no class, and neither have statuses that HTTP does not define.
     pub const fn of(status: u16) -> Option<Self> {
         match status {
             101 | 200..=299 => Some(Self::Success),
@@ -71,14 +72,15 @@ impl StatusClass {
     }
 }
 
-/// What becomes of a hold when its client leaves.
+/// The end of a hold whose client leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnClientAbort {
-    /// Captured, once the whole request had been sent: leaving at second 29 of 30 is not free.
+    /// The hold is captured, once the whole request had been sent: leaving at second 29 of 30 is
+    /// not free.
     #[default]
     Charge,
-    /// Given back.
+    /// The hold is released.
     Release,
 }
 
@@ -86,30 +88,30 @@ pub enum OnClientAbort {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackConfig {
-    /// Names it in the API, in Stripe's metadata and in metrics.
+    /// The pack's id in the API, in Stripe's metadata and in metrics.
     pub id: String,
-    /// What people read; see [`PackConfig::name`].
+    /// The name that people read; see [`PackConfig::name`].
     #[serde(default, rename = "name", deserialize_with = "unless_empty")]
     pub display_name: Option<String>,
-    /// What the buyer gets.
+    /// The credits that the buyer gets.
     pub credits: Credits,
-    /// What the buyer pays.
+    /// The amount that the buyer pays.
     pub price: Price,
-    /// A price made in Stripe's dashboard, to use in place of one made on the fly. An empty text
-    /// is none, so that `"${STRIPE_PRICE:-}"` can be left unset.
+    /// A price made in Stripe's dashboard, used in place of one made for each checkout. An empty
+    /// text counts as absent, so that the variable in `"${STRIPE_PRICE:-}"` may be unset.
     #[serde(default, deserialize_with = "unless_empty")]
     pub stripe_price: Option<String>,
-    /// Marks the pack to recommend, of which there is at most one.
+    /// Marks the recommended pack, of which there is at most one.
     #[serde(default)]
     pub best_value: bool,
-    /// The seller's own words on the pack, such as "Most popular"; without them, the pack to
-    /// recommend says "Recommended".
+    /// The seller's own text on the pack, such as "Most popular". Without it, the recommended pack
+    /// says "Recommended".
     #[serde(default, deserialize_with = "unless_empty")]
     pub badge: Option<String>,
 }
 
 impl PackConfig {
-    /// What people read: its name, or its id where it has none.
+    /// The name that people read: the pack's name, or its id without one.
     pub fn name(&self) -> &str {
         self.display_name.as_deref().unwrap_or(&self.id)
     }

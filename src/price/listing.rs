@@ -1,24 +1,24 @@
-//! The price table and the packs as callers see them: no own cost, no margin, no upstream.
+//! The price table and the packs as callers see them: without own costs, margins and upstreams.
 
 use serde::Serialize;
 
-use super::config::PackConfig;
-use super::money::Price;
-use super::route::Route;
-use super::table::PriceTable;
 use crate::credits::Credits;
+use crate::price::config::PackConfig;
+use crate::price::money::Price;
+use crate::price::route::Route;
+use crate::price::table::PriceTable;
 
 /// A line of `GET /credits/prices`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedPrice<'a> {
     path: &'a str,
-    /// The words that people read in place of the path.
+    /// The label that people read in place of the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
-    /// `["*"]` for all of them.
+    /// `["*"]` for all methods.
     methods: Vec<&'a str>,
     credits: Credits,
-    /// True when the price is for a WebSocket connection, too.
+    /// True where WebSocket connections are allowed, at the same price.
     websocket: bool,
 }
 
@@ -30,7 +30,7 @@ pub struct ListedPack<'a> {
     credits: Credits,
     price: Price,
     best_value: bool,
-    /// The seller's own words on it.
+    /// The seller's own text on the pack.
     #[serde(skip_serializing_if = "Option::is_none")]
     badge: Option<&'a str>,
 }
@@ -76,7 +76,7 @@ mod tests {
     use crate::price::RouteConfig;
 
     #[test]
-    fn callers_see_prices_and_nothing_of_the_operators() {
+    fn callers_see_prices_but_no_costs_of_the_operator() {
         let config: RouteConfig =
             toml::from_str("path = '/a/{x}'\nupstream = 'ai'\ncredits = '0.25'\ncost = '0.04 EUR'")
                 .unwrap();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_read_is_listed_beside_what_names_a_route_or_a_pack() {
+    fn labels_are_listed_beside_the_names_of_routes_and_packs() {
         let config: RouteConfig =
             toml::from_str("path = '/hd'\nlabel = 'Image, HD'\nupstream = 'ai'\ncredits = 1")
                 .unwrap();

@@ -1,28 +1,29 @@
-//! The rules that a path resembles: it is theirs but for ASCII case, or for one trailing slash.
+//! The rules that a path resembles: those that would match it in another ASCII case, or with one
+//! trailing slash more or less.
 //!
 //! To the price table `/API/HD` and `/api/hd/` are other paths than `/api/hd`, and a `/{*rest}` may
-//! price them. Many upstreams ignore case or a trailing slash, and run `/api/hd` for all three. So
-//! the rules that a path resembles set the least that it costs: no spelling buys a cheaper call.
+//! price them. Many upstreams ignore case or a trailing slash, and serve `/api/hd` for all three.
+//! So the rules that a path resembles set its lowest price: no spelling buys a cheaper call.
 //!
 //! A path resembles a rule whose pattern does not match it as it stands, and would match it in
-//! another spelling: with some letters in the other case, with one `/` more or one less at its end,
-//! or both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so it is the
-//! literal segments of a pattern that are compared: `/v1/x/HD` and `/V1/x/hd/` resemble
-//! `/v1/{model}/hd`, and `/v1/x/y/hd` does not. A pattern that matches the path as it stands, and
-//! lost to a more exact one, is not resembled: that is the order of the price table.
+//! another spelling: with some letters in the other case, with one `/` more or less at its end, or
+//! both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so only the
+//! literal segments of a pattern are compared: `/v1/x/HD` and `/V1/x/hd/` resemble
+//! `/v1/{model}/hd`, and `/v1/x/y/hd` does not. A pattern that matches the path as it stands, but
+//! lost to a more exact one, is not resembled: the order of the price table applies there.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::pattern::Segment;
+use crate::price::pattern::Segment;
 
 /// A prefix tree of patterns whose literal segments are in small letters.
 #[derive(Debug, Default)]
 pub(super) struct Lookalikes {
     literals: HashMap<Box<str>, Lookalikes>,
     one: Option<Box<Lookalikes>>,
-    /// The places of the patterns that take the rest from here: those whose literals differ in
-    /// case alone share it.
+    /// The places of the patterns whose `{*rest}` starts here. Patterns whose literals differ only
+    /// in case share a node.
     rest: Vec<usize>,
     /// The places of the patterns that end here.
     ends: Vec<usize>,
@@ -42,8 +43,8 @@ impl Lookalikes {
         }
     }
 
-    /// Calls `found` with the place of every pattern that matches some spelling of `path`; the
-    /// spelling that it has is one of them.
+    /// Calls `found` with the place of every pattern that matches some spelling of `path`, its own
+    /// included.
     pub(super) fn visit(&self, path: &str, found: &mut dyn FnMut(usize)) {
         let lower: Cow<'_, str> = if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
             path.to_ascii_lowercase().into()
@@ -53,10 +54,10 @@ impl Lookalikes {
         self.walk(lower.strip_prefix('/'), found);
     }
 
-    /// `path` is what is left of it after the slash, or `None` at its end. Each node has one way to
-    /// it, so no path makes this visit more nodes than the table has.
+    /// Walks on with `path`, the part after the slash, or `None` at the end. Each node is reached
+    /// in one way only, so no path makes this visit more nodes than the table has.
     fn walk(&self, path: Option<&str>, found: &mut dyn FnMut(usize)) {
-        // The end, with a slash or without: both spellings count, whichever was sent.
+        // At the end both spellings count, with a slash and without, whichever was sent.
         let Some(path) = path.filter(|path| !path.is_empty()) else {
             let after_slash = self.literals.get("").map_or(&[][..], |tree| &tree.ends);
             self.ends.iter().chain(after_slash).for_each(|place| found(*place));

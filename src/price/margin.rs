@@ -1,29 +1,29 @@
-//! What a call earns, and what is left of it after the operator's own cost.
+//! The revenue of a call, and its margin over the operator's own cost.
 
-use super::config::PackConfig;
-use super::money::UnitAmount;
-use super::route::Route;
 use crate::credits::Credits;
+use crate::price::config::PackConfig;
+use crate::price::money::UnitAmount;
+use crate::price::route::Route;
 
-/// What one call of a route earns. A part is missing where the config does not tell it.
+/// The margin of one call of a route. A part is `None` where the config lacks a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Margin {
-    /// What the call's credits sold for, in the packs' currency. Missing without packs.
+    /// The value of the call's credits, in the packs' currency. `None` without packs.
     pub revenue: Option<UnitAmount>,
-    /// What the call costs the operator.
+    /// The operator's own cost of the call.
     pub cost: Option<UnitAmount>,
-    /// (revenue - cost) / cost in whole percent, halves rounded up; negative for a call sold at
-    /// a loss. Missing where a part is, where the cost is zero, and across currencies.
+    /// (revenue - cost) / cost in whole percent, halves rounded up; negative for a call sold at a
+    /// loss. `None` where a part is, where the cost is zero, and across currencies.
     pub percent: Option<i128>,
 }
 
 impl Margin {
-    /// The percentage as people read it: `2275 %`.
+    /// The percentage as text: `2275 %`.
     pub fn shown(&self) -> Option<String> {
         self.percent.map(|percent| format!("{percent} %"))
     }
 
-    /// The margin of `route`, with credits sold as `packs` sell them, at [`credit_price`].
+    /// The margin of `route`, with credits valued at [`credit_price`].
     pub fn of(route: &Route, packs: &[PackConfig]) -> Self {
         let revenue = smallest(packs).and_then(|pack| value_in(pack, route.credits));
         let percent = match (revenue, route.cost) {
@@ -34,8 +34,8 @@ impl Margin {
     }
 }
 
-/// What one credit sells for: its price in the smallest pack, which is what occasional users pay;
-/// of two packs of that size, in the cheaper. `None` without packs.
+/// The price of one credit in the smallest pack, which occasional users buy; of two packs of that
+/// size, in the cheaper one. `None` without packs.
 pub fn credit_price(packs: &[PackConfig]) -> Option<UnitAmount> {
     value_in(smallest(packs)?, Credits::from_whole(1)?)
 }
@@ -44,8 +44,8 @@ fn smallest(packs: &[PackConfig]) -> Option<&PackConfig> {
     packs.iter().min_by_key(|pack| (pack.credits, pack.price.minor()))
 }
 
-/// What `credits` cost as a part of `pack`, rounded to a billionth. `None` for an empty pack,
-/// and above what can be counted.
+/// The price of `credits` as a part of `pack`, rounded to a billionth. `None` for an empty pack,
+/// and for amounts that are too large.
 pub(super) fn value_in(pack: &PackConfig, credits: Credits) -> Option<UnitAmount> {
     let value = pack.price.nanos().checked_mul(u128::from(credits.micros()))?;
     let nanos = divide_half_up(i128::try_from(value).ok()?, pack.credits.micros().into())?;
@@ -60,8 +60,8 @@ fn percent(revenue: UnitAmount, cost: UnitAmount) -> Option<i128> {
     divide_half_up(revenue.checked_sub(cost)?.checked_mul(100)?, cost)
 }
 
-/// `value / by`, rounded to the nearest integer and halves upwards: the floor of the quotient
-/// and a half. `None` unless `by` is above zero.
+/// `value / by`, rounded to the nearest integer and halves upwards. This is the floor of the
+/// quotient plus a half. `None` unless `by` is above zero.
 fn divide_half_up(value: i128, by: i128) -> Option<i128> {
     if by <= 0 {
         return None;
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_missing() {
+    fn an_unknown_part_is_missing() {
         let packs = [pack("3", "1 EUR")];
         assert_eq!(margin("1", "", &packs), ("0.333333333 EUR".into(), None));
         assert_eq!(margin("1", "0 EUR", &packs).1, None);

@@ -1,21 +1,18 @@
-//! What a call costs. Pure: no I/O, no clock, no proxy.
+//! The price of a call. Pure: no I/O, no clock, no proxy.
 //!
-//! A request's path is made canonical once ([`CanonicalPath`]), and the same bytes are priced
-//! and forwarded. The [`PriceTable`] finds the one [`Route`] with the most exact [`Pattern`],
-//! and answers with a [`Quote`] or a refusal; what nobody priced is never free.
+//! A request's path is made canonical once ([`CanonicalPath`]), and the same bytes are priced and
+//! forwarded. The [`PriceTable`] finds the one [`Route`] with the most exact [`Pattern`], and
+//! answers with a [`Quote`] or a refusal; a path without a price is never free.
 //!
-//! The rules come from `[[routes]]` and `[[packs]]` ([`RouteConfig`], [`PackConfig`]), are
-//! checked as a whole ([`check_routes`], [`check_packs`]; [`foreign_patterns`] and [`sold_at_a_loss`]
-//! warn), and are shown to callers without what
-//! is the operator's business ([`ListedPrice`], [`ListedPack`]) and to the operator with it
-//! ([`Margin`], [`render_report`]).
+//! The rules come from `[[routes]]` and `[[packs]]` ([`RouteConfig`], [`PackConfig`]). They are
+//! checked as a whole ([`check_routes`], [`check_packs`]; [`foreign_patterns`] and
+//! [`sold_at_a_loss`] warn). Callers see them without costs ([`ListedPrice`], [`ListedPack`]), the
+//! operator with costs and margins ([`Margin`], [`render_report`]).
 //!
 //! Credits and money are integers ([`crate::credits::Credits`], [`Price`], [`UnitAmount`]).
 
 mod check;
 mod config;
-mod currency;
-mod doubts;
 mod listing;
 mod lookalikes;
 mod margin;
@@ -25,17 +22,16 @@ mod pattern;
 mod report;
 mod route;
 mod table;
-mod tree;
+mod warnings;
 
-pub use check::{check_packs, check_routes, lookalike_routes, no_routes};
+pub use check::{check_packs, check_routes};
 pub use config::{OnClientAbort, PackConfig, RouteConfig, StatusClass};
-pub use currency::Currency;
-pub use doubts::{foreign_patterns, sold_at_a_loss};
 pub use listing::{ListedPack, ListedPrice, list_packs, list_prices};
 pub use margin::{Margin, credit_price};
-pub use money::{MAX_MINOR, MoneyError, Price, UnitAmount};
+pub use money::{Currency, MAX_MINOR, MoneyError, Price, UnitAmount};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathRefusal};
 pub use pattern::{Pattern, PatternError, Segment};
 pub use report::render_report;
 pub use route::{Methods, Route};
 pub use table::{PriceTable, Quote, QuoteRefusal};
+pub use warnings::{foreign_patterns, lookalike_routes, no_routes, sold_at_a_loss};

@@ -1,20 +1,18 @@
-//! Money: what a pack sells for, and what one call earns or costs. Integers all the way.
+//! Money, in integers: prices of packs, and the revenue and cost of one call. Also currencies.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::currency::Currency;
-
-/// The largest [`Price`], in minor units: Stripe's amounts have twelve digits at most.
+/// The largest [`Price`], in minor units: Stripe's amounts have at most twelve digits.
 pub const MAX_MINOR: u64 = 999_999_999_999;
 
 /// Decimals of a [`UnitAmount`].
 const NANO_DECIMALS: u32 = 9;
 
-/// What is charged for a pack: whole minor units, as Stripe counts them. Read from and shown as
-/// `79.00 EUR`; serializes as `{"amount":7900,"currency":"eur"}`.
+/// The price of a pack, in whole minor units as Stripe counts them. Read from and shown as `79.00
+/// EUR`; serializes as `{"amount":7900,"currency":"eur"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Price {
@@ -23,7 +21,7 @@ pub struct Price {
     currency: Currency,
 }
 
-/// What one call earns or costs: calls are cheap, so this counts billionths of the currency's
+/// The revenue or cost of one call. Calls are cheap, so this counts billionths of the currency's
 /// unit where [`Price`] counts cents. Read from and shown as `0.0004 EUR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -32,30 +30,30 @@ pub struct UnitAmount {
     currency: Currency,
 }
 
-/// Why a text is not an amount of money.
+/// The error of a text that is not an amount of money.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
-    /// Not a decimal, one space and a currency.
+    /// The text is not a decimal, one space and a currency.
     #[error("`{0}` is not an amount of money; write it like \"79.00 EUR\"")]
     Malformed(String),
-    /// No such currency.
+    /// The currency does not exist.
     #[error("`{0}` is not a currency of ISO 4217, such as EUR or USD")]
     UnknownCurrency(String),
-    /// More decimals than there are.
+    /// The amount has more decimals than allowed.
     #[error("`{text}` is too fine; it can have {decimals} decimals")]
     TooFine {
-        /// What was written.
+        /// The text.
         text: String,
-        /// How many decimals it may have.
+        /// The number of decimals allowed.
         decimals: u32,
     },
-    /// Above [`MAX_MINOR`], or above 2^64 billionths.
+    /// The amount is above [`MAX_MINOR`], or above 2^64 billionths.
     #[error("`{0}` is more than can be counted; write a smaller amount")]
     TooLarge(String),
 }
 
 impl Price {
-    /// From minor units, as Stripe sends them; `None` above [`MAX_MINOR`].
+    /// A price in minor units, as Stripe sends it; `None` above [`MAX_MINOR`].
     pub fn from_minor(minor: u64, currency: Currency) -> Option<Self> {
         (minor <= MAX_MINOR).then_some(Self { minor, currency })
     }
@@ -78,7 +76,7 @@ impl Price {
 }
 
 impl UnitAmount {
-    /// From billionths of the currency's unit.
+    /// An amount in billionths of the currency's unit.
     pub const fn from_nanos(nanos: u64, currency: Currency) -> Self {
         Self { nanos, currency }
     }
@@ -88,7 +86,7 @@ impl UnitAmount {
         self.nanos
     }
 
-    /// For gauges in minor units, where a rounded figure is what is wanted.
+    /// The amount in minor units, rounded: for gauges only.
     pub fn as_minor_metric(self) -> f64 {
         let nanos_per_minor = 10_u64.pow(NANO_DECIMALS - self.currency.decimals());
         self.nanos as f64 / nanos_per_minor as f64
@@ -120,14 +118,14 @@ impl FromStr for UnitAmount {
     }
 }
 
-/// `79.00 EUR` as `79.00` and the currency.
+/// Splits `79.00 EUR` into `79.00` and the currency.
 fn split(text: &str) -> Result<(&str, Currency), MoneyError> {
     let malformed = || MoneyError::Malformed(text.to_owned());
     let (decimal, code) = text.split_once(' ').ok_or_else(malformed)?;
     Ok((decimal, code.parse()?))
 }
 
-/// A plain decimal as an integer with `decimals` of its digits behind the point.
+/// A plain decimal as an integer, with `decimals` of its digits behind the point.
 fn scaled(text: &str, decimal: &str, decimals: u32) -> Result<u64, MoneyError> {
     let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -170,7 +168,7 @@ impl fmt::Display for Price {
     }
 }
 
-/// With the currency's usual decimals, and more where the amount has them.
+/// Writes the currency's usual decimals, and more where the amount has them.
 impl fmt::Display for UnitAmount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_scaled(f, self.nanos, NANO_DECIMALS, self.currency.decimals())?;
@@ -195,6 +193,69 @@ fn write_scaled(
     let unit = 10_u64.pow(decimals);
     let width = usize::try_from(decimals).unwrap_or_default();
     write!(f, "{}.{:0width$}", value / unit, value % unit)
+}
+
+/// A currency of ISO 4217. Displays as `EUR`, serializes as Stripe writes it: `"eur"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Currency(&'static str);
+
+/// The active codes of ISO 4217, without metals, funds and test codes.
+const CODES: &str = "\
+    AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP \
+    BYN BZD CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP \
+    GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR \
+    KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK \
+    MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR \
+    SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH \
+    UGX USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG";
+
+impl Currency {
+    /// The code in capitals, `EUR`.
+    pub const fn code(self) -> &'static str {
+        self.0
+    }
+
+    /// The decimals of the minor unit in which Stripe's `amount` counts. They are ISO 4217's, with
+    /// three exceptions: Stripe uses two for ISK and UGX, which have none, and none for MGA.
+    pub fn decimals(self) -> u32 {
+        match self.0 {
+            "BIF" | "CLP" | "DJF" | "GNF" | "JPY" | "KMF" | "KRW" | "MGA" | "PYG" | "RWF"
+            | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
+            "BHD" | "JOD" | "KWD" | "OMR" | "TND" => 3,
+            _ => 2,
+        }
+    }
+
+    /// The number that a charged amount must be a multiple of, in minor units.
+    pub fn charge_step(self) -> u64 {
+        match self.0 {
+            "ISK" | "UGX" => 100,
+            "BHD" | "JOD" | "KWD" | "OMR" | "TND" => 10,
+            _ => 1,
+        }
+    }
+}
+
+impl FromStr for Currency {
+    type Err = MoneyError;
+
+    /// Reads `EUR`, or `eur` as Stripe writes it.
+    fn from_str(text: &str) -> Result<Self, MoneyError> {
+        let known = CODES.split(' ').find(|code| code.eq_ignore_ascii_case(text));
+        known.map(Self).ok_or_else(|| MoneyError::UnknownCurrency(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Serialize for Currency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0.to_ascii_lowercase())
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Tests of money: exact in, exact out, and nothing odd in between.
+//! Money is exact, going in and coming out.
 
 use proptest::prelude::*;
 
@@ -35,7 +35,7 @@ fn a_cost_may_be_finer_than_a_cent() {
 }
 
 #[test]
-fn what_is_not_money_is_refused() {
+fn a_text_that_is_not_money_is_refused() {
     let malformed = |text: &str| MoneyError::Malformed(text.into());
     for text in ["", "79", "79.00EUR", "-1 EUR", "+1 EUR", "1e3 EUR", "1, EUR", ". EUR", "1. EUR"] {
         assert_eq!(text.parse::<Price>(), Err(malformed(text)));
@@ -62,7 +62,7 @@ fn a_price_is_json_as_stripe_writes_it() {
 
 proptest! {
     #[test]
-    fn what_is_printed_reads_back_the_same(
+    fn printed_money_reads_back_the_same(
         nanos: u64,
         code in proptest::sample::select(vec!["EUR", "JPY", "KWD", "ISK"]),
     ) {
@@ -77,5 +77,22 @@ proptest! {
     fn fuzz_arbitrary_text_never_panics(text: String) {
         let _ = text.parse::<Price>();
         let _ = text.parse::<UnitAmount>();
+    }
+}
+
+#[test]
+fn every_code_is_three_capitals_and_listed_once() {
+    let codes: Vec<_> = CODES.split(' ').collect();
+    assert!(codes.iter().all(|c| c.len() == 3 && c.bytes().all(|b| b.is_ascii_uppercase())));
+    assert!(codes.is_sorted_by(|a, b| a < b));
+}
+
+#[test]
+fn a_currency_is_read_in_either_case_and_only_if_it_exists() {
+    let euro: Currency = "eur".parse().unwrap();
+    assert_eq!(euro, "EUR".parse().unwrap());
+    assert_eq!(serde_json::to_string(&euro).unwrap(), r#""eur""#);
+    for bad in ["", "EU", "EUT", "EUR USD", "€"] {
+        assert_eq!(bad.parse::<Currency>(), Err(MoneyError::UnknownCurrency(bad.into())));
     }
 }

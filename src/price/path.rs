@@ -1,10 +1,10 @@
-//! The path of a request, made canonical once: what is priced is what is forwarded.
+//! Makes the path of a request canonical, once: the same bytes are priced and forwarded.
 
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-/// The longest path, in bytes, as sent and as made canonical.
+/// The longest path, in bytes, both as sent and as canonical.
 pub const MAX_PATH_BYTES: usize = 8 * 1024;
 
 /// A path with one spelling. It starts with `/`, has no empty, `.` or `..` segment, and every
@@ -12,63 +12,63 @@ pub const MAX_PATH_BYTES: usize = 8 * 1024;
 /// `%XX`, in upper case. Two paths that a percent-decoding upstream reads alike are therefore
 /// the same bytes here, so no spelling of a path buys another price.
 ///
-/// RFC 3986 6.2.2.2 decodes unreserved characters only. This goes one step further and decodes
-/// `!$&'()*+,:@=` too, which mean nothing inside a segment: `models/m%3Agenerate` would pass for
-/// another route than `models/m:generate` otherwise.
+/// RFC 3986 6.2.2.2 decodes unreserved characters only. This goes one step further and also decodes
+/// `!$&'()*+,:@=`, which mean nothing inside a segment: otherwise `models/m%3Agenerate` would be
+/// another route than `models/m:generate`.
 ///
 /// Case and a trailing slash are kept, and are significant: `/a/` and `/A` are not `/a`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CanonicalPath(Box<str>);
 
-/// Why a path is ambiguous or broken. The message is for the client: 400 `BAD_REQUEST`.
+/// The reason why a path is ambiguous or broken. The message is for the client: 400 `BAD_REQUEST`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathRefusal {
-    /// Above [`MAX_PATH_BYTES`].
+    /// The path is longer than [`MAX_PATH_BYTES`].
     #[error("the path is longer than {MAX_PATH_BYTES} bytes; shorten it")]
     TooLong,
-    /// Empty, `*`, or an absolute URL.
+    /// The path is empty, `*`, or an absolute URL.
     #[error("the path must start with `/`")]
     NotRooted,
-    /// `//`: some servers merge the slashes, others do not.
+    /// The path has `//`: some servers merge the slashes, others do not.
     #[error("the path has an empty segment; send one `/` in place of `//`")]
     EmptySegment,
-    /// `.` or `..` as a segment, plain or encoded.
+    /// The path has `.` or `..` as a segment, plain or encoded.
     #[error("the path has a `.` or `..` segment; resolve it before sending")]
     DotSegment,
-    /// `%2F`: a slash to some servers, a letter to others.
+    /// The path has `%2F`: a slash to some servers, a letter to others.
     #[error("the path has an encoded slash (%2F); send a plain `/`, or leave it out")]
     EncodedSlash,
-    /// `\` or `%5C`: a slash to some servers.
+    /// The path has `\` or `%5C`: a slash to some servers.
     #[error("the path has a backslash, plain or encoded (%5C); use `/`")]
     Backslash,
-    /// NUL, line breaks and the like, plain or encoded.
+    /// The path has NUL, a line break or another control character, plain or encoded.
     #[error("the path has a control character, plain or encoded; leave it out")]
     ControlCharacter,
-    /// A plain space.
+    /// The path has a plain space.
     #[error("the path has a space; send it as %20")]
     Space,
-    /// `;` or `%3B`: some servers cut the rest of the segment off.
+    /// The path has `;` or `%3B`: some servers cut off the rest of the segment.
     #[error("the path has a `;`, plain or encoded (%3B); path parameters are not accepted")]
     PathParameter,
-    /// `?` or `#`, plain or encoded: a server that decodes first cuts the path there.
+    /// The path has `?` or `#`, plain or encoded: a server that decodes first cuts the path there.
     #[error("the path has a `?` or `#`, plain or encoded (%3F, %23); leave it out")]
     Delimiter,
-    /// `%` without two hexadecimal digits after it.
+    /// The path has a `%` without two hexadecimal digits after it.
     #[error("the path has a `%` without two hexadecimal digits; send a plain percent sign as %25")]
     BrokenEscape,
-    /// `%252E` and the like: something else again once decoded twice.
+    /// The path has `%252E` or the like, which becomes an escape when decoded once more.
     #[error("the path is percent-encoded twice; encode it once")]
     DoubleEncoding,
-    /// Bytes that no UTF-8 text has.
+    /// The decoded path is not UTF-8.
     #[error("the path is not UTF-8 once decoded; encode it as UTF-8")]
     NotUtf8,
 }
 
 impl CanonicalPath {
-    /// Reads the path of a request target, without its query, as it came over the wire.
+    /// Reads the path of a request target, without its query, as sent on the wire.
     ///
-    /// A path of plain bytes is checked in one pass and copied once. Parsing what came out
-    /// gives the same bytes again.
+    /// A path of plain bytes is checked in one pass and copied once. Parsing a canonical path gives
+    /// the same bytes again.
     ///
     /// # Errors
     /// [`PathRefusal`] for every path that two servers could read differently.
@@ -99,14 +99,14 @@ impl fmt::Display for CanonicalPath {
     }
 }
 
-/// RFC 3986 `pchar` without `;` and without the escapes.
+/// True for `pchar` of RFC 3986 without `;` and without escapes.
 const fn is_pchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@')
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=')
 }
 
-/// The slow way: decodes every escape, and encodes again what needs it.
+/// The slow way: decodes every escape, and encodes the bytes that need it.
 fn respell(raw: &[u8]) -> Result<Box<str>, PathRefusal> {
     let mut canonical = String::with_capacity(raw.len());
     let mut ascii = true;
@@ -144,7 +144,7 @@ fn respell(raw: &[u8]) -> Result<Box<str>, PathRefusal> {
 const HEX: [char; 16] =
     ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
 
-/// The byte whose two hexadecimal digits come next.
+/// Reads the two hexadecimal digits of a byte.
 fn unescape(rest: &mut std::slice::Iter<'_, u8>) -> Result<u8, PathRefusal> {
     let mut digit = || {
         let digit = char::from(*rest.next()?).to_digit(16)?;
@@ -168,15 +168,15 @@ fn refuse_ambiguous(byte: u8, escaped: bool) -> Result<(), PathRefusal> {
     }
 }
 
-/// True when a second decoding would find an escape: `%25` and two hexadecimal digits. It looks
-/// at the canonical text, where the digits stand plain however they were sent.
+/// True where a second decoding would find an escape: `%25` and two hexadecimal digits. In the
+/// canonical text these digits are plain, however they were sent.
 fn encodes_an_escape(canonical: &[u8]) -> bool {
     canonical
         .windows(5)
         .any(|w| w.starts_with(b"%25") && w[3].is_ascii_hexdigit() && w[4].is_ascii_hexdigit())
 }
 
-/// No segment is empty but the last, and none is `.` or `..`.
+/// Refuses `.` and `..` as segments, and empty segments before the last.
 fn check_segments(path: &str) -> Result<(), PathRefusal> {
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {

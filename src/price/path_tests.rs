@@ -1,4 +1,4 @@
-//! Tests of the canonical path, most of them against paths that nobody honest sends.
+//! The canonical path, mostly against paths that no honest client sends.
 
 use percent_encoding::percent_decode;
 use proptest::prelude::*;
@@ -96,7 +96,7 @@ fn an_ambiguous_path_is_refused_with_its_reason() {
     }
 }
 
-/// Arbitrary bytes would be refused at once, nearly always; these pieces reach every branch.
+/// Arbitrary bytes would nearly always be refused at once; these pieces reach every branch.
 fn hostile_path() -> impl Strategy<Value = Vec<u8>> {
     const PIECES: &[&str] = &[
         "/", "/", "/", "a", "A", "0", "2", "e", "f", ".", "..", "%", "%2", "%2e", "%2E", "%2f",
@@ -112,7 +112,7 @@ fn hostile_path() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|pieces| [b"/".as_slice(), &pieces.concat()].concat())
 }
 
-/// One byte in one of the ways to write it.
+/// One byte in one of its spellings.
 fn spell(byte: u8, way: u8) -> Vec<u8> {
     match way {
         _ if byte == b'/' => vec![byte],
@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn fuzz_the_upstream_reads_what_the_client_wrote(raw in hostile_path()) {
+    fn fuzz_the_upstream_reads_the_path_of_the_client(raw in hostile_path()) {
         if let Ok(path) = canonical(&raw) {
             let sent: Vec<u8> = percent_decode(path.as_bytes()).collect();
             let meant: Vec<u8> = percent_decode(&raw).collect();
@@ -148,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn fuzz_what_passes_has_nothing_that_two_servers_read_differently(raw in hostile_path()) {
+    fn fuzz_an_accepted_path_is_read_alike_by_all_servers(raw in hostile_path()) {
         if let Ok(path) = canonical(&raw) {
             let decoded = percent_decode_str(&path).decode_utf8().unwrap();
             prop_assert!(!decoded.contains("//"));

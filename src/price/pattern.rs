@@ -1,14 +1,14 @@
-//! The `path` of a price rule: literal segments, `{name}` for one, `{*rest}` for what follows.
+//! The `path` of a price rule: literal segments, `{name}` for one, `{*rest}` for the rest.
 
 use std::collections::HashSet;
 use std::fmt;
 
-use super::path::{CanonicalPath, PathRefusal};
+use crate::price::path::{CanonicalPath, PathRefusal};
 
 /// A parsed `path` of a rule.
 ///
-/// `{name}` stands for one segment that is not empty, `{*rest}`, at the end only, for one or
-/// more. Neither matches nothing: `/a/{x}` and `/a/{*rest}` do not match `/a/`.
+/// `{name}` stands for one segment that is not empty, `{*rest}`, at the end only, for one or more.
+/// Both need a segment: `/a/{x}` and `/a/{*rest}` do not match `/a/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
@@ -18,7 +18,8 @@ pub struct Pattern {
 /// One segment of a [`Pattern`], from the most exact kind to the least.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
-    /// These bytes, in canonical form. Empty only as the last one, after a trailing slash.
+    /// The bytes of the segment, in canonical form. Empty only as the last one, after a trailing
+    /// slash.
     Literal(Box<str>),
     /// `{name}`
     One,
@@ -26,44 +27,44 @@ pub enum Segment {
     Rest,
 }
 
-/// Why a text is not a pattern; [`PatternError::hint`] says what to do about it.
+/// The error of a text that is not a pattern; [`PatternError::hint`] has the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// Not a path from the root.
+    /// The text is not a path from the root.
     #[error("a path must start with `/`")]
     NotRooted,
-    /// A brace that does not open or close a whole segment.
+    /// A brace does not open or close a whole segment.
     #[error("`{0}` has braces around a part of a segment")]
     PartOfASegment(String),
-    /// A parameter with no name or an odd one.
+    /// A parameter has no name, or an invalid one.
     #[error("`{0}` has no name, or one with other characters than letters, digits and `_`")]
     BadName(String),
-    /// The same name twice.
+    /// A name is used twice.
     #[error("`{0}` uses a name for the second time")]
     RepeatedName(String),
-    /// Something after `{*rest}`.
+    /// Something follows `{*rest}`.
     #[error("`{0}` takes the rest of the path, yet more follows")]
     RestNotLast(String),
-    /// Literal text that no request can have.
+    /// A literal segment is one that no request can have.
     #[error("`{segment}` can never match: a request with it is refused, because {why}")]
     NeverMatches {
-        /// The segment as it was written.
+        /// The segment as written.
         segment: String,
-        /// Why a request with it is refused.
+        /// The reason why a request with it is refused.
         why: PathRefusal,
     },
-    /// Literal text that requests have in another spelling.
+    /// A literal segment is not in the canonical spelling.
     #[error("`{segment}` is not the canonical spelling, so no request would match it")]
     NotCanonical {
-        /// The segment as it was written.
+        /// The segment as written.
         segment: String,
-        /// The segment as requests are compared.
+        /// The canonical spelling.
         canonical: String,
     },
 }
 
 impl PatternError {
-    /// What to write instead.
+    /// The remedy.
     pub fn hint(&self) -> String {
         match self {
             Self::NotRooted => "write it like `/jobs/{id}`".to_owned(),
@@ -85,7 +86,7 @@ impl Pattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// [`PatternError`] when it is malformed, or when no canonical path could match it.
+    /// [`PatternError`] where it is malformed, or where no canonical path can match it.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let path = text.strip_prefix('/').ok_or(PatternError::NotRooted)?;
         let mut names = HashSet::new();
@@ -106,18 +107,18 @@ impl Pattern {
         Ok(Self { text: text.into(), segments: segments.into() })
     }
 
-    /// The pattern as it was written.
+    /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What it is made of, from the root on. Two patterns with the same segments match the same
-    /// paths, whatever their parameters are called.
+    /// The segments from the root on. Two patterns with the same segments match the same paths,
+    /// whatever the names of their parameters.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// True when it matches this path, as it is spelled.
+    /// True where the pattern matches this path in this spelling.
     pub(super) fn matches(&self, path: &str) -> bool {
         let mut left = path.strip_prefix('/');
         for segment in &self.segments {
@@ -136,7 +137,7 @@ impl Pattern {
         left.is_none()
     }
 
-    /// True when it matches one path only, its own text.
+    /// True where the pattern matches one path only, its own text.
     pub fn is_exact(&self) -> bool {
         self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)))
     }
@@ -166,8 +167,8 @@ fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
     Ok(Some((segment, name)))
 }
 
-/// Literal text, which must be what [`CanonicalPath`] makes of it: a rule that no request can
-/// reach would leave its path unpriced, or to a wildcard.
+/// A literal segment, which must equal its form in a [`CanonicalPath`]: otherwise no request could
+/// reach the rule, and its path would have no price or a wildcard's.
 fn literal(piece: &str, last: bool) -> Result<Segment, PatternError> {
     let never = |why| PatternError::NeverMatches { segment: piece.to_owned(), why };
     if piece.is_empty() {

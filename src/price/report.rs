@@ -1,13 +1,13 @@
-//! What `farebox prices` prints.
+//! The report of `farebox prices`.
 
 use std::fmt::Display;
 
-use super::config::PackConfig;
-use super::margin::{Margin, value_in};
-use super::table::PriceTable;
 use crate::credits::Credits;
+use crate::price::config::PackConfig;
+use crate::price::margin::{Margin, value_in};
+use crate::price::table::PriceTable;
 
-/// A column: its title, and whether it lines up on the right, as figures do.
+/// A column: its title, and whether it is aligned to the right, as figures are.
 type Column = (&'static str, bool);
 
 const ROUTE_COLUMNS: [Column; 6] = [
@@ -28,8 +28,8 @@ const PACK_COLUMNS: [Column; 6] = [
     ("BEST VALUE", false),
 ];
 
-/// The price table with own costs and margins, and the packs below, as aligned text that ends
-/// with a line break. What is missing is shown as `-`.
+/// The price table with own costs and margins, and the packs below it, as aligned text that ends
+/// with a line break. `-` stands for a missing value.
 pub fn render_report(table: &PriceTable, packs: &[PackConfig]) -> String {
     let routes = table.routes().iter().map(|route| {
         let margin = Margin::of(route, packs);
@@ -62,7 +62,7 @@ fn or_dash(cell: Option<impl Display>) -> String {
     cell.map_or_else(|| "-".to_owned(), |cell| cell.to_string())
 }
 
-/// A table with a line of titles. Without rows it has one of dashes.
+/// A table with a line of titles; without rows, one line of dashes.
 fn render<const N: usize>(columns: &[Column; N], mut rows: Vec<[String; N]>) -> String {
     if rows.is_empty() {
         rows.push(std::array::from_fn(|_| "-".to_owned()));

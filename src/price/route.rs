@@ -1,41 +1,41 @@
-//! A price rule, checked and ready to be asked.
+//! A price rule, checked.
 
 use std::fmt;
 use std::time::Duration;
 
 use http::Method;
 
-use super::config::{OnClientAbort, RouteConfig, StatusClass};
-use super::money::UnitAmount;
-use super::pattern::Pattern;
 use crate::config::{Mistake, Span, within};
 use crate::credits::Credits;
+use crate::price::config::{OnClientAbort, RouteConfig, StatusClass};
+use crate::price::money::UnitAmount;
+use crate::price::pattern::Pattern;
 
 /// A price rule of the table.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its place in the table, from 0: for metrics and whatever else is kept per route in a
-    /// list. It is the place in the config, so it holds until the table is reloaded.
+    /// The index in the table, from 0: for metrics and other lists with one element a route. It is
+    /// the index in the config, so it holds until the table is reloaded.
     pub index: usize,
-    /// The paths it prices.
+    /// The paths of the rule.
     pub pattern: Pattern,
-    /// The words that people read in place of the path; [`Route::label`] names the rule elsewhere.
+    /// The label that people read in place of the path; [`Route::label`] names the rule elsewhere.
     pub display_label: Option<Box<str>>,
-    /// The methods it prices.
+    /// The methods of the rule.
     pub methods: Methods,
-    /// The name of its upstream.
+    /// The name of the upstream.
     pub upstream: Box<str>,
-    /// What one call costs the caller.
+    /// The price of one call.
     pub credits: Credits,
-    /// What one call costs the operator.
+    /// The operator's own cost of one call.
     pub cost: Option<UnitAmount>,
-    /// The classes of answers that are charged for.
+    /// The classes of answers that are charged.
     pub charge_on: Box<[StatusClass]>,
-    /// What a client that leaves pays.
+    /// The charge for a client that leaves.
     pub on_client_abort: OnClientAbort,
-    /// Whether WebSocket upgrades pass.
+    /// Whether WebSocket upgrades are allowed.
     pub websocket: bool,
-    /// The longest silence of the upstream, in place of the upstream's own.
+    /// The longest silence of the upstream, in place of the upstream's own limit.
     pub read_timeout: Option<Duration>,
 }
 
@@ -52,12 +52,12 @@ pub(super) fn is_short_line(text: &str, max: usize) -> bool {
 pub enum Methods {
     /// Every method but CONNECT, TRACE and TRACK, which are never forwarded.
     All,
-    /// These; with GET comes HEAD.
+    /// These methods, and HEAD wherever GET is among them.
     Listed(Box<[Method]>),
 }
 
-/// Methods that are never forwarded, in any case. CONNECT would open a tunnel that no price bounds;
-/// TRACE, and TRACK where a server has it, answer with the upstream's credentials.
+/// Methods that are never forwarded, in any letter case. CONNECT would open a tunnel without a
+/// price limit; TRACE, and TRACK where a server has it, send the upstream's credentials back.
 const NEVER: [&str; 3] = ["CONNECT", "TRACE", "TRACK"];
 
 /// Methods that can be listed.
@@ -72,13 +72,13 @@ const PRICEABLE: [Method; 7] = [
 ];
 
 impl Route {
-    /// What names the route in metrics, logs and ledger entries: its pattern as written. Rules
-    /// for different methods of one path share it.
+    /// The name of the route in metrics, logs and ledger entries: its pattern as written. Rules for
+    /// different methods of one path share it.
     pub fn label(&self) -> &str {
         self.pattern.as_str()
     }
 
-    /// True when a call that was answered with `status` is paid for.
+    /// True where a call with the answer `status` is charged.
     pub fn charges_for(&self, status: u16) -> bool {
         StatusClass::of(status).is_some_and(|class| self.charge_on.contains(&class))
     }
@@ -86,7 +86,7 @@ impl Route {
     /// Reads the rule at `index` of the config.
     ///
     /// # Errors
-    /// Every mistake that can be seen without looking at other rules.
+    /// The mistakes that can be found without looking at other rules.
     pub(super) fn read(index: usize, config: &RouteConfig) -> Result<Self, Vec<Mistake>> {
         let key = |name: &str| format!("routes[{index}].{name}");
         let pattern = Pattern::parse(&config.path)
@@ -108,15 +108,16 @@ impl Route {
                 read_timeout: config.read_timeout.map(|span| span.0),
             }),
             (pattern, methods) => {
-                mistakes.extend(pattern.err().into_iter().chain(methods.err()));
+                mistakes.extend(pattern.err());
+                mistakes.extend(methods.err().unwrap_or_default());
                 Err(mistakes)
             }
         }
     }
 }
 
-/// The answers that are charged for. A rule whose calls are free may list none; those of its calls
-/// that cost more, for a rule that their path resembles, are charged as by default.
+/// The classes of answers that are charged. A free rule may list none; its calls that cost more,
+/// because their path resembles another rule, are charged as by default.
 fn charged(config: &RouteConfig) -> Box<[StatusClass]> {
     if config.charge_on.is_empty() {
         StatusClass::charged_by_default().into()
@@ -125,7 +126,7 @@ fn charged(config: &RouteConfig) -> Box<[StatusClass]> {
     }
 }
 
-/// Values that make no sense together.
+/// The values that contradict each other.
 fn nonsense(
     key: &dyn Fn(&str) -> String,
     config: &RouteConfig,
@@ -146,7 +147,7 @@ fn nonsense(
         mistakes.push(Mistake::new(key("websocket"), "a WebSocket begins with a GET", hint));
     }
     if let Some(span) = config.read_timeout {
-        // As an upstream's own.
+        // The same limits as for an upstream's own `read_timeout`.
         let allowed = Span::from_millis(1)..=Span::from_secs(24 * 3600);
         mistakes.extend(within(&key("read_timeout"), span, allowed));
     }
@@ -154,30 +155,38 @@ fn nonsense(
 }
 
 impl Methods {
-    fn read(key: &str, names: Option<&[String]>) -> Result<Self, Mistake> {
+    fn read(key: &str, names: Option<&[String]>) -> Result<Self, Vec<Mistake>> {
         let Some(names) = names else { return Ok(Self::All) };
         if names.is_empty() {
             let hint = "list some, or leave `methods` out to price every method";
-            return Err(Mistake::new(key, "a rule for no method matches nothing", hint));
+            return Err(vec![Mistake::new(key, "a rule for no method matches nothing", hint)]);
         }
         let mut methods = Vec::with_capacity(names.len());
+        let mut mistakes = Vec::new();
         for name in names {
-            let method = priceable(key, name)?;
-            if methods.contains(&method) {
-                let message = format!("`{name}` is listed twice");
-                return Err(Mistake::new(key, message, "list each method once"));
+            let mistake = match priceable(key, name) {
+                Ok(method) if methods.contains(&method) => {
+                    Mistake::new(key, format!("`{name}` is listed twice"), "list each method once")
+                }
+                Ok(method) => {
+                    methods.push(method);
+                    continue;
+                }
+                Err(mistake) => mistake,
+            };
+            if !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
             }
-            methods.push(method);
         }
-        Ok(Self::Listed(methods.into()))
+        if mistakes.is_empty() { Ok(Self::Listed(methods.into())) } else { Err(mistakes) }
     }
 
-    /// True when a rule with these prices `method`, HEAD included where GET is.
+    /// True where the rule covers `method`: HEAD is covered by GET.
     pub fn accept(&self, method: &Method) -> bool {
         self.name(method) || method == Method::HEAD && self.name(&Method::GET)
     }
 
-    /// True when these name `method` itself.
+    /// True where the rule names `method` itself.
     pub(super) fn name(&self, method: &Method) -> bool {
         match self {
             Self::All => !NEVER.iter().any(|name| method.as_str().eq_ignore_ascii_case(name)),
@@ -185,12 +194,12 @@ impl Methods {
         }
     }
 
-    /// True when both name a method.
+    /// True where a method is in both.
     pub(super) fn overlap(&self, other: &Self) -> bool {
         PRICEABLE.iter().any(|method| self.name(method) && other.name(method))
     }
 
-    /// The names as they are listed, `*` for all.
+    /// The names as listed, `*` for all.
     pub fn names(&self) -> Vec<&str> {
         match self {
             Self::All => vec!["*"],
@@ -199,7 +208,7 @@ impl Methods {
     }
 }
 
-/// `GET,POST`, or `*` for all.
+/// Writes `GET,POST`, or `*` for all.
 impl fmt::Display for Methods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.names().join(","))

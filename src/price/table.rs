@@ -1,69 +1,70 @@
-//! The price table: which rule a call falls under.
+//! The price table, which finds the rule of a call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
 
-use super::check::check_routes;
-use super::config::RouteConfig;
-use super::lookalikes::Lookalikes;
-use super::path::CanonicalPath;
-use super::pattern::Pattern;
-use super::route::Route;
-use super::tree::Tree;
 use crate::config::Mistake;
 use crate::credits::Credits;
+use crate::price::check::check_routes;
+use crate::price::config::RouteConfig;
+use crate::price::lookalikes::Lookalikes;
+use crate::price::path::CanonicalPath;
+use crate::price::pattern::{Pattern, Segment};
+use crate::price::route::Route;
 
-/// Every price rule. Made once per config, asked on every call.
+/// Every price rule. Built once per config, used by every call.
 ///
 /// The most exact pattern wins: segment by segment from the left, a literal beats `{name}`, and
-/// `{name}` beats `{*rest}`. The winner alone decides. When it has no rule for the method, the
-/// call is refused, and not passed down to a less exact pattern: a path with a price of its own
-/// is never served at a wildcard's, by whatever method.
+/// `{name}` beats `{*rest}`. Only the winner counts. Where it has no rule for the method, the call
+/// is refused, not passed on to a less exact pattern: a path with a price of its own is never
+/// served at a wildcard's, by whatever method.
 ///
-/// Where a pattern with parameters wins, the call costs the most of its rule and of those that the
-/// path resembles (`lookalikes.rs`); if all of these lack the method, it is refused.
+/// Where a pattern with parameters wins, the call costs the highest price of its rule and of those
+/// that the path resembles (see `lookalikes.rs`); where all of these lack the method, the call is
+/// refused.
 #[derive(Debug, Default)]
 pub struct PriceTable {
     routes: Vec<Arc<Route>>,
-    /// The rules of one pattern each, for one method or another.
+    /// The rules of each pattern, for different methods.
     places: Vec<Vec<Arc<Route>>>,
-    /// Patterns without parameters, by their path: one look-up, and nothing beats them.
+    /// Patterns without parameters, by their path. No other pattern beats one of them.
     exact: HashMap<Box<str>, usize>,
-    /// All others.
+    /// The other patterns.
     tree: Tree,
-    /// Every pattern, by what resembles it; `None` where each spelling is a path of its own.
+    /// Every pattern, for the paths that resemble it; `None` where each spelling is a path of its
+    /// own.
     lookalikes: Option<Lookalikes>,
 }
 
 /// A rule applied to one call.
 #[derive(Clone, Debug)]
 pub struct Quote {
-    /// The rule that matches: upstream, label and options are its.
+    /// The matching rule, with the upstream, label and options of the call.
     pub route: Arc<Route>,
-    /// The most that the call can cost. This is above the rule's own price where the path resembles a
-    /// dearer one.
+    /// The most that the call can cost. This is above the rule's own price where the path resembles
+    /// a more expensive rule.
     pub credits: Credits,
 }
 
-/// Why a call has no price: 404 `NO_PRICE_RULE`. It is not forwarded.
+/// The reason why a call has no price: 404 `NO_PRICE_RULE`. The call is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteRefusal {
     /// No pattern matches the path.
     #[error("no price rule covers this path; case and a trailing `/` count")]
     NoRule,
-    /// The pattern that prices the path has no rule for the method, or no rule that the path resembles
-    /// has.
+    /// The matching pattern has no rule for the method, or none of the rules that the path
+    /// resembles has one.
     #[error("the price rule for this path does not cover this method")]
     NoRuleForMethod,
 }
 
 impl PriceTable {
-    /// Builds the table from the config's rules; `upstreams` are the names they may use.
+    /// Builds the table from the config's rules; `upstreams` are the names that they may use.
     ///
     /// # Errors
-    /// What [`check_routes`] finds, if it finds anything.
+    /// The mistakes that [`check_routes`] finds.
     pub fn new(configs: &[RouteConfig], upstreams: &[&str]) -> Result<Self, Vec<Mistake>> {
         let mistakes = check_routes(configs, upstreams);
         if !mistakes.is_empty() {
@@ -78,7 +79,7 @@ impl PriceTable {
         Ok(table)
     }
 
-    /// The rules that share `pattern`, which starts out without any.
+    /// The rules that share `pattern`; empty at first.
     fn place_of(&mut self, pattern: &Pattern) -> &mut Vec<Arc<Route>> {
         let next = self.places.len();
         let place = if pattern.is_exact() {
@@ -95,18 +96,18 @@ impl PriceTable {
         &mut self.places[place]
     }
 
-    /// The same table, in which a call costs what the rule that matches says, whatever other rules its
-    /// path resembles: `[api] exact_paths`, for upstreams that tell every spelling apart.
+    /// The same table for `[api] exact_paths`: a call costs the price of its matching rule,
+    /// whatever other rules its path resembles. For upstreams that distinguish every spelling.
     #[must_use]
     pub fn with_exact_paths(self, exact: bool) -> Self {
         if exact { Self { lookalikes: None, ..self } } else { self }
     }
 
-    /// What a call costs. HEAD costs what GET costs, unless it has a rule of its own (at the
-    /// same price, the config's check sees to that).
+    /// The quote for a call. HEAD costs what GET costs, unless it has a rule of its own, which has
+    /// the same price: [`check_routes`] makes sure of that.
     ///
     /// # Errors
-    /// [`QuoteRefusal`] when no rule covers the call. It is never free instead.
+    /// [`QuoteRefusal`] where no rule covers the call. Such a call is never free.
     pub fn quote(&self, method: &Method, path: &CanonicalPath) -> Result<Quote, QuoteRefusal> {
         let path = path.as_str();
         if let Some(&place) = self.exact.get(path) {
@@ -126,11 +127,11 @@ impl PriceTable {
         named.or_else(|| rules.iter().find(|route| route.methods.accept(method)))
     }
 
-    /// The most that the rules cost which `path` resembles, where the pattern at `winner` matches it:
-    /// 0 where there are none.
+    /// The highest price of the rules that `path` resembles, where the pattern at `winner` matches
+    /// it; 0 without such rules.
     ///
     /// # Errors
-    /// When there are some, and none for the method.
+    /// There are such rules, and none of them is for the method.
     fn resembled(
         &self,
         winner: usize,
@@ -152,8 +153,8 @@ impl PriceTable {
         }
     }
 
-    /// The words that people read in place of `route`, a [`Route::label`]. `None` where its rules have no
-    /// words of their own, or there is no such rule any more.
+    /// The label that people read in place of `route`, a [`Route::label`]. `None` where its rules
+    /// have no label, or `route` has no rule any more.
     pub fn display_label(&self, route: &str) -> Option<&str> {
         let mut rules = self.routes.iter().filter(|rule| rule.label() == route);
         rules.find_map(|rule| rule.display_label.as_deref())
@@ -162,6 +163,49 @@ impl PriceTable {
     /// Every rule, each at its [`Route::index`].
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
+    }
+}
+
+/// A prefix tree of the patterns with parameters, each leading to a place in a list.
+#[derive(Debug, Default)]
+struct Tree {
+    literals: HashMap<Box<str>, Tree>,
+    one: Option<Box<Tree>>,
+    /// The place of the pattern whose `{*rest}` starts here.
+    rest: Option<usize>,
+    /// The place of the pattern that ends here.
+    end: Option<usize>,
+}
+
+impl Tree {
+    /// The place of the pattern with these segments: its earlier one, or else `place`.
+    fn entry(&mut self, segments: &[Segment], place: usize) -> usize {
+        match segments.split_first() {
+            None => *self.end.get_or_insert(place),
+            Some((Segment::Rest, _)) => *self.rest.get_or_insert(place),
+            Some((Segment::One, after)) => self.one.get_or_insert_default().entry(after, place),
+            Some((Segment::Literal(text), after)) => {
+                self.literals.entry(text.clone()).or_default().entry(after, place)
+            }
+        }
+    }
+
+    /// The place of the most exact pattern for a path. `path` is the part after the slash, or
+    /// `None` at the end.
+    ///
+    /// A branch without a match is left for the next less exact one. Each node is reached in one
+    /// way only, so no path makes this visit more nodes than the table has.
+    fn find(&self, path: Option<&str>) -> Option<usize> {
+        let Some(path) = path else { return self.end };
+        let (segment, after) = match path.split_once('/') {
+            Some((segment, after)) => (segment, Some(after)),
+            None => (path, None),
+        };
+        let literal = self.literals.get(segment).and_then(|tree| tree.find(after));
+        if literal.is_some() || segment.is_empty() {
+            return literal;
+        }
+        self.one.as_ref().and_then(|tree| tree.find(after)).or(self.rest)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the price table, the last ones against a slow table that is plainly right.
+//! The price table, at the end against a slow table that is plainly right.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn table(rules: &str) -> PriceTable {
     PriceTable::new(&configs(rules), &["ai"]).unwrap()
 }
 
-/// One rule a line: `METHODS PATH CREDITS`.
+/// The rules of a table, one a line: `METHODS PATH CREDITS`.
 fn configs(rules: &str) -> Vec<RouteConfig> {
     let rules = rules.lines().map(str::trim).filter(|line| !line.is_empty());
     rules.map(|line| config(&line.split(' ').collect::<Vec<_>>())).collect()
@@ -91,7 +91,7 @@ fn a_path_with_a_rule_of_its_own_is_never_served_at_a_wildcards_price() {
 }
 
 #[test]
-fn head_costs_what_get_costs() {
+fn head_costs_the_same_as_get() {
     let table = table("GET /a 5\nPOST /a 7\nPOST /b 7\n* /c 9\nHEAD /d 3\nGET,HEAD /e 4");
     assert_eq!(price(&table, Method::HEAD, "/a"), Ok(5));
     assert_eq!(price(&table, Method::HEAD, "/b"), Err(QuoteRefusal::NoRuleForMethod));
@@ -129,7 +129,7 @@ fn a_config_with_a_mistake_makes_no_table() {
     assert!(PriceTable::new(&configs("* /a 1"), &["other"]).is_err());
 }
 
-/// Whether a pattern matches, read straight from its definition.
+/// True where a pattern matches, straight from its definition.
 fn matches(pattern: &[Segment], path: &[&str]) -> bool {
     match (pattern, path) {
         ([], []) => true,
@@ -144,8 +144,8 @@ fn matches(pattern: &[Segment], path: &[&str]) -> bool {
     }
 }
 
-/// How exact each segment is, smaller is more exact. Every pattern that matches one path has
-/// the same literals where it has any.
+/// The exactness of each segment, smaller for more exact ones. All patterns that match one path
+/// have the same literals in the same segments.
 fn exactness(pattern: &[Segment]) -> Vec<u8> {
     let rank = |segment: &Segment| match segment {
         Segment::Literal(_) => 0,
@@ -174,7 +174,7 @@ fn no_spelling_buys_a_cheaper_call() {
         ("/jobs/7/", 7),
         ("/jobs/7", 7),
         ("/JOBS/7", 7),
-        // Nothing else resembles these.
+        // No other path resembles these rules.
         ("/other", 1),
         ("/api/hd/more", 1),
         ("/api/hdx", 1),
@@ -208,7 +208,7 @@ fn upstream_and_label_of_a_call_are_those_of_the_rule_that_matches() {
 }
 
 #[test]
-fn what_a_method_cannot_buy_it_cannot_buy_by_another_spelling() {
+fn a_method_without_a_rule_gets_none_by_another_spelling() {
     let table = table("POST /api/hd 10\nGET /b/hd 3\nPOST /B/hd 4\n* /{*rest} 1");
     for path in ["/api/hd", "/API/HD", "/api/hd/"] {
         assert_eq!(price(&table, Method::GET, path), Err(QuoteRefusal::NoRuleForMethod), "{path}");
@@ -220,10 +220,10 @@ fn what_a_method_cannot_buy_it_cannot_buy_by_another_spelling() {
     assert_eq!(price(&table, Method::PUT, "/b/HD"), Err(QuoteRefusal::NoRuleForMethod));
 }
 
-/// A rule whose own calls are free may leave `charge_on` empty; a call that is dearer for what its
+/// A free rule may leave `charge_on` empty. A call that costs more because of the rules that its
 /// path resembles is charged all the same.
 #[test]
-fn a_free_rule_charges_for_what_it_does_not_give_away() {
+fn a_free_rule_charges_for_paths_that_resemble_a_paid_one() {
     let mut configs = configs("* /api/hd 10\n* /{*rest} 0");
     configs[1].charge_on.clear();
     let table = PriceTable::new(&configs, &["ai"]).unwrap();
@@ -232,7 +232,7 @@ fn a_free_rule_charges_for_what_it_does_not_give_away() {
     assert!(quote.route.charges_for(200));
 }
 
-/// Every path that differs from this one in case or in one trailing slash alone.
+/// Every path that differs from this one only in case or in one trailing slash.
 fn respellings(path: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     for letter in path.trim_end_matches('/').chars() {
@@ -249,10 +249,9 @@ fn respellings(path: &str) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
-    /// By the rule's own words: whatever another rule prices, in some spelling of the path that is
-    /// not this one, sets the least that the call costs.
+    /// A call costs at least the price of every rule that matches another spelling of its path.
     #[test]
-    fn no_respelling_is_cheaper_than_what_it_resembles(
+    fn no_respelling_is_cheaper_than_the_rules_it_resembles(
         rules in proptest::collection::btree_map(
             "(/(a|A|b|\\{x\\})){0,2}(/\\{\\*r\\}|/a|/B|/)".prop_filter("names repeat", |path| {
                 path.matches("{x}").count() < 2

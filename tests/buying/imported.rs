@@ -89,7 +89,7 @@ async fn a_row_that_contradicts_an_earlier_one_is_refused(backend: Backend) {
     assert_eq!(shop.balance("alice").await, 0, "a row that is refused grants nothing");
 
     let said = run("alice,5,old-1,pi_1,1.00 EUR\nbob,5,old-2,pi_1,1.00 EUR");
-    assert!(said.contains(":3: the payment pi_1 stands on line 2 already"), "{said}");
+    assert!(said.contains(":3: the payment pi_1 is on line 2 already"), "{said}");
     assert_eq!(shop.balance("alice").await, 0, "the whole file is checked first");
     let arguments = import(&shop, &format!("{head}\nalice,5,old-1,pi_1,1.00 EUR\n"));
     ok(shop.folder.path(), &arguments);

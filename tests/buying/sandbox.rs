@@ -243,3 +243,64 @@ async fn a_gateway_sells_on_the_sandbox_s_page_until_it_has_a_stripe_account() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sandbox_s_page_shows_the_seller_and_speaks_the_buyer_s_language() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("logo.svg"), "<svg xmlns='http://www.w3.org/2000/svg'/>")
+        .unwrap();
+    let upstream = Upstream::canned().await;
+    let packs = "[[packs]]\nid = \"p\"\ncredits = 0.5\nprice = \"19.50 EUR\"\n";
+    let brand = "[brand]\nname = \"Lumen <b>Studio</b>\"\nlogo = \"logo.svg\"\n";
+    let text =
+        config_on_ports(upstream.address, &format!("{packs}[stripe]\nsandbox = true\n{brand}"));
+    let gateway = Process::serve(folder.path(), &text);
+    let buy = gateway.client.post(gateway.url("/credits/buy")).bearer_auth(token("alice"));
+    let bought = Answer::of(buy.body(r#"{"pack":"p"}"#)).await;
+    let address = bought.expect(200)["checkout_url"].as_str().unwrap().to_owned();
+    let page = async |address: &str, language: &str| {
+        Answer::of(gateway.client.get(address).header("accept-language", language)).await
+    };
+    for (language, words) in [
+        (
+            "en",
+            [
+                "<html lang=en>",
+                "no money moves",
+                "Pay 19.50 EUR",
+                "0.5 credits for alice",
+                "Cancel",
+            ],
+        ),
+        (
+            "fr-CA, en;q=0.5",
+            [
+                "<html lang=fr>",
+                "aucun paiement réel",
+                "Payer 19,50 EUR",
+                "0,5 crédit pour alice",
+                "Annuler",
+            ],
+        ),
+    ] {
+        let answer = page(&address, language).await;
+        for word in words {
+            assert!(answer.text.contains(word), "{word}: {}", answer.text);
+        }
+        assert!(answer.text.contains("Lumen &lt;b&gt;Studio&lt;/b&gt;"), "{}", answer.text);
+        assert!(answer.text.contains("src=\"/credits/brand/logo\""), "{}", answer.text);
+        let policy = answer.header("content-security-policy");
+        assert!(policy.contains("img-src 'self';"), "{policy}");
+        assert_eq!(answer.header("vary"), "accept-language");
+    }
+    // The end of it, too.
+    let (action, _, _) = form(&page(&address, "fr").await.text, &address.parse().unwrap());
+    let stay = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    stay.no_proxy().build().unwrap().post(action).send().await.unwrap();
+    assert!(
+        page(&address, "fr").await.text.contains("<b>0,5</b> crédit a été ajouté à <b>alice</b>")
+    );
+    assert!(
+        page(&address, "en").await.text.contains("<b>0.5</b> credits were added to <b>alice</b>")
+    );
+}

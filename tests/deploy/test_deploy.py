@@ -31,7 +31,7 @@ SCRAPED_LABELS = {"job", "instance", "le"}
 SET_BY_THE_SYSTEM = {"HOSTNAME"}
 
 # How long a gateway may need after drain_delay and shutdown_timeout: calls that were cut off, and
-# the ledger's last batches (src/gateway.rs, src/ledger/pipeline.rs).
+# the ledger's last batches (src/gateway/stop.rs, src/ledger/pipeline.rs).
 LAST_BATCHES_S = 22
 
 

@@ -94,6 +94,7 @@ fn the_shipped_config_is_good() {
 fn a_check_says_how_much_memory_the_connections_may_take() {
     let folder = folder();
     let text = config_text(([127, 0, 0, 1], 9).into(), "");
+    let unread = "answers that clients do not read may take 188 MiB, 192 KiB for each";
     for (more, said) in [
         ("max_connections = 1000", "313 MiB, 320 KiB for each of 1000 connections"),
         ("max_connections = 1000\nmax_header_bytes = 1048576", "2188 MiB, 2240 KiB for each"),
@@ -101,7 +102,7 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
         let text = text.replace("[server]\n", &format!("[server]\n{more}\n"));
         std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
         let said_all = ok(folder.path(), &["check"]);
-        assert!(said_all.contains(said), "{said_all}");
+        assert!(said_all.contains(said) && said_all.contains(unread), "{said_all}");
     }
     // HTTP/2 comes with TLS, and brings its windows.
     write_certificate(folder.path());
@@ -109,6 +110,8 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
     let said = ok(folder.path(), &["check"]);
     assert!(said.contains("20 GiB, 20 MiB for each of 1000 connections"), "{said}");
+    let unread = "answers that clients do not read may take 56 GiB, 58 MiB for each";
+    assert!(said.contains(unread), "{said}");
     // As many as this machine lets a process open, where that is fewer.
     let shell = "ulimit -Sn 600; ulimit -Hn 600; exec \"$0\" check";
     let mut shell_command = std::process::Command::new("sh");

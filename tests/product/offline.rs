@@ -104,10 +104,10 @@ async fn a_command_that_was_done_before_says_that_nothing_moved() {
             let is_again = command[2] == *id;
             let balance = |shown: String| shown.split_once(',').unwrap().0.to_owned();
             let first = ok(at, command);
-            assert_eq!(first.contains("nothing moved now"), is_again, "{command:?}: {first}");
+            assert_eq!(first.contains("nothing moved this time"), is_again, "{command:?}: {first}");
             let before = balance(ok(at, &["account", "show", "alice"]));
             let again = ok(at, command);
-            assert!(again.contains("nothing moved now"), "{command:?}: {again}");
+            assert!(again.contains("nothing moved this time"), "{command:?}: {again}");
             assert_eq!(balance(ok(at, &["account", "show", "alice"])), before);
         }
     }
@@ -300,7 +300,7 @@ async fn a_mistake_in_a_section_that_only_a_start_takes_up_changes_nothing_eithe
         gateway.signal("HUP");
         gateway.wait_until(|gateway| {
             assert!(!gateway.stderr().contains("took up"), "{said}: {}", gateway.stderr());
-            gateway.stderr().matches("was not taken up").count() == n + 1
+            gateway.stderr().matches("was not applied").count() == n + 1
         });
         assert!(gateway.stderr().contains(said), "{said}: {}", gateway.stderr());
         let call = gateway.post("alice", "/api/ai/generate").await;

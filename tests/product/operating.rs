@@ -271,7 +271,7 @@ async fn anybody_s_lines_are_a_few_a_second_and_the_rest_is_counted() {
     gateway.post("alice", "/api/ai/generate").await.expect(200);
     let left_out = |gateway: &Process| -> u64 {
         let log = gateway.stderr();
-        let lines = log.lines().filter(|line| line.contains("left out lines"));
+        let lines = log.lines().filter(|line| line.contains("left out log lines"));
         lines.filter_map(|line| serde_json::from_str::<Value>(line).ok()?["lines"].as_u64()).sum()
     };
     let refused = |gateway: &Process| gateway.stderr().matches("refused a webhook").count();

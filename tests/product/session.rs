@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::http::{Answer, admin, get};
 use crate::support::h2::{TLS, http2, write_certificate};
 use crate::support::{
-    ADMIN_TOKEN, JWT_SECRET, TestGateway, Upstream, config_text, config_with, token,
+    ADMIN_TOKEN, JWT_SECRET, TestGateway, Upstream, config_text, config_with, token, token_signed,
 };
 
 const PACKS: &str = "[[packs]]\nid = \"p\"\ncredits = 100\nprice = \"19.00 EUR\"\n";
@@ -370,4 +370,36 @@ async fn a_credential_that_no_cookie_holds_is_refused_in_clear_words() {
     get(&gateway, "/credits/balance", &long).await.expect(200);
     let refused = sign_in(&gateway, &long).await.problem(400, "BAD_REQUEST");
     assert!(refused["detail"].as_str().unwrap().contains("too long"), "{refused}");
+}
+
+/// The prefix tells issuers apart; people know themselves by their own names.
+#[tokio::test]
+async fn a_buyer_is_named_without_the_prefix_of_their_issuer() {
+    const SECRET: &str = "another secret of the tests, longer than 32 bytes";
+    let upstream = Upstream::canned().await;
+    let issuer = format!(
+        "[[auth.jwt]]\nalgorithms = [\"HS256\"]\nsecret = \"{SECRET}\"\naccount_prefix = \"acme:\"\n"
+    );
+    let gateway = TestGateway::start(&config_text(upstream.address, &issuer)).await;
+    let bob = token_signed(SECRET, "bob", 3600);
+    let signed_in = sign_in(&gateway, &bob).await;
+    let session =
+        ask(&gateway, Method::GET, "/credits/session", &cookie(&signed_in), PAGE, "").await;
+    let by_token = get(&gateway, "/credits/session", &bob).await;
+    for answer in [&signed_in, &session, &by_token] {
+        let body = answer.expect(200);
+        assert_eq!(
+            (&body["account"], &body["name"]),
+            (&json!("acme:bob"), &json!("bob")),
+            "{body}"
+        );
+    }
+    // An account's own key knows no issuer, and another issuer's accounts have no prefix.
+    let key = admin(&gateway, Method::POST, "/admin/accounts/acme%3Abob/keys", "{}").await;
+    let key = key.expect(201)["key"].as_str().unwrap().to_owned();
+    assert_eq!(sign_in(&gateway, &key).await.expect(200)["name"], "bob");
+    assert_eq!(sign_in(&gateway, &token("alice")).await.expect(200)["name"], "alice");
+    // Operators see the whole id.
+    let account = admin(&gateway, Method::GET, "/admin/accounts/acme%3Abob", "").await;
+    assert_eq!(account.expect(200)["account"], "acme:bob");
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::browser::{Browser, LOOKS};
 use crate::shop::{PACKS, Shop};
-use crate::support::{token, token_for};
+use crate::support::{token, token_for, token_signed};
 
 const SESSION: &str = "return fetch('session', { headers: { 'x-farebox-page': \
     location.protocol.slice(0, -1) } }).then(async (answer) => answer.status === 204 ? null : \
@@ -178,4 +178,34 @@ async fn a_page_over_http_signs_in_as_well() {
     browser.until("$('.who', 'alice') && credits() === 0").await;
     let [cookie] = &cookies(&browser).await[..] else { panic!("one cookie") };
     assert_eq!((&cookie["name"], &cookie["secure"]), (&json!("farebox_session"), &json!(false)));
+}
+
+/// Two issuers' users may have the same name; then only the whole ids tell them apart.
+#[tokio::test]
+async fn the_account_page_names_a_buyer_without_the_prefix_of_their_issuer() {
+    const SECRETS: [&str; 2] =
+        ["a secret of Acme's, longer than 32 bytes!", "a secret of Other's, longer than 32 b."];
+    let issuers = SECRETS.into_iter().zip(["acme:", "other:"]).map(|(secret, prefix)| {
+        format!(
+            "[[auth.jwt]]\nalgorithms = [\"HS256\"]\nsecret = \"{secret}\"\naccount_prefix = \"{prefix}\"\n"
+        )
+    });
+    let shop = Shop::with(&issuers.collect::<String>(), None).await;
+    let link = |secret: &str, account: &str| {
+        let token = token_signed(secret, account, 3600);
+        shop.process.url(&format!("/credits/account#token={token}"))
+    };
+    let browser = Browser::start().await;
+    browser.open(&link(SECRETS[0], "bob")).await;
+    browser.until("$('dialog .told', 'signs this browser in as bob.')").await;
+    browser.click("$('dialog button', 'Sign in')").await;
+    browser.until("$('.who bdi', 'bob').textContent === 'bob' && credits() === 0").await;
+    browser.open(&link(SECRETS[1], "bob")).await;
+    browser
+        .until("$('dialog', 'You are signed in as acme:bob. This link is for other:bob.')")
+        .await;
+    browser.click("$('dialog button', 'Stay signed in')").await;
+    browser.open(&link(SECRETS[1], "carol")).await;
+    browser.until("$('dialog', 'You are signed in as bob. This link is for carol.')").await;
+    browser.assert_quiet(&[shop.process.public]).await;
 }

@@ -266,10 +266,15 @@ pub fn token(account: &str) -> String {
 
 /// A token of `account` that expires in `seconds`; negative: it expired so long ago.
 pub fn token_for(account: &str, seconds: i64) -> String {
+    token_signed(JWT_SECRET, account, seconds)
+}
+
+/// The same, signed with another secret.
+pub fn token_signed(secret: &str, account: &str, seconds: i64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let exp = now.as_secs().saturating_add_signed(seconds);
     let claims = json!({ "sub": account, "exp": exp });
-    let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }
 

@@ -1,7 +1,7 @@
 /**
  * npm links a package that it installs from a folder. Bundlers and TypeScript follow the link to the
  * folder and look for React beside it, where there is none. So after `npm install <path>/web` a copy
- * of the package takes the link's place in the app. npm runs this in the folder (`prepare`); with
+ * of the package replaces the link in the app. npm runs this in the folder (`prepare`); with
  * `--ignore-scripts`, `npm install --install-links <path>/web` makes the copy itself.
  */
 
@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 const web = realpathSync(dirname(dirname(fileURLToPath(import.meta.url))));
 const { name, files } = JSON.parse(readFileSync(join(web, 'package.json'), 'utf8'));
 
-/** True for the link that npm has just made to this very folder, and for nothing else. */
+/** True only for the link that npm has just made to this very folder. */
 const isOurLink = (path) => lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() && realpathSync(path) === web;
 
 for (const app of new Set([process.env.npm_config_local_prefix, process.env.INIT_CWD])) {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import test from 'node:test';
 
-// What of a browser the client touches, before it is loaded.
+// The parts of a browser that the client uses, set before it is loaded.
 const storage = new Map();
 Object.assign(globalThis, {
   location: new URL('http://app.test/'),

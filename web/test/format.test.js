@@ -5,7 +5,7 @@ import test from 'node:test';
 import { ceiling } from '../chart.js';
 import { credits, decimals, money, perCredit, scale, share, signed, sum, unscale, when } from '../format.js';
 
-/** Intl's narrow and plain non-breaking spaces, as the ones that are typed here. */
+/** Intl's narrow and plain non-breaking spaces become the spaces typed here. */
 const plain = (text) => text.replace(/[\u00a0\u202f]/g, ' ');
 
 test('credits are counted digit by digit', () => {
@@ -35,7 +35,7 @@ test('money has the decimals of its currency', () => {
   assert.equal(plain(money('fr', { amount: 7900, currency: 'eur' })), '79,00 €');
   assert.equal(money('en', { amount: 1900, currency: 'jpy' }), '¥1,900');
   assert.equal(plain(money('en', { amount: 12345, currency: 'kwd' })), 'KWD 12.345');
-  // Intl would read these in whole forints and rupiahs: a hundred times too dear.
+  // Intl would read these as whole forints and rupiahs, a hundred times too much.
   assert.equal(plain(money('en', { amount: 790000, currency: 'huf' })), 'HUF 7,900.00');
   assert.equal(plain(money('en', { amount: 100, currency: 'ugx' })), 'UGX 1.00');
 });

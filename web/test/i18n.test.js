@@ -10,7 +10,7 @@ const sources = async () => {
   return Promise.all(names.map(async (name) => [name, await readFile(new URL(name, web), 'utf8')]));
 };
 
-/** The messages of every file: the pages' cannot be imported without a page. */
+/** The messages of every file. The pages' own cannot be imported without a page. */
 async function messages() {
   const all = {};
   for (const [name, text] of await sources()) {

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import test from 'node:test';
 import { gzipSync } from 'node:zlib';
 
-/** A module and all that it imports. */
+/** A module and all of its imports. */
 async function modules(name, found = new Map()) {
   if (found.has(name)) return found;
   const source = await readFile(new URL(`../${name}`, import.meta.url));

@@ -11,7 +11,7 @@ const apps = fileURLToPath(new URL('../../tests/types', import.meta.url));
 const tools = process.env.FAREBOX_SCREENS_NODE && join(process.env.FAREBOX_SCREENS_NODE, 'node_modules');
 const skip = !tools && 'FAREBOX_SCREENS_NODE is not set: make test-web sets it';
 
-/** The pages of Farebox's own. */
+/** The modules of Farebox's own pages. */
 const PAGES = ['account.js', 'admin.js', 'brand.js', 'chart.js', 'first.js', 'keys.js', 'page.js'];
 
 /** An app that has installed the package and a React, beside a copy of the modules. */
@@ -24,7 +24,7 @@ async function folder(react, { include, ...options }) {
     [web, 'farebox-web'], [join(tools, react), 'react'], [join(tools, 'csstype'), 'csstype'],
     [join(tools, '@types/prop-types'), '@types/prop-types'],
   ]) await symlink(from, join(installed, to));
-  // Beside its declarations a module would not be looked at by who imports it.
+  // Beside its declarations, a module would not be checked through an import.
   await mkdir(join(home, 'modules'));
   for (const name of (await readdir(web)).filter((name) => name.endsWith('.js'))) {
     const source = await readFile(join(web, name), 'utf8');
@@ -51,6 +51,6 @@ for (const react of ['types-react18', 'types-react19']) {
     holds(react, { include: ['*.ts', '*.tsx', 'modules/react.js'] }));
 }
 
-// What they read of the API has no types.
+// The pages read parts of the API that have no types.
 test('the pages fit the modules', { skip }, () =>
   holds('types-react19', { include: PAGES.map((name) => `modules/${name}`), noImplicitAny: false }));

@@ -1,15 +1,16 @@
 //! Accounts, grants and adjustments.
 
+use axum::Extension;
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
-use axum::{Extension, Json as Answer};
 use http::HeaderName;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Admin;
-use super::import;
-use super::payments::ImportedPayment;
-use super::token::Change;
 use crate::account::AccountId;
+use crate::api::admin::Admin;
+use crate::api::admin::import;
+use crate::api::admin::payments::ImportedPayment;
+use crate::api::admin::posting::{GrantSource, count_granted, parse_account, posting};
+use crate::api::admin::token::Change;
 use crate::api::body::Json;
 use crate::api::holds::bad_id;
 use crate::api::transactions::{
@@ -19,7 +20,7 @@ use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{AccountView, Entry, EntryKind, HoldId, ImportRow, OperationId, Posting};
 use crate::problem::{Problem, Text};
 
-/// Credits to give.
+/// Credits to grant.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GrantRequest {
@@ -30,29 +31,9 @@ pub(crate) struct GrantRequest {
     reason: Option<String>,
     #[serde(default)]
     source: GrantSource,
-    /// With which the credits were bought in the earlier system that they are imported from.
+    /// The payment in an earlier system by which the credits were bought.
     #[serde(default)]
     payment: Option<ImportedPayment>,
-}
-
-/// Where a grant comes from, for the metric.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum GrantSource {
-    /// An operator's own.
-    #[default]
-    Admin,
-    /// A balance from an earlier system, which may be 0.
-    Import,
-}
-
-impl GrantSource {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Import => "import",
-        }
-    }
 }
 
 /// A correction, up or down.
@@ -66,8 +47,8 @@ pub(crate) struct AdjustmentRequest {
     reason: Option<String>,
 }
 
-/// The header of an answer that repeats an earlier one: the same id came before, and nothing moved now.
-/// The body is as it was.
+/// A header of a response that repeats an earlier one: the id was used before, and nothing moved
+/// this time. The body is the earlier one.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 type Replayed = Option<[(HeaderName, &'static str); 1]>;
@@ -76,7 +57,7 @@ fn replayed(new: bool) -> Replayed {
     (!new).then_some([(REPLAYED, "true")])
 }
 
-/// What a grant or adjustment did; the same however often it is repeated, until it is folded away.
+/// The effect of a grant or adjustment. A repetition has the same body until the entry is folded.
 #[derive(Serialize)]
 pub(crate) struct PostedBody {
     id: String,
@@ -105,7 +86,7 @@ pub(crate) async fn grant(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     Json(request): Json<GrantRequest>,
-) -> Result<(Extension<Change>, Replayed, Answer<PostedBody>), Problem> {
+) -> Result<(Extension<Change>, Replayed, axum::Json<PostedBody>), Problem> {
     let GrantRequest { credits, id, reason, source, payment } = request;
     let posting = posting(EntryKind::Grant, &account, credits.signed(), &id, reason)?;
     let facts = |payment: ImportedPayment| {
@@ -120,45 +101,22 @@ pub(crate) async fn grant(
     if new {
         count_granted(&admin, source, credits);
     }
-    Ok((Change::of(&id), replayed(new), Answer(PostedBody::of(id, entry))))
-}
-
-/// Counts credits that were given, for the metric.
-pub(super) fn count_granted(admin: &Admin, source: GrantSource, credits: Credits) {
-    let granted = &admin.app.metrics.credits_granted;
-    granted.with_label_values(&[source.as_str()]).inc_by(credits.as_metric());
+    Ok((Change::of(&id), replayed(new), axum::Json(PostedBody::of(id, entry))))
 }
 
 pub(crate) async fn adjust(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     Json(request): Json<AdjustmentRequest>,
-) -> Result<(Extension<Change>, Replayed, Answer<PostedBody>), Problem> {
+) -> Result<(Extension<Change>, Replayed, axum::Json<PostedBody>), Problem> {
     let AdjustmentRequest { credits, id, reason } = request;
-    // One comes to exist with something that is its own, not with a slip of the pen.
+    // An adjustment opens no account: a typing error in the name would create one.
     let balance = admin.app.ledger.balance(&parse_account(&account)?).await;
     let refuse = |refusal| admin.app.refuse(refusal, Credits::ZERO);
     balance.map_err(refuse)?.ok_or_else(unknown_account)?;
     let posting = posting(EntryKind::Adjustment, &account, credits, &id, reason)?;
     let (entry, new) = post(&admin, posting).await?;
-    Ok((Change::of(&id), replayed(new), Answer(PostedBody::of(id, entry))))
-}
-
-/// The posting that a body asks for, under an id that its maker chose.
-pub(super) fn posting(
-    kind: EntryKind,
-    account: &str,
-    amount: SignedCredits,
-    id: &str,
-    reason: Option<String>,
-) -> Result<Posting, Problem> {
-    Ok(Posting {
-        id: OperationId::posting(kind, id).map_err(bad_id)?,
-        account: parse_account(account)?,
-        kind,
-        amount,
-        reason: reason.map(Into::into),
-    })
+    Ok((Change::of(&id), replayed(new), axum::Json(PostedBody::of(id, entry))))
 }
 
 async fn post(admin: &Admin, posting: Posting) -> Result<(Entry, bool), Problem> {
@@ -166,20 +124,20 @@ async fn post(admin: &Admin, posting: Posting) -> Result<(Entry, bool), Problem>
     posted.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))
 }
 
-/// Which part of a capture to give back; without `credits`, all that is left of it.
+/// The part of a capture to refund; without `credits`, all that is left of it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefundRequest {
     #[serde(default, deserialize_with = "some_number")]
     credits: Option<Credits>,
-    /// The part's id: the same id again is no second refund.
+    /// The caller's id of the part. The same id again is no second refund.
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
     reason: Option<String>,
 }
 
-/// An amount. `null` is none: it would stand for all that is left.
+/// An amount. `null` is refused, since a missing amount stands for all that is left.
 fn some_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credits>, D::Error> {
     json_number(deserializer).map(Some)
 }
@@ -188,7 +146,7 @@ pub(crate) async fn refund(
     State(admin): State<Admin>,
     Path(request_id): Path<String>,
     Json(request): Json<RefundRequest>,
-) -> Result<(Replayed, Answer<Transaction>), Problem> {
+) -> Result<(Replayed, axum::Json<Transaction>), Problem> {
     let hold: HoldId = request_id.parse().map_err(bad_id)?;
     let reason = request.reason.map(Into::into);
     let refunded = match (request.credits, &request.id) {
@@ -199,8 +157,8 @@ pub(crate) async fn refund(
         }
         _ => {
             return Err(Problem::bad_request(Text::new(
-                "A refund of a part has both `credits` and `id`, an id of your choice; without either, all \
-                 that is left is given back.",
+                "Send both `credits` and `id` (an id of your choice) to refund a part, or neither to refund all \
+                 that is left.",
                 "Le remboursement d'une partie a `credits` et `id`, un identifiant de votre choix ; sans l'un \
                  ni l'autre, tout ce qui reste est rendu.",
             )));
@@ -208,7 +166,7 @@ pub(crate) async fn refund(
     };
     let (entry, new) = refunded.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))?;
     let catalogue = admin.app.catalogue.load();
-    Ok((replayed(new), Answer(Transaction::of(&entry, &catalogue.prices))))
+    Ok((replayed(new), axum::Json(Transaction::of(&entry, &catalogue.prices))))
 }
 
 /// An account in a list.
@@ -218,7 +176,7 @@ pub(crate) struct AccountBody {
     balance: SignedCredits,
     held: Credits,
     available: SignedCredits,
-    /// True while a dispute keeps it from spending.
+    /// True while a dispute freezes the account.
     frozen: bool,
     created_at: String,
 }
@@ -239,8 +197,8 @@ impl From<AccountView> for AccountBody {
 #[derive(Serialize)]
 pub(crate) struct AccountsBody {
     accounts: Vec<AccountBody>,
-    /// `null` on the last page. A search looks through a bounded number of accounts for one page, so a
-    /// page may be short, or empty, and not the last.
+    /// `null` on the last page. A page of a search reads a bounded number of accounts, so it may be
+    /// short, or empty, without being the last one.
     next_cursor: Option<String>,
 }
 
@@ -250,14 +208,15 @@ impl AccountsBody {
     }
 }
 
-/// How many accounts one page of a search looks at: a fraction of a second of work.
+/// The most accounts that one page of a search reads: a fraction of a second of work.
 const SEARCHED_ACCOUNTS: u32 = 100_000;
 
-/// How the cursor begins once all ids that begin with the text were shown. No id has a space.
+/// Starts the cursor of a search once all ids that begin with the text were listed. No id has a
+/// space.
 const ELSEWHERE: &str = " ";
 
-/// Which accounts: those whose ids have this in them, in capital or small letters; those that
-/// begin with it come first.
+/// The accounts whose ids contain this text, ASCII case ignored; those that begin with it come
+/// first.
 #[derive(Deserialize)]
 pub(crate) struct SearchQuery {
     #[serde(default)]
@@ -268,7 +227,7 @@ pub(crate) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<PageQuery>, QueryRejection>,
     search: Result<Query<SearchQuery>, QueryRejection>,
-) -> Result<Answer<AccountsBody>, Problem> {
+) -> Result<axum::Json<AccountsBody>, Problem> {
     let query = page_query(query)?;
     let search = search.map(|Query(query)| query.search).unwrap_or_default();
     let start = query.cursor.as_deref().map(|text| {
@@ -287,7 +246,7 @@ pub(crate) async fn list(
         if accounts.len() > limit {
             accounts.truncate(limit);
             let next_cursor = accounts.last().map(|last| last.account.to_string());
-            return Ok(Answer(AccountsBody::of(accounts, next_cursor)));
+            return Ok(axum::Json(AccountsBody::of(accounts, next_cursor)));
         }
         after = None;
     }
@@ -301,8 +260,8 @@ pub(crate) async fn list(
         let full = accounts.len() + found.accounts.len() > limit;
         accounts.extend(found.accounts);
         accounts.truncate(limit);
-        // Where the page is full, the next one goes on after its last account that has the text in
-        // its middle, else from the first.
+        // A full page continues after its last account that has the text in the middle of its id,
+        // or from the first such account where the page has none.
         let last = if full {
             let last = accounts.last().filter(|last| !last.account.as_str().starts_with(&search));
             Some(last.map(|last| last.account.clone()))
@@ -312,41 +271,32 @@ pub(crate) async fn list(
         next_cursor =
             last.map(|last| format!("{ELSEWHERE}{}", last.as_ref().map_or("", AccountId::as_str)));
     }
-    Ok(Answer(AccountsBody::of(accounts, next_cursor)))
+    Ok(axum::Json(AccountsBody::of(accounts, next_cursor)))
 }
 
 pub(crate) async fn show(
     State(admin): State<Admin>,
     Path(account): Path<String>,
-) -> Result<Answer<AccountBody>, Problem> {
+) -> Result<axum::Json<AccountBody>, Problem> {
     let account = parse_account(&account)?;
     let ledger = &admin.app.ledger;
-    // The balance from the pipeline: it counts what was just answered, in `relaxed` too.
+    // The balance comes from the pipeline, so it includes unwritten operations in `relaxed` mode.
     let balance = ledger.balance(&account).await.map_err(|_| Problem::ledger_unavailable())?;
     let Some(balance) = balance else { return Err(unknown_account()) };
     let view = ledger.read().account(&account).await.map_err(unreadable)?;
     let view = view.map(|view| AccountView { balance, ..view });
-    view.map(|view| Answer(view.into())).ok_or_else(unknown_account)
+    view.map(|view| axum::Json(view.into())).ok_or_else(unknown_account)
 }
 
 pub(crate) async fn transactions(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     query: Result<Query<HistoryQuery>, QueryRejection>,
-) -> Result<Answer<TransactionsBody>, Problem> {
+) -> Result<axum::Json<TransactionsBody>, Problem> {
     let account = parse_account(&account)?;
-    page(&admin.app, &account, query).await.map(Answer)
+    page(&admin.app, &account, query).await.map(axum::Json)
 }
 
 fn unknown_account() -> Problem {
     Problem::not_found(Text::new("There is no such account.", "Ce compte n'existe pas."))
-}
-
-pub(super) fn parse_account(text: &str) -> Result<AccountId, Problem> {
-    text.parse().map_err(|error: crate::account::AccountIdError| {
-        Problem::bad_request(Text::new(
-            format!("`account`: {error}."),
-            "`account` : un identifiant de compte fait de 1 à 255 caractères ASCII visibles.",
-        ))
-    })
 }

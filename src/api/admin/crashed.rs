@@ -1,11 +1,10 @@
-//! Calls that a crash, or a stop that ran out of time, cut off.
+//! Calls that a crash cut off, or a stop that ran out of time.
 
-use axum::Json as Answer;
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::Serialize;
 
-use super::Admin;
 use crate::account::AccountId;
+use crate::api::admin::Admin;
 use crate::api::transactions::{PageQuery, bad_page, page_query, rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{CrashOutcome, CrashedCall, HoldId};
@@ -41,11 +40,11 @@ pub(crate) struct CrashedListBody {
     next_cursor: Option<String>,
 }
 
-/// Newest first.
+/// Lists the calls, newest first.
 pub(crate) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Answer<CrashedListBody>, Problem> {
+) -> Result<axum::Json<CrashedListBody>, Problem> {
     let query = page_query(query)?;
     let before = match query.cursor.as_deref() {
         Some(cursor) => Some(read_cursor(cursor).ok_or_else(|| bad_page("cursor"))?),
@@ -59,10 +58,10 @@ pub(crate) async fn list(
     crashed.truncate(limit as usize);
     let next_cursor = crashed.last().filter(|_| more).map(cursor_of);
     let crashed = crashed.into_iter().map(Into::into).collect();
-    Ok(Answer(CrashedListBody { crashed, next_cursor }))
+    Ok(axum::Json(CrashedListBody { crashed, next_cursor }))
 }
 
-/// Where the next page starts: after this call.
+/// The cursor of the page after this call.
 fn cursor_of(call: &CrashedCall) -> String {
     format!("{}.{}", call.at_ms, call.id)
 }

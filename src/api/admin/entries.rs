@@ -1,15 +1,14 @@
-//! The newest lines of all accounts.
+//! The newest entries of all accounts.
 
-use axum::Json as Answer;
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::Serialize;
 
-use super::Admin;
 use crate::account::AccountId;
+use crate::api::admin::Admin;
 use crate::api::transactions::{PageQuery, Transaction, page_query, unreadable};
 use crate::problem::Problem;
 
-/// A line, and whose it is.
+/// An entry and its account.
 #[derive(Serialize)]
 struct EntryBody {
     account: AccountId,
@@ -22,11 +21,11 @@ pub(crate) struct EntriesBody {
     entries: Vec<EntryBody>,
 }
 
-/// Newest first.
+/// Lists entries, newest first.
 pub(crate) async fn newest(
     State(admin): State<Admin>,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Answer<EntriesBody>, Problem> {
+) -> Result<axum::Json<EntriesBody>, Problem> {
     let limit = page_query(query)?.limit();
     let entries = admin.app.ledger.read().newest(limit).await.map_err(unreadable)?;
     let catalogue = admin.app.catalogue.load();
@@ -34,5 +33,5 @@ pub(crate) async fn newest(
         account: entry.account.clone(),
         line: Transaction::of(entry, &catalogue.prices),
     });
-    Ok(Answer(EntriesBody { entries: entries.collect() }))
+    Ok(axum::Json(EntriesBody { entries: entries.collect() }))
 }

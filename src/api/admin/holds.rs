@@ -1,19 +1,18 @@
-//! Holds that live for long.
+//! Holds that have been live for long.
 
-use axum::Json as Answer;
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
 
-use super::Admin;
 use crate::account::AccountId;
-use crate::api::query::unless_empty;
+use crate::api::admin::Admin;
+use crate::api::parameters::unless_empty;
 use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{HoldView, Origin, wall_ms};
 use crate::price::PriceTable;
 use crate::problem::{Problem, Text};
 
-/// From which age on a call's hold is worth a look: few calls take five minutes.
+/// The age in seconds from which a call's hold counts as old: few calls take five minutes.
 pub(super) const OLD_SECS: u32 = 300;
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -21,7 +20,7 @@ const MAX_LIMIT: u32 = 1000;
 
 #[derive(Deserialize)]
 pub(crate) struct HoldsQuery {
-    /// In seconds.
+    /// The smallest age, in seconds.
     #[serde(default, deserialize_with = "unless_empty")]
     older_than: Option<u32>,
     #[serde(default, deserialize_with = "unless_empty")]
@@ -34,11 +33,11 @@ struct HoldBody {
     account: AccountId,
     credits: Credits,
     route: String,
-    /// The words that people read in place of `route`.
+    /// The label that people read in place of `route`.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     origin: &'static str,
-    /// `null` for the API's: their ids are their makers' own and do not tell.
+    /// `null` for a hold of the API: its id, chosen by its maker, has no time in it.
     created_at: Option<String>,
     expires_at: String,
 }
@@ -66,11 +65,11 @@ impl HoldBody {
     }
 }
 
-/// Those of calls that are older, oldest first; then the API's, by when they expire.
+/// Lists calls' holds of that age, oldest first; then the API's holds by their expiry.
 pub(crate) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<HoldsQuery>, QueryRejection>,
-) -> Result<Answer<HoldsBody>, Problem> {
+) -> Result<axum::Json<HoldsBody>, Problem> {
     let Query(query) = query.map_err(|_| {
         Problem::bad_request(Text::new(
             "`older_than` is a number of seconds, `limit` a number up to 1000.",
@@ -82,10 +81,10 @@ pub(crate) async fn list(
     let holds = admin.app.ledger.read().live_holds(before_ms, limit).await.map_err(unreadable)?;
     let catalogue = admin.app.catalogue.load();
     let holds = holds.into_iter().map(|hold| HoldBody::of(hold, &catalogue.prices)).collect();
-    Ok(Answer(HoldsBody { holds }))
+    Ok(axum::Json(HoldsBody { holds }))
 }
 
-/// Before when holds of at least this age were made.
+/// The latest moment, plus one, at which a hold of at least this age was made.
 pub(super) fn made_before_ms(age_secs: u32) -> i64 {
     wall_ms().saturating_sub(i64::from(age_secs) * 1000).saturating_add(1)
 }

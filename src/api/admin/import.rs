@@ -1,15 +1,14 @@
-//! Imports from an earlier system: the balances of accounts, and their API keys. All rows
-//! of a request, or none where one is refused.
+//! Imports from an earlier system: the balances of accounts, and their API keys. Either all rows of
+//! a request are imported, or none where one is refused.
 
-use axum::Json as Answer;
 use axum::extract::State;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use super::Admin;
-use super::accounts::{GrantSource, count_granted, posting};
-use super::payments::ImportedPayment;
 use crate::account::AccountId;
+use crate::api::admin::Admin;
+use crate::api::admin::payments::ImportedPayment;
+use crate::api::admin::posting::{GrantSource, count_granted, posting};
 use crate::api::body::LargeJson;
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{
@@ -17,7 +16,7 @@ use crate::ledger::{
 };
 use crate::problem::{Language, Problem, Text};
 
-/// How many rows of accounts a request may have: the ledger decides nothing else while it takes them.
+/// The most rows of accounts in a request: the ledger decides nothing else while it imports them.
 const MAX_ROWS: usize = 2000;
 
 /// Balances of accounts.
@@ -25,7 +24,7 @@ const MAX_ROWS: usize = 2000;
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccountsRequest {
     rows: Vec<AccountRow>,
-    /// Only says what would happen.
+    /// Reports the outcome without importing anything.
     #[serde(default)]
     dry_run: bool,
 }
@@ -34,7 +33,7 @@ pub(crate) struct AccountsRequest {
 #[serde(deny_unknown_fields)]
 struct AccountRow {
     account: String,
-    /// May be zero: the account exists from then on.
+    /// Zero is allowed: it opens the account.
     #[serde(deserialize_with = "json_number")]
     credits: Credits,
     id: String,
@@ -56,12 +55,12 @@ impl AccountRow {
     }
 }
 
-/// Keys of another gateway, by hash, so that customers keep theirs.
+/// Keys of an earlier system, by hash, so that customers need no new ones.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeysRequest {
     keys: Vec<KeyRow>,
-    /// Only says what would happen.
+    /// Reports the outcome without importing anything.
     #[serde(default)]
     dry_run: bool,
 }
@@ -87,7 +86,7 @@ impl KeyRow {
             ))
         })?;
         Ok(KeyRecord {
-            // The same key imported again is the same record.
+            // The same key imported again gives the same record.
             id: format!("key_{}", &hash.to_string()[..32]).into(),
             hash,
             account: self.account,
@@ -113,17 +112,17 @@ pub(crate) struct ImportBody {
 
 #[derive(Serialize)]
 struct RefusedRow {
-    /// From 0.
+    /// The index of the row, from 0.
     row: usize,
     detail: String,
 }
 
-/// Brings over what accounts had.
+/// Imports the balances of accounts.
 pub(crate) async fn accounts(
     State(admin): State<Admin>,
     headers: HeaderMap,
     LargeJson(request): LargeJson<AccountsRequest>,
-) -> Result<Answer<ImportBody>, Problem> {
+) -> Result<axum::Json<ImportBody>, Problem> {
     if request.rows.len() > MAX_ROWS {
         return Err(Problem::bad_request(Text::new(
             format!("`rows` has at most {MAX_ROWS} rows. Send the others in further requests."),
@@ -133,33 +132,33 @@ pub(crate) async fn accounts(
         )));
     }
     let rows = read_each(request.rows, "rows", |row| row.read(&admin))?;
-    let body = bring_over(&admin, rows, request.dry_run, Language::of(&headers)).await?;
+    let body = import_rows(&admin, rows, request.dry_run, Language::of(&headers)).await?;
     if !request.dry_run {
         count_granted(&admin, GrantSource::Import, body.credits);
     }
-    Ok(Answer(body))
+    Ok(axum::Json(body))
 }
 
-/// Brings over API keys, and has them identify callers at once.
+/// Imports API keys and accepts them at once.
 pub(crate) async fn keys(
     State(admin): State<Admin>,
     headers: HeaderMap,
     LargeJson(request): LargeJson<KeysRequest>,
-) -> Result<Answer<ImportBody>, Problem> {
+) -> Result<axum::Json<ImportBody>, Problem> {
     let now_ms = wall_ms();
     let keys = read_each(request.keys, "keys", |key| key.read(now_ms))?;
     let rows = keys.iter().cloned().map(ImportRow::Key).collect();
-    let body = bring_over(&admin, rows, request.dry_run, Language::of(&headers)).await?;
+    let body = import_rows(&admin, rows, request.dry_run, Language::of(&headers)).await?;
     if !request.dry_run {
         for key in keys {
-            // One that was there before keeps its id and its revocation.
+            // A key that exists already keeps its id and its revocation.
             let _ = admin.app.keys.insert(key);
         }
     }
-    Ok(Answer(body))
+    Ok(axum::Json(body))
 }
 
-/// Brings one account over: the line that granted it, and whether that is new.
+/// Imports one account: returns its grant, and whether the grant is new.
 pub(super) async fn grant(admin: &Admin, row: ImportRow) -> Result<(Entry, bool), Problem> {
     let rows = import(admin, vec![row], false).await?;
     match rows.into_iter().next() {
@@ -178,7 +177,7 @@ async fn import(
     imported.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))
 }
 
-async fn bring_over(
+async fn import_rows(
     admin: &Admin,
     rows: Vec<ImportRow>,
     dry_run: bool,
@@ -212,7 +211,7 @@ async fn bring_over(
     Ok(ImportBody { imported, existing, credits, refused })
 }
 
-/// Reads all rows, or says which cannot be read.
+/// Reads all rows; the problem names the first row that cannot be read.
 fn read_each<R, T>(
     rows: Vec<R>,
     list: &str,
@@ -236,7 +235,7 @@ fn of_another() -> Problem {
     ))
 }
 
-/// One row is refused, so all of them are.
+/// The problem where one row is refused, and with it all of them.
 fn nothing_imported(row: usize, problem: Problem) -> Problem {
     let Text { en, fr } = &problem.detail;
     let detail = Text::new(

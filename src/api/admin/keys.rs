@@ -1,14 +1,14 @@
 //! API keys.
 
+use axum::Extension;
 use axum::extract::{Path, State};
-use axum::{Extension, Json as Answer};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::Admin;
-use super::accounts::parse_account;
-use super::token::Change;
 use crate::account::AccountId;
+use crate::api::admin::Admin;
+use crate::api::admin::posting::parse_account;
+use crate::api::admin::token::Change;
 use crate::api::body::Json;
 use crate::api::keys::{new_key, revoke as revoke_key, store};
 use crate::api::transactions::{rfc3339, unreadable};
@@ -22,7 +22,7 @@ pub(crate) struct NewKeyRequest {
     service: bool,
 }
 
-/// A key, the one time it is shown.
+/// A new key. This is the only time that it is shown.
 #[derive(Serialize)]
 pub(crate) struct NewKeyBody {
     id: String,
@@ -36,21 +36,21 @@ pub(crate) async fn create(
     State(admin): State<Admin>,
     Path(account): Path<String>,
     Json(request): Json<NewKeyRequest>,
-) -> Result<(StatusCode, Extension<Change>, Answer<NewKeyBody>), Problem> {
+) -> Result<(StatusCode, Extension<Change>, axum::Json<NewKeyBody>), Problem> {
     let account = parse_account(&account)?;
     let NewKeyRequest { name, service } = request;
     let (record, key) = new_key(&account, &name, service)?;
     let id = record.id.to_string();
-    // A backend is nobody's customer; whom it acts for is.
+    // A backend is not a customer; the accounts that it acts for are.
     if !service {
         admin.app.open(&account).await?;
     }
     store(&admin.app, vec![record]).await?;
     let body = NewKeyBody { id, key: key.expose().to_owned(), account, name, service };
-    Ok((StatusCode::CREATED, Change::of(&body.id), Answer(body)))
+    Ok((StatusCode::CREATED, Change::of(&body.id), axum::Json(body)))
 }
 
-/// A key in a list; nothing of it is secret.
+/// A key in a list, without anything secret.
 #[derive(Serialize)]
 pub(crate) struct KeyBody {
     id: String,
@@ -69,7 +69,7 @@ pub(crate) struct KeysBody {
 pub(crate) async fn list(
     State(admin): State<Admin>,
     Path(account): Path<String>,
-) -> Result<Answer<KeysBody>, Problem> {
+) -> Result<axum::Json<KeysBody>, Problem> {
     let account = parse_account(&account)?;
     let keys = admin.app.ledger.read().keys(Some(&account)).await.map_err(unreadable)?;
     let keys = keys.into_iter().map(|key| KeyBody {
@@ -80,7 +80,7 @@ pub(crate) async fn list(
         created_at: rfc3339(key.created_at_ms),
         revoked_at: key.revoked_at_ms.map(rfc3339),
     });
-    Ok(Answer(KeysBody { keys: keys.collect() }))
+    Ok(axum::Json(KeysBody { keys: keys.collect() }))
 }
 
 pub(crate) async fn revoke(

@@ -1,28 +1,19 @@
-//! What operators do, behind the admin token.
+//! The routes of operators, behind the admin token.
 
 pub(super) mod accounts;
 pub(super) mod crashed;
 pub(super) mod entries;
+mod guesses;
 pub(super) mod holds;
 pub(super) mod import;
 pub(super) mod keys;
 pub(super) mod ledger;
 pub(super) mod overview;
 pub(super) mod payments;
+mod posting;
+mod state;
 pub(super) mod stripe;
 mod token;
 
-use std::sync::Arc;
-
-pub(super) use token::{Guesses, require_token};
-
-use crate::app::App;
-use crate::config::Secret;
-
-/// What the admin routes need.
-#[derive(Clone)]
-pub(super) struct Admin {
-    pub app: Arc<App>,
-    pub token: Secret,
-    pub guesses: Arc<Guesses>,
-}
+pub(super) use state::Admin;
+pub(super) use token::require_token;

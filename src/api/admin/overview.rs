@@ -1,15 +1,14 @@
-//! The last hours at a glance.
+//! An overview of the last hours.
 
 use std::collections::BTreeMap;
 
-use axum::Json as Answer;
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Admin;
-use super::holds::{OLD_SECS, made_before_ms};
+use crate::api::admin::Admin;
+use crate::api::admin::holds::{OLD_SECS, made_before_ms};
 use crate::api::transactions::unreadable;
 use crate::app::Catalogue;
 use crate::credits::SignedCredits;
@@ -19,24 +18,24 @@ use crate::problem::{Problem, Text};
 
 const DEFAULT_HOURS: i64 = 24;
 
-/// A week.
+/// The longest overview: a week.
 const MAX_HOURS: i64 = 168;
 
 const HOUR_SECS: i64 = 3600;
 
-/// How far back a seller's figures go: long enough for a app that sells a few packs a week.
+/// The days that the sales figures cover: long enough for an app that sells a few packs a week.
 const SALES_DAYS: i64 = 30;
 
 #[derive(Deserialize)]
 pub(crate) struct OverviewQuery {
-    /// How many hours, the one that runs included.
+    /// The number of hours, the current one included.
     hours: Option<i64>,
 }
 
-/// What happened in an hour.
+/// The movements of one hour.
 #[derive(Default, Serialize)]
 struct HourBody {
-    /// When it began, UTC.
+    /// The start of the hour, UTC.
     hour: String,
     calls: u64,
     captured: SignedCredits,
@@ -44,18 +43,18 @@ struct HourBody {
     purchases: u64,
 }
 
-/// What a route earned. Rules for different methods of one path share it; where they differ, all
-/// that they say is told, in the order of the config.
+/// The revenue of a route. Rules for different methods of one path share a route; where they
+/// differ, all values are listed, in the order of the config.
 #[derive(Default, Serialize)]
 struct RouteBody {
     route: String,
-    /// The words that people read in place of `route`.
+    /// The label that people read in place of `route`.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     methods: Option<String>,
     calls: u64,
     captured: SignedCredits,
-    /// In credits; `null` for what has no rule any more, or never had one.
+    /// The price in credits; `null` for a route that has no rule now.
     price: Option<String>,
     cost: Option<String>,
     margin: Option<String>,
@@ -64,24 +63,24 @@ struct RouteBody {
 #[derive(Serialize)]
 struct RevenueBody {
     currency: String,
-    /// In minor units, as it was paid.
+    /// The sum of payments, in minor units.
     amount: u64,
     purchases: u64,
 }
 
-/// The figures of a seller, from what the ledger knows: visits to the packs are counted by metrics alone.
+/// The sales figures in the ledger. Views of the packs are counted by a metric only.
 #[derive(Serialize)]
 struct SalesBody {
-    /// How far back they go.
+    /// The number of days that the figures cover.
     days: i64,
-    /// Checkouts that were begun then, and how many of these were paid.
+    /// Checkouts that were opened in these days, and how many of them were paid.
     checkouts: u64,
     purchases: u64,
     currencies: Vec<SoldBody>,
     webhooks: WebhooksBody,
 }
 
-/// Amounts are in minor units, as they were paid.
+/// The sales in one currency. Amounts are sums of payments, in minor units.
 #[derive(Serialize)]
 struct SoldBody {
     currency: String,
@@ -90,11 +89,11 @@ struct SoldBody {
     buyers: u64,
     /// The average purchase.
     basket: u64,
-    /// The average of an account that bought.
+    /// The average per account that bought.
     per_buyer: u64,
 }
 
-/// Stripe's events that were kept.
+/// Stripe's events in the inbox.
 #[derive(Serialize)]
 struct WebhooksBody {
     received: u64,
@@ -109,9 +108,9 @@ struct HoldsBody {
 
 #[derive(Serialize)]
 pub(crate) struct OverviewBody {
-    /// Oldest first, without a gap.
+    /// The hours, oldest first, without a gap.
     hours: Vec<HourBody>,
-    /// The price table's, then whatever else was captured for.
+    /// The routes of the price table, then all others that credits were captured for.
     routes: Vec<RouteBody>,
     revenue: Vec<RevenueBody>,
     sales: SalesBody,
@@ -119,11 +118,11 @@ pub(crate) struct OverviewBody {
     holds: HoldsBody,
 }
 
-/// What happened in the last hours, and what lives now.
+/// The movements of the last hours, and the current state.
 pub(crate) async fn overview(
     State(admin): State<Admin>,
     query: Result<Query<OverviewQuery>, QueryRejection>,
-) -> Result<Answer<OverviewBody>, Problem> {
+) -> Result<axum::Json<OverviewBody>, Problem> {
     let hours = query.map_or(None, |Query(query)| Some(query.hours.unwrap_or(DEFAULT_HOURS)));
     let hours = hours.filter(|hours| (1..=MAX_HOURS).contains(hours)).ok_or_else(|| {
         Problem::bad_request(Text::new(
@@ -139,7 +138,7 @@ pub(crate) async fn overview(
     let sold_since = now_ms.saturating_sub(SALES_DAYS * 24 * HOUR_SECS * 1000);
     let sold = read.sold(sold_since).await.map_err(unreadable)?;
     let catalogue = admin.app.catalogue.load();
-    Ok(Answer(OverviewBody {
+    Ok(axum::Json(OverviewBody {
         hours: by_hour(&activity.movements, since, now),
         routes: by_route(&activity.movements, &catalogue),
         revenue: revenue(&activity),
@@ -158,7 +157,7 @@ fn by_hour(movements: &[Movement], since: i64, now: i64) -> Vec<HourBody> {
         .map(|hour| (hour, HourBody { hour: begun(hour), ..HourBody::default() }))
         .collect();
     for movement in movements {
-        // An entry that a clock dated ahead is in none of them.
+        // An entry that a clock dated ahead of now is in none of the hours.
         let Some(hour) = hours.get_mut(&movement.hour) else { continue };
         match movement.kind {
             EntryKind::Capture => {
@@ -202,10 +201,10 @@ impl RouteBody {
         rules: impl Iterator<Item = &'a Route> + Clone,
         catalogue: &Catalogue,
     ) -> Self {
-        let all = |told: &dyn Fn(&Route) -> Option<String>| {
-            let mut told: Vec<String> = rules.clone().filter_map(told).collect();
-            told.dedup();
-            (!told.is_empty()).then(|| told.join(" / "))
+        let all = |value: &dyn Fn(&Route) -> Option<String>| {
+            let mut values: Vec<String> = rules.clone().filter_map(value).collect();
+            values.dedup();
+            (!values.is_empty()).then(|| values.join(" / "))
         };
         Self {
             route: label.to_owned(),
@@ -237,13 +236,13 @@ fn revenue(activity: &Activity) -> Vec<RevenueBody> {
 
 impl SalesBody {
     fn of(sold: Sold) -> Self {
-        let currencies = sold.currencies.into_iter().map(|of| SoldBody {
-            currency: of.currency.to_string(),
-            amount: of.amount,
-            purchases: of.purchases,
-            buyers: of.buyers,
-            basket: average(of.amount, of.purchases),
-            per_buyer: average(of.amount, of.buyers),
+        let currencies = sold.currencies.into_iter().map(|sold| SoldBody {
+            currency: sold.currency.to_string(),
+            amount: sold.amount,
+            purchases: sold.purchases,
+            buyers: sold.buyers,
+            basket: average(sold.amount, sold.purchases),
+            per_buyer: average(sold.amount, sold.buyers),
         });
         Self {
             days: SALES_DAYS,
@@ -255,13 +254,13 @@ impl SalesBody {
     }
 }
 
-/// An amount divided among a number, rounded to the nearest minor unit and halves upwards; 0 among none.
+/// The average, rounded to the nearest minor unit and halves upwards; 0 where `among` is 0.
 fn average(amount: u64, among: u64) -> u64 {
     let rounded = amount.checked_add(among / 2).and_then(|sum| sum.checked_div(among));
     rounded.unwrap_or_default()
 }
 
-/// Sums stop at what can be counted, far beyond what is ever sold in a week.
+/// The sum, which stops at the largest amount of credits.
 fn plus(sum: SignedCredits, amount: SignedCredits) -> SignedCredits {
     sum.checked_add(amount).unwrap_or(sum)
 }

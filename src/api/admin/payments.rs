@@ -1,37 +1,37 @@
-//! Payments that an earlier system took: known here, so that a refund or a dispute of one takes
-//! credits back from who bought them.
+//! Payments that an earlier system took. The ledger knows them, so that a refund or a dispute takes
+//! credits back from the account that bought them.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::Admin;
 use crate::account::AccountId;
+use crate::api::admin::Admin;
 use crate::credits::Credits;
 use crate::ledger::{Facts, Money, Progress, Sale, TakeFacts};
 use crate::price::Price;
 use crate::problem::{Problem, Text};
 
-/// The pack of sales that were made elsewhere.
+/// The pack name of sales in an earlier system.
 const PACK: &str = "import";
 
-/// With which credits were bought in an earlier system.
+/// A payment for credits in an earlier system.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImportedPayment {
-    /// Stripe's id of it: `pi_…`.
+    /// Stripe's id of the payment: `pi_…`.
     payment_intent: Arc<str>,
-    /// What was paid: `79.00 EUR`. Refunds take back in proportion to it.
+    /// The amount paid: `79.00 EUR`. Refunds take credits back in proportion to it.
     paid: String,
 }
 
-/// True for what can be Stripe's id of a payment.
+/// True for a text that may be Stripe's id of a payment.
 pub(crate) fn is_payment_intent(text: &str) -> bool {
     text.starts_with("pi_") && text.len() <= 255
 }
 
 impl ImportedPayment {
-    /// What is to be known of it: that it was paid, and for which credits of whom.
+    /// The facts to store: that the payment was made, and for which credits and account.
     pub fn facts(
         self,
         admin: &Admin,
@@ -54,7 +54,7 @@ impl ImportedPayment {
             currency: price.currency().code().to_ascii_lowercase().into(),
         };
         let facts = Facts {
-            // The import's own id too: the same id with another payment is a mistake.
+            // With the import's own id as a name, the same id with another payment is refused.
             names: [payment_intent.clone(), format!("import:{id}").into()].into(),
             sale: Some(Sale {
                 session: payment_intent,

@@ -1,16 +1,15 @@
-//! Stripe's events and purchases, as the operator sees them.
+//! Stripe's events and purchases, for the operator.
 
-use axum::Json as Answer;
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::Admin;
-use super::accounts::parse_account;
 use crate::account::AccountId;
+use crate::api::admin::Admin;
+use crate::api::admin::posting::parse_account;
 use crate::api::body::Json;
 use crate::api::buy::refuse_api;
-use crate::api::query::unless_empty;
+use crate::api::parameters::unless_empty;
 use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{EventState, LedgerError, StripeEvent};
@@ -20,7 +19,7 @@ use crate::stripe::{ReconcileError, Reconciled, Sales};
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
-/// Which events.
+/// The events to list.
 #[derive(Deserialize)]
 pub(crate) struct EventsQuery {
     state: Option<EventState>,
@@ -36,7 +35,7 @@ pub(crate) struct EventBody {
     id: String,
     r#type: String,
     state: EventState,
-    /// Why it failed.
+    /// The cause of a failure.
     note: Option<String>,
     received_at: String,
 }
@@ -59,11 +58,11 @@ pub(crate) struct EventsBody {
     next_cursor: Option<String>,
 }
 
-/// The inbox, oldest first.
+/// Lists the inbox, oldest first.
 pub(crate) async fn events(
     State(admin): State<Admin>,
     query: Result<Query<EventsQuery>, QueryRejection>,
-) -> Result<Answer<EventsBody>, Problem> {
+) -> Result<axum::Json<EventsBody>, Problem> {
     let Query(query) = query.map_err(|_| bad_query())?;
     let after = match &query.cursor {
         Some(cursor) => {
@@ -79,7 +78,7 @@ pub(crate) async fn events(
     events.truncate(limit as usize);
     let next_cursor = events.last().filter(|_| more);
     let next_cursor = next_cursor.map(|last| format!("{}.{}", last.received_at_ms, last.id));
-    Ok(Answer(EventsBody { events: events.into_iter().map(Into::into).collect(), next_cursor }))
+    Ok(axum::Json(EventsBody { events: events.into_iter().map(Into::into).collect(), next_cursor }))
 }
 
 #[derive(Serialize)]
@@ -88,16 +87,16 @@ pub(crate) struct ReplayBody {
     state: EventState,
 }
 
-/// Takes an event of the inbox up once more. What it moved before, it does not move again.
+/// Applies an event of the inbox once more. Its earlier effects are not repeated.
 pub(crate) async fn replay(
     State(admin): State<Admin>,
     Path(id): Path<String>,
-) -> Result<Answer<ReplayBody>, Problem> {
+) -> Result<axum::Json<ReplayBody>, Problem> {
     let state = sales(&admin)?.replay(&id).await.map_err(|error| match error {
         LedgerError::Refused(refusal) => admin.app.refuse(refusal, Credits::ZERO),
         error => unreadable(error),
     })?;
-    Ok(Answer(ReplayBody { id, state }))
+    Ok(axum::Json(ReplayBody { id, state }))
 }
 
 #[derive(Deserialize)]
@@ -106,14 +105,14 @@ pub(crate) struct ReconcileRequest {
     since: OffsetDateTime,
 }
 
-/// Takes up what Stripe did since then and no event told.
+/// Applies the changes at Stripe since then for which no event arrived.
 pub(crate) async fn reconcile(
     State(admin): State<Admin>,
     Json(request): Json<ReconcileRequest>,
-) -> Result<Answer<Reconciled>, Problem> {
+) -> Result<axum::Json<Reconciled>, Problem> {
     let since_secs = request.since.unix_timestamp();
     let reconciled = sales(&admin)?.reconcile(since_secs).await;
-    reconciled.map(Answer).map_err(|error| match error {
+    reconciled.map(axum::Json).map_err(|error| match error {
         ReconcileError::Api(error) => refuse_api(&error),
         ReconcileError::Refused(refusal) => admin.app.refuse(refusal, Credits::ZERO),
         ReconcileError::Sandbox => Problem::not_found(Text::new(
@@ -126,19 +125,19 @@ pub(crate) async fn reconcile(
 #[derive(Serialize)]
 pub(crate) struct ThawBody {
     account: AccountId,
-    /// How many disputes froze it.
+    /// The number of disputes that froze the account.
     disputes: usize,
 }
 
-/// Lifts whatever freezes an account. The disputes themselves go on.
+/// Unfreezes an account. The disputes themselves go on.
 pub(crate) async fn thaw(
     State(admin): State<Admin>,
     Path(account): Path<String>,
-) -> Result<Answer<ThawBody>, Problem> {
+) -> Result<axum::Json<ThawBody>, Problem> {
     let account = parse_account(&account)?;
     let thawed = admin.app.ledger.thaw(account.clone()).await;
     let disputes = thawed.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))?;
-    Ok(Answer(ThawBody { account, disputes }))
+    Ok(axum::Json(ThawBody { account, disputes }))
 }
 
 fn sales(admin: &Admin) -> Result<&Sales, Problem> {

@@ -1,5 +1,5 @@
-//! The files of `web/`, embedded as they are: there is no build step. They are compressed once a
-//! process, when the first of them is asked for.
+//! The files of `web/`, embedded as they are: there is no build step. They are compressed once in a
+//! process, at the first request for one of them.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ macro_rules! web {
     };
 }
 
-/// Every file that a browser or an editor asks for. A new one is a line here.
+/// Every file that a browser or an editor asks for. A new file needs a line here.
 const WEB: &[(&str, &[u8])] = web![
     "account.html",
     "account.js",
@@ -45,7 +45,7 @@ const WEB: &[(&str, &[u8])] = web![
     "upsell.js",
 ];
 
-/// One file of `web/`, in both codings that it is sent in.
+/// One file of `web/`, in both codings that are sent.
 pub(super) struct File {
     name: &'static str,
     pub media_type: HeaderValue,
@@ -56,7 +56,7 @@ pub(super) struct File {
 /// A file's bytes in one coding.
 pub(super) struct Form {
     pub bytes: Bytes,
-    /// The hash of these bytes: a browser that has them asks again, and hears 304.
+    /// A hash of these bytes. A browser that has them asks with this tag and gets 304.
     pub etag: HeaderValue,
 }
 
@@ -78,7 +78,7 @@ static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
     WEB.iter().filter_map(file).collect()
 });
 
-/// Never `None`: memory takes all that is written to it.
+/// Compresses `bytes`. Writing to memory never fails, so this is never `None`.
 fn compressed(bytes: &[u8]) -> Option<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).ok()?;
@@ -91,7 +91,7 @@ impl File {
         FILES.iter().find(|file| file.name == name)
     }
 
-    /// True for a page: it is served at an address of its own.
+    /// True for a page, which has an address of its own.
     pub fn is_page(&self) -> bool {
         self.name.ends_with(".html")
     }

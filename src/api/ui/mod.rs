@@ -1,6 +1,8 @@
-//! The screens: the account page, the operator's page, and the modules that both are made of.
+//! The screens: the account page, the operator's page, and their modules.
 
 mod files;
+mod policy;
 pub(super) mod serve;
 
-pub(super) use serve::{account_page, admin_page, file, page_policy, shared_file};
+pub(super) use policy::page_policy;
+pub(super) use serve::{account_page, admin_page, file, shared_file};

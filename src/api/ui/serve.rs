@@ -1,5 +1,5 @@
-//! How the screens are served: anybody may load them, and nothing of them is secret. What they
-//! show, they ask for with a credential.
+//! Serves the screens. The files are public, since they contain no data; the scripts in
+//! them fetch the data with a credential.
 
 use std::sync::Arc;
 
@@ -8,21 +8,10 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::files::File;
 use crate::api::brand::Brand;
+use crate::api::ui::files::File;
+use crate::api::ui::policy::page_policy;
 use crate::problem::{Problem, Text};
-
-/// A page's policy. The page loads nothing but our own files and images of the origin `images`, if any;
-/// talks to nobody else, stands in no frame, and no text becomes a script in it.
-pub(crate) fn page_policy(images: &str) -> Option<HeaderValue> {
-    let space = if images.is_empty() { "" } else { " " };
-    let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:{space}{images}; \
-         connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
-         require-trusted-types-for 'script'"
-    );
-    HeaderValue::from_str(&policy).ok()
-}
 
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -41,7 +30,7 @@ pub(crate) async fn admin_page(headers: HeaderMap) -> Result<Response, Problem> 
     page("admin.html", &headers, page_policy("").ok_or_else(unknown)?)
 }
 
-/// A module, for pages of this origin.
+/// A module for pages of this origin.
 pub(crate) async fn file(
     Path(name): Path<String>,
     headers: HeaderMap,
@@ -50,10 +39,10 @@ pub(crate) async fn file(
     Ok(answer(file, &headers))
 }
 
-/// A module for pages of any origin: apps load the widgets from here. It is the same for
-/// everybody, so a page that reads it learns nothing.
+/// A module for pages of any origin: apps load the widgets from here. The content is the same for
+/// everybody, so reading it reveals nothing.
 #[utoipa::path(get, path = "/ui/{file}", tag = "ui",
-    params(("file" = String, Path, description = "Its name, such as farebox.js")),
+    params(("file" = String, Path, description = "The file's name, such as farebox.js")),
     responses((status = 200, content_type = "text/javascript", body = String), (status = 304),
         (status = 404)), security(()))]
 pub(crate) async fn shared_file(
@@ -61,8 +50,8 @@ pub(crate) async fn shared_file(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut response = file(path, headers).await?;
-    let anybody = HeaderValue::from_static("*");
-    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);
+    let any_origin = HeaderValue::from_static("*");
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any_origin);
     response.headers_mut().insert(CORP, HeaderValue::from_static("cross-origin"));
     Ok(response)
 }
@@ -90,15 +79,16 @@ fn answer(file: &'static File, headers: &HeaderMap) -> Response {
         }
         whole
     };
-    let said = response.headers_mut();
-    said.insert(header::ETAG, form.etag.clone());
-    said.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    said.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    said.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, form.etag.clone());
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-/// RFC 9110, 12.5.3: gzip is named, or `*` stands for it, with a weight above zero.
+/// True where `accept-encoding` names gzip, or `*` stands for it, with a weight above zero (RFC
+/// 9110, 12.5.3).
 fn reads_gzip(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::ACCEPT_ENCODING).iter();
     let (mut named, mut any) = (None, false);
@@ -106,17 +96,17 @@ fn reads_gzip(headers: &HeaderMap) -> bool {
         let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
         let weight = weight.trim().to_ascii_lowercase();
         let none = |digits: &str| digits.bytes().all(|byte| matches!(byte, b'0' | b'.'));
-        let taken = !weight.strip_prefix("q=").is_some_and(none);
+        let accepted = !weight.strip_prefix("q=").is_some_and(none);
         match &*coding.trim().to_ascii_lowercase() {
-            "gzip" | "x-gzip" => named = Some(taken),
-            "*" => any = taken,
+            "gzip" | "x-gzip" => named = Some(accepted),
+            "*" => any = accepted,
             _ => {}
         }
     }
     named.unwrap_or(any)
 }
 
-/// RFC 9110, 13.1.2: a list of tags, compared weakly, or `*`.
+/// True where `if-none-match` has the tag, compared weakly, or `*` (RFC 9110, 13.1.2).
 fn has(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let lists = headers.get_all(header::IF_NONE_MATCH).iter();
     lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).any(|tag| {

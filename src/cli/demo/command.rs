@@ -6,35 +6,32 @@ use std::net::SocketAddr;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use crate::cli::demo::{DemoAccount, OwnFile};
-use crate::cli::demo::{file, start};
-use crate::cli::run::{Asked, Signals, runtime};
+use crate::cli::demo::{DemoAccount, OwnFile, file, start};
+use crate::cli::run::{Request, Signals, runtime};
 use crate::cli::{CliError, ConfigFile};
-use crate::config::Secret;
+use crate::config::{Secret, process_env};
 use crate::credits::Credits;
-use crate::gateway;
-use crate::gateway::config::process_env;
-use crate::gateway::{Addresses, Gateway, StartError};
+use crate::gateway::{self, Addresses, Gateway, StartError};
 use crate::price::{PackConfig, RouteConfig};
 use crate::stripe::is_live;
 
 /// Try it out: a ledger, an upstream and a funded account, with no file and no server.
 ///
 /// Runs a ledger, an OpenAI-compatible upstream and a funded account; prints a key and lines to
-/// paste. All of it is gone when it stops.
+/// paste. All of it is gone when the demo stops.
 ///
 /// With --config, the demo takes the file's prices, packs, upstreams, tokens and CORS origins. An
-/// upstream of the file that does not answer is replaced by the demo's own; tokens are left out
-/// where a variable of theirs is not set.
+/// upstream of the file that does not answer is replaced by the demo's own; tokens whose variables
+/// are not set are left out.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Demo {
-    /// Where the demo gateway listens.
+    /// The address of the demo gateway.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where its admin listener does.
+    /// The address of its admin listener.
     #[arg(long, default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
-    /// Runs the demo's upstream alone, here: for gateways that are run some other way.
+    /// Run only the demo's upstream, at this address: for gateways that are started in another way.
     #[arg(long, hide = true, value_name = "ADDRESS")]
     upstream_only: Option<SocketAddr>,
 }
@@ -93,14 +90,15 @@ impl Demo {
         let offer = (tried.as_ref(), &*config.packs);
         let at = Places { addresses: gateway.addresses(), prefix: &config.api.prefix };
         print(&at, &notes, &account, &token, &link, offer);
-        // A demo has no file to take up again.
-        while let Asked::Reload = signals.next().await {}
+        // A demo has no file to reload.
+        while let Request::Reload = signals.next().await {}
         gateway.stop().await;
         serving.abort();
         Ok(())
     }
 
-    /// Why a demo did not start: its addresses stand on the command line, not in a file.
+    /// The error of a demo that did not start. Its addresses come from the command line, not from a
+    /// file.
     fn not_started(&self, error: StartError) -> CliError {
         match error {
             StartError::Bind { address, error } => {
@@ -119,7 +117,7 @@ async fn serve_upstream_alone(address: SocketAddr) -> Result<(), CliError> {
     let socket = TcpListener::bind(address).await.map_err(no_upstream)?;
     println!("the demo upstream listens on http://{address}");
     let serving = tokio::spawn(start::serve_upstream(socket));
-    while let Asked::Reload = signals.next().await {}
+    while let Request::Reload = signals.next().await {}
     serving.abort();
     Ok(())
 }
@@ -132,8 +130,8 @@ fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// A key of the environment's or of the file, a live one if there is one. Only looked at: the demo
-/// never speaks to Stripe.
+/// A key from the environment or the file, preferably a live one. It is only inspected: the demo
+/// never calls Stripe.
 fn stripe_key(file: &ConfigFile) -> Option<Secret> {
     let of_file = || gateway::config::peek(file.path(), "stripe", "secret_key", &process_env);
     let of_file = if file.is_given() { of_file() } else { None };
@@ -143,7 +141,7 @@ fn stripe_key(file: &ConfigFile) -> Option<Secret> {
     found.into_iter().next()
 }
 
-/// A route that a line can call as it stands: with a price, and without `{…}` in its path.
+/// A route that a printed command can call: with a price, and without `{…}` in its path.
 struct Tried<'a> {
     method: &'a str,
     path: &'a str,
@@ -162,7 +160,8 @@ impl<'a> Tried<'a> {
     }
 }
 
-/// Lines that call, and lines that call until the credits are gone; none where no route has a price.
+/// Commands for a paid call, and for calls until the credits are gone; empty where no route has a
+/// price.
 fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, String) {
     let Some(Tried { method, path, credits }) = tried else { return Default::default() };
     let bearer = format!("-H 'authorization: Bearer {key}'");
@@ -192,14 +191,14 @@ fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, S
     (paid, spent)
 }
 
-/// Where the demo is reached.
+/// The addresses of the demo.
 struct Places<'a> {
     addresses: Addresses,
-    /// Where Farebox's own routes begin, such as `/credits`.
+    /// The path above Farebox's own routes, such as `/credits`.
     prefix: &'a str,
 }
 
-/// Lines that buy the best of the packs.
+/// Commands that buy the best pack.
 fn purchase(at: &Places<'_>, key: &str, packs: &[PackConfig]) -> String {
     let Places { addresses: Addresses { public, .. }, prefix } = at;
     let pack = packs.iter().find(|pack| pack.best_value).or(packs.first());
@@ -245,7 +244,7 @@ Open these in a browser:
 
 Paste these into another terminal:
 
-{paid}  # The balance, and the lines that moved it.
+{paid}  # The balance, and the entries that moved it.
   curl http://{public}{prefix}/balance -H 'authorization: Bearer {key}'
   curl http://{public}{prefix}/transactions -H 'authorization: Bearer {key}'
 
@@ -253,6 +252,6 @@ Paste these into another terminal:
   curl http://{admin}/admin/accounts/{id}/grants -H 'authorization: Bearer {token}' -d '{{"credits":20,"id":"gift-1","reason":"for trying it out"}}'
 "#
     );
-    // Somebody may be waiting for these lines at the other end of a pipe; if not, no harm.
+    // A script may be waiting for these lines at the other end of a pipe.
     let _ = std::io::stdout().flush();
 }

@@ -1,4 +1,4 @@
-//! The parts of somebody's own file that `farebox demo --config FILE` takes.
+//! The parts of a user's file that `farebox demo --config FILE` uses.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -7,19 +7,20 @@ use tokio::net::TcpStream;
 
 use crate::cli::demo::OwnFile;
 use crate::cli::{CliError, ConfigFile};
-use crate::config::Sections;
+use crate::config::{Sections, process_env};
 use crate::gateway;
-use crate::gateway::config::{Config, process_env};
+use crate::gateway::config::Config;
 use crate::proxy::UpstreamConfig;
 
-/// How long an upstream of the file may take to be reached.
+/// The longest time for connecting to an upstream of the file.
 const REACHED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Reads the file; the lines say which parts were left out, and why. A part that needs a variable which is not
-/// set is left out, so that a app can be tried where its secrets are not.
+/// Reads the file. The returned lines name the parts that were left out, with the reason: a part
+/// whose variable is not set is left out, so that an app can be tried where its secrets are
+/// missing.
 ///
 /// # Errors
-/// Where the file has a mistake.
+/// The file has a mistake.
 pub(super) async fn read(file: &ConfigFile) -> Result<(OwnFile, Vec<String>), CliError> {
     let app = Sections::ROUTES | Sections::PACKS;
     let (all, optional) = (app | Sections::API | Sections::CREDITS, "[api] and [credits]");
@@ -64,7 +65,7 @@ pub(super) async fn read(file: &ConfigFile) -> Result<(OwnFile, Vec<String>), Cl
     Ok((OwnFile { app, upstreams: reached, auth }, notes))
 }
 
-/// The sections, or the variables that they would need.
+/// Loads the sections, or returns the names of the variables that they lack.
 fn load(file: &ConfigFile, sections: Sections) -> Result<Result<Config, Vec<String>>, CliError> {
     let missing = RefCell::new(Vec::new());
     let env = |name: &str| {
@@ -80,9 +81,9 @@ fn load(file: &ConfigFile, sections: Sections) -> Result<Result<Config, Vec<Stri
         Ok(config) => return Ok(Ok(config)),
         Err(mistakes) => mistakes,
     };
-    // Those with a default are missed by nobody.
-    let (mut missing, said) = (missing.take(), mistakes.to_string());
-    missing.retain(|name| said.contains(&format!("the variable {name} is not set")));
+    // A variable with a default is not missing.
+    let (mut missing, text) = (missing.take(), mistakes.to_string());
+    missing.retain(|name| text.contains(&format!("the variable {name} is not set")));
     if missing.is_empty() { Err(mistakes.into()) } else { Ok(Err(missing)) }
 }
 

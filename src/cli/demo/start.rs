@@ -1,5 +1,5 @@
-//! `farebox demo`: everything with no file and no server. A ledger that lasts as long as the
-//! demo, an upstream that speaks OpenAI's API without a model behind it, and a funded account.
+//! The parts of `farebox demo`: its config, a ledger that lasts as long as the demo, and a funded
+//! account.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,33 +18,33 @@ use crate::stripe::StripeConfig;
 
 pub use crate::cli::demo::upstream::serve as serve_upstream;
 
-/// The demo's config; it is worth reading.
+/// The demo's config.
 const CONFIG: &str = include_str!("demo.toml");
 
-/// How many calls the demo account is funded for.
+/// The number of calls that the demo account can pay.
 pub const CALLS: u64 = 10;
 
-/// What it starts with where no call costs anything.
+/// The demo account's credits where no call costs anything.
 pub const FUNDS: Credits = match Credits::from_whole(50) {
     Some(funds) => funds,
     None => Credits::ZERO,
 };
 
-/// Who signs the demo's token, in demo.toml as well.
+/// The issuer of the demo's token, as in demo.toml.
 const ISSUER: &str = "farebox-demo";
 
-/// The route that speaks OpenAI's chat API.
+/// The route with OpenAI's chat API.
 pub const CHAT: &str = "/v1/chat/completions";
 
-/// How long the link to the account page is good for: half a day.
+/// The lifetime of the link to the account page: half a day.
 const LINK_SECS: i64 = 12 * 3600;
 
-/// The demo's config, with its upstream at `upstream` and its ledger in `folder`; `token` is the
-/// operator's, and the app's tokens are signed with `jwt_secret`. Packs are sold on a page of its
-/// own, which refuses to start where `stripe_key` is a live one.
+/// The demo's config, with its upstream at `upstream` and its ledger in `folder`. `token` is the
+/// operator's, and the app's tokens are signed with `jwt_secret`. Packs are sold in Farebox's
+/// sandbox, which refuses to start where `stripe_key` is a live key.
 ///
 /// # Errors
-/// Only if the embedded file has a mistake, which a test rules out.
+/// The embedded file has a mistake, which a test rules out.
 pub fn config(
     listen: SocketAddr,
     admin: SocketAddr,
@@ -66,7 +66,7 @@ pub fn config(
     Ok(Config { stripe: Some(StripeConfig::sandbox(stripe_key)), ..config })
 }
 
-/// The parts of somebody's own file that the demo takes. A part that is missing stays the demo's.
+/// The parts of a user's file that the demo uses. `None` leaves the demo's own.
 #[derive(Debug)]
 pub struct OwnFile {
     /// The routes, packs, `[api]` and `[credits]`.
@@ -77,8 +77,8 @@ pub struct OwnFile {
     pub auth: Option<AuthConfig>,
 }
 
-/// The demo as somebody's own file has it. Routes whose upstream is not there lead to the demo's own; the
-/// demo's account and tokens are beside those of the file.
+/// The demo's config with the user's file. Routes whose upstream does not answer lead to the demo's
+/// own upstream; the demo's account and issuer are added to those of the file.
 pub fn with_file(demo: Config, file: OwnFile) -> Config {
     let OwnFile { app, upstreams: theirs, auth } = file;
     let Config { mut upstreams, auth: mut issuers, .. } = demo;
@@ -95,16 +95,16 @@ pub fn with_file(demo: Config, file: OwnFile) -> Config {
         }
     }
     upstreams.extend(theirs);
-    // API keys stay on: the demo's account has one.
+    // API keys stay enabled: the demo's account has one.
     issuers.jwt.extend(auth.into_iter().flat_map(|auth| auth.jwt));
     let (api, credits, packs) = (app.api, app.credits, app.packs);
     Config { upstreams, auth: issuers, routes, packs, api, credits, ..demo }
 }
 
-/// A token of `account`, as the app would sign it when somebody has signed in there.
+/// A token of `account`, as the app would sign it after a sign-in there.
 ///
 /// # Errors
-/// Where the secret cannot sign.
+/// The secret cannot sign.
 pub fn sign_in(
     account: &AccountId,
     jwt_secret: &Secret,
@@ -118,20 +118,20 @@ pub fn sign_in(
 /// The demo's account, with its credits and a key.
 #[derive(Debug)]
 pub struct DemoAccount {
-    /// Its id.
+    /// The account's id.
     pub account: AccountId,
-    /// What it starts with.
+    /// The account's credits at the start.
     pub funds: Credits,
-    /// Its key.
+    /// The account's key.
     pub key: Secret,
-    /// How the key is stored.
+    /// The key's record in the ledger.
     pub record: KeyRecord,
 }
 
-/// Gives the demo account `funds`, and makes its key.
+/// Grants the demo account `funds`, and makes its key.
 ///
 /// # Errors
-/// Where the ledger cannot write.
+/// The ledger cannot write.
 pub async fn fund(ledger: &Ledger, funds: Credits) -> Result<DemoAccount, Refusal> {
     let account: AccountId = "demo".parse().map_err(|_| Refusal::Unavailable)?;
     let grant = Posting {

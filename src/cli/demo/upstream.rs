@@ -1,5 +1,5 @@
-//! An upstream that speaks OpenAI's chat API, JSON and server-sent events, with no model behind
-//! it: it says what it was asked, so that one sees that the call came through.
+//! An upstream that speaks OpenAI's chat API, JSON and server-sent events, without a model behind
+//! it: it repeats the question, which shows that the call came through.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use tokio::net::TcpListener;
 
 use crate::ledger::wall_ms;
 
-/// Between two words of a streamed answer, so that one sees it stream.
+/// The pause between two words of a streamed answer, which makes the streaming visible.
 const WORD_PAUSE: Duration = Duration::from_millis(60);
 
 const MODEL: &str = "farebox-demo";
 
-/// Serves until it is dropped.
+/// Serves until the task is dropped.
 pub async fn serve(socket: TcpListener) {
     let router = Router::new()
         .route("/v1/chat/completions", post(chat))

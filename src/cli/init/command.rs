@@ -9,9 +9,10 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use super::answers::{Answers, Backend, Callers, Priced, Selling};
-use super::file;
-use crate::cli::{CliError, ConfigFile};
+use crate::cli::config_file::ConfigFile;
+use crate::cli::error::CliError;
+use crate::cli::init::answers::{Answers, Backend, Callers, Priced, Selling};
+use crate::cli::init::file;
 use crate::config::Sections;
 use crate::gateway::config::parse;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::answers::{Answers, Callers, Selling};
+use crate::cli::init::answers::{Answers, Callers, Selling};
 
 /// The file for these answers.
 pub(super) fn write(answers: &Answers, admin_token: &str) -> String {

@@ -1,20 +1,20 @@
-//! `gateway.toml`: reads the sections that a command needs, and reports every mistake in them
+//! Reads the sections of `gateway.toml` that a command needs, and reports every mistake in them
 //! with file, line and a hint.
 //!
 //! Each module owns the part of the file that configures it (`proxy::ServerConfig`,
-//! `price::RouteConfig`, …): its shape as a serde struct, its sense as a `check` that returns
-//! [`Mistake`]s. This file puts them together. The work on the text is below `config/`:
-//! `document` (where a key stands), `variables` (`${NAME}`), `read` and `repair` (a table into a
-//! struct, past its first mistake), `explain` (serde's errors in the words of the file), `hidden`
-//! (what no message may repeat), `report` (the mistakes so far), `warnings` (what is possible, and
-//! probably not meant: the modules' `warn`), `restart` (what a reload leaves as it is).
+//! `price::RouteConfig`, …): a serde struct for its shape, and a `check` that returns [`Mistake`]s.
+//! This file composes them. [`crate::config`] does the work on the text.
 //!
-//! A relative path in the file is relative to the folder of the file, not to where the command
-//! was started.
+//! A relative path in the file starts from the folder of the file, not from the working directory.
 
 use std::path::{Path, PathBuf};
 
 use crate::api::{ApiConfig, BrandConfig};
+use crate::config::document::Document;
+use crate::config::report::Report;
+use crate::config::{
+    Env, Mistake, Mistakes, Secret, Sections, StartKeys, Warnings, list, read, sections, variables,
+};
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
 use crate::price::{
@@ -25,23 +25,14 @@ use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::store::{check_addresses, warn_of_addresses};
 use crate::stripe::StripeConfig;
 
-use crate::config::document::Document;
-use crate::config::report::Report;
-use crate::config::{
-    Mistake, Mistakes, Secret, Sections, StartKeys, Warnings, list, read, sections, variables,
-};
-
-/// The largest file that is read, in bytes: far above any price table, far below memory.
+/// The largest file that is read, in bytes: far more than a price table needs, and little memory.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Looks a variable up; [`process_env`] outside tests.
-pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The gateway's configuration. A section that was not asked for has its defaults; so has one
-/// that the file leaves out.
+/// The gateway's configuration. A section that the command does not read, or that the file leaves
+/// out, has its defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `[server]`; there exactly when it was asked for, because it has no default token.
+    /// `[server]`: `Some` exactly where the command reads it, because its token has no default.
     pub server: Option<ServerConfig>,
     /// `[ledger]`
     pub ledger: LedgerConfig,
@@ -57,29 +48,30 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// `[[packs]]`, in the order of the file.
     pub packs: Vec<PackConfig>,
-    /// `[stripe]`, where it was asked for and the file has it.
+    /// `[stripe]`: `Some` where the command reads it and the file has it.
     pub stripe: Option<StripeConfig>,
-    /// Settings that are possible, and probably not meant.
+    /// Settings that are possible and probably not meant.
     pub warnings: Warnings,
-    /// Settings that a reload does not take up.
+    /// A hash of every setting that a reload does not apply.
     pub start_keys: StartKeys,
     /// `[brand]`
     pub brand: BrandConfig,
 }
 
-/// A variable of the process. One that is not valid UTF-8 counts as not set.
-pub fn process_env(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 /// Reads `sections` of the file at `path`.
+///
+/// # Errors
+/// Every mistake in those sections.
 pub fn load(path: &Path, sections: Sections, env: Env<'_>) -> Result<Config, Mistakes> {
     let text = read_text(path).map_err(|mistake| Mistakes::of_file(path, mistake))?;
     parse(&text, path, sections, env)
 }
 
-/// Reads `sections` of `text`; `path` is where it came from: for the messages, and for the
-/// relative paths in it.
+/// Reads `sections` of `text`. `path` is the file that the text was read from: messages name it,
+/// and relative paths start from its folder.
+///
+/// # Errors
+/// Every mistake in those sections.
 pub fn parse(
     text: &str,
     path: &Path,
@@ -93,7 +85,8 @@ pub fn parse(
     let senseless = draft.check(sections);
     report.add_checked(senseless);
     let warnings = Warnings::new(path, report.locate(draft.warn(sections)));
-    // Who reads a part of the file does not reload it, and asks for no variable of the rest.
+    // A command that reads a part of the file never reloads it, and may lack the variables of the
+    // rest.
     let start_keys = match sections.contains(Sections::ALL) {
         true => StartKeys::read(&document, env),
         false => StartKeys::default(),
@@ -104,9 +97,9 @@ pub fn parse(
     }
 }
 
-/// The text at `key` in the section `[section]` of the file at `path`, for who does not read the
-/// section: no mistake is reported. `None` where the file has no such text; a variable that is not
-/// set leaves nothing of itself.
+/// The string at `key` in the section `[section]` of the file at `path`, for a command that does
+/// not read the section. Mistakes are not reported: `None` where the file has no such string; a
+/// variable that is not set expands to nothing.
 pub fn peek(path: &Path, section: &str, key: &str, env: Env<'_>) -> Option<Secret> {
     let text = read_text(path).ok()?;
     let document = Document::parse(&text).ok()?;
@@ -114,8 +107,9 @@ pub fn peek(path: &Path, section: &str, key: &str, env: Env<'_>) -> Option<Secre
     Some(Secret::new(variables::expand(value.get_ref().as_str()?, env).text))
 }
 
-/// The `account_prefix` of each `[[auth.jwt]]` in the file at `path`, for a command that does not read the
-/// section: no mistake is reported. `None` where an issuer has no prefix, or there is no issuer.
+/// The `account_prefix` of each `[[auth.jwt]]` in the file at `path`, for a command that does not
+/// read the section. Mistakes are not reported: `None` where an issuer has no prefix, or there is
+/// no issuer.
 pub fn account_prefixes(path: &Path, env: Env<'_>) -> Option<Vec<String>> {
     let text = read_text(path).ok()?;
     let document = Document::parse(&text).ok()?;
@@ -128,7 +122,7 @@ pub fn account_prefixes(path: &Path, env: Env<'_>) -> Option<Vec<String>> {
     prefixes.filter(|prefixes| !prefixes.is_empty())
 }
 
-/// What could be read; a section is missing where its mistakes could not be worked around.
+/// The sections that could be read. One is `None` where its mistakes could not be repaired.
 struct Draft {
     server: Option<ServerConfig>,
     ledger: Option<LedgerConfig>,
@@ -136,7 +130,7 @@ struct Draft {
     credits: Option<CreditsConfig>,
     api: Option<ApiConfig>,
     upstreams: list::List<UpstreamConfig>,
-    /// Those of all upstreams, whether or not their section was asked for.
+    /// The names of all upstreams, whether or not the command reads their section.
     upstream_names: Vec<String>,
     routes: list::List<RouteConfig>,
     packs: list::List<PackConfig>,
@@ -170,7 +164,7 @@ impl Draft {
         draft
     }
 
-    /// Makes the relative paths of the file relative to `base`. Empty ones stay for the checks.
+    /// Resolves the relative paths of the file against `base`. Empty paths are left to the checks.
     fn resolve_paths(&mut self, base: &Path) {
         if let Some(brand) = &mut self.brand {
             brand.resolve(base);
@@ -190,7 +184,7 @@ impl Draft {
         }
     }
 
-    /// What the modules find wrong with the sections that are in use.
+    /// The mistakes that the modules find in the sections that the command reads.
     fn check(&self, sections: Sections) -> Vec<Mistake> {
         let used = |section| sections.contains(section);
         let mut found = Vec::new();
@@ -227,7 +221,7 @@ impl Draft {
         found
     }
 
-    /// The doubts of the modules about the sections that are in use.
+    /// The warnings of the modules about the sections that the command reads.
     fn warn(&self, sections: Sections) -> Vec<Mistake> {
         let used = |section| sections.contains(section);
         let mut found = Vec::new();
@@ -258,7 +252,7 @@ impl Draft {
         found
     }
 
-    /// `None` while a section is missing; the report says why.
+    /// The config; `None` while a section is missing, whose mistake is in the report.
     fn finish(self, sections: Sections) -> Option<Config> {
         if sections.contains(Sections::SERVER) && self.server.is_none() {
             return None;
@@ -280,7 +274,7 @@ impl Draft {
     }
 }
 
-/// The folder that the file is in; empty, which joins to nothing, for a bare file name.
+/// The folder of the file; for a bare file name the empty path, which joins to nothing.
 fn base_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }

@@ -1,4 +1,4 @@
-//! `gateway.toml`, whole: [`load`] reads the sections that a command needs.
+//! The whole of `gateway.toml`: [`load`] reads the sections that a command needs.
 
 mod file;
 #[cfg(test)]

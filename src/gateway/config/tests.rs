@@ -1,4 +1,4 @@
-//! What a user sees of the loader: a file in, a config or its mistakes out.
+//! The loader as a user sees it: a file goes in, a config or its mistakes come out.
 
 mod fuzz;
 mod shipped;
@@ -14,7 +14,7 @@ fn unset(_: &str) -> Option<String> {
     None
 }
 
-/// The variables that the shipped file names, all set.
+/// The values of the variables that the shipped file names.
 fn env(name: &str) -> Option<String> {
     match name {
         "FAREBOX_ADMIN_TOKEN" => Some("from-the-environment-1".to_owned()),
@@ -34,7 +34,7 @@ fn mistakes(text: &str) -> Vec<String> {
     all.lines().filter(|line| !line.starts_with("  hint: ")).map(str::to_owned).collect()
 }
 
-/// `text` below a section that is sound by itself.
+/// `text` below a section that has no mistake of its own.
 fn with_server(text: &str) -> String {
     format!("server.admin_token = \"0123456789abcdef\"\n{text}")
 }
@@ -153,7 +153,7 @@ fn text_that_is_not_toml_is_one_mistake_with_line_and_column() {
 }
 
 #[test]
-fn what_is_missing_is_said_without_a_line() {
+fn a_missing_key_of_an_absent_section_has_no_line() {
     assert_eq!(mistakes(""), ["gateway.toml: `admin_token` is missing or empty"]);
     let shown = read("[stripe]", Sections::ALL).unwrap_err().to_string();
     for key in ["secret_key", "webhook_secret", "success_url", "cancel_url"] {
@@ -286,5 +286,61 @@ fn an_amount_that_cannot_be_says_how_one_is_written() {
         );
         let all = read(&text, Sections::ROUTES | Sections::CREDITS).unwrap_err().to_string();
         assert_eq!(all.matches("hint: write 5, 0.25 or 0").count(), 2, "{typed}: {all}");
+    }
+}
+
+#[test]
+fn a_missing_or_wrong_key_hides_no_other_mistake_of_its_table() {
+    let long = "x".repeat(200);
+    for (list, keys, more) in [
+        (
+            "packs",
+            &[("id", "\"p\""), ("credits", "5"), ("price", "\"1.00 USD\"")][..],
+            format!("badge = \"{long}\"\nbest_value = true"),
+        ),
+        (
+            "routes",
+            &[("path", "\"/a\""), ("upstream", "\"ai\""), ("credits", "1")],
+            format!("label = \"{long}\"\nmethods = [\"post\", \"FETCH\"]"),
+        ),
+        (
+            "upstreams",
+            &[("name", "\"two\""), ("url", "\"http://a\"")],
+            "read_timeout = \"0s\"".to_owned(),
+        ),
+    ] {
+        let sound = "[[upstreams]]\nname = \"ai\"\nurl = \"http://a\"\n[[packs]]\nid = \"q\"\n\
+                     credits = 9\nprice = \"1.00 USD\"\nbest_value = true\n[[routes]]\npath = \"/z\"\n\
+                     upstream = \"ai\"\ncredits = 1\ncost = \"0.01 USD\"\n";
+        for wrong_key in keys.iter().map(|(key, _)| *key) {
+            for value in ["", "{}", "[]", "true", "\"€\""] {
+                let entries = keys.iter().map(|(key, sound)| match *key == wrong_key {
+                    true if value.is_empty() => String::new(),
+                    true => format!("{key} = {value}\n"),
+                    false => format!("{key} = {sound}\n"),
+                });
+                let entries: String = entries.collect();
+                let table = format!("[[{list}]]\n{entries}{more}\ncolour = 1\n");
+                // The table is first in one file and last in another.
+                for text in [format!("{table}{sound}"), format!("{sound}{table}")] {
+                    let found = mistakes(&with_server(&text));
+                    let shown = found.join("\n");
+                    for key in more.lines().chain([wrong_key, "colour"]) {
+                        let key = key.split(' ').next().unwrap();
+                        // The other pack has the mark as well; the later one is blamed.
+                        let words = if key == "best_value" { "best value" } else { key };
+                        assert!(
+                            shown.contains(words) || key == wrong_key && shown.contains('€'),
+                            "{key} with {wrong_key} = {value}:\n{shown}"
+                        );
+                    }
+                    let methods =
+                        shown.matches("`post`").count() + shown.matches("`FETCH`").count();
+                    assert_eq!(methods, if list == "routes" { 2 } else { 0 }, "{shown}");
+                    assert!(!shown.contains("currency of"), "{shown}");
+                    assert!(found.len() <= 6, "{shown}");
+                }
+            }
+        }
     }
 }

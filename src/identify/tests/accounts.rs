@@ -1,13 +1,13 @@
-//! Accounts are never mixed up, and refusals tell nothing.
+//! Accounts are never mixed up, and a refusal reveals nothing.
 
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
-use super::signer::Signer;
 use super::*;
+use crate::identify::tests::signer::Signer;
 
 #[test]
-fn two_accounts_are_never_mixed_up_by_what_is_remembered() {
+fn two_accounts_are_never_mixed_up_by_the_cache() {
     let identifier = hs256("");
     let signer = Signer::hmac(Algorithm::HS256, SECRET.as_bytes());
     let calls: Vec<_> = (0..500)

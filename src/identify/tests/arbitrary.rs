@@ -1,15 +1,15 @@
-//! Whatever a stranger sends: no panic, and no account.
+//! Arbitrary input causes no panic and identifies no account.
 
 use jsonwebtoken::Algorithm;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::signer::{Signer, unsigned};
 use super::*;
+use crate::identify::tests::signer::{Signer, unsigned};
 
-/// Any header value that a server would hand us, as one of the credential headers.
+/// Any header value that a server may pass on, in one of the credential headers.
 fn any_header() -> impl Strategy<Value = HeaderMap> {
-    let name = prop::sample::select(&super::super::CREDENTIAL_HEADERS[..]);
+    let name = prop::sample::select(&crate::identify::CREDENTIAL_HEADERS[..]);
     let value = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..200),
         "(?i:bearer) [!-~]{0,200}".prop_map(String::into_bytes),
@@ -21,7 +21,7 @@ fn any_header() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-/// JSON of any shape, with the names a token uses more often than chance would have it.
+/// JSON of any shape, in which the names of claims are frequent.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use super::signer::{RSA_PRIVATE, RSA_PUBLIC, Signer};
 use super::*;
+use crate::identify::tests::signer::{RSA_PRIVATE, RSA_PUBLIC, Signer};
 
 /// The keys of the mistakes in one `[[auth.jwt]]`, and their texts together.
 fn mistakes(jwt: &str) -> (Vec<String>, String) {
@@ -80,7 +80,7 @@ fn each_mistake_is_found_at_its_key() {
         assert_eq!(keys, [format!("auth.jwt[0]{key}")], "{jwt}");
         assert!(texts.contains(says), "{texts}");
         assert!(!texts.contains(SECRET) && !texts.contains("user:pass"));
-        // A message is shown without its key, so it names its subject.
+        // A message is shown without its key, so it must name its subject.
         let subject = if key.is_empty() { "this [[auth.jwt]]" } else { key.trim_matches('.') };
         assert!(texts.lines().next().unwrap().contains(subject), "{texts}");
         let message = texts.split_once(": ").unwrap().1;
@@ -88,7 +88,7 @@ fn each_mistake_is_found_at_its_key() {
     }
 }
 
-/// As `echo` and `export` without care leave them.
+/// Flaws that careless use of `echo` and `export` leaves in a secret.
 #[test]
 fn a_secret_that_was_mangled_on_its_way_is_a_mistake() {
     for (secret, says) in [
@@ -118,7 +118,7 @@ fn a_secret_that_was_mangled_on_its_way_is_a_mistake() {
     }
 }
 
-/// The keys and hints of what is found wrong with issuers that have these lines, and of the warnings.
+/// The keys and hints of the mistakes in issuers with these lines, and of the warnings.
 fn of_issuers(lines: &[&str]) -> (Vec<String>, Vec<String>) {
     let entry =
         |more: &&str| format!("[[jwt]]\nalgorithms = ['HS256']\nsecret = '{SECRET}'\n{more}\n");

@@ -1,9 +1,10 @@
 //! API keys: found where the SDKs put them, revoked at once, shown once.
 
-use super::super::{CREDENTIAL_HEADERS, CredentialKind, Credentials, KeyTaken, NewKey};
-use super::*;
-use crate::ledger::{KeyHash, KeyRecord};
 use Unauthenticated::*;
+
+use super::*;
+use crate::identify::{CREDENTIAL_HEADERS, CredentialKind, Credentials, KeyTaken, NewKey};
+use crate::ledger::{KeyHash, KeyRecord};
 
 fn record(hash: KeyHash, id: &str, account: &str, service: bool) -> KeyRecord {
     KeyRecord {
@@ -48,7 +49,7 @@ fn a_key_is_found_where_the_sdks_put_it() {
 }
 
 #[test]
-fn what_is_not_one_credential_is_refused() {
+fn anything_but_one_credential_is_refused() {
     let identifier = with_keys(ring());
     let refused = |pairs: &[_]| ask(&identifier, &headers(pairs)).unwrap_err();
     assert_eq!(refused(&[]), NoCredentials);
@@ -145,7 +146,7 @@ fn keys_of_another_gateway_keep_working() {
     let ring = ring();
     let jwt_like = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoiYW5vbiJ9.c2ln";
     for (index, key) in ["sk-proj-1", "a.b.c", jwt_like, "pk_live_1.2"].into_iter().enumerate() {
-        // What `farebox key import` is given: hex, in either case.
+        // `farebox key import` takes hex digits in either case.
         let hash = KeyHash::of(key).to_string().to_uppercase().parse().unwrap();
         ring.insert(record(hash, &format!("i{index}"), "carol", false)).unwrap();
         let jwt = format!("[[jwt]]\nalgorithms = ['HS256']\nsecret = '{SECRET}'");

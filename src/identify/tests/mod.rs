@@ -1,4 +1,4 @@
-//! What identity promises, one file for each kind of promise.
+//! The promises of identification, one file for each kind.
 
 mod accounts;
 mod arbitrary;
@@ -16,9 +16,9 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::{AuthConfig, Identifier, Identity, KeyRing, Unauthenticated};
+use crate::identify::{AuthConfig, Identifier, Identity, KeyRing, Unauthenticated};
 
-/// Seconds since the epoch: when these tests take place.
+/// The moment of these tests, in seconds since the epoch.
 const NOW: u64 = 1_800_000_000;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -58,14 +58,14 @@ fn bearer(credential: &str) -> HeaderMap {
     headers(&[("authorization", &format!("Bearer {credential}"))])
 }
 
-/// Claims that are good for a minute, with these in addition or instead.
+/// Claims that are valid for a minute, with these added or replaced.
 fn claims(more: Value) -> Value {
     let mut claims = json!({ "sub": "alice", "exp": NOW + 60 });
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     claims
 }
 
-/// Asks at a time and without waiting: only a JWKS makes anyone wait.
+/// Identifies at a given moment, without waiting: only a JWKS may make a call wait.
 fn ask_at(
     identifier: &Identifier,
     headers: &HeaderMap,

@@ -1,17 +1,17 @@
-//! Published keys come, change and go.
+//! Published keys are added, changed and withdrawn.
 
 use std::net::IpAddr;
 
+use Unauthenticated::*;
 use axum::http::StatusCode;
 use jsonwebtoken::Algorithm::{self, ES256, EdDSA, RS256};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::super::jwks::Jwks;
-use super::issuer::Issuer;
-use super::signer::Signer;
 use super::*;
-use Unauthenticated::*;
+use crate::identify::jwks::Jwks;
+use crate::identify::tests::issuer::Issuer;
+use crate::identify::tests::signer::Signer;
 
 fn trusting(issuer: &Issuer) -> Identifier {
     let algorithms = "['RS256', 'ES256', 'EdDSA']";
@@ -120,7 +120,7 @@ async fn a_key_that_changed_under_its_kid_is_fetched_anew() {
     assert_eq!(issuer.fetches(), 2);
 }
 
-/// Strangers who invent `kid`s or signatures use up their own fetch, nobody else's.
+/// Clients that invent `kid`s or signatures use up their own fetch and no other client's.
 #[tokio::test]
 async fn one_client_cannot_hold_up_a_rotated_key() {
     let (old, new, forger) = (Signer::new(ES256), Signer::new(ES256), Signer::new(ES256));
@@ -128,7 +128,7 @@ async fn one_client_cannot_hold_up_a_rotated_key() {
         let issuer = Issuer::start(&[old.jwk("old")]).await;
         let identifier = trusting(&issuer);
         identifier.load_keys().await;
-        // One network of IPv6 is one client.
+        // One network of IPv6 counts as one client.
         let strangers = ["2001:db8::1", "2001:db8::2:1", "2001:db8:0:0:9::"];
         let strangers = strangers.map(|address| Some(address.parse().unwrap()));
         for n in 0..20 {
@@ -200,7 +200,7 @@ async fn a_failed_fetch_keeps_the_keys() {
     ] {
         issuer.answers(status, body);
         identifier.load_keys().await;
-        // Each time a token that is not remembered, so that the key itself is asked for.
+        // Each token is new, so that the key itself is needed.
         let token = signer.token_of("a", &claims(json!({ "n": issuer.fetches() })));
         assert_eq!(ask_after(&identifier, &token, 0).await, Ok("alice".into()));
     }
@@ -258,7 +258,7 @@ async fn a_client_that_leaves_does_not_take_the_fetch_with_it() {
     let issuer = Issuer::start(&[signer.jwk("a")]).await;
     let identifier = trusting(&issuer);
     let token = token(&signer, "a");
-    // Polled once: the fetch has begun, and nobody waits for it any more.
+    // Polled once: the fetch has begun, and its client is gone.
     assert!(ask_after(&identifier, &token, 0).now_or_never().is_none());
     assert_eq!(ask_after(&identifier, &token, 1).await, Ok("alice".into()));
     assert_eq!(issuer.fetches(), 1);

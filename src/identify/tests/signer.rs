@@ -56,7 +56,7 @@ impl Signer {
         self.token_with(&json!({ "alg": self.algorithm, "kid": kid }), claims)
     }
 
-    /// With any header, be it a lie.
+    /// A token with any header, even a false one.
     pub(super) fn token_with(&self, header: &Value, claims: &Value) -> String {
         let message = unsigned(header, claims);
         let signature = crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();

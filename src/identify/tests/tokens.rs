@@ -1,14 +1,14 @@
-//! Which tokens are believed.
+//! Tests of which tokens are accepted.
 
 use std::io::Write;
 
+use Unauthenticated::*;
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
-use super::signer::{RSA_PUBLIC, Signer, unsigned};
 use super::*;
+use crate::identify::tests::signer::{RSA_PUBLIC, Signer, unsigned};
 use crate::ledger::KeyHash;
-use Unauthenticated::*;
 
 fn alice() -> Signer {
     Signer::hmac(Algorithm::HS256, SECRET.as_bytes())
@@ -22,7 +22,7 @@ fn with_file(algorithm: &str, pem: &str) -> Identifier {
     identifier(&format!("[[jwt]]\nalgorithms = ['{algorithm}']\npublic_key_file = '{path}'"))
 }
 
-/// What becomes of a token with these claims in addition.
+/// The result for a token with these claims added.
 fn judged(more_config: &str, more_claims: Value) -> Result<String, Unauthenticated> {
     account(ask(&hs256(more_config), &bearer(&alice().token(&claims(more_claims)))))
 }
@@ -60,7 +60,7 @@ fn a_public_key_is_never_an_hmac_secret() {
             assert_eq!(ask(&identifier, &bearer(&forged)), Err(AlgorithmNotAllowed));
             let lying = forger.token_with(&json!({ "alg": "RS256" }), &claims(json!({})));
             assert_eq!(ask(&identifier, &bearer(&lying)), Err(BadSignature));
-            // Not even beside an issuer that does use secrets.
+            // HS256 is not accepted even where another issuer uses secrets.
             assert!(ask(&hs256(""), &bearer(&forged)).is_err());
         }
     }
@@ -190,7 +190,7 @@ fn two_keys_overlap_while_one_replaces_the_other() {
     };
     assert!(ask(&both, &token(new, "any")).is_ok());
     assert!(ask(&both, &token(SECRET, "web")).is_ok());
-    // The issuer that knew the signature has the last word.
+    // The refusal of the issuer that matched the signature counts.
     assert_eq!(ask(&both, &token(SECRET, "any")), Err(WrongAudience));
     assert_eq!(ask(&both, &token("wrong", "web")), Err(BadSignature));
 }
@@ -222,7 +222,7 @@ fn the_account_is_the_claim_that_the_config_names() {
 }
 
 #[test]
-fn what_a_token_says_cannot_be_changed() {
+fn the_content_of_a_token_cannot_be_changed() {
     let token = alice().token(&claims(json!({})));
     let (message, signature) = token.rsplit_once('.').unwrap();
     let (header, _) = message.split_once('.').unwrap();

@@ -1,32 +1,51 @@
-//! Memory that clients can have Farebox use by what they send.
+//! The memory that clients can make Farebox use, by what they send and by what they do not read.
 
-use super::ServerConfig;
+use crate::proxy::config::ServerConfig;
 
 const KIB: u64 = 1024;
 
-/// Bytes of one HTTP/2 request's body that a client may send before they have been passed on.
-/// Over a line of 80 ms it lets 12 MB/s through.
+/// The most bytes of one HTTP/2 request's body that a client may send before they are passed on.
+/// With a round trip of 80 ms this allows 12 MB/s.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 
-/// The same for all requests of an HTTP/2 connection together. It is larger than one stream's, so
-/// that a body which its upstream does not take leaves room for the others.
+/// The same for all requests of one HTTP/2 connection together. The window is larger than one
+/// stream's, so that a body that its upstream does not read leaves room for the others.
 pub const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Requests at a time on an HTTP/2 connection.
+/// The most concurrent requests on one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 100;
 
-/// Bytes of a body that were read and not sent on yet, for each HTTP/1 connection: a part being
-/// read, its copy, and the part before, which the upstream does not take, of 64 KiB each. A small
-/// body that is read whole takes the place of the last two.
+/// Bytes of a body that were read and not sent on yet, for each HTTP/1 connection: a part being read, its copy, and
+/// the part before, which the upstream does not take, of 64 KiB each. A small body that is read whole takes the place
+/// of the last two.
 const PASSING_HTTP_1: u64 = 3 * 64 * KIB;
 
-/// The same for each HTTP/2 stream, whose parts are frames of 16 KiB, beside a small body that is
-/// read whole. These have left the windows.
+/// The same for each HTTP/2 stream, whose parts are frames of 16 KiB, beside a small body that is read whole. These
+/// bytes no longer count against the windows.
 const PASSING_HTTP_2: u64 = 2 * 16 * KIB + 64 * KIB;
 
+/// Bytes of an answer that were read from the upstream and not sent yet, for each HTTP/1 connection: the buffer of the
+/// upstream's session, and a part that the client does not take, of 64 KiB each, beside what was gathered before it.
+const UNREAD_HTTP_1: u64 = 3 * 64 * KIB;
+
+/// The same for each HTTP/2 stream, with the h2 crate's send buffer.
+const UNREAD_HTTP_2: u64 = UNREAD_HTTP_1 + SEND_BUFFER;
+
+/// The most bytes of one answer that the h2 crate buffers for a client that leaves its window closed.
+const SEND_BUFFER: u64 = 400 * KIB;
+
 impl ServerConfig {
-    /// The most memory, in bytes, that one client connection takes for what it sends: heads, and
-    /// bodies that were not passed on yet.
+    /// The most memory, in bytes, that one client connection takes for answers that the client does
+    /// not read.
+    pub fn unread_bytes(&self) -> u64 {
+        match self.tls {
+            None => UNREAD_HTTP_1,
+            Some(_) => u64::from(MAX_STREAMS) * UNREAD_HTTP_2,
+        }
+    }
+
+    /// The most memory, in bytes, that one client connection takes for heads, and for bodies that
+    /// are not passed on yet.
     pub fn connection_bytes(&self) -> u64 {
         // The buffer that a head is read into doubles when it is full.
         let http_1 = 2 * self.max_header_bytes as u64 + PASSING_HTTP_1;
@@ -48,9 +67,11 @@ mod tests {
     fn the_memory_of_connections_counts_the_windows_and_the_heads() {
         let plain = ServerConfig::new(Secret::new("0123456789abcdef"));
         assert_eq!(plain.connection_bytes(), 320 * KIB);
+        assert_eq!(plain.unread_bytes(), 192 * KIB);
         let files = TlsConfig { cert_file: "cert.pem".into(), key_file: "key.pem".into() };
         let tls = ServerConfig { tls: Some(files), ..plain };
         assert_eq!(tls.connection_bytes(), 4 * 1024 * KIB + 100 * (64 + 96) * KIB);
+        assert_eq!(tls.unread_bytes(), 100 * (192 + 400) * KIB);
         let large = ServerConfig { max_header_bytes: 1 << 20, ..tls };
         assert_eq!(large.connection_bytes(), (4 + 100) * 1024 * KIB + 100 * 96 * KIB);
     }

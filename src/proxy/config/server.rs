@@ -11,34 +11,34 @@ use crate::config::{Mistake, Secret, Size, Span, within};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default = "ServerConfig::without_token", deny_unknown_fields)]
 pub struct ServerConfig {
-    /// The public listener.
+    /// The address of the public listener.
     pub listen: SocketAddr,
-    /// The private listener.
+    /// The address of the admin listener.
     pub admin: SocketAddr,
-    /// What the private listener asks for; required, at least 16 bytes.
+    /// The admin listener's bearer token; required, at least 16 bytes.
     pub admin_token: Secret,
-    /// Health and metrics without a token, for probes and scrapers.
+    /// The address of a listener for probes and scrapers: health and metrics, without a token.
     pub health: Option<SocketAddr>,
-    /// Threads that serve; 0 for one a core.
+    /// Worker threads; 0 means one for each core.
     pub threads: usize,
-    /// After a SIGTERM: how long `/readyz` says 503 while calls are still accepted.
+    /// The time after a SIGTERM during which `/readyz` answers 503 and calls are still accepted.
     pub drain_delay: Span,
-    /// After that: how long the calls in flight are given.
+    /// The time that calls in flight are given after that.
     pub shutdown_timeout: Span,
-    /// How long a request head may take, from its first byte to its last; and then the body of a
-    /// call to Farebox's own routes, which are short.
+    /// The longest time for a request head, from its first byte to its last, and then for the body
+    /// of a request to Farebox's own routes, whose bodies are short.
     pub header_timeout: Span,
     /// The longest silence in the body of a priced call.
     pub body_timeout: Span,
-    /// The most memory that bodies may take which are read before their call is forwarded.
+    /// The most memory for bodies that are read before their call is forwarded.
     pub body_memory: Size,
-    /// How long an idle client connection is kept.
+    /// The longest time that an idle client connection stays open.
     pub keepalive_timeout: Span,
-    /// The largest request head.
+    /// The largest request head, in bytes.
     pub max_header_bytes: usize,
-    /// The most client connections at a time; fewer where the system allows few open files.
+    /// The most client connections at a time; fewer where the system's limit of open files is low.
     pub max_connections: usize,
-    /// TLS on the public listener.
+    /// TLS of the public listener.
     pub tls: Option<TlsConfig>,
 }
 
@@ -46,17 +46,17 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The certificate and the chain behind it.
+    /// The certificate, followed by its chain.
     pub cert_file: PathBuf,
-    /// Its private key.
+    /// The certificate's private key.
     pub key_file: PathBuf,
 }
 
-/// The shortest token that is not guessed, in bytes.
+/// The shortest token, in bytes, that is safe against guessing.
 const MIN_TOKEN_BYTES: usize = 16;
 
 impl ServerConfig {
-    /// The defaults, with the token that has none.
+    /// The defaults of all keys but the token, which has none.
     pub fn new(admin_token: Secret) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -76,12 +76,12 @@ impl ServerConfig {
         }
     }
 
-    /// What the file may leave out. [`check`](Self::check) refuses the token.
+    /// The defaults for serde, with an empty token that [`check`](Self::check) refuses.
     fn without_token() -> Self {
         Self::new(Secret::new(""))
     }
 
-    /// What is wrong with it, without opening a socket or a file.
+    /// The mistakes in this section, found without opening a socket or a file.
     pub fn check(&self) -> Vec<Mistake> {
         let (none, moment, hour) =
             (Span::from_secs(0), Span::from_millis(1), Span::from_secs(3600));
@@ -104,7 +104,7 @@ impl ServerConfig {
         found
     }
 
-    /// Warnings: settings that are possible, and probably not meant.
+    /// The settings that are possible and probably not meant.
     pub fn warn(&self) -> Option<Mistake> {
         let is_private = self.admin.ip().to_canonical().is_loopback();
         (!is_private).then(|| {
@@ -125,7 +125,7 @@ impl ServerConfig {
         } else if token.len() < MIN_TOKEN_BYTES {
             "`admin_token` is shorter than 16 bytes"
         } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            "`admin_token` holds what an HTTP header cannot carry"
+            "`admin_token` has a character that an HTTP header cannot carry"
         } else {
             return None;
         };
@@ -134,7 +134,7 @@ impl ServerConfig {
         Some(Mistake::new("server.admin_token", message, hint))
     }
 
-    /// Two listeners on one socket: the second would fail to start.
+    /// Finds listeners that share a socket: the second one could not start.
     fn check_listeners(&self) -> Vec<Mistake> {
         let listeners =
             [("listen", Some(self.listen)), ("admin", Some(self.admin)), ("health", self.health)];
@@ -165,7 +165,7 @@ impl TlsConfig {
     }
 }
 
-/// Port 0 is a free one each time.
+/// True where the two sockets are the same. Port 0 stands for a free port, different each time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any)

@@ -1,35 +1,37 @@
-//! `[[upstreams]]`: where calls go.
+//! `[[upstreams]]`: the backends that calls are forwarded to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::UpstreamUrl;
 use crate::config::{Mistake, Secret, Span, within};
+use crate::proxy::config::UpstreamUrl;
 
 /// One backend that routes send their calls to.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
-    /// What routes call it.
+    /// The name by which routes refer to it.
     pub name: String,
-    /// Where it listens; a name is resolved in the background.
+    /// Scheme, host and port. A host name is resolved in the background.
     pub url: UpstreamUrl,
-    /// Headers that every call to it carries, in place of the client's: its credentials.
+    /// Headers that Farebox sends with every call to it, in place of the client's: usually
+    /// credentials.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
-    /// How long a connection to it may take to open.
+    /// The longest time for opening a connection to it.
     #[serde(default = "connect_timeout")]
     pub connect_timeout: Span,
-    /// Its longest silence: 504 before the response, cut after. A route may set its own.
+    /// The longest silence of the upstream: 504 before its response, a cut after. A route may
+    /// override it.
     #[serde(default = "read_timeout")]
     pub read_timeout: Span,
-    /// How long an idle connection to it is kept; shorter than its own, or calls are lost on
-    /// connections that it is just closing.
+    /// The longest time that an idle connection to it stays open. This must be shorter than the
+    /// upstream's own limit, or calls are lost on connections that the upstream is closing.
     #[serde(default = "keepalive_timeout")]
     pub keepalive_timeout: Span,
-    /// Sends the client's credentials on to it.
+    /// Whether the client's credentials are sent on to it.
     #[serde(default)]
     pub forward_authorization: bool,
 }
@@ -46,8 +48,8 @@ const fn keepalive_timeout() -> Span {
     Span::from_secs(4)
 }
 
-/// Headers that belong to the connection or to Farebox: a value from the config would break the
-/// framing, or be taken for what Farebox says about the caller.
+/// Headers that belong to the connection or to Farebox. A value from the config would break the
+/// framing, or be mistaken for Farebox's own statement about the caller.
 const RESERVED_HEADERS: [&str; 18] = [
     "connection",
     "content-length",
@@ -69,7 +71,7 @@ const RESERVED_HEADERS: [&str; 18] = [
     "x-request-id",
 ];
 
-/// What is wrong with the upstreams, each and together, without asking the DNS.
+/// The mistakes in the upstreams, each alone and all together, found without asking the DNS.
 pub fn check_upstreams(upstreams: &[UpstreamConfig]) -> Vec<Mistake> {
     let mut found = Vec::new();
     let mut names = BTreeSet::new();
@@ -137,7 +139,7 @@ fn check_header(name: &str, value: &Secret) -> Option<(String, &'static str)> {
         return Some((message, "is its variable empty, or does it end with a line break?"));
     }
     if HeaderValue::from_str(text).is_err() {
-        let message = format!("the header `{name}` holds what a header cannot carry");
+        let message = format!("the header `{name}` has a character that a header cannot carry");
         return Some((message, "use visible ASCII characters, on one line"));
     }
     None

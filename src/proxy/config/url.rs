@@ -6,41 +6,41 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Scheme, host and port of an upstream. A route's path goes through as the client wrote it, so
-/// there is no place for a path here.
+/// Scheme, host and port of an upstream. The path of a call comes from the client's request, so
+/// this has none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
-    /// `https`.
+    /// True for `https`.
     pub tls: bool,
-    /// A name in small letters, or an address; IPv6 without its brackets.
+    /// A name in small letters, or an address; an IPv6 address without its brackets.
     pub host: String,
-    /// The port, from the scheme where none was written.
+    /// The port, from the scheme where the URL has none.
     pub port: u16,
 }
 
-/// Why a text is not the address of an upstream. No message repeats it: a userinfo is a password.
-/// What follows the semicolon is the hint.
+/// The error of a text that is not an upstream's address. No message repeats the text, which may
+/// contain a password. The hint follows the semicolon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamUrlError {
-    /// Neither `http://` nor `https://` in front.
+    /// The text does not start with `http://` or `https://`.
     #[error("this URL has no scheme; start it with http:// or https://")]
     Scheme,
-    /// A user or password before the host.
+    /// There is a user or password before the host.
     #[error(
         "a user or password does not belong in this URL; send it as a header: headers = {{ authorization = \"Basic …\" }}"
     )]
     UserInfo,
-    /// Anything after the port.
+    /// There is something after the port.
     #[error(
         "this URL has a path or a query; write scheme, host and port only: the path comes from the client's request"
     )]
     Path,
-    /// No host, or not one.
+    /// The host is absent or not valid.
     #[error(
         "this URL has no valid host; write it like http://127.0.0.1:3000 or https://api.example.com"
     )]
     Host,
-    /// Not 1 to 65535.
+    /// The port is not 1 to 65535.
     #[error("this URL has no valid port; a port is 1 to 65535")]
     Port,
 }
@@ -86,7 +86,7 @@ fn split_port(authority: &str) -> Result<(String, Option<&str>), UpstreamUrlErro
         None => (authority, None),
     };
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    // 253: the longest name of the DNS.
+    // A DNS name has at most 253 characters.
     if host.is_empty() || host.len() > 253 || !host.bytes().all(letter) {
         return Err(UpstreamUrlError::Host);
     }
@@ -95,11 +95,11 @@ fn split_port(authority: &str) -> Result<(String, Option<&str>), UpstreamUrlErro
 
 fn parse_port(digits: &str) -> Option<u16> {
     let port = digits.parse().ok().filter(|port| *port != 0);
-    // `parse` takes a sign.
+    // `parse` also accepts a sign.
     port.filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// As it would be written in the config, always with its port.
+/// Writes the URL as in the config, always with its port.
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tls, host, port } = self;

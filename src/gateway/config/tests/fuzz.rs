@@ -54,11 +54,11 @@ proptest! {
             let lines = 1 + text.matches('\n').count();
             prop_assert!(mistakes.iter().all(|found| found.line.is_none_or(|line| line <= lines)));
             let shown: BTreeSet<_> = mistakes.iter().map(|found| format!("{found:?}")).collect();
-            prop_assert_eq!(shown.len(), mistakes.count(), "said twice: {}", mistakes);
+            prop_assert_eq!(shown.len(), mistakes.count(), "reported twice: {}", mistakes);
         }
     }
 
-    /// A value of any kind where any key stands.
+    /// Puts a value of any kind at any key.
     #[test]
     fn a_value_of_any_kind_is_read_or_refused(
         key in prop::sample::select(vec![

@@ -1,4 +1,4 @@
-//! The gateway.toml at the root of the repository keeps what its comments promise.
+//! The gateway.toml at the root of the repository does what its comments promise.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::config::Sections;
 use crate::gateway::config::parse;
 use crate::gateway::config::tests::{SHIPPED, env, read, unset, with_server};
 
-/// What `farebox prices` reads.
+/// The sections that `farebox prices` reads.
 fn price_table() -> Sections {
     Sections::ROUTES | Sections::PACKS
 }
@@ -30,7 +30,7 @@ fn the_shipped_file_is_sound_with_every_option_switched_on() {
         let key = rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(k, _)| k == word);
         key.then(|| rest.to_owned())
     };
-    // Of the three sources of a JWT's keys only one can be in use, and it is.
+    // A JWT's keys have three possible sources, and only one may be set; the file has one already.
     let rival = |line: &str| {
         ["public_key_file", "jwks_url"].iter().any(|key| line.contains(&format!("# {key} =")))
     };
@@ -72,7 +72,7 @@ fn a_command_asks_only_for_the_variables_of_its_sections() {
     assert_eq!(lines.len(), 2);
     assert!(lines.iter().all(named));
     assert!(missing.to_string().contains("hint: export JWT_SECRET=…"), "{missing}");
-    // A section that is not in use may be wrong; one that does not exist may not.
+    // A section that the command does not read may be wrong, but its name may not.
     let broken = SHIPPED.replace("threads = 0", "threads = \"many\"");
     assert!(parse(&broken, file, price_table(), &unset).is_ok());
     let renamed = SHIPPED.replace("[server]", "[sever]");

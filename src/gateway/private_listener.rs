@@ -1,9 +1,8 @@
-//! The private listeners, admin and health: HTTP/1 alone, on few connections with short lives.
+//! The private listeners, for operators and for probes: HTTP/1 only, on a few short-lived connections.
 //!
-//! A caller who reaches one of them without the token must not be able to use up the process's file
-//! descriptors, nor to keep probes out. So a connection that waits for a request has the public
-//! listener's deadlines, and where every place is taken one that has waited for a while makes room
-//! for the next one.
+//! A caller without the token must not be able to use up the process's file descriptors or to keep
+//! probes out. So a connection that waits for a request has the public listener's deadlines, and where
+//! the listener is full, the connection that has waited longest makes room for the next one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,19 +22,19 @@ use tower::ServiceExt as _;
 
 use crate::proxy::{HeadWatch, Limits, Places};
 
-/// The most connections at a time of one private listener.
-pub(crate) const MAX_CONNECTIONS: usize = 128;
+/// The most connections of one private listener at a time.
+pub(super) const MAX_CONNECTIONS: usize = 128;
 
-/// The largest request head, and how much of a body is read ahead, in bytes.
+/// The largest request head, and the most of a body that is read ahead, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// How long accepting rests when the system has no file descriptor left.
+/// The pause before accepting again where the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` on `socket` until `closed` turns true; then the requests that run are answered.
-/// Only the deadlines of `limits` count: connections are fewer and heads smaller than on the
-/// public listener.
-pub(crate) async fn serve(
+/// Serves `router` on `socket` until `closed` turns true, and then until the running requests are
+/// answered. Only the deadlines of `limits` are used: a private listener has fewer connections and
+/// smaller heads than the public one.
+pub(super) async fn serve(
     socket: TcpListener,
     router: Router,
     limits: Limits,
@@ -46,7 +45,7 @@ pub(crate) async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
-            // A sender that is gone closes as well.
+            // A dropped sender closes the listener as well.
             _ = closed.wait_for(|closed| *closed) => break,
             () = places.ended() => continue,
             accepted = socket.accept() => accepted,
@@ -82,7 +81,7 @@ async fn connection(
     head: Arc<HeadWatch>,
     mut closed: watch::Receiver<bool>,
 ) {
-    // Small answers must not wait for more; where it cannot be set they do.
+    // Small answers must not wait for more bytes. Without the option they do, which is harmless.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         head.begins();
@@ -100,7 +99,7 @@ async fn connection(
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
     );
-    // A connection that breaks is its client's affair.
+    // A broken connection concerns its client only.
     tokio::select! {
         _ = serving.as_mut() => return,
         _ = closed.wait_for(|closed| *closed) => serving.as_mut().graceful_shutdown(),

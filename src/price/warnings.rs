@@ -1,15 +1,67 @@
-//! Rules that are possible, and probably not meant.
+//! Warnings about rules that are possible and probably not meant.
 
-use super::config::{PackConfig, RouteConfig};
-use super::margin::Margin;
-use super::pattern::Pattern;
-use super::route::Route;
+use std::collections::HashMap;
+
 use crate::config::Mistake;
+use crate::price::config::{PackConfig, RouteConfig};
+use crate::price::margin::Margin;
+use crate::price::pattern::{Pattern, Segment};
+use crate::price::route::Route;
 
-/// Paths with what other gateways and frameworks write for a parameter: `*`, `**`, `:name`, `<name>`. Here
-/// these are letters like any other, and the rule matches no request that was meant.
+/// A warning for a config without rules: such a gateway forwards nothing.
+pub fn no_routes(configs: &[RouteConfig]) -> Option<Mistake> {
+    configs.is_empty().then(|| {
+        let message = "there is no [[routes]]: every call to an upstream is answered with 404";
+        let hint = "add a [[routes]] with its path, upstream and credits, unless only holds of the API are used";
+        Mistake::new("routes", message, hint)
+    })
+}
+
+/// Warnings for rules with different prices, for the same method, whose paths differ only in case
+/// or in a trailing slash. Where one of them has parameters, its calls cost the higher price.
+pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {
+    let routes = configs.iter().enumerate();
+    let routes: Vec<_> = routes.filter_map(|(i, config)| Route::read(i, config).ok()).collect();
+    let mut alike: HashMap<Vec<Segment>, Vec<&Route>> = HashMap::new();
+    let mut found = Vec::new();
+    for route in &routes {
+        let earlier = alike.entry(without_case(route.pattern.segments())).or_default();
+        let other = earlier.iter().find(|other| {
+            other.credits != route.credits
+                && other.pattern.segments() != route.pattern.segments()
+                && other.methods.overlap(&route.methods)
+                && !(other.pattern.is_exact() && route.pattern.is_exact())
+        });
+        found.extend(other.map(|other| {
+            let message = format!(
+                "`{}` differs from routes[{}] (`{}`) only in case or a trailing slash: calls to either \
+                 cost the higher price",
+                route.label(),
+                other.index,
+                other.label()
+            );
+            let hint = "give both the same price, or set `exact_paths = true` under [api] where the \
+                        upstream distinguishes them";
+            Mistake::new(format!("routes[{}].path", route.index), message, hint)
+        }));
+        earlier.push(route);
+    }
+    found
+}
+
+/// The segments with their case and trailing slash removed.
+fn without_case(segments: &[Segment]) -> Vec<Segment> {
+    let lower = segments.iter().map(|segment| match segment {
+        Segment::Literal(text) => Segment::Literal(text.to_ascii_lowercase().into()),
+        other => other.clone(),
+    });
+    lower.filter(|segment| *segment != Segment::Literal("".into())).collect()
+}
+
+/// Paths with a parameter as other gateways and frameworks write it: `*`, `**`, `:name`, `<name>`.
+/// Here these are plain characters, and the rule matches none of the intended requests.
 pub fn foreign_patterns(routes: &[RouteConfig]) -> Vec<Mistake> {
-    let doubts = routes.iter().enumerate().filter_map(|(index, route)| {
+    let found = routes.iter().enumerate().filter_map(|(index, route)| {
         let odd = route.path.split('/').find(|piece| is_foreign(piece))?;
         let meant = in_our_words(&route.path);
         let hint = if Pattern::parse(&meant).is_ok() {
@@ -18,10 +70,10 @@ pub fn foreign_patterns(routes: &[RouteConfig]) -> Vec<Mistake> {
             "`{name}` is one whole segment, `{*rest}` the rest of the path".to_owned()
         };
         let message =
-            format!("`{}` matches only a path with `{odd}` in it, letter by letter", route.path);
+            format!("`{}` matches only a path that contains the characters `{odd}`", route.path);
         Some(Mistake::new(format!("routes[{index}].path"), message, hint))
     });
-    doubts.collect()
+    found.collect()
 }
 
 fn is_foreign(piece: &str) -> bool {
@@ -30,7 +82,7 @@ fn is_foreign(piece: &str) -> bool {
         || piece.starts_with('<') && piece.ends_with('>')
 }
 
-/// The path as it was probably meant.
+/// The path in our syntax, as it was probably meant.
 fn in_our_words(path: &str) -> String {
     let last = path.split('/').count().saturating_sub(1);
     let pieces = path.split('/').enumerate().map(|(place, piece)| {
@@ -49,7 +101,7 @@ fn in_our_words(path: &str) -> String {
 
 /// Rules whose calls cost the operator more than their credits sell for in the smallest pack.
 pub fn sold_at_a_loss(routes: &[RouteConfig], packs: &[PackConfig]) -> Vec<Mistake> {
-    let doubts = routes.iter().enumerate().filter_map(|(index, config)| {
+    let found = routes.iter().enumerate().filter_map(|(index, config)| {
         let route = Route::read(index, config).ok()?;
         let Margin { revenue, cost, .. } = Margin::of(&route, packs);
         let (revenue, cost) = (revenue?, cost?);
@@ -60,7 +112,7 @@ pub fn sold_at_a_loss(routes: &[RouteConfig], packs: &[PackConfig]) -> Vec<Mista
         let hint = "raise `credits`, or correct `cost`; `farebox prices` shows every margin";
         Some(Mistake::new(format!("routes[{index}].credits"), message, hint))
     });
-    doubts.collect()
+    found.collect()
 }
 
 #[cfg(test)]
@@ -74,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_in_the_words_of_others_is_doubted_and_put_into_ours() {
+    fn a_parameter_in_a_foreign_syntax_is_a_warning_and_rewritten() {
         for (written, meant) in [
             ("/v1/images/*", "/v1/images/{*rest}"),
             ("/**", "/{*rest}"),
@@ -94,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn a_price_below_its_cost_is_doubted() {
+    fn a_price_below_its_cost_is_a_warning() {
         let pack = |text: &str| vec![toml::from_str::<PackConfig>(text).unwrap()];
         let packs = pack("id = 'p'\ncredits = 100\nprice = '19.00 EUR'");
         for (credits, is_loss) in [("1", false), ("2", false), ("0.999999", true), ("0", true)] {
             let found = sold_at_a_loss(&[route("/a", credits)], &packs);
             assert_eq!(!found.is_empty(), is_loss, "{credits}: {found:?}");
         }
-        assert_eq!(sold_at_a_loss(&[route("/a", "0")], &[]), [], "nobody knows what it sells for");
+        assert_eq!(sold_at_a_loss(&[route("/a", "0")], &[]), [], "the selling price is unknown");
         let dollars = pack("id = 'p'\ncredits = 100\nprice = '1.00 USD'");
         assert_eq!(sold_at_a_loss(&[route("/a", "0")], &dollars), [], "a mistake of its own");
     }

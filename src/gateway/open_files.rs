@@ -1,4 +1,4 @@
-//! How many files this process may have open, and how many client connections fit into that.
+//! The limit of open files, and the number of client connections that fit into it.
 //!
 //! A client's connection needs a file descriptor, and while it calls, the connection to the
 //! upstream needs another. A process that runs out of them can no longer open the ledger's files,
@@ -6,21 +6,21 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::private;
+use crate::gateway::private_listener;
 
-/// The files that are kept for the ledger, its servers, the listeners, logs and name look-ups.
+/// Files set aside for the ledger, its servers, the listeners, logs and name look-ups.
 const RESERVE: usize = 96;
 
-/// The fewest client connections that are worth a start.
+/// The fewest client connections with which a start makes sense.
 const FEWEST: usize = 16;
 
-/// The most idle connections to upstreams that are kept.
+/// The most idle upstream connections that stay open.
 const UPSTREAM_IDLE: usize = 1024;
 
-/// How the process's file descriptors are shared out.
+/// The shares of the process's file descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFiles {
-    /// The system's limit; `None` where there is none.
+    /// The system's limit; `None` without one.
     pub limit: Option<usize>,
     /// The most client connections at a time.
     pub connections: usize,
@@ -44,11 +44,11 @@ impl OpenFiles {
     /// that asks for `max_connections`.
     ///
     /// # Errors
-    /// Where the limit leaves no room for clients.
+    /// The limit leaves no room for clients.
     pub fn raise(max_connections: usize) -> Result<Self, TooFewFiles> {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         if current != maximum {
-            // Where it is refused, the soft limit stays and is what counts.
+            // Where the system refuses this, the soft limit stays as it is.
             let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
         }
         let limit = getrlimit(Resource::Nofile).current;
@@ -58,10 +58,10 @@ impl OpenFiles {
         )
     }
 
-    /// Shares `limit` out.
+    /// Divides `limit` among clients and upstreams.
     fn share(limit: Option<usize>, max_connections: usize) -> Result<Self, TooFewFiles> {
         let files = limit.unwrap_or(usize::MAX);
-        let shared = files.saturating_sub(RESERVE + 2 * private::MAX_CONNECTIONS);
+        let shared = files.saturating_sub(RESERVE + 2 * private_listener::MAX_CONNECTIONS);
         let upstream_idle = UPSTREAM_IDLE.min(shared / 8);
         let fitting = (shared - upstream_idle) / 2;
         if fitting < FEWEST {
@@ -85,7 +85,10 @@ mod tests {
         for limit in [least(), 400, 500, 1024, 4096, 65_536, 1 << 20] {
             let shared = OpenFiles::share(Some(limit), 20_000).unwrap();
             let used = 2 * shared.connections + shared.upstream_idle;
-            assert!(used + RESERVE + 2 * private::MAX_CONNECTIONS <= limit, "{limit}: {shared:?}");
+            assert!(
+                used + RESERVE + 2 * private_listener::MAX_CONNECTIONS <= limit,
+                "{limit}: {shared:?}"
+            );
             assert!(shared.connections >= FEWEST);
         }
     }

@@ -1,25 +1,25 @@
-//! The way of a file's rows into the ledger: all of them are tried first, and nothing moves unless all
-//! can be taken; then they go chunk by chunk.
+//! Sends a file's rows to the ledger: a dry run of all rows first, then, unless one was refused,
+//! the rows chunk by chunk.
 
 use http::Method;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::CliError;
-use super::admin_client::AdminClient;
-use super::csv_rows::Rows;
+use crate::cli::CliError;
+use crate::cli::admin_client::AdminClient;
+use crate::cli::csv_rows::Rows;
 use crate::credits::Credits;
 
-/// How many rows are sent at once: the ledger decides nothing else while it takes them.
+/// The number of rows in one request: the ledger decides nothing else while it imports them.
 const CHUNK: usize = 1000;
 
-/// The rows that are sent, and the route that takes them.
-pub(super) struct Way {
+/// The destination of rows.
+pub(super) struct Destination {
     /// A route of the admin listener.
     pub path: &'static str,
     /// The member of its body that has the rows.
     pub list: &'static str,
-    /// A row's name where they are counted.
+    /// The singular name of a row in messages.
     pub row: &'static str,
 }
 
@@ -31,9 +31,9 @@ struct Totals {
     credits: Credits,
 }
 
-impl Way {
-    /// Checks all rows, and sends them unless it is a dry run. What is in the ledger already stays as it
-    /// is, so the same file may be sent again. Returns what happened, in a sentence.
+impl Destination {
+    /// Checks all rows, and then sends them unless it is a dry run. A row that was imported before
+    /// changes nothing, so the same file may be sent again. Returns the outcome as a sentence.
     pub async fn send<T: Serialize>(
         &self,
         admin: &AdminClient,
@@ -53,7 +53,7 @@ impl Way {
         }
         rows.mistakes.refuse()?;
         if dry_run {
-            return Ok(format!("would have {}; nothing was changed", self.told(&tried)));
+            return Ok(format!("would have {}; nothing was changed", self.summary(&tried)));
         }
         let mut done = Totals::default();
         for (chunk, lines) in rows.rows.chunks(CHUNK).zip(rows.lines.chunks(CHUNK)) {
@@ -61,13 +61,13 @@ impl Way {
                 let [first, last] = [lines.first(), lines.last()].map(|line| line.copied());
                 let [first, last] = [first, last].map(Option::unwrap_or_default);
                 CliError::Failed(format!(
-                    "lines {first} to {last}: {error}\n{} before that; type it again to go on",
-                    self.told(&done)
+                    "lines {first} to {last}: {error}\n{} before that; repeat the command to go on",
+                    self.summary(&done)
                 ))
             })?;
             done.add(&answer);
         }
-        Ok(self.told(&done))
+        Ok(self.summary(&done))
     }
 
     async fn ask<T: Serialize>(
@@ -79,10 +79,12 @@ impl Way {
         let failed = |error: serde_json::Error| CliError::Failed(error.to_string());
         let chunk = serde_json::to_string(chunk).map_err(failed)?;
         let body = format!("{{\"{}\":{chunk},\"dry_run\":{dry_run}}}", self.list);
-        admin.send(Method::POST, self.path, Some(body), "type it again, which counts once").await
+        admin
+            .send(Method::POST, self.path, Some(body), "repeat the command, which counts once")
+            .await
     }
 
-    fn told(&self, totals: &Totals) -> String {
+    fn summary(&self, totals: &Totals) -> String {
         let Totals { imported, existing, credits } = totals;
         let credits = match credits.is_zero() {
             true => String::new(),

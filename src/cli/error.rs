@@ -1,0 +1,90 @@
+//! The error of a command, and its exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config::Mistakes;
+use crate::gateway::StartError;
+use crate::ledger::LedgerError;
+use crate::store::ImportError;
+use crate::stripe::SalesError;
+
+/// The error of a command.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum CliError {
+    /// The config has mistakes: exit code 2.
+    #[error("{0}")]
+    Config(#[from] Mistakes),
+    /// The gateway could not start.
+    #[error(transparent)]
+    Start(StartError),
+    /// The ledger could not be opened or read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The ledger could not be imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A file could not be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        error: std::io::Error,
+    },
+    /// A gateway has the ledger open, and does not answer.
+    #[error(
+        "a gateway has the ledger in use, and its admin listener at http://{address} does not \
+         answer: {error}; nothing was changed"
+    )]
+    NoAnswer {
+        /// The address of its admin listener.
+        address: std::net::SocketAddr,
+        /// The error.
+        error: reqwest::Error,
+    },
+    /// A gateway was sent a command, and its answer is missing.
+    #[error(
+        "the gateway at http://{address} was sent the command, but did not answer: {error}. The outcome is \
+         unknown; {again}"
+    )]
+    NotKnown {
+        /// The address of its admin listener.
+        address: std::net::SocketAddr,
+        /// The error.
+        error: reqwest::Error,
+        /// The way to find out the outcome.
+        again: String,
+    },
+    /// The gateway refused the command.
+    #[error("{detail} ({code})")]
+    Refused {
+        /// The stable code.
+        code: String,
+        /// The gateway's explanation.
+        detail: String,
+    },
+    /// Any other failure, as a sentence.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl CliError {
+    pub(in crate::cli) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_)
+            | Self::Start(
+                StartError::Config(_)
+                | StartError::Tls(_)
+                | StartError::Sales(SalesError::SandboxBesideLiveKey),
+            ) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}

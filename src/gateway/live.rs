@@ -1,0 +1,74 @@
+//! The part of a gateway that a reload replaces: prices, packs and upstreams.
+
+use std::sync::Arc;
+
+use crate::app::Catalogue;
+use crate::gateway::config::Config;
+use crate::gateway::error::StartError;
+use crate::metrics::Metrics;
+use crate::price::{PackConfig, PriceTable, RouteConfig, credit_price, list_packs, list_prices};
+use crate::proxy::{Live, Resolver, Upstream, UpstreamConfig};
+
+/// Builds the price table and the upstreams of a config, and creates their metrics.
+pub(super) async fn open_live(
+    config: &Config,
+    resolver: &Resolver,
+    metrics: &Metrics,
+) -> Result<Live, StartError> {
+    let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let catalogue = catalogue(&config.routes, &config.packs, &names, config.api.exact_paths)?;
+    let open = |upstream: &UpstreamConfig| {
+        Upstream::new(upstream, resolver.clone()).ok_or_else(|| {
+            StartError::Internal(format!(
+                "the headers of upstream {:?} are not valid",
+                upstream.name
+            ))
+        })
+    };
+    let upstreams = config.upstreams.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    for upstream in &upstreams {
+        upstream.resolve().await;
+    }
+    let live = Live::new(Arc::new(catalogue), &upstreams, metrics)
+        .map_err(|name| StartError::Internal(format!("unknown upstream {name:?}")))?;
+    for pack in &config.packs {
+        metrics.begin_pack(&pack.id, &pack.price.currency().code().to_ascii_lowercase());
+    }
+    show_margins(&live.catalogue.prices, &config.packs, metrics);
+    Ok(live)
+}
+
+/// The price table and the packs, with the texts of their listings.
+pub(super) fn catalogue(
+    routes: &[RouteConfig],
+    packs: &[PackConfig],
+    upstreams: &[&str],
+    exact_paths: bool,
+) -> Result<Catalogue, StartError> {
+    let prices = PriceTable::new(routes, upstreams).map_err(StartError::Config)?;
+    let prices = prices.with_exact_paths(exact_paths);
+    let json = |error: serde_json::Error| StartError::Internal(error.to_string());
+    let prices_json = serde_json::value::to_raw_value(&list_prices(&prices)).map_err(json)?;
+    let packs_json = serde_json::value::to_raw_value(&list_packs(packs)).map_err(json)?;
+    let (prices_json, packs_json) = (prices_json.into(), packs_json.into());
+    Ok(Catalogue { prices, prices_json, packs: packs.to_vec(), packs_json })
+}
+
+/// Sets the metrics of costs and of the credit price, and removes those of earlier prices. Rules for
+/// different methods of one path share a label: the highest cost is shown.
+fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
+    metrics.route_cost_minor.reset();
+    for route in prices.routes() {
+        if let Some(cost) = route.cost {
+            let labels = [route.label(), &cost.currency().code().to_ascii_lowercase()];
+            let shown = metrics.route_cost_minor.with_label_values(&labels);
+            shown.set(shown.get().max(cost.as_minor_metric()));
+        }
+    }
+    metrics.credit_price_minor.reset();
+    if let Some(price) = credit_price(packs) {
+        let currency = price.currency().code().to_ascii_lowercase();
+        let shown = metrics.credit_price_minor.with_label_values(&[&currency]);
+        shown.set(price.as_minor_metric());
+    }
+}

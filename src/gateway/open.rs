@@ -1,0 +1,83 @@
+//! Opens the ledger, the sales and the app of a config: for a gateway, and for commands without one.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::app::App;
+use crate::gateway::error::StartError;
+use crate::gateway::live::catalogue;
+use crate::identify::{AuthConfig, Identifier, KeyRing};
+use crate::ledger::{BackendKind, CreditsConfig, Ledger, LedgerConfig, LedgerError, Pipeline};
+use crate::metrics::Metrics;
+use crate::store::{ClusterLedger, SqliteLedger};
+use crate::stripe::{Sales, SalesError, StripeConfig};
+
+/// Opens the ledger of the config and starts its pipeline.
+///
+/// # Errors
+/// The ledger is in use by another process, cannot be reached, or cannot be read.
+pub async fn open_ledger(
+    config: &LedgerConfig,
+    metrics: Metrics,
+) -> Result<(Ledger, Pipeline), LedgerError> {
+    match config.backend {
+        BackendKind::Embedded => {
+            let backend = SqliteLedger::open_as(config, metrics.clone()).await?;
+            let reader = backend.reader();
+            Ok(Ledger::start(backend, reader, metrics))
+        }
+        BackendKind::Redis => {
+            let backend = ClusterLedger::open(config, metrics.clone()).await?;
+            let reader = backend.reader();
+            Ok(Ledger::start(backend, reader, metrics))
+        }
+    }
+}
+
+/// Opens the sales of a ledger, where the config has `[stripe]`. `own_url` is the URL of Farebox's
+/// own routes.
+///
+/// # Errors
+/// `[stripe]` cannot be used.
+pub async fn open_sales(
+    config: Option<StripeConfig>,
+    ledger: &Ledger,
+    metrics: &Metrics,
+    own_url: &str,
+) -> Result<Option<Arc<Sales>>, SalesError> {
+    let Some(config) = config else { return Ok(None) };
+    let sales = Sales::open(config, ledger.clone(), metrics.clone(), own_url).await?;
+    Ok(Some(Arc::new(sales)))
+}
+
+/// Opens an app on a ledger, with an empty catalogue.
+///
+/// # Errors
+/// The keys cannot be read, or the auth config has a mistake.
+pub async fn open_app(
+    ledger: Ledger,
+    metrics: Metrics,
+    auth: &AuthConfig,
+    credits: CreditsConfig,
+    prefix: &str,
+    sales: Option<Arc<Sales>>,
+) -> Result<Arc<App>, StartError> {
+    let keys = Arc::new(KeyRing::default());
+    for key in ledger.read().keys(None).await? {
+        if keys.insert(key).is_err() {
+            return Err(LedgerError::Corrupt { what: "two API keys share an id".to_owned() }.into());
+        }
+    }
+    let identifier = Identifier::new(auth, keys.clone()).map_err(StartError::Config)?;
+    Ok(Arc::new(App {
+        ledger,
+        identifier,
+        keys,
+        metrics,
+        catalogue: ArcSwap::from_pointee(catalogue(&[], &[], &[], false)?),
+        credits,
+        sales,
+        topup_url: format!("{prefix}/account").into(),
+    }))
+}

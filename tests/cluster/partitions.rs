@@ -262,7 +262,10 @@ async fn reconcile_finds_what_is_wrong_in_postgres_and_nothing_of_it_is_folded()
             "DELETE FROM farebox.entries WHERE account = 'old-000001' AND seq = 1996",
             "entry 1997 follows entry 1995",
         ),
-        (&format!("DELETE FROM farebox.operations {second}"), "not taken effect under its id"),
+        (
+            &format!("DELETE FROM farebox.operations {second}"),
+            "the operation id of entry 3 is not recorded",
+        ),
         ("DELETE FROM farebox.accounts WHERE id = 'old-000002'", "does not exist"),
         (
             "INSERT INTO farebox.holds SELECT substr(id, 9), account, 1, '/', 'call', 1, 'live', 1 \

@@ -198,7 +198,7 @@ async fn an_embedded_ledger_is_repaired_while_nobody_serves_it() {
         assert!(said.contains("alice: the balance is 96, the entries add up to 95"), "{said}");
     }
     let said = ok(folder.path(), &["reconcile", "--repair"]);
-    assert!(said.contains("repaired alice: the balance was 96 and is 95"), "{said}");
+    assert!(said.contains("repaired alice: the balance was 96 and is now 95"), "{said}");
     assert!(said.contains("clean"), "{said}");
     let mut file = sqlx::SqliteConnection::connect(&url).await.unwrap();
     let cut = "DROP TRIGGER entries_are_never_deleted; DELETE FROM entries WHERE seq = 2";

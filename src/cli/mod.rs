@@ -129,8 +129,8 @@ enum CliError {
     },
     /// A gateway has the ledger open and does not answer.
     #[error(
-        "a gateway has the ledger open, and its admin listener at http://{address} does not answer: {error}. \
-         Nothing was changed"
+        "a gateway has the ledger open, and its admin listener at http://{address} does not answer: {error}; \
+         nothing was changed"
     )]
     NoAnswer {
         /// The address of its admin listener.

@@ -9,5 +9,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod conformance;
 mod crosstalk;
 mod differential;

@@ -126,6 +126,10 @@ torture: setup-test ## Faults in a whole cluster at random for MINUTES (10), the
 fuzz: setup-test ## Requests at random, HTTP/1 and HTTP/2, for MINUTES (10): no call is run for less than its price
 	FAREBOX_FUZZ_MINUTES=$(MINUTES) cargo test --locked --test product -- fuzz:: --nocapture
 
+.PHONY: crosstalk
+crosstalk: setup-test ## Connections at random, cut and pipelined, for MINUTES (10): each answer is the one to its request
+	FAREBOX_CROSSTALK_MINUTES=$(MINUTES) cargo test --locked --test forwarder -- crosstalk:: --nocapture
+
 .PHONY: bench
 bench: setup-bench ## Farebox next to a bare Pingora and to nginx + Lua + Redis: requests/s, CPU a request, p50, p99 (first build: 10 min; then 20 min)
 	scripts/bench.sh

@@ -5,7 +5,8 @@
 //!
 //! `bare_pingora LISTEN UPSTREAM [THREADS [CERTIFICATE KEY]]`, for example
 //! `bare_pingora 127.0.0.1:8080 127.0.0.1:3000 1`. Both are addresses, not names. With a certificate and its
-//! key, the listener speaks HTTPS, and HTTP/2 with clients that offer it. It runs until it is killed.
+//! key, the listener speaks HTTPS, and HTTP/2 with clients that offer it. It runs until it is killed. The tests of the
+//! forwarder run [`Forward`] in their own process.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -21,8 +22,10 @@ use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-struct Forward {
-    upstream: SocketAddr,
+/// Forwards every request to one address.
+pub struct Forward {
+    /// Its address.
+    pub upstream: SocketAddr,
 }
 
 #[async_trait]

@@ -3,8 +3,10 @@
 #![allow(dead_code)]
 
 pub mod clock;
+pub mod frames;
 pub mod h2;
 pub mod http;
+pub mod message;
 pub mod process;
 pub mod random;
 pub mod relay;

@@ -12,6 +12,10 @@ use super::check::{Got, Received};
 use super::http1::{mutate, path};
 use super::side::Side;
 use super::upstream::OVER_HTTP_2;
+use crate::support::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, RST_STREAM, SETTINGS, field,
+    frame,
+};
 use crate::support::h2::{HOST, connect, read};
 use crate::support::random::Random;
 
@@ -140,46 +144,8 @@ async fn one(
     received
 }
 
-/// A frame (RFC 9113, 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-/// A header as HPACK has it, without an index and without Huffman's code (RFC 7541, 6.2.2).
-fn field(block: &mut Vec<u8>, name: &str, value: &str) {
-    block.push(0);
-    for text in [name, value] {
-        let mut left = text.len();
-        if left < 127 {
-            block.push(left as u8);
-        } else {
-            block.push(127);
-            left -= 127;
-            while left >= 128 {
-                block.push((left % 128) as u8 | 128);
-                left /= 128;
-            }
-            block.push(left as u8);
-        }
-        block.extend(text.bytes());
-    }
-}
-
 /// The nonce of requests whose frames are made by hand.
 pub const BY_HAND: &str = "by hand";
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
 
 /// The frames of one request.
 fn by_hand(side: &Side, random: &mut Random, stream: u32) -> Vec<u8> {

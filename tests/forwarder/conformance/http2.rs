@@ -1,0 +1,220 @@
+//! HTTP/2: frames in, and what must come of them.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::http2_cases::cases;
+use super::server::Server;
+use crate::support::frames::{
+    ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame,
+};
+use crate::support::h2::connect;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What must come of a case.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Stream 1 is answered to its end, so many whole requests with this body reach the upstream, and
+    /// the connection goes on.
+    Served(usize, Vec<u8>),
+    /// Stream 1 is answered with an error, which its head ends, and is not reset.
+    RefusedByHead,
+    /// The connection goes on, whatever came of the stream.
+    Ignored,
+    /// The connection ends, with GOAWAY of one of these codes or without.
+    Connection(&'static [u32]),
+    /// A stream is reset with one of these codes, or answered with an error (RFC 9113, 8.1.1), or the
+    /// connection ends. Nothing whole reaches the upstream.
+    Stream(&'static [u32]),
+    /// Like that, where a stream before it was rightly served.
+    StreamAfter(&'static [u32]),
+}
+
+/// A case.
+pub struct Case {
+    /// The RFC and its section.
+    pub section: &'static str,
+    pub name: &'static str,
+    pub bytes: Vec<u8>,
+    /// Without the preface and the settings that begin a connection.
+    pub is_bare: bool,
+    pub outcome: Outcome,
+    /// Why Farebox is known to do something else.
+    pub known: Option<&'static str>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_is_read_as_the_rfcs_say() {
+    let server = Server::start(true).await;
+    let mut wrong = Vec::new();
+    for (number, case) in cases().iter().enumerate() {
+        let failed = run(&server, number, case).await.err();
+        let told = format!("RFC {} {}", case.section, case.name);
+        match (failed, case.known) {
+            (None, None) | (Some(_), Some(_)) => {}
+            (Some(why), None) => wrong.push(format!("{told}: {why}")),
+            (None, Some(_)) => wrong.push(format!("{told}: it is right now, and no longer KNOWN")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    server.assert_sound();
+}
+
+/// A frame as it was received.
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// What has come of a case so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Stream 1 was answered with 200, to its end.
+    is_served: bool,
+    has_ok: bool,
+    /// A stream was answered with another status.
+    has_error: bool,
+    /// And that answer's head ended the stream.
+    has_error_ended: bool,
+    reset: Option<u32>,
+    goaway: Option<u32>,
+    is_closed: bool,
+    /// The answer to a PING of ours.
+    has_pong: bool,
+}
+
+struct Wire {
+    stream: TlsStream<TcpStream>,
+    unread: Vec<u8>,
+}
+
+impl Wire {
+    /// The next frame; `None` where the connection has ended.
+    async fn frame(&mut self) -> Option<Frame> {
+        loop {
+            if self.unread.len() >= 9 {
+                let length =
+                    u32::from_be_bytes([0, self.unread[0], self.unread[1], self.unread[2]]);
+                let end = 9 + length as usize;
+                if self.unread.len() >= end {
+                    let rest = self.unread.split_off(end);
+                    let all = std::mem::replace(&mut self.unread, rest);
+                    let stream = number(&all[5..9]) & 0x7fff_ffff;
+                    let payload = all[9..].to_vec();
+                    return Some(Frame { kind: all[3], flags: all[4], stream, payload });
+                }
+            }
+            let mut buffer = [0; 16 * 1024];
+            match self.stream.read(&mut buffer).await {
+                Ok(read @ 1..) => self.unread.extend_from_slice(&buffer[..read]),
+                _ => return None,
+            }
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes[..4].try_into().unwrap())
+}
+
+impl Seen {
+    fn note(&mut self, frame: &Frame) {
+        let ends = frame.flags & END_STREAM != 0;
+        match frame.kind {
+            HEADERS => {
+                // Static index 8 is `:status: 200` (RFC 7541, appendix A); an update of the table's
+                // size may stand before it.
+                let status = frame.payload.iter().find(|byte| **byte & 0xe0 != 0x20);
+                if status == Some(&0x88) {
+                    self.has_ok |= frame.stream == 1;
+                    self.is_served |= ends && frame.stream == 1;
+                } else {
+                    self.has_error = true;
+                    self.has_error_ended |= ends;
+                }
+            }
+            DATA if frame.stream == 1 => self.is_served |= ends && self.has_ok,
+            RST_STREAM => self.reset = Some(number(&frame.payload)),
+            GOAWAY => self.goaway = Some(number(&frame.payload[4..])),
+            PING => self.has_pong |= frame.flags & ACK != 0 && frame.payload == b"our ping",
+            _ => {}
+        }
+    }
+
+    /// Whether a stream was refused with one of these codes, or the connection was.
+    fn is_refused(&self, codes: &[u32]) -> bool {
+        let is_one = |code: Option<u32>| code.is_some_and(|code| codes.contains(&code));
+        is_one(self.reset) || is_one(self.goaway) || self.has_error || self.is_closed
+    }
+}
+
+async fn run(server: &Server, case_number: usize, case: &Case) -> Result<(), String> {
+    let mark = format!("/h{}/", case.name.replace(' ', "-"));
+    let public = server.gateway.public();
+    let stream = connect(public, &server.certificate, &["h2"]).await.map_err(|e| e.to_string())?;
+    let mut wire = Wire { stream, unread: Vec::new() };
+    let mut bytes = Vec::new();
+    if !case.is_bare {
+        bytes.extend(PREFACE);
+        bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    }
+    bytes.extend(&case.bytes);
+    // The other end may have hung up in the meantime.
+    let _ = wire.stream.write_all(&bytes).await;
+    let _ = wire.stream.flush().await;
+    let mut seen = Seen::default();
+    let limit = Instant::now() + PATIENCE;
+    let mut has_pinged = false;
+    loop {
+        let is_done = match &case.outcome {
+            Outcome::Served(..) => seen.is_served && seen.has_pong,
+            Outcome::Ignored => seen.has_pong,
+            Outcome::RefusedByHead => seen.has_error && seen.has_pong,
+            Outcome::Connection(_) => seen.is_closed,
+            Outcome::Stream(codes) | Outcome::StreamAfter(codes) => seen.is_refused(codes),
+        };
+        if is_done || seen.is_closed {
+            break;
+        }
+        let wants_pong = match &case.outcome {
+            Outcome::Served(..) => seen.is_served,
+            Outcome::Ignored => true,
+            Outcome::RefusedByHead => seen.has_error,
+            _ => false,
+        };
+        if wants_pong && !has_pinged {
+            has_pinged = true;
+            let _ = wire.stream.write_all(&frame(PING, 0, 0, b"our ping")).await;
+            let _ = wire.stream.flush().await;
+        }
+        let left = limit.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, wire.frame()).await {
+            Ok(Some(frame)) => seen.note(&frame),
+            Ok(None) => seen.is_closed = true,
+            Err(_) => return Err(format!("nothing comes any more: {seen:?}")),
+        }
+    }
+    let whole = server.whole(&mark);
+    let told = || format!("{seen:?}, and {} whole requests (case {case_number})", whole.len());
+    let is_right = match &case.outcome {
+        Outcome::Served(count, body) => {
+            seen.is_served
+                && seen.has_pong
+                && whole.len() == *count
+                && whole.iter().all(|(_, b)| b == body)
+        }
+        Outcome::Ignored => seen.has_pong,
+        Outcome::RefusedByHead => seen.has_error_ended && seen.reset.is_none(),
+        Outcome::Connection(codes) => seen.goaway.is_none_or(|code| codes.contains(&code)),
+        Outcome::Stream(codes) => seen.is_refused(codes) && whole.is_empty(),
+        Outcome::StreamAfter(codes) => seen.is_refused(codes),
+    };
+    if is_right { Ok(()) } else { Err(told()) }
+}

@@ -40,7 +40,7 @@ const GATEWAY_FILTER: &str = "info,pingora_core=warn,sqlx=warn";
 
 /// The lines of any other command. Two modules log the progress of a long command, and the reason why
 /// it waits.
-const COMMAND_FILTER: &str = "warn,farebox::store::cluster::postgres::import=info,\
+const COMMAND_FILTER: &str = "warn,farebox::store::cluster::import=info,\
                               farebox::store::cluster::postgres::months=info";
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,16 +13,27 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a server may take to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// The ports below those that the system hands out for connections: the first of this test's own,
-/// and how many these are. Nextest numbers the tests that run at the same time, so no two of them
-/// choose one port, also where nobody listens on it yet.
+/// The ports below those that the system hands out for connections: the first of this test's own, and how many there
+/// are. Each test that runs locks a range for itself, so no two of them choose one port, also where nobody listens on
+/// it yet, and whichever checkout they run from.
 pub fn own_ports() -> (u16, u16) {
     const FIRST: u16 = 20_000;
     const EACH: u16 = 200;
-    const TESTS: u32 = 60;
-    let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse().ok());
-    let slot = slot.unwrap_or_else(std::process::id) % TESTS;
-    (FIRST + slot as u16 * EACH, EACH)
+    const RANGES: u32 = 60;
+    static OWN: OnceLock<(u16, File)> = OnceLock::new();
+    let (first, _lock) = OWN.get_or_init(|| {
+        // Nextest numbers the tests that run at the same time, so the first attempt mostly succeeds.
+        let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok();
+        let slot = slot.and_then(|slot| slot.parse().ok()).unwrap_or_else(std::process::id);
+        let ranges = (0..RANGES).map(|more| slot.wrapping_add(more) % RANGES);
+        let mut free = ranges.filter_map(|range| {
+            let file = std::env::temp_dir().join(format!("farebox-test-ports-{range}"));
+            let file = File::options().create(true).append(true).open(file).unwrap();
+            file.try_lock().is_ok().then_some((FIRST + range as u16 * EACH, file))
+        });
+        free.next().expect("all ranges of ports are taken by other tests")
+    });
+    (*first, EACH)
 }
 
 /// A port of this test's own on which nobody listens.

@@ -14,7 +14,7 @@ fn what_a_command_does_is_shown_by_its_long_help_and_its_summary_by_the_short_on
     let all = ok(folder.path(), &["--help"]);
     for (name, summary, more) in [
         ("serve", "forward priced calls", "SIGHUP applies new prices"),
-        ("demo", "with no file and no server", "All of it is gone when it stops"),
+        ("demo", "with no file and no server", "All of it is gone when the demo stops"),
         ("check", "a config, line by line", "exit code 2"),
         ("import", "Import accounts", "--csv"),
         ("grant", "Give credits", "grants nothing again"),

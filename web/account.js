@@ -175,7 +175,7 @@ function alarm(now) {
 
 function draw() {
   const { status, balance } = store.state;
-  const name = session && session.account === balance?.account ? session.name : balance?.account;
+  const name = (session?.account === balance?.account && session?.name) || (balance?.account ?? '');
   const out = status === 'signed-out';
   counted = String(balance?.balance);
   if (out) {

@@ -265,7 +265,7 @@ async fn a_good_file_is_taken_up_and_a_bad_one_changes_nothing() {
     let good = text.replace("credits = 5", "credits = 7") + packs;
     std::fs::write(&file, good).unwrap();
     gateway.signal("HUP");
-    gateway.wait_until(|gateway| gateway.stderr().contains("took up"));
+    gateway.wait_until(|gateway| gateway.stderr().contains("applied the new prices"));
     assert_eq!(cost(&gateway).await, "7");
     let listed = gateway.client.get(gateway.url("/credits/packs")).send().await.unwrap();
     let listed: serde_json::Value = listed.json().await.unwrap();
@@ -299,7 +299,11 @@ async fn a_mistake_in_a_section_that_only_a_start_takes_up_changes_nothing_eithe
         assert!(errors.contains(said), "{errors}");
         gateway.signal("HUP");
         gateway.wait_until(|gateway| {
-            assert!(!gateway.stderr().contains("took up"), "{said}: {}", gateway.stderr());
+            assert!(
+                !gateway.stderr().contains("applied the new prices"),
+                "{said}: {}",
+                gateway.stderr()
+            );
             gateway.stderr().matches("was not applied").count() == n + 1
         });
         assert!(gateway.stderr().contains(said), "{said}: {}", gateway.stderr());
@@ -308,7 +312,7 @@ async fn a_mistake_in_a_section_that_only_a_start_takes_up_changes_nothing_eithe
     }
     std::fs::write(&file, &cheaper).unwrap();
     gateway.signal("HUP");
-    gateway.wait_until(|gateway| gateway.stderr().contains("took up"));
+    gateway.wait_until(|gateway| gateway.stderr().contains("applied the new prices"));
     let call = gateway.post("alice", "/api/ai/generate").await;
     assert_eq!(call.header("x-credits-cost"), "1");
     assert_eq!(gateway.terminate().code(), Some(0));

@@ -13,18 +13,18 @@ fn what_a_command_does_is_shown_by_its_long_help_and_its_summary_by_the_short_on
     let folder = tempfile::tempdir().unwrap();
     let all = ok(folder.path(), &["--help"]);
     for (name, summary, more) in [
-        ("serve", "forward priced calls", "SIGHUP takes up new prices"),
-        ("demo", "with no file and no server", "All of it is gone when it stops"),
-        ("check", "what is wrong with a config", "exit code 2"),
-        ("import", "Bring accounts over", "--csv"),
+        ("serve", "forward priced calls", "SIGHUP applies new prices"),
+        ("demo", "with no file and no server", "All of it is gone when the demo stops"),
+        ("check", "a config, line by line", "exit code 2"),
+        ("import", "Import accounts", "--csv"),
         ("grant", "Give credits", "grants nothing again"),
         ("prices", "the price table", "smallest pack's price"),
-        ("reconcile", "must always hold", "exit code 1"),
-        ("recover", "a recovery of Redis", "hand over what they"),
-        ("backup", "Copy the ledger", "moment of it"),
-        ("fold", "opening balances", "stay for an archive"),
-        ("migrate", "up to date", "where there is none"),
-        ("healthcheck", "whether it lives", "Exit code 0"),
+        ("reconcile", "the ledger is consistent", "exit code 1"),
+        ("recover", "a recovery of Redis", "hand over the batches"),
+        ("backup", "Copy the ledger", "of one moment"),
+        ("fold", "opening balances", "kept for an archive"),
+        ("migrate", "the ledger's schema", "where there is none"),
+        ("healthcheck", "a running gateway lives", "Exit code 0"),
     ] {
         let (short, long) =
             (ok(folder.path(), &[name, "-h"]), ok(folder.path(), &[name, "--help"]));
@@ -156,7 +156,7 @@ async fn a_reload_says_which_settings_wait_for_a_restart() {
     // Prices are taken up: nothing waits.
     std::fs::write(&file, text.replace("credits = 5", "credits = 6")).unwrap();
     gateway.signal("HUP");
-    gateway.wait_until(|gateway| gateway.stderr().contains("took up"));
+    gateway.wait_until(|gateway| gateway.stderr().contains("applied the new prices"));
     assert_eq!(waits(&gateway), [""; 0]);
 
     let secret = "another-secret-of-thirty-two-bytes-or-more";
@@ -185,7 +185,7 @@ async fn a_reload_says_which_settings_wait_for_a_restart() {
     // As it was: nothing waits any more.
     std::fs::write(&file, &text).unwrap();
     gateway.signal("HUP");
-    gateway.wait_until(|gateway| gateway.stderr().matches("took up").count() == 3);
+    gateway.wait_until(|gateway| gateway.stderr().matches("applied the new prices").count() == 3);
     assert_eq!(waits(&gateway).len(), 1);
     assert_eq!(gateway.terminate().code(), Some(0));
 }
@@ -207,7 +207,7 @@ async fn with_a_json_log_every_line_is_json_and_amounts_are_exact_numbers() {
     gateway.admin(http::Method::POST, granted, &grant).await.expect(200);
     gateway.post("alice", "/api/ai/generate").await.expect(200);
     gateway.signal("HUP");
-    gateway.wait_until(|gateway| gateway.stderr().contains("took up"));
+    gateway.wait_until(|gateway| gateway.stderr().contains("applied the new prices"));
     gateway.wait_until(|gateway| gateway.stderr().contains("credit usage"));
     assert_eq!(gateway.terminate().code(), Some(0));
     gateway.wait_for_logs();

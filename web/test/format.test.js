@@ -49,7 +49,7 @@ test('a credit has a price, to a hundredth of the minor unit', () => {
 });
 
 test('currencies have the decimals that the gateway counts in', async () => {
-  const source = await readFile(new URL('../../src/price/currency.rs', import.meta.url), 'utf8');
+  const source = await readFile(new URL('../../src/price/money.rs', import.meta.url), 'utf8');
   const codes = /CODES: &str = "\\\n([^"]*)"/.exec(source)[1].match(/[A-Z]{3}/g);
   const arms = /pub fn decimals[\s\S]*?=> 0,([\s\S]*?)=> 3,/.exec(source);
   const none = arms[0].split('=> 0')[0].match(/"[A-Z]{3}"/g).map((code) => code.slice(1, 4));

@@ -118,8 +118,7 @@ fn warnings_have_a_place_and_refuse_nothing() {
     };
     let found = warnings("", Sections::ALL);
     assert!(
-        found.len() == 1
-            && found[0].starts_with("gateway.toml:10: warning: `/A/{x}` differs from "),
+        found.len() == 1 && found[0].starts_with("gateway.toml:10: warning: `/A/{x}` differs "),
         "{found:?}"
     );
     assert!(found[0].contains("\n  hint: "), "{found:?}");

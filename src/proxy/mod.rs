@@ -33,6 +33,7 @@ mod settle;
 mod stall;
 mod target;
 mod tls;
+mod transport;
 mod upstream;
 mod watch;
 mod watched;

@@ -18,6 +18,7 @@ mod connection;
 mod cors;
 mod failure;
 mod gate;
+mod halves;
 mod headers;
 mod hop;
 mod link;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
@@ -18,10 +18,11 @@ use pingora_core::protocols::http::ReusableHttpStream;
 use pingora_core::protocols::http::v1::server::HttpSession as Http1Session;
 use pingora_core::protocols::http::v2::server::HttpSession as Http2Session;
 use pingora_core::protocols::{Digest, Stream};
-use pingora_error::{BError, Error, ErrorType, OrErr as _, Result};
+use pingora_error::{BError, Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::answer_body::AnswerBody;
+use super::halves::{Incoming, Outgoing};
 use super::link::Link;
 
 /// How long a client may take to read a part of an answer.
@@ -436,98 +437,4 @@ async fn flush_slowly(mut outgoing: Outgoing<'_>) -> Result<()> {
 /// True for a status that ends a call; 101 is one.
 pub(super) fn is_final(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// The direction from a client.
-pub(super) enum Incoming<'a> {
-    Http1(&'a mut Http1Session),
-    Http2 { session: &'a mut Http2Session, has_head: bool },
-}
-
-/// Where a client's answer goes.
-pub(super) enum Outgoing<'a> {
-    Http1(&'a Link),
-    Http2(Option<&'a mut AnswerBody>),
-}
-
-impl Incoming<'_> {
-    /// The next part of the body, where there `is_open` more of it and it is read; else this
-    /// resolves only when the client has left. May be dropped at any time.
-    pub async fn next(self, is_done: bool, reads: bool) -> Result<Option<Bytes>> {
-        match self {
-            Self::Http1(session) if is_done || reads => {
-                session.read_body_or_idle(is_done).await.map_err(|error| error.into_down())
-            }
-            // Whether the client has left shows only once its body was read.
-            Self::Http1(_) => std::future::pending().await,
-            Self::Http2 { session, has_head } => {
-                poll_fn(|cx| {
-                    // Behind a body that is not read a reset would go unnoticed.
-                    if !has_head && Pin::new(&mut session.idle()).poll(cx).is_ready() {
-                        return Poll::Ready(Err(reset()));
-                    }
-                    if is_done || !reads {
-                        return Poll::Pending;
-                    }
-                    session.poll_read_body_bytes(cx).map(|part| {
-                        let part = part.transpose();
-                        part.or_err(ErrorType::ReadError, "while reading the request's body")
-                            .map_err(|error| error.into_down())
-                    })
-                })
-                .await
-            }
-        }
-    }
-}
-
-/// The client has given up its stream.
-fn reset() -> BError {
-    Error::explain(ErrorType::ConnectionClosed, "the client reset its stream").into_down()
-}
-
-impl Outgoing<'_> {
-    /// Ready once everything that was written has been sent, or, over HTTP/2, has its place in the
-    /// client's window.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match self {
-            Self::Http1(link) => {
-                let flushed = link.poll_flush(cx);
-                flushed.map(|flushed| {
-                    flushed.or_err(ErrorType::WriteError, "sending to the client").map_err(down)
-                })
-            }
-            Self::Http2(None) => Poll::Ready(Ok(())),
-            Self::Http2(Some(body)) => {
-                if body.poll_reset(cx).is_ready() {
-                    return Poll::Ready(Err(reset()));
-                }
-                body.poll_flush(cx).map_err(down)
-            }
-        }
-    }
-
-    /// Sends what can be sent now, without waiting.
-    fn flush_now(&mut self) -> Poll<Result<()>> {
-        self.poll_flush(&mut Context::from_waker(Waker::noop()))
-    }
-
-    pub fn is_blocked(&self) -> bool {
-        match self {
-            Self::Http1(link) => link.is_blocked(),
-            Self::Http2(body) => body.as_ref().is_some_and(|body| body.is_blocked()),
-        }
-    }
-
-    /// Since when the client has taken nothing of what was written.
-    pub fn blocked_since(&self) -> Option<Instant> {
-        match self {
-            Self::Http1(link) => link.blocked_since(),
-            Self::Http2(body) => body.as_ref().and_then(|body| body.blocked_since()),
-        }
-    }
-}
-
-fn down(error: BError) -> BError {
-    error.into_down()
 }

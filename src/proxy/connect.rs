@@ -1,5 +1,6 @@
 //! A connection to the upstream of a call: one that was kept, or a new one.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,6 +10,7 @@ use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_error::{BError, Error, ErrorType, Result};
+use tokio::net::TcpStream;
 
 use super::addresses::Attempts;
 use super::call::About;
@@ -25,7 +27,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens connections to upstreams, and keeps idle ones.
 pub(super) struct Connector {
-    tcp_and_tls: TransportConnector,
+    tls: TransportConnector,
     pool: Pool,
 }
 
@@ -43,7 +45,7 @@ impl Connector {
     pub fn new(most_idle: usize) -> Self {
         // The pool is our own, so Pingora's is not used.
         let options = ConnectorOptions::new(1);
-        Self { tcp_and_tls: TransportConnector::new(Some(options)), pool: Pool::new(most_idle) }
+        Self { tls: TransportConnector::new(Some(options)), pool: Pool::new(most_idle) }
     }
 
     /// Closes idle connections whose time is up, for as long as it is polled.
@@ -70,6 +72,10 @@ impl Connector {
             return Err(Error::explain(ErrorType::ConnectError, unknown).into_up());
         };
         let key = PoolKey { upstream: upstream.id(), address };
+        if upstream.has_tls() {
+            // Below TLS the kernel cannot be asked whether something came: have tokio look first.
+            tokio::task::yield_now().await;
+        }
         if let Some(Idle { stream, link, .. }) = self.pool.take(key) {
             return Ok(Connection::new(stream, link, address, true));
         }
@@ -87,9 +93,8 @@ impl Connector {
         let upstream = &route.upstream;
         loop {
             let error = match self.open_at(client, upstream, address).await? {
-                Ok(stream) => {
+                Ok(link) => {
                     upstream.connected(address);
-                    let link = Link::new(stream);
                     return Ok(Connection::new(link.end(), link, address, false));
                 }
                 Err(error) => error,
@@ -120,17 +125,22 @@ impl Connector {
         client: &mut Client,
         upstream: &Upstream,
         address: SocketAddr,
-    ) -> Result<Result<Stream>> {
-        let peer = upstream.peer(address);
+    ) -> Result<Result<Arc<Link>>> {
+        let opening = async {
+            if upstream.has_tls() {
+                let peer = upstream.peer(address);
+                Ok(Link::new(self.tls.new_stream(&peer).await?))
+            } else {
+                open_plain(address, upstream.connect_timeout()).await.map(Link::over)
+            }
+        };
         // A client whose body is still to come is not read yet.
         let watches = client.is_body_done();
         let left =
             async { if watches { client.left().await } else { std::future::pending().await } };
         tokio::select! {
             biased;
-            opened = self.tcp_and_tls.new_stream(&peer) => {
-                Ok(opened.map_err(|error| error.into_up()))
-            }
+            opened = opening => Ok(opened.map_err(|error: BError| error.into_up())),
             error = left => Err(error),
         }
     }
@@ -158,6 +168,29 @@ impl Connector {
             self.pool.put(key, Idle { stream, link, until: Instant::now() + keep });
         }
     }
+}
+
+/// Opens a plain connection. Pingora's connector would hide the socket, of which the kernel is asked
+/// before each use whether something came.
+async fn open_plain(address: SocketAddr, timeout: Duration) -> Result<TcpStream> {
+    let said = || format!("Fail to connect to {address}");
+    let socket = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) => {
+            let kind = match error.kind() {
+                ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+                    ErrorType::ConnectNoRoute
+                }
+                _ => ErrorType::ConnectError,
+            };
+            return Err(Error::because(kind, said(), error));
+        }
+        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, said())),
+    };
+    // Small requests must not wait for more; where it cannot be set they do.
+    let _ = socket.set_nodelay(true);
+    Ok(socket)
 }
 
 /// How long to keep an idle connection that its upstream keeps for `secs`: shorter, or calls are

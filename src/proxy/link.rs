@@ -7,6 +7,7 @@
 //! bounds the buffer to one part of a body. A head and the body behind it go out in one piece.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -20,8 +21,10 @@ use pingora_core::protocols::{
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::stall::Stall;
+use super::transport::Transport;
 
 /// How much is gathered before it is written without being asked to, in bytes.
 const GATHERED: usize = 8 * 1024;
@@ -43,7 +46,7 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 struct Io {
-    stream: Stream,
+    stream: Transport,
     /// The bytes that were written and not sent yet, from `sent` on.
     out: Vec<u8>,
     sent: usize,
@@ -57,19 +60,19 @@ struct Io {
 }
 
 impl Link {
+    /// A link over a stream that Pingora made.
     pub fn new(stream: Stream) -> Arc<Self> {
         let (tls, socket) = (stream.get_ssl_digest(), stream.get_socket_digest());
         let (alpn, id) = (stream.selected_alpn_proto(), stream.id());
-        let io = Io {
-            stream,
-            out: Vec::new(),
-            sent: 0,
-            is_dirty: false,
-            is_blocked: false,
-            broken: None,
-            stall: Stall::default(),
-        };
+        let io = Io::new(Transport::Pingora(stream));
         Arc::new(Self { io: Mutex::new(io), tls, socket, alpn, id })
+    }
+
+    /// A link over a plain socket.
+    pub fn over(socket: TcpStream) -> Arc<Self> {
+        let id = socket.as_raw_fd();
+        let io = Mutex::new(Io::new(Transport::Tcp(socket)));
+        Arc::new(Self { io, tls: None, socket: None, alpn: None, id })
     }
 
     /// The end that a session reads and writes.
@@ -136,16 +139,25 @@ impl Link {
     /// Whether an idle connection is fit for another request: it is open, and nothing was sent on
     /// it unasked.
     pub fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let mut byte = ReadBuf::new(&mut byte);
         let mut io = self.io();
-        let cx = &mut Context::from_waker(Waker::noop());
         let is_clean = io.unsent().is_empty() && !io.is_dirty && io.broken.is_none();
-        is_clean && Pin::new(&mut io.stream).poll_read(cx, &mut byte).is_pending()
+        is_clean && io.stream.is_quiet()
     }
 }
 
 impl Io {
+    fn new(stream: Transport) -> Self {
+        Self {
+            stream,
+            out: Vec::new(),
+            sent: 0,
+            is_dirty: false,
+            is_blocked: false,
+            broken: None,
+            stall: Stall::default(),
+        }
+    }
+
     fn unsent(&self) -> &[u8] {
         self.out.get(self.sent..).unwrap_or_default()
     }

@@ -129,6 +129,16 @@ impl Upstream {
         peer
     }
 
+    /// Whether connections to it are encrypted.
+    pub fn has_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// How long a connection to it may take to open.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
     /// Its longest silence, where the route has no other.
     pub fn read_timeout(&self) -> Duration {
         self.read_timeout

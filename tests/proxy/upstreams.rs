@@ -62,6 +62,36 @@ async fn a_connection_is_not_used_again_where_something_is_left_on_it_or_its_ups
     }
 }
 
+/// An upstream that answers twice must not answer another caller, however soon that one comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_unasked_on_an_idle_connection_is_no_answer_to_the_next_call() {
+    let (sent, said) = tokio::sync::mpsc::channel::<()>(1);
+    let upstream = RawUpstream::start(move |mut wire| {
+        let sent = sent.clone();
+        async move {
+            while wire.message().await.is_some() {
+                wire.send(OK).await;
+                tokio::task::yield_now().await;
+                let more = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
+                if wire.try_send(more).await.is_err() || sent.send(()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let gateway = raw(&upstream, "").await;
+    gateway.grant("alice", 2000).await;
+    let mut said = said;
+    let mut client = Wire::connect(gateway.public()).await;
+    for call in 0..200 {
+        client.send(post("/x/y", "alice", "{}")).await;
+        let (head, body) = client.message().await.unwrap();
+        assert_eq!((status(&head), &*body), (200, "ok"), "call {call}");
+        said.recv().await.unwrap();
+    }
+}
+
 /// The next call must not get into what is left of an upload.
 #[tokio::test]
 async fn a_connection_on_which_a_request_has_not_ended_is_not_used_again() {

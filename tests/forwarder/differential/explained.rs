@@ -70,6 +70,16 @@ pub const EXPLAINED: &[Kind] = &[
         },
     },
     Kind {
+        name: "the version of an answer",
+        reason: "a proxy sends its own version, not the one of the upstream (RFC 9110, 6.2)",
+        covers: |case| {
+            let rest = |line: &str| line.split_once(' ').map(|(_, rest)| rest.to_owned());
+            case.is_at("answer line")
+                && case.difference.farebox.starts_with("HTTP/1.1 ")
+                && rest(&case.difference.bare) == rest(&case.difference.farebox)
+        },
+    },
+    Kind {
         name: "another word for the caller",
         reason: "a client may not speak for a proxy, nor under a name that CGI reads as another",
         covers: |case| {
@@ -200,16 +210,6 @@ pub const EXPLAINED: &[Kind] = &[
         covers: |case| {
             let before = &case.exchange.calls[..case.difference.call];
             before.iter().any(Plan::is_refused) && case.farebox.got.answer.is_none()
-        },
-    },
-    Kind {
-        name: "KNOWN: refused HEAD",
-        reason: "today Farebox resets the stream of a HEAD over HTTP/2 behind its own 502 (`conformance`)",
-        covers: |case| {
-            case.exchange.protocol == Protocol::Http2
-                && case.plan.request.method == "HEAD"
-                && status(case.farebox) == Some(502)
-                && case.is_at("answer end")
         },
     },
     Kind {

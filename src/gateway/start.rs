@@ -292,6 +292,7 @@ fn open_gate(
         body_timeout: server.body_timeout.0,
         body_memory: usize::try_from(server.body_memory.0).unwrap_or(usize::MAX),
         upstream_idle,
+        stop: signals.stop.subscribe(),
     };
     Ok(Gate::new(app.clone(), live.clone(), own_routes, options, in_flight.clone()))
 }

@@ -164,6 +164,11 @@ impl Problem {
         Self { retry_after_secs: Some(1), ..Self::new(status, Code::Overloaded, texts::OVERLOADED) }
     }
 
+    /// 503: the gateway stops before it has read the request.
+    pub fn stopping() -> Self {
+        Self::unavailable(texts::STOPPING)
+    }
+
     /// 503: Stripe does not answer; a retry may succeed soon.
     pub fn payments_unavailable() -> Self {
         let (status, detail) = (StatusCode::SERVICE_UNAVAILABLE, texts::PAYMENTS_UNAVAILABLE);

@@ -265,3 +265,9 @@ pub(crate) const OVERLOADED: Text = Text::fixed(
     "The gateway holds as many request bodies as it has memory for. Nothing was charged; try again in a second.",
     "La passerelle retient autant de corps de requêtes que sa mémoire le permet. Rien n'a été débité ; réessayez dans une seconde.",
 );
+
+/// LEDGER_UNAVAILABLE.
+pub(crate) const STOPPING: Text = Text::fixed(
+    "This gateway is stopping and did not wait for the request's body. Nothing was done; send the request again.",
+    "Cette passerelle s'arrête et n'a pas attendu le corps de la requête. Rien n'a été fait ; renvoyez la requête.",
+);

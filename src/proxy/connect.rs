@@ -155,6 +155,10 @@ impl Connector {
             return;
         }
         let headers = session.resp_header().map(|head| &head.headers);
+        // Pingora reads the first line of `connection` alone.
+        if headers.is_some_and(hop::asks_to_close) {
+            return;
+        }
         let theirs = headers.and_then(hop::keep_alive_secs).map(shorter_than);
         let keep = upstream.keepalive_timeout().min(theirs.unwrap_or(Duration::MAX));
         if keep.is_zero() {

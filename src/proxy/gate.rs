@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use http::{Method, header};
 use pingora_error::{BError, ErrorSource, ErrorType, Result};
+use tokio::sync::watch;
 
 use super::addresses::Attempts;
 use super::body::{self, Buffered, Sent, Unread};
@@ -43,6 +44,8 @@ pub struct GateOptions {
     pub body_memory: usize,
     /// The most idle connections to upstreams.
     pub upstream_idle: usize,
+    /// Turns true when the gateway stops.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// The gate that every call passes.
@@ -144,9 +147,15 @@ impl Gate {
             figures.status = Some(head.status.as_u16());
             return reply::send(client, about, &self.options.cors, head, &[]);
         }
+        // Pingora reads the first line of `connection` alone.
+        if hop::asks_to_close(&client.head().headers) {
+            client.close_afterwards();
+        }
         if self.is_own(target.path.as_str()) {
-            let (cors, time) = (&self.options.cors, self.options.own_body_timeout);
-            let answered = own::answer(client, about, &self.own, cors, &target, time);
+            let cors = &self.options.cors;
+            let wait =
+                own::Wait { time: self.options.own_body_timeout, stop: self.options.stop.clone() };
+            let answered = own::answer(client, about, &self.own, cors, &target, wait);
             figures.status = Some(Box::pin(answered).await?);
             return Ok(());
         }

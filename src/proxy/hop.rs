@@ -44,6 +44,11 @@ fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     options.map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
+/// Whether a message says that its connection ends after it, in any line of its `connection`.
+pub(super) fn asks_to_close(headers: &HeaderMap) -> bool {
+    options(headers).any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
 fn is_framing(name: &HeaderName) -> bool {
     *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING
 }

@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt as _;
 use pingora_error::{ErrorType, OrErr as _, Result};
 use pingora_http::ResponseHeader;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -29,20 +30,27 @@ const MAX_BODY_BYTES: usize = 512 * 1024;
 /// Headers of one connection; Pingora frames the answer itself.
 const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODING];
 
-/// Answers a call of an own route; its status. A body that the route asks for must come within
-/// `time`.
+/// How long the body of a call to an own route is awaited.
+pub(super) struct Wait {
+    /// The longest time, from the moment at which the route asks for the body.
+    pub time: Duration,
+    /// Turns true when the gateway stops: then the body is not awaited any longer.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Answers a call of an own route; its status. A body that the route asks for must come in time.
 pub(super) async fn answer(
     client: &mut Client,
     about: &About,
     router: &Router,
     cors: &Cors,
     target: &Target,
-    time: Duration,
+    wait: Wait,
 ) -> Result<u16> {
     let (feeder, body) = own_body();
     let request = request(client, about, target, Body::new(body))?;
     let is_head = client.head().method == http::Method::HEAD;
-    let response = match ask(client, router, request, feeder, time).await {
+    let response = match ask(client, router, request, feeder, wait).await {
         Ok(response) => response,
         Err(problem) => {
             client.close_afterwards();
@@ -81,7 +89,7 @@ async fn ask(
     router: &Router,
     request: Request<Body>,
     mut feeder: Feeder,
-    time: Duration,
+    mut wait: Wait,
 ) -> Result<Response<Body>, Problem> {
     let waits = client.head().headers.contains_key(header::EXPECT);
     let mut deadline = None;
@@ -103,14 +111,19 @@ async fn ask(
             () = feeder.wanted() => {}
         }
         let is_first = deadline.is_none();
-        let deadline = *deadline.get_or_insert_with(|| Instant::now() + time);
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + wait.time);
         let reading = async {
             if is_first && waits {
                 client.write_continue()?;
             }
             client.read_body().await
         };
-        let chunk = match tokio::time::timeout_at(deadline, reading).await {
+        let chunk = tokio::select! {
+            biased;
+            chunk = tokio::time::timeout_at(deadline, reading) => chunk,
+            _ = wait.stop.wait_for(|stop| *stop) => return Err(Problem::stopping()),
+        };
+        let chunk = match chunk {
             Ok(Ok(chunk)) => chunk,
             // A client that has gone hears nothing of it.
             Ok(Err(_)) => return Err(Problem::unreadable_request()),

@@ -86,6 +86,26 @@ async fn a_stop_is_announced_then_finishes_what_runs_and_settles_it() {
     assert_eq!(balance_after(folder).await, (95, 0.into()));
 }
 
+#[tokio::test]
+async fn a_body_that_is_dribbled_to_an_own_route_delays_no_stop() {
+    let upstream = Upstream::canned().await;
+    let server = "header_timeout = \"60s\"\nshutdown_timeout = \"60s\"";
+    let gateway = TestGateway::start(&config_with(upstream.address, server, "", &route(""))).await;
+    gateway.grant("alice", 100).await;
+    let mut slow = Wire::connect(gateway.public()).await;
+    let expect = "content-length: 100\r\nexpect: 100-continue\r\n";
+    slow.send(request("POST /credits/check", "alice", expect, "")).await;
+    let (head, _) = slow.message().await.unwrap();
+    assert_eq!(status(&head), 100, "the route asks for the body");
+    slow.send("{").await;
+    let stopping = tokio::spawn(gateway.stop());
+    let (head, body) = slow.message().await.unwrap();
+    assert_eq!(status(&head), 503, "{body}");
+    assert!(body.contains("is stopping"), "{body}");
+    let folder = tokio::time::timeout(LIMIT, stopping).await.unwrap().unwrap();
+    assert_eq!(balance_after(folder).await, (100, 0.into()));
+}
+
 /// The one call of a gateway was cut off before it had an answer, and stands in the figures.
 fn assert_cut_off_is_counted(metrics: &Metrics) {
     let label = "/x/{*rest}";

@@ -55,10 +55,11 @@ impl Cors {
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// The answer to a preflight, before [`mark`](Self::mark). An origin that is not allowed gets one without permission.
+    /// The answer to a preflight. An origin that is not allowed gets one without permission.
     pub fn preflight(&self, request: &HeaderMap) -> Result<ResponseHeader> {
         let mut head = ResponseHeader::build(204, Some(6))?;
         let Some(origin) = self.allowed(request) else { return Ok(head) };
+        head.insert_header(header::VARY, VARY)?;
         head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)?;
         for (asked, granted) in [
             (header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_ALLOW_METHODS),

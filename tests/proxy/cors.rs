@@ -63,6 +63,8 @@ async fn preflights_are_answered_free_and_without_credentials() {
         assert!(headers.contains_key("x-request-id"));
         let (status, headers) = preflight(&gateway, path, "https://evil.example.com").await;
         assert_eq!(status, 204);
+        let vary: Vec<_> = headers.get_all("vary").iter().collect();
+        assert_eq!(vary, ["origin"], "once");
         assert!(no_cors(&headers), "{headers:?}");
     }
     assert_eq!(preflight(&gateway, "/x//y", APP).await.0, 400);

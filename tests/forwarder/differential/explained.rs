@@ -70,6 +70,38 @@ pub const EXPLAINED: &[Kind] = &[
         },
     },
     Kind {
+        name: "a close in a further line",
+        reason: "Pingora reads the first line of `connection` alone, Farebox reads all of them",
+        covers: |case| {
+            let fields = case.plan.request.fields.iter();
+            let lines = fields.filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+            let mut options = lines.flat_map(|(_, value)| value.split(','));
+            field(case, "answer") == Some("connection")
+                && case.difference.farebox.contains("close")
+                && options.any(|option| option.trim().eq_ignore_ascii_case("close"))
+        },
+    },
+    Kind {
+        name: "HTTP/1.0 without a length",
+        reason: "an answer without a length ends with the connection for HTTP/1.0; Farebox closes it for HEAD as well",
+        covers: |case| {
+            field(case, "answer") == Some("connection")
+                && case.plan.request.version == "HTTP/1.0"
+                && case.plan.answer.head.to_ascii_lowercase().contains("transfer-encoding")
+                && case.difference.farebox.contains("close")
+        },
+    },
+    Kind {
+        name: "the bare proxy breaks down",
+        reason: "it leaves the answer out, cuts it or refuses the request, where Farebox has the upstream's answer whole",
+        covers: |case| {
+            let ends = |call: &Call| call.got.answer.as_ref().map(|answer| answer.end.is_ok());
+            let is_broken = ends(case.bare) != Some(true)
+                || is_own(case.bare) && status(case.bare).is_some_and(|status| status >= 400);
+            is_broken && ends(case.farebox) == Some(true) && !is_own(case.farebox)
+        },
+    },
+    Kind {
         name: "the version of an answer",
         reason: "a proxy sends its own version, not the one of the upstream (RFC 9110, 6.2)",
         covers: |case| {

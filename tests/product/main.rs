@@ -38,7 +38,8 @@
 //! | a secret with a line break is taken, and every webhook or token then fails | `buying signatures::a_secret_that_is_not_as_stripe_shows_it_refuses_to_check_and_to_start`; unit tests of the config for a JWT's |
 //! | one webhook request blocks a thread for seconds | `buying signatures::a_request_without_a_good_signature_costs_one_hash_of_its_body_at_the_most` |
 //! | a redirect takes Stripe's key elsewhere; an answer of Stripe's fills the memory | `buying connection::a_redirect_takes_the_key_nowhere_else`, `an_endless_answer_is_cut_off` |
-//! | one client gets the answer of another | `forwarder crosstalk` |
+//! | one client gets the answer of another; an upstream's second answer goes to the next caller | `forwarder crosstalk`, `proxy upstreams::what_came_unasked_on_an_idle_connection_is_no_answer_to_the_next_call` |
+//! | a proxy changes what passes | `forwarder differential` |
 //! | buyers' personal data pile up in the ledger | `buying personal` |
 //! | half-open connections to the probes take the process down | `product listeners::half_open_connections_to_private_listeners_take_nothing_down` and `a_gateway_with_few_files_caps_its_connections_and_serves_on` |
 //! | the first sale is no increase in Prometheus | `product metrics::every_series_whose_labels_are_known_begins_at_zero_also_after_a_reload` |

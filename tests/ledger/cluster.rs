@@ -10,13 +10,13 @@ use farebox::ledger::{
 };
 use farebox::store::{ClusterLedger, migrate_cluster};
 
-use crate::cluster_house::SCHEMA;
-use crate::house::{
-    HOUR_MS, House, Kind, Running, account, api_capture, api_hold, api_release, call_capture,
-    call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, text,
-};
 use crate::payments::{disputed, nth, paid, refunded, take};
 use crate::servers::{CutProxy, Flow, Redis};
+use crate::test_cluster::SCHEMA;
+use crate::test_ledger::{
+    HOUR_MS, Kind, Running, TestLedger, account, api_capture, api_hold, api_release, call_capture,
+    call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, text,
+};
 
 on_cluster_ledgers!("multi_thread":
     a_redis_that_lost_everything_is_recovered,
@@ -54,8 +54,8 @@ pub async fn serves_again(ledger: &Running) {
 }
 
 /// Alice has 10, of which a call was charged 2, and 4 are held: 3 by the API, 1 by a call.
-async fn busy(house: &House) -> (Running, farebox::ledger::Hold) {
-    let ledger = house.open_with("10").await;
+async fn busy(fixture: &TestLedger) -> (Running, farebox::ledger::Hold) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(api_hold("job", "3")).await;
     let live = ledger.call("1").await.unwrap();
     ledger.call("2").await.unwrap().capture(credits("2"));
@@ -76,35 +76,35 @@ async fn goes_on(ledger: Running, live: farebox::ledger::Hold) {
     ledger.stop().await;
 }
 
-async fn a_redis_that_lost_everything_is_recovered(house: House) {
-    let (ledger, live) = busy(&house).await;
-    house.cluster().redis.flush_all();
+async fn a_redis_that_lost_everything_is_recovered(fixture: TestLedger) {
+    let (ledger, live) = busy(&fixture).await;
+    fixture.cluster().redis.flush_all();
     goes_on(ledger, live).await;
 }
 
-async fn a_redis_that_forgot_its_scripts_is_recovered(house: House) {
-    let (ledger, live) = busy(&house).await;
-    house.cluster().redis.script_flush();
+async fn a_redis_that_forgot_its_scripts_is_recovered(fixture: TestLedger) {
+    let (ledger, live) = busy(&fixture).await;
+    fixture.cluster().redis.script_flush();
     goes_on(ledger, live).await;
 }
 
-async fn a_redis_that_was_replaced_by_an_empty_one_is_recovered(mut house: House) {
-    let (ledger, live) = busy(&house).await;
-    house.cluster_mut().redis.kill();
+async fn a_redis_that_was_replaced_by_an_empty_one_is_recovered(mut fixture: TestLedger) {
+    let (ledger, live) = busy(&fixture).await;
+    fixture.cluster_mut().redis.kill();
     // Our own failure is 503.
     assert_eq!(ledger.call("1").await.unwrap_err(), Refusal::Unavailable);
-    house.cluster_mut().redis.restart();
+    fixture.cluster_mut().redis.restart();
     goes_on(ledger, live).await;
 }
 
-async fn a_redis_restored_from_an_old_copy_is_recovered(mut house: House) {
-    let ledger = house.open_with("10").await;
-    let old = house.cluster().redis.snapshot();
+async fn a_redis_restored_from_an_old_copy_is_recovered(mut fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    let old = fixture.cluster().redis.snapshot();
     for _ in 0..3 {
         ledger.call("2").await.unwrap().capture(credits("2"));
     }
     assert_eq!(ledger.has("alice").await, text(("4", "0")));
-    house.cluster_mut().redis.restart_from(&old);
+    fixture.cluster_mut().redis.restart_from(&old);
     serves_again(&ledger).await;
     eventually("nothing is held", async || ledger.has("alice").await == text(("4", "0"))).await;
     ledger.reconciles().await;
@@ -112,15 +112,15 @@ async fn a_redis_restored_from_an_old_copy_is_recovered(mut house: House) {
 }
 
 /// One gateway brings an account to Redis while another grants to it.
-async fn an_account_that_comes_back_has_what_was_granted_meanwhile(house: House) {
-    let mut first = house.gateway("first").await.unwrap();
-    let mut second = house.gateway("second").await.unwrap();
+async fn an_account_that_comes_back_has_what_was_granted_meanwhile(fixture: TestLedger) {
+    let mut first = fixture.gateway("first").await.unwrap();
+    let mut second = fixture.gateway("second").await.unwrap();
     let balance = [Operation::Balance { account: account("alice") }];
     for n in 1..=30_u64 {
         eventually("the account is cold", async || {
             first.retire(Duration::ZERO).await.unwrap();
             let key = "{s00}:*:a:alice";
-            house.cluster().redis.ask(&["KEYS", key]).is_empty()
+            fixture.cluster().redis.ask(&["KEYS", key]).is_empty()
         })
         .await;
         let granted = [Operation::Post(grant(&format!("g{n}"), "alice", "1"))];
@@ -136,11 +136,11 @@ async fn an_account_that_comes_back_has_what_was_granted_meanwhile(house: House)
     assert!(first.reader().reconcile().await.unwrap().is_clean());
 }
 
-async fn a_grant_that_is_delivered_twice_counts_once(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_grant_that_is_delivered_twice_counts_once(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let again = "INSERT INTO deliveries SELECT id, grant_seq, 10000000, false FROM accounts";
-    house.execute(again).await.unwrap();
-    let mut sql = house.cluster().sql().await;
+    fixture.execute(again).await.unwrap();
+    let mut sql = fixture.cluster().sql().await;
     eventually("it is heard again", async || {
         let waiting = sqlx::query_scalar("SELECT count(*) FROM deliveries");
         let waiting: i64 = waiting.fetch_one(&mut sql).await.unwrap();
@@ -153,8 +153,8 @@ async fn a_grant_that_is_delivered_twice_counts_once(house: House) {
 }
 
 /// Retries that a client library, or a gateway after an outage, may send much later.
-async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House) {
-    let mut ledger = house.gateway("house").await.unwrap();
+async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(fixture: TestLedger) {
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
     ledger.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
     let batch = [
         hold_of(Origin::Call, "charged", "3", HOUR_MS),
@@ -173,7 +173,7 @@ async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House)
         assert!(again[..4].iter().all(|outcome| *outcome == ended()), "{again:?}");
         assert!(matches!(again[4], Outcome::Captured { late: false, .. }), "{again:?}");
         assert!(matches!(again[5], Outcome::Released { .. }), "{again:?}");
-        let redis = &house.cluster().redis;
+        let redis = &fixture.cluster().redis;
         for key in redis.ask(&["KEYS", "{s00}:*:ended:*"]).lines() {
             redis.ask(&["DEL", key]);
         }
@@ -188,12 +188,12 @@ async fn what_is_asked_again_after_redis_forgot_it_changes_nothing(house: House)
     assert!(reader.reconcile().await.unwrap().is_clean());
 }
 
-async fn a_capture_counts_late_after_redis_forgot_the_expiry(house: House) {
-    let mut ledger = house.gateway("house").await.unwrap();
+async fn a_capture_counts_late_after_redis_forgot_the_expiry(fixture: TestLedger) {
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
     ledger.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
     ledger.apply(&[hold_of(Origin::Call, "slow", "4", 0)]).await;
     assert_eq!(ledger.tick(&|_| false).await.len(), 1);
-    let redis = &house.cluster().redis;
+    let redis = &fixture.cluster().redis;
     for key in redis.ask(&["KEYS", "{s00}:*:ended:*"]).lines() {
         redis.ask(&["DEL", key]);
     }
@@ -206,8 +206,8 @@ async fn a_capture_counts_late_after_redis_forgot_the_expiry(house: House) {
     assert!(reader.reconcile().await.unwrap().is_clean());
 }
 
-async fn a_hold_with_an_old_id_is_refused(house: House) {
-    let mut ledger = house.gateway("house").await.unwrap();
+async fn a_hold_with_an_old_id_is_refused(fixture: TestLedger) {
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
     ledger.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
     let made_before = |hours: u64| {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
@@ -225,9 +225,9 @@ async fn a_hold_with_an_old_id_is_refused(house: House) {
     assert!(ledger.close().await);
 }
 
-async fn two_gateways_share_one_ledger(house: House) {
-    let first = house.open_with("100").await;
-    let second = house.open_another("second").await;
+async fn two_gateways_share_one_ledger(fixture: TestLedger) {
+    let first = fixture.open_with("100").await;
+    let second = fixture.open_another("second").await;
     let calls = async |ledger: &Running| {
         let mut granted = 0;
         while let Ok(hold) = ledger.call("1").await {
@@ -248,24 +248,24 @@ async fn two_gateways_share_one_ledger(house: House) {
     second.stop().await;
 }
 
-async fn gateways_that_are_set_up_otherwise_are_refused(mut house: House) {
-    house.open().await.stop().await;
+async fn gateways_that_are_set_up_otherwise_are_refused(mut fixture: TestLedger) {
+    fixture.open().await.stop().await;
     let refused = |opened: Result<ClusterLedger, LedgerError>| opened.unwrap_err().to_string();
-    let mut other = house.config("other");
-    other.durability = match house.kind.durability() {
+    let mut other = fixture.config("other");
+    other.durability = match fixture.kind.durability() {
         Durability::Strict => Durability::Relaxed,
         Durability::Relaxed => Durability::Strict,
     };
     let metrics = || farebox::metrics::Metrics::new().unwrap();
     let error = refused(ClusterLedger::open(&other, metrics()).await);
     assert!(error.contains("durability"), "{error}");
-    house.cluster_mut().redis = Redis::start_with(&["--maxmemory-policy", "allkeys-lru"]);
-    let error = refused(house.gateway("house").await);
+    fixture.cluster_mut().redis = Redis::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let error = refused(fixture.gateway("gateway").await);
     assert!(error.contains("noeviction"), "{error}");
 }
 
-async fn a_key_that_is_revoked_elsewhere_is_seen(house: House) {
-    let (first, second) = (house.open().await, house.open_another("second").await);
+async fn a_key_that_is_revoked_elsewhere_is_seen(fixture: TestLedger) {
+    let (first, second) = (fixture.open().await, fixture.open_another("second").await);
     let key = KeyRecord {
         id: "k1".into(),
         hash: KeyHash::of("secret"),
@@ -292,9 +292,9 @@ async fn a_key_that_is_revoked_elsewhere_is_seen(house: House) {
 
 /// The gateway's lease runs out, and the other gateways let its calls' holds expire: a capture that comes all
 /// the same counts.
-async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
-    let ledger = house.open_with("10").await;
-    let mut crashed = house.gateway("crashed").await.unwrap();
+async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    let mut crashed = fixture.gateway("crashed").await.unwrap();
     let held = crashed.apply(&[hold_of(Origin::Call, "lost", "4", HOUR_MS)]).await;
     assert!(matches!(held[..], [Outcome::Held { .. }]), "{held:?}");
     drop(crashed);
@@ -307,36 +307,36 @@ async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(house: House) {
 }
 
 /// Redis has gone before they end, and their gateway is told to stop before it is back.
-async fn what_calls_owe_when_their_gateway_stops_without_redis_is_charged(mut house: House) {
-    let ledger = house.open_with("10").await;
+async fn what_calls_owe_when_their_gateway_stops_without_redis_is_charged(mut fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let (part, whole) = (ledger.call("4").await.unwrap(), ledger.call("2").await.unwrap());
     let back = ledger.call("1").await.unwrap();
     ledger.reconciles().await;
-    house.cluster_mut().redis.kill();
+    fixture.cluster_mut().redis.kill();
     part.capture(credits("3"));
     whole.capture(credits("2"));
     back.release();
     ledger.stop().await;
-    house.cluster_mut().redis.restart();
-    let ledger = house.open().await;
+    fixture.cluster_mut().redis.restart();
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("5", "0")));
     ledger.reconciles().await;
     ledger.stop().await;
     let owed = "SELECT 1 / (count(*) = 0)::int FROM owed";
-    house.execute(owed).await.unwrap();
+    fixture.execute(owed).await.unwrap();
 }
 
 /// This Redis answers, and decides nothing.
-async fn what_calls_owe_when_redis_has_no_room_is_charged_after_a_stop(house: House) {
-    let ledger = house.open_with("10").await;
+async fn what_calls_owe_when_redis_has_no_room_is_charged_after_a_stop(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let call = ledger.call("4").await.unwrap();
     ledger.reconciles().await;
-    let redis = &house.cluster().redis;
+    let redis = &fixture.cluster().redis;
     redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
     call.capture(credits("3"));
     ledger.stop().await;
     redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("7", "0")));
     ledger.reconciles().await;
     ledger.stop().await;
@@ -345,27 +345,27 @@ async fn what_calls_owe_when_redis_has_no_room_is_charged_after_a_stop(house: Ho
 const OWED: &str = "INSERT INTO owed (shard, operation, hold, account, amount, route) \
      VALUES (0, 'capture:late', 'late', 'alice', 2000000, '/x')";
 
-async fn what_calls_owe_and_cannot_be_charged_stops_no_recovery(house: House) {
-    let ledger = house.open_with("10").await;
+async fn what_calls_owe_and_cannot_be_charged_stops_no_recovery(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.reconciles().await;
-    house.execute(OWED).await.unwrap();
+    fixture.execute(OWED).await.unwrap();
     // No entry of it can be written.
     let broken = "ALTER TABLE operations ADD CHECK (id <> 'capture:late')";
-    house.execute(broken).await.unwrap();
-    house.cluster().redis.flush_all();
+    fixture.execute(broken).await.unwrap();
+    fixture.cluster().redis.flush_all();
     serves_again(&ledger).await;
     assert_eq!(ledger.has("alice").await.0, "10");
     ledger.reconciles().await;
     ledger.stop().await;
-    house.execute("SELECT 1 / count(*) FROM owed WHERE set_aside").await.unwrap();
+    fixture.execute("SELECT 1 / count(*) FROM owed WHERE set_aside").await.unwrap();
 }
 
 /// This gateway led the recovery, and did not know the table.
-async fn what_an_earlier_version_left_uncharged_is_charged_later(house: House) {
-    let ledger = house.open_with("10").await;
+async fn what_an_earlier_version_left_uncharged_is_charged_later(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.reconciles().await;
-    house.execute(OWED).await.unwrap();
-    let next = house.open_another("next").await;
+    fixture.execute(OWED).await.unwrap();
+    let next = fixture.open_another("next").await;
     eventually("it is charged", async || {
         let balance = ledger.balance(&account("alice")).await.ok().flatten();
         balance.is_some_and(|balance| balance.balance.to_string() == "8")
@@ -379,51 +379,53 @@ async fn what_an_earlier_version_left_uncharged_is_charged_later(house: House) {
 }
 
 /// The answer is lost, and so is the gateway's way to Redis: the gateway hands over a charge that stands in the stream.
-async fn what_redis_charged_though_its_gateway_never_heard_is_charged_once(mut house: House) {
-    let line = CutProxy::before(house.cluster().redis.address()).await;
-    house.cluster_mut().redis_url = Some(format!("redis://{}", line.address()));
-    let ledger = house.open_with("10").await;
+async fn what_redis_charged_though_its_gateway_never_heard_is_charged_once(
+    mut fixture: TestLedger,
+) {
+    let line = CutProxy::before(fixture.cluster().redis.address()).await;
+    fixture.cluster_mut().redis_url = Some(format!("redis://{}", line.address()));
+    let ledger = fixture.open_with("10").await;
     let call = ledger.call("4").await.unwrap();
     ledger.reconciles().await;
     line.set(Flow::Open, Flow::Lost);
     call.capture(credits("3"));
-    let redis = &house.cluster().redis;
+    let redis = &fixture.cluster().redis;
     let stream = || redis.ask(&["XREVRANGE", "{s00}:out", "+", "-", "COUNT", "1"]);
     eventually("it is in the stream", async || stream().contains("c0 ")).await;
     line.part();
     ledger.stop().await;
     line.mend();
     line.set(Flow::Open, Flow::Open);
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("7", "0")));
     ledger.reconciles().await;
     ledger.stop().await;
 }
 
-async fn places(house: &House) -> i64 {
-    let mut sql = house.cluster().sql().await;
+async fn places(fixture: &TestLedger) -> i64 {
+    let mut sql = fixture.cluster().sql().await;
     sqlx::query_scalar("SELECT count(*) FROM gateways").fetch_one(&mut sql).await.unwrap()
 }
 
-async fn a_gateway_that_was_given_up_serves_again(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_gateway_that_was_given_up_serves_again(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let live = ledger.call("4").await.unwrap();
-    house.execute("DELETE FROM gateways").await.unwrap();
-    eventually("it takes its place again", async || places(&house).await == 1).await;
+    fixture.execute("DELETE FROM gateways").await.unwrap();
+    eventually("it takes its place again", async || places(&fixture).await == 1).await;
     live.capture(credits("4"));
     ledger.call("1").await.unwrap().capture(credits("1"));
     eventually("all is settled", async || ledger.has("alice").await == text(("5", "0"))).await;
     ledger.reconciles().await;
     ledger.stop().await;
-    assert_eq!(places(&house).await, 0);
+    assert_eq!(places(&fixture).await, 0);
 }
 
-async fn two_gateways_of_one_name_both_go_on(house: House) {
-    let first = house.open_with("10").await;
+async fn two_gateways_of_one_name_both_go_on(fixture: TestLedger) {
+    let first = fixture.open_with("10").await;
     let live = first.call("4").await.unwrap();
-    let second = house.open_another("house").await;
+    let second = fixture.open_another("gateway").await;
     // The gateway has another place now, and always had one: a recovery waits for its lease.
-    assert_eq!(places(&house).await, 2);
+    assert_eq!(places(&fixture).await, 2);
     // The hold was given back when the second gateway started, and its capture counts late.
     live.capture(credits("4"));
     for ledger in [&first, &second] {
@@ -435,27 +437,27 @@ async fn two_gateways_of_one_name_both_go_on(house: House) {
     second.stop().await;
 }
 
-async fn a_lease_from_before_the_clock_was_set_back_stops_no_recovery(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_lease_from_before_the_clock_was_set_back_stops_no_recovery(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     // A hold of a gateway that is gone.
     let left = "INSERT INTO gateways (id, incarnation, lease_until, checked_in, layout) \
                 SELECT 'dead', 7, now() + interval '50 minutes', 0, layout FROM shards";
-    house.execute(left).await.unwrap();
-    house.cluster().redis.flush_all();
+    fixture.execute(left).await.unwrap();
+    fixture.cluster().redis.flush_all();
     serves_again(&ledger).await;
     ledger.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_gateways_may_migrate_at_once() {
-    let house = House::new(Kind::ClusterStrict);
-    let config = house.config("any");
+    let fixture = TestLedger::new(Kind::ClusterStrict);
+    let config = fixture.config("any");
     let migrate = || async { migrate_cluster(&config).await };
     let (a, b, c) = tokio::join!(migrate(), migrate(), migrate());
     for migrated in [a, b, c] {
         migrated.unwrap();
     }
-    let mut sql = house.cluster().sql().await;
+    let mut sql = fixture.cluster().sql().await;
     let elsewhere: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ($1, 'pg_catalog', 'information_schema')",
     )
@@ -473,8 +475,8 @@ async fn several_gateways_may_migrate_at_once() {
 }
 
 /// The sale and its refund come under names that only a third event shows to be of one payment.
-async fn gateways_that_hear_of_one_payment_at_once_move_it_once(house: House) {
-    let (one, two) = (house.open().await, house.open_another("two").await);
+async fn gateways_that_hear_of_one_payment_at_once_move_it_once(fixture: TestLedger) {
+    let (one, two) = (fixture.open().await, fixture.open_another("two").await);
     let by_charge = refunded("re_1", 3950, &["ch_1"]);
     let linking = refunded("re_1", 3950, &["ch_1", "pi_1"]);
     for n in 1..=20 {
@@ -498,8 +500,8 @@ async fn gateways_that_hear_of_one_payment_at_once_move_it_once(house: House) {
     one.stop().await;
 }
 
-async fn a_freeze_holds_on_every_gateway(house: House) {
-    let (one, two) = (house.open().await, house.open_another("two").await);
+async fn a_freeze_holds_on_every_gateway(fixture: TestLedger) {
+    let (one, two) = (fixture.open().await, fixture.open_another("two").await);
     take(&one, paid()).await.unwrap();
     two.call("1").await.unwrap().release();
     take(&one, disputed(Stage::Standing)).await.unwrap();

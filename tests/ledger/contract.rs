@@ -5,8 +5,8 @@ use farebox::ledger::{
     Backend as _, CallId, EntryKind, KeyHash, KeyRecord, Operation, Origin, Outcome, Refusal,
 };
 
-use crate::house::{
-    HOUR_MS, House, Running, account, api_capture, api_hold, api_release, call_capture,
+use crate::test_ledger::{
+    HOUR_MS, Running, TestLedger, account, api_capture, api_hold, api_release, call_capture,
     call_release, conflict, credits, ended, grant, hold_id, hold_of, on_every_ledger, posting,
     text,
 };
@@ -31,8 +31,8 @@ on_every_ledger!("current_thread":
     a_refused_operation_changes_nothing,
 );
 
-async fn a_call_is_held_and_charged_and_a_restart_changes_nothing(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_call_is_held_and_charged_and_a_restart_changes_nothing(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let first = ledger.call("5").await.unwrap();
     let second = ledger.call("5").await.unwrap();
     assert_eq!(second.after().available(), SignedCredits::ZERO);
@@ -42,7 +42,7 @@ async fn a_call_is_held_and_charged_and_a_restart_changes_nothing(house: House) 
     assert_eq!(ledger.has("alice").await, text(("6", "0")));
     ledger.stop().await;
 
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("6", "0")));
     let entries = ledger.entries("alice").await;
     let lines: Vec<_> = entries.iter().map(|e| (e.seq, e.kind, e.amount.to_string())).collect();
@@ -56,8 +56,8 @@ async fn a_call_is_held_and_charged_and_a_restart_changes_nothing(house: House) 
     ledger.stop().await;
 }
 
-async fn available_never_falls_below_zero_through_a_hold(house: House) {
-    let ledger = house.open_with("10").await;
+async fn available_never_falls_below_zero_through_a_hold(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let held = ledger.call("9.999999").await.unwrap();
     let too_much = ledger.call("0.000002").await.unwrap_err();
     assert_eq!(too_much, Refusal::Insufficient { available: credits("0.000001").signed() });
@@ -71,8 +71,8 @@ async fn available_never_falls_below_zero_through_a_hold(house: House) {
     ledger.stop().await;
 }
 
-async fn no_posting_moves_a_balance_the_wrong_way(house: House) {
-    let ledger = house.open_with("10").await;
+async fn no_posting_moves_a_balance_the_wrong_way(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     for (kind, amount) in [
         (EntryKind::Grant, "-1"),
         (EntryKind::Reinstatement, "-1"),
@@ -88,8 +88,8 @@ async fn no_posting_moves_a_balance_the_wrong_way(house: House) {
     ledger.stop().await;
 }
 
-async fn a_debt_refuses_holds_until_it_is_paid(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_debt_refuses_holds_until_it_is_paid(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let clawback = posting(EntryKind::Clawback, "refund-1", "alice", "-12");
     let (entry, new) = ledger.post(clawback).await.unwrap();
     assert_eq!((entry.balance_after.to_string(), new), ("-2".to_owned(), true));
@@ -138,8 +138,8 @@ async fn ask_again(ledger: &Running, when: &str) {
     ledger.reconciles().await;
 }
 
-async fn an_id_takes_effect_once_however_late(house: House) {
-    let ledger = house.open().await;
+async fn an_id_takes_effect_once_however_late(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     for operation in by_id() {
         let outcome = ledger.ask(operation.clone()).await;
         assert!(!matches!(outcome, Outcome::Refused(_)), "{operation:?}: {outcome:?}");
@@ -148,20 +148,20 @@ async fn an_id_takes_effect_once_however_late(house: House) {
     ask_again(&ledger, "at once").await;
     ledger.stop().await;
 
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     ask_again(&ledger, "after a restart").await;
     assert!(ledger.fold(i64::MAX).await.unwrap().entries > 0);
     ask_again(&ledger, "after folding").await;
     ledger.stop().await;
 
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     ask_again(&ledger, "after folding and a restart").await;
     assert_eq!(ledger.has("alice").await, text(("7", "0")));
     ledger.stop().await;
 }
 
-async fn an_id_with_other_parameters_is_a_conflict(house: House) {
-    let ledger = house.open().await;
+async fn an_id_with_other_parameters_is_a_conflict(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     ledger.ask(Operation::Open { account: account("bob"), signup: Credits::ZERO }).await;
     for operation in by_id() {
         ledger.ask(operation).await;
@@ -187,8 +187,8 @@ async fn an_id_with_other_parameters_is_a_conflict(house: House) {
     ledger.stop().await;
 }
 
-async fn an_id_takes_effect_once_in_one_batch(house: House) {
-    let mut backend = house.backend().await;
+async fn an_id_takes_effect_once_in_one_batch(fixture: TestLedger) {
+    let mut backend = fixture.backend().await;
     let doubled: Vec<_> = by_id().into_iter().flat_map(|o| [o.clone(), o]).collect();
     for pair in backend.apply(&doubled).await.chunks(2) {
         match pair {
@@ -215,8 +215,8 @@ async fn an_id_takes_effect_once_in_one_batch(house: House) {
     assert!(backend.close().await);
 }
 
-async fn a_hold_ends_once(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_hold_ends_once(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(api_hold("charged", "4")).await;
     ledger.ask(api_hold("given-back", "4")).await;
     let charged = ledger.ask(api_capture("charged", "3")).await;
@@ -243,8 +243,8 @@ async fn a_hold_ends_once(house: House) {
     ledger.stop().await;
 }
 
-async fn a_capture_is_at_most_its_hold(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_capture_is_at_most_its_hold(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(api_hold("job", "4")).await;
     let above = ledger.ask(api_capture("job", "4.000001")).await;
     assert_eq!(above, Outcome::Refused(Refusal::AboveHold { held: credits("4") }));
@@ -258,8 +258,8 @@ async fn a_capture_is_at_most_its_hold(house: House) {
     ledger.stop().await;
 }
 
-async fn a_capture_of_nothing_is_a_release(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_capture_of_nothing_is_a_release(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(api_hold("job", "4")).await;
     for _ in 0..2 {
         assert!(matches!(ledger.ask(api_capture("job", "0")).await, Outcome::Released { .. }));
@@ -271,8 +271,8 @@ async fn a_capture_of_nothing_is_a_release(house: House) {
     ledger.stop().await;
 }
 
-async fn a_release_before_its_hold_leaves_a_tombstone(house: House) {
-    let mut backend = house.backend().await;
+async fn a_release_before_its_hold_leaves_a_tombstone(fixture: TestLedger) {
+    let mut backend = fixture.backend().await;
     backend.ask(Operation::Post(grant("g", "alice", "5"))).await;
     let together = [call_release("one"), hold_of(Origin::Call, "one", "1", HOUR_MS)];
     assert_eq!(backend.apply(&together).await[1], ended(), "in one batch");
@@ -286,8 +286,8 @@ async fn a_release_before_its_hold_leaves_a_tombstone(house: House) {
     assert!(backend.close().await);
 }
 
-async fn an_api_hold_is_never_taken_for_a_calls(house: House) {
-    let ledger = house.open_with("10").await;
+async fn an_api_hold_is_never_taken_for_a_calls(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let call = CallId::new();
     let request_id = call.hold_id().to_string();
     let guard = ledger.hold(call, account("alice"), credits("4"), "/x".into()).await.unwrap();
@@ -303,8 +303,8 @@ async fn an_api_hold_is_never_taken_for_a_calls(house: House) {
     ledger.stop().await;
 }
 
-async fn a_capture_is_refunded_once(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_capture_is_refunded_once(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let refund = |id: &str| Operation::Refund { hold: hold_id(id), reason: Some("sorry".into()) };
     ledger.ask(api_hold("job", "4")).await;
     let unknown = Outcome::Refused(Refusal::UnknownCapture);
@@ -338,8 +338,8 @@ fn key(id: &str, secret: &str, who: &str) -> KeyRecord {
     }
 }
 
-async fn keys_are_stored_once_and_revoked_at_once(house: House) {
-    let ledger = house.open().await;
+async fn keys_are_stored_once_and_revoked_at_once(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     let put = |keys: &[KeyRecord]| ledger.ask(Operation::PutKeys(keys.to_vec()));
     let revoke = |id: &str| ledger.ask(Operation::RevokeKey { id: id.into() });
     let (first, second) = (key("k1", "one", "alice"), key("k2", "two", "bob"));
@@ -362,7 +362,7 @@ async fn keys_are_stored_once_and_revoked_at_once(house: House) {
     assert_eq!(revoke("k1").await, Outcome::KeyRevoked);
     assert_eq!(put(&[first]).await, Outcome::KeysStored { new: 0 });
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     let keys = ledger.read().keys(None).await.unwrap();
     assert_eq!(keys.len(), 2);
     assert_eq!(keys.iter().find(|k| &*k.id == "k1").unwrap().revoked_at_ms, revoked_at_ms);
@@ -372,9 +372,9 @@ async fn keys_are_stored_once_and_revoked_at_once(house: House) {
 }
 
 /// More than a transaction on Postgres has the time for, one by one.
-async fn thousands_of_keys_are_stored_at_once(house: House) {
+async fn thousands_of_keys_are_stored_at_once(fixture: TestLedger) {
     const COUNT: usize = 8_000;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     let keys: Vec<_> = (0..COUNT)
         .map(|n| key(&format!("k{n}"), &format!("secret {n}"), &format!("customer-{n}")))
         .collect();
@@ -388,8 +388,8 @@ async fn thousands_of_keys_are_stored_at_once(house: House) {
     ledger.stop().await;
 }
 
-async fn the_signup_grant_is_given_once(house: House) {
-    let ledger = house.open().await;
+async fn the_signup_grant_is_given_once(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     let alice = account("alice");
     let (first, second) =
         tokio::join!(ledger.open(&alice, credits("5")), ledger.open(&alice, credits("5")));
@@ -398,7 +398,7 @@ async fn the_signup_grant_is_given_once(house: House) {
     assert_eq!(ledger.has("alice").await, text(("5", "0")));
     ledger.fold(i64::MAX).await.unwrap();
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     ledger.open(&alice, credits("5")).await.unwrap();
     assert_eq!(ledger.has("alice").await, text(("5", "0")));
     ledger.open(&account("bob"), Credits::ZERO).await.unwrap();
@@ -408,13 +408,13 @@ async fn the_signup_grant_is_given_once(house: House) {
     ledger.stop().await;
 }
 
-async fn a_refused_operation_changes_nothing(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_refused_operation_changes_nothing(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(api_hold("live", "2")).await;
     ledger.ask(api_hold("spent", "2")).await;
     ledger.ask(api_capture("spent", "2")).await;
     let most = Credits::from_micros(farebox::credits::MAX_MICROS).unwrap().to_string();
-    let before = snapshot(&house, &ledger).await;
+    let before = snapshot(&fixture, &ledger).await;
     for refused in [
         api_hold("next", "6.000001"),
         api_hold("nothing", "0"),
@@ -435,14 +435,14 @@ async fn a_refused_operation_changes_nothing(house: House) {
     ] {
         let outcome = ledger.ask(refused.clone()).await;
         assert!(matches!(outcome, Outcome::Refused(_)), "{refused:?}: {outcome:?}");
-        assert_eq!(snapshot(&house, &ledger).await, before, "{refused:?}");
+        assert_eq!(snapshot(&fixture, &ledger).await, before, "{refused:?}");
     }
     assert_eq!(ledger.balance(&account("nobody")).await, Ok(None));
     ledger.stop().await;
 }
 
 /// Everything the ledger says it has, in memory and on disk.
-async fn snapshot(house: &House, ledger: &Running) -> String {
+async fn snapshot(fixture: &TestLedger, ledger: &Running) -> String {
     ledger.reconciles().await;
-    format!("{:?}{}", ledger.has("alice").await, house.row_counts().await)
+    format!("{:?}{}", ledger.has("alice").await, fixture.row_counts().await)
 }

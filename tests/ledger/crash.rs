@@ -12,8 +12,8 @@ use farebox::metrics::Metrics;
 use farebox::store::SqliteLedger;
 use sqlx::Executor as _;
 
-use crate::house::{
-    HOUR_MS, House, Kind, account, credits, grant, hold_id, on_embedded_ledgers, seed,
+use crate::test_ledger::{
+    HOUR_MS, Kind, TestLedger, account, credits, grant, hold_id, on_embedded_ledgers, seed,
 };
 
 on_embedded_ledgers!("current_thread": a_kill_loses_nothing_but_what_was_not_promised);
@@ -60,9 +60,9 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }
 
-async fn a_kill_loses_nothing_but_what_was_not_promised(house: House) {
+async fn a_kill_loses_nothing_but_what_was_not_promised(fixture: TestLedger) {
     if let Some(dir) = std::env::var_os(VICTIM) {
-        return hammer(dir.into(), house.kind).await;
+        return hammer(dir.into(), fixture.kind).await;
     }
     let seed = seed();
     let mut worst = Duration::ZERO;
@@ -71,13 +71,13 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(house: House) {
     for round in 0..ROUNDS {
         // Any spread of moments will do.
         let mixed = seed.rotate_left(round as u32 * 11).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (lines, killed_us) = run_and_kill(&house, 20 + mixed % 400);
+        let (lines, killed_us) = run_and_kill(&fixture, 20 + mixed % 400);
         assert!(!lines.is_empty(), "the victim got to work");
         told += lines.len();
-        let on_disk = OnDisk::read(&house).await;
+        let on_disk = OnDisk::read(&fixture).await;
         let lost: Vec<_> = lines.iter().filter(|line| !on_disk.has(line)).collect();
         for line in &lost {
-            assert!(!house.kind.is_strict(), "acknowledged, and not on disk: {line:?}");
+            assert!(!fixture.kind.is_strict(), "acknowledged, and not on disk: {line:?}");
             assert_ne!(line.what, "grant", "grants are never lost: {line:?}");
             let age = Duration::from_micros(killed_us.saturating_sub(line.answered_us));
             worst = worst.max(age);
@@ -92,14 +92,14 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(house: House) {
         }
         seen.grows_into(&on_disk);
         // A start puts it in order: no hold is left, and everything adds up.
-        let ledger = house.open().await;
+        let ledger = fixture.open().await;
         ledger.reconciles().await;
         let (balance, held) = ledger.has("alice").await;
         assert_eq!(held, "0", "the holds of killed calls are released");
         let total: i64 = on_disk.entries.values().sum();
         assert_eq!(credits(&balance).micros() as i64, total);
         ledger.stop().await;
-        seen = Seen(OnDisk::read(&house).await.entries);
+        seen = Seen(OnDisk::read(&fixture).await.entries);
     }
     println!("{told} operations told of in {ROUNDS} rounds; the oldest lost was {worst:?} old");
 }
@@ -123,8 +123,8 @@ struct OnDisk {
 }
 
 impl OnDisk {
-    async fn read(house: &House) -> Self {
-        let mut sql = house.sql().await;
+    async fn read(fixture: &TestLedger) -> Self {
+        let mut sql = fixture.sql().await;
         let entries: Vec<(String, i64)> = sqlx::query_as("SELECT operation, amount FROM entries")
             .fetch_all(&mut sql)
             .await
@@ -154,13 +154,13 @@ impl OnDisk {
 
 /// Starts a victim, lets it work for a while after its first word, kills it, and returns what it
 /// told, and when it was killed.
-fn run_and_kill(house: &House, work_ms: u64) -> (Vec<Told>, u64) {
+fn run_and_kill(fixture: &TestLedger, work_ms: u64) -> (Vec<Told>, u64) {
     let test =
-        format!("crash::{}::a_kill_loses_nothing_but_what_was_not_promised", house.kind.module());
-    std::fs::create_dir_all(house.dir()).unwrap();
+        format!("crash::{}::a_kill_loses_nothing_but_what_was_not_promised", fixture.kind.module());
+    std::fs::create_dir_all(fixture.dir()).unwrap();
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args([&test, "--exact", "--nocapture"])
-        .env(VICTIM, house.dir())
+        .env(VICTIM, fixture.dir())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()

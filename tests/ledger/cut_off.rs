@@ -8,9 +8,9 @@ use farebox::metrics::Metrics;
 use farebox::store::SqliteLedger;
 use sqlx::Executor as _;
 
-use crate::house::{
-    HOUR_MS, House, Running, account, api_capture, api_hold, call_capture, call_release, conflict,
-    credits, eventually, grant, hold_id, hold_of, on_embedded_ledgers, text,
+use crate::test_ledger::{
+    HOUR_MS, Running, TestLedger, account, api_capture, api_hold, call_capture, call_release,
+    conflict, credits, eventually, grant, hold_id, hold_of, on_embedded_ledgers, text,
 };
 
 on_embedded_ledgers!("current_thread":
@@ -23,9 +23,9 @@ on_embedded_ledgers!("current_thread":
 );
 
 /// The embedded ledger, set up so.
-async fn opened(house: &House, after_crash: AfterCrash) -> Running {
-    std::fs::create_dir_all(house.dir()).unwrap();
-    let (path, durability) = (house.path(), house.kind.durability());
+async fn opened(fixture: &TestLedger, after_crash: AfterCrash) -> Running {
+    std::fs::create_dir_all(fixture.dir()).unwrap();
+    let (path, durability) = (fixture.path(), fixture.kind.durability());
     let config = LedgerConfig { path, durability, after_crash, ..LedgerConfig::default() };
     let metrics = Metrics::new().unwrap();
     let backend = SqliteLedger::open_as(&config, metrics.clone()).await.unwrap();
@@ -49,9 +49,9 @@ pub async fn listed(reader: &dyn Reader) -> Vec<(String, String, CrashOutcome)> 
     all.into_iter().map(line).collect()
 }
 
-async fn a_start_ends_what_a_crash_left_once_as_the_config_says(house: House) {
+async fn a_start_ends_what_a_crash_left_once_as_the_config_says(fixture: TestLedger) {
     for after_crash in [AfterCrash::Release, AfterCrash::Charge] {
-        let crashed = house.crashed();
+        let crashed = fixture.crashed();
         let ledger = opened(&crashed, after_crash).await;
         ledger.post(grant("initial", "alice", "20")).await.unwrap();
         let mut calls = Vec::new();
@@ -85,8 +85,8 @@ async fn a_start_ends_what_a_crash_left_once_as_the_config_says(house: House) {
     }
 }
 
-async fn a_stop_charges_the_calls_that_it_cuts_off_where_the_config_says_so(house: House) {
-    let ledger = opened(&house, AfterCrash::Charge).await;
+async fn a_stop_charges_the_calls_that_it_cuts_off_where_the_config_says_so(fixture: TestLedger) {
+    let ledger = opened(&fixture, AfterCrash::Charge).await;
     ledger.post(grant("initial", "alice", "20")).await.unwrap();
     let (cut, freed) = (ledger.call("4").await.unwrap(), ledger.call("3").await.unwrap());
     ledger.cut_calls_off();
@@ -117,10 +117,12 @@ fn abandon(id: &str, amount: &str) -> Operation {
 }
 
 /// A gateway that was only paused says what the call came to: less than was charged, all of it, or nothing.
-async fn a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once(house: House) {
-    let mut backend = house.backend().await;
+async fn a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once(
+    fixture: TestLedger,
+) {
+    let mut backend = fixture.backend().await;
     backend.ask(Operation::Post(grant("g", "alice", "100"))).await;
-    let has = async |backend: &mut crate::house::AnyBackend| {
+    let has = async |backend: &mut crate::test_ledger::AnyBackend| {
         let balance = backend.ask(Operation::Balance { account: account("alice") }).await;
         let Outcome::Balance(Some(balance)) = balance else { panic!("{balance:?}") };
         balance.available().to_string()
@@ -185,9 +187,9 @@ async fn a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once
     assert!(backend.close().await);
 }
 
-async fn the_list_is_bounded_and_paged(house: House) {
+async fn the_list_is_bounded_and_paged(fixture: TestLedger) {
     const CALLS: usize = 30;
-    let ledger = house.open_with("100").await;
+    let ledger = fixture.open_with("100").await;
     let mut calls = Vec::new();
     for _ in 0..CALLS {
         calls.push(ledger.call("1").await.unwrap());
@@ -198,7 +200,7 @@ async fn the_list_is_bounded_and_paged(house: House) {
     assert_eq!(listed(ledger.read()).await.len(), CALLS);
     ledger.stop().await;
     // One of them is a day short of what is kept, all others are older.
-    let mut sql = house.sql().await;
+    let mut sql = fixture.sql().await;
     for (days, which) in [(31, "<>"), (29, "=")] {
         let aged = format!(
             "UPDATE crashed SET at = at - {days} * 86400000 WHERE id {which} (SELECT min(id) FROM crashed)"
@@ -206,17 +208,17 @@ async fn the_list_is_bounded_and_paged(house: House) {
         sql.execute(sqlx::AssertSqlSafe(aged)).await.unwrap();
     }
     drop(sql);
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     eventually("the old ones are forgotten", async || listed(ledger.read()).await.len() == 1).await;
     ledger.stop().await;
 }
 
-async fn a_ledger_of_the_version_before_is_brought_up_with_its_holds(house: House) {
-    let ledger = house.open_with("20").await;
+async fn a_ledger_of_the_version_before_is_brought_up_with_its_holds(fixture: TestLedger) {
+    let ledger = fixture.open_with("20").await;
     let call = ledger.call("4").await.unwrap();
     ledger.ask(api_hold("job", "3")).await;
     ledger.reconciles().await;
-    let crashed = house.crashed();
+    let crashed = fixture.crashed();
     let mut sql = crashed.sql().await;
     for undo in [
         "DROP TABLE crashed",
@@ -239,20 +241,20 @@ async fn a_ledger_of_the_version_before_is_brought_up_with_its_holds(house: Hous
 }
 
 /// As if the clock had been set back by a year before the start: the hold's time is in a year then.
-async fn a_clock_that_was_set_back_gives_an_api_hold_no_more_life(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_clock_that_was_set_back_gives_an_api_hold_no_more_life(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(hold_of(Origin::Api, "short", "2", 1500)).await;
     ledger.ask(hold_of(Origin::Api, "renewed", "3", 10)).await;
     let renewed = Operation::Renew { hold: hold_id("renewed"), ttl_ms: HOUR_MS };
     assert_eq!(ledger.ask(renewed).await, Outcome::Renewed);
     ledger.stop().await;
     let later = "UPDATE api_holds SET expires_at = expires_at + 366 * 86400000";
-    house.execute(later).await.unwrap();
-    let ledger = house.open().await;
+    fixture.execute(later).await.unwrap();
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("10", "5")));
     eventually("the short one expired", async || ledger.has("alice").await.1 == "3").await;
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("10", "3")), "an hour is not over");
     ledger.stop().await;
 }

@@ -5,9 +5,9 @@ use farebox::ledger::{
 };
 use farebox::store::ClusterLedger;
 
-use crate::house::{
-    HOUR_MS, House, api_capture, api_hold, api_release, call_capture, call_release, ended, grant,
-    hold_of, on_cluster_ledgers,
+use crate::test_ledger::{
+    HOUR_MS, TestLedger, api_capture, api_hold, api_release, call_capture, call_release, ended,
+    grant, hold_of, on_cluster_ledgers,
 };
 
 on_cluster_ledgers!("multi_thread":
@@ -22,28 +22,33 @@ const META: &str = "{s00}:meta";
 const ENDED: [&str; 5] = ["charged", "released", "job", "job-2", "lost"];
 
 /// Which of the two hashes is the newer one.
-fn newer(house: &House) -> usize {
-    usize::from(house.cluster().redis.ask(&["HGET", META, "ended"]) == "1")
+fn newer(fixture: &TestLedger) -> usize {
+    usize::from(fixture.cluster().redis.ask(&["HGET", META, "ended"]) == "1")
 }
 
 /// Whether the newer hash has an id, and whether the older one has.
-fn known(house: &House, id: &str) -> (bool, bool) {
-    let redis = &house.cluster().redis;
+fn known(fixture: &TestLedger, id: &str) -> (bool, bool) {
+    let redis = &fixture.cluster().redis;
     let has = |which: usize| {
         let key = redis.ask(&["KEYS", &format!("{{s00}}:*:ended:{which}")]);
         !key.is_empty() && redis.ask(&["HEXISTS", &key, id]) == "1"
     };
-    (has(newer(house)), has(1 - newer(house)))
+    (has(newer(fixture)), has(1 - newer(fixture)))
 }
 
 /// Something that changes the ledger, as if the newer hash had been begun at this time: whether another
 /// was begun thereupon.
-async fn turns(house: &House, ledger: &mut ClusterLedger, since_ms: &str, mover: &str) -> bool {
-    house.cluster().redis.ask(&["HSET", META, "since", since_ms]);
-    let before = newer(house);
+async fn turns(
+    fixture: &TestLedger,
+    ledger: &mut ClusterLedger,
+    since_ms: &str,
+    mover: &str,
+) -> bool {
+    fixture.cluster().redis.ask(&["HSET", META, "since", since_ms]);
+    let before = newer(fixture);
     let moved = ledger.apply(&[api_hold(mover, "1"), api_release(mover)]).await;
     assert!(matches!(moved[..], [Outcome::Held { .. }, Outcome::Released { .. }]), "{moved:?}");
-    newer(house) != before
+    newer(fixture) != before
 }
 
 /// Repeats what ended them: the same answers, and nothing happens.
@@ -61,12 +66,12 @@ async fn asked_again(ledger: &mut ClusterLedger) {
 }
 
 async fn how_a_hold_ended_is_known_in_redis_over_one_turn_and_from_postgres_after_two(
-    house: House,
+    fixture: TestLedger,
 ) {
-    let mut ledger = house.gateway("house").await.unwrap();
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
     ledger.apply(&[Operation::Post(grant("g", "alice", "20"))]).await;
     // The first batch of an epoch begins the first hash.
-    turns(&house, &mut ledger, "1", "first").await;
+    turns(&fixture, &mut ledger, "1", "first").await;
     let began = [
         hold_of(Origin::Call, "charged", "3", HOUR_MS),
         hold_of(Origin::Call, "released", "3", HOUR_MS),
@@ -83,20 +88,20 @@ async fn how_a_hold_ended_is_known_in_redis_over_one_turn_and_from_postgres_afte
     assert_eq!(ledger.tick(&|_| false).await.len(), 1, "the call that nobody ends is lost");
     for (turn, expected) in [(None, (true, false)), (Some("one"), (false, true))] {
         if let Some(turn) = turn {
-            assert!(turns(&house, &mut ledger, "1", turn).await);
+            assert!(turns(&fixture, &mut ledger, "1", turn).await);
         }
         for _ in 0..2 {
-            assert_eq!(ENDED.map(|id| known(&house, id)), [expected; 5]);
+            assert_eq!(ENDED.map(|id| known(&fixture, id)), [expected; 5]);
             asked_again(&mut ledger).await;
         }
     }
-    assert!(turns(&house, &mut ledger, "1", "two").await);
-    assert_eq!(ENDED.map(|id| known(&house, id)), [(false, false); 5]);
+    assert!(turns(&fixture, &mut ledger, "1", "two").await);
+    assert_eq!(ENDED.map(|id| known(&fixture, id)), [(false, false); 5]);
     asked_again(&mut ledger).await;
-    assert_eq!(ENDED.map(|id| known(&house, id)), [(true, false); 5], "as Postgres knows it");
+    assert_eq!(ENDED.map(|id| known(&fixture, id)), [(true, false); 5], "as Postgres knows it");
     // Forgotten again: a late capture counts, once.
     for turn in ["three", "four"] {
-        assert!(turns(&house, &mut ledger, "1", turn).await);
+        assert!(turns(&fixture, &mut ledger, "1", turn).await);
     }
     let late = ledger.apply(&[call_capture("lost", "3"), call_capture("lost", "3")]).await;
     assert!(matches!(late[0], Outcome::Captured { late: true, .. }), "{late:?}");
@@ -108,22 +113,22 @@ async fn how_a_hold_ended_is_known_in_redis_over_one_turn_and_from_postgres_afte
     assert_eq!(view.balance.balance.to_string(), "12");
 }
 
-async fn a_clock_that_went_back_forgets_nothing(house: House) {
-    let mut ledger = house.gateway("house").await.unwrap();
+async fn a_clock_that_went_back_forgets_nothing(fixture: TestLedger) {
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
     ledger.apply(&[Operation::Post(grant("g", "alice", "20"))]).await;
-    assert!(turns(&house, &mut ledger, "1", "first").await);
-    assert!(!turns(&house, &mut ledger, "9999999999999", "second").await);
-    assert_eq!(known(&house, "second"), (true, false));
-    let since: u64 = house.cluster().redis.ask(&["HGET", META, "since"]).parse().unwrap();
+    assert!(turns(&fixture, &mut ledger, "1", "first").await);
+    assert!(!turns(&fixture, &mut ledger, "9999999999999", "second").await);
+    assert_eq!(known(&fixture, "second"), (true, false));
+    let since: u64 = fixture.cluster().redis.ask(&["HGET", META, "since"]).parse().unwrap();
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
     assert!(u128::from(since) <= now, "it counts from now on");
     assert!(ledger.close().await);
 }
 
 async fn the_calls_of_a_gateway_that_is_gone_are_listed_and_a_late_capture_corrects_it(
-    house: House,
+    fixture: TestLedger,
 ) {
-    let mut gateway = house.gateway("house").await.unwrap();
+    let mut gateway = fixture.gateway("gateway").await.unwrap();
     gateway.apply(&[Operation::Post(grant("g", "alice", "20"))]).await;
     let ids = [HoldId::for_call(), HoldId::for_call()];
     for id in &ids {
@@ -132,7 +137,7 @@ async fn the_calls_of_a_gateway_that_is_gone_are_listed_and_a_late_capture_corre
     assert_eq!(gateway.apply(&[Operation::Audit]).await, [Outcome::Audited(vec![])]);
     drop(gateway);
     // The next start of the same gateway ends them.
-    let mut gateway = house.gateway("house").await.unwrap();
+    let mut gateway = fixture.gateway("gateway").await.unwrap();
     assert_eq!(gateway.tick(&|_| false).await.len(), 2);
     gateway.apply(&[call_capture(ids[0].as_str(), "5")]).await;
     assert_eq!(gateway.apply(&[Operation::Audit]).await, [Outcome::Audited(vec![])]);

@@ -2,8 +2,8 @@
 
 use farebox::ledger::{Backend as _, CrashOutcome, Operation, Origin, Outcome, Refusal};
 
-use crate::house::{
-    AnyBackend, House, account, api_capture, api_hold, api_release, conflict, credits, ended,
+use crate::test_ledger::{
+    AnyBackend, TestLedger, account, api_capture, api_hold, api_release, conflict, credits, ended,
     grant, hold_of, on_every_ledger, text,
 };
 
@@ -13,8 +13,8 @@ on_every_ledger!("current_thread":
     whoever_names_another_account_finds_no_hold,
 );
 
-async fn a_stop_lists_the_calls_that_it_cuts_off_and_no_others(house: House) {
-    let ledger = house.open_with("20").await;
+async fn a_stop_lists_the_calls_that_it_cuts_off_and_no_others(fixture: TestLedger) {
+    let ledger = fixture.open_with("20").await;
     let (cut, dropped) = (ledger.call("4").await.unwrap(), ledger.call("3").await.unwrap());
     let (paid, freed) = (ledger.call("2").await.unwrap(), ledger.call("1").await.unwrap());
     drop(dropped);
@@ -29,7 +29,7 @@ async fn a_stop_lists_the_calls_that_it_cuts_off_and_no_others(house: House) {
     ledger.reconciles().await;
     assert_eq!(ledger.has("alice").await, text(("18", "0")));
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     let listed = crate::cut_off::listed(ledger.read()).await;
     assert_eq!(listed.len(), 1, "{listed:?}");
     assert_eq!((&*listed[0].1, listed[0].2), ("4", CrashOutcome::Released));
@@ -38,8 +38,8 @@ async fn a_stop_lists_the_calls_that_it_cuts_off_and_no_others(house: House) {
     ledger.stop().await;
 }
 
-async fn a_hold_that_expired_and_was_released_is_not_captured_any_more(house: House) {
-    let mut backend = house.backend().await;
+async fn a_hold_that_expired_and_was_released_is_not_captured_any_more(fixture: TestLedger) {
+    let mut backend = fixture.backend().await;
     backend.ask(Operation::Post(grant("g", "alice", "50"))).await;
     let end = [api_release("a"), api_capture("b", "0"), api_release("c")];
     for id in ["a", "b", "c"] {
@@ -67,14 +67,14 @@ async fn a_hold_that_expired_and_was_released_is_not_captured_any_more(house: Ho
     assert!(backend.reader().await.reconcile().await.unwrap().is_clean());
     assert!(backend.close().await);
     drop(backend);
-    let mut backend = house.backend().await;
+    let mut backend = fixture.backend().await;
     all(&mut backend, "after a restart").await;
     assert!(backend.reader().await.reconcile().await.unwrap().is_clean());
     assert!(backend.close().await);
 }
 
-async fn whoever_names_another_account_finds_no_hold(house: House) {
-    let mut backend = house.backend().await;
+async fn whoever_names_another_account_finds_no_hold(fixture: TestLedger) {
+    let mut backend = fixture.backend().await;
     backend.ask(Operation::Post(grant("g", "alice", "50"))).await;
     backend.ask(Operation::Post(grant("g-bob", "bob", "50"))).await;
     backend.ask(hold_of(Origin::Api, "expired", "4", 0)).await;

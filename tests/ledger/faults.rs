@@ -8,11 +8,11 @@ use farebox::ledger::{Backend as _, Operation, Origin, Outcome, Refusal, Stage};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sqlx::Executor as _;
 
-use crate::house::{
-    HOUR_MS, House, account, api_hold, api_release, call_capture, credits, eventually, grant,
+use crate::payments;
+use crate::test_ledger::{
+    HOUR_MS, TestLedger, account, api_hold, api_release, call_capture, credits, eventually, grant,
     hold_of, on_embedded_ledgers, poll_once,
 };
-use crate::payments;
 
 on_embedded_ledgers!("current_thread":
     a_full_disk_refuses_holds_and_loses_nothing,
@@ -27,14 +27,14 @@ const ALONE: &str = "FAREBOX_TEST_ALONE";
 
 /// True in a process of its own. Otherwise runs the test in one, with the signal for too large
 /// a file ignored so that the write fails instead, and passes its failure on.
-fn alone(house: &House, test: &str) -> bool {
+fn alone(fixture: &TestLedger, test: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
     let run = Command::new("sh")
         .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
-        .arg(format!("faults::{}::{test}", house.kind.module()))
+        .arg(format!("faults::{}::{test}", fixture.kind.module()))
         .args(["--exact", "--nocapture", "--test-threads=1"])
         .env(ALONE, "1")
         .output()
@@ -64,11 +64,11 @@ fn unavailable() -> Outcome {
     Outcome::Refused(Refusal::Unavailable)
 }
 
-async fn a_full_disk_refuses_holds_and_loses_nothing(house: House) {
-    if !alone(&house, "a_full_disk_refuses_holds_and_loses_nothing") {
+async fn a_full_disk_refuses_holds_and_loses_nothing(fixture: TestLedger) {
+    if !alone(&fixture, "a_full_disk_refuses_holds_and_loses_nothing") {
         return;
     }
-    let ledger = house.open_with("100").await;
+    let ledger = fixture.open_with("100").await;
     let (charged, released) = (ledger.call("10").await.unwrap(), ledger.call("20").await.unwrap());
     let longer = ledger.call("30").await.unwrap();
     ledger.reconciles().await;
@@ -86,7 +86,7 @@ async fn a_full_disk_refuses_holds_and_loses_nothing(house: House) {
         Err(refusal) => refusal == Refusal::Unavailable,
     })
     .await;
-    if house.kind.is_strict() {
+    if fixture.kind.is_strict() {
         assert!(granted.is_empty(), "no hold is granted that is not on disk");
         assert_eq!(ledger.read().entries(&account("alice"), None, 9).await.unwrap().len(), 1);
     }
@@ -103,7 +103,7 @@ async fn a_full_disk_refuses_holds_and_loses_nothing(house: House) {
     // Calls that were settled meanwhile are written without a further request.
     let left = (format!("{}", 100 - 34 - more), "0".to_owned());
     eventually("all is settled", async || {
-        let mut sql = house.sql().await;
+        let mut sql = fixture.sql().await;
         let settled = "SELECT count(*) = 0 FROM holds";
         sqlx::query_scalar(settled).fetch_one(&mut sql).await.unwrap()
     })
@@ -113,18 +113,18 @@ async fn a_full_disk_refuses_holds_and_loses_nothing(house: House) {
     assert!(ledger.post(grant("more", "alice", "5")).await.unwrap().1);
     ledger.reconciles().await;
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, (format!("{}", 105 - 34 - more), "0".to_owned()));
     assert_eq!(ledger.entries("alice").await.len(), 4 + more);
     ledger.reconciles().await;
     ledger.stop().await;
 }
 
-async fn a_freeze_that_was_not_written_freezes_nobody(house: House) {
-    if !alone(&house, "a_freeze_that_was_not_written_freezes_nobody") {
+async fn a_freeze_that_was_not_written_freezes_nobody(fixture: TestLedger) {
+    if !alone(&fixture, "a_freeze_that_was_not_written_freezes_nobody") {
         return;
     }
-    let ledger = house.open_with("100").await;
+    let ledger = fixture.open_with("100").await;
     payments::take(&ledger, payments::paid()).await.unwrap();
     fill_disk();
     let dispute = payments::disputed(Stage::Standing);
@@ -149,11 +149,11 @@ async fn a_freeze_that_was_not_written_freezes_nobody(house: House) {
     ledger.stop().await;
 }
 
-async fn a_grant_that_was_not_written_is_never_answered_as_done(house: House) {
-    if !alone(&house, "a_grant_that_was_not_written_is_never_answered_as_done") {
+async fn a_grant_that_was_not_written_is_never_answered_as_done(fixture: TestLedger) {
+    if !alone(&fixture, "a_grant_that_was_not_written_is_never_answered_as_done") {
         return;
     }
-    let mut backend = house.backend().await;
+    let mut backend = fixture.backend().await;
     let reader = backend.reader().await;
     backend.ask(Operation::Post(grant("first", "alice", "5"))).await;
     let gift = Operation::Post(grant("gift", "alice", "5"));
@@ -180,7 +180,7 @@ async fn a_grant_that_was_not_written_is_never_answered_as_done(house: House) {
 }
 
 /// Ticks until the backend can write again.
-async fn eventually_ticks(backend: &mut crate::house::AnyBackend) {
+async fn eventually_ticks(backend: &mut crate::test_ledger::AnyBackend) {
     for round in 0.. {
         backend.tick(&|_| false).await;
         let probe =
@@ -193,11 +193,11 @@ async fn eventually_ticks(backend: &mut crate::house::AnyBackend) {
     }
 }
 
-async fn a_stop_waits_for_the_disk(house: House) {
-    if !alone(&house, "a_stop_waits_for_the_disk") {
+async fn a_stop_waits_for_the_disk(fixture: TestLedger) {
+    if !alone(&fixture, "a_stop_waits_for_the_disk") {
         return;
     }
-    let ledger = house.open_with("100").await;
+    let ledger = fixture.open_with("100").await;
     let calls = [ledger.call("10").await.unwrap(), ledger.call("20").await.unwrap()];
     ledger.reconciles().await;
     fill_disk();
@@ -216,7 +216,7 @@ async fn a_stop_waits_for_the_disk(house: House) {
     .await;
     free_disk();
     assert!(stop.await, "everything was written");
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, ("80".into(), "0".into()));
     ledger.reconciles().await;
     ledger.stop().await;
@@ -224,25 +224,25 @@ async fn a_stop_waits_for_the_disk(house: House) {
 
 /// The disk says that a commit failed, and it cannot be read whether that is so. What the ledger
 /// then finds in the file is the truth, and nothing is done twice or lost.
-async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
-    if !alone(&house, "a_commit_in_doubt_is_settled_by_the_file") {
+async fn a_commit_in_doubt_is_settled_by_the_file(fixture: TestLedger) {
+    if !alone(&fixture, "a_commit_in_doubt_is_settled_by_the_file") {
         return;
     }
     for landed in [true, false] {
-        let house = House::new(house.kind);
-        let ledger = house.open_with("10").await;
+        let fixture = TestLedger::new(fixture.kind);
+        let ledger = fixture.open_with("10").await;
         ledger.ask(hold_of(Origin::Call, "job", "5", HOUR_MS)).await;
         ledger.reconciles().await;
-        let mut disk = house.sql().await;
+        let mut disk = fixture.sql().await;
         disk.execute("SELECT * FROM entries").await.unwrap();
         let call = ledger.call("2").await.unwrap();
         ledger.reconciles().await;
 
-        let away = house.dir().with_file_name("away");
-        std::fs::rename(house.dir(), &away).unwrap();
+        let away = fixture.dir().with_file_name("away");
+        std::fs::rename(fixture.dir(), &away).unwrap();
         fill_disk();
         let charged = ledger.ask(call_capture("job", "4")).await;
-        if house.kind.is_strict() {
+        if fixture.kind.is_strict() {
             assert_eq!(charged, unavailable());
         } else {
             assert!(matches!(charged, Outcome::Captured { late: false, .. }), "{charged:?}");
@@ -261,7 +261,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
         if landed {
             land_the_capture(&mut disk).await;
         }
-        std::fs::rename(&away, house.dir()).unwrap();
+        std::fs::rename(&away, fixture.dir()).unwrap();
 
         eventually("holds are granted", async || {
             matches!(ledger.ask(api_hold("after", "1")).await, Outcome::Held { .. })
@@ -274,7 +274,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(house: House) {
         ledger.reconciles().await;
         assert_eq!(ledger.entries("alice").await.len(), 4);
         ledger.stop().await;
-        let ledger = house.open().await;
+        let ledger = fixture.open().await;
         assert_eq!(ledger.has("alice").await, ("5".into(), "1".into()));
         ledger.reconciles().await;
         ledger.stop().await;

@@ -8,8 +8,10 @@ use farebox::ledger::{
     Outcome, Progress, Refusal, Sale, TakeFacts,
 };
 
-use crate::house::{House, Running, account, conflict, credits, grant, on_every_ledger, text};
 use crate::payments::{nth, paid, refunded, take};
+use crate::test_ledger::{
+    Running, TestLedger, account, conflict, credits, grant, on_every_ledger, text,
+};
 
 on_every_ledger!("current_thread":
     an_import_is_whole_or_nothing_and_the_same_again_is_none,
@@ -91,8 +93,8 @@ fn rows() -> Vec<ImportRow> {
     ]
 }
 
-async fn an_import_is_whole_or_nothing_and_the_same_again_is_none(house: House) {
-    let ledger = house.open_with("1").await;
+async fn an_import_is_whole_or_nothing_and_the_same_again_is_none(fixture: TestLedger) {
+    let ledger = fixture.open_with("1").await;
     let mut bad = rows();
     // The same ids, with something else.
     bad.extend([
@@ -119,16 +121,16 @@ async fn an_import_is_whole_or_nothing_and_the_same_again_is_none(house: House) 
     }
     ledger.reconciles().await;
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(bring(&ledger, &rows()).await, [Ok(false); 5]);
     assert_eq!(ledger.read().keys(None).await.unwrap().len(), 1);
     ledger.reconciles().await;
     ledger.stop().await;
 }
 
-async fn a_dry_run_says_what_would_happen_and_changes_nothing(house: House) {
-    let mut backend = house.backend().await;
-    let before = house.row_counts().await;
+async fn a_dry_run_says_what_would_happen_and_changes_nothing(fixture: TestLedger) {
+    let mut backend = fixture.backend().await;
+    let before = fixture.row_counts().await;
     // In one batch with what is done: each is decided on what the ones before it left.
     let batch = [
         import(&rows(), true),
@@ -138,7 +140,7 @@ async fn a_dry_run_says_what_would_happen_and_changes_nothing(house: House) {
     ];
     let mut outcomes = backend.apply(&batch[..1]).await;
     assert_eq!(told(outcomes.pop().unwrap()), [Ok(true); 5]);
-    assert_eq!(house.row_counts().await, before);
+    assert_eq!(fixture.row_counts().await, before);
     let mut outcomes = backend.apply(&batch).await.into_iter();
     assert_eq!(told(outcomes.next().unwrap()), [Ok(true); 5]);
     assert_eq!(told(outcomes.next().unwrap()), [Ok(true); 2]);
@@ -152,8 +154,8 @@ async fn a_dry_run_says_what_would_happen_and_changes_nothing(house: House) {
     assert!(backend.close().await);
 }
 
-async fn an_account_brought_over_with_nothing_exists_from_then_on(house: House) {
-    let ledger = house.open().await;
+async fn an_account_brought_over_with_nothing_exists_from_then_on(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     assert_eq!(bring(&ledger, &[row("old-1", "alice", "0")]).await, [Ok(true)]);
     ledger.open(&account("alice"), credits("12")).await.unwrap();
     assert_eq!(ledger.has("alice").await, text(("0", "0")), "no sign-up grant");
@@ -164,18 +166,18 @@ async fn an_account_brought_over_with_nothing_exists_from_then_on(house: House) 
     assert_eq!(zero, Outcome::Refused(Refusal::Zero));
     ledger.reconciles().await;
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     ledger.open(&account("alice"), credits("12")).await.unwrap();
     assert_eq!(ledger.has("alice").await, text(("0", "0")));
     ledger.stop().await;
 }
 
-async fn a_payment_is_granted_once_under_whatever_ids_at_once(house: House) {
-    let ledger = house.open().await;
+async fn a_payment_is_granted_once_under_whatever_ids_at_once(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     // Where gateways share a ledger, from two of them.
-    let another = match house.kind.is_embedded() {
+    let another = match fixture.kind.is_embedded() {
         true => None,
-        false => Some(house.open_another("another").await),
+        false => Some(fixture.open_another("another").await),
     };
     for round in 0..4 {
         let intent = format!("pi_{round}");
@@ -208,8 +210,8 @@ async fn a_payment_is_granted_once_under_whatever_ids_at_once(house: House) {
     ledger.stop().await;
 }
 
-async fn a_payment_that_is_sold_after_its_import_is_granted_no_second_time(house: House) {
-    let ledger = house.open().await;
+async fn a_payment_that_is_sold_after_its_import_is_granted_no_second_time(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     // The buyer was sent to pay, and nobody knows yet by which payment.
     let open =
         Facts { names: ["cs_1".into()].into(), progress: Progress::Open, paid: None, ..paid() };
@@ -232,7 +234,7 @@ async fn a_payment_that_is_sold_after_its_import_is_granted_no_second_time(house
     assert_eq!(ledger.has("alice").await, text(("500", "0")));
     ledger.reconciles().await;
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert!(!take(&ledger, paid()).await.unwrap().moved());
     let known = ledger.read().payment("cs_1").await.unwrap().unwrap();
     assert_eq!(Some(known), ledger.read().payment("pi_1").await.unwrap());
@@ -240,8 +242,8 @@ async fn a_payment_that_is_sold_after_its_import_is_granted_no_second_time(house
     ledger.stop().await;
 }
 
-async fn what_was_refunded_before_an_import_is_taken_back_with_it(house: House) {
-    let ledger = house.open().await;
+async fn what_was_refunded_before_an_import_is_taken_back_with_it(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     let early = take(&ledger, refunded("re_1", 3950, &["pi_1"])).await.unwrap();
     assert!(!early.moved());
     let row = paid_row("old-1", "alice", "100", "pi_1");
@@ -254,8 +256,8 @@ async fn what_was_refunded_before_an_import_is_taken_back_with_it(house: House) 
     ledger.stop().await;
 }
 
-async fn an_import_that_does_not_fit_changes_nothing(house: House) {
-    let ledger = house.open_with("1").await;
+async fn an_import_that_does_not_fit_changes_nothing(fixture: TestLedger) {
+    let ledger = fixture.open_with("1").await;
     let most = Credits::from_micros(farebox::credits::MAX_MICROS).unwrap().to_string();
     for last in [row("old-2", "alice", &most), paid_row("old-2", "alice", &most, "pi_1")] {
         let told = bring(&ledger, &[row("old-1", "bob", "1"), last]).await;

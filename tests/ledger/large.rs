@@ -10,11 +10,11 @@ use farebox::ledger::{
 use farebox::metrics::Metrics;
 use farebox::store::{ClusterLedger, repair_cluster};
 
-use crate::house::{
-    HOUR_MS, House, Kind, account, api_capture, credits, eventually, grant, hold_id, hold_of,
+use crate::servers::CutProxy;
+use crate::test_ledger::{
+    HOUR_MS, Kind, TestLedger, account, api_capture, credits, eventually, grant, hold_id, hold_of,
     on_cluster_ledgers,
 };
-use crate::servers::CutProxy;
 use crate::without_postgres::with_a_line;
 
 on_cluster_ledgers!("multi_thread":
@@ -68,15 +68,15 @@ async fn hold_many(ledger: &mut ClusterLedger, n: usize) {
 }
 
 /// `FAREBOX_HOLDS` says how many, in a run that may be long.
-async fn an_account_with_thousands_of_holds_is_served_again_and_repaired(house: House) {
+async fn an_account_with_thousands_of_holds_is_served_again_and_repaired(fixture: TestLedger) {
     let many = std::env::var("FAREBOX_HOLDS").map_or(MANY, |many| many.parse().unwrap());
-    let mut ledger = house.gateway("house").await.unwrap();
-    let mut other = house.gateway("other").await.unwrap();
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
+    let mut other = fixture.gateway("other").await.unwrap();
     hold_many(&mut ledger, many).await;
     let reader = ledger.reader();
     assert!(reader.reconcile().await.unwrap().is_clean());
 
-    let redis = &house.cluster().redis;
+    let redis = &fixture.cluster().redis;
     redis.flush_all();
     let began = Instant::now();
     let expected = ("1000000".to_owned(), many.to_string());
@@ -91,7 +91,7 @@ async fn an_account_with_thousands_of_holds_is_served_again_and_repaired(house: 
 
     let key = redis.ask(&["KEYS", "{s00}:[0-9]:a:alice"]);
     redis.ask(&["SET", &key, "what is this"]);
-    let report = repair_cluster(&house.config("repair"), Metrics::new().unwrap()).await.unwrap();
+    let report = repair_cluster(&fixture.config("repair"), Metrics::new().unwrap()).await.unwrap();
     assert!(report.repaired.iter().any(|repaired| repaired.account == "alice"), "{report:?}");
     let left = ("999999".to_owned(), (many - 1).to_string());
     assert_eq!(alice_has(&mut other).await, left);
@@ -100,8 +100,8 @@ async fn an_account_with_thousands_of_holds_is_served_again_and_repaired(house: 
 }
 
 /// More in one sweep than a batch may have, and than the script's language can pass to a function.
-async fn thousands_of_calls_that_a_crash_cut_off_are_given_back(house: House) {
-    let mut crashed = house.gateway("house").await.unwrap();
+async fn thousands_of_calls_that_a_crash_cut_off_are_given_back(fixture: TestLedger) {
+    let mut crashed = fixture.gateway("gateway").await.unwrap();
     let granted = Operation::Post(grant("g", "alice", "1000000"));
     crashed.apply(&[granted]).await;
     let calls: Vec<_> =
@@ -111,7 +111,7 @@ async fn thousands_of_calls_that_a_crash_cut_off_are_given_back(house: House) {
         assert!(held.iter().all(|held| matches!(held, Outcome::Held { .. })), "{:?}", held[0]);
     }
     drop(crashed);
-    let mut ledger = house.gateway("house").await.unwrap();
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
     assert_eq!(alice_has(&mut ledger).await, ("1000000".to_owned(), "0".to_owned()));
     assert_eq!(ledger.apply(&[Operation::Audit]).await, [Outcome::Audited(vec![])]);
     let report = ledger.reader().reconcile().await.unwrap();
@@ -121,9 +121,9 @@ async fn thousands_of_calls_that_a_crash_cut_off_are_given_back(house: House) {
 
 /// One account's hold cannot be read. The other accounts are loaded into Redis, and the holds of a lost gateway are
 /// given back.
-async fn an_account_that_cannot_be_brought_stops_nothing_else(house: House) {
-    let mut ledger = house.gateway("house").await.unwrap();
-    let mut crashed = house.gateway("crashed").await.unwrap();
+async fn an_account_that_cannot_be_brought_stops_nothing_else(fixture: TestLedger) {
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
+    let mut crashed = fixture.gateway("crashed").await.unwrap();
     let others: Vec<_> = (0..20).map(|n| format!("account-{n}")).collect();
     for who in others.iter().map(String::as_str).chain(["alice"]) {
         let granted = Operation::Post(grant(&format!("g-{who}"), who, "10"));
@@ -136,14 +136,14 @@ async fn an_account_that_cannot_be_brought_stops_nothing_else(house: House) {
     let audited = ledger.apply(&[Operation::Audit]).await;
     assert_eq!(audited, [Outcome::Audited(vec![])]);
     drop(crashed);
-    house
+    fixture
         .execute(
             "INSERT INTO holds SELECT 'no id', 'account-7', 1, '/x', 'api', 0, 'live', expires_at, NULL \
              FROM holds LIMIT 1",
         )
         .await
         .unwrap();
-    let redis = &house.cluster().redis;
+    let redis = &fixture.cluster().redis;
     redis.flush_all();
     assert_eq!(alice_has(&mut ledger).await, ("10".to_owned(), "5".to_owned()));
     // No call asks for these accounts: they are loaded because their holds' deadlines must be watched.
@@ -157,7 +157,7 @@ async fn an_account_that_cannot_be_brought_stops_nothing_else(house: House) {
         alice_has(&mut ledger).await.1 == "1"
     })
     .await;
-    house.execute("DELETE FROM holds WHERE id = 'no id'").await.unwrap();
+    fixture.execute("DELETE FROM holds WHERE id = 'no id'").await.unwrap();
     eventually("the last one is back", async || {
         !redis.ask(&["KEYS", "{s00}:[0-9]:a:account-7"]).is_empty()
     })
@@ -189,9 +189,9 @@ fn capture_of(id: &CallId, route: &Arc<str>) -> Operation {
 
 /// A gateway that has decided so many batches of holds and as many of captures while Postgres was away, and
 /// the line to that.
-async fn behind(route: &str, batches: usize) -> (House, CutProxy, ClusterLedger) {
-    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
-    let mut config = house.config("house");
+async fn behind(route: &str, batches: usize) -> (TestLedger, CutProxy, ClusterLedger) {
+    let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let mut config = fixture.config("gateway");
     config.unsynced_cap = credits("10000000");
     let mut ledger = ClusterLedger::open(&config, Metrics::new().unwrap()).await.unwrap();
     ledger.apply(&[Operation::Post(grant("g", "alice", "1000000"))]).await;
@@ -208,18 +208,18 @@ async fn behind(route: &str, batches: usize) -> (House, CutProxy, ClusterLedger)
         let is_charged = |charged: &Outcome| matches!(charged, Outcome::Captured { .. });
         assert!(charged.iter().all(is_charged), "{:?}", charged[0]);
     }
-    (house, line, ledger)
+    (fixture, line, ledger)
 }
 
 /// Each row that is written into a table waits for so long, where `when` holds of it.
-async fn slow_down(house: &House, table: &str, when: &str, seconds: f64) {
+async fn slow_down(fixture: &TestLedger, table: &str, when: &str, seconds: f64) {
     let sql = format!(
         "CREATE FUNCTION wait_{table}() RETURNS trigger LANGUAGE plpgsql AS \
          $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$; \
          CREATE TRIGGER wait_{table} BEFORE INSERT ON {table} FOR EACH ROW WHEN ({when}) \
          EXECUTE FUNCTION wait_{table}();"
     );
-    house.execute(&sql).await.unwrap();
+    fixture.execute(&sql).await.unwrap();
 }
 
 /// All of it is in Postgres, and nothing else.
@@ -239,8 +239,8 @@ async fn is_settled(ledger: &ClusterLedger, charged: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
     let batches = 16;
-    let (house, line, mut ledger) = behind("/x", batches).await;
-    slow_down(&house, "entries", "NEW.seq % 4 = 0", 0.001).await;
+    let (fixture, line, mut ledger) = behind("/x", batches).await;
+    slow_down(&fixture, "entries", "NEW.seq % 4 = 0", 0.001).await;
     line.mend();
     eventually("Postgres is there", async || {
         ledger.reader().account(&account("alice")).await.is_ok()
@@ -269,9 +269,9 @@ async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_handed_over_to_a_recovery_may_be_large() {
     let batches = 44;
-    let (house, line, mut ledger) = behind(&format!("/{}", "x".repeat(250)), batches).await;
-    slow_down(&house, "redo", "true", 3.0 / (2.0 * batches as f64)).await;
-    let redis = &house.cluster().redis;
+    let (fixture, line, mut ledger) = behind(&format!("/{}", "x".repeat(250)), batches).await;
+    slow_down(&fixture, "redo", "true", 3.0 / (2.0 * batches as f64)).await;
+    let redis = &fixture.cluster().redis;
     let bytes = redis.ask(&["MEMORY", "USAGE", "{s00}:out", "SAMPLES", "0"]);
     assert!(bytes.parse::<u64>().unwrap() > 20 << 20, "{bytes}");
     redis.flush_all();

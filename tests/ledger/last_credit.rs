@@ -5,15 +5,15 @@ use std::sync::Arc;
 use farebox::ledger::{CallId, Ledger, Refusal};
 use tokio::sync::Barrier;
 
-use crate::house::{House, account, credits, on_every_ledger};
+use crate::test_ledger::{TestLedger, account, credits, on_every_ledger};
 
 on_every_ledger!("multi_thread": last_credit_is_spent_once);
 
 const CALLERS: u32 = 1000;
 
-async fn last_credit_is_spent_once(house: House) {
+async fn last_credit_is_spent_once(fixture: TestLedger) {
     for k in [0, 1, 2, 99, 500, 999, 1000] {
-        let fresh = House::new(house.kind);
+        let fresh = TestLedger::new(fixture.kind);
         let running = fresh.open().await;
         running.open(&account("alice"), credits(&format!("{}", k * 5))).await.unwrap();
         let start = Arc::new(Barrier::new(CALLERS as usize));

@@ -6,8 +6,8 @@ use farebox::ledger::Refusal;
 use farebox::metrics::Metrics;
 use farebox::store::recover_cluster;
 
-use crate::house::{
-    House, Kind, Running, api_capture, api_hold, credits, eventually, on_cluster_ledgers, text,
+use crate::test_ledger::{
+    Kind, Running, TestLedger, api_capture, api_hold, credits, eventually, on_cluster_ledgers, text,
 };
 
 on_cluster_ledgers!("multi_thread":
@@ -18,8 +18,8 @@ on_cluster_ledgers!("multi_thread":
 const SOME_LOOKS: Duration = Duration::from_millis(2500);
 
 /// A gateway of a version with this layout; with what it counts.
-async fn version(house: &House, layout: i32) -> (Running, Metrics) {
-    let mut config = house.config(&format!("layout-{layout}"));
+async fn version(fixture: &TestLedger, layout: i32) -> (Running, Metrics) {
+    let mut config = fixture.config(&format!("layout-{layout}"));
     config.layout = Some(layout);
     let metrics = Metrics::new().unwrap();
     let opened = farebox::gateway::open_ledger(&config, metrics.clone()).await;
@@ -27,21 +27,21 @@ async fn version(house: &House, layout: i32) -> (Running, Metrics) {
 }
 
 /// The epoch and its layout, as Postgres has them.
-async fn epoch(house: &House) -> (i64, i32) {
-    let mut sql = house.cluster().sql().await;
+async fn epoch(fixture: &TestLedger) -> (i64, i32) {
+    let mut sql = fixture.cluster().sql().await;
     let sql = sqlx::query_as("SELECT epoch, layout FROM shards").fetch_one(&mut sql);
     sql.await.unwrap()
 }
 
 /// One serves and the other one does not, for some time and in one epoch.
-async fn serves_alone(house: &House, serving: &Running, waiting: &Running) {
-    let (began, before) = (Instant::now(), epoch(house).await);
+async fn serves_alone(fixture: &TestLedger, serving: &Running, waiting: &Running) {
+    let (began, before) = (Instant::now(), epoch(fixture).await);
     while began.elapsed() < SOME_LOOKS {
         serving.call("1").await.unwrap().release();
         assert_eq!(waiting.call("1").await.unwrap_err(), Refusal::Unavailable);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(epoch(house).await, before);
+    assert_eq!(epoch(fixture).await, before);
 }
 
 async fn serves(ledger: &Running) {
@@ -49,46 +49,48 @@ async fn serves(ledger: &Running) {
     eventually("nothing else is held", async || ledger.has("alice").await.1 == "3").await;
 }
 
-async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other(house: House) {
-    let (old, _) = version(&house, 1).await;
-    old.post(crate::house::grant("g", "alice", "10")).await.unwrap();
+async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other(
+    fixture: TestLedger,
+) {
+    let (old, _) = version(&fixture, 1).await;
+    old.post(crate::test_ledger::grant("g", "alice", "10")).await.unwrap();
     old.ask(api_hold("job", "3")).await;
     let live = old.call("2").await.unwrap();
-    let (first, layout) = epoch(&house).await;
+    let (first, layout) = epoch(&fixture).await;
     assert_eq!(layout, 1);
 
     // The old one goes on, and settles what it has begun.
-    let (new, metrics) = version(&house, 2).await;
+    let (new, metrics) = version(&fixture, 2).await;
     assert_eq!(metrics.ledger_up.get(), 0);
-    serves_alone(&house, &old, &new).await;
-    let mut command = house.config("command");
+    serves_alone(&fixture, &old, &new).await;
+    let mut command = fixture.config("command");
     command.layout = Some(2);
     let refused = recover_cluster(&command, Metrics::new().unwrap()).await.unwrap_err();
     assert!(refused.to_string().contains("another layout"), "{refused}");
-    assert_eq!(epoch(&house).await.0, first);
+    assert_eq!(epoch(&fixture).await.0, first);
     live.capture(credits("2"));
     assert_eq!(old.has("alice").await, text(("8", "3")));
     old.stop().await;
 
     // The new one takes the ledger, once.
     serves(&new).await;
-    assert_eq!(epoch(&house).await, (first + 1, 2));
+    assert_eq!(epoch(&fixture).await, (first + 1, 2));
     assert_eq!((metrics.ledger_recoveries.get(), metrics.ledger_up.get()), (1, 1));
     assert_eq!(new.has("alice").await, text(("8", "3")));
 
     // Another old one waits likewise: it is the way back, once the new one has ended.
-    let (old, _) = version(&house, 1).await;
-    serves_alone(&house, &new, &old).await;
+    let (old, _) = version(&fixture, 1).await;
+    serves_alone(&fixture, &new, &old).await;
     // A loss of Redis changes nothing about it.
-    house.cluster().redis.flush_all();
+    fixture.cluster().redis.flush_all();
     serves(&new).await;
-    assert_eq!(epoch(&house).await, (first + 2, 2));
-    serves_alone(&house, &new, &old).await;
+    assert_eq!(epoch(&fixture).await, (first + 2, 2));
+    serves_alone(&fixture, &new, &old).await;
     new.ask(api_capture("job", "3")).await;
     new.reconciles().await;
     new.stop().await;
     eventually("the old one serves", async || old.call("1").await.is_ok()).await;
-    assert_eq!(epoch(&house).await, (first + 3, 1));
+    assert_eq!(epoch(&fixture).await, (first + 3, 1));
     eventually("it is as it was left", async || old.has("alice").await == text(("5", "0"))).await;
     old.reconciles().await;
     old.stop().await;
@@ -97,15 +99,15 @@ async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other
 /// The last gateway of the old layout crashes, and of two newer versions one takes the ledger.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_versions_that_wait_one_takes_the_ledger_of_a_crashed_one() {
-    let house = House::new(Kind::ClusterStrict);
-    let old = house.gateway("old").await.unwrap();
-    let (first, layout) = epoch(&house).await;
-    let waiting = [version(&house, layout + 1).await, version(&house, layout + 2).await];
+    let fixture = TestLedger::new(Kind::ClusterStrict);
+    let old = fixture.gateway("old").await.unwrap();
+    let (first, layout) = epoch(&fixture).await;
+    let waiting = [version(&fixture, layout + 1).await, version(&fixture, layout + 2).await];
     drop(old);
     let serving = async || {
         let mut serving = Vec::new();
         for (ledger, metrics) in &waiting {
-            let balance = ledger.balance(&crate::house::account("alice")).await;
+            let balance = ledger.balance(&crate::test_ledger::account("alice")).await;
             assert!(balance.is_err() || metrics.ledger_up.get() == 1);
             serving.push(balance.is_ok());
         }
@@ -118,7 +120,7 @@ async fn of_several_versions_that_wait_one_takes_the_ledger_of_a_crashed_one() {
         assert_eq!(serving().await, one);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(epoch(&house).await.0, first + 1);
+    assert_eq!(epoch(&fixture).await.0, first + 1);
     for (ledger, _) in waiting {
         ledger.stop().await;
     }

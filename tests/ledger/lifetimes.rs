@@ -5,9 +5,9 @@ use std::pin::pin;
 use farebox::credits::SignedCredits;
 use farebox::ledger::{Backend as _, CallId, HoldId, NewHold, Operation, Origin, Outcome, Refusal};
 
-use crate::house::{
-    HOUR_MS, House, account, api_capture, api_hold, call_capture, conflict, credits, eventually,
-    grant, hold_id, hold_of, on_every_ledger, poll_once, text,
+use crate::test_ledger::{
+    HOUR_MS, TestLedger, account, api_capture, api_hold, call_capture, conflict, credits,
+    eventually, grant, hold_id, hold_of, on_every_ledger, poll_once, text,
 };
 
 on_every_ledger!("current_thread":
@@ -24,8 +24,8 @@ on_every_ledger!("current_thread":
     a_stop_writes_what_was_asked_and_takes_nothing_more,
 );
 
-async fn a_dropped_hold_future_leaves_no_hold(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_dropped_hold_future_leaves_no_hold(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let hold = || ledger.call("4");
     // Never polled; asked, and dropped at once; asked and granted, and dropped before it heard.
     drop(hold());
@@ -65,8 +65,8 @@ async fn a_dropped_hold_future_leaves_no_hold(house: House) {
     ledger.stop().await;
 }
 
-async fn a_dropped_guard_releases(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_dropped_guard_releases(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let guard = ledger.call("4").await.unwrap();
     assert_eq!(ledger.has("alice").await, text(("10", "4")));
     drop(guard);
@@ -74,8 +74,8 @@ async fn a_dropped_guard_releases(house: House) {
     ledger.stop().await;
 }
 
-async fn a_panicking_call_releases(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_panicking_call_releases(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let guard = ledger.call("4").await.unwrap();
     let call = tokio::spawn(async move {
         assert_eq!(guard.amount(), credits("5"), "this call panics, as the test wants it to");
@@ -86,12 +86,12 @@ async fn a_panicking_call_releases(house: House) {
     ledger.stop().await;
 }
 
-async fn a_crash_ends_the_holds_of_calls_and_not_those_of_the_api(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_crash_ends_the_holds_of_calls_and_not_those_of_the_api(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let call = ledger.call("4").await.unwrap();
     ledger.ask(api_hold("job", "3")).await;
     ledger.reconciles().await; // In `relaxed` this also waits for the disk.
-    let crashed = house.crashed();
+    let crashed = fixture.crashed();
     let after = crashed.open().await;
     assert_eq!(after.has("alice").await, text(("10", "3")));
     after.reconciles().await;
@@ -102,19 +102,19 @@ async fn a_crash_ends_the_holds_of_calls_and_not_those_of_the_api(house: House) 
     assert_eq!(ledger.has("alice").await, text(("10", "7")));
     drop(call);
     ledger.stop().await;
-    let after = house.open().await;
+    let after = fixture.open().await;
     assert_eq!(after.has("alice").await, text(("10", "3")));
     after.stop().await;
 }
 
-async fn an_api_hold_expires_when_its_time_is_up(house: House) {
-    let ledger = house.open_with("10").await;
+async fn an_api_hold_expires_when_its_time_is_up(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(api_hold("long", "3")).await;
     ledger.ask(hold_of(Origin::Api, "short", "2", 1)).await;
     eventually("the short one expired", async || ledger.has("alice").await.1 == "3").await;
     ledger.ask(hold_of(Origin::Api, "over-the-restart", "2", 1)).await;
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     eventually("what expired meanwhile did", async || ledger.has("alice").await.1 == "3").await;
     let renewed = ledger.ask(Operation::Renew { hold: hold_id("long"), ttl_ms: 1 }).await;
     assert_eq!(renewed, Outcome::Renewed);
@@ -126,10 +126,10 @@ async fn an_api_hold_expires_when_its_time_is_up(house: House) {
 }
 
 /// In `relaxed` too: its capture may come much later than the 50 ms that a crash may take.
-async fn an_api_hold_is_on_disk_when_it_is_acknowledged(house: House) {
-    let ledger = house.open_with("10").await;
+async fn an_api_hold_is_on_disk_when_it_is_acknowledged(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(api_hold("job", "3")).await;
-    let crashed = house.crashed();
+    let crashed = fixture.crashed();
     let after = crashed.open().await;
     assert_eq!(after.has("alice").await, text(("10", "3")));
     let charged = after.ask(api_capture("job", "3")).await;
@@ -139,8 +139,8 @@ async fn an_api_hold_is_on_disk_when_it_is_acknowledged(house: House) {
     ledger.stop().await;
 }
 
-async fn a_live_calls_hold_never_expires(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_live_calls_hold_never_expires(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let call_id = CallId::new();
     let id = call_id.hold_id().clone();
     let call = ledger.hold(call_id, account("alice"), credits("4"), "/x".into()).await.unwrap();
@@ -157,8 +157,8 @@ async fn a_live_calls_hold_never_expires(house: House) {
 }
 
 /// The call has settled, and a rival that was asked before its capture must not get its credits.
-async fn a_hold_never_expires_while_its_capture_waits_in_the_queue(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_hold_never_expires_while_its_capture_waits_in_the_queue(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let call_id = CallId::new();
     let id = call_id.hold_id().clone();
     let call = ledger.hold(call_id, account("alice"), credits("10"), "/x".into()).await.unwrap();
@@ -185,8 +185,8 @@ async fn a_hold_never_expires_while_its_capture_waits_in_the_queue(house: House)
     ledger.stop().await;
 }
 
-async fn the_hold_of_a_leaked_call_expires(house: House) {
-    let ledger = house.open_with("10").await;
+async fn the_hold_of_a_leaked_call_expires(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     // Asked for without a guard, so nobody lives to end it.
     let leaked = NewHold {
         id: HoldId::for_call(),
@@ -202,8 +202,8 @@ async fn the_hold_of_a_leaked_call_expires(house: House) {
     ledger.stop().await;
 }
 
-async fn a_late_capture_is_recorded_once_and_may_make_a_debt(house: House) {
-    let mut backend = house.backend().await;
+async fn a_late_capture_is_recorded_once_and_may_make_a_debt(fixture: TestLedger) {
+    let mut backend = fixture.backend().await;
     backend.ask(Operation::Post(grant("g", "alice", "5"))).await;
     for (origin, id) in [(Origin::Api, "api"), (Origin::Call, "call")] {
         backend.ask(hold_of(origin, id, "4", 0)).await;
@@ -239,8 +239,8 @@ async fn a_late_capture_is_recorded_once_and_may_make_a_debt(house: House) {
     assert!(backend.close().await);
 }
 
-async fn a_stop_writes_what_was_asked_and_takes_nothing_more(house: House) {
-    let ledger = house.open_with("1000").await;
+async fn a_stop_writes_what_was_asked_and_takes_nothing_more(fixture: TestLedger) {
+    let ledger = fixture.open_with("1000").await;
     let handle = farebox::ledger::Ledger::clone(&ledger);
     let mut guards = Vec::new();
     for _ in 0..200 {
@@ -255,7 +255,7 @@ async fn a_stop_writes_what_was_asked_and_takes_nothing_more(house: House) {
     assert_eq!(handle.balance(&account("alice")).await, Err(Refusal::Unavailable));
     let late = handle.hold(CallId::new(), account("alice"), credits("1"), "/x".into());
     assert_eq!(late.await.unwrap_err(), Refusal::Unavailable);
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("800", "0")));
     ledger.reconciles().await;
     ledger.stop().await;

@@ -8,14 +8,12 @@
 mod servers;
 
 mod cluster;
-mod cluster_house;
 mod contract;
 mod crash;
 mod cut_off;
 mod endings;
 mod ends;
 mod faults;
-mod house;
 mod imports;
 mod large;
 mod last_credit;
@@ -29,5 +27,7 @@ mod promptness;
 mod refunds;
 mod screens;
 mod sweep;
+mod test_cluster;
+mod test_ledger;
 mod upkeep;
 mod without_postgres;

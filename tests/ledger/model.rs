@@ -17,8 +17,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::house::{AnyBackend, HOUR_MS, House, Kind, Running, account, hold_id, poll_once, seed};
 use crate::plain::{Expected, Model, ROUTE, State};
+use crate::test_ledger::{
+    AnyBackend, HOUR_MS, Kind, Running, TestLedger, account, hold_id, poll_once, seed,
+};
 
 /// Sequences a test.
 const CASES: u32 = 96;
@@ -66,7 +68,7 @@ fn the_pipeline_agrees_with_the_model_cluster_relaxed() {
     check(Kind::ClusterRelaxed, by_pipeline);
 }
 
-fn check(kind: Kind, run: impl AsyncFn(House, Vec<Step>)) {
+fn check(kind: Kind, run: impl AsyncFn(TestLedger, Vec<Step>)) {
     let seed = seed();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -78,10 +80,10 @@ fn check(kind: Kind, run: impl AsyncFn(House, Vec<Step>)) {
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     // The servers are shared by all cases.
-    let _house = House::new(kind);
+    let _fixture = TestLedger::new(kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let result = TestRunner::new_with_rng(config, rng).run(&vec(step(), 1..25), |steps| {
-        runtime.block_on(run(House::new(kind), steps));
+        runtime.block_on(run(TestLedger::new(kind), steps));
         Ok(())
     });
     if let Err(error) = result {
@@ -184,16 +186,16 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 /// Batches straight to the backend.
-async fn by_batch(house: House, steps: Vec<Step>) {
+async fn by_batch(fixture: TestLedger, steps: Vec<Step>) {
     let mut model = Model::default();
-    let mut backend = house.backend().await;
+    let mut backend = fixture.backend().await;
     let mut reader = backend.reader().await;
     for step in steps {
         let mut everything = true;
         model.batch += 1;
         match step {
             Step::Batch(operations, all) => {
-                everything = all || house.kind.is_strict();
+                everything = all || fixture.kind.is_strict();
                 let mut expected = Vec::new();
                 let mut batch = operations;
                 batch.retain(|operation| {
@@ -213,13 +215,13 @@ async fn by_batch(house: House, steps: Vec<Step>) {
             Step::Restart => {
                 assert!(backend.close().await);
                 drop(backend);
-                backend = started(&house, &mut model).await;
+                backend = started(&fixture, &mut model).await;
                 reader = backend.reader().await;
             }
             Step::Crash => {
                 backend.ask(Operation::Audit).await;
                 drop(backend);
-                backend = started(&house, &mut model).await;
+                backend = started(&fixture, &mut model).await;
                 reader = backend.reader().await;
             }
             Step::Fold => {
@@ -250,16 +252,16 @@ async fn by_batch(house: House, steps: Vec<Step>) {
     }
     assert!(backend.close().await);
     drop(backend);
-    let mut backend = started(&house, &mut model).await;
+    let mut backend = started(&fixture, &mut model).await;
     assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
     model.agrees_with(&*backend.reader().await).await;
     assert!(backend.close().await);
 }
 
 /// The next start of the backend, which says once what of the one before expired with it.
-async fn started(house: &House, model: &mut Model) -> AnyBackend {
-    let expected = model.start(house.kind);
-    let mut backend = house.backend().await;
+async fn started(fixture: &TestLedger, model: &mut Model) -> AnyBackend {
+    let expected = model.start(fixture.kind);
+    let mut backend = fixture.backend().await;
     assert_eq!(names(&backend.tick(&|_| true).await), expected);
     backend
 }
@@ -283,9 +285,9 @@ async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<
 }
 
 /// The same through the pipeline, which makes batches of its own.
-async fn by_pipeline(house: House, steps: Vec<Step>) {
+async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
     let mut model = Model::default();
-    let mut ledger = house.open().await;
+    let mut ledger = fixture.open().await;
     for step in steps {
         let mut everything = true;
         model.batch += 1;
@@ -309,8 +311,8 @@ async fn by_pipeline(house: House, steps: Vec<Step>) {
             Step::TimeIsUp(..) => everything = false,
             Step::Restart | Step::Crash => {
                 ledger.stop().await;
-                model.start(house.kind);
-                ledger = house.open().await;
+                model.start(fixture.kind);
+                ledger = fixture.open().await;
             }
             Step::Fold => {
                 let report = ledger.fold(i64::MAX).await.unwrap();
@@ -326,8 +328,8 @@ async fn by_pipeline(house: House, steps: Vec<Step>) {
         }
     }
     ledger.stop().await;
-    model.start(house.kind);
-    let ledger = house.open().await;
+    model.start(fixture.kind);
+    let ledger = fixture.open().await;
     ledger.reconciles().await;
     model.agrees_with(ledger.read()).await;
     ledger.stop().await;

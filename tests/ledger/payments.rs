@@ -7,7 +7,7 @@ use farebox::ledger::{
     PaymentChange, Progress, Refund, Refusal, Sale, Stage, TakeFacts,
 };
 
-use crate::house::{House, account, credits, on_every_ledger, text};
+use crate::test_ledger::{TestLedger, account, credits, on_every_ledger, text};
 
 on_every_ledger!("current_thread":
     an_event_is_kept_once_with_what_became_of_it,
@@ -87,8 +87,8 @@ fn changed(outcome: Outcome) -> Result<PaymentChange, Refusal> {
     }
 }
 
-async fn an_event_is_kept_once_with_what_became_of_it(house: House) {
-    let ledger = house.open().await;
+async fn an_event_is_kept_once_with_what_became_of_it(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     let received = |new| Outcome::EventRecorded { state: EventState::Received, new };
     assert_eq!(ledger.ask(event("evt_1")).await, received(true));
     assert_eq!(ledger.ask(event("evt_1")).await, received(false));
@@ -102,7 +102,7 @@ async fn an_event_is_kept_once_with_what_became_of_it(house: House) {
     assert_eq!(ledger.ask(end("evt_3")).await, Outcome::Refused(Refusal::UnknownEvent));
     ledger.stop().await;
 
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     let failed = Outcome::EventRecorded { state: EventState::Failed, new: false };
     assert_eq!(ledger.ask(event("evt_1")).await, failed);
     let read = ledger.read().event("evt_1").await.unwrap().unwrap();
@@ -116,8 +116,8 @@ async fn an_event_is_kept_once_with_what_became_of_it(house: House) {
     ledger.stop().await;
 }
 
-async fn a_payment_and_its_event_are_one_commit(house: House) {
-    let ledger = house.open().await;
+async fn a_payment_and_its_event_are_one_commit(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     let unknown = changed(ledger.ask(taking(Some("evt_1"), paid())).await);
     assert_eq!(unknown, Err(Refusal::UnknownEvent), "and nothing was granted");
     assert_eq!(ledger.balance(&account("alice")).await, Ok(None));
@@ -134,12 +134,12 @@ async fn a_payment_and_its_event_are_one_commit(house: House) {
     ledger.stop().await;
 }
 
-async fn money_back_that_was_heard_of_first_counts_after_a_restart(house: House) {
-    let ledger = house.open().await;
+async fn money_back_that_was_heard_of_first_counts_after_a_restart(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     let early = take(&ledger, refunded("re_1", 3950, &["pi_1", "ch_1"])).await.unwrap();
     assert!(!early.is_ours());
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     take(&ledger, paid()).await.unwrap();
     take(&ledger, paid()).await.unwrap();
     assert_eq!(ledger.has("alice").await, text(("250", "0")));
@@ -150,13 +150,13 @@ async fn money_back_that_was_heard_of_first_counts_after_a_restart(house: House)
 }
 
 /// A refund that names the charge alone, until an event names charge and payment intent together.
-async fn two_halves_of_one_payment_become_one(house: House) {
-    let ledger = house.open().await;
+async fn two_halves_of_one_payment_become_one(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     take(&ledger, refunded("re_1", 3950, &["ch_1"])).await.unwrap();
     take(&ledger, paid()).await.unwrap();
     assert_eq!(ledger.has("alice").await, text(("500", "0")), "nothing links them yet");
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     take(&ledger, refunded("re_2", 1975, &["ch_1", "pi_1"])).await.unwrap();
     assert_eq!(ledger.has("alice").await, text(("125", "0")));
     let by_charge = ledger.read().payment("ch_1").await.unwrap().unwrap();
@@ -165,13 +165,13 @@ async fn two_halves_of_one_payment_become_one(house: House) {
     ledger.stop().await;
 }
 
-async fn a_freeze_outlives_the_process_and_is_lifted_by_hand(house: House) {
-    let ledger = house.open().await;
+async fn a_freeze_outlives_the_process_and_is_lifted_by_hand(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     take(&ledger, paid()).await.unwrap();
     take(&ledger, disputed(Stage::Standing)).await.unwrap();
     assert_eq!(ledger.call("1").await.unwrap_err(), Refusal::Frozen);
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.call("1").await.unwrap_err(), Refusal::Frozen);
     let view = ledger.read().account(&account("alice")).await.unwrap().unwrap();
     assert!(view.balance.frozen);
@@ -180,7 +180,7 @@ async fn a_freeze_outlives_the_process_and_is_lifted_by_hand(house: House) {
     assert_eq!(ledger.ask(thaw).await, Outcome::Thawed { disputes: 0 });
     ledger.call("1").await.unwrap().release();
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     take(&ledger, disputed(Stage::Standing)).await.unwrap();
     ledger.call("1").await.unwrap().release();
     take(&ledger, disputed(Stage::Lost)).await.unwrap();
@@ -189,8 +189,8 @@ async fn a_freeze_outlives_the_process_and_is_lifted_by_hand(house: House) {
     ledger.stop().await;
 }
 
-async fn an_account_keeps_its_first_customer(house: House) {
-    let ledger = house.open().await;
+async fn an_account_keeps_its_first_customer(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     let keep = |customer: &str, instead_of: Option<&str>| Operation::RecordCustomer {
         account: account("alice"),
         customer: customer.into(),
@@ -202,15 +202,15 @@ async fn an_account_keeps_its_first_customer(house: House) {
     assert_eq!(ledger.ask(keep("cus_3", Some("cus_1"))).await, kept("cus_3"));
     assert_eq!(ledger.ask(keep("cus_4", Some("cus_1"))).await, kept("cus_3"), "two at once");
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     let read = ledger.read().customer(&account("alice")).await.unwrap();
     assert_eq!(read.as_deref(), Some("cus_3"));
     ledger.stop().await;
 }
 
-async fn one_batch_decides_what_its_own_operations_changed(house: House) {
+async fn one_batch_decides_what_its_own_operations_changed(fixture: TestLedger) {
     use farebox::ledger::Backend as _;
-    let mut backend = house.backend().await;
+    let mut backend = fixture.backend().await;
     let batch = [
         event("evt_1"),
         taking(None, refunded("re_1", 3950, &["ch_1"])),
@@ -238,8 +238,8 @@ async fn one_batch_decides_what_its_own_operations_changed(house: House) {
     assert!(backend.close().await);
 }
 
-async fn folding_keeps_what_payments_moved(house: House) {
-    let ledger = house.open().await;
+async fn folding_keeps_what_payments_moved(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     take(&ledger, paid()).await.unwrap();
     take(&ledger, refunded("re_1", 3950, &["pi_1"])).await.unwrap();
     assert_eq!(ledger.fold(i64::MAX).await.unwrap().entries, 2);

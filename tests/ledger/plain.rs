@@ -10,7 +10,7 @@ use farebox::ledger::{
     Refusal,
 };
 
-use crate::house::Kind;
+use crate::test_ledger::Kind;
 
 /// The model's knowledge of a hold's id.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use farebox::ledger::{Backend, CallId, Expired, IsLive, Ledger, Operation, Outco
 use farebox::metrics::Metrics;
 use farebox::store::SqliteLedger;
 
-use crate::house::{House, Kind, account, credits, grant};
+use crate::test_ledger::{Kind, TestLedger, account, credits, grant};
 
 /// The promised limit.
 const PROMISE: Duration = Duration::from_millis(50);
@@ -65,10 +65,10 @@ impl Backend for Watched {
 /// so it is the beginning of a commit that is looked at, and the usual one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relaxed_writes_within_its_promise_while_thousands_of_calls_are_ready() {
-    let house = House::new(Kind::EmbeddedRelaxed);
-    std::fs::create_dir_all(house.dir()).unwrap();
+    let fixture = TestLedger::new(Kind::EmbeddedRelaxed);
+    std::fs::create_dir_all(fixture.dir()).unwrap();
     let metrics = Metrics::new().unwrap();
-    let (path, durability) = (house.path(), house.kind.durability());
+    let (path, durability) = (fixture.path(), fixture.kind.durability());
     let ledger = SqliteLedger::open(&path, durability, metrics.clone()).await.unwrap();
     let reader = ledger.reader();
     let ages = Arc::new(Mutex::new(Vec::new()));

@@ -2,8 +2,8 @@
 
 use farebox::ledger::{EntryKind, Operation, OperationId, Outcome, Refusal};
 
-use crate::house::{
-    House, api_capture, api_hold, conflict, credits, hold_id, on_every_ledger, text,
+use crate::test_ledger::{
+    TestLedger, api_capture, api_hold, conflict, credits, hold_id, on_every_ledger, text,
 };
 
 on_every_ledger!("current_thread":
@@ -16,8 +16,10 @@ fn refund_part(hold: &str, id: &str, amount: &str) -> Operation {
     Operation::RefundPart { hold, id, amount: credits(amount), reason: None }
 }
 
-async fn parts_of_a_capture_are_refunded_each_once_and_together_no_more_than_it(house: House) {
-    let ledger = house.open_with("10").await;
+async fn parts_of_a_capture_are_refunded_each_once_and_together_no_more_than_it(
+    fixture: TestLedger,
+) {
+    let ledger = fixture.open_with("10").await;
     let left = |left: &str| Outcome::Refused(Refusal::AboveCapture { left: credits(left) });
     let ask = async |operation: Operation| match ledger.ask(operation).await {
         Outcome::Posted { entry, new } => Ok((entry.amount.to_string(), new)),

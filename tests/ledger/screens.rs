@@ -3,10 +3,11 @@
 use farebox::credits::{Credits, SignedCredits};
 use farebox::ledger::{CallId, EntryKind, Movement, Operation, Origin, Outcome, Usage};
 
-use crate::house::{
-    House, Running, account, api_capture, api_hold, credits, eventually, grant, on_every_ledger,
-};
 use crate::payments::{nth, paid, take};
+use crate::test_ledger::{
+    Running, TestLedger, account, api_capture, api_hold, credits, eventually, grant,
+    on_every_ledger,
+};
 
 on_every_ledger!("current_thread":
     usage_is_what_was_captured_by_day_and_route,
@@ -38,8 +39,8 @@ async fn durable(ledger: &Running) {
     assert_eq!(ledger.ask(Operation::Audit).await, Outcome::Audited(vec![]));
 }
 
-async fn usage_is_what_was_captured_by_day_and_route(house: House) {
-    let ledger = house.open_with("100").await;
+async fn usage_is_what_was_captured_by_day_and_route(fixture: TestLedger) {
+    let ledger = fixture.open_with("100").await;
     ledger.post(grant("bob's", "bob", "50")).await.unwrap();
     for (who, route, amount) in
         [("alice", "/a", "1"), ("alice", "/b", "2.5"), ("alice", "/a", "1"), ("bob", "/a", "9")]
@@ -68,11 +69,11 @@ async fn usage_is_what_was_captured_by_day_and_route(house: House) {
     ledger.stop().await;
 }
 
-async fn usage_looks_at_the_newest_lines_and_says_where_these_are_not_all(house: House) {
-    let ledger = house.open_with("1").await;
+async fn usage_looks_at_the_newest_lines_and_says_where_these_are_not_all(fixture: TestLedger) {
+    let ledger = fixture.open_with("1").await;
     let now = now_ms();
     // One line a second for three days, all of them captures of one credit.
-    house
+    fixture
         .execute(&format!(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 259200) \
              INSERT INTO entries SELECT 'busy', n, 'capture:' || n, 'capture', -1000000, 0, '/a', \
@@ -90,8 +91,8 @@ async fn usage_looks_at_the_newest_lines_and_says_where_these_are_not_all(house:
     ledger.stop().await;
 }
 
-async fn the_newest_entries_of_all_accounts_come_first(house: House) {
-    let ledger = house.open().await;
+async fn the_newest_entries_of_all_accounts_come_first(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     assert_eq!(ledger.read().newest(9).await.unwrap(), []);
     for n in 0..6 {
         let who = ["alice", "bob", "carol"][n % 3];
@@ -109,8 +110,8 @@ async fn the_newest_entries_of_all_accounts_come_first(house: House) {
     ledger.stop().await;
 }
 
-async fn live_holds_tell_their_age_where_their_ids_do(house: House) {
-    let ledger = house.open_with("100").await;
+async fn live_holds_tell_their_age_where_their_ids_do(fixture: TestLedger) {
+    let ledger = fixture.open_with("100").await;
     let before = now_ms();
     let hold = async |amount: &str| {
         let id = CallId::new();
@@ -149,8 +150,8 @@ async fn live_holds_tell_their_age_where_their_ids_do(house: House) {
     ledger.stop().await;
 }
 
-async fn activity_adds_up_what_moved_and_what_was_paid(house: House) {
-    let ledger = house.open_with("100").await;
+async fn activity_adds_up_what_moved_and_what_was_paid(fixture: TestLedger) {
+    let ledger = fixture.open_with("100").await;
     let hour = now_ms() / HOUR_MS;
     for (who, amount) in [("alice", "1"), ("alice", "2.5")] {
         call(&ledger, who, "/a", amount).await;
@@ -181,8 +182,8 @@ async fn activity_adds_up_what_moved_and_what_was_paid(house: House) {
     ledger.stop().await;
 }
 
-async fn accounts_are_found_by_how_their_ids_begin(house: House) {
-    let ledger = house.open().await;
+async fn accounts_are_found_by_how_their_ids_begin(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     for who in ["al", "alice", "alicia", "ali~", "b", "a%", "a_c", "A"] {
         ledger.post(grant(who, who, "1")).await.unwrap();
     }
@@ -201,8 +202,8 @@ async fn accounts_are_found_by_how_their_ids_begin(house: House) {
     ledger.stop().await;
 }
 
-async fn accounts_are_found_by_a_part_of_their_ids(house: House) {
-    let ledger = house.open().await;
+async fn accounts_are_found_by_a_part_of_their_ids(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     for who in ["alice", "bob-alice", "MALICE", "b%", "b_b", "zed"] {
         ledger.post(grant(who, who, "1")).await.unwrap();
     }
@@ -239,8 +240,8 @@ async fn accounts_are_found_by_a_part_of_their_ids(house: House) {
     ledger.stop().await;
 }
 
-async fn entries_of_a_time_are_those_that_were_made_in_it(house: House) {
-    let ledger = house.open_with("100").await;
+async fn entries_of_a_time_are_those_that_were_made_in_it(fixture: TestLedger) {
+    let ledger = fixture.open_with("100").await;
     ledger.post(grant("bob's", "bob", "50")).await.unwrap();
     for _ in 0..20 {
         call(&ledger, "alice", "/a", "1").await;

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use farebox::ledger::{Backend as _, HoldId, NewHold, Operation, Origin, Outcome, Reader as _};
 use farebox::store::ClusterLedger;
 
-use crate::house::{
-    HOUR_MS, House, account, api_capture, call_capture, credits, grant, hold_id, hold_of,
+use crate::test_ledger::{
+    HOUR_MS, TestLedger, account, api_capture, call_capture, credits, grant, hold_id, hold_of,
     on_cluster_ledgers,
 };
 
@@ -45,8 +45,10 @@ async fn call(ledger: &mut ClusterLedger) {
     assert!(matches!(charged[..], [Outcome::Captured { late: false, .. }]), "{charged:?}");
 }
 
-async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(house: House) {
-    let mut ledger = house.gateway("house").await.unwrap();
+async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(
+    fixture: TestLedger,
+) {
+    let mut ledger = fixture.gateway("gateway").await.unwrap();
     for who in ACCOUNTS {
         ledger.apply(&[Operation::Post(grant(&format!("g-{who}"), who, "10000"))]).await;
     }
@@ -92,7 +94,7 @@ async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(h
     assert!(report.is_clean(), "{report:#?}");
     assert_eq!(report.live_holds, LIVE as u64);
     let count = async |sql: &str| -> i64 {
-        let mut on = house.cluster().sql().await;
+        let mut on = fixture.cluster().sql().await;
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut on).await.unwrap()
     };
     let ended = count("SELECT count(*) FROM holds WHERE state = 'expired'").await;

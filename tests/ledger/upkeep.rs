@@ -6,8 +6,8 @@ use farebox::ledger::{
 use farebox::store::backup;
 use sqlx::Executor as _;
 
-use crate::house::{
-    House, account, api_capture, api_hold, credits, ended, eventually, grant, hold_id,
+use crate::test_ledger::{
+    TestLedger, account, api_capture, api_hold, credits, ended, eventually, grant, hold_id,
     on_embedded_ledgers, on_every_ledger, posting, text,
 };
 
@@ -34,15 +34,15 @@ mod file {
     );
 }
 
-async fn the_database_itself_refuses_to_change_an_entry(house: House) {
-    let ledger = house.open_with("10").await;
+async fn the_database_itself_refuses_to_change_an_entry(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     for change in [
         "UPDATE entries SET amount = 1",
         "UPDATE entries SET balance_after = 1 WHERE seq = 1",
         "DELETE FROM entries",
         "DELETE FROM entries WHERE account = 'alice'",
     ] {
-        let error = house.execute(change).await.expect_err(change).to_string();
+        let error = fixture.execute(change).await.expect_err(change).to_string();
         assert!(error.contains("immutable"), "{change}: {error}");
     }
     assert_eq!(ledger.entries("alice").await.len(), 1);
@@ -50,8 +50,8 @@ async fn the_database_itself_refuses_to_change_an_entry(house: House) {
     ledger.stop().await;
 }
 
-async fn folding_keeps_balances_ids_and_refunds(house: House) {
-    let ledger = house.open_with("10").await;
+async fn folding_keeps_balances_ids_and_refunds(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     for (job, amount) in [("a", "1"), ("b", "2"), ("c", "3")] {
         ledger.ask(api_hold(job, amount)).await;
         ledger.ask(api_capture(job, amount)).await;
@@ -74,17 +74,17 @@ async fn folding_keeps_balances_ids_and_refunds(house: House) {
     assert_eq!(ledger.ask(api_hold("a", "1")).await, ended());
     assert_eq!(ledger.fold(i64::MAX).await.unwrap().entries, 2);
     assert_eq!(ledger.entries("alice").await[0].seq, 5);
-    assert!(house.execute("DELETE FROM entries").await.is_err(), "still immutable");
+    assert!(fixture.execute("DELETE FROM entries").await.is_err(), "still immutable");
     ledger.reconciles().await;
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("7", "0")));
     ledger.reconciles().await;
     ledger.stop().await;
 }
 
-async fn folding_keeps_what_is_newer(house: House) {
-    let ledger = house.open_with("10").await;
+async fn folding_keeps_what_is_newer(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     ledger.ask(api_hold("old", "1")).await;
     ledger.ask(api_capture("old", "1")).await;
     let last_old = ledger.entries("alice").await.last().unwrap().created_at_ms;
@@ -108,12 +108,12 @@ async fn folding_keeps_what_is_newer(house: House) {
 }
 
 /// A clock that once went backwards wrote an old entry behind a newer one.
-async fn folding_stops_at_what_is_newer_and_leaves_no_gap(house: House) {
-    let ledger = house.open_with("10").await;
+async fn folding_stops_at_what_is_newer_and_leaves_no_gap(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     for id in ["a", "b", "c"] {
         ledger.post(grant(id, "alice", "1")).await.unwrap();
     }
-    let mut sql = house.sql().await;
+    let mut sql = fixture.sql().await;
     sql.execute(
         "DROP TRIGGER entries_are_never_updated; \
          UPDATE entries SET created_at = CASE seq WHEN 3 THEN 2000 ELSE 1000 END; \
@@ -131,9 +131,9 @@ async fn folding_stops_at_what_is_newer_and_leaves_no_gap(house: House) {
 
 /// A ledger with more entries than fit in a slice: of one account, of many, and of one that
 /// nothing is folded of. Returns how many accounts and entries can be folded before 1500.
-async fn long(house: &House) -> (u64, u64) {
-    house.open().await.stop().await;
-    let mut sql = house.sql().await;
+async fn long(fixture: &TestLedger) -> (u64, u64) {
+    fixture.open().await.stop().await;
+    let mut sql = fixture.sql().await;
     sql.execute(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000) \
          INSERT INTO entries SELECT account, n, 'grant:' || account || n, 'grant', 1, n, NULL, \
@@ -147,9 +147,9 @@ async fn long(house: &House) -> (u64, u64) {
     (1 + 1000, 5000 + 3000)
 }
 
-async fn folding_goes_in_slices_each_of_them_whole(house: House) {
-    let (accounts, entries) = long(&house).await;
-    let mut backend = house.backend().await;
+async fn folding_goes_in_slices_each_of_them_whole(fixture: TestLedger) {
+    let (accounts, entries) = long(&fixture).await;
+    let mut backend = fixture.backend().await;
     let reader = backend.reader().await;
     let (mut folded, mut from, mut slices) = ((0, 0), None, 0);
     loop {
@@ -179,13 +179,13 @@ async fn folding_goes_in_slices_each_of_them_whole(house: House) {
     assert!(backend.close().await);
 }
 
-async fn folding_lets_others_in_between_its_slices(house: House) {
-    long(&house).await;
-    let ledger = house.open_with("0.01").await;
+async fn folding_lets_others_in_between_its_slices(fixture: TestLedger) {
+    long(&fixture).await;
+    let ledger = fixture.open_with("0.01").await;
     let folder = farebox::ledger::Ledger::clone(&ledger);
     let mut folding = std::pin::pin!(folder.fold(1500));
     let mut calls = 0;
-    while !crate::house::poll_once(folding.as_mut()).await {
+    while !crate::test_ledger::poll_once(folding.as_mut()).await {
         ledger.call("0.000001").await.unwrap().release();
         calls += 1;
     }
@@ -194,9 +194,9 @@ async fn folding_lets_others_in_between_its_slices(house: House) {
     ledger.stop().await;
 }
 
-async fn old_endings_are_forgotten_a_slice_at_a_time(house: House) {
-    house.open().await.stop().await;
-    let mut sql = house.sql().await;
+async fn old_endings_are_forgotten_a_slice_at_a_time(fixture: TestLedger) {
+    fixture.open().await.stop().await;
+    let mut sql = fixture.sql().await;
     sql.execute(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000) \
          INSERT INTO ended_holds SELECT 'call-' || n, 'alice', 1, 'call', 'released', n FROM n \
@@ -204,7 +204,7 @@ async fn old_endings_are_forgotten_a_slice_at_a_time(house: House) {
     )
     .await
     .unwrap();
-    let mut backend = house.backend().await;
+    let mut backend = fixture.backend().await;
     for left in [3000, 1000, 0, 0] {
         backend.tick(&|_| false).await;
         let count = "SELECT count(*) FROM ended_holds";
@@ -214,8 +214,8 @@ async fn old_endings_are_forgotten_a_slice_at_a_time(house: House) {
     assert!(backend.close().await);
 }
 
-async fn reconcile_finds_what_is_wrong(house: House) {
-    let ledger = house.open_with("10").await;
+async fn reconcile_finds_what_is_wrong(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     for operation in [api_hold("charged", "2"), api_capture("charged", "2"), api_hold("live", "1")]
     {
         ledger.ask(operation).await;
@@ -250,7 +250,7 @@ async fn reconcile_finds_what_is_wrong(house: House) {
             "released and captured",
         ),
     ] {
-        let harmed = house.crashed();
+        let harmed = fixture.crashed();
         let mut sql = harmed.sql().await;
         sql.execute(sqlx::AssertSqlSafe(harm.clone())).await.unwrap();
         let reader = farebox::store::SqliteReader::new(&harmed.path());
@@ -259,7 +259,7 @@ async fn reconcile_finds_what_is_wrong(house: House) {
         assert!(differences.iter().any(|d| d.what.contains(found)), "{harm}: {differences:#?}");
     }
     // Rows that fit together on disk, and differ from what the running ledger knows.
-    let mut sql = house.sql().await;
+    let mut sql = fixture.sql().await;
     sql.execute("UPDATE api_holds SET amount = amount + 1").await.unwrap();
     let differences = ledger.reconcile().await.unwrap().differences;
     assert!(differences.iter().any(|d| d.what.contains("memory has")), "{differences:#?}");
@@ -268,20 +268,20 @@ async fn reconcile_finds_what_is_wrong(house: House) {
     ledger.stop().await;
 }
 
-async fn a_backup_of_a_live_ledger_opens_and_reconciles(house: House) {
-    let ledger = house.open_with("1000").await;
+async fn a_backup_of_a_live_ledger_opens_and_reconciles(fixture: TestLedger) {
+    let ledger = fixture.open_with("1000").await;
     ledger.reconciles().await;
-    let copy = House::new(house.kind);
+    let copy = TestLedger::new(fixture.kind);
     std::fs::create_dir_all(copy.dir()).unwrap();
     let calls = async {
         for _ in 0..100 {
             ledger.call("1").await.unwrap().capture(credits("1"));
         }
     };
-    let (source, target) = (house.path(), copy.path());
+    let (source, target) = (fixture.path(), copy.path());
     let ((), backed_up) = tokio::join!(calls, backup(&source, &target));
     backed_up.unwrap();
-    let again = backup(&house.path(), &target).await;
+    let again = backup(&fixture.path(), &target).await;
     assert!(matches!(again, Err(LedgerError::Exists { .. })), "{again:?}");
     assert_eq!(ledger.has("alice").await, text(("900", "0")));
     let restored = copy.open().await;
@@ -296,39 +296,39 @@ async fn a_backup_of_a_live_ledger_opens_and_reconciles(house: House) {
     ledger.stop().await;
 }
 
-async fn a_closed_ledger_is_one_file_though_it_was_read(house: House) {
-    let ledger = house.open_with("10").await;
+async fn a_closed_ledger_is_one_file_though_it_was_read(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     assert_eq!(ledger.entries("alice").await.len(), 1, "by another connection than wrote it");
     let still_held = Ledger::clone(&ledger);
     ledger.stop().await;
-    let files = std::fs::read_dir(house.dir()).unwrap();
+    let files = std::fs::read_dir(fixture.dir()).unwrap();
     let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["ledger.db", "ledger.db.lock"]);
     still_held.read().entries(&account("alice"), None, 1).await.expect_err("it is closed");
 }
 
-async fn the_lock_refuses_a_second_opener(house: House) {
-    let ledger = house.open_with("10").await;
+async fn the_lock_refuses_a_second_opener(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
     for _ in 0..2 {
-        let second = house.embedded().await;
+        let second = fixture.embedded().await;
         assert!(matches!(second, Err(LedgerError::Locked { .. })), "{second:?}");
     }
     // Nothing was touched: a live call's hold above all.
     let call = ledger.call("4").await.unwrap();
-    assert!(house.embedded().await.is_err());
+    assert!(fixture.embedded().await.is_err());
     assert_eq!(ledger.has("alice").await, text(("10", "4")));
     ledger.reconciles().await;
     drop(call);
     ledger.stop().await;
-    house.open().await.stop().await;
+    fixture.open().await.stop().await;
 }
 
-async fn the_lock_refuses_a_second_opener_by_another_name(house: House) {
-    let ledger = house.open_with("10").await;
-    let other = House::new(house.kind);
+async fn the_lock_refuses_a_second_opener_by_another_name(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    let other = TestLedger::new(fixture.kind);
     std::fs::create_dir_all(other.dir()).unwrap();
-    std::os::unix::fs::symlink(house.path(), other.path()).unwrap();
+    std::os::unix::fs::symlink(fixture.path(), other.path()).unwrap();
     let second = other.embedded().await;
     assert!(matches!(second, Err(LedgerError::Locked { .. })), "{second:?}");
     ledger.stop().await;
@@ -337,8 +337,8 @@ async fn the_lock_refuses_a_second_opener_by_another_name(house: House) {
     ledger.stop().await;
 }
 
-async fn any_text_survives_the_disk(house: House) {
-    let ledger = house.open().await;
+async fn any_text_survives_the_disk(fixture: TestLedger) {
+    let ledger = fixture.open().await;
     let whose = r#"a"b\c:%'{}[],/<é>"#.replace('é', "e");
     let reason = "\"quoted\" \\ back\tslash\n\u{1}\u{7f}é 漢字 \u{1F600} \u{2028} 'x'; --";
     for (id, who) in [("123", whose.as_str()), ("null", "123"), ("1e3", "null")] {
@@ -361,7 +361,7 @@ async fn any_text_survives_the_disk(house: House) {
     }
     ledger.reconciles().await;
     ledger.stop().await;
-    let ledger = house.open().await;
+    let ledger = fixture.open().await;
     for (id, who) in [("123", whose.as_str()), ("null", "123"), ("1e3", "null")] {
         assert_eq!(ledger.has(who).await, text(("1.5", "1")));
         let capture = api_capture(&format!(r#"{id}"\"#), "1");

@@ -7,29 +7,29 @@ use farebox::ledger::{Backend as _, CallId, Operation, Origin, Outcome, Refusal}
 use farebox::store::ClusterLedger;
 
 use crate::cluster::serves_again;
-use crate::house::{
-    HOUR_MS, House, Kind, account, call_capture, credits, eventually, grant, hold_of, text,
-};
 use crate::servers::{CutProxy, Redis};
+use crate::test_ledger::{
+    HOUR_MS, Kind, TestLedger, account, call_capture, credits, eventually, grant, hold_of, text,
+};
 
 /// A ledger whose line to Postgres can be cut.
-pub async fn with_a_line(kind: Kind) -> (House, CutProxy) {
-    let mut house = House::new(kind);
+pub async fn with_a_line(kind: Kind) -> (TestLedger, CutProxy) {
+    let mut fixture = TestLedger::new(kind);
     let (port, url) = {
-        let cluster = house.cluster();
+        let cluster = fixture.cluster();
         let postgres = cluster.postgres.lock().unwrap();
         (postgres.port(), postgres.url(&cluster.database))
     };
     let line = CutProxy::before(([127, 0, 0, 1], port).into()).await;
     let through = format!(":{}/", line.address().port());
-    house.cluster_mut().postgres_url = Some(url.replace(&format!(":{port}/"), &through));
-    (house, line)
+    fixture.cluster_mut().postgres_url = Some(url.replace(&format!(":{port}/"), &through));
+    (fixture, line)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_a_hold_that_cannot_be_committed_is_refused_and_ends() {
-    let (house, line) = with_a_line(Kind::ClusterStrict).await;
-    let ledger = house.open_with("10").await;
+    let (fixture, line) = with_a_line(Kind::ClusterStrict).await;
+    let ledger = fixture.open_with("10").await;
     ledger.call("1").await.unwrap().capture(credits("1"));
     assert_eq!(ledger.has("alice").await, text(("9", "0")));
     line.part();
@@ -43,8 +43,8 @@ async fn strict_a_hold_that_cannot_be_committed_is_refused_and_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
-    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
-    let mut config = house.config("house");
+    let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let mut config = fixture.config("gateway");
     config.unsynced_cap = credits("20");
     let metrics = farebox::metrics::Metrics::new().unwrap();
     let opened = farebox::gateway::open_ledger(&config, metrics).await.unwrap();
@@ -86,9 +86,9 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
 /// gateway that is no more, is still there when it is tried again.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_a_recovery_that_fails_at_its_end_loses_nothing() {
-    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
-    let ledger = house.open_with("10").await;
-    let mut crashed = house.gateway("crashed").await.unwrap();
+    let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let ledger = fixture.open_with("10").await;
+    let mut crashed = fixture.gateway("crashed").await.unwrap();
     let held = crashed.apply(&[hold_of(Origin::Call, "call", "4", HOUR_MS)]).await;
     assert!(matches!(held[..], [Outcome::Held { .. }]), "{held:?}");
     ledger.reconciles().await;
@@ -100,13 +100,13 @@ async fn relaxed_a_recovery_that_fails_at_its_end_loses_nothing() {
                  $$ BEGIN RAISE EXCEPTION 'no more room'; END $$; \
                  CREATE TRIGGER fails BEFORE UPDATE OF epoch ON shards \
                  FOR EACH ROW WHEN (NEW.epoch > OLD.epoch) EXECUTE FUNCTION fails()";
-    house.execute(fails).await.unwrap();
-    house.cluster().redis.script_flush();
+    fixture.execute(fails).await.unwrap();
+    fixture.cluster().redis.script_flush();
     line.mend();
-    let begun = || house.cluster().redis.ask(&["HGET", "{s00}:meta", "number"]);
+    let begun = || fixture.cluster().redis.ask(&["HGET", "{s00}:meta", "number"]);
     let before = begun();
     eventually("Redis has begun the next epoch", async || begun() != before).await;
-    house.execute("DROP TRIGGER fails ON shards").await.unwrap();
+    fixture.execute("DROP TRIGGER fails ON shards").await.unwrap();
     serves_again(&ledger).await;
     assert_eq!(ledger.has("alice").await.0, "6");
     ledger.reconciles().await;
@@ -116,19 +116,19 @@ async fn relaxed_a_recovery_that_fails_at_its_end_loses_nothing() {
 /// Redis is lost with what Postgres does not have yet, and a call ends after that: both are handed over.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_a_stop_hands_over_what_was_decided_and_what_was_not() {
-    let (mut house, line) = with_a_line(Kind::ClusterRelaxed).await;
-    let ledger = house.open_with("10").await;
+    let (mut fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let ledger = fixture.open_with("10").await;
     let (settled, unsettled) = (ledger.call("2").await.unwrap(), ledger.call("3").await.unwrap());
     ledger.reconciles().await;
     line.part();
     settled.capture(credits("2"));
     eventually("Redis has it", async || ledger.has("alice").await == text(("8", "3"))).await;
-    house.cluster_mut().redis.kill();
+    fixture.cluster_mut().redis.kill();
     unsettled.capture(credits("3"));
     line.mend();
     ledger.stop().await;
-    house.cluster_mut().redis.restart();
-    let ledger = house.open().await;
+    fixture.cluster_mut().redis.restart();
+    let ledger = fixture.open().await;
     assert_eq!(ledger.has("alice").await, text(("5", "0")));
     ledger.reconciles().await;
     ledger.stop().await;
@@ -137,9 +137,9 @@ async fn relaxed_a_stop_hands_over_what_was_decided_and_what_was_not() {
 /// A caller with a token that this gateway has not seen asks for the account first: an account in Redis is found.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_an_account_that_redis_has_is_open_without_postgres() {
-    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
-    let ledger = house.open_with("10").await;
-    let other = house.open_another("other").await;
+    let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let ledger = fixture.open_with("10").await;
+    let other = fixture.open_another("other").await;
     ledger.call("1").await.unwrap().release();
     line.part();
     // Longer than a lease lasts.
@@ -179,10 +179,10 @@ async fn relaxed_an_account_that_redis_has_is_open_without_postgres() {
 /// Where another Redis may take this one's place, nobody goes on without a lease.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_with_a_replica_the_metric_says_when_every_call_is_refused() {
-    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
-    let _replica = Redis::replica_of(house.cluster().redis.address());
+    let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let _replica = Redis::replica_of(fixture.cluster().redis.address());
     let metrics = farebox::metrics::Metrics::new().unwrap();
-    let opened = farebox::gateway::open_ledger(&house.config("house"), metrics.clone()).await;
+    let opened = farebox::gateway::open_ledger(&fixture.config("gateway"), metrics.clone()).await;
     let (ledger, pipeline) = opened.unwrap();
     ledger.post(grant("g", "alice", "100")).await.unwrap();
     let call = async || {
@@ -206,8 +206,8 @@ async fn relaxed_with_a_replica_the_metric_says_when_every_call_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     const LIMIT: usize = 65_536;
-    let (house, line) = with_a_line(Kind::ClusterRelaxed).await;
-    let mut config = house.config("house");
+    let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
+    let mut config = fixture.config("gateway");
     config.redo_limit_bytes = LIMIT;
     let metrics = farebox::metrics::Metrics::new().unwrap();
     let opened = farebox::gateway::open_ledger(&config, metrics.clone()).await.unwrap();
@@ -261,8 +261,8 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
 /// Also where all that the account had before is durable.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_the_holds_of_one_batch_count_together_against_the_cap() {
-    let house = House::new(Kind::ClusterRelaxed);
-    let mut config = house.config("house");
+    let fixture = TestLedger::new(Kind::ClusterRelaxed);
+    let mut config = fixture.config("gateway");
     config.unsynced_cap = credits("20");
     let metrics = farebox::metrics::Metrics::new().unwrap();
     let mut ledger = ClusterLedger::open(&config, metrics).await.unwrap();

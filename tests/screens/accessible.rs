@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::app::{App, node_modules};
 use crate::browser::{Browser, LOOKS};
 use crate::demo::Demo;
-use crate::shop::{PACKS, Shop};
+use crate::seller::{PACKS, Seller};
 use crate::support::ADMIN_TOKEN;
 
 /// Looks at the page as it is now, in both themes and at both widths.
@@ -46,9 +46,9 @@ async fn choose(browser: &Browser, lang: &str) {
 
 #[tokio::test]
 async fn nothing_is_wrong_with_the_account_page_in_any_state() {
-    let shop = Shop::with(PACKS, None).await;
+    let seller = Seller::with(PACKS, None).await;
     let browser = Browser::start().await;
-    browser.open(&shop.process.url("/credits/account")).await;
+    browser.open(&seller.process.url("/credits/account")).await;
     browser.until("$('input[type=password]')").await;
     check(&browser, "axe-signed-out").await;
     browser.fill("$('input[type=password]')", "fb_nobodys").await;
@@ -56,12 +56,12 @@ async fn nothing_is_wrong_with_the_account_page_in_any_state() {
     browser.until("$('.failure')").await;
     check(&browser, "axe-signed-out-wrong").await;
 
-    browser.sign_in_by(&shop.link("newcomer")).await;
+    browser.sign_in_by(&seller.link("newcomer")).await;
     browser.until("credits() === 0 && all('[part~=pack]').length === 3 && !$('.bone')").await;
     check(&browser, "axe-empty").await;
-    shop.grant("newcomer", 500, "a first gift").await;
+    seller.grant("newcomer", 500, "a first gift").await;
     for _ in 0..3 {
-        shop.process.post("newcomer", "/api/ai/generate").await;
+        seller.process.post("newcomer", "/api/ai/generate").await;
     }
     browser.until("credits() === 485 && all('[part~=entry]').length === 4").await;
     browser.until("$('svg') && !$('.bone')").await;
@@ -93,7 +93,7 @@ async fn nothing_is_wrong_with_the_account_page_in_any_state() {
         ("axe-all-fails", json!(["*/credits/balance", "*/credits/packs", "*/credits/usage*"])),
     ] {
         browser.devtools("Network.setBlockedURLs", json!({ "urls": urls })).await;
-        browser.open(&shop.process.url("/credits/account")).await;
+        browser.open(&seller.process.url("/credits/account")).await;
         browser.until("$('.failure') && !$('.bone')").await;
         check(&browser, state).await;
     }
@@ -101,9 +101,9 @@ async fn nothing_is_wrong_with_the_account_page_in_any_state() {
 
 #[tokio::test]
 async fn nothing_is_wrong_with_the_operators_page_in_any_view() {
-    let shop = Shop::with(PACKS, None).await;
+    let seller = Seller::with(PACKS, None).await;
     let browser = Browser::start().await;
-    browser.open(&shop.admin()).await;
+    browser.open(&seller.admin()).await;
     browser.until("$('input[type=password]')").await;
     check(&browser, "axe-admin-signed-out").await;
     browser.fill("$('input[type=password]')", "not-the-token").await;
@@ -114,8 +114,8 @@ async fn nothing_is_wrong_with_the_operators_page_in_any_view() {
     browser.click("$('form button')").await;
     browser.until("$('nav') && !$('[aria-busy]')").await;
     check(&browser, "axe-admin-empty").await;
-    shop.grant("alice", 500, "a gift").await;
-    shop.process.post("alice", "/api/ai/generate").await;
+    seller.grant("alice", 500, "a gift").await;
+    seller.process.post("alice", "/api/ai/generate").await;
     let views = ["overview", "accounts", "accounts/alice", "entries", "holds", "stripe"];
     for view in views {
         browser.run_with("location.hash = arguments[0]", json!([view])).await;
@@ -138,16 +138,17 @@ async fn nothing_is_wrong_with_the_operators_page_in_any_view() {
     check(&browser, "axe-admin-asking").await;
     browser.click("$('dialog button', 'Take')").await;
     browser.until("$('.done', '490')").await;
-    let account: Value = shop.process.admin(Method::GET, "/admin/accounts/alice", "").await.json();
+    let account: Value =
+        seller.process.admin(Method::GET, "/admin/accounts/alice", "").await.json();
     assert_eq!(account["balance"], 490, "{account}");
 }
 
 #[tokio::test]
 async fn nothing_is_wrong_with_the_widgets_in_an_apps_page() {
     let app = App::start().await;
-    let shop = Shop::open(&app.origin()).await;
-    shop.grant("alice", 23, "welcome").await;
-    let gateway = shop.process.url("");
+    let seller = Seller::open(&app.origin()).await;
+    seller.grant("alice", 23, "welcome").await;
+    let gateway = seller.process.url("");
     let token = crate::support::token("alice");
     app.put_body(
         "/",

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, LOOKS, Look};
-use crate::shop::{PACKS, Shop};
+use crate::seller::{PACKS, Seller};
 use crate::support::clock::Clock;
 use crate::support::{ADMIN_TOKEN, eventually, token};
 
@@ -28,11 +28,11 @@ credits = 10
 
 #[tokio::test]
 async fn the_account_page_says_whose_it_is_and_leads_back() {
-    let shop = Shop::with(&format!("{PACKS}{BRAND}"), None).await;
+    let seller = Seller::with(&format!("{PACKS}{BRAND}"), None).await;
     let browser = Browser::start().await;
     for look in LOOKS {
         browser.look(look).await;
-        browser.open(&shop.process.url("/credits/account")).await;
+        browser.open(&seller.process.url("/credits/account")).await;
         let shown = "$('.brand b', 'Lumen <b>Studio</b>') && $('.brand img').naturalWidth === 120";
         browser.until(&format!("{shown} && $('input[type=password]')")).await;
         let back = if look.lang == "fr" { "Retour à Lumen" } else { "Back to Lumen" };
@@ -45,7 +45,7 @@ async fn the_account_page_says_whose_it_is_and_leads_back() {
     for look in [LOOKS[4], LOOKS[6]] {
         browser.look(look).await;
         browser.open("about:blank").await;
-        browser.open(&shop.link("alice")).await;
+        browser.open(&seller.link("alice")).await;
         let shown = "$('dialog .brand b', 'Lumen <b>Studio</b>') && \
             $('dialog .brand img').naturalWidth === 120 && focus().value === 'no'";
         browser.until(shown).await;
@@ -61,16 +61,16 @@ async fn the_account_page_says_whose_it_is_and_leads_back() {
     browser.until(title).await;
     browser.until("$('.brand img') && $('.who', 'alice') && !$('.bone')").await;
     browser.picture("brand-account").await;
-    browser.assert_quiet(&[shop.process.public]).await;
+    browser.assert_quiet(&[seller.process.public]).await;
 }
 
 #[tokio::test]
 async fn who_has_used_nothing_yet_reads_a_first_call_that_works() {
-    let shop = Shop::with(PACKS, None).await;
-    shop.grant("newcomer", 30, "welcome").await;
+    let seller = Seller::with(PACKS, None).await;
+    seller.grant("newcomer", 30, "welcome").await;
     let browser = Browser::start().await;
     browser.look(LOOKS[1]).await;
-    browser.sign_in_by(&shop.link("newcomer")).await;
+    browser.sign_in_by(&seller.link("newcomer")).await;
     browser
         .until("$('pre') && $('h3', 'Your first call') && $('.small', 'It costs 5 credits.')")
         .await;
@@ -91,37 +91,38 @@ async fn who_has_used_nothing_yet_reads_a_first_call_that_works() {
     assert!(done.status.success(), "{call}: {}", String::from_utf8_lossy(&done.stderr));
     // The chart takes its place without a reload.
     browser.until("$('svg') && !$('pre') && credits() === 25").await;
-    browser.assert_quiet(&[shop.process.public]).await;
+    browser.assert_quiet(&[seller.process.public]).await;
 }
 
 #[tokio::test]
 async fn people_read_a_routes_label_wherever_it_has_one() {
-    let shop = Shop::with(&format!("{PACKS}{HD}"), None).await;
-    shop.grant("alice", 30, "welcome").await;
+    let seller = Seller::with(&format!("{PACKS}{HD}"), None).await;
+    seller.grant("alice", 30, "welcome").await;
     for route in ["/api/ai/generate/hd", "/api/ai/generate"] {
-        assert_eq!(shop.process.post("alice", route).await.status, 200);
+        assert_eq!(seller.process.post("alice", route).await.status, 200);
     }
     let browser = Browser::start().await;
     browser.look(LOOKS[0]).await;
-    browser.sign_in_by(&shop.link("alice")).await;
+    browser.sign_in_by(&seller.link("alice")).await;
     browser.until("$('[part~=entry]', 'Image, HD') && $('.legend li', 'Image, HD')").await;
     // U+2212, as wide as a plus.
     browser.until("$('[part~=entry]', 'Image, HD').textContent.includes('−10')").await;
     assert_eq!(browser.run("return words().includes('/generate/hd')").await, false);
-    browser.open(&shop.admin()).await;
+    browser.open(&seller.admin()).await;
     browser.fill("$('input[type=password]')", ADMIN_TOKEN).await;
     browser.click("$('form button')").await;
     // The operator reads both: the path is what gateway.toml says.
     browser.until("$('td', 'Image, HD') && $('td', '/api/ai/generate/hd')").await;
     browser.run("location.hash = 'entries'").await;
     browser.until("$('td', 'Image, HD') && !$('[aria-busy]')").await;
-    let prices = shop.process.client.get(shop.process.url("/credits/prices")).send().await.unwrap();
+    let prices =
+        seller.process.client.get(seller.process.url("/credits/prices")).send().await.unwrap();
     let prices: Value = prices.json().await.unwrap();
     assert_eq!(
         (&prices[1]["path"], &prices[1]["label"]),
         (&json!("/api/ai/generate/hd"), &json!("Image, HD"))
     );
-    let page = shop.process.client.get(shop.process.url("/credits/transactions?limit=2"));
+    let page = seller.process.client.get(seller.process.url("/credits/transactions?limit=2"));
     let page: Value = page.bearer_auth(token("alice")).send().await.unwrap().json().await.unwrap();
     let entry = &page["transactions"][1];
     assert_eq!(
@@ -129,7 +130,7 @@ async fn people_read_a_routes_label_wherever_it_has_one() {
         (&json!("/api/ai/generate/hd"), &json!("Image, HD"))
     );
     assert_eq!(page["transactions"][0].get("label"), None, "{page}");
-    let metrics = shop.process.admin(Method::GET, "/metrics", "").await.text;
+    let metrics = seller.process.admin(Method::GET, "/metrics", "").await.text;
     assert!(metrics.contains("route=\"/api/ai/generate/hd\"") && !metrics.contains("Image, HD"));
 }
 
@@ -137,22 +138,24 @@ async fn people_read_a_routes_label_wherever_it_has_one() {
 async fn history_is_by_day_and_of_the_days_that_were_chosen() {
     let clock = Clock::new();
     clock.is_off_by("-10d");
-    let shop = Shop::with(PACKS, Some(&clock)).await;
-    shop.grant("alice", 500, "welcome").await;
+    let seller = Seller::with(PACKS, Some(&clock)).await;
+    seller.grant("alice", 500, "welcome").await;
     let mut left = 500;
     for day in [3, 2, 0] {
         clock.is_off_by(&format!("-{day}d"));
         for _ in 0..2 {
-            assert_eq!(shop.process.post("alice", "/api/ai/generate").await.status, 200);
+            assert_eq!(seller.process.post("alice", "/api/ai/generate").await.status, 200);
             left -= 5;
         }
         // Each is charged by the clock of its own day.
-        assert!(eventually(async || shop.process.account("alice").await["balance"] == left).await);
+        assert!(
+            eventually(async || seller.process.account("alice").await["balance"] == left).await
+        );
     }
     clock.is_off_by("+0");
     let browser = Browser::start().await;
     browser.look(LOOKS[1]).await;
-    browser.sign_in_by(&shop.link("alice")).await;
+    browser.sign_in_by(&seller.link("alice")).await;
     browser.until("all('[part~=entry]').length === 7 && all('[part~=day]').length === 4").await;
     let heads = "all('[part~=day]').map((day) => day.parentNode.parentNode.querySelectorAll('[part~=entry]').length).join()";
     assert_eq!(browser.run(&format!("return {heads}")).await, "2,2,2,1");
@@ -191,5 +194,5 @@ async fn history_is_by_day_and_of_the_days_that_were_chosen() {
         )
         .await;
     assert_eq!(browser.run("return overflow()").await, 0);
-    browser.assert_quiet(&[shop.process.public]).await;
+    browser.assert_quiet(&[seller.process.public]).await;
 }

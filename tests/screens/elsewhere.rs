@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::browser::Browser;
-use crate::shop::Shop;
+use crate::seller::Seller;
 use crate::support::token;
 
 /// An app's page with every widget; `window.token` is what its user is signed in with.
@@ -26,9 +26,9 @@ fn app_page(gateway: &str) -> String {
 #[tokio::test]
 async fn widgets_work_on_an_apps_own_page_by_its_tokens() {
     let app = App::start().await;
-    let shop = Shop::open(&app.origin()).await;
-    shop.grant("alice", 23, "welcome").await;
-    let gateway = shop.process.url("");
+    let seller = Seller::open(&app.origin()).await;
+    seller.grant("alice", 23, "welcome").await;
+    let gateway = seller.process.url("");
     app.put_body("/", &app_page(&gateway));
     let browser = Browser::start().await;
     browser.open(&app.origin()).await;
@@ -39,7 +39,7 @@ async fn widgets_work_on_an_apps_own_page_by_its_tokens() {
     browser.until("credits() === 23 && $('[part~=entry]', 'welcome')").await;
 
     // A call that is made elsewhere, by the stream; then the page's own.
-    assert_eq!(shop.process.post("alice", "/api/ai/generate").await.status, 200);
+    assert_eq!(seller.process.post("alice", "/api/ai/generate").await.status, 200);
     browser.until("credits() === 18 && $('dialog', 'running low')").await;
     browser.click("$('dialog [part~=close]')").await;
     browser.until("!$('dialog')").await;
@@ -64,10 +64,10 @@ async fn widgets_work_on_an_apps_own_page_by_its_tokens() {
 
     browser.click("$('[part~=buy]', 'Pack 500')").await;
     browser.until("window.checkout?.checkout_url").await;
-    assert_eq!(shop.stripe.asked_for("POST", "/v1/checkout/sessions").len(), 1);
+    assert_eq!(seller.stripe.asked_for("POST", "/v1/checkout/sessions").len(), 1);
     browser.run("signIn(null)").await;
     browser.until("words().includes('Sign in to see your credits.') && !$('[part~=entry]')").await;
-    browser.assert_quiet(&[app.address, shop.process.public]).await;
+    browser.assert_quiet(&[app.address, seller.process.public]).await;
 }
 
 /// Attempts of a stranger's page with a person's cookie in the browser; each reports how it ended.
@@ -94,16 +94,16 @@ return Promise.all([
 #[tokio::test]
 async fn a_strangers_page_can_neither_read_nor_buy_nor_frame() {
     let stranger = App::start().await;
-    let shop = Shop::open("http://app.example.com").await;
-    shop.grant("alice", 500, "welcome").await;
-    let gateway = shop.process.url("");
+    let seller = Seller::open("http://app.example.com").await;
+    seller.grant("alice", 500, "welcome").await;
+    let gateway = seller.process.url("");
     let form = format!(
         r#"<iframe src="{gateway}/credits/account"></iframe>
 <form method="post" enctype="text/plain" action="{gateway}/credits/buy"><input name='{{"pack":"pack-500","x":"' value='"}}'></form>"#
     );
     stranger.put_body("/", &form);
     let browser = Browser::start().await;
-    browser.sign_in_by(&shop.link("alice")).await;
+    browser.sign_in_by(&seller.link("alice")).await;
     browser.until("credits() === 500").await;
     // Another site, and another port of the same one, to which the browser sends even a strict cookie.
     for origin in [stranger.origin(), stranger.near_origin()] {
@@ -120,12 +120,12 @@ async fn a_strangers_page_can_neither_read_nor_buy_nor_frame() {
         let refused = "location.pathname === '/credits/buy' && /\"status\":40[13]/.test(words())";
         browser.until(refused).await;
     }
-    assert!(shop.stripe.asked_for("POST", "/v1/checkout/sessions").is_empty());
+    assert!(seller.stripe.asked_for("POST", "/v1/checkout/sessions").is_empty());
     // Nor are the widgets of any use there; and the person is still signed in.
     stranger.put_body("/widgets", &app_page(&gateway));
     browser.open(&format!("{}/widgets", stranger.near_origin())).await;
     browser.until("$('[part~=retry]')").await;
     assert_eq!(browser.run("return words().includes('500 credits')").await, false);
-    browser.open(&shop.process.url("/credits/account")).await;
+    browser.open(&seller.process.url("/credits/account")).await;
     browser.until("credits() === 500 && $('p', 'No keys yet.')").await;
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::browser::{Browser, LOOKS};
 use crate::process::{Process, config_on_ports};
-use crate::shop::{PACKS, Shop};
+use crate::seller::{PACKS, Seller};
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
 
 /// Says all of a page in this language.
@@ -89,20 +89,20 @@ async fn a_charge_after_a_crash_and_a_refund_say_why() {
 
 #[tokio::test]
 async fn a_purchase_has_its_packs_name_or_its_id_where_no_pack_is_known() {
-    let shop = Shop::with(PACKS, None).await;
-    shop.sell("alice").await;
+    let seller = Seller::with(PACKS, None).await;
+    seller.sell("alice").await;
     let browser = Browser::start().await;
     browser.look(LOOKS[4]).await;
-    browser.sign_in_by(&shop.link("alice")).await;
+    browser.sign_in_by(&seller.link("alice")).await;
     browser.until("$('[part~=entry]', 'Purchase: Pack 500')").await;
     browser.run("$('.range').scrollIntoView()").await;
     browser.picture("history-purchase-375").await;
     assert_eq!(browser.run("return words().includes('pack-500')").await, false);
     speak(&browser, "fr").await;
     browser.until("$('[part~=entry]', 'Achat : Pack 500')").await;
-    browser.assert_quiet(&[shop.process.public]).await;
+    browser.assert_quiet(&[seller.process.public]).await;
     browser.devtools("Network.enable", json!({})).await;
     browser.devtools("Network.setBlockedURLs", json!({ "urls": ["*/credits/packs"] })).await;
-    browser.open(&shop.process.url("/credits/account")).await;
+    browser.open(&seller.process.url("/credits/account")).await;
     browser.until("$('[part~=entry]', 'Achat : pack-500')").await;
 }

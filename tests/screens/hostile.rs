@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::browser::{Browser, LOOKS};
 use crate::http::Answer;
-use crate::shop::Shop;
+use crate::seller::Seller;
 use crate::support::{ADMIN_TOKEN, token};
 
 /// A script that runs wherever it is taken for markup.
@@ -45,28 +45,28 @@ async fn names_full_of_markup_are_text_and_break_nothing() {
          [api]\ncors_origins = [\"{}\"]\n",
         app.origin()
     );
-    let shop = Shop::with(&more, None).await;
+    let seller = Seller::with(&more, None).await;
     let account = account();
-    shop.grant(&account, 23, &long()).await;
-    assert_eq!(shop.process.post(&account, &route).await.status, 200);
+    seller.grant(&account, 23, &long()).await;
+    assert_eq!(seller.process.post(&account, &route).await.status, 200);
     let browser = Browser::start().await;
     browser.look(LOOKS[1]).await;
     assert_eq!(LOOKS[1].width, 375);
 
     // A link's text is no more to be trusted.
-    browser.open(&shop.process.url(&format!("/credits/account#token={MARKUP}"))).await;
+    browser.open(&seller.process.url(&format!("/credits/account#token={MARKUP}"))).await;
     browser.until("$('input[type=password]') && $('.failure')").await;
     expect_text(&browser, "Sign in").await;
     browser.open("about:blank").await;
-    browser.sign_in_by(&shop.link(&account)).await;
+    browser.sign_in_by(&seller.link(&account)).await;
     browser
         .until("credits() === 18 && $('[part~=pack]') && all('[part~=entry]').length === 2")
         .await;
     let key: String = long().chars().take(100).collect();
-    let made = shop.process.client.post(shop.process.url("/credits/keys"));
+    let made = seller.process.client.post(seller.process.url("/credits/keys"));
     let made = made.bearer_auth(token(&account)).body(json!({ "name": key }).to_string());
     Answer::of(made).await.expect(201);
-    browser.open(&shop.process.url("/credits/account?paid=%3Cimg%20src=x%3E")).await;
+    browser.open(&seller.process.url("/credits/account?paid=%3Cimg%20src=x%3E")).await;
     browser.until("$('button[aria-label]', 'Revoke') && $('svg') && !$('.bone')").await;
     expect_text(&browser, "\"'><svg/onload=window.__xss=1>").await;
     expect_text(&browser, MARKUP).await;
@@ -82,10 +82,10 @@ async fn names_full_of_markup_are_text_and_break_nothing() {
         $('dialog').scrollWidth <= $('dialog').clientWidth, window.__xss ?? null]";
     assert_eq!(browser.run(wide).await, json!([true, true, null]));
     browser.picture("hostile-upsell").await;
-    let servers = [shop.process.public, shop.process.admin];
+    let servers = [seller.process.public, seller.process.admin];
     browser.assert_quiet(&servers).await;
 
-    browser.open(&shop.admin()).await;
+    browser.open(&seller.admin()).await;
     browser.fill("$('input[type=password]')", ADMIN_TOKEN).await;
     browser.click("$('form button')").await;
     browser.until("$('nav') && !$('[aria-busy]')").await;
@@ -104,7 +104,7 @@ async fn names_full_of_markup_are_text_and_break_nothing() {
     browser.assert_quiet(&servers).await;
 
     // On a page whose own policy would not save it.
-    let gateway = shop.process.url("");
+    let gateway = seller.process.url("");
     let signed = token(&account);
     app.put_body(
         "/",
@@ -120,6 +120,6 @@ async fn names_full_of_markup_are_text_and_break_nothing() {
         .until("credits() === 18 && $('[part~=pack]') && all('[part~=entry]').length === 2")
         .await;
     expect_text(&browser, MARKUP).await;
-    let admin = shop.process.admin(Method::GET, "/admin/reconcile", "").await.expect(200);
+    let admin = seller.process.admin(Method::GET, "/admin/reconcile", "").await.expect(200);
     assert_eq!(admin["clean"], true);
 }

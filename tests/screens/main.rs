@@ -24,7 +24,7 @@ mod newcomer;
 mod operator;
 mod pictures;
 mod react;
-mod shop;
+mod seller;
 mod signing_in;
 mod upsell;
 mod vite;

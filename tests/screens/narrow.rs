@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, LOOKS, Look};
-use crate::shop::{PACKS, Shop};
+use crate::seller::{PACKS, Seller};
 use crate::support::ADMIN_TOKEN;
 
 const ROUTES: &str = r#"
@@ -16,8 +16,8 @@ credits = 8
 cost = "0.0025 EUR"
 "#;
 
-async fn sign_in(browser: &Browser, shop: &Shop) {
-    browser.open(&shop.admin()).await;
+async fn sign_in(browser: &Browser, seller: &Seller) {
+    browser.open(&seller.admin()).await;
     browser.until("$('input[type=password]') || $('nav')").await;
     if browser.run("return !$('nav')").await == true {
         browser.fill("$('input[type=password]')", ADMIN_TOKEN).await;
@@ -34,15 +34,15 @@ const WITHIN: &str = "const outside = all('tbody td, tbody button').filter((node
 
 #[tokio::test]
 async fn on_a_phone_an_operator_sees_every_amount_and_state_and_can_replay() {
-    let shop = Shop::with(&format!("{PACKS}{ROUTES}"), None).await;
-    shop.grant("alice", 1500, "a gift").await;
-    assert_eq!(shop.process.post("alice", "/api/3d/render-highres").await.status, 200);
-    shop.sell("alice").await;
+    let seller = Seller::with(&format!("{PACKS}{ROUTES}"), None).await;
+    seller.grant("alice", 1500, "a gift").await;
+    assert_eq!(seller.process.post("alice", "/api/3d/render-highres").await.status, 200);
+    seller.sell("alice").await;
     let browser = Browser::start().await;
     for look in [LOOKS[4], LOOKS[7]] {
         assert_eq!(look.width, 375);
         browser.look(look).await;
-        sign_in(&browser, &shop).await;
+        sign_in(&browser, &seller).await;
         for view in ["overview", "accounts", "accounts/alice", "entries", "stripe"] {
             browser.run_with("location.hash = arguments[0]", json!([view])).await;
             let title = view.split('/').next().unwrap();
@@ -67,19 +67,19 @@ async fn on_a_phone_an_operator_sees_every_amount_and_state_and_can_replay() {
             .await;
         browser.until(&format!("$('tbody [role=status] .told', '{state}')")).await;
     }
-    browser.assert_quiet(&[shop.process.admin]).await;
+    browser.assert_quiet(&[seller.process.admin]).await;
 }
 
 #[tokio::test]
 async fn figures_are_written_as_the_operators_language_writes_them() {
-    let shop = Shop::with(&format!("{PACKS}{ROUTES}"), None).await;
+    let seller = Seller::with(&format!("{PACKS}{ROUTES}"), None).await;
     let browser = Browser::start().await;
     let plain = "(text) => text.replace(/[\\u00a0\\u202f]/g, ' ')";
     for (look, expected) in
         [(LOOKS[0], ["€0.0025", "60,700%"]), (LOOKS[3], ["0,0025 €", "60 700 %"])]
     {
         browser.look(look).await;
-        sign_in(&browser, &shop).await;
+        sign_in(&browser, &seller).await;
         let row = browser
             .until("$('tbody tr', 'render-highres') && $('tbody tr', 'render-highres').textContent")
             .await;
@@ -93,10 +93,10 @@ async fn figures_are_written_as_the_operators_language_writes_them() {
 #[tokio::test]
 async fn forced_colours_leave_the_charts_legend() {
     const SECOND: &str = "[[routes]]\npath = \"/b\"\nupstream = \"ai\"\ncredits = 1\n";
-    let shop = Shop::with(&format!("{PACKS}{SECOND}"), None).await;
-    shop.grant("alice", 100, "a gift").await;
+    let seller = Seller::with(&format!("{PACKS}{SECOND}"), None).await;
+    seller.grant("alice", 100, "a gift").await;
     for route in ["/api/ai/generate", "/b"] {
-        assert_eq!(shop.process.post("alice", route).await.status, 200);
+        assert_eq!(seller.process.post("alice", route).await.status, 200);
     }
     let browser = Browser::start().await;
     for theme in ["light", "dark"] {
@@ -107,7 +107,7 @@ async fn forced_colours_leave_the_charts_legend() {
         ] });
         browser.devtools("Emulation.setEmulatedMedia", forced).await;
         browser.open("about:blank").await;
-        browser.open(&shop.link("alice")).await;
+        browser.open(&seller.link("alice")).await;
         if theme == "light" {
             browser.click("$('dialog button[value=yes]')").await;
         }
@@ -126,13 +126,13 @@ async fn forced_colours_leave_the_charts_legend() {
 
 #[tokio::test]
 async fn a_search_finds_a_part_of_a_name() {
-    let shop = Shop::with("", None).await;
+    let seller = Seller::with("", None).await;
     for account in ["lumen-studio", "studio-7", "Workshop-STUDIO", "anna", "100%"] {
-        shop.grant(account, 5, "a gift").await;
+        seller.grant(account, 5, "a gift").await;
     }
     let browser = Browser::start().await;
     browser.look(LOOKS[4]).await;
-    sign_in(&browser, &shop).await;
+    sign_in(&browser, &seller).await;
     browser.run("location.hash = 'accounts'").await;
     browser.until("all('tbody tr').length === 5").await;
     browser.fill("$('input[type=search]')", "studio").await;
@@ -142,7 +142,8 @@ async fn a_search_finds_a_part_of_a_name() {
     browser.until(&format!("{names} === 'studio-7,Workshop-STUDIO,lumen-studio'")).await;
     browser.picture("narrow-search").await;
     let found = async |query: &str| -> Value {
-        shop.process
+        seller
+            .process
             .admin(Method::GET, &format!("/admin/accounts?search={query}"), "")
             .await
             .expect(200)

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::browser::{Browser, LOOKS};
 use crate::demo::Demo;
 use crate::http::Answer;
-use crate::shop::{PACKS, Shop};
+use crate::seller::{PACKS, Seller};
 use crate::support::clock::Clock;
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
 
@@ -86,8 +86,8 @@ async fn an_operator_finds_accounts_gives_credits_and_replays_events() {
 #[tokio::test]
 async fn an_operator_reads_words_and_one_form_of_the_hour() {
     const ANY: &str = "[[routes]]\npath = \"/any\"\nupstream = \"ai\"\ncredits = 1\n";
-    let shop = Shop::with(&format!("{PACKS}{ANY}"), None).await;
-    shop.grant("alice", 30, "a gift").await;
+    let seller = Seller::with(&format!("{PACKS}{ANY}"), None).await;
+    seller.grant("alice", 30, "a gift").await;
     let browser = Browser::start().await;
     browser.look(LOOKS[0]).await;
     // An hour of one digit, which languages write in several ways.
@@ -95,19 +95,19 @@ async fn an_operator_reads_words_and_one_form_of_the_hour() {
     let ahead = if hour > 14 { 26 - hour } else { 2 - hour };
     let zone = json!({ "timezoneId": format!("Etc/GMT{:+}", -ahead) });
     browser.devtools("Emulation.setTimezoneOverride", zone).await;
-    browser.sign_in_by(&shop.link("alice")).await;
+    browser.sign_in_by(&seller.link("alice")).await;
     browser.until("$('.who', 'alice')").await;
-    sign_in(&browser, &shop.admin(), ADMIN_TOKEN).await;
+    sign_in(&browser, &seller.admin(), ADMIN_TOKEN).await;
     browser.until("$('tr', '/any').querySelector('small').textContent === 'every method'").await;
     let agent = browser.run("return navigator.userAgent").await;
     for language in ["fr-FR", "en-GB", "en-US"] {
         let language = json!({ "userAgent": agent, "acceptLanguage": language });
         browser.devtools("Emulation.setUserAgentOverride", language.clone()).await;
-        browser.open(&shop.process.url("/credits/account")).await;
+        browser.open(&seller.process.url("/credits/account")).await;
         let at = "/\\d+:\\d\\d(.[AP]M)?/.exec($('[part~=entry]', 'a gift')?.textContent)?.[0]";
         let at = browser.until(at).await;
         browser.open("about:blank").await;
-        browser.open(&format!("{}#entries", shop.admin())).await;
+        browser.open(&format!("{}#entries", seller.admin())).await;
         let written = browser.until("$('.when')?.textContent").await;
         let (at, written) = (at.as_str().unwrap(), written.as_str().unwrap());
         assert!(written.ends_with(&format!(" {at}")), "{language}: {written} against {at}");
@@ -132,7 +132,7 @@ async fn an_operator_reads_words_and_one_form_of_the_hour() {
     browser.fill("all('input[name=reason]')[0]", "sorry").await;
     browser.click("$('form button', 'Give credits')").await;
     browser.until("$('.done', '31.5')").await;
-    browser.assert_quiet(&[shop.process.public, shop.process.admin]).await;
+    browser.assert_quiet(&[seller.process.public, seller.process.admin]).await;
 }
 
 #[tokio::test]
@@ -144,15 +144,15 @@ async fn an_operator_sees_which_holds_are_stuck() {
         slow.address
     );
     let clock = Clock::new();
-    let shop = Shop::with(&route, Some(&clock)).await;
-    shop.grant("alice", 30, "a gift").await;
-    let call = shop.process.client.post(shop.process.url("/slow")).bearer_auth(token("alice"));
+    let seller = Seller::with(&route, Some(&clock)).await;
+    seller.grant("alice", 30, "a gift").await;
+    let call = seller.process.client.post(seller.process.url("/slow")).bearer_auth(token("alice"));
     let call = tokio::spawn(call.send());
     assert!(eventually(async || slow.seen().len() == 1).await);
 
     let browser = Browser::start().await;
     browser.look(LOOKS[0]).await;
-    sign_in(&browser, &shop.admin(), ADMIN_TOKEN).await;
+    sign_in(&browser, &seller.admin(), ADMIN_TOKEN).await;
     browser.until("$('nav') && !$('[aria-busy]')").await;
     view(&browser, "Stuck holds").await;
     browser.until("$('p', 'Nothing to show.')").await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::browser::{Browser, LOOKS};
 use crate::http::Answer;
-use crate::shop::{PACKS, Shop};
+use crate::seller::{PACKS, Seller};
 use crate::support::clock::Clock;
 use crate::support::stripe::event::VERSION;
 use crate::support::stripe::{books, signature};
@@ -25,7 +25,7 @@ credits = 8
 cost = "0.02 EUR"
 "#;
 
-impl Shop {
+impl Seller {
     /// `account` buys pack-500 and pays.
     pub async fn sell(&self, account: &str) {
         let request = self.process.client.post(self.process.url("/credits/buy"));
@@ -33,7 +33,7 @@ impl Shop {
         let session = Answer::of(request).await.expect(200);
         for event in self.stripe.pay(session["session_id"].as_str().unwrap()) {
             let body = event.body(VERSION);
-            let signed = signature::header(&body, crate::shop::WEBHOOK_SECRET, books::now());
+            let signed = signature::header(&body, crate::seller::WEBHOOK_SECRET, books::now());
             let request = self.process.client.post(self.process.url("/webhooks/stripe"));
             Answer::of(request.header("stripe-signature", signed).body(body)).await.expect(200);
         }
@@ -51,37 +51,37 @@ impl Shop {
 async fn the_readmes_pictures_show_a_month() {
     let clock = Clock::new();
     clock.is_off_by("-29d");
-    let shop = Shop::with(&format!("{ROUTES}{PACKS}"), Some(&clock)).await;
+    let seller = Seller::with(&format!("{ROUTES}{PACKS}"), Some(&clock)).await;
     for account in ["anna", "lumen-studio", "workshop-7"] {
-        shop.grant(account, 1500, "welcome").await;
+        seller.grant(account, 1500, "welcome").await;
     }
     for day in (1..29).rev() {
         clock.is_off_by(&format!("-{day}d"));
         // Some days are busier, and weekends are quiet.
         let busy = [3, 5, 4, 6, 2, 0, 1][day % 7] + day % 3;
-        shop.call("anna", "/api/ai/generate", busy).await;
-        shop.call("anna", "/api/ai/generate/hd", busy / 3).await;
-        shop.call("anna", "/api/3d/render-highres", busy / 2).await;
+        seller.call("anna", "/api/ai/generate", busy).await;
+        seller.call("anna", "/api/ai/generate/hd", busy / 3).await;
+        seller.call("anna", "/api/3d/render-highres", busy / 2).await;
     }
     for hour in (1..24).rev() {
         clock.is_off_by(&format!("-{hour}h"));
         let busy = [2, 4, 7, 9, 6, 3, 1, 0][hour % 8];
-        shop.call("lumen-studio", "/api/ai/generate", busy).await;
-        shop.call("workshop-7", "/api/ai/generate/hd", busy / 3).await;
+        seller.call("lumen-studio", "/api/ai/generate", busy).await;
+        seller.call("workshop-7", "/api/ai/generate/hd", busy / 3).await;
     }
     clock.is_off_by("+0");
-    shop.sell("lumen-studio").await;
-    shop.sell("anna").await;
-    shop.call("anna", "/api/ai/generate", 3).await;
+    seller.sell("lumen-studio").await;
+    seller.sell("anna").await;
+    seller.call("anna", "/api/ai/generate", 3).await;
 
     let browser = Browser::start().await;
     browser.look(LOOKS[0]).await;
-    browser.sign_in_by(&shop.link("anna")).await;
+    browser.sign_in_by(&seller.link("anna")).await;
     browser.until("$('svg') && all('[part~=entry]').length === 10 && !$('.bone')").await;
     browser.fill("$('input[name=name]')", "laptop").await;
     browser.click("$('form button', 'Make a key')").await;
     browser.until("$('button[aria-label]', 'Revoke laptop')").await;
-    browser.open(&shop.process.url("/credits/account")).await;
+    browser.open(&seller.process.url("/credits/account")).await;
     for (look, name) in [(LOOKS[0], "account"), (LOOKS[1], "account-phone")] {
         browser.look(look).await;
         browser.until("$('svg') && all('[part~=entry]').length === 10 && !$('.bone')").await;
@@ -90,10 +90,10 @@ async fn the_readmes_pictures_show_a_month() {
     }
     browser.look(LOOKS[0]).await;
     // Nearly all of it is gone, and a call meets its 402.
-    let left = shop.process.account("anna").await["balance"].as_i64().unwrap();
+    let left = seller.process.account("anna").await["balance"].as_i64().unwrap();
     let taken = json!({ "credits": (4 - left).to_string(), "id": "gone", "reason": "a busy day" });
     let path = "/admin/accounts/anna/adjustments";
-    shop.process.admin(Method::POST, path, &taken.to_string()).await.expect(200);
+    seller.process.admin(Method::POST, path, &taken.to_string()).await.expect(200);
     browser.until("credits() === 4").await;
     let upsell = "const upsell = document.createElement('farebox-upsell'); \
         upsell.setAttribute('manual', ''); document.body.append(upsell)";
@@ -104,11 +104,11 @@ async fn the_readmes_pictures_show_a_month() {
     browser.until("$('dialog', 'Not enough credits') && !$('.bone')").await;
     browser.picture("upsell").await;
 
-    browser.open(&shop.admin()).await;
+    browser.open(&seller.admin()).await;
     browser.fill("$('input[type=password]')", ADMIN_TOKEN).await;
     browser.click("$('form button')").await;
     browser.until("all('svg').length === 4 && $('.stats', '€158.00')").await;
     assert_eq!(browser.run("return overflow()").await, 0);
     browser.picture("admin").await;
-    browser.assert_quiet(&[shop.process.public, shop.process.admin]).await;
+    browser.assert_quiet(&[seller.process.public, seller.process.admin]).await;
 }

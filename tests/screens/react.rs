@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::app::{App, node_modules};
 use crate::browser::{Browser, LOOKS};
-use crate::shop::Shop;
+use crate::seller::Seller;
 use crate::support::token;
 
 /// An app that was bundled for one React.
@@ -79,9 +79,9 @@ impl Bundle {
 
 async fn works_with(react: &'static str, version: &str) {
     let app = App::start().await;
-    let shop = Shop::open(&app.origin()).await;
-    shop.grant("alice", 30, "welcome").await;
-    let base = shop.process.url("/credits");
+    let seller = Seller::open(&app.origin()).await;
+    seller.grant("alice", 30, "welcome").await;
+    let base = seller.process.url("/credits");
     let bundle = Bundle::new(react);
     let html = bundle.rendered(&base);
     assert!(html.contains("<farebox-balance") && html.contains("<farebox-upsell"), "{html}");
@@ -101,7 +101,7 @@ async fn works_with(react: &'static str, version: &str) {
     browser.until(&format!("$('#version', '{version}.')")).await;
     browser.until("$('output').textContent === '30 credits' && credits() === 30").await;
     // By the stream, then by the app's own call.
-    shop.process.post("alice", "/api/ai/generate").await;
+    seller.process.post("alice", "/api/ai/generate").await;
     browser.until("$('output').textContent === '25 credits' && credits() === 25").await;
     browser.click("$('#call')").await;
     browser.until("$('output').textContent === '20 credits'").await;
@@ -133,7 +133,7 @@ async fn works_with(react: &'static str, version: &str) {
     browser
         .until("$('#heard', 'low, open, open INSUFFICIENT_CREDITS, open INSUFFICIENT_CREDITS')")
         .await;
-    shop.grant("alice", 15, "again").await;
+    seller.grant("alice", 15, "again").await;
     browser
         .until("$('output').textContent === '15 credits, low' && $('#problem', 'no problem')")
         .await;
@@ -163,7 +163,7 @@ async fn works_with(react: &'static str, version: &str) {
     browser.click("$('#leave')").await;
     browser.until("!$('farebox-balance') && !$('farebox-upsell')").await;
     // React warns of what does not hydrate, and of what it does not know, on the console.
-    browser.assert_quiet(&[app.address, shop.process.public]).await;
+    browser.assert_quiet(&[app.address, seller.process.public]).await;
 }
 
 #[tokio::test]

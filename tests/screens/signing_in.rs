@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, LOOKS};
-use crate::shop::{PACKS, Shop};
+use crate::seller::{PACKS, Seller};
 use crate::support::{token, token_for, token_signed};
 
 const SESSION: &str = "return fetch('session', { headers: { 'x-farebox-page': \
@@ -12,10 +12,10 @@ const SESSION: &str = "return fetch('session', { headers: { 'x-farebox-page': \
 
 #[tokio::test]
 async fn a_link_signs_nobody_in_who_was_not_asked() {
-    let shop = Shop::with("", None).await;
+    let seller = Seller::with("", None).await;
     let browser = Browser::start().await;
     // Somebody's link, sent to a person who is to buy for them.
-    browser.open(&shop.link("mallory")).await;
+    browser.open(&seller.link("mallory")).await;
     browser.until("$('dialog', 'mallory') && $('dialog', 'Sign in to this account?')").await;
     assert_eq!(browser.run(SESSION).await, Value::Null, "before the answer there is no session");
     assert_eq!(browser.run("return location.hash").await, "", "the secret left the address");
@@ -27,33 +27,33 @@ async fn a_link_signs_nobody_in_who_was_not_asked() {
     assert_eq!(browser.run(SESSION).await, Value::Null);
 
     browser.open("about:blank").await;
-    browser.sign_in_by(&shop.link("alice")).await;
+    browser.sign_in_by(&seller.link("alice")).await;
     browser.until("$('.who', 'alice') && credits() === 0").await;
     // Another one while somebody is signed in: asked with both names.
-    browser.open(&shop.link("mallory")).await;
+    browser.open(&seller.link("mallory")).await;
     browser.until("$('dialog', 'You are signed in as alice. This link is for mallory.')").await;
     browser.click("$('dialog button', 'Stay signed in')").await;
     browser.until("$('.who', 'alice')").await;
     assert_eq!(browser.run(SESSION).await, "alice");
     // The app's own link again, for who is signed in already, changes nothing and asks nothing.
     browser.open("about:blank").await;
-    browser.open(&shop.link("alice")).await;
+    browser.open(&seller.link("alice")).await;
     browser.until("$('.who', 'alice') && !$('dialog') && !$('.bone')").await;
-    browser.open(&shop.link("mallory")).await;
+    browser.open(&seller.link("mallory")).await;
     browser.click("$('dialog button', 'Continue with the other')").await;
     browser.until("$('.who', 'mallory')").await;
-    browser.assert_quiet(&[shop.process.public]).await;
+    browser.assert_quiet(&[seller.process.public]).await;
 }
 
 /// A person never buys for an account that they take for another one.
 #[tokio::test]
 async fn a_link_that_signs_nobody_in_says_so_above_everything() {
-    let shop = Shop::with(PACKS, None).await;
+    let seller = Seller::with(PACKS, None).await;
     let browser = Browser::start().await;
     browser.look(LOOKS[4]).await;
-    browser.sign_in_by(&shop.link("fresh")).await;
+    browser.sign_in_by(&seller.link("fresh")).await;
     browser.until("$('.who', 'fresh') && credits() === 0").await;
-    let page = shop.process.url("/credits/account");
+    let page = seller.process.url("/credits/account");
     let expired = token_for("alice", -3600);
     let good = token("alice");
     let forged = format!("{}.AAAA", good.rsplit_once('.').unwrap().0);
@@ -87,23 +87,23 @@ async fn a_link_that_signs_nobody_in_says_so_above_everything() {
     browser.click("$('[role=alert] button', 'Sign out')").await;
     browser.until("$('input[type=password]') && !$('[role=alert]')").await;
     assert_eq!(browser.run(SESSION).await, Value::Null);
-    browser.sign_in_by(&shop.link("alice")).await;
+    browser.sign_in_by(&seller.link("alice")).await;
     browser.until("$('.who', 'alice') && !$('[role=alert]')").await;
-    browser.assert_quiet(&[shop.process.public]).await;
+    browser.assert_quiet(&[seller.process.public]).await;
 }
 
 #[tokio::test]
 async fn a_visit_to_the_account_page_logs_no_error() {
-    let shop = Shop::with("", None).await;
+    let seller = Seller::with("", None).await;
     let browser = Browser::start().await;
-    browser.open(&shop.process.url("/credits/account")).await;
+    browser.open(&seller.process.url("/credits/account")).await;
     browser.until("$('input[type=password]')").await;
     browser.open("about:blank").await;
-    browser.sign_in_by(&shop.link("alice")).await;
+    browser.sign_in_by(&seller.link("alice")).await;
     browser.until("credits() === 0 && !$('.bone')").await;
     browser.click("$('header button', 'Sign out')").await;
     browser.until("$('input[type=password]')").await;
-    browser.open(&shop.process.url("/credits/account")).await;
+    browser.open(&seller.process.url("/credits/account")).await;
     browser.until("$('input[type=password]')").await;
     assert_eq!(browser.failed_requests().await, [] as [String; 0]);
     // A sign-in in another tab counts here, too, once this tab is looked at again.
@@ -125,8 +125,8 @@ async fn cookies(browser: &Browser) -> Vec<Value> {
 #[tokio::test]
 async fn a_neighbours_cookie_neither_locks_anybody_out_nor_signs_anybody_in() {
     let tls = "[server.tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n";
-    let shop = Shop::with(tls, None).await;
-    let port = shop.process.public.port();
+    let seller = Seller::with(tls, None).await;
+    let port = seller.process.public.port();
     let at = |host: &str, path: &str| format!("https://{host}.shop.test:{port}{path}");
     let browser = Browser::start().await;
     // Any page of a neighbour's can set cookies for the whole domain.
@@ -166,10 +166,10 @@ async fn a_neighbours_cookie_neither_locks_anybody_out_nor_signs_anybody_in() {
 
 #[tokio::test]
 async fn a_page_over_http_signs_in_as_well() {
-    let shop = Shop::with("", None).await;
+    let seller = Seller::with("", None).await;
     let browser = Browser::start().await;
     // To a browser this is no secure place: it says nothing of sites, and takes no secure cookie.
-    let page = format!("http://pay.shop.test:{}/credits/account", shop.process.public.port());
+    let page = format!("http://pay.shop.test:{}/credits/account", seller.process.public.port());
     browser.open(&page).await;
     browser.fill("$('input[type=password]')", &token("alice")).await;
     browser.click("$('form button')").await;
@@ -190,10 +190,10 @@ async fn the_account_page_names_a_buyer_without_the_prefix_of_their_issuer() {
             "[[auth.jwt]]\nalgorithms = [\"HS256\"]\nsecret = \"{secret}\"\naccount_prefix = \"{prefix}\"\n"
         )
     });
-    let shop = Shop::with(&issuers.collect::<String>(), None).await;
+    let seller = Seller::with(&issuers.collect::<String>(), None).await;
     let link = |secret: &str, account: &str| {
         let token = token_signed(secret, account, 3600);
-        shop.process.url(&format!("/credits/account#token={token}"))
+        seller.process.url(&format!("/credits/account#token={token}"))
     };
     let browser = Browser::start().await;
     browser.open(&link(SECRETS[0], "bob")).await;
@@ -207,5 +207,5 @@ async fn the_account_page_names_a_buyer_without_the_prefix_of_their_issuer() {
     browser.click("$('dialog button', 'Stay signed in')").await;
     browser.open(&link(SECRETS[1], "carol")).await;
     browser.until("$('dialog', 'You are signed in as bob. This link is for carol.')").await;
-    browser.assert_quiet(&[shop.process.public]).await;
+    browser.assert_quiet(&[seller.process.public]).await;
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::browser::{Browser, LOOKS};
-use crate::shop::{PACKS, Shop};
+use crate::seller::{PACKS, Seller};
 use crate::support::token;
 
 const DEAR: &str = r#"
@@ -15,8 +15,8 @@ credits = 30
 "#;
 
 /// An app's page with a balance and an upsell, for alice.
-async fn page(app: &App, shop: &Shop) {
-    let gateway = shop.process.url("");
+async fn page(app: &App, seller: &Seller) {
+    let gateway = seller.process.url("");
     let signed = token("alice");
     app.put_body(
         "/",
@@ -36,9 +36,9 @@ async fn page(app: &App, shop: &Shop) {
 async fn an_upsell_that_is_open_tells_of_the_call_that_is_refused_meanwhile() {
     let app = App::start().await;
     let more = format!("{PACKS}{DEAR}[api]\ncors_origins = [\"{}\"]\n", app.origin());
-    let shop = Shop::with(&more, None).await;
-    shop.grant("alice", 23, "welcome").await;
-    page(&app, &shop).await;
+    let seller = Seller::with(&more, None).await;
+    seller.grant("alice", 23, "welcome").await;
+    page(&app, &seller).await;
     let browser = Browser::start().await;
     browser.look(LOOKS[0]).await;
     browser.open(&app.origin()).await;
@@ -50,7 +50,7 @@ async fn an_upsell_that_is_open_tells_of_the_call_that_is_refused_meanwhile() {
     assert_eq!(browser.run("return call('/dear')").await, 402);
     browser.until("$('dialog h2', 'Not enough credits') && $('dialog', 'This takes 30 credits. 18 credits are left.')").await;
     // Bought meanwhile, in another tab: the dialog does not go on asking for what is there.
-    shop.grant("alice", 5, "more").await;
+    seller.grant("alice", 5, "more").await;
     browser.until("$('dialog', 'This takes 30 credits. 23 credits are left.')").await;
     // The same where the app opened it.
     browser.click("$('dialog [part~=later]')").await;
@@ -66,15 +66,15 @@ async fn an_upsell_that_is_open_tells_of_the_call_that_is_refused_meanwhile() {
     assert_eq!(browser.run("return call('/dear')").await, 402);
     browser.until("credits() === 23").await;
     assert_eq!(browser.run("return !!$('dialog')").await, false, "manual is not opened by it");
-    browser.assert_quiet(&[app.address, shop.process.public]).await;
+    browser.assert_quiet(&[app.address, seller.process.public]).await;
 }
 
 #[tokio::test]
 async fn who_opens_the_upsell_stands_on_the_pack_to_recommend() {
     let app = App::start().await;
-    let shop = Shop::open(&app.origin()).await;
-    shop.grant("alice", 30, "welcome").await;
-    page(&app, &shop).await;
+    let seller = Seller::open(&app.origin()).await;
+    seller.grant("alice", 30, "welcome").await;
+    page(&app, &seller).await;
     let browser = Browser::start().await;
     browser.open(&app.origin()).await;
     browser.until("credits() === 30 && !$('.bone')").await;
@@ -104,9 +104,9 @@ async fn a_badge_says_the_sellers_words_and_else_nothing_of_prices() {
     let badged =
         PACKS.replace("name = \"Pack 100\"", "name = \"Pack 100\"\nbadge = \"Zum Probieren <i>\"");
     let more = format!("{badged}[api]\ncors_origins = [\"{}\"]\n", app.origin());
-    let shop = Shop::with(&more, None).await;
-    shop.grant("alice", 100, "welcome").await;
-    page(&app, &shop).await;
+    let seller = Seller::with(&more, None).await;
+    seller.grant("alice", 100, "welcome").await;
+    page(&app, &seller).await;
     let browser = Browser::start().await;
     for (look, said) in [(LOOKS[0], "Recommended"), (LOOKS[2], "Conseillé")] {
         browser.look(look).await;
@@ -127,9 +127,9 @@ async fn a_badge_says_the_sellers_words_and_else_nothing_of_prices() {
 #[tokio::test]
 async fn who_has_nothing_left_reads_that_and_not_that_it_runs_low() {
     let app = App::start().await;
-    let shop = Shop::open(&app.origin()).await;
-    shop.grant("alice", 25, "welcome").await;
-    page(&app, &shop).await;
+    let seller = Seller::open(&app.origin()).await;
+    seller.grant("alice", 25, "welcome").await;
+    page(&app, &seller).await;
     let browser = Browser::start().await;
     browser.look(LOOKS[0]).await;
     browser.open(&app.origin()).await;

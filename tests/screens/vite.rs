@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::app::{App, node_modules};
 use crate::browser::Browser;
-use crate::shop::Shop;
+use crate::seller::Seller;
 use crate::support::token;
 
 const MAIN: &str = r#"
@@ -88,17 +88,17 @@ async fn the_package_installs_from_its_folder_for_vite_and_typescript() {
 
     // And it runs: one React, in the app and in the components.
     let app = App::start().await;
-    let shop = Shop::open(&app.origin()).await;
-    shop.grant("alice", 30, "welcome").await;
+    let seller = Seller::open(&app.origin()).await;
+    seller.grant("alice", 30, "welcome").await;
     let built =
         std::fs::read_dir(folder.join("dist/assets")).unwrap().map(|file| file.unwrap().path());
     let built =
         built.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "js")).unwrap();
     app.put("/app.js", std::fs::read_to_string(built).unwrap());
-    let setting = json!({ "base": shop.process.url("/credits"), "token": token("alice") });
+    let setting = json!({ "base": seller.process.url("/credits"), "token": token("alice") });
     app.put("/", format!("{page}<script>window.setting = {setting}</script><script type=module src=/app.js></script>"));
     let browser = Browser::start().await;
     browser.open(&app.origin()).await;
     browser.until("$('output')?.textContent === '30' && credits() === 30").await;
-    browser.assert_quiet(&[app.address, shop.process.public]).await;
+    browser.assert_quiet(&[app.address, seller.process.public]).await;
 }

@@ -1,5 +1,5 @@
 //! The servers of one cluster ledger: a Redis of its own, and a database of its own in a Postgres that
-//! the houses of one test share.
+//! the ledgers of one test share.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use crate::servers::{Persistence, Postgres, Redis, shared_postgres};
 /// Where the tests' ledgers are.
 pub const SCHEMA: &str = "farebox_test";
 
-pub struct ClusterHouse {
+pub struct TestCluster {
     pub postgres: Arc<Mutex<Postgres>>,
     pub database: String,
     pub redis: Redis,
@@ -23,7 +23,7 @@ pub struct ClusterHouse {
     pub postgres_url: Option<String>,
 }
 
-impl ClusterHouse {
+impl TestCluster {
     pub fn new() -> Self {
         let postgres = shared_postgres();
         let database = postgres.lock().unwrap().database();

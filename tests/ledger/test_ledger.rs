@@ -22,7 +22,7 @@ use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 
-use crate::cluster_house::ClusterHouse;
+use crate::test_cluster::TestCluster;
 
 /// Every ledger there is. A new one is a variant here, its arms in this file, and a line in
 /// [`on_every_ledger`].
@@ -37,26 +37,26 @@ pub enum Kind {
 /// Runs each test on each ledger: `contract::embedded_strict::a_test`, …
 macro_rules! on_every_ledger {
     ($runtime:literal: $($test:ident),* $(,)?) => {
-        $crate::house::on_one_ledger!($runtime, embedded_strict, EmbeddedStrict, $($test)*);
-        $crate::house::on_one_ledger!($runtime, embedded_relaxed, EmbeddedRelaxed, $($test)*);
-        $crate::house::on_one_ledger!($runtime, cluster_strict, ClusterStrict, $($test)*);
-        $crate::house::on_one_ledger!($runtime, cluster_relaxed, ClusterRelaxed, $($test)*);
+        $crate::test_ledger::on_one_ledger!($runtime, embedded_strict, EmbeddedStrict, $($test)*);
+        $crate::test_ledger::on_one_ledger!($runtime, embedded_relaxed, EmbeddedRelaxed, $($test)*);
+        $crate::test_ledger::on_one_ledger!($runtime, cluster_strict, ClusterStrict, $($test)*);
+        $crate::test_ledger::on_one_ledger!($runtime, cluster_relaxed, ClusterRelaxed, $($test)*);
     };
 }
 
 /// The same for what concerns the embedded ledger's file.
 macro_rules! on_embedded_ledgers {
     ($runtime:literal: $($test:ident),* $(,)?) => {
-        $crate::house::on_one_ledger!($runtime, embedded_strict, EmbeddedStrict, $($test)*);
-        $crate::house::on_one_ledger!($runtime, embedded_relaxed, EmbeddedRelaxed, $($test)*);
+        $crate::test_ledger::on_one_ledger!($runtime, embedded_strict, EmbeddedStrict, $($test)*);
+        $crate::test_ledger::on_one_ledger!($runtime, embedded_relaxed, EmbeddedRelaxed, $($test)*);
     };
 }
 
 /// The same for what concerns Redis and Postgres.
 macro_rules! on_cluster_ledgers {
     ($runtime:literal: $($test:ident),* $(,)?) => {
-        $crate::house::on_one_ledger!($runtime, cluster_strict, ClusterStrict, $($test)*);
-        $crate::house::on_one_ledger!($runtime, cluster_relaxed, ClusterRelaxed, $($test)*);
+        $crate::test_ledger::on_one_ledger!($runtime, cluster_strict, ClusterStrict, $($test)*);
+        $crate::test_ledger::on_one_ledger!($runtime, cluster_relaxed, ClusterRelaxed, $($test)*);
     };
 }
 
@@ -66,7 +66,7 @@ macro_rules! on_one_ledger {
             $(
                 #[tokio::test(flavor = $runtime)]
                 async fn $test() {
-                    super::$test($crate::house::House::new($crate::house::Kind::$kind)).await;
+                    super::$test($crate::test_ledger::TestLedger::new($crate::test_ledger::Kind::$kind)).await;
                 }
             )*
         }
@@ -104,15 +104,15 @@ impl Kind {
 }
 
 /// A ledger's place.
-pub struct House {
+pub struct TestLedger {
     pub kind: Kind,
     dir: TempDir,
-    cluster: Option<ClusterHouse>,
+    cluster: Option<TestCluster>,
 }
 
-impl House {
+impl TestLedger {
     pub fn new(kind: Kind) -> Self {
-        let cluster = (!kind.is_embedded()).then(ClusterHouse::new);
+        let cluster = (!kind.is_embedded()).then(TestCluster::new);
         Self { kind, dir: tempfile::tempdir().unwrap(), cluster }
     }
 
@@ -125,11 +125,11 @@ impl House {
     }
 
     /// The servers of a cluster ledger.
-    pub fn cluster(&self) -> &ClusterHouse {
+    pub fn cluster(&self) -> &TestCluster {
         self.cluster.as_ref().unwrap()
     }
 
-    pub fn cluster_mut(&mut self) -> &mut ClusterHouse {
+    pub fn cluster_mut(&mut self) -> &mut TestCluster {
         self.cluster.as_mut().unwrap()
     }
 
@@ -138,7 +138,7 @@ impl House {
         if self.kind.is_embedded() {
             AnyBackend::Embedded(Box::new(self.embedded().await.unwrap()))
         } else {
-            AnyBackend::Cluster(Box::new(self.gateway("house").await.unwrap()))
+            AnyBackend::Cluster(Box::new(self.gateway("gateway").await.unwrap()))
         }
     }
 
@@ -166,7 +166,7 @@ impl House {
             let reader = backend.reader();
             Ledger::start(backend, reader, metrics)
         } else {
-            farebox::gateway::open_ledger(&self.config("house"), metrics).await.unwrap()
+            farebox::gateway::open_ledger(&self.config("gateway"), metrics).await.unwrap()
         };
         Running { ledger, pipeline }
     }
@@ -229,10 +229,10 @@ impl House {
     }
 
     /// The state after a crash of the machine at this moment, while nothing is being written: a
-    /// house with a copy of the files, or of what is in Postgres.
+    /// fixture with a copy of the files, or of what is in Postgres.
     pub fn crashed(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cluster = self.cluster.as_ref().map(ClusterHouse::crashed);
+        let cluster = self.cluster.as_ref().map(TestCluster::crashed);
         let copy = Self { kind: self.kind, dir, cluster };
         std::fs::create_dir_all(copy.dir()).unwrap();
         for name in ["ledger.db", "ledger.db-wal"] {

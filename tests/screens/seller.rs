@@ -10,7 +10,7 @@ use crate::support::h2::write_certificate;
 use crate::support::stripe::{SECRET_KEY, Stripe};
 use crate::support::{Upstream, token};
 
-pub struct Shop {
+pub struct Seller {
     pub process: Process,
     pub stripe: Stripe,
     _folder: TempDir,
@@ -45,7 +45,7 @@ price = "139.00 EUR"
 const LOGO: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 120 40' width='120' \
     height='40'><rect width='120' height='40' rx='8' fill='#7c3aed'/></svg>";
 
-impl Shop {
+impl Seller {
     /// Sells [`PACKS`], and lets an app of this origin call.
     pub async fn open(origin: &str) -> Self {
         Self::with(&format!("{PACKS}\n[api]\ncors_origins = [\"{origin}\"]\n"), None).await

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::cli::config_file::ConfigFile;
 use crate::cli::logging::{self, LogFormat};
@@ -72,8 +72,8 @@ pub fn main() -> ExitCode {
         Command::Backup(command) => command.run(&config),
         Command::Fold(command) => command.run(&config),
         Command::Healthcheck(command) => command.run(&config),
-        Command::Completions(command) => command.run(),
-        Command::Man(command) => command.run(),
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
     };
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,8 @@
 //! `farebox completions`
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 
-use crate::cli::command_line::Cli;
 use crate::cli::error::CliError;
 use crate::cli::run::print;
 
@@ -19,9 +18,9 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, mut command: Command) -> Result<(), CliError> {
         let mut script = Vec::new();
-        generate(self.shell, &mut Cli::command(), "farebox", &mut script);
+        generate(self.shell, &mut command, "farebox", &mut script);
         print(&script)
     }
 }

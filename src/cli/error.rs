@@ -38,7 +38,7 @@ pub(in crate::cli) enum CliError {
          answer: {error}; nothing was changed"
     )]
     NoAnswer {
-        /// The address of its admin listener.
+        /// The address of the gateway's admin listener.
         address: std::net::SocketAddr,
         /// The error.
         error: reqwest::Error,
@@ -49,7 +49,7 @@ pub(in crate::cli) enum CliError {
          unknown; {again}"
     )]
     NotKnown {
-        /// The address of its admin listener.
+        /// The address of the gateway's admin listener.
         address: std::net::SocketAddr,
         /// The error.
         error: reqwest::Error,

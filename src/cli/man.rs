@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Command, CommandFactory as _};
+use clap::{Args, Command};
 use clap_mangen::{Man as Page, generate_to};
 
-use crate::cli::command_line::Cli;
 use crate::cli::error::CliError;
 use crate::cli::run::print;
 
@@ -20,22 +19,22 @@ pub(super) struct Man {
 }
 
 impl Man {
-    pub fn run(self) -> Result<(), CliError> {
+    pub fn run(self, command: Command) -> Result<(), CliError> {
         let Some(path) = self.dir else {
             let mut page = Vec::new();
-            let written = Page::new(documented()).render(&mut page);
+            let written = Page::new(documented(command)).render(&mut page);
             written
                 .map_err(|error| CliError::Failed(format!("the page was not written: {error}")))?;
             return print(&page);
         };
         let written =
-            std::fs::create_dir_all(&path).and_then(|()| generate_to(documented(), &path));
+            std::fs::create_dir_all(&path).and_then(|()| generate_to(documented(command), &path));
         written.map_err(|error| CliError::File { path, error })
     }
 }
 
 /// The command line without the commands `help`, which would each get a page.
-fn documented() -> Command {
+fn documented(command: Command) -> Command {
     let without_help = |command: Command| command.disable_help_subcommand(true);
-    without_help(Cli::command()).mut_subcommands(without_help)
+    without_help(command).mut_subcommands(without_help)
 }

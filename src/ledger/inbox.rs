@@ -62,7 +62,7 @@ pub struct StripeEvent {
     pub kind: Arc<str>,
     /// The event's JSON.
     pub payload: Arc<str>,
-    /// The event's state.
+    /// Whether the event was applied, and if not, why.
     pub state: EventState,
     /// The reason, where the event failed.
     pub note: Option<Arc<str>>,

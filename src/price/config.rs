@@ -111,7 +111,7 @@ pub struct PackConfig {
 }
 
 impl PackConfig {
-    /// The name that people read: the pack's name, or its id without one.
+    /// The name that people read: the pack's name, or its id if it has no name.
     pub fn name(&self) -> &str {
         self.display_name.as_deref().unwrap_or(&self.id)
     }

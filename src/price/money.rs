@@ -22,7 +22,7 @@ pub struct Price {
 }
 
 /// The revenue or cost of one call. Calls are cheap, so this counts billionths of the currency's
-/// unit where [`Price`] counts cents. Read from and shown as `0.0004 EUR`.
+/// unit where [`Price`] counts cents. The text form is `0.0004 EUR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct UnitAmount {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-/// How many addresses a call tries at most. Only connecting is ever tried again, so this times
-/// `connect_timeout` is the longest that a call may take to find out that none answers.
+/// The most addresses that a call tries. Only connecting is ever retried, so a call finds out that no address
+/// answers within `MAX_ATTEMPTS` times `connect_timeout`.
 pub(super) const MAX_ATTEMPTS: usize = 16;
 
 /// How long after its first failure a call still begins to connect to another address.

@@ -115,7 +115,7 @@ impl AnswerBody {
         if self.is_blocked { self.stall.waiting_since() } else { None }
     }
 
-    /// Whether the client has lately made a write wait: see [`Stall::is_recent`].
+    /// Whether the client has recently delayed a write: see [`Stall::is_recent`].
     pub fn has_stalled(&self) -> bool {
         self.stall.is_recent()
     }

@@ -70,12 +70,12 @@ impl Sent {
         Self { length, ..Self::default() }
     }
 
-    /// The head goes out now.
+    /// Records that the head is handed over.
     pub fn begin(&mut self) {
         self.has_head = true;
     }
 
-    /// So many more bytes of the body go out, and with `end` the end of the request.
+    /// Records that `body_bytes` more bytes of the body are handed over. `end` is true if the request ends there.
     pub fn add(&mut self, body_bytes: usize, end: bool) {
         self.body_bytes = self.body_bytes.saturating_add(body_bytes as u64);
         self.has_ended |= end;
@@ -99,12 +99,12 @@ impl Sent {
     }
 }
 
-/// The part of a body that was read before its call is forwarded. It is sent on whole and
-/// unchanged, before what is still to come.
+/// The part of a body that is read before its call is forwarded. It is sent on whole and unchanged, before the
+/// rest of the body.
 #[derive(Debug, Default)]
 pub(super) struct Buffered {
     pub bytes: Bytes,
-    /// Nothing is still to come.
+    /// True if this is the whole body.
     pub is_whole: bool,
     _reserved: Option<Reserved>,
 }

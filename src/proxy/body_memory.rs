@@ -1,4 +1,4 @@
-//! How much memory the bodies may take that are read before their call is forwarded.
+//! The limit on the memory for request bodies that are read before their call is forwarded.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -87,7 +87,7 @@ impl Bounded {
     }
 }
 
-/// The answer to a head that is longer than `max_header_bytes`, as it goes out.
+/// Returns the bytes of the answer to a head that is longer than `max_header_bytes`.
 fn too_long(max_header_bytes: usize) -> Vec<u8> {
     let problem = Problem::head_too_large(max_header_bytes);
     let id = CallId::new();

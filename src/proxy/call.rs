@@ -48,7 +48,7 @@ pub(super) struct About {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub account: AccountId,
-    /// The rule that prices the call, of the config at its beginning, whatever a reload brings.
+    /// The rule that prices the call, from the config at the time the call began. A reload does not change it.
     pub route: Arc<PricedRoute>,
     /// `None` where the route is free.
     pub hold: Option<Hold>,
@@ -163,7 +163,7 @@ pub struct CallsInFlight(IntGauge);
 struct InFlight(IntGauge);
 
 impl CallsInFlight {
-    /// Counts in `gauge`.
+    /// Creates a counter that keeps its count in `gauge`.
     pub fn new(gauge: IntGauge) -> Self {
         Self(gauge)
     }

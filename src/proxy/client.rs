@@ -104,7 +104,7 @@ impl Client {
         Self::Http2(Http2 { session, body: None })
     }
 
-    /// Reads the next request's head; false where the connection ended before one.
+    /// Reads the next request's head. Returns false if the connection ended before a head arrived.
     ///
     /// # Errors
     /// Where the head cannot be read.
@@ -248,7 +248,7 @@ impl Client {
         }
     }
 
-    /// Nothing more is read from this connection after this call.
+    /// Closes an HTTP/1 connection once this request is answered. Does nothing on HTTP/2.
     pub fn close_afterwards(&mut self) {
         if let Self::Http1(http1) = self {
             http1.session.set_server_keepalive(None);
@@ -325,7 +325,7 @@ impl Client {
         written
     }
 
-    /// Sends the head of the answer; `end` where it is all of it.
+    /// Sends the head of the answer. `end` is true if the answer has no body.
     pub fn write_head(&mut self, head: ResponseHeader, end: bool) -> Result<()> {
         match self {
             Self::Http1(http1) => {
@@ -400,7 +400,7 @@ impl Client {
     /// Where the client has left, or takes nothing for [`WRITE_TIMEOUT`].
     pub async fn flush(&mut self) -> Result<()> {
         let mut outgoing = self.halves().1;
-        // Usually there is room, and no timer needed.
+        // Usually everything can be sent at once, so no timer is needed.
         match outgoing.flush_now() {
             Poll::Ready(flushed) => flushed,
             Poll::Pending => Box::pin(flush_slowly(outgoing)).await,

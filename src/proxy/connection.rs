@@ -15,8 +15,8 @@ use super::bounded::Bounded;
 use super::client::{Client, Http1, Next};
 use super::config::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
 use super::gate::{After, Gate};
+use super::limits::Limits;
 use super::link::Link;
-use super::listener::Limits;
 use super::watch::HeadWatch;
 use super::watched::Watched;
 

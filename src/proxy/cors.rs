@@ -55,7 +55,7 @@ impl Cors {
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// The answer to a preflight. An origin that is not allowed gets one without permission.
+    /// The answer to a preflight. For an origin that is not allowed, the answer grants nothing.
     pub fn preflight(&self, request: &HeaderMap) -> Result<ResponseHeader> {
         let mut head = ResponseHeader::build(204, Some(6))?;
         let Some(origin) = self.allowed(request) else { return Ok(head) };

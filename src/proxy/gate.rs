@@ -40,7 +40,7 @@ pub struct GateOptions {
     pub own_body_timeout: Duration,
     /// The longest silence in the body of a priced call.
     pub body_timeout: Duration,
-    /// The most memory that bodies may take which are read before their call is forwarded, in bytes.
+    /// The most memory for bodies that are read before their call is forwarded, in bytes.
     pub body_memory: usize,
     /// The most idle connections to upstreams.
     pub upstream_idle: usize,
@@ -62,7 +62,7 @@ pub struct Gate {
 /// The fate of the client's connection after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// The answer is whole: the connection goes on where its session says so.
+    /// The answer is whole. The session decides whether the connection stays open.
     GoesOn,
     /// The answer is not whole, or nobody reads it.
     Closes,
@@ -136,7 +136,7 @@ impl Gate {
         let target = match read {
             Ok(target) => target,
             Err(problem) => {
-                // Where the request ends is not certain: nothing more is read from here.
+                // The end of this request is not known, so no further request can be read from this connection.
                 client.close_afterwards();
                 return self.refuse(client, about, figures, &problem);
             }

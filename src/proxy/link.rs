@@ -107,7 +107,7 @@ impl Link {
         self.poll_flush(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Sends what was written, and tells the other side that nothing more comes.
+    /// Sends everything that was written, then shuts down the stream for writing.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut io = self.io();
         ready!(io.poll_flush(cx))?;
@@ -131,7 +131,7 @@ impl Link {
         self.io().stall.begin_call();
     }
 
-    /// Whether the other side has lately made a write wait: see [`Stall::is_recent`].
+    /// Whether the other side has recently delayed a write: see [`Stall::is_recent`].
     pub fn has_stalled(&self) -> bool {
         self.io().stall.is_recent()
     }

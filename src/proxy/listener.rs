@@ -19,24 +19,12 @@ use tokio::task::JoinSet;
 
 use super::connection::Server;
 use super::gate::Gate;
+use super::limits::Limits;
 use super::places::Places;
 use super::watch::HeadWatch;
 
 /// How long accepting rests when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What a client may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at a time.
-    pub max_connections: usize,
-    /// For a TLS handshake, and for the first request's head, from the connection on.
-    pub header_timeout: Duration,
-    /// From an answer's end to the end of the next request's head.
-    pub keepalive_timeout: Duration,
-    /// For a request's head.
-    pub max_header_bytes: usize,
-}
 
 /// A bound listener.
 pub struct PublicListener {

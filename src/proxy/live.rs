@@ -32,14 +32,14 @@ pub struct PricedRoute {
     pub attempts: AttemptCounters,
 }
 
-/// How attempts to have an upstream answer ended: a counter for each outcome.
+/// Counts the attempts to get an answer from an upstream: one counter for each outcome.
 #[derive(Debug)]
 pub struct AttemptCounters([IntCounter; Outcome::ALL.len()]);
 
-/// How one attempt to have an upstream answer ended.
+/// The outcome of one attempt to get an answer from an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer came, and was no error.
+    /// The upstream answered, and the answer was not an error.
     Ok,
     /// No connection could be opened.
     Connect,
@@ -47,9 +47,9 @@ pub enum Outcome {
     Timeout,
     /// The upstream broke off, before its answer or in it, or sent something that is no answer.
     Closed,
-    /// The upstream answered with an error of the client.
+    /// The upstream answered with a client error: a status from 400 to 499.
     Status4xx,
-    /// The upstream answered with an error of its own.
+    /// The upstream answered with a server error: a status from 500 to 599.
     Status5xx,
 }
 

@@ -21,6 +21,7 @@ mod gate;
 mod halves;
 mod headers;
 mod hop;
+mod limits;
 mod link;
 mod listener;
 mod live;
@@ -45,7 +46,8 @@ pub use config::{
 };
 pub use cors::Cors;
 pub use gate::{Gate, GateOptions};
-pub use listener::{Limits, PublicListener};
+pub use limits::Limits;
+pub use listener::PublicListener;
 pub use live::Live;
 pub(crate) use places::Places;
 pub use tls::{TlsFiles, TlsFilesError};

@@ -21,7 +21,7 @@ const FEW: usize = 64;
 pub(crate) struct Places {
     most: usize,
     tasks: JoinSet<()>,
-    /// Those of `tasks`, and some that have ended.
+    /// The connections in `tasks`, and some that have ended but are not removed yet.
     open: Vec<Place>,
 }
 

@@ -111,7 +111,7 @@ impl Upstream {
         &self.name
     }
 
-    /// Which upstream of this process it is, across reloads.
+    /// The number of this upstream. No two upstreams of this process have the same number, even after a reload.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -182,7 +182,7 @@ impl Upstream {
                 Vec::new()
             }
         };
-        // What was found before stays good while the name server is away.
+        // If the look-up found nothing, the addresses that were found before stay in use.
         if !found.is_empty() {
             self.addresses.replace(&found);
         }

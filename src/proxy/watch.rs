@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::listener::Limits;
+use super::limits::Limits;
 
 /// How long a connection has waited for a whole request head.
 #[derive(Debug)]

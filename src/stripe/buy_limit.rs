@@ -15,7 +15,7 @@ const ONE_EVERY: Duration = Duration::from_secs(10);
 /// The number of purchases that an account may begin at once, after a pause.
 const AT_ONCE: u32 = 6;
 
-/// The number of remembered accounts from which on those without a recent purchase are forgotten.
+/// The number of remembered accounts above which those without a recent purchase are forgotten.
 const MANY: usize = 1024;
 
 /// The accounts that have begun purchases lately.

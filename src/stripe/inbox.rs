@@ -18,9 +18,6 @@ const PAGE: u32 = 200;
 /// events are smaller.
 const HASHED_IN_PLACE_BYTES: usize = 64 * 1024;
 
-/// The number of larger bodies that are hashed at a time, on threads of their own.
-pub(super) const HASHED_AT_ONCE: usize = 2;
-
 /// The most characters of a failure's reason that are stored.
 const MAX_NOTE: usize = 500;
 

@@ -9,11 +9,13 @@ use tokio::sync::Semaphore;
 use super::buy_limit::BuyLimit;
 use super::client::{ApiError, Client};
 use super::config::StripeConfig;
-use super::inbox::HASHED_AT_ONCE;
 use super::read::EVENTS;
 use crate::config::Secret;
 use crate::ledger::{Facts, Ledger, LedgerError, OnDispute, PaymentChange, Refusal, TakeFacts};
 use crate::metrics::Metrics;
+
+/// The number of large webhook bodies that are hashed at a time, on threads of their own.
+const HASHED_AT_ONCE: usize = 2;
 
 /// How often the inbox is searched for events that were stored and not applied.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

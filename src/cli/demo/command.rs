@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use crate::cli::demo::{DemoAccount, OwnFile, file, start};
+use crate::cli::demo::start::{DemoAccount, OwnFile};
+use crate::cli::demo::{file, start};
 use crate::cli::run::{Request, Signals, runtime};
 use crate::cli::{CliError, ConfigFile};
 use crate::config::{Secret, process_env};

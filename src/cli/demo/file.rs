@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::cli::demo::OwnFile;
+use crate::cli::demo::start::OwnFile;
 use crate::cli::{CliError, ConfigFile};
 use crate::config::{Sections, process_env};
 use crate::gateway;

@@ -6,4 +6,3 @@ mod start;
 mod upstream;
 
 pub(in crate::cli) use command::Demo;
-pub use start::*;

@@ -149,7 +149,7 @@ impl ClusterLedger {
         Ok(())
     }
 
-    /// A reader of the same ledger.
+    /// Returns a reader of this ledger.
     pub fn reader(&self) -> ClusterReader {
         ClusterReader { shared: self.shared.clone(), lists: self.lists.clone() }
     }

@@ -57,7 +57,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub durability: Durability,
-    /// The most that an account may have on hold and not in Postgres, in micro-credits; 0 for no limit.
+    /// The most that one account may put on hold before Postgres has stored it, in micro-credits; 0 means no limit.
     pub unsynced_cap: u64,
     /// The layout of the data in Redis: [`LAYOUT`](crate::store::cluster::redis::script::LAYOUT).
     pub layout: i32,

@@ -187,7 +187,7 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
         }
         postgres::remove_deliveries(&shared.store, &applied).await?;
         if applied.len() < waiting.len() {
-            // Another gateway is delivering an earlier one.
+            // Some deliveries wait for an earlier one of their account, which another gateway is sending.
             return Ok(());
         }
     }

@@ -19,7 +19,7 @@ use crate::store::sqlite::{connection, load};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Why a [`Source`] could not be opened.
+/// Why the source of an import could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The file has none of a ledger's tables.

@@ -61,7 +61,7 @@ pub struct SqliteLedger {
     /// Since when `unwritten` has not been empty.
     unwritten_since: Option<Instant>,
     purge: Purge,
-    /// Set while commits fail: when the next one may be tried.
+    /// The earliest time of the next commit; set only while commits fail.
     failing_until: Option<Instant>,
     /// True after a commit that failed, and may have been written all the same, since the file
     /// could not be read to find out. Nothing is decided until it can.
@@ -267,7 +267,7 @@ impl SqliteLedger {
         written
     }
 
-    /// Commits `changes`; false where the file has none of them.
+    /// Commits `changes`. Returns false if they were not written, or if that is not known: `in_doubt` is then true.
     async fn commit(&mut self, changes: &Changes, now: Now) -> bool {
         if self.is_resting() {
             return false;

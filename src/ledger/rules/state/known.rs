@@ -25,6 +25,6 @@ pub(crate) struct Known {
     pub events: HashMap<Arc<str>, StripeEvent>,
     /// Payments by Stripe's ids.
     pub payments: KnownPayments,
-    /// The accounts' customers at Stripe.
+    /// The id of each account's Stripe customer.
     pub customers: HashMap<AccountId, Arc<str>>,
 }

@@ -19,7 +19,7 @@ const CALLS: &str = "SELECT id, account, route FROM {s}.holds \
 /// How long counting all live holds may take. No call waits for it.
 const ALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long deleting old endings may take.
+/// The time limit for deleting holds that ended long ago.
 const PURGE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A live hold of a call.

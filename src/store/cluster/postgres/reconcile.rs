@@ -35,9 +35,9 @@ const IN_ORDER: &str = "SET LOCAL enable_sort = off; SET LOCAL jit = off";
 
 /// The transaction that slices are read in.
 enum Through<'a> {
-    /// Each slice has its own.
+    /// Each slice is read in a transaction of its own.
     Many,
-    /// All slices are read in this one.
+    /// All slices are read in this transaction.
     One(&'a mut PgConnection),
 }
 

@@ -24,7 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Forwards every request to one address.
 pub struct Forward {
-    /// Its address.
+    /// The upstream's address.
     pub upstream: SocketAddr,
 }
 

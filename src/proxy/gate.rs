@@ -27,7 +27,7 @@ use crate::app::{App, refuse_quote};
 use crate::ledger::CallId;
 use crate::problem::{Problem, Text};
 
-/// What a gate needs besides the app.
+/// The settings of a gate.
 #[derive(Clone, Debug)]
 pub struct GateOptions {
     /// Where Farebox's own routes are.

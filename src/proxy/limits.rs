@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a client may take.
+/// The limits on what clients may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at a time.

@@ -106,7 +106,7 @@ impl Upstream {
         }))
     }
 
-    /// What routes call it.
+    /// The name by which routes refer to it.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -121,7 +121,7 @@ impl Upstream {
         self.addresses.next(attempts)
     }
 
-    /// What Pingora's connector needs to know to connect to an address.
+    /// The peer by which Pingora's connector connects to an address.
     pub fn peer(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = HttpPeer::new(address, self.tls, self.host.clone());
         peer.options.connection_timeout = Some(self.connect_timeout);
@@ -139,7 +139,7 @@ impl Upstream {
         self.connect_timeout
     }
 
-    /// Its longest silence, where the route has no other.
+    /// The upstream's longest silence, where the route sets no other.
     pub fn read_timeout(&self) -> Duration {
         self.read_timeout
     }

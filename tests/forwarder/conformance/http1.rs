@@ -13,7 +13,7 @@ use crate::support::token;
 /// How long an answer, or the end of a connection, may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// What must come of a case.
+/// The outcome that a case must have.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome {
     /// So many answers of 200, as many whole requests upstream with this body, and a connection that

@@ -16,7 +16,7 @@ use crate::support::h2::connect;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What must come of a case.
+/// The outcome that a case must have.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// Stream 1 is answered to its end, so many whole requests with this body reach the upstream, and
@@ -73,7 +73,7 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// What has come of a case so far.
+/// The outcome of a case so far.
 #[derive(Debug, Default)]
 struct Seen {
     /// Stream 1 was answered with 200, to its end.

@@ -1,4 +1,4 @@
-//! What RFC 9110, 9112, 9113 and 7541 ask of a server and a gateway, case by case: the cases of h2spec
+//! The demands of RFC 9110, 9112, 9113 and 7541 on a server and a gateway, case by case: the cases of h2spec
 //! and of the suites for HTTP/1 that apply to a gateway, as bytes in and what must come of them.
 //!
 //! A case of which Farebox is known to be wrong says so; once it is right, its test fails until the

@@ -16,17 +16,17 @@ const ROUTES: &str = "[[routes]]\npath = \"/free/{*rest}\"\nupstream = \"ai\"\nc
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// What it answers to `/free/…/two-lines`: two lines of `connection`, of which the second says that
+/// The answer to `/free/…/two-lines`: two lines of `connection`, of which the second says that
 /// the connection is closed, as it then is.
 const TWO_LINES: &[u8] =
     b"HTTP/1.1 200 OK\r\nconnection: x-hop\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 
-/// What reached the upstream.
+/// The requests that reached the upstream.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Method, target and body of each whole request.
     pub whole: Vec<(String, Vec<u8>)>,
-    /// What no gateway may send.
+    /// Requests that no gateway may send.
     pub faults: Vec<String>,
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Delivery {
     pub account: String,
     /// The number of the change; Redis applies an account's deliveries in this order.
     pub grant_seq: i64,
-    /// What is added to the balance, in micro-credits.
+    /// The change of the balance, in micro-credits.
     pub amount: i64,
     pub frozen: bool,
 }

@@ -89,12 +89,21 @@ impl App {
 
     /// The 402 for a call, with the packs for sale.
     pub fn insufficient(&self, required: Credits, available: SignedCredits) -> Problem {
-        Problem::insufficient_credits(Offer {
+        Problem::insufficient_credits(self.offer(Some(required), available))
+    }
+
+    /// The 402 for an account that has no credits available, for a call whose price is not known yet.
+    pub fn without_credits(&self, available: SignedCredits) -> Problem {
+        Problem::insufficient_credits(self.offer(None, available))
+    }
+
+    fn offer(&self, required: Option<Credits>, available: SignedCredits) -> Offer {
+        Offer {
             required,
             available,
             topup_url: self.topup_url.clone(),
             packs: self.catalogue.load().packs_json.clone(),
-        })
+        }
     }
 
     /// True where the account's credits run low.

@@ -14,6 +14,9 @@ pub const NO_ROUTE: &str = "none";
 /// The route label of holds made through the API that name no route.
 pub const API_ROUTE: &str = "api";
 
+/// The model label of metered calls on routes that have prices of their own.
+pub const NO_MODEL: &str = "none";
+
 /// The outcomes of an attempt to get an answer from an upstream: an answer that is no error; no connection; too long a
 /// silence; a connection that broke off; an error of the client's; an error of the upstream's.
 pub const UPSTREAM_OUTCOMES: [&str; 6] =
@@ -127,6 +130,16 @@ metrics! {
         "farebox_credit_price_minor",
         "What one credit sells for in the smallest pack, in minor units of the currency",
         &["currency"]);
+    /// Models are labelled by the `match` of their price, [`NO_MODEL`] where the route itself has prices.
+    tokens: IntCounterVec(
+        "farebox_tokens_total", "Usage of metered calls, by kind", &["route", "model", "kind"]);
+    usage_missing: IntCounterVec(
+        "farebox_usage_missing_total", "Charged answers whose usage could not be known", &["route"]);
+    unpriced_usage: IntCounterVec(
+        "farebox_unpriced_usage_total", "Usage of a kind that has no price, by kind",
+        &["model", "kind"]);
+    overrun_credits: CounterVec(
+        "farebox_overrun_credits_total", "Credits that usage cost above what was held", &["route"]);
     /// Attempts to get an answer from an upstream, by [outcome](UPSTREAM_OUTCOMES).
     upstream_requests: IntCounterVec("farebox_upstream_requests_total",
         "Attempts to get an answer from an upstream, by outcome", &["upstream", "outcome"]);
@@ -175,6 +188,20 @@ impl Metrics {
         self.begin_holds(route);
         for code in CODES {
             self.requests.with_label_values(&[route, code]);
+        }
+    }
+
+    /// Creates the series of a metered route.
+    pub fn begin_metered(&self, route: &str) {
+        self.usage_missing.with_label_values(&[route]);
+        self.overrun_credits.with_label_values(&[route]);
+    }
+
+    /// Creates the series of a model, or of [`NO_MODEL`], on a metered route, for the kinds of usage that
+    /// have a price.
+    pub fn begin_model<'a>(&self, route: &str, model: &str, kinds: impl Iterator<Item = &'a str>) {
+        for kind in kinds {
+            self.tokens.with_label_values(&[route, model, kind]);
         }
     }
 

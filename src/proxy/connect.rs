@@ -18,7 +18,7 @@ use super::client::{Client, at_once};
 use super::failure::without_bytes;
 use super::hop;
 use super::link::Link;
-use super::live::{Outcome, PricedRoute};
+use super::live::{Destination, Outcome};
 use super::pool::{Idle, Pool, PoolKey};
 use super::upstream::Upstream;
 
@@ -53,7 +53,7 @@ impl Connector {
         self.pool.keep_swept(SWEEP_EVERY).await;
     }
 
-    /// A connection for a call of `route`. Only connecting is tried again, at the next address:
+    /// A connection for a call. Only connecting is tried again, at the next address:
     /// nothing was sent.
     ///
     /// # Errors
@@ -62,13 +62,13 @@ impl Connector {
         &self,
         client: &mut Client,
         about: &About,
-        route: &PricedRoute,
+        destination: &Destination,
         attempts: &mut Attempts,
     ) -> Result<Connection> {
-        let upstream = &route.upstream;
+        let upstream = &destination.upstream;
         let Some(address) = upstream.next_address(attempts) else {
             let unknown = "no address of the upstream is known";
-            route.attempts.count(Outcome::Connect);
+            destination.attempts.count(Outcome::Connect);
             return Err(Error::explain(ErrorType::ConnectError, unknown).into_up());
         };
         let key = PoolKey { upstream: upstream.id(), address };
@@ -79,18 +79,18 @@ impl Connector {
         if let Some(Idle { stream, link, .. }) = self.pool.take(key) {
             return Ok(Connection::new(stream, link, address, true));
         }
-        Box::pin(self.open(client, about, route, attempts, address)).await
+        Box::pin(self.open(client, about, destination, attempts, address)).await
     }
 
     async fn open(
         &self,
         client: &mut Client,
         about: &About,
-        route: &PricedRoute,
+        destination: &Destination,
         attempts: &mut Attempts,
         mut address: SocketAddr,
     ) -> Result<Connection> {
-        let upstream = &route.upstream;
+        let upstream = &destination.upstream;
         loop {
             let error = match self.open_at(client, upstream, address).await? {
                 Ok(link) => {
@@ -99,7 +99,7 @@ impl Connector {
                 }
                 Err(error) => error,
             };
-            route.attempts.count(Outcome::Connect);
+            destination.attempts.count(Outcome::Connect);
             if !upstream.failed(attempts, address) {
                 return Err(error);
             }

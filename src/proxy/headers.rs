@@ -7,8 +7,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::call::{About, Admitted};
 use super::hop;
-use super::live::PricedRoute;
 use super::upstream::Upstream;
+use crate::credits::{Credits, SignedCredits};
 use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIES};
 use crate::ledger::Hold;
 
@@ -18,6 +18,14 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
+const X_CREDITS_HELD: HeaderName = HeaderName::from_static("x-credits-held");
+
+/// The credits that a call may cost at most, as its client says.
+pub(super) const X_CREDITS_MAX: HeaderName = HeaderName::from_static("x-credits-max");
+/// Asks for the report at the end of a stream.
+pub(super) const X_CREDITS_REPORT: HeaderName = HeaderName::from_static("x-credits-report");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Headers by which a client could have its call read as another one, or claim to be somebody.
 /// Some frameworks take path and method from the last seven of them, whatever was priced. CGI programs
@@ -79,7 +87,7 @@ pub(super) fn towards_upstream(
     about: &About,
     onward: Onward,
 ) -> Result<()> {
-    let upstream = &call.route.upstream;
+    let upstream = &call.destination()?.upstream;
     let host = hop::host(head);
     let goes_no_further =
         |name: &&HeaderName| is_dropped(name, upstream) || call.nominated.contains(name);
@@ -150,13 +158,48 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
+/// Frames a request whose whole body lies in memory, and declares it as the JSON that its price was read
+/// from: no other parser is to read it as something else. The answer is asked for unencoded, since its usage
+/// is read.
+pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Result<()> {
+    head.remove_header(&TRANSFER_ENCODING);
+    head.remove_header(&header::CONTENT_ENCODING);
+    head.insert_header(CONTENT_LENGTH, body_bytes)?;
+    let is_json = |value: &HeaderValue| {
+        value.as_bytes().eq_ignore_ascii_case(JSON.as_bytes())
+            || value.as_bytes().eq_ignore_ascii_case(b"application/json; charset=utf-8")
+    };
+    if !head.headers.get(header::CONTENT_TYPE).is_some_and(is_json) {
+        head.insert_header(header::CONTENT_TYPE, JSON)?;
+    }
+    head.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+}
+
+/// The credits that an answer's head speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The call is not charged, or not for this answer.
+    Nothing,
+    /// The charge, and the credits that are available after it.
+    Charged { cost: Credits, remaining: SignedCredits },
+    /// The charge is not known yet: the credits that are held for it.
+    Held(Credits),
+}
+
+impl Told {
+    /// The head of an answer with a fixed price.
+    pub fn fixed(hold: Option<&Hold>, is_charged: bool) -> Self {
+        match hold.filter(|_| is_charged) {
+            Some(hold) => {
+                Self::Charged { cost: hold.amount(), remaining: hold.after().available() }
+            }
+            None => Self::Nothing,
+        }
+    }
+}
+
 /// Our words on the upstream's answer. Headers of the upstream under our names are dropped.
-pub(super) fn towards_client(
-    head: &mut ResponseHeader,
-    about: &About,
-    route: &PricedRoute,
-    hold: Option<&Hold>,
-) -> Result<()> {
+pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Told) -> Result<()> {
     drop_ours(head);
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         for name in hop::of_answer(&head.headers) {
@@ -165,10 +208,13 @@ pub(super) fn towards_client(
     }
     head.set_version(Version::HTTP_11);
     head.insert_header(X_REQUEST_ID, about.id.as_str())?;
-    let charged = route.rule.charges_for(head.status.as_u16());
-    if let Some(hold) = hold.filter(|_| charged) {
-        head.insert_header(X_CREDITS_COST, hold.amount().to_string())?;
-        head.insert_header(X_CREDITS_REMAINING, hold.after().available().to_string())?;
+    match told {
+        Told::Nothing => {}
+        Told::Charged { cost, remaining } => {
+            head.insert_header(X_CREDITS_COST, cost.to_string())?;
+            head.insert_header(X_CREDITS_REMAINING, remaining.to_string())?;
+        }
+        Told::Held(held) => head.insert_header(X_CREDITS_HELD, held.to_string())?,
     }
     Ok(())
 }

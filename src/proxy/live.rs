@@ -23,12 +23,20 @@ pub struct PricedRoute {
     pub rule: Arc<Route>,
     /// The rule's label, shared with every hold.
     pub label: Arc<str>,
-    pub upstream: Arc<Upstream>,
+    /// Where its calls go, unless their model has an upstream of its own. `None` where no call is forwarded to
+    /// the route's own upstream.
+    pub destination: Option<Arc<Destination>>,
     /// The route's metrics, looked up once.
     pub answered_200: IntCounter,
     pub request_seconds: Histogram,
     pub overhead_seconds: Histogram,
-    /// `farebox_upstream_requests_total` of the route's upstream.
+}
+
+/// An upstream, with the counters of the attempts to get an answer from it.
+#[derive(Debug)]
+pub struct Destination {
+    pub upstream: Arc<Upstream>,
+    /// `farebox_upstream_requests_total` of the upstream.
     pub attempts: AttemptCounters,
 }
 

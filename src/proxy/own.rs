@@ -22,7 +22,7 @@ use super::own_body::{Feeder, own_body};
 use super::reply;
 use super::target::Target;
 use crate::api::{ClientAddress, RequestId};
-use crate::problem::Problem;
+use crate::problem::{Problem, Shape};
 
 /// The largest body that is read for an own route. Stripe's events are the largest of them.
 const MAX_BODY_BYTES: usize = 512 * 1024;
@@ -54,7 +54,7 @@ pub(super) async fn answer(
         Ok(response) => response,
         Err(problem) => {
             client.close_afterwards();
-            reply::problem(client, about, cors, &problem)?;
+            reply::problem(client, about, Shape::default(), cors, &problem)?;
             return Ok(problem.status.as_u16());
         }
     };

@@ -3,8 +3,8 @@
 //! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and an outcome code
 //! for each operation. A line follows for each operation of code `+`. Behind them stands the request, as
 //! [`Request::text`](crate::store::cluster::redis::request::Request::text) writes it: the number of terms, the
-//! terms, and for each operation the number of its terms and its id. A route is always the last word of its line,
-//! since it may contain spaces.
+//! terms, and for each operation the number of its terms and its id, with what a metered call used (`usage_text`).
+//! A route is always the last word of its line, since it may contain spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin};
+use crate::store::cluster::usage_text;
+use crate::usage::UsageRecord;
 
 /// One batch of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,13 @@ pub(crate) enum Decided {
         expires_ms: i64,
         route: Arc<str>,
     },
+    /// More credits were set aside under a live hold.
+    Extended {
+        id: HoldId,
+        account: AccountId,
+        /// The whole amount from then on.
+        amount: Credits,
+    },
     Renewed {
         id: HoldId,
         expires_ms: i64,
@@ -45,6 +54,7 @@ pub(crate) enum Decided {
         origin: Origin,
         late: bool,
         route: Arc<str>,
+        usage: Option<Arc<UsageRecord>>,
     },
     Ended {
         id: HoldId,
@@ -78,6 +88,10 @@ impl Batch {
         let mut decided = Vec::with_capacity(lines.size_hint().0);
         for line in lines {
             let (asked, id) = line.split_once(' ')?;
+            let (id, usage) = match id.split_once(' ') {
+                Some((id, usage)) => (id, Some(Arc::new(usage_text::read(usage)?))),
+                None => (id, None),
+            };
             let code = match &mut codes {
                 None => *asked.as_bytes().first()?,
                 Some(codes) => match codes.next() {
@@ -87,10 +101,11 @@ impl Batch {
             };
             match code {
                 b'.' => {}
-                b'+' => decided.push(noted.next()??),
+                b'+' => decided.push(noted.next()??.with_usage(usage)),
                 _ => {
                     let terms = terms.get(asked.get(1..)?.parse::<usize>().ok()?)?;
-                    decided.push(terms.change(code, id.parse().ok()?, expires_ms)?);
+                    let change = terms.change(code, id.parse().ok()?, expires_ms)?;
+                    decided.push(change.with_usage(usage));
                 }
             }
         }
@@ -98,20 +113,23 @@ impl Batch {
     }
 
     /// The operations that end the holds which the batch ended. Where the batch is lost they are decided once more:
-    /// by their ids they take effect once. Holds that it made are not asked for again; calls that still run on them
-    /// capture late.
+    /// by their ids they take effect once. Holds that it made or extended are not asked for again; calls that still
+    /// run on them capture late, or above their hold.
     pub fn ends(self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for decided in self.decided {
             match decided {
-                Decided::Captured { id, account, amount, route, origin, .. } => {
-                    let account = (origin == Origin::Call).then_some(account);
+                Decided::Captured { id, account, amount, route, origin, usage, .. } => {
+                    let is_call = origin == Origin::Call;
+                    let account = is_call.then_some(account);
                     operations.push(Operation::Capture {
                         hold: id,
                         account,
                         amount,
                         route,
                         origin,
+                        may_overrun: is_call,
+                        usage,
                     });
                 }
                 Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
@@ -122,7 +140,10 @@ impl Batch {
                     });
                 }
                 // An expiry comes again by itself, unless the hold is captured first.
-                Decided::Held { .. } | Decided::Renewed { .. } | Decided::Ended { .. } => {}
+                Decided::Held { .. }
+                | Decided::Extended { .. }
+                | Decided::Renewed { .. }
+                | Decided::Ended { .. } => {}
             }
         }
         operations
@@ -157,13 +178,24 @@ impl Terms {
         let (account, route) = (self.account.clone(), self.route.clone());
         match code {
             b'h' => Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route }),
-            b'c' => Some(Decided::Captured { id, account, amount, origin, late: false, route }),
+            b'c' => {
+                let (late, usage) = (false, None);
+                Some(Decided::Captured { id, account, amount, origin, late, route, usage })
+            }
             _ => None,
         }
     }
 }
 
 impl Decided {
+    /// Adds what a metered call used, which stands beside its id in the request.
+    fn with_usage(mut self, used: Option<Arc<UsageRecord>>) -> Self {
+        if let Self::Captured { usage, .. } = &mut self {
+            *usage = used;
+        }
+        self
+    }
+
     /// Reads a line of the head.
     fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ')?;
@@ -187,9 +219,10 @@ impl Decided {
             }
             "c" => {
                 let (late, route) = rest.split_once(' ')?;
-                let (late, route) = (late == "1", unescape(route));
-                Self::Captured { id, account, amount, origin, late, route }
+                let (late, route, usage) = (late == "1", unescape(route), None);
+                Self::Captured { id, account, amount, origin, late, route, usage }
             }
+            "g" => Self::Extended { id, account, amount },
             "r" | "e" => {
                 let ending = if word == "r" { Ending::Released } else { Ending::Expired };
                 Self::Ended { id, account, amount, origin, ending, route: unescape(rest) }
@@ -282,6 +315,7 @@ mod tests {
                 origin,
                 late,
                 route,
+                usage: None,
             },
             Decided::Ended {
                 id: id("id-3"),

@@ -202,6 +202,11 @@ pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
                 stored.holds.insert(id.as_str().to_owned(), amount.signed().micros());
             }
         }
+        Decided::Extended { id, account, amount } => {
+            if let Some(stored) = stored.get_mut(account.as_str()) {
+                stored.holds.insert(id.as_str().to_owned(), amount.signed().micros());
+            }
+        }
         Decided::Captured { id, account, amount, .. } => {
             if let Some(stored) = stored.get_mut(account.as_str()) {
                 // A late capture finds no hold.

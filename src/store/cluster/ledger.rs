@@ -249,6 +249,7 @@ impl DecidedIn {
     fn of(operation: &Operation) -> Self {
         match operation {
             Operation::Hold(_)
+            | Operation::Extend { .. }
             | Operation::Renew { .. }
             | Operation::Capture { .. }
             | Operation::Release { .. }

@@ -51,9 +51,9 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
 }
 
 impl<'a> Work<'a> {
-    /// Without `takes_holds` new holds are not asked for, and stay unavailable.
+    /// Without `takes_holds` new and larger holds are not asked for, and stay unavailable.
     fn new(items: &'a [BatchItem<'a>], takes_holds: bool) -> Self {
-        let is_asked = |place: &usize| takes_holds || !items[*place].is_hold();
+        let is_asked = |place: &usize| takes_holds || !items[*place].takes_credits();
         Self {
             items,
             waiting: (0..items.len()).filter(is_asked).collect(),

@@ -27,6 +27,7 @@ pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         3 => "0003_entries_by_age.sql",
         4 => "0004_crashed.sql",
         5 => "0005_purchases.sql",
+        6 => "0006_usage.sql",
     }
 });
 
@@ -42,6 +43,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         7 => "0007_layouts.sql",
         8 => "0008_owed.sql",
         9 => "0009_purchases.sql",
+        10 => "0010_usage.sql",
     }
 });
 

@@ -16,11 +16,11 @@ use crate::ledger::rules::state::rows::{Account, EndedHold, LiveHold, StripeCust
 /// The changes of a batch: the rows to write, and how to take them back in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// New holds.
+    /// New holds, and extended holds of calls.
     pub holds_added: HashMap<HoldId, LiveHold>,
     /// Holds of the API that are live on disk and have ended.
     pub holds_gone: Vec<HoldId>,
-    /// The number of calls' holds that have ended, by the commit that wrote them.
+    /// The number of calls' holds that have ended or were written anew, by the commit that wrote them.
     pub calls_gone: HashMap<i64, usize>,
     /// New deadlines of the API's holds, in milliseconds of the ledger's clock.
     pub holds_renewed: HashMap<HoldId, u64>,

@@ -15,7 +15,7 @@ const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 /// if they have the same number, so it is raised with every version whose scripts differ; a test below fails
 /// where it is not. A recovery reads data of any layout, but only what all layouts have in common: the fields of
 /// `meta`, the ids of the stream, and the text of a batch.
-pub(crate) const LAYOUT: i32 = 2;
+pub(crate) const LAYOUT: i32 = 3;
 
 /// The one shard that there is. Its number is in every key.
 pub(crate) const SHARD: i32 = 0;

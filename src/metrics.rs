@@ -142,8 +142,6 @@ metrics! {
     unpriced_usage: IntCounterVec(
         "farebox_unpriced_usage_total", "Usage of a kind that has no price, by kind",
         &["model", "kind"]);
-    overrun_credits: CounterVec(
-        "farebox_overrun_credits_total", "Credits that usage cost above what was held", &["route"]);
     /// Attempts to get an answer from an upstream, by [outcome](UPSTREAM_OUTCOMES).
     upstream_requests: IntCounterVec("farebox_upstream_requests_total",
         "Attempts to get an answer from an upstream, by outcome", &["upstream", "outcome"]);
@@ -192,20 +190,6 @@ impl Metrics {
         self.begin_holds(route);
         for code in CODES {
             self.requests.with_label_values(&[route, code]);
-        }
-    }
-
-    /// Creates the series of a metered route.
-    pub fn begin_metered(&self, route: &str) {
-        self.usage_missing.with_label_values(&[route]);
-        self.overrun_credits.with_label_values(&[route]);
-    }
-
-    /// Creates the series of a model, or of [`NO_MODEL`], on a metered route, for the kinds of usage that
-    /// have a price.
-    pub fn begin_model<'a>(&self, route: &str, model: &str, kinds: impl Iterator<Item = &'a str>) {
-        for kind in kinds {
-            self.tokens.with_label_values(&[route, model, kind]);
         }
     }
 

@@ -77,8 +77,8 @@ pub(super) async fn hold(
     let (credits, route): (Credits, Arc<str>) = match (&request.endpoint, &request.credits) {
         (Some(endpoint), None) => {
             let method = request.method.as_deref().unwrap_or("POST");
-            let quote = app.quote_endpoint(method, endpoint)?;
-            (quote.credits, quote.route.label().into())
+            let (credits, route) = app.quote_endpoint(method, endpoint)?;
+            (credits, route.label().into())
         }
         (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
         _ => {

@@ -38,14 +38,18 @@ enum Length {
 
 impl Length {
     fn of(client: &mut Client) -> Self {
-        let no_body = client.is_body_empty();
-        let head = client.head();
-        if matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS) {
-            return Self::Head;
+        match client.head().method {
+            Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS => Self::Head,
+            _ => Self::of_body(client),
         }
-        if no_body {
+    }
+
+    /// The length of the body, whatever the method.
+    fn of_body(client: &mut Client) -> Self {
+        if client.is_body_empty() {
             return Self::Declared(0);
         }
+        let head = client.head();
         if head.headers.contains_key(TRANSFER_ENCODING) {
             return Self::Unknown;
         }
@@ -68,6 +72,11 @@ impl Sent {
     /// A request of this length that was not handed over yet.
     fn nothing_of(length: Length) -> Self {
         Self { length, ..Self::default() }
+    }
+
+    /// A request whose body lies in memory, of which nothing was handed over yet.
+    pub(super) fn nothing_of_whole(body_bytes: usize) -> Self {
+        Self::nothing_of(Length::Declared(body_bytes as u64))
     }
 
     /// Records that the head is handed over.
@@ -106,7 +115,23 @@ pub(super) struct Buffered {
     pub bytes: Bytes,
     /// True if this is the whole body.
     pub is_whole: bool,
-    _reserved: Option<Reserved>,
+    reserved: Option<Reserved>,
+}
+
+impl Buffered {
+    /// Other bytes in place of the whole body. False where there is no memory for them.
+    #[must_use]
+    pub fn replace(&mut self, bytes: Bytes, memory: &Arc<BodyMemory>, account: &AccountId) -> bool {
+        if bytes.len() > SMALL as usize {
+            let mut reserved = memory.begin(account.clone());
+            if !reserved.grow(bytes.len()) {
+                return false;
+            }
+            self.reserved = Some(reserved);
+        }
+        self.bytes = bytes;
+        true
+    }
 }
 
 /// Why a body could not be read.
@@ -125,6 +150,8 @@ pub(super) enum Unread {
 pub(super) struct Room<'a> {
     /// How much is read at the most, in bytes; the last part that comes may exceed it.
     pub most: usize,
+    /// How long the body is by its head, in bytes; 0 where the head does not say.
+    pub expected: usize,
     /// The longest silence of the client.
     pub silence: Duration,
     pub memory: &'a Arc<BodyMemory>,
@@ -166,13 +193,14 @@ pub(super) async fn read_ahead(client: &mut Client, room: Room<'_>) -> Result<Bu
             first = part;
         } else {
             if more.is_empty() {
+                more.reserve(room.expected.max(first.len() + part.len()));
                 more.extend_from_slice(&first);
             }
             more.extend_from_slice(&part);
         }
     };
     let bytes = if more.is_empty() { first } else { more.freeze() };
-    Ok(Buffered { bytes, is_whole, _reserved: reserved })
+    Ok(Buffered { bytes, is_whole, reserved })
 }
 
 /// Reads a body of at most [`SMALL`] bytes whole, and leaves every other one to be streamed. Calls
@@ -207,12 +235,20 @@ pub(super) async fn read_small(
         let is_whole = client.is_body_done();
         return Ok((Buffered { is_whole, ..Buffered::default() }, sent));
     }
-    let room = Room { most: SMALL as usize, silence, memory, account };
+    let room = Room { most: SMALL as usize, expected: 0, silence, memory, account };
     Ok((read_ahead(client, room).await?, sent))
 }
 
+/// The length of a body, whatever the method, where the head says it.
+pub(super) fn declared_length(client: &mut Client) -> Option<u64> {
+    match Length::of_body(client) {
+        Length::Declared(length) => Some(length),
+        Length::Head | Length::Unknown => None,
+    }
+}
+
 /// Whether the client waits for a 100 before it sends its body.
-fn expects_continue(head: &RequestHeader) -> bool {
+pub(super) fn expects_continue(head: &RequestHeader) -> bool {
     let expected = head.headers.get_all(EXPECT).iter();
     expected
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))

@@ -8,7 +8,7 @@ use http::Method;
 use pingora_error::{BError, Error, ErrorType, ImmutStr};
 
 use super::call::About;
-use super::live::{Destination, Outcome};
+use super::live::Outcome;
 
 /// How much of a path the line has, in characters.
 const MOST_PATH: usize = 200;
@@ -16,7 +16,8 @@ const MOST_PATH: usize = 200;
 /// A call that failed, as its line names it.
 pub(super) struct Failed<'a> {
     pub about: &'a About,
-    pub destination: &'a Destination,
+    /// The name of the upstream.
+    pub upstream: &'a str,
     pub method: &'a Method,
     pub path: &'a str,
     /// The address that was sent the request, and whether the connection to it had been kept from
@@ -29,7 +30,7 @@ impl Failed<'_> {
     /// Logs the failure; `status` is what the client was told, 0 where it was told nothing.
     pub fn log(&self, error: &Error, outcome: Option<Outcome>, status: u16) {
         tracing::error!(
-            upstream = self.destination.upstream.name(),
+            upstream = self.upstream,
             address = self.sent_to.map(|(address, _)| address.to_string()),
             connection = self.sent_to.map(|(_, kept)| if kept { "kept" } else { "new" }),
             error = without_bytes(error),

@@ -1,7 +1,7 @@
 //! The Pingora side: identify → price → hold → forward → meter → settle.
 //!
 //! A call passes these files in their order: `listener`, `connection`, `client` (who sent it),
-//! `gate` (the ladder of steps), `target`, `own` or `body`, `connect`, `headers`, `relay`, `settle`.
+//! `gate` (the ladder of steps), `target`, `own`, `body` or `metered`, `connect`, `headers`, `relay`, `settle`.
 //! Parsing, framing, sessions and TLS are Pingora's; the order of the steps is ours. Nothing outside
 //! this folder and `gateway.rs` knows Pingora.
 
@@ -25,6 +25,7 @@ mod limits;
 mod link;
 mod listener;
 mod live;
+mod metered;
 mod own;
 mod own_body;
 mod places;

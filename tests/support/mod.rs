@@ -2,6 +2,7 @@
 //! own, ports chosen by the system, and a real upstream on a socket that logs what it sees.
 #![allow(dead_code)]
 
+pub mod ai;
 pub mod clock;
 pub mod frames;
 pub mod h2;

@@ -12,7 +12,8 @@ use super::state::{Answer, Relay, Request, State};
 use crate::price::OnClientAbort;
 use crate::proxy::client::DRAIN_TIMEOUT;
 use crate::proxy::link::Link;
-use crate::proxy::{headers, reply, settle};
+use crate::proxy::headers::{self, Told};
+use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
     /// The upstream's next head was read.
@@ -30,7 +31,7 @@ impl Relay<'_> {
         } else if head.status.is_informational() {
             headers::drop_ours(&mut head);
             head.set_version(http::Version::HTTP_11);
-            return self.client.write_interim(head);
+            return if state.left.is_some() { Ok(()) } else { self.client.write_interim(head) };
         }
         let frees_aborts = self.call.route.rule.on_client_abort == OnClientAbort::Release;
         if frees_aborts && self.client.has_left() {
@@ -39,8 +40,13 @@ impl Relay<'_> {
         }
         let status = head.status.as_u16();
         self.call.status = Some(status);
-        self.figures.status = Some(status);
+        if state.left.is_none() {
+            self.figures.status = Some(status);
+        }
         let is_whole = session.is_body_done();
+        if self.call.metered.is_some() && status != StatusCode::SWITCHING_PROTOCOLS.as_u16() {
+            return self.on_metered_head(head, is_whole, missing(session), state);
+        }
         self.write_head(head, is_whole)?;
         if status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
             state.answer = Answer::Tunnel;
@@ -57,9 +63,10 @@ impl Relay<'_> {
     }
 
     /// Turns the upstream's final head into the client's, and hands it over.
-    pub(super) fn write_head(&mut self, mut head: ResponseHeader, is_whole: bool) -> Result<()> {
-        let call = &self.call;
-        headers::towards_client(&mut head, self.about, &call.route, call.hold.as_ref())?;
+    fn write_head(&mut self, mut head: ResponseHeader, is_whole: bool) -> Result<()> {
+        let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
+        let told = Told::fixed(self.call.hold.as_ref(), is_charged);
+        headers::towards_client(&mut head, self.about, told)?;
         if !is_whole {
             headers::frame_answer(&mut head)?;
         }
@@ -74,6 +81,9 @@ impl Relay<'_> {
             *missing = missing.saturating_sub(part.len() as u64);
         }
         let is_last = state.answer == Answer::Body(Some(0));
+        if self.call.metered.is_some() {
+            return self.on_metered_part(part, is_last, state);
+        }
         if is_last {
             // The call is charged before its client can have all of the answer.
             state.answer = Answer::Ended;
@@ -84,6 +94,9 @@ impl Relay<'_> {
 
     /// The answer ended by its own framing.
     pub(super) fn end_answer(&mut self, state: &mut State) -> Result<()> {
+        if self.call.metered.is_some() {
+            return self.end_metered_answer(state);
+        }
         state.answer = Answer::Ended;
         settle::answer_ended(self.call, self.about, self.figures);
         self.client.write_body(&[], true)

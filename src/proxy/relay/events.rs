@@ -30,7 +30,7 @@ impl Relay<'_> {
             match answer {
                 Answer::Head => Event::Head(session.read_response().await.map(drop)),
                 Answer::Body(_) | Answer::Tunnel => Event::Part(session.read_body_ref().await),
-                Answer::Ended => pending().await,
+                Answer::Ended | Answer::CutShort => pending().await,
             }
         });
         let is_done = state.request == Request::Ended || state.unsent.is_some();

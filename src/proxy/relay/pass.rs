@@ -4,13 +4,14 @@ use std::pin::pin;
 use std::time::Instant;
 
 use pingora_core::protocols::http::v1::client::HttpSession;
-use pingora_error::{BError, Error, ErrorType, Result};
+use pingora_error::{BError, Error, ErrorSource, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use super::state::{Answer, Event, Relay, Request, STREAK, State};
 use crate::proxy::body::Buffered;
 use crate::proxy::connect::Connection;
 use crate::proxy::link::Link;
+use crate::proxy::metered::Metered;
 
 impl Relay<'_> {
     /// Passes the call on. Returns once the answer has been handed over whole; true where the upstream's
@@ -118,10 +119,15 @@ impl Relay<'_> {
 
     /// Whether nothing of the call is left to do.
     fn has_ended(&self, state: &State) -> bool {
-        state.answer == Answer::Ended
+        match state.answer {
+            Answer::CutShort => true,
             // An upstream that has answered needs no more of a request that lies in memory.
-            && (state.request == Request::Ended || state.unsent.is_some())
-            && self.call.metered.as_ref().is_none_or(|metered| state.left.is_some() || metered.is_delivered())
+            Answer::Ended if state.request == Request::Ended || state.unsent.is_some() => {
+                let metered = self.call.metered.as_ref();
+                state.left.is_some() || metered.is_none_or(|metered| metered.is_delivered())
+            }
+            _ => false,
+        }
     }
 
     /// Goes on with an answer that is read to its end though its client has left.
@@ -129,12 +135,12 @@ impl Relay<'_> {
     /// # Errors
     /// `error`, where the call ends here.
     fn read_on(&mut self, error: BError, state: &mut State) -> Result<()> {
-        let is_client = *error.esource() == pingora_error::ErrorSource::Downstream;
-        let metered = self.call.metered.as_mut();
-        if !is_client || state.left.is_some() || !metered.is_some_and(|m| m.is_read_to_its_end()) {
-            return Err(error);
+        let is_client = *error.esource() == ErrorSource::Downstream;
+        let metered = self.call.metered.as_deref_mut();
+        if is_client && state.left.is_none() && metered.is_some_and(Metered::client_left) {
+            state.left = Some(error);
+            return Ok(());
         }
-        state.left = Some(error);
-        Ok(())
+        Err(error)
     }
 }

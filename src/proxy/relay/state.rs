@@ -9,6 +9,7 @@ use crate::proxy::body::Buffered;
 use crate::proxy::call::{About, Figures, Forwarded};
 use crate::proxy::client::Client;
 use crate::proxy::cors::Cors;
+use crate::proxy::metered::Answered;
 
 /// How many parts of an answer in a row are passed on before the client is listened to.
 pub(super) const STREAK: u32 = 16;
@@ -55,6 +56,8 @@ pub(super) enum Answer {
     /// The protocol was switched: bytes pass both ways until one side ends.
     Tunnel,
     Ended,
+    /// It ends here for the client, although the upstream would go on.
+    CutShort,
 }
 
 /// The state of both directions.
@@ -88,7 +91,7 @@ pub(super) enum Event<'a> {
     /// There is room for more of an answer that lies in memory.
     MoreAnswer,
     /// The ledger has answered whether a stream's hold may grow.
-    Grown(Extended),
+    Grown(Answered),
     /// The client took what was written, or cannot.
     ClientFlushed(Result<()>),
     /// The upstream took what was written, or cannot.

@@ -78,7 +78,8 @@ pub(super) async fn hold(
         (Some(endpoint), None) => {
             let method = request.method.as_deref().unwrap_or("POST");
             let quote = app.quote_endpoint(method, endpoint)?;
-            (quote.credits, quote.route.label().into())
+            let credits = quote.credits.ok_or_else(priced_by_usage)?;
+            (credits, quote.route.label().into())
         }
         (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
         _ => {
@@ -104,6 +105,16 @@ pub(super) async fn hold(
     let available = after.available();
     let body = HoldBody { id: request.id, account: caller.account, credits, available };
     Ok((StatusCode::CREATED, axum::Json(body)))
+}
+
+/// 400: the price of the endpoint is not known without a request to it.
+fn priced_by_usage() -> Problem {
+    Problem::bad_request(Text::new(
+        "This endpoint is priced by usage, so no amount to hold is known. Send `credits` in place of \
+         `endpoint`.",
+        "Ce point d'accès est facturé à l'usage : le montant à réserver n'est pas connu. Envoyez `credits` à \
+         la place de `endpoint`.",
+    ))
 }
 
 /// True where `/holds/{id}/capture` can be requested: a path that can be read in two ways is

@@ -41,7 +41,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
 ///
 /// # Errors
 /// 413 for a longer one, 400 for one that is not the JSON expected.
-pub(super) async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Problem> {
+pub(super) async fn read<T: DeserializeOwned>(
+    request: Request,
+    limit: usize,
+) -> Result<T, Problem> {
     let body = to_bytes(request.into_body(), limit).await.map_err(|error| {
         match error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) {
             true => Problem::body_too_large(limit),

@@ -192,6 +192,7 @@ fn ended(
         if let Some(request_id) = captured_by.filter(|_| !end.captured.is_zero()) {
             log_usage(&Usage {
                 account: &end.account,
+                model: None,
                 route: &end.route,
                 cost: end.captured,
                 available_after: after.available(),

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use crate::meter::{ReadRequest, Watched, read_request};
-use crate::price::{
-    CanonicalPath, MeteredQuote, MeteredRefusal, Metering, Model, PriceTable, Route, RoutePrice,
-    Tariff, is_model_name, metered_quote,
-};
+use crate::price::metered::{self, MeteredQuote, MeteredRefusal, Model, Tariff, is_model_name};
+use crate::price::{CanonicalPath, Metering, PriceTable, Route, RoutePrice};
 use crate::problem::{Problem, Text};
 
 /// The quote of a metered call.
@@ -57,7 +55,7 @@ fn quote(
     read: &ReadRequest,
     metering: &Metering,
 ) -> Result<MeteredQuote, Problem> {
-    metered_quote(tariff, &read.facts, metering.hold)
+    metered::quote(tariff, &read.facts, metering.hold)
         .map_err(|refusal| Problem::bad_request(text_for_refusal(&refusal)))
 }
 
@@ -98,8 +96,12 @@ fn text_for_refusal(refusal: &MeteredRefusal) -> Text {
             ),
         ),
         MeteredRefusal::WrongType { member } => Text::new(
-            format!("`{member}` has a value of the wrong type, and the price depends on it. Check its type."),
-            format!("`{member}` a une valeur d'un mauvais type, et le prix en dépend. Vérifiez son type."),
+            format!(
+                "`{member}` has a value of the wrong type, and the price depends on it. Check its type."
+            ),
+            format!(
+                "`{member}` a une valeur d'un mauvais type, et le prix en dépend. Vérifiez son type."
+            ),
         ),
         MeteredRefusal::Misspelled { member } => Text::new(
             format!(

@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::{Located, Mistake};
 
 /// The lists of tables. A file that writes one of them twice in single brackets is not valid TOML.
-const LISTS: [&str; 4] = ["upstreams", "routes", "packs", "auth.jwt"];
+const LISTS: [&str; 5] = ["upstreams", "routes", "models", "packs", "auth.jwt"];
 
 /// A well-formed TOML file. Its values are as they were written, with variables unexpanded.
 pub(crate) struct Document<'t> {
@@ -41,6 +41,7 @@ impl<'t> Document<'t> {
                 Err(Located {
                     line: Some(line_of(text, offset)),
                     column: Some(column_of(text, offset)),
+                    file: None,
                     mistake: Mistake::new("", message, hint),
                 })
             }

@@ -57,14 +57,16 @@ pub struct Located {
     pub line: Option<usize>,
     /// The column in characters, counted from 1; only where the line alone does not say enough.
     pub column: Option<usize>,
+    /// The file, where it is another one than the config itself: the `models_file`.
+    pub file: Option<PathBuf>,
     /// The mistake at that place.
     pub mistake: Mistake,
 }
 
 impl Located {
-    /// The place as text: `gateway.toml:41`.
+    /// The place as text: `gateway.toml:41`. `file` is the config.
     pub(crate) fn place(&self, file: &Path) -> String {
-        let mut place = file.display().to_string();
+        let mut place = self.file.as_deref().unwrap_or(file).display().to_string();
         for number in [self.line, self.column].into_iter().flatten() {
             place.push_str(&format!(":{number}"));
         }
@@ -79,7 +81,7 @@ impl Located {
     }
 }
 
-/// Every mistake of a refused config, in the order of the file. Displays one paragraph a mistake:
+/// Every mistake of a refused config, in the order of the file, those of its `models_file` last. Displays one paragraph a mistake:
 /// `gateway.toml:41: no upstream is named …` and its hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
@@ -94,7 +96,7 @@ impl Mistakes {
 
     /// The one mistake of a file that could not be read.
     pub(crate) fn of_file(file: &Path, (line, mistake): (Option<usize>, Mistake)) -> Self {
-        Self::new(file, vec![Located { line, column: None, mistake }])
+        Self::new(file, vec![Located { line, column: None, file: None, mistake }])
     }
 
     /// The mistakes in the order of the file.

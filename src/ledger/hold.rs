@@ -141,7 +141,9 @@ impl Hold {
                 Outcome::Held { after } => Ok(Extended { amount, after }),
                 Outcome::Refused(refusal) => Err(refusal),
                 _ => {
-                    tracing::error!("the ledger's backend returned the outcome of another operation");
+                    tracing::error!(
+                        "the ledger's backend returned the outcome of another operation"
+                    );
                     Err(Refusal::Unavailable)
                 }
             }

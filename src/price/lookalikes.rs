@@ -8,19 +8,21 @@
 //! A path resembles a rule whose pattern does not match it as it stands, and would match it in
 //! another spelling: with some letters in the other case, with one `/` more or less at its end, or
 //! both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so only the
-//! literal segments of a pattern are compared: `/v1/x/HD` and `/V1/x/hd/` resemble
+//! literal segments of a pattern, and the text behind a `{name}`, are compared: `/v1/x/HD` and `/V1/x/hd/` resemble
 //! `/v1/{model}/hd`, and `/v1/x/y/hd` does not. A pattern that matches the path as it stands, but
 //! lost to a more exact one, is not resembled: the order of the price table applies there.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::price::pattern::Segment;
+use crate::price::pattern::{Segment, ends_with};
 
 /// A prefix tree of patterns whose literal segments are in small letters.
 #[derive(Debug, Default)]
 pub(super) struct Lookalikes {
     literals: HashMap<Box<str>, Lookalikes>,
+    /// The patterns with `{name}text`, by that text.
+    endings: HashMap<Box<str>, Lookalikes>,
     one: Option<Box<Lookalikes>>,
     /// The places of the patterns whose `{*rest}` starts here. Patterns whose literals differ only
     /// in case share a node.
@@ -36,6 +38,10 @@ impl Lookalikes {
             None => self.ends.push(place),
             Some((Segment::Rest, _)) => self.rest.push(place),
             Some((Segment::One, after)) => self.one.get_or_insert_default().add(after, place),
+            Some((Segment::Ending(text), after)) => {
+                let text = text.to_ascii_lowercase().into();
+                self.endings.entry(text).or_default().add(after, place);
+            }
             Some((Segment::Literal(text), after)) => {
                 let text = text.to_ascii_lowercase().into();
                 self.literals.entry(text).or_default().add(after, place);
@@ -69,6 +75,11 @@ impl Lookalikes {
         };
         if let Some(tree) = self.literals.get(segment) {
             tree.walk(after, found);
+        }
+        for (text, tree) in &self.endings {
+            if ends_with(segment, text) {
+                tree.walk(after, found);
+            }
         }
         if let Some(tree) = &self.one {
             tree.walk(after, found);

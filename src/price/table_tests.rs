@@ -28,7 +28,7 @@ fn config(rule: &[&str]) -> RouteConfig {
 /// The credits of a call, or the refusal.
 fn price(table: &PriceTable, method: Method, path: &str) -> Result<u64, QuoteRefusal> {
     let path = CanonicalPath::parse(path.as_bytes()).unwrap();
-    table.quote(&method, &path).map(|quote| quote.credits.micros() / 1_000_000)
+    table.quote(&method, &path).map(|quote| quote.credits.unwrap().micros() / 1_000_000)
 }
 
 #[test]

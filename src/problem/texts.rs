@@ -165,7 +165,9 @@ pub(crate) const NO_MODEL: Text = Text::fixed(
 pub(crate) fn model_not_priced(model: &str) -> Text {
     Text::new(
         format!("No price is set for the model `{model}`. Choose one from the price list."),
-        format!("Aucun prix n'est défini pour le modèle `{model}`. Choisissez-en un dans la liste des prix."),
+        format!(
+            "Aucun prix n'est défini pour le modèle `{model}`. Choisissez-en un dans la liste des prix."
+        ),
     )
 }
 pub(crate) const UNKNOWN_HOLD: Text =

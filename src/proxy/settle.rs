@@ -7,6 +7,7 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 use super::call::{About, Figures, Forwarded};
 use super::metered::{Metered, MeteredRoute, Settled};
 use crate::app::{Usage, log_usage};
+use crate::credits::Credits;
 use crate::ledger::{Hold, Settlement};
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
@@ -26,7 +27,7 @@ pub(super) fn settle(
     error: Option<&Error>,
     client_stalled: bool,
 ) {
-    let Some(hold) = call.hold.take() else { return };
+    let Some(hold) = call.hold.take() else { return count_free(call, about) };
     let rule = &call.route.rule;
     let failure = error.map(|error| failing_side(error, call.sent.has_ended(), client_stalled));
     let answer = call.status.map(|status| Answer {
@@ -74,8 +75,11 @@ fn charge_usage(
     let (account, route) = (hold.account().clone(), hold.route().to_owned());
     let before = hold.after().available().checked_add(held.signed());
     let record = metered.record(&cost, held);
-    let charged =
-        hold.settle(Settlement { amount: cost.credits, overrun: cost.overrun, usage: Some(record) });
+    let charged = hold.settle(Settlement {
+        amount: cost.credits,
+        overrun: cost.overrun,
+        usage: Some(record),
+    });
     let remaining = before.and_then(|before| before.checked_sub(charged.signed()));
     let remaining = remaining.unwrap_or_default();
     if !charged.is_zero() {
@@ -89,6 +93,19 @@ fn charge_usage(
         });
     }
     metered.settled(Settled { cost: charged, remaining, usage: cost.usage });
+}
+
+/// Counts what a call of a free model used.
+fn count_free(call: &mut Forwarded, about: &About) {
+    let is_counted = call.is_whole && call.status.is_some_and(|s| call.route.rule.charges_for(s));
+    let (Some(metered), Some(counters)) = (call.metered.as_deref_mut(), &call.route.metered) else {
+        return;
+    };
+    if is_counted && metered.is_free() && metered.charged().is_none() {
+        let cost = metered.cost(true, Credits::ZERO);
+        counters.count(&metered.terms.label, &cost, about.id.as_str());
+        metered.settled(Settled::default());
+    }
 }
 
 /// The answer's body has ended, or it has none: the call is settled here, so that nothing that
@@ -160,9 +177,10 @@ fn judge(
         (Some(ErrorSource::Upstream), Some(Answer { has_usage: true, .. })) => Verdict::Charge,
         (Some(ErrorSource::Downstream), answer) => {
             let is_late = request_sent || answer.is_some();
-            match on_client_abort {
-                OnClientAbort::Charge | OnClientAbort::Drain if is_late => Verdict::Charge,
-                _ => Verdict::Release,
+            if is_late && on_client_abort != OnClientAbort::Release {
+                Verdict::Charge
+            } else {
+                Verdict::Release
             }
         }
         (Some(_), _) => Verdict::Release,

@@ -35,10 +35,14 @@ async fn a_call_is_quoted_by_its_body_and_nothing_is_taken() {
     check(&gateway, "{\"model\":\"x\"}").await.problem(404, "MODEL_NOT_PRICED");
     check(&gateway, "[1]").await.problem(400, "BAD_REQUEST");
     check(&gateway, &body_of((1 << 20) + 1, &json!({}))).await.problem(413, "BODY_TOO_LARGE");
-    let without = Answer::of(post(&gateway, "/credits/check", &format!("{{\"endpoint\":\"{CHAT}\"}}")));
+    let without =
+        Answer::of(post(&gateway, "/credits/check", &format!("{{\"endpoint\":\"{CHAT}\"}}")));
     let problem = without.await.problem(400, "BAD_REQUEST");
     assert!(problem["detail"].as_str().unwrap().contains("`body`"), "{problem}");
     let huge = format!("{{\"endpoint\":\"{CHAT}\",\"body\":\"{}\"}}", "x".repeat(2 << 20));
     Answer::of(post(&gateway, "/credits/check", &huge)).await.problem(413, "BODY_TOO_LARGE");
-    assert_eq!((gateway.balance("alice").await["balance"].clone(), ai.asked().len()), (100.into(), 0));
+    assert_eq!(
+        (gateway.balance("alice").await["balance"].clone(), ai.asked().len()),
+        (100.into(), 0)
+    );
 }

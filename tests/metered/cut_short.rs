@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::shop::{CHAT, MESSAGES, balance, body, post, shop};
-use crate::support::ai::{
-    Ai, Reply, Step, chat_events, chat_usage, message_events,
-};
+use crate::support::ai::{Ai, Reply, Step, chat_events, chat_usage, message_events};
 
 /// Reads what comes of an answer, until it ends or breaks off.
 async fn read(mut answer: reqwest::Response) -> String {

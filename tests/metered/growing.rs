@@ -66,7 +66,10 @@ async fn an_endless_stream_ends_with_an_error_event_when_nothing_is_left() {
         assert!(data["error"]["message"].as_str().unwrap().contains("no more credits"), "{data}");
         if path == MESSAGES {
             assert!(error.starts_with("event: error\n"), "{error}");
-            assert_eq!((&data["type"], &data["error"]["type"]), (&"error".into(), &"billing_error".into()));
+            assert_eq!(
+                (&data["type"], &data["error"]["type"]),
+                (&"error".into(), &"billing_error".into())
+            );
         }
         // 0.05 of input, and 1 900 bytes of text at half a token each.
         assert_eq!(delivered(&text), 1880, "all that could be paid for, and no more");
@@ -162,7 +165,10 @@ async fn a_call_is_shortened_to_what_the_account_can_pay_where_the_route_says_so
         match expected {
             None => {
                 let problem = answered.problem(402, "INSUFFICIENT_CREDITS");
-                assert_eq!((&problem["required"], &problem["available"]), (&5.05.into(), &1.into()));
+                assert_eq!(
+                    (&problem["required"], &problem["available"]),
+                    (&5.05.into(), &1.into())
+                );
             }
             Some(limit) => {
                 answered.expect(200);

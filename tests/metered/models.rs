@@ -39,7 +39,8 @@ async fn a_model_has_its_own_upstream_and_another_name_there() {
     };
     assert_eq!(crate::shop::metric(&gateway, &series("ai")).await, Some(1.0));
     assert_eq!(crate::shop::metric(&gateway, &series("other")).await, Some(1.0));
-    let tokens = "farebox_tokens_total{kind=\"output\",model=\"big\",route=\"/v1/chat/completions\"}";
+    let tokens =
+        "farebox_tokens_total{kind=\"output\",model=\"big\",route=\"/v1/chat/completions\"}";
     assert_eq!(crate::shop::metric(&gateway, tokens).await, Some(100.0));
     balance(&gateway).await;
     let lines = gateway.client.get(gateway.url("/credits/transactions?limit=1"));
@@ -108,7 +109,8 @@ async fn a_free_model_is_served_to_an_account_without_credits() {
     for name in ["x-credits-cost", "x-credits-remaining", "x-credits-held"] {
         assert_eq!(answer.header(name), "", "{name}");
     }
-    let tokens = "farebox_tokens_total{kind=\"output\",model=\"small\",route=\"/v1/chat/completions\"}";
+    let tokens =
+        "farebox_tokens_total{kind=\"output\",model=\"small\",route=\"/v1/chat/completions\"}";
     assert_eq!(crate::shop::metric(&gateway, tokens).await, Some(100.0));
     ask(&gateway, CHAT, &body(&json!({}))).await.problem(402, "INSUFFICIENT_CREDITS");
     assert_eq!(balance(&gateway).await, "0");
@@ -119,7 +121,8 @@ async fn farebox_lists_the_models_itself() {
     let ai = answering().await;
     let list = "[[routes]]\npath = \"/v1/models\"\nanswer = \"models\"\nmethods = [\"GET\"]\n";
     let tables =
-        [list, routes("").as_str(), &model("m", ""), &model("big-*", ""), &model("Tall", "")].concat();
+        [list, routes("").as_str(), &model("m", ""), &model("big-*", ""), &model("Tall", "")]
+            .concat();
     let gateway = with(&ai, &tables, 0).await;
     let anonymous = gateway.client.get(gateway.url("/v1/models")).send().await.unwrap();
     assert_eq!(anonymous.status(), 401);

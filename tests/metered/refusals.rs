@@ -1,10 +1,12 @@
 //! Refusals of metered calls, in their order; and their shape.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use farebox::ledger::{Dispute, Facts, Money, OnDispute, Progress, Sale, Stage, TakeFacts};
 use serde_json::{Value, json};
 
-use crate::shop::{CHAT, MESSAGES, ask, balance, body, model, post, post_by, routes, shop, with};
+use crate::shop::{CHAT, MESSAGES, ask, balance, body, model, post, post_by, routes, shop};
 use crate::support::ai::{Ai, Reply, chat, chat_usage};
 use crate::support::config_with;
 use crate::support::http::Answer;
@@ -46,11 +48,42 @@ async fn an_account_without_credits_is_told_so_before_anything_of_its_body_is_lo
     assert_eq!(ai.asked().len(), 0);
 }
 
+/// Has a dispute freeze alice's account, as Stripe's events would.
+async fn freeze(gateway: &TestGateway) {
+    let euros = || Money { amount: 100, currency: "eur".into() };
+    let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
+    let sale = Sale {
+        session: "cs_1".into(),
+        account: "alice".parse().unwrap(),
+        pack: "pack".into(),
+        credits: "5".parse().unwrap(),
+        price: euros(),
+        imported: false,
+    };
+    let dispute = Dispute { money: euros(), stage: Stage::Standing, returned: None, thawed: false };
+    let paid = Facts {
+        sale: Some(sale),
+        progress: Progress::Paid,
+        paid: Some(euros()),
+        names: names(&["cs_1", "pi_1"]),
+        ..Facts::default()
+    };
+    let disputed = Facts {
+        disputes: [("dp_1".into(), dispute)].into(),
+        names: names(&["pi_1", "dp_1"]),
+        ..Facts::default()
+    };
+    for facts in [paid, disputed] {
+        let taking = TakeFacts { event: None, facts, on_dispute: OnDispute::Freeze, because: "a test".into() };
+        gateway.gateway.ledger().take_facts(taking).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_frozen_account_is_told_so_whatever_it_asks_for() {
     let ai = answering().await;
     let gateway = shop(&ai, "", 100).await;
-    crate::support::freeze(&gateway, "alice").await;
+    freeze(&gateway).await;
     for asked in ["no JSON", "{\"model\":\"unknown\"}", &body(&json!({}))] {
         ask(&gateway, CHAT, asked).await.problem(403, "ACCOUNT_FROZEN");
     }

@@ -21,7 +21,8 @@ fn stream(more: &Value) -> String {
 
 #[tokio::test]
 async fn a_stream_says_what_is_held_and_is_charged_by_its_usage() {
-    let ai = Ai::answering(Reply::events(&chat_events(&["one", "two"], &chat_usage(200, 100)))).await;
+    let ai =
+        Ai::answering(Reply::events(&chat_events(&["one", "two"], &chat_usage(200, 100)))).await;
     let gateway = shop(&ai, "", 100).await;
     let asked = stream(&json!({ "stream_options": { "include_usage": true } }));
     let answer = ask(&gateway, CHAT, &asked).await;
@@ -45,7 +46,10 @@ async fn usage_is_asked_for_where_the_client_did_not_and_then_not_shown_to_it() 
     assert_eq!(answer.text, shown);
     let asked = ai.asked()[0].json();
     assert_eq!(asked["stream_options"], json!({ "include_usage": true }));
-    assert_eq!(asked["messages"], serde_json::from_str::<Value>(&stream(&json!({}))).unwrap()["messages"]);
+    assert_eq!(
+        asked["messages"],
+        serde_json::from_str::<Value>(&stream(&json!({}))).unwrap()["messages"]
+    );
     assert_eq!(balance(&gateway).await, "99.85");
 }
 
@@ -64,7 +68,8 @@ async fn the_report_stands_right_before_the_last_event_where_it_is_asked_for() {
                 request = request.header("x-credits-report", asks);
             }
             let answer = Answer::of(request).await;
-            let before = answer.text.strip_suffix(&last).unwrap_or_else(|| panic!("{}", answer.text));
+            let before =
+                answer.text.strip_suffix(&last).unwrap_or_else(|| panic!("{}", answer.text));
             let report = before.rsplit_once(": farebox ").map(|(_, report)| report);
             if asks == Some("true") {
                 let report = report.unwrap().strip_suffix("\n\n").unwrap();

@@ -55,7 +55,8 @@ impl Reply {
     /// A whole answer with a length.
     pub fn whole(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
-        let head = format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n", body.len());
         Self(vec![Step::Raw([head.as_bytes(), body].concat())])
     }
 

@@ -90,8 +90,9 @@ pub fn with_file(demo: Config, file: OwnFile) -> Config {
     let own = upstreams.first().map(|upstream| upstream.name.clone()).unwrap_or_default();
     let mut routes = app.routes;
     for route in &mut routes {
-        if !theirs.iter().any(|upstream| upstream.name == route.upstream) {
-            route.upstream.clone_from(&own);
+        let Some(named) = &mut route.upstream else { continue };
+        if !theirs.iter().any(|upstream| upstream.name == *named) {
+            named.clone_from(&own);
         }
     }
     upstreams.extend(theirs);

@@ -8,6 +8,7 @@
 //! A relative path in the file starts from the folder of the file, not from the working directory.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::api::{ApiConfig, BrandConfig};
 use crate::config::document::Document;
@@ -15,8 +16,13 @@ use crate::config::report::Report;
 use crate::config::{
     Env, Mistake, Mistakes, Secret, Sections, StartKeys, Warnings, list, read, sections, variables,
 };
+use crate::gateway::config::models_file;
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
+use crate::price::metered::{
+    ModelConfig, Rates, RatesConfig, check_metered_routes, check_models, check_rates,
+    warn_of_metered, warn_of_models, warn_of_rates,
+};
 use crate::price::{
     PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns, lookalike_routes,
     no_routes, sold_at_a_loss,
@@ -46,6 +52,10 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<RouteConfig>,
+    /// `[[models]]`, in the order of the file, followed by those of the `models_file`.
+    pub models: Vec<ModelConfig>,
+    /// `[rates]`
+    pub rates: RatesConfig,
     /// `[[packs]]`, in the order of the file.
     pub packs: Vec<PackConfig>,
     /// `[stripe]`: `Some` where the command reads it and the file has it.
@@ -81,10 +91,31 @@ pub fn parse(
     let document = Document::parse(text).map_err(|syntax| Mistakes::new(path, vec![syntax]))?;
     let mut report = Report::new(&document);
     sections::refuse_unknown(&document, &mut report);
-    let draft = Draft::read(&document, sections, env, base_of(path), &mut report);
-    let senseless = draft.check(sections);
-    report.add_checked(senseless);
-    let warnings = Warnings::new(path, report.locate(draft.warn(sections)));
+    let mut draft = Draft::read(&document, sections, env, base_of(path), &mut report);
+    let written = match sections.contains(Sections::MODELS) {
+        true => models_file::open(&document, base_of(path), env, read_text, &mut report),
+        false => None,
+    };
+    if written.is_none() && report.covers(models_file::KEY) {
+        // Its models are not known, so no check could tell whether one is missing.
+        return Err(Mistakes::new(path, report.finish()));
+    }
+    let more = written.as_ref().map(|written| written.parse()).transpose();
+    let more = more.map_err(|syntax| Mistakes::new(path, vec![syntax]))?;
+    let mut more = written.as_ref().zip(more.as_ref()).map(|(file, parsed)| file.read(parsed, env));
+    let own_models = draft.models.items.len();
+    draft.models.items.extend(more.iter().flat_map(|more| more.models.items.iter().cloned()));
+    let (senseless, theirs) = models_file::split(draft.check(sections), own_models);
+    report.add_checked(draft.models.in_file_order(senseless));
+    let (doubtful, theirs_doubtful) = models_file::split(draft.warn(sections), own_models);
+    let mut warnings = report.locate(draft.models.in_file_order(doubtful));
+    let mut in_more = Vec::new();
+    if let Some(mut more) = more.take() {
+        more.add_checked(theirs);
+        warnings.extend(more.locate(theirs_doubtful));
+        in_more = more.finish();
+    }
+    let warnings = Warnings::new(path, warnings);
     // A command that reads a part of the file never reloads it, and may lack the variables of the
     // rest.
     let start_keys = match sections.contains(Sections::ALL) {
@@ -92,8 +123,14 @@ pub fn parse(
         false => StartKeys::default(),
     };
     match draft.finish(sections) {
-        Some(config) if report.is_empty() => Ok(Config { warnings, start_keys, ..config }),
-        _ => Err(Mistakes::new(path, report.finish())),
+        Some(config) if report.is_empty() && in_more.is_empty() => {
+            Ok(Config { warnings, start_keys, ..config })
+        }
+        _ => {
+            let mut found = report.finish();
+            found.extend(in_more);
+            Err(Mistakes::new(path, found))
+        }
     }
 }
 
@@ -133,6 +170,9 @@ struct Draft {
     /// The names of all upstreams, whether or not the command reads their section.
     upstream_names: Vec<String>,
     routes: list::List<RouteConfig>,
+    /// The models of the config, and then those of its `models_file`.
+    models: list::List<ModelConfig>,
+    rates: Option<RatesConfig>,
     packs: list::List<PackConfig>,
     stripe: Option<StripeConfig>,
     brand: Option<BrandConfig>,
@@ -156,6 +196,8 @@ impl Draft {
             upstreams: reader.list("upstreams", Sections::UPSTREAMS),
             upstream_names: reader.upstream_names(),
             routes: reader.list("routes", Sections::ROUTES),
+            models: reader.list("models", Sections::MODELS),
+            rates: reader.table("rates", Sections::MODELS),
             packs: reader.list("packs", Sections::PACKS),
             stripe: reader.optional("stripe", Sections::STRIPE),
             brand: reader.table("brand", Sections::BRAND),
@@ -210,9 +252,20 @@ impl Draft {
             let names: Vec<&str> = self.upstream_names.iter().map(String::as_str).collect();
             found.extend(self.routes.in_file_order(check_routes(&self.routes.items, &names)));
         }
+        let rates = self.rates.as_ref().map(Rates::new).unwrap_or_default();
         if used(Sections::PACKS) {
-            let senseless = check_packs(&self.packs.items, &self.routes.items);
-            found.extend(self.packs.in_file_order(senseless));
+            let senseless = check_packs(&self.packs.items, &self.routes.items, &rates);
+            found.extend(self.routes.in_file_order(self.packs.in_file_order(senseless)));
+        }
+        if used(Sections::MODELS) {
+            let currency = self.packs.items.first().map(|pack| pack.price.currency());
+            let names: Vec<&str> = self.upstream_names.iter().map(String::as_str).collect();
+            found.extend(self.rates.iter().flat_map(|rates| check_rates(rates, currency)));
+            found.extend(check_models(&self.models.items, &names, currency, &rates));
+        }
+        if used(Sections::ROUTES | Sections::MODELS) {
+            let unknown = check_metered_routes(&self.routes.items, &self.models.items);
+            found.extend(self.routes.in_file_order(unknown));
         }
         found.extend(self.stripe.iter().flat_map(StripeConfig::check));
         if used(Sections::BRAND) {
@@ -244,9 +297,17 @@ impl Draft {
             found.extend(no_routes(&self.routes.items));
             found.extend(self.routes.in_file_order(foreign_patterns(&self.routes.items)));
         }
+        let rates = self.rates.as_ref().map(Rates::new).unwrap_or_default();
         if used(Sections::ROUTES | Sections::PACKS) {
-            let losses = sold_at_a_loss(&self.routes.items, &self.packs.items);
+            let losses = sold_at_a_loss(&self.routes.items, &self.packs.items, &rates);
             found.extend(self.routes.in_file_order(losses));
+        }
+        if used(Sections::ROUTES | Sections::MODELS) {
+            let (routes, models) = (&self.routes.items, &self.models.items);
+            found.extend(self.routes.in_file_order(warn_of_metered(routes, models)));
+            found.extend(warn_of_models(models, &self.packs.items, &rates));
+            let written = self.rates.iter();
+            found.extend(written.flat_map(|rates| warn_of_rates(rates, routes, models, today())));
         }
         found.extend(self.stripe.iter().filter_map(StripeConfig::warn));
         found
@@ -265,6 +326,8 @@ impl Draft {
             api: self.api?,
             upstreams: self.upstreams.items,
             routes: self.routes.items,
+            models: self.models.items,
+            rates: self.rates?,
             packs: self.packs.items,
             stripe: self.stripe,
             warnings: Warnings::default(),
@@ -277,6 +340,12 @@ impl Draft {
 /// The folder of the file; for a bare file name the empty path, which joins to nothing.
 fn base_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
+}
+
+/// The days since 1970-01-01.
+fn today() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs() / (24 * 3600)).unwrap_or_default()
 }
 
 fn read_text(path: &Path) -> Result<String, (Option<usize>, Mistake)> {

@@ -220,7 +220,11 @@ fn amounts_are_read_as_they_were_typed() {
         ("inf", None),
     ] {
         let read = read(&format!("{route}\ncredits = {typed}"), Sections::ROUTES);
-        assert_eq!(read.ok().map(|config| config.routes[0].credits.micros()), micros, "{typed}");
+        assert_eq!(
+            read.ok().map(|config| config.routes[0].credits.unwrap().micros()),
+            micros,
+            "{typed}"
+        );
     }
 }
 

@@ -9,14 +9,15 @@ use http::header::EXPECT;
 
 use super::call::{Metered, Terms};
 use super::charge::Rules;
-use super::head;
 use super::counters::MeteredRoute;
+use super::head;
 use crate::account::AccountId;
 use crate::app::{App, BodyQuote, quote_body};
 use crate::credits::Credits;
 use crate::ledger::{CallId, Hold};
 use crate::meter::{Changes, UsageChunk};
-use crate::price::{CanonicalPath, Metering, OnShort};
+use crate::price::metered::OnShort;
+use crate::price::{CanonicalPath, Metering};
 use crate::problem::Problem;
 use crate::proxy::body::{self, Buffered, Room, Sent, Unread};
 use crate::proxy::body_memory::BodyMemory;
@@ -237,11 +238,8 @@ impl Admission<'_> {
         let BodyQuote { quote, read, model } = quoted;
         let renamed = model.as_ref().and_then(|(asked, model)| model.renamed(asked));
         let hides_usage_chunk = read.usage_chunk == UsageChunk::NotAsked;
-        let changes = Changes {
-            model: renamed.as_deref(),
-            include_usage: hides_usage_chunk,
-            output_limit,
-        };
+        let changes =
+            Changes { model: renamed.as_deref(), include_usage: hides_usage_chunk, output_limit };
         if let Some(rewritten) = read.rewrite(&body.bytes, &changes)
             && !body.replace(rewritten, memory, &account)
         {
@@ -266,7 +264,7 @@ impl Admission<'_> {
             on_client_abort: route.rule.on_client_abort,
             label: label.unwrap_or_else(|| crate::metrics::NO_MODEL.into()),
             destination: destination.cloned(),
-            prices: live.catalogue.prices.version().clone(),
+            prices: live.catalogue.version.as_str().clone(),
             has_hidden_output: model.as_ref().is_some_and(|(_, model)| model.hidden_output),
             asks_for_stream: read.facts.is_stream,
             hides_usage_chunk,

@@ -15,7 +15,8 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::{Hold, Refusal};
 use crate::meter::{self, AnswerUsage, Piece, StreamOptions};
-use crate::price::{MeteredQuote, OnClientAbort};
+use crate::price::OnClientAbort;
+use crate::price::metered::MeteredQuote;
 use crate::problem::{Language, Text};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::live::Destination;
@@ -64,7 +65,7 @@ pub(in crate::proxy) struct Metered {
 }
 
 /// The charge of a call that was settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(in crate::proxy) struct Settled {
     pub cost: Credits,
     /// The credits that are available after it.
@@ -137,7 +138,7 @@ impl Metered {
         self.reading = match form {
             Form::Json => {
                 let is_short = length.is_none_or(|length| length <= MAX_KEPT as u64);
-                let is_free = terms.quote.most.is_zero();
+                let is_free = self.is_free();
                 if is_read && is_short && !is_free && has_body {
                     let reserved = terms.memory.begin(terms.account.clone());
                     let (body, json) = (BytesMut::new(), json());
@@ -388,6 +389,11 @@ impl Metered {
         UsageRecord { held, model: model.clone(), usage: cost.usage, prices: prices.clone() }
     }
 
+    /// True for a call of a free model.
+    pub fn is_free(&self) -> bool {
+        self.terms.quote.most.is_zero()
+    }
+
     /// The call is settled.
     pub fn settled(&mut self, settled: Settled) {
         self.settled = Some(settled);
@@ -400,7 +406,7 @@ impl Metered {
 
     /// The line that tells the client what the call cost, as a comment between the events of a stream.
     pub fn report(&self) -> Option<String> {
-        let settled = self.settled.filter(|_| self.terms.wants_report)?;
+        let settled = self.settled.filter(|_| self.terms.wants_report && !self.is_free())?;
         Some(format!(": farebox {}\n\n", serde_json::to_string(&settled).ok()?))
     }
 

@@ -3,7 +3,7 @@
 use crate::credits::Credits;
 use crate::ledger::Overrun;
 use crate::meter::AnswerUsage;
-use crate::price::{MeteredQuote, OnMissingUsage, OnOverrun, Unpriced};
+use crate::price::metered::{MeteredQuote, OnMissingUsage, OnOverrun, Unpriced};
 use crate::usage::{Kind, MeterKind, Usage};
 
 /// How an answer that is charged came to its end.
@@ -17,7 +17,7 @@ pub(super) enum End {
 
 /// The rules of a route by which usage is charged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(in crate::proxy) struct Rules {
     pub on_missing_usage: OnMissingUsage,
     pub on_overrun: OnOverrun,
     /// Usage that costs more than so many times the hold is not believed.
@@ -26,7 +26,7 @@ pub(super) struct Rules {
 
 /// The price of a call, and what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cost {
+pub(in crate::proxy) struct Cost {
     /// The price; `overrun` says what becomes of the part above the hold.
     pub credits: Credits,
     pub overrun: Overrun,
@@ -40,7 +40,7 @@ pub(super) struct Cost {
 
 /// Where the usage of a [`Cost`] is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(in crate::proxy) enum Source {
     /// The answer told it.
     Answer,
     /// The answer was cut short, so the usage is an estimate as far as it did not tell.

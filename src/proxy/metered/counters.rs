@@ -7,7 +7,8 @@ use prometheus::{IntCounter, IntCounterVec};
 use super::charge::{Cost, Source};
 use crate::meter::Watched;
 use crate::metrics::{Metrics, NO_MODEL};
-use crate::price::{Metering, Models, RoutePrice, Tariff};
+use crate::price::metered::{Models, Tariff};
+use crate::price::{Metering, RoutePrice};
 use crate::usage::{Kind, MeterKind};
 
 /// The parts of a metered route that its calls share.

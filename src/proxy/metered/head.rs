@@ -70,7 +70,9 @@ pub(in crate::proxy) fn limit(headers: &HeaderMap) -> Result<Option<Credits>, Pr
 
 /// Whether the client asks for the report at the end of a stream.
 pub(super) fn wants_report(headers: &HeaderMap) -> bool {
-    headers.get(X_CREDITS_REPORT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+    headers
+        .get(X_CREDITS_REPORT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
 }
 
 #[cfg(test)]
@@ -79,9 +81,15 @@ mod tests {
 
     #[test]
     fn a_model_in_the_query_is_found_however_it_is_spelled() {
-        for query in
-            ["?model=x", "?a=1&MODEL=x", "?%6dodel=x", "?_model", "?model[]=x", "?a;model=x", "?mo_del="]
-        {
+        for query in [
+            "?model=x",
+            "?a=1&MODEL=x",
+            "?%6dodel=x",
+            "?_model",
+            "?model[]=x",
+            "?a;model=x",
+            "?mo_del=",
+        ] {
             assert!(names_model(query), "{query}");
         }
         for query in ["", "?", "?models=1", "?a=model", "?api-version=2026-01-01&supermodel=1"] {

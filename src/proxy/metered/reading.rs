@@ -127,9 +127,10 @@ impl Json {
         match self.copying {
             Copying::Plain | Copying::Decoding(_) => usage,
             // The delivered text of what could be read is all that is known.
-            Copying::Failed => {
-                AnswerUsage { delivered_text_bytes: usage.delivered_text_bytes, ..AnswerUsage::default() }
-            }
+            Copying::Failed => AnswerUsage {
+                delivered_text_bytes: usage.delivered_text_bytes,
+                ..AnswerUsage::default()
+            },
         }
     }
 }

@@ -11,8 +11,8 @@ use pingora_http::ResponseHeader;
 use super::state::{Answer, Relay, Request, State};
 use crate::price::OnClientAbort;
 use crate::proxy::client::DRAIN_TIMEOUT;
-use crate::proxy::link::Link;
 use crate::proxy::headers::{self, Told};
+use crate::proxy::link::Link;
 use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
@@ -103,7 +103,11 @@ impl Relay<'_> {
     }
 
     /// One side of a tunnel has ended it: what is on its way is sent, and both are closed.
-    pub(super) async fn end_tunnel(&mut self, session: &mut HttpSession, link: &Link) -> Result<()> {
+    pub(super) async fn end_tunnel(
+        &mut self,
+        session: &mut HttpSession,
+        link: &Link,
+    ) -> Result<()> {
         self.client.close_afterwards();
         session.maybe_upgrade_body_writer();
         let sent = poll_fn(|cx| link.poll_flush(cx));

@@ -63,7 +63,9 @@ impl Relay<'_> {
             }
             if !has_left {
                 match outgoing.poll_flush(cx) {
-                    Poll::Ready(Err(error)) => return Poll::Ready(Event::ClientFlushed(Err(error))),
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Event::ClientFlushed(Err(error)));
+                    }
                     Poll::Ready(Ok(())) if client_blocked => {
                         return Poll::Ready(Event::ClientFlushed(Ok(())));
                     }

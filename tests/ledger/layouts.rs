@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use farebox::ledger::Refusal;
+use farebox::ledger::{Overrun, Refusal, Settlement};
 use farebox::metrics::Metrics;
 use farebox::store::recover_cluster;
+use farebox::usage::UsageRecord;
 
 use crate::test_ledger::{
     Kind, Running, TestLedger, api_capture, api_hold, credits, eventually, on_cluster_ledgers, text,
@@ -13,6 +14,10 @@ use crate::test_ledger::{
 on_cluster_ledgers!("multi_thread":
     versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other,
 );
+
+/// The layout of this version's scripts, and the one before.
+const NOW: i32 = 3;
+const BEFORE: i32 = NOW - 1;
 
 /// Some looks of a gateway at the ledger: one a second.
 const SOME_LOOKS: Duration = Duration::from_millis(2500);
@@ -52,19 +57,19 @@ async fn serves(ledger: &Running) {
 async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other(
     fixture: TestLedger,
 ) {
-    let (old, _) = version(&fixture, 1).await;
+    let (old, _) = version(&fixture, BEFORE).await;
     old.post(crate::test_ledger::grant("g", "alice", "10")).await.unwrap();
     old.ask(api_hold("job", "3")).await;
     let live = old.call("2").await.unwrap();
     let (first, layout) = epoch(&fixture).await;
-    assert_eq!(layout, 1);
+    assert_eq!(layout, BEFORE);
 
     // The old one goes on, and settles what it has begun.
-    let (new, metrics) = version(&fixture, 2).await;
+    let (new, metrics) = version(&fixture, NOW).await;
     assert_eq!(metrics.ledger_up.get(), 0);
     serves_alone(&fixture, &old, &new).await;
     let mut command = fixture.config("command");
-    command.layout = Some(2);
+    command.layout = Some(NOW);
     let refused = recover_cluster(&command, Metrics::new().unwrap()).await.unwrap_err();
     assert!(refused.to_string().contains("another layout"), "{refused}");
     assert_eq!(epoch(&fixture).await.0, first);
@@ -74,26 +79,75 @@ async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other
 
     // The new one takes the ledger, once.
     serves(&new).await;
-    assert_eq!(epoch(&fixture).await, (first + 1, 2));
+    assert_eq!(epoch(&fixture).await, (first + 1, NOW));
     assert_eq!((metrics.ledger_recoveries.get(), metrics.ledger_up.get()), (1, 1));
     assert_eq!(new.has("alice").await, text(("8", "3")));
+    let mut call = new.call("1").await.unwrap();
+    call.extend(credits("1")).await.unwrap();
+    call.release();
 
     // Another old one waits likewise: it is the way back, once the new one has ended.
-    let (old, _) = version(&fixture, 1).await;
+    let (old, _) = version(&fixture, BEFORE).await;
     serves_alone(&fixture, &new, &old).await;
     // A loss of Redis changes nothing about it.
     fixture.cluster().redis.flush_all();
     serves(&new).await;
-    assert_eq!(epoch(&fixture).await, (first + 2, 2));
+    assert_eq!(epoch(&fixture).await, (first + 2, NOW));
     serves_alone(&fixture, &new, &old).await;
     new.ask(api_capture("job", "3")).await;
     new.reconciles().await;
     new.stop().await;
     eventually("the old one serves", async || old.call("1").await.is_ok()).await;
-    assert_eq!(epoch(&fixture).await, (first + 3, 1));
+    assert_eq!(epoch(&fixture).await, (first + 3, BEFORE));
     eventually("it is as it was left", async || old.has("alice").await == text(("5", "0"))).await;
     old.reconciles().await;
     old.stop().await;
+}
+
+/// The version before serves, somebody dumps the database, and a new gateway starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump() {
+    let fixture = TestLedger::new(Kind::ClusterStrict);
+    let ledger = fixture.open_with("100").await;
+    // Nothing of the calls below needs these columns, so this is the version before.
+    for undo in [
+        "ALTER TABLE entries DROP COLUMN held, DROP COLUMN model, DROP COLUMN usage, \
+         DROP COLUMN prices",
+        "ALTER TABLE owed DROP COLUMN usage",
+        "DELETE FROM migrations WHERE version = 10",
+    ] {
+        fixture.execute(undo).await.unwrap();
+    }
+    let mut dump = fixture.cluster().sql().await;
+    let mut dump = sqlx::Connection::begin(&mut dump).await.unwrap();
+    sqlx::query("SELECT count(*) FROM entries").fetch_one(&mut *dump).await.unwrap();
+    let migrating = fixture.open_another("new");
+    let calls = async {
+        let began = Instant::now();
+        let (mut longest, mut calls) = (Duration::ZERO, 0);
+        while began.elapsed() < Duration::from_secs(4) {
+            let asked = Instant::now();
+            ledger.call("1").await.unwrap().release();
+            longest = longest.max(asked.elapsed());
+            calls += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        dump.rollback().await.unwrap();
+        (longest, calls)
+    };
+    let (new, (longest, calls)) = tokio::join!(migrating, calls);
+    assert!(longest < Duration::from_millis(1500) && calls > 40, "{longest:?}, {calls} calls");
+    for ledger in [&new, &ledger] {
+        let used = UsageRecord { held: credits("1"), ..UsageRecord::unknown() };
+        let (amount, overrun) = (credits("1"), Overrun::Cap);
+        let settlement = Settlement { amount, overrun, usage: Some(used.clone()) };
+        ledger.call("1").await.unwrap().settle(settlement);
+        let entries = ledger.entries("alice").await;
+        assert_eq!(entries.last().unwrap().usage.as_deref(), Some(&used));
+    }
+    new.reconciles().await;
+    new.stop().await;
+    ledger.stop().await;
 }
 
 /// The last gateway of the old layout crashes, and of two newer versions one takes the ledger.

@@ -49,6 +49,11 @@ const LIST_CRASHED: &str = "INSERT INTO crashed (id, account, route, amount, out
      WHERE true ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, amount = excluded.amount;";
 
 const ADD_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
+     created_at) SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, \
+     value->>6, value->>7, value->>8 FROM jsonb_each(?);";
+
+/// As [`ADD_ENTRIES`], for metered calls. Each column that is read costs, and most entries lack these.
+const ADD_METERED_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
      created_at, held, model, usage, prices) SELECT value->>0, value->>1, value->>2, value->>3, \
      value->>4, value->>5, value->>6, value->>7, value->>8, value->>9, value->>10, value->>11, \
      value->>12 FROM jsonb_each(?);";
@@ -191,9 +196,10 @@ impl Batch {
     }
 
     fn add_entries(&mut self, state: &State, changes: &Changes, now: Now) {
-        let mut entries = Rows::default();
+        let (mut entries, mut metered) = (Rows::default(), Rows::default());
         for entry in &changes.entries {
-            let row = entries
+            let rows = if entry.usage.is_none() { &mut entries } else { &mut metered };
+            let row = rows
                 .row()
                 .text(entry.account.as_str())
                 .count(entry.seq)
@@ -205,7 +211,6 @@ impl Batch {
                 .optional(entry.reason.as_deref())
                 .int(entry.created_at_ms);
             match entry.usage.as_deref() {
-                // The members that are missing read as NULL.
                 None => row.end(),
                 Some(UsageRecord { held, model, usage, prices }) => row
                     .count(held.micros())
@@ -216,6 +221,7 @@ impl Batch {
             }
         }
         self.push(ADD_ENTRIES, entries);
+        self.push(ADD_METERED_ENTRIES, metered);
         let mut balances = Rows::default();
         for id in &changes.touched {
             let account = state.account(id).copied().unwrap_or_default();

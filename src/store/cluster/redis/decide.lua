@@ -17,9 +17,10 @@
 --    9 amounts     of each of the terms, as a number
 --   10 places      of each of the terms, the place of its account in keys
 --   11 keys        of the accounts that terms name
---   12 lines       "kind account amount origin ttl made route": h hold, g extend to the amount, n renew, c capture
---                  (o: even above the hold; C: no account is named), r release (R: no account is named), x expire if
---                  due, X expire, b balance. `made` is when a call's id was made, 0 if that is not known.
+--   12 lines       "kind account amount origin ttl made route": h hold, g extend to this amount, n renew, c capture
+--                  (C: no account is named), o capture even above the hold (O: no account is named), r release (R: no
+--                  account is named), x expire if due, X expire, b balance. `made` is when a call's id was made, 0 if
+--                  that is not known.
 -- Amounts in texts have 16 digits.
 -- In, ARGV[2]: the same operations in the words of the stream (batch_log.rs), with what metered calls used.
 --

@@ -220,8 +220,8 @@ impl<'a> Request<'a> {
             }
             Operation::Capture { hold, account, amount, route, origin, may_overrun, usage: _ } => {
                 let may_overrun = *may_overrun && *origin == Origin::Call;
-                let with_account = if may_overrun { 'o' } else { 'c' };
-                let (kind, account) = named(account.as_ref(), with_account, 'C');
+                let (with, without) = if may_overrun { ('o', 'O') } else { ('c', 'C') };
+                let (kind, account) = named(account.as_ref(), with, without);
                 self.line(kind, Some(hold), account, amount.micros(), *origin, 0, 0, route);
             }
             Operation::Release { hold, account, origin } => {

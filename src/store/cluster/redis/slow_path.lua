@@ -245,6 +245,9 @@ end
 function by_kind.o(i, account, amount, origin, _, _, route)
     return capture(i, account, amount, origin, route, true)
 end
+function by_kind.O(i, _, amount, origin, _, _, route)
+    return capture(i, nil, amount, origin, route, true)
+end
 function by_kind.C(i, _, amount, origin, _, _, route)
     return capture(i, nil, amount, origin, route)
 end
@@ -335,7 +338,7 @@ function slow_path.look_ahead(decided)
                 needs[#needs + 1], needs[#needs + 2] = 'i', ids[i]
             end
         end
-        if find('CRnxX', kind, 1, true) then account = r and r.account ~= '' and r.account end
+        if find('CORnxX', kind, 1, true) then account = r and r.account ~= '' and r.account end
         if account and not account_of(account) then
             needs[#needs + 1], needs[#needs + 2] = 'a', account
         end

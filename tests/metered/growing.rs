@@ -34,14 +34,14 @@ async fn read(mut answer: reqwest::Response) -> String {
     read
 }
 
-/// The bytes of `y` in a text.
+/// The bytes of `Q` in a text: those of the model.
 fn delivered(text: &str) -> usize {
-    text.bytes().filter(|byte| *byte == b'y').count()
+    text.bytes().filter(|byte| *byte == b'Q').count()
 }
 
 /// An endless stream of 40 bytes of text an event.
 fn endless(path: &str) -> Reply {
-    let text = "y".repeat(40);
+    let text = "Q".repeat(40);
     let mut reply = Reply::chunked("text/event-stream");
     let event = if path == CHAT { chat_chunk(&text) } else { message_delta_text(&text) };
     if path == MESSAGES {
@@ -83,7 +83,7 @@ async fn the_hold_grows_up_to_what_the_request_allows_and_no_further() {
     let permits = Arc::new(Semaphore::new(0));
     let mut reply = Reply::chunked("text/event-stream");
     for _ in 0..40 {
-        reply.0.push(Step::Chunk(chat_chunk(&"y".repeat(40)).into_bytes()));
+        reply.0.push(Step::Chunk(chat_chunk(&"Q".repeat(40)).into_bytes()));
         reply.0.push(Step::Wait(permits.clone()));
     }
     let usage = chat_usage_chunk(&chat_usage(200, 300));
@@ -115,7 +115,7 @@ async fn the_hold_grows_up_to_what_the_request_allows_and_no_further() {
 
 #[tokio::test]
 async fn a_part_that_is_larger_than_the_hold_waits_until_it_is_paid_for() {
-    let text = "y".repeat(8000);
+    let text = "Q".repeat(8000);
     let mut reply = Reply::begin_events(&[chat_chunk(&text)]);
     let usage = chat_usage_chunk(&chat_usage(200, 2000));
     reply.0.extend([Step::Chunk(usage.into_bytes()), Step::Chunk(DONE.into()), Step::End]);

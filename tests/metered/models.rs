@@ -26,11 +26,11 @@ async fn a_model_has_its_own_upstream_and_another_name_there() {
     assert_eq!((first.asked().len(), second.asked().len()), (1, 0));
     assert_eq!(first.asked()[0].body, plain);
 
-    let asked = "{\"max_tokens\":5,  \"model\" :\"BIG\",\"messages\":[]}";
+    let asked = "{\"max_tokens\":500,  \"model\" :\"BIG\",\"messages\":[]}";
     ask(&gateway, CHAT, asked).await.expect(200);
     assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
     let sent = &second.asked()[0];
-    assert_eq!(sent.body, "{\"max_tokens\":5,  \"model\" :\"big-2026\",\"messages\":[]}");
+    assert_eq!(sent.body, "{\"max_tokens\":500,  \"model\" :\"big-2026\",\"messages\":[]}");
     assert_eq!(sent.header("host"), Some(&*second.address.to_string()));
     assert_eq!(sent.header("content-length"), Some(&*sent.body.len().to_string()));
 

@@ -1,52 +1,33 @@
 //! Reads a request.
 
-use bytes::Bytes;
-
-use super::edit::Changes;
 use super::mistake::BodyMistake;
+use super::outcome::ReadRequest;
+use super::reader::{MAX_DEPTH, Reader};
 use super::watched::Watched;
-use crate::usage::{MeterKind, RequestFacts};
-
-/// Whether the answer will have OpenAI's extra chunk with the usage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UsageChunk {
-    /// The request's shape knows no such chunk: it does not stream, or its events have the usage anyway.
-    NotNeeded,
-    /// The client asked for it, and it is shown to the client.
-    Asked,
-    /// The client did not ask: [`Changes::include_usage`] does, and the chunk is then hidden from the client.
-    NotAsked,
-}
-
-/// A request that the price can be made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadRequest {
-    /// What the price reads.
-    pub facts: RequestFacts,
-    /// Whether the usage chunk has to be asked for.
-    pub usage_chunk: UsageChunk,
-}
+use crate::meter::json::{Failure, Scanner};
+use crate::usage::MeterKind;
 
 /// Reads what the price needs of `body`, in one pass.
 ///
 /// # Errors
 /// [`BodyMistake`] where the body is not one strict JSON object, or where another parser might read another price.
 pub fn read_request(
-    _kind: &MeterKind,
-    _body: &[u8],
-    _watched: &Watched,
+    kind: &MeterKind,
+    body: &[u8],
+    watched: &Watched,
 ) -> Result<ReadRequest, BodyMistake> {
-    todo!()
-}
-
-impl ReadRequest {
-    /// The body with these changes; `body` is the one that was read. `None` where nothing changes.
-    pub fn rewrite(&self, _body: &[u8], _changes: &Changes<'_>) -> Option<Bytes> {
-        todo!()
+    if let Err(error) = std::str::from_utf8(body) {
+        return Err(BodyMistake::NotUtf8(error.valid_up_to()));
     }
-
-    /// True where [`Changes::output_limit`] has a place in this request.
-    pub fn can_limit_output(&self) -> bool {
-        todo!()
+    let mut scanner = Scanner::new(MAX_DEPTH as u32);
+    let mut reader = Reader::new(kind, body, watched);
+    scanner.feed(body, &mut reader).map_err(|failure| match failure {
+        Failure::Syntax(at) => BodyMistake::NotJson(at),
+        Failure::TooDeep => BodyMistake::TooDeep,
+        Failure::Stopped(mistake) => mistake,
+    })?;
+    if !scanner.is_done() {
+        return Err(BodyMistake::NotJson(body.len()));
     }
+    reader.end()
 }

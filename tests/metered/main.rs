@@ -11,6 +11,7 @@ mod growing;
 mod held;
 mod leaving;
 mod models;
+mod official_shapes;
 mod refusals;
 mod shop;
 mod streams;

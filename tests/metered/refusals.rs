@@ -74,7 +74,12 @@ async fn freeze(gateway: &TestGateway) {
         ..Facts::default()
     };
     for facts in [paid, disputed] {
-        let taking = TakeFacts { event: None, facts, on_dispute: OnDispute::Freeze, because: "a test".into() };
+        let taking = TakeFacts {
+            event: None,
+            facts,
+            on_dispute: OnDispute::Freeze,
+            because: "a test".into(),
+        };
         gateway.gateway.ledger().take_facts(taking).await.unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! The answer of a metered call on its way to the client.
 
 use http::header;
-use pingora_error::Result;
+use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
 use super::state::{Answer, PIECE, Relay, State};
@@ -173,9 +173,10 @@ impl Relay<'_> {
         settle::cut_short(self.call, self.about, self.figures);
         match event {
             Some(event) => self.deliver(&event, true, state),
+            // The client is to see that the answer is not whole.
             None => {
-                self.client.close_afterwards();
-                Ok(())
+                let ends = "the account can pay no more of an encoded stream";
+                Err(Error::explain(ErrorType::ConnectionClosed, ends).into_down())
             }
         }
     }

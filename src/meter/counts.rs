@@ -14,7 +14,7 @@ pub struct Counts<const N: usize> {
 }
 
 impl<const N: usize> Counts<N> {
-    /// Nothing was counted.
+    /// No counts.
     pub const NONE: Self = Self { values: [None; N], is_false: false };
 
     /// One count. `None` where the answer has none.

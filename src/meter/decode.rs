@@ -70,7 +70,7 @@ enum Coding {
         is_first: bool,
     },
     Zstd(Box<Zstd<'static>>),
-    /// Nothing follows.
+    /// The encoded answer has ended.
     Done,
     Broken,
 }
@@ -219,5 +219,102 @@ impl fmt::Debug for Coding {
             Self::Done => "Done",
             Self::Broken => "Broken",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    fn decode(encoding: Encoding, encoded: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {
+        let (mut decoder, mut decoded) = (Decoder::new(encoding), Vec::new());
+        for part in encoded.chunks(length) {
+            decoder.feed(part, |bytes| decoded.extend_from_slice(bytes))?;
+        }
+        Ok(decoded)
+    }
+
+    /// A brotli stream of one stored block (RFC 7932, 9.2), with a window of 2^16 bytes.
+    fn brotli(bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len() - 1).unwrap();
+        assert!(length < 1 << 16);
+        // WBITS 0, ISLAST 0, MNIBBLES 00, sixteen bits of MLEN, ISUNCOMPRESSED 1.
+        let header = length << 4 | 1 << 20;
+        let mut stream = header.to_le_bytes()[..3].to_vec();
+        stream.extend_from_slice(bytes);
+        stream.push(3); // ISLAST, ISLASTEMPTY.
+        stream
+    }
+
+    #[test]
+    fn an_answer_is_decoded_wherever_it_is_cut() {
+        let text: Vec<u8> = (0..60_000_u32).map(|n| (n * n >> 7) as u8).collect();
+        let zstd = zstd::encode_all(text.as_slice(), 3).unwrap();
+        for (encoding, encoded) in [
+            (Encoding::Gzip, gzip(&text)),
+            (Encoding::Zstd, zstd),
+            (Encoding::Brotli, brotli(&text)),
+        ] {
+            for length in [1, 7, 1000, encoded.len()] {
+                let decoded = decode(encoding, &encoded, length);
+                assert!(decoded.as_deref() == Ok(&text), "{encoding:?} {length}");
+            }
+            let mut with_more = encoded.clone();
+            with_more.truncate(encoded.len() / 2);
+            assert!(decode(encoding, &with_more, 100).unwrap().len() < text.len());
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_its_bound() {
+        let zeros = vec![0; 1 << 20];
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        for _ in 0..65 {
+            gzip.write_all(&zeros).unwrap();
+            zstd.write_all(&zeros).unwrap();
+        }
+        for (encoding, bomb) in
+            [(Encoding::Gzip, gzip.finish().unwrap()), (Encoding::Zstd, zstd.finish().unwrap())]
+        {
+            assert_eq!(decode(encoding, &bomb, 4096), Err(DecodeError::TooLong), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_window_is_refused() {
+        let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        zstd.window_log(24).unwrap();
+        zstd.include_contentsize(false).unwrap();
+        zstd.write_all(&[7; 100]).unwrap();
+        assert_eq!(decode(Encoding::Zstd, &zstd.finish().unwrap(), 10), Err(DecodeError::Window));
+        for first in [0x0f, 0x11, 0x91] {
+            assert_eq!(decode(Encoding::Brotli, &[first, 3], 10), Err(DecodeError::Window));
+        }
+    }
+
+    #[test]
+    fn garbage_is_an_error_once_and_for_all() {
+        for encoding in [Encoding::Gzip, Encoding::Brotli, Encoding::Zstd] {
+            let mut decoder = Decoder::new(encoding);
+            let first = decoder.feed(&[0x41; 64], |_| {});
+            assert_eq!(first, Err(DecodeError::Malformed), "{encoding:?}");
+            assert_eq!(decoder.feed(b"more", |_| {}), first);
+        }
+        assert_eq!(Encoding::parse(" X-GZip "), Some(Encoding::Gzip));
+        for other in ["identity", "deflate", "gzip, br", ""] {
+            assert_eq!(Encoding::parse(other), None, "{other}");
+        }
     }
 }

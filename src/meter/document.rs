@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::json::Sink;
 use crate::usage::Usage;
 
-/// What an answer has said of its usage so far.
+/// The usage that an answer has told so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerUsage {
     /// How much of each kind. `None` where the answer has not said, or [`Self::is_false`]. Where it is not
@@ -26,10 +26,10 @@ pub struct AnswerUsage {
     pub images: u32,
 }
 
-/// What a document is to the stream that it is in.
+/// The part that a document plays in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// One of many.
+    /// Any event but those below.
     Ordinary,
     /// OpenAI's extra chunk, which has the usage and nothing else.
     UsageChunk,
@@ -37,7 +37,7 @@ pub enum Event {
     Last,
 }
 
-/// The reader of one provider's documents. It takes their tokens, and counts a document once that is whole.
+/// The reader of one provider's documents. A meter takes their tokens, and counts a document once that is whole.
 pub trait Meter: Sink<Stop = Infallible> {
     /// The document is whole: a JSON answer, or an event.
     fn ended(&mut self, is_event: bool) -> Event;
@@ -48,7 +48,7 @@ pub trait Meter: Sink<Stop = Infallible> {
     /// The stream ended as it should: its usage does not change any more.
     fn finished(&mut self);
 
-    /// What was said so far.
+    /// The usage so far.
     fn so_far(&self) -> AnswerUsage;
 
     /// [`AnswerUsage::delivered_text_bytes`].

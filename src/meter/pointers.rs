@@ -26,7 +26,7 @@ const TEXTS: [&[u8]; 14] = [
     b"partial_json",
 ];
 
-/// What is known of an answer.
+/// The meter of one answer.
 #[derive(Debug)]
 pub struct Pointers {
     places: Arc<Places>,
@@ -200,5 +200,93 @@ impl Meter for Pointers {
 impl Pointers {
     fn has_usage(&self) -> bool {
         self.ways.iter().any(|way| way.count.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::meter::{AnswerUsage, JsonMeter, StreamMeter, StreamOptions, read_answer};
+    use crate::usage::{Kind, MeterKind, Usage};
+
+    #[derive(serde::Deserialize)]
+    struct Route {
+        meter: MeterKind,
+    }
+
+    fn meter(table: &str) -> MeterKind {
+        toml::from_str::<Route>(&format!("meter = {table}")).unwrap().meter
+    }
+
+    fn read(kind: &MeterKind, body: &str) -> AnswerUsage {
+        let read = read_answer(kind, body.as_bytes());
+        for cut in 0..=body.len() {
+            let (head, tail) = body.as_bytes().split_at(cut);
+            let mut meter = JsonMeter::new(kind);
+            meter.feed(head);
+            meter.feed(tail);
+            assert_eq!(meter.end(), read, "cut at {cut}: {body}");
+        }
+        read
+    }
+
+    #[test]
+    fn counts_are_read_at_their_places_only() {
+        let kind =
+            meter("{ input = '/usage/in', output = '/out/1/n', second = '/s', search = '/a~1b' }");
+        for (body, counts) in [
+            (r#"{"usage":{"in":5},"out":[{"n":1},{"n":7.0}],"s":1.5,"a/b":2}"#, Some([5, 7, 2, 2])),
+            (
+                r#"{"out":[[],{"x":[{"n":9}],"n":7}],"usage":{"x":{"in":9},"in":5}}"#,
+                Some([5, 7, 0, 0]),
+            ),
+            (r#"{"usage":{"in":5,"in":6},"s":null}"#, Some([6, 0, 0, 0])),
+            (r#"{"x":{"usage":{"in":5}}}"#, None),
+            (r#"[{"usage":{"in":5}}]"#, None),
+            (r#"{"usage":{"in":{"in":5}}}"#, None),
+            (r#"{"usage":[5]}"#, None),
+            ("{}", None),
+            (r#"{"usage":{"in":5}"#, None),
+        ] {
+            let expected = counts.map(|[input, output, second, search]| {
+                let kinds = [Kind::Input, Kind::Output, Kind::Second, Kind::Search];
+                let counts = kinds.into_iter().zip([input, output, second, search]);
+                counts.fold(Usage::NONE, |usage, (kind, n)| usage.with(kind, n).unwrap())
+            });
+            let answer = read(&kind, body);
+            assert_eq!((answer.usage, answer.is_final), (expected, counts.is_some()), "{body}");
+            assert!(!answer.is_false, "{body}");
+        }
+        for body in
+            [r#"{"usage":{"in":-1}}"#, r#"{"usage":{"in":"5"}}"#, r#"{"usage":{"in":1e20}}"#]
+        {
+            let answer = read(&kind, body);
+            assert_eq!((answer.usage, answer.is_false), (None, true), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_last_event_or_line_that_has_a_count_counts() {
+        let kind = meter("{ input = '/prompt_eval_count', output = '/eval_count' }");
+        let lines = [
+            r#"{"response":"Hel","done":false}"#,
+            r#"{"response":"lo","done":false,"eval_count":1}"#,
+            r#"{"response":"","done":true,"prompt_eval_count":26,"eval_count":290}"#,
+        ];
+        let ndjson = lines.map(|line| format!("{line}\n")).concat();
+        let events = lines.map(|line| format!("data: {line}\n\n")).concat();
+        for stream in [ndjson, events] {
+            for length in [1, 5, 1000] {
+                let mut meter = StreamMeter::new(&kind, StreamOptions::default());
+                for part in stream.as_bytes().chunks(length) {
+                    meter.watch(part);
+                }
+                let usage = meter.so_far().usage.unwrap();
+                assert_eq!((usage.of(Kind::Input), usage.of(Kind::Output)), (26, 290));
+                assert_eq!(meter.delivered_text_bytes(), 5);
+                assert!(!meter.so_far().is_final);
+                meter.end(&mut Vec::new());
+                assert!(meter.so_far().is_final);
+            }
+        }
     }
 }

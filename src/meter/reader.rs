@@ -57,7 +57,7 @@ impl Reader {
         !self.is_broken && self.scanner.is_done()
     }
 
-    /// The document ends here. It counts where it is whole. The next one may follow.
+    /// The document ends here. A whole document counts. The next one may follow.
     pub fn end(&mut self, is_event: bool) -> Event {
         let is_whole = self.is_whole();
         self.scanner.restart();
@@ -75,7 +75,7 @@ impl Reader {
         self.meter().finished();
     }
 
-    /// What was said so far.
+    /// The usage so far.
     pub fn so_far(&self) -> AnswerUsage {
         match &self.meter {
             AnyMeter::OpenAi(meter) => meter.so_far(),

@@ -7,7 +7,7 @@ use crate::meter::counts::whole;
 use crate::meter::document::{AnswerUsage, Event, Meter};
 use crate::meter::json::{Path, SHORT_BYTES, Sink, Span, Text, Token};
 
-/// What is known of an answer.
+/// The meter of one answer.
 #[derive(Debug)]
 pub struct Anthropic {
     path: Path<Node>,
@@ -19,7 +19,7 @@ pub struct Anthropic {
     text_bytes: u64,
 }
 
-/// What is known of the document that is being read.
+/// The state of the document that is being read.
 #[derive(Clone, Copy, Debug)]
 struct Document {
     counts: AnthropicCounts,

@@ -12,9 +12,9 @@ pub enum Field {
     CacheRead,
     /// Tokens that were written to the cache.
     CacheWrite,
-    /// Of these, for five minutes.
+    /// The part of `CacheWrite` that lasts five minutes.
     CacheWrite5m,
-    /// Of these, for an hour.
+    /// The part of `CacheWrite` that lasts an hour.
     CacheWrite1h,
     /// Tokens of the answer.
     Output,

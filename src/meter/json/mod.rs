@@ -1,5 +1,5 @@
 //! A scanner of JSON that needs no whole document: it is fed parts that are cut anywhere, and gives its tokens to a
-//! [`Sink`]. It keeps one token's first bytes and one bit for each level, whatever the document's length.
+//! [`Sink`]. The scanner keeps one token's first bytes and one bit for each level, whatever the document's length.
 
 mod number;
 mod path;

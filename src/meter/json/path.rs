@@ -3,8 +3,8 @@
 /// The deepest place that a reader knows. Below, the document is skipped.
 const DEEPEST: usize = 12;
 
-/// The objects and lists that are open, by the reader's own names for them. What is inside one that the reader does not
-/// know is skipped: no name or value in it is the reader's.
+/// The objects and lists that are open, by the reader's own names for them. The reader skips an object or list that it does
+/// not know, with all that is inside.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<N> {
     nodes: [N; DEEPEST],

@@ -85,6 +85,10 @@ impl Scanner {
                 }
             }
         }
+        if matches!(self.state, State::InNumber(_)) {
+            let begin = self.start.saturating_sub(self.before);
+            self.keep(part.get(begin..).unwrap_or_default());
+        }
         self.before += part.len();
         Ok(())
     }
@@ -211,8 +215,6 @@ impl Scanner {
             at += 1;
         }
         self.state = State::InNumber(digits);
-        let begin = self.start.saturating_sub(self.before);
-        self.keep(part.get(begin..).unwrap_or_default());
         Ok(at)
     }
 

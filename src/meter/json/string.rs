@@ -4,7 +4,7 @@ use memchr::memchr2;
 
 use super::text::{Text, hex};
 
-/// What is known of a string that is being read.
+/// The state of a string that is being read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StringState {
     escape: Escape,

@@ -12,21 +12,21 @@ pub enum Field {
     Output,
     /// Both.
     Total,
-    /// Of the request's tokens, those that were read from a cache.
+    /// The part of `Input` that was read from a cache.
     Cached,
-    /// Of the request's tokens, those that were written to a cache.
+    /// The part of `Input` that was written to a cache.
     CacheWrite,
-    /// Of the request's tokens, its audio.
+    /// The part of `Input` that is audio.
     InputAudio,
-    /// Of the request's tokens, its images.
+    /// The part of `Input` that is images.
     InputImage,
-    /// Of the answer's tokens, its reasoning.
+    /// The part of `Output` that is reasoning.
     Reasoning,
-    /// Of the answer's tokens, its audio.
+    /// The part of `Output` that is audio.
     OutputAudio,
-    /// Of the answer's tokens, its images.
+    /// The part of `Output` that is images.
     OutputImage,
-    /// Of the answer's tokens, its text.
+    /// The part of `Output` that is text.
     OutputText,
     /// The length of audio, in seconds.
     Seconds,

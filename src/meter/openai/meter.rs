@@ -8,7 +8,7 @@ use crate::meter::counts::{seconds, whole};
 use crate::meter::document::{AnswerUsage, Event, Meter};
 use crate::meter::json::{Path, SHORT_BYTES, Sink, Span, Text, Token};
 
-/// What is known of an answer.
+/// The meter of one answer.
 #[derive(Debug)]
 pub struct OpenAi {
     path: Path<Node>,
@@ -22,7 +22,7 @@ pub struct OpenAi {
     searches: u64,
 }
 
-/// What is known of the document that is being read.
+/// The state of the document that is being read.
 #[derive(Clone, Copy, Debug)]
 struct Document {
     counts: OpenAiCounts,
@@ -32,17 +32,17 @@ struct Document {
     kind: Kind,
     delta_bytes: u64,
     text_bytes: u64,
-    /// Under either of two names; some servers give both, with the same text.
+    /// Reasoning has two names; some servers give both, with the same text.
     reasoning_bytes: [u64; 2],
     images: u32,
     is_image: bool,
     searches: u64,
 }
 
-/// What the `type` of an event tells.
+/// The `type` of an event, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Nothing that matters here.
+    /// Any type but those below.
     Other,
     /// A response ends.
     ResponseEnds,

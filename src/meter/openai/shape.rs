@@ -19,7 +19,7 @@ pub enum Node {
     ServerTools,
     /// `choices`.
     Choices,
-    /// One of them.
+    /// A choice.
     Choice,
     /// `message` or `delta` of a choice.
     Message,
@@ -27,25 +27,25 @@ pub enum Node {
     Audio,
     /// A list of parts of a message.
     Parts,
-    /// One of them.
+    /// A part of a message.
     Part,
     /// `tool_calls`.
     ToolCalls,
-    /// One of them.
+    /// A tool call.
     ToolCall,
     /// `function` of a tool call.
     Function,
     /// `output` of a whole response.
     Output,
-    /// One item of it.
+    /// An item of `output`.
     Item,
     /// `output` of an event's response: its text has been delivered before.
     Repeated,
-    /// One item of it.
+    /// An item of that output.
     RepeatedItem,
     /// `data`: images or embeddings.
     Data,
-    /// One of them.
+    /// An image or an embedding.
     Datum,
 }
 
@@ -64,9 +64,9 @@ pub enum Member {
     Text,
     /// A text of the reasoning, under the one of its two names with this number.
     Reasoning(usize),
-    /// The text of an event, or audio.
+    /// `delta` of an event: text, or audio.
     Delta,
-    /// An object in a choice, or the text of an event.
+    /// `type` of an event.
     Type,
     /// `type` of an item.
     ItemType,

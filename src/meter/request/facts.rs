@@ -1,4 +1,4 @@
-//! What is gathered of a request while it is read.
+//! The facts that are gathered while a request is read.
 
 use super::edit::{Places, StreamOptions};
 use super::mistake::BodyMistake;
@@ -12,7 +12,7 @@ const MAX_COUNT: u32 = i32::MAX as u32;
 /// The longest model, in characters.
 const MAX_MODEL: usize = 255;
 
-/// What is known of a request so far.
+/// The facts so far.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub places: Places,
@@ -113,7 +113,7 @@ impl Facts {
             _ => UsageChunk::NotNeeded,
         };
         self.places.new_limit = match kind {
-            MeterKind::Anthropic => Some("max_tokens"),
+            MeterKind::Anthropic if self.has_messages => Some("max_tokens"),
             MeterKind::OpenAi if self.has_messages => Some("max_completion_tokens"),
             MeterKind::OpenAi if has_completion => Some("max_tokens"),
             MeterKind::OpenAi if self.has_input => Some("max_output_tokens"),

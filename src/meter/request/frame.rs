@@ -1,4 +1,4 @@
-//! What is remembered of each open object and list of a request.
+//! The objects and lists of a request that are open while it is read.
 
 use super::members::Role;
 use super::place::Place;
@@ -30,7 +30,7 @@ pub(super) struct Frame {
     pub data_bytes: usize,
 }
 
-/// Nothing was seen in it yet.
+/// A frame at its start.
 pub(super) const CLOSED: Frame = Frame {
     place: Place::Any,
     is_list: false,

@@ -2,12 +2,12 @@
 
 use super::place::{Place, Within};
 
-/// What the price reads of a member.
+/// The use that the price makes of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Nothing.
+    /// No use.
     None,
-    /// What is inside.
+    /// The members or elements inside are read.
     Open(Place),
     /// The model.
     Model,
@@ -25,6 +25,8 @@ pub enum Role {
     Background,
     /// Input that is not in the body, unless it is null.
     Elsewhere,
+    /// A prompt that the provider keeps, unless it is null.
+    StoredPrompt,
     /// The cache may be written to, unless it is null.
     Cache,
     /// The request sends audio, unless it is null.
@@ -58,7 +60,7 @@ pub struct Known {
     pub spelled: &'static str,
     /// The spelling folded.
     pub folded: &'static str,
-    /// What is read of it.
+    /// The use of the member.
     pub role: Role,
     /// Once in an object, in this spelling only.
     pub is_strict: bool,
@@ -195,7 +197,7 @@ const TOOL: &[Known] = &[
 const STREAM_OPTIONS: &[Known] = &[known("include_usage", "includeusage", Role::IncludeUsage)];
 const INFERENCE: &[Known] = &[known("maxTokens", "maxtokens", Role::Limit)];
 const OPTIONS: &[Known] = &[known("num_predict", "numpredict", Role::Limit)];
-const PROMPT: &[Known] = &[known("id", "id", Role::Elsewhere)];
+const PROMPT: &[Known] = &[known("id", "id", Role::StoredPrompt)];
 const ANY: &[Known] = &[
     Known { is_strict: false, ..CACHE },
     Known { is_strict: false, ..FILE_ID },

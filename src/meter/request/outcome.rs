@@ -19,7 +19,7 @@ pub enum UsageChunk {
 /// A request that the price can be made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadRequest {
-    /// What the price reads.
+    /// The facts that the price is made of.
     pub facts: RequestFacts,
     /// Whether the usage chunk has to be asked for.
     pub usage_chunk: UsageChunk,

@@ -19,7 +19,7 @@ pub enum Place {
     Prompt,
     /// `messages`.
     Messages,
-    /// One of them.
+    /// A message.
     Message,
     /// `content` of a message, of an item of the input, or of a block.
     Content(Within),
@@ -31,21 +31,21 @@ pub enum Place {
     Source(Within),
     /// `input` of responses.
     Input,
-    /// One item of it.
+    /// An item of `input`.
     InputItem,
     /// `contents`, Gemini's.
     Contents,
-    /// One of them.
+    /// An element of `contents`.
     ContentsItem,
     /// `parts` of it.
     GeminiParts,
-    /// One of them.
+    /// An element of `parts`.
     GeminiPart,
     /// `inlineData` of it.
     InlineData,
     /// `tools`.
     Tools,
-    /// One of them.
+    /// A tool.
     Tool,
     /// A list of the kinds of answer that are asked for.
     Modalities,
@@ -58,7 +58,7 @@ pub enum Place {
     Data,
 }
 
-/// What a content belongs to.
+/// The owner of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Within {
     /// A message.

@@ -27,6 +27,7 @@ impl Reader<'_> {
     pub(super) const fn is_present(&mut self, next: Next<'_>) {
         match next.role {
             Role::Elsewhere => self.facts.elsewhere(next.name),
+            Role::StoredPrompt => self.facts.elsewhere("prompt.id"),
             Role::Cache => self.facts.writes_cache = true,
             Role::SendsAudio => self.facts.sends_audio = true,
             Role::AsksForAudio => self.facts.asks_for_audio = true,

@@ -35,16 +35,16 @@ pub struct StreamMeter {
     has_last_event: bool,
 }
 
-/// What is known of the event that is being read.
+/// The state of the event that is being read.
 #[derive(Clone, Copy, Debug, Default)]
 struct EventState {
-    /// Bytes of its data that are those of [`DONE`].
+    /// The bytes of the event's data that are those of [`DONE`].
     done: usize,
-    /// Its data has other bytes.
+    /// The event's data has other bytes.
     is_other: bool,
-    /// It has a line that is no comment.
+    /// The event has a line that is no comment.
     has_line: bool,
-    /// Its data was read to the end of a document.
+    /// The event's data was read to the end of a document.
     is_read: bool,
 }
 
@@ -115,7 +115,7 @@ impl StreamMeter {
         }
     }
 
-    /// What the stream has said so far.
+    /// The usage that the stream has told so far.
     pub fn so_far(&self) -> AnswerUsage {
         self.reader.so_far()
     }

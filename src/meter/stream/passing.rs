@@ -1,4 +1,4 @@
-//! What goes on to the client, and what is kept back of an event that is not whole.
+//! The bytes that go on to the client, and those of an event that is not whole, which are kept back.
 
 use bytes::{Bytes, BytesMut};
 
@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 /// never hidden, and no report goes before it.
 pub const MAX_KEPT_BYTES: usize = 1 << 20;
 
-/// What goes to the client next.
+/// A step of the answer to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// These bytes. They share the memory of the part that they came in, where they came in one.
@@ -35,14 +35,14 @@ pub(super) struct Passing {
     is_too_long: bool,
     /// The fate of the last event that was decided.
     last_fate: Fate,
-    /// Nothing of the event is undecided: its empty line shares its fate.
+    /// All lines of the event are decided: its empty line shares their fate.
     is_settled: bool,
     /// The byte of the part from which on nothing was passed on or kept.
     from: usize,
 }
 
 impl Passing {
-    /// Nothing has passed yet.
+    /// The start of a stream.
     pub fn new() -> Self {
         Self {
             kept: BytesMut::new(),

@@ -114,7 +114,7 @@ fn cases() -> Vec<(MeterKind, &'static str, AnswerUsage)> {
     ]
 }
 
-/// What a client gets of these parts, with `<report>` where the report goes, and the usage.
+/// The bytes that a client gets of these parts, with `<report>` where the report goes, and the usage.
 fn run(kind: &MeterKind, options: StreamOptions, parts: &[&[u8]]) -> (String, AnswerUsage) {
     let (mut meter, mut pieces) = (StreamMeter::new(kind, options), Vec::new());
     for part in parts {
@@ -131,7 +131,7 @@ fn run(kind: &MeterKind, options: StreamOptions, parts: &[&[u8]]) -> (String, An
     (String::from_utf8_lossy(&shown).into_owned(), meter.so_far())
 }
 
-/// What the client should get: without the usage chunk, and with the report before the last event.
+/// The bytes that the client should get: without the usage chunk, and with the report before the last event.
 fn shown(stream: &str, options: StreamOptions, line_end: &str) -> String {
     let mut shown = String::new();
     let event_end = line_end.repeat(2);
@@ -297,7 +297,12 @@ fn an_error_event_is_one_that_the_sdks_raise() {
 }
 
 fn fixtures() -> impl Strategy<Value = (usize, Vec<(usize, u8)>, usize, bool)> {
-    (0..4_usize, prop::collection::vec((any::<usize>(), any::<u8>()), 0..8), 1..300_usize, any())
+    (
+        0..4_usize,
+        prop::collection::vec((any::<usize>(), any::<u8>()), 0..8),
+        1..300_usize,
+        any::<bool>(),
+    )
 }
 
 proptest! {

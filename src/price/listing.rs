@@ -194,7 +194,7 @@ mod tests {
                 "path = '/chat'\nmethods = ['POST']\nupstream = 'ai'\nmeter = 'openai'\nprice = 'models'",
             ),
             route(
-                "path = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = { request = 0.5, image = 4 }",
+                "path = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = { request = '0.5', image = 4 }",
             ),
             route("path = '/models'\nanswer = 'models'"),
         ];

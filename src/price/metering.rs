@@ -45,6 +45,20 @@ pub struct Metering {
     pub max_overrun: u32,
 }
 
+/// The keys of a route that are mistaken where it has no `price`.
+pub const KEYS_BESIDE_PRICE: [&str; 10] = [
+    "credits",
+    "meter",
+    "hold",
+    "max_body",
+    "deny",
+    "on_missing_usage",
+    "on_overrun",
+    "on_short",
+    "max_overrun",
+    "on_client_abort",
+];
+
 /// The longest name of a member in `deny`, in bytes.
 const MAX_MEMBER_BYTES: usize = 64;
 

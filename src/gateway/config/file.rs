@@ -24,8 +24,8 @@ use crate::price::metered::{
     warn_of_metered, warn_of_models, warn_of_rates,
 };
 use crate::price::{
-    PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns, lookalike_routes,
-    no_routes, sold_at_a_loss,
+    KEYS_BESIDE_PRICE, PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns,
+    lookalike_routes, no_routes, sold_at_a_loss,
 };
 use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::store::{check_addresses, warn_of_addresses};
@@ -105,7 +105,9 @@ pub fn parse(
     let mut more = written.as_ref().zip(more.as_ref()).map(|(file, parsed)| file.read(parsed, env));
     let own_models = draft.models.items.len();
     draft.models.items.extend(more.iter().flat_map(|more| more.models.items.iter().cloned()));
-    let (senseless, theirs) = models_file::split(draft.check(sections), own_models);
+    let mut senseless = draft.check(sections);
+    senseless.retain(|mistake| !is_about_an_unread_price(mistake, &report));
+    let (senseless, theirs) = models_file::split(senseless, own_models);
     report.add_checked(draft.models.in_file_order(senseless));
     let (doubtful, theirs_doubtful) = models_file::split(draft.warn(sections), own_models);
     let mut warnings = report.locate(draft.models.in_file_order(doubtful));
@@ -335,6 +337,15 @@ impl Draft {
             brand: self.brand?,
         })
     }
+}
+
+/// True for a mistake that only says that a route has no `price`, where it has one that could not be
+/// read: it is missing in the copy that was checked.
+fn is_about_an_unread_price(mistake: &Mistake, report: &Report<'_>) -> bool {
+    let Some((route, key)) = mistake.key.split_once('.') else { return false };
+    route.starts_with("routes[")
+        && KEYS_BESIDE_PRICE.contains(&key)
+        && report.covers(&format!("{route}.price"))
 }
 
 /// The folder of the file; for a bare file name the empty path, which joins to nothing.

@@ -346,3 +346,7 @@ impl MeteredQuote {
         &self.tariff
     }
 }
+
+#[cfg(test)]
+#[path = "quote_tests.rs"]
+mod tests;

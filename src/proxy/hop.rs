@@ -4,7 +4,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE}
 use http::{HeaderMap, HeaderName, header};
 use pingora_http::RequestHeader;
 
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -66,12 +66,7 @@ pub(super) fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Problem>
         let name = HeaderName::from_bytes(option).ok().filter(|_| option.iter().all(is_tchar));
         let name = name.filter(|name| !PROTECTED.contains(&name.as_str()));
         let Some(name) = name.filter(|_| count < MAX_NOMINATED) else {
-            return Err(Problem::bad_request(Text::new(
-                "The `connection` header names what it cannot name. Send it with `close`, \
-                 `keep-alive` or `upgrade`, or leave it out.",
-                "L'en-tête `connection` nomme ce qu'il ne peut pas nommer. Envoyez-le avec \
-                 `close`, `keep-alive` ou `upgrade`, ou omettez-le.",
-            )));
+            return Err(Problem::bad_request(texts::BAD_CONNECTION_HEADER));
         };
         if !is_framing(&name) && !is_of_connection(&name) {
             names.push(name);

@@ -1,6 +1,4 @@
-//! The catalogue of texts that clients read, in English and French, by the code of their problem.
-//!
-//! Texts that only one of Farebox's own routes needs stand beside that route.
+//! The texts of calls and their refusals, by the code of their problem.
 
 use crate::credits::{Credits, SignedCredits};
 use crate::problem::code::Code;

@@ -74,7 +74,7 @@ impl Rules<'_> {
             return;
         }
         match live.origin {
-            Origin::Call => *self.changes.calls_gone.entry(live.commit).or_default() += 1,
+            Origin::Call => self.changes.calls_gone.push((id.clone(), live.commit)),
             Origin::Api => {
                 self.changes.holds_renewed.remove(id);
                 self.changes.holds_gone.push(id.clone());

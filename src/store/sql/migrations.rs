@@ -27,6 +27,7 @@ pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         3 => "0003_entries_by_age.sql",
         4 => "0004_crashed.sql",
         5 => "0005_purchases.sql",
+        7 => "0007_batch_log.sql",
     }
 });
 

@@ -15,7 +15,7 @@ use crate::store::sqlite::file_rights;
 use crate::store::sqlite::left_calls::end_left_calls;
 use crate::store::sqlite::lock::LedgerLock;
 use crate::store::sqlite::reconcile::reconcile;
-use crate::store::sqlite::{connection, load};
+use crate::store::sqlite::{batch_log, connection, load};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -61,6 +61,7 @@ impl Source {
                 return Ok(None);
             }
             connection::migrate(&mut connection).await?;
+            batch_log::replay(&mut connection).await?;
             Ok(Some(connection))
         };
         let opened = opened.await.map_err(|error: LedgerError| error.on_opening(path))?;

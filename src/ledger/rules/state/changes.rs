@@ -20,8 +20,8 @@ pub(crate) struct Changes {
     pub holds_added: HashMap<HoldId, LiveHold>,
     /// Holds of the API that are live on disk and have ended.
     pub holds_gone: Vec<HoldId>,
-    /// The number of calls' holds that have ended, by the commit that wrote them.
-    pub calls_gone: HashMap<i64, usize>,
+    /// Calls' holds that have ended, with the commit that writes each of them.
+    pub calls_gone: Vec<(HoldId, i64)>,
     /// New deadlines of the API's holds, in milliseconds of the ledger's clock.
     pub holds_renewed: HashMap<HoldId, u64>,
     /// Holds that ended without a charge.
@@ -81,6 +81,20 @@ impl Changes {
             && self.customers.is_empty()
             && self.freezes.is_empty()
             && self.crashed.is_empty()
+    }
+
+    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries and balances. A
+    /// hold that ends before it was written leaves no row.
+    pub fn add_calls(&mut self, later: Self) {
+        for (hold, commit) in later.calls_gone {
+            if self.holds_added.remove(&hold).is_none() {
+                self.calls_gone.push((hold, commit));
+            }
+        }
+        self.holds_added.extend(later.holds_added);
+        self.ended.extend(later.ended);
+        self.entries.extend(later.entries);
+        self.touched.extend(later.touched);
     }
 
     /// Makes the changes so far final in memory: their callers have been answered, so they stand even if

@@ -31,7 +31,7 @@ pub enum CrashOutcome {
     Charged,
     /// The hold was given back.
     Released,
-    /// The gateway had only been paused, and ended the call's hold later; that end counts.
+    /// The call's gateway had only been paused, and ended the hold itself later; that later end counts.
     Corrected,
 }
 

@@ -39,7 +39,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// A guard for a hold that is about to be requested. From here on the guard will end the hold.
+    /// Makes the guard of a hold that is about to be requested. From here on the guard will end the
+    /// hold.
     pub(crate) fn arm(
         holds: Arc<CallHolds>,
         id: HoldId,
@@ -57,7 +58,7 @@ impl Hold {
         self
     }
 
-    /// Ends the guard of a hold that was refused: there is no hold to end.
+    /// Drops the guard of a refused hold: there is no hold that it would have to end.
     pub(crate) fn disarm(mut self) {
         self.armed = false;
         self.holds.live.remove(&self.id);
@@ -137,7 +138,7 @@ impl Hold {
         });
     }
 
-    /// Counts the end of the whole hold.
+    /// Adds the hold to the metrics, as one that ended as a whole with this outcome.
     fn count(&self, outcome: &str) {
         let (metrics, route) = (&self.holds.metrics, &*self.route);
         let credits = match outcome {

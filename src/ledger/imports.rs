@@ -17,7 +17,7 @@ pub struct Import {
 /// One row of an [`Import`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportRow {
-    /// An account's balance: a grant, which may be of zero credits. The account exists from then on.
+    /// Grants an account its balance, which may be zero. The account exists from then on.
     Grant {
         /// The grant.
         posting: Posting,

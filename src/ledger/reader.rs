@@ -19,7 +19,8 @@ use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 /// Reads beside the pipeline: the past, for people and reports. A reader sees only durable changes.
 #[async_trait]
 pub trait Reader: fmt::Debug + Send + Sync + 'static {
-    /// Makes all decisions so far durable, where that can be done beside the pipeline. Calls do not wait.
+    /// Makes all decisions so far durable, if the backend can do that beside the pipeline. Calls do not
+    /// wait for it.
     async fn catch_up(&self) -> Result<(), LedgerError> {
         Ok(())
     }

@@ -50,7 +50,7 @@ pub enum Outcome {
         /// The account's balance with the hold counted.
         after: Balance,
     },
-    /// The hold lives on.
+    /// The hold lives until its new deadline.
     Renewed,
     /// The hold is charged, or the same operation had charged it before.
     Captured {
@@ -62,7 +62,7 @@ pub enum Outcome {
         /// them.
         end: Option<HoldEnd>,
     },
-    /// The hold is given back, or was before.
+    /// The hold is given back, or had been given back before.
     Released {
         /// The account's balance now.
         after: Balance,
@@ -86,16 +86,16 @@ pub enum Outcome {
         /// The number of keys that were not stored before.
         new: usize,
     },
-    /// The key is revoked, now or before.
+    /// The key is revoked, or had been revoked before.
     KeyRevoked,
-    /// The event is in the inbox, now or before.
+    /// The event is in the inbox, or had been there before.
     EventRecorded {
         /// The event's state.
         state: EventState,
         /// False where the event was in the inbox before.
         new: bool,
     },
-    /// The event's final state is noted.
+    /// The event's final state is recorded.
     EventEnded,
     /// The facts are added to their payment.
     PaymentChanged(Box<PaymentChange>),

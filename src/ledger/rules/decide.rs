@@ -47,7 +47,7 @@ pub(crate) fn decide(
     decided.unwrap_or_else(Outcome::Refused)
 }
 
-/// Lets a hold whose time has run out live for another `ttl_ms`.
+/// Extends the life of a hold whose time has run out by another `ttl_ms`.
 pub(crate) fn renew(
     hold: &HoldId,
     ttl_ms: u64,
@@ -60,7 +60,7 @@ pub(crate) fn renew(
     let _ = rules.renew(hold, ttl_ms);
 }
 
-/// Ends a hold whose time has run out; returns the hold as it was.
+/// Ends a hold whose time has run out; returns the hold as it was before.
 pub(crate) fn expire(
     hold: &HoldId,
     state: &mut State,
@@ -82,7 +82,7 @@ pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut 
     for (id, account) in calls {
         let mut rules = Rules { state, known: &mut Known::default(), changes, now };
         let ended = rules.abandon(&id, &account, after);
-        // Only a balance at the end of the range that can be counted refuses the charge.
+        // The charge is refused only where the balance would leave the range that can be counted.
         if let Err(refusal) = ended {
             tracing::error!(hold = %id, %account, %refusal, "the charge of a cut off call was refused; its hold is released");
             let _ = rules.abandon(&id, &account, AfterCrash::Release);

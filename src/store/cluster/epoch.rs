@@ -1,6 +1,6 @@
 //! The identity of an epoch.
 
-/// One life of the data in Redis. It begins with a recovery from Postgres and ends where Redis loses data.
+/// The time from a recovery, which fills Redis from Postgres, until Redis loses its data.
 ///
 /// The scripts' text contains the nonce, which only Postgres and the gateways know, so a Redis that was emptied,
 /// restored or replaced does not have the scripts of the open epoch.
@@ -12,7 +12,7 @@ pub(crate) struct Epoch {
 }
 
 impl Epoch {
-    /// The name in `meta`: number and nonce.
+    /// The epoch's name in the key `meta`: number and nonce.
     pub fn name(&self) -> String {
         format!("{}.{}", self.number, self.nonce)
     }

@@ -9,8 +9,8 @@ use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
 use crate::store::sql::database::{Database, Value, first_row};
 use crate::store::sql::rows::{Column, entry_from, payment_from};
 
-/// How many of an account's newest entries its usage is added up from. Customers may ask for their
-/// usage often, and this many take a fraction of a second.
+/// How many of an account's newest entries are added up for its usage. Customers may ask for their
+/// usage often, and this many entries take a fraction of a second.
 pub(crate) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;

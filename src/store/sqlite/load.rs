@@ -66,7 +66,7 @@ fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx:
     Ok((row.hold("id")?, hold))
 }
 
-/// Reads what the file has of the ids in `wanted`.
+/// Reads the file's rows for the ids in `wanted`.
 pub(crate) async fn known(
     connection: &mut SqliteConnection,
     wanted: &Lookups,
@@ -87,8 +87,8 @@ pub(crate) async fn known(
         }
     }
     if !wanted.refunds.is_empty() {
-        // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the
-        // space in ASCII.
+        // A partial refund's id is the full refund's id, a space, and its own id. `!` follows the space
+        // in ASCII, so the full refund's id with a `!` is above all of them.
         let holds = json(wanted.refunds.iter().map(HoldId::as_str));
         let rows = sqlx::query(
             "SELECT account, seq, operation, kind, amount, balance_after, route, reason, created_at \

@@ -27,7 +27,7 @@ use crate::store::sql::{history, search, sold};
 use crate::store::sqlite::connection;
 use crate::store::sqlite::reconcile::reconcile;
 
-/// Reads what is committed.
+/// A reader of the file. It sees only committed changes.
 #[derive(Clone, Debug)]
 pub struct SqliteReader {
     pool: SqlitePool,

@@ -17,8 +17,8 @@ use crate::store::sqlite::json_rows::Rows;
 const ADD_CALL_HOLDS: &str =
     "INSERT INTO call_holds (written_by, holds) SELECT commits + 1, ? FROM ledger;";
 
-/// Deletes one row. A commit deletes one or two rows; from a list of them, SQLite would first build
-/// a table.
+/// Deletes one row. A commit usually deletes one or two rows; for a list of them, SQLite would first
+/// build a table.
 const DELETE_CALL_HOLDS: &str = "DELETE FROM call_holds WHERE written_by = ?;";
 
 /// Deletes many rows, where a statement for each would make a script that SQLite has not prepared

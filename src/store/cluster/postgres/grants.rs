@@ -1,5 +1,5 @@
-//! Operations that Postgres decides: grants, refunds, keys and payments, by the rules of
-//! `ledger/rules/`, which the embedded ledger uses too, on the locked rows that they concern.
+//! Operations that Postgres decides: grants, refunds, keys and payments. The rows that they concern are
+//! locked, and the rules of `ledger/rules/` decide, as they do for the embedded ledger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -38,7 +38,7 @@ pub(crate) struct Delivery {
     pub frozen: bool,
 }
 
-/// Decides operations in one transaction, each on the result of those before it. The changes that
+/// Decides operations in one transaction; each sees the results of those before it. The changes that
 /// Redis has to apply are stored as deliveries.
 pub(crate) async fn decide(
     store: &Store,
@@ -109,7 +109,7 @@ async fn accounts_to_lock(
             _ => {}
         }
     }
-    // A refund names the capture alone.
+    // A refund names the capture and not the account.
     let rows = store
         .query("SELECT DISTINCT account FROM {s}.operations WHERE id = ANY($1)")
         .bind(texts(&wanted.operations))
@@ -129,7 +129,7 @@ async fn read_known(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     if !wanted.operations.is_empty() {
-        // An operation stays when its entry is folded.
+        // The row in `operations` stays when the entry is folded.
         let rows = store
             .query(
                 "SELECT o.id AS operation, o.account, o.seq, o.kind, o.amount, \
@@ -165,7 +165,7 @@ async fn read_known(
     Ok(())
 }
 
-/// Reads the partial refunds of a capture, of which only the amounts count. Both bounds are
+/// Reads the partial refunds of a capture; the rules need only their amounts. Both bounds are
 /// parameters of the statement, so that the index is used however large the table is.
 async fn read_refunds(
     store: &Store,
@@ -173,8 +173,8 @@ async fn read_refunds(
     known: &mut Known,
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
-    // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the space
-    // in ASCII.
+    // A partial refund's id is the full refund's id, a space, and its own id. `!` follows the space in
+    // ASCII, so the full refund's id with a `!` is above all of them.
     let whole = OperationId::refund(hold);
     let rows = store
         .query(

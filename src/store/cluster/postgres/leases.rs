@@ -16,8 +16,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// The condition for a gateway that counts as gone, so that the holds of its calls expire.
 pub(crate) const GONE: &str = "lease_until < clock_timestamp() - interval '10 seconds'";
 
-/// Shortens leases that were given before Postgres's clock was set back; a gateway that has died
-/// would keep such a lease for too long. The new lease has the full length from now, so it never
+/// Shortens leases that were given before Postgres's clock was set back; otherwise a gateway that has
+/// died would keep such a lease for too long. The new lease has the full length from now, so it never
 /// ends before its gateway expects.
 const SHORTEN: &str = "UPDATE {s}.gateways SET lease_until = clock_timestamp() + {lease} WHERE incarnation IN \
      (SELECT incarnation FROM {s}.gateways \
@@ -75,8 +75,8 @@ pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joine
                 .fetch_optional(&mut *on)
                 .await?;
             let earlier = renamed.or(ended);
-            // This start remembers no batch, so it counts as checked in for every epoch but an open
-            // one.
+            // This start has no batches to hand over, so it counts as checked in for every epoch except
+            // an open one.
             let checked_in = shard.epoch - i64::from(!shard.recovering);
             let row = store
                 .query(&lease(
@@ -120,7 +120,8 @@ pub(crate) async fn renew(
             if renewed.rows_affected() == 0 {
                 return Ok(None);
             }
-            // After its own row, and skipping locked rows, so that no gateway waits for another.
+            // This comes after the gateway's own row and skips locked rows, so that no gateway waits
+            // for another.
             store.query(&lease(SHORTEN)).execute(&mut *on).await?;
             read_checkpoint(store, "", on).await.map(Some)
         })
@@ -189,7 +190,7 @@ pub(crate) async fn layout_users(store: &Store, layout: i32) -> Result<LayoutUse
     store.transact(async |on| count_layout_users(store, layout, on).await).await
 }
 
-/// As [`layout_users`], in a transaction.
+/// The same as [`layout_users`], in a transaction.
 pub(crate) async fn count_layout_users(
     store: &Store,
     layout: i32,

@@ -30,7 +30,7 @@ use crate::store::sql::rows::Column as _;
 /// How long other queries are let through before the next attempt to take the lock.
 const LOCK_EVERY: Duration = Duration::from_millis(750);
 
-/// How long the lock is tried for. A dump reads the entries for a long time.
+/// How long the lock is tried for. A dump of the database may hold it for a long time.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// The partitions that a folding replaces.
@@ -157,7 +157,7 @@ async fn make_openings(
 ) -> Result<(), LedgerError> {
     lock_folding(store, name, on).await?;
     let (table, upto) = (openings(before), before.start_ms());
-    // An interrupted folding may have left one.
+    // An interrupted folding may have left a table of this name.
     on.execute(store.sql(&format!("DROP TABLE IF EXISTS {{s}}.{table}"))).await?;
     let sql = format!(
         "CREATE TABLE {{s}}.{table} (LIKE {{s}}.entries INCLUDING DEFAULTS INCLUDING CONSTRAINTS \
@@ -213,7 +213,7 @@ async fn swap_in(
     store.lock("partitions", on).await?;
     let old = old_partitions(store, before, &mut *on).await?;
     let mut tables = Vec::new();
-    // Before the lock, since it may take a while; no query waits for these rows.
+    // This comes before the lock, since it may take a while; no query waits for these rows.
     if has_undated(store, before, &mut *on).await? {
         let table = format!("entries_undated_before_{}_detached", before.name());
         move_undated(store, before, &table, &mut *on).await?;
@@ -293,7 +293,7 @@ async fn lock_folding(store: &Store, name: &str, on: &mut PgConnection) -> Resul
 /// next one.
 ///
 /// # Errors
-/// The error itself, where it is another one or the lock has been tried for too long.
+/// `error` itself, where it is not about the lock, or where the lock has been tried for too long.
 async fn wait_for_the_lock(error: LedgerError, began: Instant) -> Result<(), LedgerError> {
     if !is_locked(&error) || began.elapsed() > LOCK_PATIENCE {
         return Err(error);
@@ -303,7 +303,7 @@ async fn wait_for_the_lock(error: LedgerError, began: Instant) -> Result<(), Led
     Ok(())
 }
 
-/// The name of the table of opening balances for what was folded before a month.
+/// The name of the table with the opening balances of the months before this one.
 fn openings(before: Month) -> String {
     format!("entries_before_{}", before.name())
 }

@@ -74,8 +74,8 @@ const ENTRIES: &str = "SELECT * FROM \
 
 /// A table that is checked in the order of its ids.
 struct Table {
-    /// Selects, of the slice of `$2` rows after the id `$1`, the last row with counts, and the rows
-    /// that fail.
+    /// Selects rows of the slice, which is the `$2` rows after the id `$1`: the last row, with counts,
+    /// and every row that fails.
     sql: &'static str,
     /// How many rows a slice has.
     slice: i64,
@@ -85,8 +85,8 @@ struct Table {
     differences: fn(&PgRow) -> Result<Vec<Difference>, LedgerError>,
 }
 
-/// Checks that an account's balance is its newest entry's. That one is the sum of the entries by
-/// [`ENTRIES`].
+/// Checks that an account's balance is its newest entry's. [`ENTRIES`] checks that the newest entry's
+/// balance is the sum of all entries.
 const ACCOUNTS: Table = Table {
     sql: "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
      row_number() OVER () AS n, count(*) OVER () AS rows, \
@@ -131,7 +131,7 @@ pub(crate) async fn reconcile(store: &Store) -> Result<ReconcileReport, LedgerEr
     reconcile_through(store, Through::Many).await
 }
 
-/// As [`reconcile`], in one transaction.
+/// The same as [`reconcile`], in one transaction.
 pub(crate) async fn reconcile_in(
     store: &Store,
     on: &mut PgConnection,

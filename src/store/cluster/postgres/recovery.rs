@@ -37,9 +37,9 @@ pub(crate) async fn give_up(store: &Store, epoch: i64) -> Result<(), LedgerError
         .await
 }
 
-/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway, which
-/// must not answer from that epoch any more. With the last of them (`is_last`) the gateway has
-/// checked in. False where the next epoch has opened without it.
+/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway. By now the
+/// gateway must not answer any call from that epoch. The last batches (`is_last`) check the gateway in.
+/// Returns false where the next epoch has opened without it.
 pub(crate) async fn check_in(
     store: &Store,
     incarnation: i64,
@@ -137,7 +137,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// True where a gateway has not checked in: it may have died, be stopped, or not reach
+    /// True where a gateway has not checked in: it may have died, be stopped, or be unable to reach
     /// Postgres.
     pub async fn awaits_check_in(&mut self) -> Result<bool, LedgerError> {
         let row = self

@@ -1,4 +1,4 @@
-//! Folding account by account, in slices that each are a transaction.
+//! Folding account by account, in slices; each slice is a transaction of its own.
 
 use std::time::{Duration, Instant};
 

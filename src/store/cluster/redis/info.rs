@@ -14,11 +14,11 @@ pub(crate) struct Info {
     pub name: String,
     /// The version of Redis that the server is, or is compatible with. Empty where the server hides it.
     pub version: String,
-    /// In bytes.
+    /// The memory in use, in bytes.
     pub used_memory: i64,
     /// The number of replicas that are connected.
     pub replicas: i64,
-    /// Changes whenever the server becomes a master.
+    /// The replication id, which changes whenever the server becomes a master.
     pub replication_id: String,
 }
 

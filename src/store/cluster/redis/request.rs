@@ -11,7 +11,8 @@ use crate::store::cluster::batch_log::{escape, letter_of};
 use crate::store::cluster::redis::pack::Pack;
 use crate::store::cluster::redis::script::Scripts;
 
-/// The longest life of a hold that Redis is asked for: a hundred years. It can still be added to the time of day.
+/// The longest lifetime of a hold that is sent to Redis: a hundred years. The script can still add it
+/// to the current time.
 const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
 
 /// One item of a batch for Redis.
@@ -21,7 +22,7 @@ pub(crate) enum BatchItem<'a> {
     /// Ends a hold whose time is up.
     Expire {
         hold: &'a HoldId,
-        /// Ends it even if its deadline has not passed.
+        /// True where the hold is to end even before its deadline.
         in_any_case: bool,
     },
 }
@@ -40,7 +41,7 @@ pub(crate) enum Kind {
 /// The amount, account and route that several holds and captures of calls share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// In micro-credits.
+    /// The amount, in micro-credits.
     pub amount: u64,
     /// The place of the account in [`Request::accounts`].
     pub account: usize,
@@ -110,7 +111,8 @@ impl<'a> Request<'a> {
     pub fn new(items: impl Iterator<Item = BatchItem<'a>> + Clone, owner: i64) -> Self {
         let mut request = Self { owner, oldest_ms: u64::MAX, ..Self::default() };
         let mut ids = HashSet::default();
-        // Items of one id are described by lines: the script then decides each on what the one before it left.
+        // If two items have the same id, all items are described by lines: the script then decides each
+        // on the state that the one before it left.
         let are_apart = items.clone().filter_map(BatchItem::hold).all(|id| ids.insert(id));
         let mut known = HashMap::default();
         for item in items {
@@ -294,7 +296,8 @@ fn named(account: Option<&AccountId>, with: char, without: char) -> (char, &str)
     account.map_or((without, "-"), |account| (with, account.as_str()))
 }
 
-/// When a call's id was made, in milliseconds since 1970; 0 for an id that is not a UUID of version 7.
+/// The time when a call's id was made, in milliseconds since 1970; 0 for an id that is not a UUID of
+/// version 7.
 fn made_ms(id: &HoldId) -> u64 {
     let Ok(uuid) = uuid::Uuid::try_parse(id.as_str()) else { return 0 };
     match uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7) {

@@ -50,8 +50,9 @@ pub(crate) fn tag(shard: i32) -> String {
 }
 
 impl Scripts {
-    /// Joins the Lua files: `layout.lua` and one of the two bodies become a function, which is called with a table of
-    /// the names of this epoch. Each file takes its argument from `...`, so each can be checked alone.
+    /// Joins the Lua files. `layout.lua` and one of the two bodies become a function, which is called
+    /// with a table of this epoch's names. Each file takes its argument from `...`, so each can be
+    /// checked alone.
     pub fn new(shard: i32, epoch: Epoch) -> Self {
         let tag = tag(shard);
         let number = epoch.number;
@@ -109,8 +110,8 @@ mod tests {
         assert_eq!(two.account_key("alice"), "{s00}:2:a:alice");
     }
 
-    /// Where this fails: has a version been released with the scripts as they were? Then raise `LAYOUT`. In
-    /// any case write down how their digests begin.
+    /// If this fails, the scripts have changed. If a version has been released with the scripts as they
+    /// were, raise `LAYOUT`. In any case write the beginnings of the new digests here.
     #[test]
     fn a_layout_is_one_text_of_the_scripts() {
         let scripts = Scripts::new(0, Epoch { number: 1, nonce: "n".into() });

@@ -12,9 +12,9 @@
 //!   key, so that its signature is checked once and not on each call.
 //! - Only a service key may act for another account ([`ACCOUNT_HEADER`]).
 //!
-//! Identification needs neither the ledger nor the network, except for the JWKS of an issuer. That
-//! is fetched in the background ([`Identifier::run`]), and at once where none of its keys made a
-//! token's signature: a few times in half a minute, and once for each client.
+//! Identification needs neither the ledger nor the network, except for the JWKS of an issuer. That is
+//! fetched in the background ([`Identifier::run`]). It is also fetched at once when none of its keys
+//! made a token's signature: at most a few times in half a minute, and once for each client.
 //!
 //! Browsers cannot set headers on a WebSocket. A credential in a query string would end up in
 //! logs, so it is not read; such a page opens its socket through its own backend.

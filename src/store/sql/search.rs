@@ -85,8 +85,8 @@ async fn first_since(
     let newest = database.rows(newest, &[account]).await?;
     let Some(newest) = newest.first() else { return Ok(0) };
     let (mut low, mut high) = (0, newest.int("seq")?.saturating_add(1));
-    // All entries below `low` are older, and all from `high` on are newer. The numbers of folded
-    // entries are missing.
+    // All entries below `low` are older than `at_ms`, and no entry from `high` on is. The numbers of
+    // folded entries are missing.
     let next = "SELECT seq, created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 \
         ORDER BY seq LIMIT 1";
     while low < high {

@@ -42,7 +42,7 @@ pub trait Backend: Send + 'static {
     fn tick_after(&self) -> Duration;
 
     /// Stores the ends of holds in `unsettled`, which this gateway could not have decided, for the
-    /// gateway that serves the ledger next, and removes the stored ones from `unsettled`. A backend
+    /// gateway that serves the ledger next. Removes those that it stored from `unsettled`. A backend
     /// that cannot do this leaves them there. Called only before [`Backend::close`].
     fn hand_over(&mut self, unsettled: &mut Vec<Operation>) -> impl Future<Output = ()> + Send {
         let _ = unsettled;

@@ -8,7 +8,7 @@ use crate::config::{Mistake, Secret, within};
 use crate::credits::Credits;
 use crate::ledger::crash::AfterCrash;
 
-/// `[ledger]`: the place of the credits, and how durable they are.
+/// `[ledger]`: where the credits are stored, and how durable they are.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
@@ -18,7 +18,8 @@ pub struct LedgerConfig {
     pub path: PathBuf,
     /// The address of the Redis of the `redis` backend.
     pub redis_url: Option<Secret>,
-    /// The certificate authorities of that Redis, as PEM; without the file, those of the system.
+    /// A PEM file with the certificate authorities that may vouch for that Redis. Without the file, the
+    /// system's authorities count.
     pub redis_ca_file: Option<PathBuf>,
     /// The address of the Postgres of the `redis` backend.
     pub postgres_url: Option<Secret>,

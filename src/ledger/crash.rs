@@ -1,5 +1,6 @@
-//! Calls that a crash, or a stop that ran out of time, cut off. `[ledger] after_crash` decides whether
-//! their holds are captured or released, and a list shows the operator what happened to each.
+//! Calls that were cut off, by a crash or by a stop that ran out of time. `[ledger] after_crash`
+//! decides whether their holds are captured or released, and a list shows the operator what happened to
+//! each.
 
 use std::sync::Arc;
 

@@ -189,7 +189,8 @@ impl Ledger {
         self.request(Operation::Post(posting), posted).await
     }
 
-    /// Refunds all of a capture that has not been refunded yet, once; returns the entry, and whether it
+    /// Refunds the part of a capture that has not been refunded yet, once; returns the entry, and
+    /// whether it is new.
     /// is new.
     ///
     /// # Errors
@@ -359,7 +360,7 @@ impl Ledger {
     /// ledger has any.
     ///
     /// # Errors
-    /// As [`Ledger::fold`].
+    /// The same as for [`Ledger::fold`].
     pub async fn fold_months(
         &self,
         before_ms: i64,

@@ -52,7 +52,7 @@ impl Hold {
         Self { holds, id, account, amount, route, after: Balance::default(), armed: true }
     }
 
-    /// Notes the balance that the account has after the hold was granted.
+    /// Records the balance that the account has after the hold was granted.
     pub(crate) fn granted(mut self, after: Balance) -> Self {
         self.after = after;
         self
@@ -138,7 +138,7 @@ impl Hold {
         });
     }
 
-    /// Adds the hold to the metrics, as one that ended as a whole with this outcome.
+    /// Counts a hold in the metrics that ended whole, with this outcome.
     fn count(&self, outcome: &str) {
         let (metrics, route) = (&self.holds.metrics, &*self.route);
         let credits = match outcome {

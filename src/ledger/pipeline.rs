@@ -1,6 +1,6 @@
-//! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch, replies
-//! to all callers, and takes what has queued up meanwhile. A lone request does not wait; under load the
-//! batches grow by themselves.
+//! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch,
+//! and replies to all callers. Then it takes what was queued during that time. A lone request does not
+//! wait; under load the batches grow by themselves.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ const GATHER_LIMIT: Duration = Duration::from_millis(3);
 /// How long a stopping pipeline retries the ends of calls' holds.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// The least time that the backend has after [`STOP_LIMIT`] to close. Where one of its servers is away,
-/// it needs this time to hand its pending ends over.
+/// The least time that the backend has after [`STOP_LIMIT`] to close. Where one of its servers is
+/// unreachable, it needs this time to hand its pending ends over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The task that owns the backend.
@@ -175,8 +175,8 @@ impl<B: Backend> Worker<B> {
 
     async fn stop(mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        // This loop retries the ends of holds that the backend has not accepted yet. The accepted ones
-        // are the backend's to write; it gets its own time for that below.
+        // This loop retries the ends of holds that the backend has not accepted yet. The backend itself
+        // keeps those that it has accepted, and gets time of its own below to write them.
         while !self.unsettled.is_empty() && Instant::now() < limit {
             self.backend.hand_over(&mut self.unsettled).await;
             if !self.unsettled.is_empty() {

@@ -98,7 +98,8 @@ pub struct FoldReport {
     pub accounts: u64,
     /// The number of entries that were folded.
     pub entries: u64,
-    /// The tables of whole months that stand beside the ledger now, with their schema.
+    /// The tables of whole months that are still in the database but no longer part of the ledger, with
+    /// their schema.
     pub months: Vec<String>,
 }
 

@@ -42,7 +42,7 @@ pub struct Posting {
     pub reason: Option<Arc<str>>,
 }
 
-/// One immutable line that moved a balance.
+/// An immutable record of one change of a balance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The account whose balance moved.

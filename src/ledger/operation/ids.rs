@@ -127,9 +127,9 @@ impl OperationId {
         Self(format!("signup:{account}").into())
     }
 
-    /// The id of an entry that a payment makes, built from the id of its checkout session. Without
-    /// `nth` it is the grant's; with `nth` it is that of the `nth` time that credits are taken back or
-    /// given back. No caller can choose such an id.
+    /// The id of an entry that a payment makes, built from the id of its checkout session. `nth` is
+    /// `None` for the grant. It counts the entries that take credits back or give them back. No caller
+    /// can choose such an id.
     pub(crate) fn payment(session: &str, nth: Option<u32>) -> Self {
         match nth {
             None => Self(format!("stripe:{session}").into()),

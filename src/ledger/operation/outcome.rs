@@ -36,8 +36,9 @@ pub struct ClosedHold {
     pub end: Option<HoldEnd>,
 }
 
-/// The outcome of one [`Operation`](super::Operation), as a backend reports it to the pipeline. The rest of
-/// the gateway calls the methods of [`Ledger`](crate::ledger::Ledger), which return what fits their operation.
+/// The outcome of one [`Operation`](super::Operation), as a backend reports it to the pipeline. The
+/// rest of the gateway calls the methods of [`Ledger`](crate::ledger::Ledger) instead, each of which
+/// has its own type of result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The account exists; if it is new, with its sign-up entry.
@@ -78,8 +79,8 @@ pub enum Outcome {
         new: bool,
     },
     /// The outcome of each row of an [`Import`](crate::ledger::Import), in their order:
-    /// [`Outcome::Posted`], [`Outcome::KeysStored`] or [`Outcome::Refused`]. Where one row is refused, and
-    /// in a dry run, the outcomes are hypothetical and nothing has changed.
+    /// [`Outcome::Posted`], [`Outcome::KeysStored`] or [`Outcome::Refused`]. If one row is refused, and
+    /// in a dry run, nothing has changed, and the outcomes are those that the rows would have had.
     Imported(Vec<Self>),
     /// The keys are stored.
     KeysStored {

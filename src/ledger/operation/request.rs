@@ -59,7 +59,7 @@ pub enum Operation {
     Capture {
         /// The hold.
         hold: HoldId,
-        /// The account that pays; `None` from an API caller that names the hold alone.
+        /// The account that pays; `None` from an API caller that names only the hold.
         account: Option<AccountId>,
         /// The amount to charge.
         amount: Credits,
@@ -72,12 +72,12 @@ pub enum Operation {
     Release {
         /// The hold.
         hold: HoldId,
-        /// The account of the hold; `None` from an API caller that names the hold alone.
+        /// The account of the hold; `None` from an API caller that names only the hold.
         account: Option<AccountId>,
         /// The origin of the hold.
         origin: Origin,
     },
-    /// Ends the hold of a call that was cut off before anything told how the call would end.
+    /// Ends the hold of a call that was cut off, so that it is not known how the call would have ended.
     Abandon {
         /// The hold.
         hold: HoldId,
@@ -149,8 +149,8 @@ pub enum Operation {
     },
     /// Compares memory with the disk.
     Audit,
-    /// Folds entries older than a moment into one opening balance for each account: one slice of them, so
-    /// that other operations wait only briefly.
+    /// Folds one slice of the entries that are older than a moment, into one opening balance for each
+    /// account. A slice is small, so that other operations wait only briefly.
     Fold {
         /// The moment, in milliseconds since 1970.
         before_ms: i64,

@@ -144,7 +144,8 @@ pub enum Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
-    /// Stripe's ids that stand for the payment: its session, payment intent, charge, disputes.
+    /// All of Stripe's ids by which the payment is known: of its session, payment intent, charge,
+    /// disputes.
     pub names: BTreeSet<Arc<str>>,
     /// The sale. `None` where the payment is not Farebox's, or where its sale has not been reported
     /// yet.
@@ -251,7 +252,7 @@ impl Facts {
         let back = self.refunded_minor().saturating_add(self.disputed_minor(on_dispute));
         let back = back.min(u128::from(paid));
         let micros = u128::from(credits.micros()) * back / u128::from(paid);
-        // At most the credits themselves, because `back` is at most `paid`.
+        // `back` is at most `paid`, so the result is at most `credits`.
         u64::try_from(micros).ok().and_then(Credits::from_micros).unwrap_or(credits)
     }
 

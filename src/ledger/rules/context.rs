@@ -1,4 +1,4 @@
-//! The context of one decision, and the changes of state that all rules are made of.
+//! The context of one decision, and the basic changes of state that the rules make.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::ledger::rules::state::{Account, Changes, EndedHold, Known, LiveHold, 
 /// The context in which one operation is decided. Its methods are the rules, a file for each family of
 /// operations: `holds`, `cut_off`, `postings`, `keys`, `payments` and `imports`.
 ///
-/// Each rule is a flat ladder of checks. Idempotency comes before the checks of business, and a rule
-/// changes nothing before its last check has passed.
+/// Each rule is a flat series of checks. The check whether the operation is a repetition comes first,
+/// and a rule changes nothing before its last check has passed.
 pub(crate) struct Rules<'a> {
     /// Balances and live holds; the rules change them.
     pub state: &'a mut State,
@@ -69,7 +69,7 @@ impl Rules<'_> {
             self.replace_account(&live.account, Account { held, ..account });
         }
         self.set_hold(id, None);
-        // A hold that came and went before it reached the disk leaves no row there.
+        // If the hold ends before its row was written to disk, there is no row to delete.
         if self.changes.holds_added.remove(id).is_some() {
             return;
         }

@@ -5,7 +5,7 @@ use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refus
 use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::{Changes, Known, LiveHold, Now, State};
 
-/// Decides one operation, and changes the state where the operation is granted.
+/// Decides one operation, and changes the state unless the operation is refused.
 pub(crate) fn decide(
     operation: &Operation,
     state: &mut State,
@@ -73,8 +73,8 @@ pub(crate) fn expire(
     Some(live)
 }
 
-/// Ends the holds of all calls, oldest first. Only for a start, when no call runs: the gateway that made
-/// these holds is gone, so nothing else will end them.
+/// Ends the holds of all calls, oldest first. Call this only at a start, when no call runs: the gateway
+/// that made these holds is gone, so nothing else will end them.
 pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut Changes, now: Now) {
     let calls = state.holds.iter().filter(|(_, hold)| hold.origin == Origin::Call);
     let mut calls: Vec<_> = calls.map(|(id, hold)| (id.clone(), hold.account.clone())).collect();

@@ -150,8 +150,8 @@ impl Rules<'_> {
         }
     }
 
-    /// Captures without a live hold: after the hold expired, or for a call whose hold was lost in a crash
-    /// of the disk. The call's work was done, so the charge counts, and may make a debt.
+    /// Captures without a live hold: after the hold expired, or for a call whose hold was lost in a
+    /// crash. The call's work was done, so the charge counts, and may make a debt.
     fn capture_late(
         &mut self,
         id: &HoldId,

@@ -111,7 +111,8 @@ impl Rules<'_> {
         let before = self.known.payments.related(&facts.names);
         let mut payment = merge(before.clone(), facts, self.now.wall_ms)?;
         payment.facts.join(facts);
-        // A payment belongs to one sale. A sale whose credits an import has granted grants nothing more.
+        // A payment belongs to one sale. If an import has granted the credits of a sale, the sale
+        // grants nothing more.
         if let (Some(known), Some(new)) = (&payment.facts.sale, &facts.sale)
             && known.session != new.session
             && !known.imported

@@ -1,4 +1,4 @@
-//! Repeated ends of API holds: captures and releases of a hold that has ended already.
+//! Ends of API holds that are repeated: captures and releases of a hold that has ended already.
 //!
 //! The scripts in Redis know how the hold ended. They cannot name its account, and they cannot turn an
 //! expired hold into a released one. Postgres does both, before such an end is answered.

@@ -1,10 +1,12 @@
-//! The text of one batch, which stands in the stream of Redis and is written into Postgres from there.
+//! The text of one batch. A script adds it to the stream of Redis, and a gateway writes its content
+//! into Postgres.
 //!
 //! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and
 //! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
 //! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
-//! it: the number of terms, the terms, and for each operation the number of its terms and its id. A
-//! route is always the last word of its line, since it may contain spaces.
+//! it: how many terms there are, the terms, and a line for each operation, which names its terms by
+//! their place and has its id. A route is always the last word of its line, since it may contain
+//! spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -97,9 +99,9 @@ impl Batch {
         Some(Self { at_ms, decided })
     }
 
-    /// The captures and releases in this batch, to be decided again after the batch was lost. Their ids
-    /// keep them from taking effect twice. The holds that the batch made are not requested again: a
-    /// call that still runs on one of them captures late.
+    /// The captures and releases in this batch, for deciding them again after the batch was lost. Their
+    /// ids keep them from taking effect twice. The holds that the batch made are not made again: a call
+    /// that still runs on one of them captures late.
     pub fn ends(self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for decided in self.decided {

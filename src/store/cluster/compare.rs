@@ -1,8 +1,9 @@
 //! The comparison of Redis with Postgres, account by account and hold by hold, while gateways serve.
 //!
 //! Postgres is read in one snapshot, which contains the batches up to n. Then one call of a script
-//! reads the same accounts and holds in Redis, and the batches after n. What Postgres has, with those
-//! batches applied, must be equal to what Redis has. This is exact however busy an account is, since no
+//! Postgres is read in one snapshot, which contains the batches up to number n. Then one call of a
+//! script reads the same accounts and holds in Redis, and the batches after n. The snapshot with these
+//! batches applied must be equal to the state of Redis. This holds however busy an account is, since no
 //! batch is decided during that call.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -49,7 +50,7 @@ type Wanted = BTreeMap<String, Vec<String>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mismatch {
     what: String,
-    /// False where Redis may only be late in applying a decision of Postgres.
+    /// False where the cause may be that Redis has yet to apply a decision of Postgres.
     is_sure: bool,
 }
 

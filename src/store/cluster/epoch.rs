@@ -6,7 +6,8 @@
 /// restored or replaced does not have the scripts of the open epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
-    /// Greater than the number of any earlier epoch that Postgres or this Redis has seen.
+    /// The number of the epoch, greater than that of any earlier epoch that Postgres or this Redis has
+    /// seen.
     pub number: i64,
     pub nonce: String,
 }

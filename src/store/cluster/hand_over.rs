@@ -8,13 +8,14 @@ use crate::store::cluster::postgres;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::MAX_BATCH;
 
-/// How long the redo log is handed over at a time. Then the lease has to be renewed.
+/// How long a hand-over of the redo log may run before it stops so that the lease can be renewed.
 const HAND_OVER_FOR: Duration = Duration::from_secs(1);
 
 /// Hands over the redo log of an epoch that was given up, in several transactions. The last transaction
 /// also checks this gateway in, so that the recovery does not wait for it any longer.
 ///
-/// Returns false where the next epoch has opened without this gateway, or the lease has to be renewed first.
+/// Returns false where the next epoch has opened without this gateway, or where the hand-over stopped
+/// so that the lease can be renewed.
 pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, LedgerError> {
     let began = Instant::now();
     while began.elapsed() < HAND_OVER_FOR {

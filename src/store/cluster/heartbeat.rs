@@ -38,7 +38,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Renews the lease once, and does what the state of the ledger requires.
+/// Renews the lease once. Then closes, recovers or opens the epoch, as the state of the ledger
+/// requires.
 pub(crate) async fn beat(shared: &Shared) -> Result<(), LedgerError> {
     let result = renew(shared).await;
     if result.is_err() {

@@ -30,7 +30,7 @@ impl Intake {
         }
     }
 
-    /// Returns whether new holds are taken while the redo log takes so many bytes.
+    /// Returns whether new holds are taken while the redo log takes `redo_bytes` of memory.
     pub fn takes_holds(&self, redo_bytes: usize) -> bool {
         let full = redo_bytes >= self.redo_limit;
         match (self.is_full.swap(full, Ordering::Relaxed), full) {

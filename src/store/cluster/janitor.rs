@@ -1,5 +1,5 @@
-//! The janitor: ends the calls of gateways that are gone, retires cold accounts, makes the partitions of the months to
-//! come, and checks Redis.
+//! The janitor: expires the holds of gateways that are gone, removes cold accounts from Redis, makes
+//! the partitions of the coming months, and checks Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Does what has to be done every hour. Returns whether all of it was done.
+/// Does the work of every hour. Returns false where some of it failed.
 async fn upkeep(shared: &Shared) -> bool {
     let before = |kept: Duration| {
         wall_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
@@ -82,8 +82,8 @@ pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
         shared.lease.note_replica();
     }
     if let Some(scripts) = shared.epoch.scripts() {
-        // The newest durable batch stays in the stream, where it would show a fork. It does not wait
-        // for anything.
+        // The newest durable batch stays in the stream for the check that finds forks, so it is not
+        // counted here.
         let waiting = shared.redis.stream_length(&scripts).await?.saturating_sub(1);
         shared.metrics.ledger_outbox.set(waiting.max(0));
     }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use crate::ledger::config::Durability;
 use crate::store::cluster::postgres::LEASE;
 
-/// This gateway counts its lease as shorter than Postgres does, so that it never believes in a lease that has run
-/// out there.
+/// By how much this gateway shortens its lease, so that its lease always ends here before it ends in
+/// Postgres.
 const MARGIN: Duration = Duration::from_millis(300);
 
-/// The greatest age of a reply that is answered without a lease. A recovery takes longer
-/// (`RECOVERY_TAKES` in `recovery`). So if Redis loses its data, its earlier replies are not answered
+/// The greatest age of a reply that is answered without a lease. A recovery takes longer than this (see
+/// `RECOVERY_TAKES` in `recovery`). So a reply from before a loss of Redis's data is never answered
 /// after the recovery.
 const REPLY_LIMIT: Duration = Duration::from_millis(500);
 
@@ -29,7 +29,7 @@ pub(crate) struct Lease {
 #[derive(Debug, Default)]
 struct Term {
     until: Option<Instant>,
-    /// The number of the present term. Leases that follow each other without a gap are one term.
+    /// The number of the present term. A term is a series of leases without a gap between them.
     number: u64,
 }
 
@@ -67,10 +67,10 @@ impl Lease {
 
     /// Returns whether the caller may be answered with the reply to a request.
     ///
-    /// With a lease, yes if the lease has lasted without a gap since the request: otherwise this
-    /// process may have been stopped in between, while other gateways went on. Without a lease, only in
-    /// `relaxed`, if no other Redis can have taken the place of this one and the reply is too young for
-    /// a recovery to have come in between.
+    /// With a lease, yes if the lease has had no gap since the request was sent; after a gap, this
+    /// process may have been paused while other gateways went on. Without a lease, only in `relaxed`,
+    /// if no other Redis can have taken the place of this one and the reply is younger than any
+    /// recovery takes.
     pub fn may_answer(&self, sent: Sent) -> bool {
         if sent.term.is_some() && sent.term == self.number() {
             return true;

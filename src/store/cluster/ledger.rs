@@ -47,7 +47,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(20);
 /// How long a stop waits for Redis. Then it hands over to Postgres what only this gateway remembers.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
-/// How long a stop waits until the accounts with live holds are in Redis, after a recovery by this gateway.
+/// How long a stop waits for the accounts with live holds to be loaded into Redis, after this gateway's
+/// recovery.
 const WARM_LIMIT: Duration = Duration::from_secs(2);
 
 /// The cluster ledger, as one gateway uses it.
@@ -76,7 +77,7 @@ enum DecidedIn {
 }
 
 impl ClusterLedger {
-    /// Takes a place among the gateways of the ledger. Makes the ledger where there is none.
+    /// Registers this gateway with the ledger. Creates the ledger where there is none.
     ///
     /// # Errors
     /// Where Postgres cannot be reached, or the settings of this gateway differ from those of the others.
@@ -126,7 +127,8 @@ impl ClusterLedger {
         Ok(ledger)
     }
 
-    /// Waits until the ledger is open, ends the calls of an earlier start, and starts the background tasks.
+    /// Waits until an epoch is open, ends the calls of an earlier start, and starts the background
+    /// tasks.
     async fn start(&mut self, replaced: Option<i64>) {
         wait_until_open(&self.shared).await;
         if let Some(earlier) = replaced
@@ -165,8 +167,8 @@ impl ClusterLedger {
     }
 
     /// Makes everything durable, at a stop. Where Redis has been unreachable for a while, or has not
-    /// decided the charges that calls owe, these are handed over to the recovery that follows. Returns
-    /// whether the gateway may end.
+    /// decided the charges that calls owe, the rest is handed over to the recovery that follows.
+    /// Returns whether the gateway may end.
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
         let shared = &self.shared;
         let synced = sync::sync_within(shared, HAND_OVER_AFTER).await;
@@ -334,7 +336,8 @@ async fn decide_owed(shared: &Shared) {
     }
 }
 
-/// Decides operations in Postgres, which must first have everything that Redis decided, and applies them in Redis.
+/// Decides operations in Postgres, once Postgres has everything that Redis decided, and then applies
+/// them in Redis.
 async fn decide_in_postgres(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     let decided = async {
         shared.require_postgres()?;
@@ -374,8 +377,8 @@ async fn decide_in_postgres_unless_open(shared: &Shared, operations: &[Operation
     open.into_iter().map(outcome).collect()
 }
 
-/// Makes everything durable that Redis decided. The reader compares Redis with Postgres afterwards,
-/// beside the pipeline, since that may take long.
+/// Makes everything durable that Redis decided. The comparison of Redis with Postgres is left to the
+/// reader, since it may take long and the pipeline would have to wait.
 async fn audit(shared: &Shared) -> Outcome {
     match sync::sync_within(shared, WRITTEN_WITHIN).await {
         Ok(()) => Outcome::Audited(Vec::new()),

@@ -11,7 +11,7 @@ use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::store::cluster::redis::script::Scripts;
 
-/// The open epoch, as far as this gateway knows, and who serves it.
+/// The epoch that is open, as far as this gateway knows, and whether this gateway serves it.
 #[derive(Debug)]
 pub(crate) struct OpenEpoch {
     scripts: ArcSwapOption<Scripts>,

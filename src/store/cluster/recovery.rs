@@ -1,7 +1,8 @@
-//! The recovery: leads from one epoch to the next, after Redis has lost data.
+//! The recovery: opens the next epoch after Redis has lost data.
 //!
-//! Every gateway hands over its redo log. One of them then replays into Postgres what survives of the stream and of
-//! the redo logs, and opens the next epoch, first in Redis and then in Postgres.
+//! Every gateway hands over its redo log. One of them then writes into Postgres the batches that are
+//! left in the stream and in the redo logs, and opens the next epoch, first in Redis and then in
+//! Postgres.
 
 use std::time::{Duration, Instant};
 

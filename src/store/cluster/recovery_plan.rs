@@ -49,7 +49,7 @@ pub struct RecoveryPlan {
     pub changed: usize,
 }
 
-/// An account that a recovery would leave with another balance than Redis shows now.
+/// An account whose balance after a recovery would differ from the one in Redis now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedAccount {
     /// The account's id.
@@ -64,8 +64,7 @@ pub struct ChangedAccount {
 
 /// Plans a recovery of the ledger, by what Redis and Postgres have now.
 ///
-/// # Errors
-/// Where Postgres cannot be read. A Redis that does not reply is a part of the plan.
+/// Where Postgres cannot be read. If Redis does not reply, the plan says so.
 pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, LedgerError> {
     let store = setup::database(config)?;
     let redis = setup::open_redis(config)?;
@@ -86,8 +85,8 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
     Ok(planner.plan)
 }
 
-/// Recovers the ledger: the next epoch begins, with everything that Redis and the gateways still have. Returns the
-/// number of that epoch.
+/// Recovers the ledger: begins the next epoch, with everything that Redis and the gateways still have.
+/// Returns the number of that epoch.
 ///
 /// # Errors
 /// Where Redis or Postgres cannot be reached, where gateways of another layout serve the ledger, or

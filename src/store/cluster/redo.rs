@@ -43,7 +43,8 @@ pub(crate) struct Remainder {
 }
 
 impl RedoLog {
-    /// Begins an epoch. Returns what is left of the epoch before; nothing where the epoch is the same.
+    /// Begins an epoch. Returns the rest of the log of the epoch before; empty where `epoch` has begun
+    /// already.
     pub fn begin(&self, epoch: i64) -> Remainder {
         let mut log = self.lock();
         if log.epoch == epoch {
@@ -99,7 +100,7 @@ impl RedoLog {
     }
 
     /// The oldest batches of an epoch, of at most `bytes` together, or one larger batch. The flag is
-    /// true where these are all batches.
+    /// true where these are all batches of the log.
     pub fn oldest(&self, epoch: i64, bytes: usize) -> (Vec<NumberedBatch>, bool) {
         let log = self.lock();
         if log.epoch != epoch {
@@ -116,7 +117,7 @@ impl RedoLog {
         (some, are_all)
     }
 
-    /// Drops the batches up to this one, which have been handed over.
+    /// Drops the batches up to `seq`, which have been handed over.
     pub fn handed_over(&self, epoch: i64, seq: i64) {
         let mut log = self.lock();
         if log.epoch == epoch {
@@ -124,7 +125,7 @@ impl RedoLog {
         }
     }
 
-    /// Drops the batches up to this one, which are durable.
+    /// Drops the batches up to `durable`, which Postgres has.
     pub fn trim(&self, epoch: i64, durable: i64) {
         self.lock().trim(epoch, durable);
     }

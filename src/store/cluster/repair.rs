@@ -19,10 +19,11 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, NO_HURRY};
 use crate::store::cluster::warm;
 
-/// The most rounds of repairs. A second one is needed only where something goes on damaging Redis.
+/// The most rounds of repairs. A second round is needed only where something keeps damaging Redis.
 const ROUNDS: usize = 20;
 
-/// Repairs what `farebox reconcile` finds and what can be repaired; gateways may serve meanwhile.
+/// Repairs the differences that `farebox reconcile` finds, as far as they can be repaired. Gateways may
+/// serve meanwhile.
 ///
 /// # Errors
 /// Where Redis or Postgres cannot be reached.

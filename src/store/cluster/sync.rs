@@ -15,11 +15,12 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 
-/// The time between two rounds of the syncer. It is half of the promised lag, with room for the write.
+/// The time between two rounds of the syncer: half of the promised lag, so that there is time left for
+/// the write.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the syncer delivers decisions of Postgres to Redis. A gateway also delivers its own decision at once,
-/// unless it dies or Redis is away.
+/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made the
+/// decision has delivered it at once; this is for the case that it died, or that Redis was unreachable.
 const DELIVER_EVERY: Duration = Duration::from_millis(500);
 
 /// The number of batches that are read from the stream at once.
@@ -101,7 +102,8 @@ pub(crate) async fn sync_up_to(
     if is_done { Ok(()) } else { Err(LedgerError::Behind) }
 }
 
-/// Writes batches into Postgres, if they follow the checkpoint. Returns whether they are durable.
+/// Writes batches into Postgres, if they continue from the checkpoint. Returns whether they are
+/// durable.
 pub(crate) async fn write_batches(
     shared: &Shared,
     scripts: &Scripts,
@@ -178,8 +180,8 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
             return Ok(());
         }
         let scripts = shared.epoch.require()?;
-        // All are sent in their order before the first reply is read. A delivery that arrives before an earlier one
-        // of its account is not applied, and is sent again.
+        // All deliveries are sent in their order before the first reply is read. A delivery that
+        // arrives before an earlier one of the same account is not applied, and is sent again.
         let sent = waiting.iter().map(|delivery| deliver_one(shared, &scripts, delivery));
         let mut applied: Vec<Delivery> = Vec::new();
         for (delivery, is_applied) in waiting.iter().zip(join_all(sent).await) {

@@ -21,7 +21,7 @@ use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME, NO_HURRY};
 
-/// The shortest life of a restored hold, in milliseconds, whatever the clocks did meanwhile.
+/// The shortest life of a restored hold, in milliseconds, even if a clock was set forward.
 const MIN_TTL_MS: i64 = 60_000;
 
 /// The longest lifetime that an API hold can have been given, in milliseconds. After a clock was set
@@ -69,7 +69,7 @@ pub(crate) async fn warm(
     warm_accounts(shared, scripts, &accounts, &nonce, IN_TIME).await
 }
 
-/// Loads accounts with their live holds. `limit` is the time in which Postgres must take what Redis
+/// Loads accounts with their live holds. `limit` is how long Postgres may take to store what Redis
 /// decided before.
 ///
 /// # Errors
@@ -171,8 +171,8 @@ async fn warm_cold(
     warm_accounts(shared, scripts, &cold, nonce, NO_HURRY).await
 }
 
-/// Returns which of the operations open an account that Redis has, and that exists. An account never ceases to
-/// exist, so the order of the operations does not matter.
+/// Returns, for each operation, whether it opens an account that Redis has and that exists. An account
+/// never ceases to exist, so the order of the operations does not matter.
 pub(crate) async fn are_open(shared: &Shared, operations: &[Operation]) -> Vec<bool> {
     let none = vec![false; operations.len()];
     let opened = operations.iter().map(|operation| match operation {

@@ -1,4 +1,4 @@
-//! One batch at work: from its request to Redis until its decisions may be answered.
+//! The work on one batch, from its request to Redis until its decisions may be answered.
 
 use fred::types::Value;
 
@@ -110,8 +110,8 @@ impl<'a> Work<'a> {
                      machine, or that of Redis"
                 );
             }
-            // A capture that is acknowledged without a change took effect before, in a batch whose
-            // reply was lost. No redo log has that batch.
+            // This capture is acknowledged but changed nothing in this batch. So it took effect in an
+            // earlier batch, whose reply was lost, and no redo log has that batch.
             if is_relaxed
                 && let BatchItem::Operation(operation @ Operation::Capture { .. }) =
                     self.items[item]
@@ -172,8 +172,9 @@ impl<'a> Work<'a> {
         written.is_ok() && shared.lease.may_answer(sent)
     }
 
-    /// Whether the decisions must be in Postgres before they are answered: in `strict` all of them, in `relaxed`
-    /// those about API holds, which outlive every gateway and are captured by their ids alone.
+    /// Whether the decisions must be in Postgres before they are answered. In `strict` this is true of
+    /// all of them. In `relaxed` it is true of those about API holds, which outlive every gateway and
+    /// are captured by their ids alone.
     fn must_be_durable(&self, durability: Durability) -> bool {
         let mut acknowledged = self
             .items
@@ -194,7 +195,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Releases of the calls' holds that may stand although their callers get 503.
+    /// Releases of the calls' holds that Redis may have granted although their callers get 503.
     fn releases(&self) -> Vec<Operation> {
         let release = |place: &usize| match self.items[*place] {
             BatchItem::Operation(Operation::Hold(NewHold {
@@ -216,7 +217,8 @@ impl<'a> Work<'a> {
 /// The epoch has ended, and nothing was decided.
 struct EpochEnded;
 
-/// Sends one request. Returns `None` where there is no reply: the batch may have been decided all the same.
+/// Sends one request. Returns `None` where there is no reply; the batch may have been decided
+/// nevertheless.
 async fn ask(
     shared: &Shared,
     scripts: &Scripts,

@@ -54,8 +54,8 @@ pub(crate) async fn usage(
     Ok(Usage { days, is_whole })
 }
 
-/// The newest entries of all accounts, newest first. Most of them are minutes old, so the last hour
-/// is searched first, then longer times.
+/// The newest entries of all accounts, newest first. Usually they are only minutes old, so the last
+/// hour is searched first, and then longer periods.
 pub(crate) async fn newest(
     database: &impl Database,
     limit: u32,
@@ -110,8 +110,8 @@ fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     })
 }
 
-/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and counts
-/// of accounts and live holds, with those of calls that were made before `before_ms`.
+/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and three
+/// counts: of accounts, of live holds, and of calls' live holds that were made before `before_ms`.
 pub(crate) async fn activity<D: Database>(
     database: &D,
     since_hour: i64,

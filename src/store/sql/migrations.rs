@@ -1,7 +1,8 @@
 //! The migrations of both databases, built into the program.
 //!
-//! `sqlx::migrate!` would find the files by itself, but its macros build SQLite and both database clients a
-//! second time, for the compiler: a quarter of a cold build. A test holds this list against the folders.
+//! `sqlx::migrate!` would find the files by itself, but its macros build SQLite and both database
+//! clients a second time, for the compiler: a quarter of a cold build. A test compares this list with
+//! the folders.
 
 use std::sync::LazyLock;
 

@@ -69,9 +69,9 @@ pub(crate) async fn entries_of(
     Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
 }
 
-/// The number of an account's first entry that was made at `at_ms` or later; one above the newest
-/// where there is none. Entries are numbered in the order of their time, so a binary search reads
-/// some twenty of them, and no index over account and time is needed.
+/// The number of an account's first entry that was made at `at_ms` or later; one above the newest where
+/// there is none. Entries are numbered in the order of their time, so a binary search finds it with
+/// some twenty reads, and no index over account and time is needed.
 async fn first_since(
     database: &impl Database,
     account: &AccountId,

@@ -10,7 +10,7 @@ use crate::ledger::LedgerError;
 use crate::store::sql::migrations::SQLITE;
 use crate::store::sqlite::rewrite::rewrite_once;
 
-/// The oldest version of SQLite that is used: older ones can corrupt a WAL that several connections
+/// The oldest version of SQLite that is used. Older versions can corrupt a WAL that several connections
 /// checkpoint.
 const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
 

@@ -111,8 +111,8 @@ impl Plan {
         plan
     }
 
-    /// Where the slice after `last` begins: with the opening balance that this slice writes there,
-    /// or after the account, if the rest of it is not old.
+    /// The start of the slice after `last`. It is the opening balance that this slice writes for the
+    /// account of `last`, or the next account, if the rest of this one is not old.
     fn after(&self, last: &Line) -> FoldCursor {
         let is_own = self
             .openings

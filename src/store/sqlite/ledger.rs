@@ -1,4 +1,4 @@
-//! The embedded ledger: balances in memory, one writer, SQLite for what must last.
+//! The embedded ledger: balances in memory, one writer, and SQLite for the data that must last.
 //!
 //! A batch is decided in memory first. In `strict` its outcomes count once SQLite has committed it with
 //! `synchronous=FULL`; if the commit fails, memory is rolled back and the operations are refused as
@@ -76,7 +76,7 @@ impl SqliteLedger {
     /// Opens the ledger at `path`, with the defaults for all other settings.
     ///
     /// # Errors
-    /// As [`SqliteLedger::open_as`].
+    /// The same as for [`SqliteLedger::open_as`].
     pub async fn open(
         path: &Path,
         durability: Durability,
@@ -137,7 +137,7 @@ impl SqliteLedger {
         })
     }
 
-    /// A reader of the same file. It reads what is committed, until the ledger is closed.
+    /// A reader of the same file. It sees only committed changes, and works until the ledger is closed.
     pub fn reader(&self) -> SqliteReader {
         self.reader.clone()
     }

@@ -1,4 +1,4 @@
-//! Reads beside the writer, on a small pool of read-only connections.
+//! Reads that do not go through the writer, on a small pool of read-only connections.
 
 use std::ops::Range;
 use std::path::Path;

@@ -83,8 +83,8 @@ impl Changes {
             && self.crashed.is_empty()
     }
 
-    /// Makes the changes so far final in memory: their callers have been answered, so they stand even if
-    /// the disk refuses them.
+    /// Makes the changes so far final in memory. Their callers have been answered, so they are not
+    /// undone even if the disk refuses them.
     pub fn forget_undo(&mut self) {
         self.undo.clear();
     }

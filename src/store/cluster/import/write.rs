@@ -89,10 +89,10 @@ pub(crate) async fn write_ledger(
     Ok(Imported::Moved(moved))
 }
 
-/// True where an earlier import has written this ledger.
+/// True where an earlier import has copied this ledger to the target.
 ///
 /// # Errors
-/// Where a gateway has used the source since.
+/// Where a gateway has used the source since that import.
 async fn was_imported(
     store: &Store,
     source: &Source,
@@ -169,7 +169,7 @@ async fn copy_table(
     }
 }
 
-/// Compares the reports of the source and of the copy.
+/// Compares the report of the source with the report of the copy.
 ///
 /// # Errors
 /// Where they differ, or the copy does not add up.

@@ -1,10 +1,10 @@
-//! Writing the batches that Redis decided: in the order of the stream, each once.
+//! Writes the batches that Redis decided: in the order of the stream, each once.
 //!
 //! A batch is a text (`batch_log.rs` parses it). [`Tally`] adds up the net effect of all batches of
-//! a transaction, so that each table is written with one statement, and each account with one row
-//! update, however many batches there are. The shard's row is locked and its checkpoint moved in
-//! the same transaction; a second writer waits for the lock, and then finds the batches below the
-//! checkpoint.
+//! A batch is a text, which `batch_log.rs` parses. [`Tally`] adds up the net effect of all batches of a
+//! transaction. So however many batches there are, each table is written with one statement, and each
+//! account with one row update. The same transaction locks the shard's row and moves its checkpoint. A
+//! second writer waits for that lock, and then finds that its batches are below the checkpoint.
 
 use std::collections::HashSet;
 

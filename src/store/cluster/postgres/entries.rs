@@ -43,8 +43,8 @@ impl EntryColumns {
     }
 }
 
-/// Locks accounts and reads those that exist. The order of the ids keeps two writers from a
-/// deadlock.
+/// Locks accounts and reads those that exist. All writers lock in the order of the ids, so that two of
+/// them do not deadlock.
 pub(crate) async fn lock_accounts(
     store: &Store,
     sorted: &[AccountId],

@@ -24,7 +24,7 @@ use crate::store::cluster::postgres::payments::{
 use crate::store::cluster::postgres::store::{Store, is_race};
 use crate::store::sql::rows::{Column as _, entry_from, key_from};
 
-/// How often a transaction that raced with another one is attempted.
+/// How often a transaction is attempted that fails because of a concurrent transaction.
 const ATTEMPTS: usize = 5;
 
 /// A change of an account that Postgres decided and Redis has to apply.
@@ -174,7 +174,8 @@ async fn read_refunds(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     // A partial refund's id is the full refund's id, a space, and its own id. `!` follows the space in
-    // ASCII, so the full refund's id with a `!` is above all of them.
+    // ASCII, so the range from the full refund's id with a space to the same id with a `!` has all of
+    // them.
     let whole = OperationId::refund(hold);
     let rows = store
         .query(
@@ -193,7 +194,7 @@ async fn read_refunds(
     Ok(())
 }
 
-/// Writes what the rules changed, and a delivery for each account that moved.
+/// Writes the changes that the rules made, and a delivery for each account whose balance moved.
 async fn write_changes(
     store: &Store,
     state: &State,

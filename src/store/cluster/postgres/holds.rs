@@ -1,4 +1,4 @@
-//! Holds by their owner, and changes of holds that no batch makes.
+//! Reads of holds by their owner, and the changes of holds that are not part of a batch.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use crate::store::sql::rows::Column as _;
 /// How long a lease lasts, by Postgres's clock.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// The condition for a gateway that counts as gone, so that the holds of its calls expire.
+/// The condition under which a gateway counts as gone, so that the holds of its calls expire.
 pub(crate) const GONE: &str = "lease_until < clock_timestamp() - interval '10 seconds'";
 
 /// Shortens leases that were given before Postgres's clock was set back; otherwise a gateway that has
@@ -43,15 +43,15 @@ pub(crate) struct Joined {
 pub(crate) enum LayoutUsers {
     /// No gateway has this layout.
     None,
-    /// Gateways have it, and all of them have been without a lease for long.
+    /// Gateways have this layout, and all of them have been without a lease for long.
     Gone,
     /// A gateway has a lease, or had one until a moment ago: it may have calls to capture or
     /// release.
     Serving,
 }
 
-/// Adds this gateway, with its first lease. An earlier start under the same name is deleted if its
-/// lease has ended; otherwise it is renamed, since a recovery has to wait for its lease.
+/// Adds this gateway, with its first lease. The row of an earlier start under the same name is deleted
+/// if its lease has ended. Otherwise that row is renamed, since a recovery has to wait for its lease.
 pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joined, LedgerError> {
     store
         .transact(async |on| {
@@ -158,8 +158,8 @@ pub(crate) async fn rejoin(
         .await
 }
 
-/// Ends the lease. The row is deleted too, unless the gateway's calls have live holds; then its
-/// next start, or the other gateways after a while, end those holds.
+/// Ends the lease. The gateway's row is deleted too, unless its calls have live holds. The gateway's
+/// next start then ends those holds, or the other gateways do so after a while.
 pub(crate) async fn leave(store: &Store, incarnation: i64) -> Result<(), LedgerError> {
     store
         .transact(async |on| {

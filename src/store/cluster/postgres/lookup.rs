@@ -1,4 +1,4 @@
-//! Reads on a cache miss in Redis: accounts with their live holds, and the fate of a hold.
+//! Reads for a cache miss in Redis: accounts with their live holds, and the state of a hold.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +86,7 @@ pub(crate) async fn cold_accounts(
         frozen: false,
         holds: Vec::new(),
     };
-    // The map removes duplicates: a second account of the same id would lack its balance and its holds.
+    // The map removes duplicates: a second account with the same id would have no balance and no holds.
     let mut cold: BTreeMap<_, _> = ids.iter().map(|id| (id, none(id))).collect();
     for row in &accounts {
         let id = row.account("id")?;

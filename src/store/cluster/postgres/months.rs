@@ -2,15 +2,15 @@
 //! tables for an archive or are dropped. No row is deleted, and the ledger does not read these
 //! tables again.
 //!
-//! 1. The months are closed: a new entry with such a time goes into the first open month
-//!    (`insert_entries`). Transactions that wrote into the months before have ended.
+//! 1. The months are closed: a new entry whose time is in one of them goes into the first open month
+//! (`insert_entries`). All transactions that wrote into these months have ended by then.
 //! 2. The ledger is reconciled. Folding stops at the first difference.
-//! 3. Slice by slice, a new table is filled with an opening balance of each account, and with the
-//!    rare old entry that follows one which is not old (a clock once went backwards).
-//! 4. The new table replaces the months in one transaction, so at any moment the entries of an
-//!    account add up to its balance. Only this step needs an exclusive lock on the entries. It
-//!    changes catalogues alone, and waits for the lock a quarter of a second at a time, so queries
-//!    that queue behind it wait no longer than that.
+//! 3. Slice by slice, a new table is filled with an opening balance for each account. It also gets the
+//! rare old entry that comes after an entry which is not old (because a clock once went backwards).
+//! 4. The new table replaces the months in one transaction, so at any moment the entries of an account
+//! add up to its balance. Only this step needs an exclusive lock on the entries. It changes only
+//! catalogues. It waits for the lock for a quarter of a second at a time, so queries that queue behind
+//! it wait no longer than that.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ struct OldPartitions {
     openings: Option<Month>,
 }
 
-/// Folds the months before this one.
+/// Folds the months before `before`.
 ///
 /// # Errors
 /// [`LedgerError::Corrupt`] where the ledger does not add up; [`LedgerError::Disagrees`] where
@@ -84,7 +84,7 @@ pub(crate) async fn fold_months(
     }
 }
 
-/// Closes the months before this one: after this returns, no entry is written into them.
+/// Closes the months before `before`: after this returns, no entry is written into them.
 async fn close_months(store: &Store, before: Month, name: &str) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -95,7 +95,7 @@ async fn close_months(store: &Store, before: Month, name: &str) -> Result<(), Le
             Ok(())
         })
         .await?;
-    // This lock is granted once the transactions that wrote before have ended.
+    // The lock is granted once the transactions that have already written into these months have ended.
     let began = Instant::now();
     loop {
         let waited = store.transact(async |on| {
@@ -200,8 +200,8 @@ pub(crate) async fn fill_openings(
         .await
 }
 
-/// Replaces the months with the table of opening balances. Returns the names of the tables that the
-/// months are now, without those that were dropped.
+/// Replaces the months with the table of opening balances. Returns the names of the plain tables that
+/// the months have become, without those that were dropped.
 async fn swap_in(
     store: &Store,
     before: Month,
@@ -303,7 +303,7 @@ async fn wait_for_the_lock(error: LedgerError, began: Instant) -> Result<(), Led
     Ok(())
 }
 
-/// The name of the table with the opening balances of the months before this one.
+/// The name of the table that has the opening balances of the months before `before`.
 fn openings(before: Month) -> String {
     format!("entries_before_{}", before.name())
 }

@@ -10,7 +10,7 @@ use crate::store::cluster::postgres::read::REPORT_LIMIT;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// Repairs that are one statement each, with the end of the sentence that reports a row.
+/// Repairs of one statement each, with the words that report a repaired row.
 const STEPS: [(&str, &str); 3] = [
     // The entry shows that the operation took effect.
     (
@@ -85,8 +85,8 @@ pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     Ok(report)
 }
 
-/// Compares one account again, with its row locked so that no batch changes it, and repairs it.
-/// Returns the report's text, or `None` where the account is right by now.
+/// Compares one account again, with its row locked so that no batch changes it, and repairs it. Returns
+/// the text for the report, or `None` where nothing is wrong with the account any more.
 async fn repair_sum(
     store: &Store,
     account: &str,

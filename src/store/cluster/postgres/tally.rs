@@ -34,7 +34,7 @@ pub(crate) struct HoldRow {
     ended_ms: Option<i64>,
 }
 
-/// The net effect of some batches. A hold that they made and captured leaves no row.
+/// The net effect of some batches. A hold that was both made and captured in them leaves no row.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub captures: Vec<Capture>,

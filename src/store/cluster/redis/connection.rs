@@ -1,5 +1,5 @@
-//! The connections to Redis: one for the batches alone and one for everything else, so that a long reply there
-//! delays no call.
+//! The connections to Redis: one for the batches alone and one for everything else, so that a long
+//! reply to another command delays no call.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(crate) struct Redis {
     /// The client for everything else.
     side: WithOptions<Client>,
     clients: [Client; 2],
-    /// The tasks that keep the connections up. They end with the last clone.
+    /// The tasks that keep the connections up. They end when the last clone is dropped.
     _tasks: Arc<JoinSet<()>>,
     /// True where a sentinel gives the address, so that another Redis may take the place of this one.
     pub has_sentinel: bool,
@@ -248,7 +248,8 @@ impl Redis {
             let sha: String = limited(self.side.script_load(script.text.clone())).await?;
             debug_assert_eq!(sha, script.sha);
         }
-        // The ids of a stream only grow. One that is ahead of this epoch belongs to no ledger that Postgres knows.
+        // The ids in a stream only grow. An id that is ahead of this epoch is from a ledger that
+        // Postgres does not know.
         let (stream, first) = (scripts.keys[1].clone(), scripts.first_id());
         let ahead: Vec<(String, Vec<String>)> =
             limited(self.side.xrange(&stream, first, "+", Some(1))).await?;
@@ -335,7 +336,8 @@ async fn stay_connected(client: Client) {
             _ = &mut connecting.0 => return,
             Ok((error, _)) = errors.recv() => {
                 let error = error.to_string();
-                // With a wrong password, say, every attempt fails with the same error: it is logged once.
+                // With a wrong password, for example, every attempt fails with the same error, which is
+                // logged only once.
                 if error != logged {
                     tracing::warn!(error, "a connection to Redis fails");
                     logged = error;

@@ -247,8 +247,9 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// The decisions about the first `decided` operations. The script lists a decision only where it does not follow
-/// from the balances before the batch: where a usual operation did not take effect exactly as asked.
+/// The decisions about the first `decided` operations. The script lists a decision only where an
+/// operation is not a usual one, or did not take effect exactly as requested. All others follow from
+/// the balances before the batch.
 fn decisions(
     request: &Request<'_>,
     decided: usize,

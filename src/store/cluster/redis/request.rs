@@ -207,8 +207,8 @@ impl<'a> Request<'a> {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
-            // An abandoned call's hold expires at once, since its gateway may be gone before a later attempt, and
-            // `GET /admin/crashed` lists the holds that expired.
+            // An abandoned call's hold expires at once: this gateway may be gone before a later
+            // attempt. `GET /admin/crashed` lists the holds that expired.
             Operation::Abandon { hold, .. } => {
                 self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");
             }
@@ -270,8 +270,9 @@ impl<'a> Request<'a> {
         pack.finish()
     }
 
-    /// ARGV[2] of the script, which becomes a part of the stream: the number of terms, the terms, then for each
-    /// item a letter with the number of its terms (`-` for a line) and its id.
+    /// ARGV[2] of the script, which becomes a part of the stream: how many terms there are, the terms,
+    /// then for each item a letter with the place of its terms (`-` for an item that a line describes)
+    /// and its id.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.
@@ -324,7 +325,7 @@ mod tests {
         }
     }
 
-    /// The example in the head of decide.lua is what such a batch really looks like.
+    /// Checks that the example in the head of decide.lua is the real form of such a batch.
     #[test]
     fn the_head_of_decide_lua_shows_this_request() {
         let (made, account, route) = (1_795_412_683_000_u64, "alice".parse().unwrap(), "/a b");

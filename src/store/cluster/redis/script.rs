@@ -11,10 +11,11 @@ const DECIDE_LUA: &str = include_str!("decide.lua");
 const SLOW_PATH_LUA: &str = include_str!("slow_path.lua");
 const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 
-/// The number of the scripts' text and of the layout of the data in Redis. Gateways serve an epoch together only
-/// if they have the same number, so it is raised with every version whose scripts differ; a test below fails
-/// where it is not. A recovery reads data of any layout, but only what all layouts have in common: the fields of
-/// `meta`, the ids of the stream, and the text of a batch.
+/// The version of the scripts' text and of the layout of the data in Redis. Gateways serve an epoch
+/// together only if they have the same version. So it is raised with every release whose scripts
+/// differ, and a test below fails if it was not. A recovery reads data of any layout, but only the
+/// parts that all layouts have in common: the fields of `meta`, the ids of the stream, and the text of
+/// a batch.
 pub(crate) const LAYOUT: i32 = 2;
 
 /// The one shard that there is. Its number is in every key.

@@ -39,7 +39,7 @@ impl ReconcileReport {
 /// Whether the cluster ledger drops the tables of whole months that it has folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OldMonths {
-    /// The tables stay beside the ledger, for an archive.
+    /// The tables stay in the database, for an archive.
     #[default]
     Keep,
     /// The tables are dropped.

@@ -1,4 +1,4 @@
-//! Beginning a purchase: a checkout session at Stripe, in which an account can pay for a pack.
+//! Begins purchases: makes a checkout session at Stripe, in which an account can pay for a pack.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -126,7 +126,7 @@ pub(super) struct List<T> {
     pub has_more: bool,
 }
 
-/// Any object, for its id alone.
+/// Any object, of which only the id is read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Identified {
     pub id: Arc<str>,

@@ -1,5 +1,5 @@
-//! The connections to Redis: one for the batches alone and one for everything else, so that a long
-//! reply to another command delays no call.
+//! The connections to Redis: one only for the batches and one for everything else, so that a long reply
+//! to another command delays no call.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -225,7 +225,7 @@ impl Redis {
             limited(self.side.hmget(&scripts.keys[0], names.to_vec())).await?;
         let word = |at: usize| found.get(at).cloned().flatten().unwrap_or_default();
         let number = |at: usize| word(at).parse().unwrap_or(0);
-        // An early version wrote the number into the epoch's name alone.
+        // An early version wrote the number only into the epoch's name.
         let named = word(0).split('.').next().and_then(|number| number.parse().ok());
         Ok(Meta {
             epoch: word(0),

@@ -1,4 +1,4 @@
-//! The reply of `decide.lua` to one batch; the script's head describes each member.
+//! The reply of `decide.lua` to one batch. The head of that file describes each member.
 
 use std::collections::HashSet;
 

@@ -47,7 +47,8 @@ pub(crate) struct Terms {
     pub account: usize,
 }
 
-/// The operations of a batch, as `decide.lua` reads them; its head describes each member.
+/// The operations of a batch, in the form that `decide.lua` reads. The head of that file describes each
+/// member.
 #[derive(Debug, Default)]
 pub(crate) struct Request<'a> {
     ids: Vec<&'a str>,

@@ -24,8 +24,8 @@ pub static ACCOUNT_HEADER: HeaderName = HeaderName::from_static("x-farebox-accou
 /// removes both from forwarded requests.
 pub const SESSION_COOKIES: [&str; 2] = ["__Host-farebox_session", "farebox_session"];
 
-/// The longest credential, in bytes. Tokens with many groups reach a few KiB; hashing and parsing
-/// longer ones would be work for unknown callers.
+/// The longest credential, in bytes. Tokens with many groups reach a few KiB. A higher limit would let
+/// unknown callers cause more work, for hashing and parsing.
 pub(super) const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
 
 /// The headers that identify a caller, copied from the request. They are secrets, so this has no

@@ -38,8 +38,8 @@ pub(super) struct Jwks {
     refetches: Arc<Mutex<Refetches>>,
 }
 
-/// The clients that caused a fetch in the last [`MIN_REFETCH`], with its time: at most
-/// [`MAX_REFETCHES`].
+/// The clients that caused a fetch in the last [`MIN_REFETCH`], each with the time of its fetch: at
+/// most [`MAX_REFETCHES`].
 #[derive(Default)]
 struct Refetches(Vec<(Option<IpAddr>, Duration)>);
 
@@ -125,7 +125,7 @@ impl Jwks {
         }
     }
 
-    /// Fetches once, because of no call. False where the fetch failed.
+    /// Fetches once, not for the sake of a call. False where the fetch failed.
     pub(super) async fn refresh(&self) -> bool {
         let _turn = self.refetches.lock().await;
         self.fetch_and_keep().await

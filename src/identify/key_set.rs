@@ -33,8 +33,8 @@ pub(super) enum NotKeys {
 }
 
 impl KeySet {
-    /// Reads a JWKS that follows `before`. Keys of another type or for another use are skipped, as
-    /// RFC 7517 (5) asks.
+    /// Reads a JWKS, which takes the place of `before`. Keys of another type or for another use are
+    /// skipped, as RFC 7517 (5) asks.
     ///
     /// # Errors
     /// No usable key is left. Such a document is far more often a mistake than an issuer without keys.

@@ -6,7 +6,7 @@
 //!   twice is accepted, two different ones are refused; an empty header counts as absent.
 //! - A credential whose SHA-256 is in the [`KeyRing`] is that key, whatever it looks like, so keys
 //!   imported from another gateway keep working. Any other credential in three parts is a JWT.
-//! - A JWT is verified by the config alone ([`JwtConfig`]): the token chooses neither its
+//! - Only the config ([`JwtConfig`]) decides how a JWT is verified: the token chooses neither its
 //!   algorithm nor the source of its key, and it must expire.
 //! - A verified token is cached by its SHA-256 until it expires or its issuer withdraws a
 //!   key, so that its signature is checked once and not on each call.

@@ -86,8 +86,8 @@ impl Unauthenticated {
             Self::AlgorithmNotAllowed => 0,
             Self::WrongIssuer => 1,
             Self::BadSignature => 2,
-            // Missing keys count as further than a bad signature: the issuer without keys may be the
-            // one that signed.
+            // This ranks above a bad signature: the issuer whose keys are missing may be the one that
+            // signed.
             Self::KeysUnavailable => 3,
             _ => 4,
         }

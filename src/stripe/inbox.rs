@@ -46,8 +46,8 @@ pub enum ReceiveError {
 }
 
 impl Sales {
-    /// Receives an event. Once this returns `Ok`, the event is stored. It is applied as well, unless the ledger
-    /// failed in between; then [`Sales::catch_up`] applies it later.
+    /// Receives an event. Once this returns `Ok`, the event is stored. Usually the event is applied
+    /// too; if the ledger failed in between, [`Sales::catch_up`] applies it later.
     ///
     /// # Errors
     /// After an error nothing was stored.

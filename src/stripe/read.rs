@@ -152,7 +152,8 @@ fn sale(session: &Session, ledger_id: &str) -> Option<Sale> {
     })
 }
 
-/// The names of a session's metadata, from which its events alone tell what was sold.
+/// The names of a session's metadata. With it, an event shows what was sold even where the ledger does
+/// not have the sale.
 pub(super) mod metadata_key {
     pub const LEDGER: &str = "farebox";
     pub const ACCOUNT: &str = "account";
@@ -228,9 +229,9 @@ impl Dispute {
     /// The part of the disputed amount that came back, in minor units of the dispute; `None` where the dispute lists
     /// no money that came back.
     ///
-    /// The seller's balance may be in another currency, and its rate may change between the two
-    /// movements. So a dispute that is won counts as given back whole. Otherwise the part is the money
-    /// that came back divided by the money that was withdrawn.
+    /// The seller's balance may be in another currency, and the exchange rate may change between the
+    /// two movements. So a dispute that is won counts as given back whole. Otherwise the part is the
+    /// money that came back divided by the money that was withdrawn.
     fn returned(&self) -> Option<u64> {
         let moves = self.balance_transactions.as_deref()?;
         let sum = |came_back: bool| -> u128 {

@@ -58,7 +58,7 @@ impl Hold {
         self
     }
 
-    /// Drops the guard of a refused hold: there is no hold that it would have to end.
+    /// Drops the guard without ending a hold: the hold was refused, so there is none.
     pub(crate) fn disarm(mut self) {
         self.armed = false;
         self.holds.live.remove(&self.id);

@@ -36,8 +36,8 @@ const STEPS: [(&str, &str); 3] = [
 ];
 
 /// Selects accounts whose balance, or number of the newest entry, differs from their entries, and
-/// accounts that have entries but no row. `gaps` counts the entries that do not follow the one before,
-/// and those that are missing after the newest.
+/// accounts that have entries but no row. `gaps` counts the entries whose number does not follow the
+/// one before, and the newest entries that are missing although the account's row counts them.
 const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0)::text AS total, \
      coalesce(e.newest, 0) AS newest, \
      coalesce(e.gaps, 0) + greatest(a.seq - coalesce(e.newest, 0), 0) AS gaps, \

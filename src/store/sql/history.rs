@@ -15,7 +15,7 @@ pub(crate) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;
 
-/// The largest amount, in micro-credits. A larger sum is shown as this.
+/// The largest amount that is shown, in micro-credits. It also stands for larger sums.
 const MOST: i64 = MAX_MICROS as i64;
 
 /// The usage of `account` since `since_ms` (milliseconds since 1970), by day and route.

@@ -57,7 +57,7 @@ pub(crate) struct Request<'a> {
     texts: Vec<String>,
     pub accounts: Vec<&'a str>,
     lines: Vec<String>,
-    /// When the oldest id of a call's hold was made, in milliseconds since 1970.
+    /// The time at which the oldest of the ids of calls' holds was made, in milliseconds since 1970.
     oldest_ms: u64,
     owner: i64,
 }

@@ -97,7 +97,8 @@ impl<B: Backend> Worker<B> {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
         let mut inbox = Vec::with_capacity(MAX_BATCH);
         let mut tick_at = Instant::now() + self.backend.tick_after();
-        // One timer for all batches: setting a timer to an earlier time wakes the runtime.
+        // One timer serves all batches, since setting a timer to an earlier time costs a wake-up of the
+        // runtime.
         let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
             tokio::select! {

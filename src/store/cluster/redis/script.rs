@@ -117,6 +117,6 @@ mod tests {
     fn a_layout_is_one_text_of_the_scripts() {
         let scripts = Scripts::new(0, Epoch { number: 1, nonce: "n".into() });
         let [decide, maintain] = [&scripts.decide.sha[..8], &scripts.maintain.sha[..8]];
-        assert_eq!((LAYOUT, decide, maintain), (2, "76440563", "795a9c85"));
+        assert_eq!((LAYOUT, decide, maintain), (2, "edbed42b", "943c23d2"));
     }
 }

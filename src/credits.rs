@@ -11,20 +11,20 @@ use serde_json::value::RawValue;
 /// Micro-credits in one credit.
 pub const MICROS_PER_CREDIT: u64 = 1_000_000;
 
-/// The largest amount in micro-credits: 2^53, so that a reader that stores JSON numbers as doubles
-/// does not round any amount.
+/// The largest amount in micro-credits: 2^53. JSON readers that store numbers as doubles do not round
+/// any amount up to this one.
 pub const MAX_MICROS: u64 = 1 << 53;
 
 /// An amount of credits: never negative, at most [`MAX_MICROS`], exact to one micro-credit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Credits(u64);
 
-/// A signed amount of credits: a balance (negative while there is a debt) or the change a
-/// ledger entry makes to one. Its magnitude is at most [`MAX_MICROS`].
+/// A signed amount of credits: a balance (negative while there is a debt), or the change that a ledger
+/// entry makes to a balance. Its magnitude is at most [`MAX_MICROS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SignedCredits(i64);
 
-/// The error of a text that is not an amount of credits.
+/// The reason why a text is not an amount of credits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreditsError {
     /// The text is not a plain decimal: digits, with at most one point between them.
@@ -36,7 +36,7 @@ pub enum CreditsError {
     /// The amount is above [`MAX_MICROS`].
     #[error("at most 9007199254.740992 credits (2^53 micro-credits) can be counted")]
     TooLarge,
-    /// The amount is below zero, where only an amount makes sense.
+    /// The amount is below zero, where a negative amount makes no sense.
     #[error("an amount of credits cannot be negative")]
     Negative,
 }
@@ -78,7 +78,7 @@ impl Credits {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// The change that adds this amount.
+    /// The change of a balance that adds this amount.
     pub const fn signed(self) -> SignedCredits {
         // At most 2^53, so the cast keeps the value.
         SignedCredits(self.0 as i64)
@@ -234,7 +234,7 @@ fn serialize_number<S: Serializer>(digits: String, serializer: S) -> Result<S::O
     RawValue::from_string(digits).map_err(S::Error::custom)?.serialize(serializer)
 }
 
-/// Reads a whole number, or a decimal as text: the config loader passes a TOML float on as the text
+/// Reads a whole number, or a decimal as text. The config loader passes a TOML float on as the text
 /// that was typed.
 impl<'de> Deserialize<'de> for Credits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,4 +1,4 @@
-//! Every metric, declared once. Metrics of credits count whole credits; no account is ever a label.
+//! Every metric, declared once. Metrics about credits count whole credits. No account is ever a label.
 
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
@@ -8,14 +8,16 @@ use prometheus::{
 const OUTCOMES: [&str; 4] = ["captured", "released", "expired", "refused"];
 const SOURCES: [&str; 4] = ["admin", "signup", "stripe", "import"];
 
-/// The route label of requests that match no price rule: own routes, and calls refused before one.
+/// The route label of requests that match no price rule: those for Farebox's own routes, and calls that
+/// were refused before a rule was looked up.
 pub const NO_ROUTE: &str = "none";
 
-/// The route label of holds made through the API that name no route.
+/// The route label of holds that were made through the API without a route.
 pub const API_ROUTE: &str = "api";
 
-/// The outcomes of an attempt to get an answer from an upstream: an answer that is no error; no connection; too long a
-/// silence; a connection that broke off; an error of the client's; an error of the upstream's.
+/// The outcomes of an attempt to get an answer from an upstream, in the order of this list: an answer
+/// that is not an error; no connection; too long a silence; a connection that broke off; an error of
+/// the client's; an error of the upstream's.
 pub const UPSTREAM_OUTCOMES: [&str; 6] =
     ["ok", "connect", "timeout", "closed", "status_4xx", "status_5xx"];
 
@@ -63,7 +65,7 @@ macro_rules! declare {
 /// Turns the table of metrics into [`Metrics`] and its constructor.
 macro_rules! metrics {
     ($($(#[$doc:meta])* $field:ident: $kind:ident($name:literal, $help:literal $(, $more:expr)*);)+) => {
-        /// Handles to every metric of one gateway. Cheap to clone; all clones count together.
+        /// Handles to every metric of one gateway. Cheap to clone; all clones share the same counts.
         #[derive(Clone, Debug)]
         pub struct Metrics {
             registry: Registry,
@@ -85,8 +87,8 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Code 499 counts a client that left before an answer; 503 also counts a call that a stop cut off
-    /// before its answer.
+    /// Code 499 counts clients that left before an answer. Code 503 also counts calls that a stop cut
+    /// off before their answer.
     requests: IntCounterVec(
         "farebox_requests_total", "Answered requests by route and status code", &["route", "code"]);
     request_seconds: HistogramVec(
@@ -110,7 +112,7 @@ metrics! {
     ledger_sync_lag_seconds: Gauge(
         "farebox_ledger_sync_lag_seconds",
         "Age of the oldest operation that was acknowledged and is not yet durable");
-    /// 0 on the embedded ledger.
+    /// Always 0 on the embedded ledger.
     ledger_epoch: IntGauge("farebox_ledger_epoch", "The number of the cluster ledger's epoch");
     ledger_recoveries: IntCounter(
         "farebox_ledger_recoveries_total",
@@ -153,7 +155,7 @@ impl Metrics {
     /// Declares every metric in a registry of its own, and creates the series of own routes.
     ///
     /// # Errors
-    /// Two metrics have the same name, which a test rules out.
+    /// Two metrics have the same name. A test makes sure that they have not.
     pub fn new() -> Result<Self, prometheus::Error> {
         let metrics = Self::declare()?;
         for code in OWN_CODES {
@@ -166,9 +168,9 @@ impl Metrics {
         Ok(metrics)
     }
 
-    // A counter that appears with its first event hides that event: Prometheus sees no increase. So
-    // every series whose labels are known exists before its first event, at 0. A series that exists
-    // already keeps its value.
+    // Prometheus sees no increase when a counter appears together with its first event, so that event
+    // would be hidden. Therefore every series whose labels are known is created before its first event,
+    // at 0. A series that exists already keeps its value.
 
     /// Creates the series of a priced route.
     pub fn begin_route(&self, route: &str) {

@@ -1,11 +1,11 @@
-//! The embedded ledger: balances in memory, one writer, SQLite for what must last.
+//! The embedded ledger: balances in memory, one writer, and SQLite for the data that must last.
 //!
-//! A batch is decided in memory first. In `strict` it counts once SQLite has committed it with
-//! `synchronous=FULL`; when the commit fails, memory is rolled back and the operations are refused
-//! as unavailable. In `relaxed` the operations of calls (hold, renew, capture, release) are
-//! answered at once and written within [`FLUSH_EVERY`]; when a commit fails, they stay in memory
-//! until one succeeds, and no new hold is granted meanwhile. Grants, keys and everything else are
-//! on disk before they are answered, in both.
+//! A batch is decided in memory first. In `strict` its outcomes count once SQLite has committed it with
+//! `synchronous=FULL`; if the commit fails, memory is rolled back and the operations are refused as
+//! unavailable. In `relaxed` the operations of calls (hold, renew, capture, release) are answered at
+//! once and written within [`FLUSH_EVERY`]; if a commit fails, they stay in memory until one succeeds,
+//! and no new hold is granted meanwhile. In both modes, grants, keys and everything else are on disk
+//! before they are answered.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,31 +44,31 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 /// How long closing the file waits for reads that are under way.
 const READS_END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The embedded ledger, as its one writer has it.
+/// The embedded ledger. A file has one of these, which is its only writer.
 #[derive(Debug)]
 pub struct SqliteLedger {
     durability: Durability,
     after_crash: AfterCrash,
     writer: Writer,
-    /// How many batches the file has committed.
+    /// The number of batches that the file has committed.
     commits: i64,
     state: State,
     call_holds: CallHolds,
-    /// The changes of answered operations that are not written yet (`relaxed` only).
+    /// The changes of operations that were answered and are not written yet (`relaxed` only).
     unwritten: Changes,
     clock: Clock,
     metrics: Metrics,
-    /// Since when `unwritten` has not been empty.
+    /// The moment since which `unwritten` has not been empty.
     unwritten_since: Option<Instant>,
     purge: Purge,
     /// The earliest time of the next commit; set only while commits fail.
     failing_until: Option<Instant>,
-    /// True after a commit that failed, and may have been written all the same, since the file
-    /// could not be read to find out. Nothing is decided until it can.
+    /// True after a commit failed and the file could not be read to find out whether the commit was
+    /// written after all. While this is true, nothing is decided.
     in_doubt: bool,
     /// The reader of the same file, which is closed before the writer.
     reader: SqliteReader,
-    /// Held as long as the ledger: a file has one writer.
+    /// The lock, held as long as the ledger, so that a file has one writer.
     _lock: LedgerLock,
 }
 
@@ -76,7 +76,7 @@ impl SqliteLedger {
     /// Opens the ledger at `path`, with the defaults for all other settings.
     ///
     /// # Errors
-    /// As [`SqliteLedger::open_as`].
+    /// The same as for [`SqliteLedger::open_as`].
     pub async fn open(
         path: &Path,
         durability: Durability,
@@ -137,7 +137,7 @@ impl SqliteLedger {
         })
     }
 
-    /// A reader of the same file. It reads what is committed, until the ledger is closed.
+    /// A reader of the same file. It sees only committed changes, and works until the ledger is closed.
     pub fn reader(&self) -> SqliteReader {
         self.reader.clone()
     }
@@ -160,8 +160,9 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides operations that count once they are on disk, in runs between those on the whole
-    /// file. Stops at the first failure, since `known` assumes that the runs before are written.
+    /// Decides operations that are answered once they are on disk. An operation on the whole file is
+    /// decided alone, and each run of other operations is one commit. Stops at the first failure, since
+    /// `known` assumes that the runs before are written.
     async fn apply_on_disk(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         if self.flush().await {
@@ -267,7 +268,8 @@ impl SqliteLedger {
         written
     }
 
-    /// Commits `changes`. Returns false if they were not written, or if that is not known: `in_doubt` is then true.
+    /// Commits `changes`. Returns false if they were not written, or if that is not known; `in_doubt`
+    /// is true in the second case.
     async fn commit(&mut self, changes: &Changes, now: Now) -> bool {
         if self.is_resting() {
             return false;
@@ -308,8 +310,8 @@ impl SqliteLedger {
         if self.failing_until.is_none() {
             tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
         }
-        // Closed after the next connection is open: the last one to close deletes the shared
-        // memory's file, and a full disk has no room for a new one.
+        // The broken connection is closed only after the next one is open: the last connection to close
+        // deletes the shared memory's file, and a full disk has no room for a new one.
         let _broken = self.writer.discard();
         match self.count_commits().await {
             Ok(done) => done >= next,
@@ -344,8 +346,8 @@ impl SqliteLedger {
         let done = self.count_commits().await?;
         if done > self.commits {
             if self.unwritten.is_empty() {
-                // The commit's operations were refused, and memory was rolled back. Those that are
-                // repeated find their entries.
+                // The commit's operations were refused, and memory was rolled back. If their callers
+                // repeat them, they find their entries.
                 let now = self.now();
                 self.state = load::state(self.writer.get().await?, now).await?.0;
                 self.call_holds = CallHolds::of(&self.state);
@@ -370,7 +372,8 @@ impl SqliteLedger {
         counted
     }
 
-    /// Reads what the file has of ids that memory does not know; `None` where it cannot be read.
+    /// Reads the file's rows for the ids that memory does not know; `None` where the file cannot be
+    /// read.
     async fn look_up(&mut self, wanted: &Lookups) -> Option<Known> {
         if wanted.is_empty() {
             return Some(Known::default());

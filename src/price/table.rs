@@ -25,7 +25,6 @@ use crate::price::route::Route;
 /// Where a pattern with parameters wins, the call costs the highest price of its rule and of those
 /// that the path resembles (see `lookalikes.rs`). Where the path resembles rules and none of them
 /// is for the method, the call is refused.
-/// refused.
 #[derive(Debug, Default)]
 pub struct PriceTable {
     routes: Vec<Arc<Route>>,

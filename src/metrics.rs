@@ -1,4 +1,5 @@
-//! Every metric, declared once. Metrics of credits count whole credits; no account is ever a label.
+//! Every metric, declared once. Metrics of credits count whole credits. No metric has an account as
+//! a label.
 
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
@@ -8,34 +9,37 @@ use prometheus::{
 const OUTCOMES: [&str; 4] = ["captured", "released", "expired", "refused"];
 const SOURCES: [&str; 4] = ["admin", "signup", "stripe", "import"];
 
-/// The route label of requests that match no price rule: own routes, and calls refused before one.
+/// The route label of requests without a price rule: calls of Farebox's own routes, and calls that
+/// are refused before a rule is found.
 pub const NO_ROUTE: &str = "none";
 
 /// The route label of holds made through the API that name no route.
 pub const API_ROUTE: &str = "api";
 
-/// The outcomes of an attempt to get an answer from an upstream: an answer that is no error; no connection; too long a
-/// silence; a connection that broke off; an error of the client's; an error of the upstream's.
+/// The outcomes of an attempt to get an answer from an upstream, in the order of the list: an
+/// answer that is not an error; no connection; a silence that was too long; a connection that broke
+/// off; a 4xx answer; a 5xx answer.
 pub const UPSTREAM_OUTCOMES: [&str; 6] =
     ["ok", "connect", "timeout", "closed", "status_4xx", "status_5xx"];
 
-/// Status codes of priced calls: Farebox's own answers, and those of a failing upstream.
+/// The status codes of priced calls: those of Farebox's own answers, and those of a failing
+/// upstream.
 const CODES: [&str; 15] = [
     "200", "400", "402", "403", "404", "408", "409", "413", "422", "429", "499", "500", "502",
     "503", "504",
 ];
 
-/// Status codes of Farebox's own routes.
+/// The status codes of Farebox's own routes.
 const OWN_CODES: [&str; 17] = [
     "200", "201", "303", "400", "401", "402", "403", "404", "405", "408", "409", "413", "422",
     "429", "499", "500", "503",
 ];
 
-/// The outcomes of an event whose type is known.
+/// The outcomes of Stripe's events whose type is known.
 const EVENT_OUTCOMES: [&str; 7] =
     ["applied", "foreign", "ignored", "failed", "received", "duplicate", "unavailable"];
 
-/// The type label of events whose type Farebox does not read.
+/// The type label of Stripe's events whose type Farebox does not read.
 pub const OTHER_EVENTS: &str = "other";
 
 const ROUTES_SECONDS: [f64; 14] =
@@ -44,7 +48,8 @@ const SHORT_SECONDS: [f64; 12] =
     [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];
 const SIZES: [f64; 11] = [1., 2., 4., 8., 16., 32., 64., 128., 256., 512., 1024.];
 
-/// Builds one metric: `declare!(type, name, help)`, then labels, then buckets, where the type has them.
+/// Builds one metric: `declare!(type, name, help)`, followed by its labels and its buckets if the
+/// type has them.
 macro_rules! declare {
     (Histogram, $name:literal, $help:literal, $buckets:expr) => {
         Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec()))
@@ -150,10 +155,10 @@ metrics! {
 }
 
 impl Metrics {
-    /// Declares every metric in a registry of its own, and creates the series of own routes.
+    /// Creates the metrics, and the series of Farebox's own routes.
     ///
     /// # Errors
-    /// Two metrics have the same name, which a test rules out.
+    /// Two metrics have the same name, which a test makes sure does not happen.
     pub fn new() -> Result<Self, prometheus::Error> {
         let metrics = Self::declare()?;
         for code in OWN_CODES {
@@ -166,9 +171,9 @@ impl Metrics {
         Ok(metrics)
     }
 
-    // A counter that appears with its first event hides that event: Prometheus sees no increase. So
-    // every series whose labels are known exists before its first event, at 0. A series that exists
-    // already keeps its value.
+    // If a counter appeared only with its first event, Prometheus would not see that event: there
+    // would be no earlier value to increase. So every series whose labels are known is created at
+    // 0, before its first event. Creating a series again does not change its value.
 
     /// Creates the series of a priced route.
     pub fn begin_route(&self, route: &str) {

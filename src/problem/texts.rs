@@ -1,6 +1,6 @@
-//! The catalogue of texts that clients read, in English and French, by the code of their problem.
+//! The messages that clients read, in English and French, sorted by the code of their problem.
 //!
-//! Texts that only one of Farebox's own routes needs stand beside that route.
+//! A message that only one of Farebox's own routes uses is in the file of that route.
 
 use crate::credits::{Credits, SignedCredits};
 use crate::problem::code::Code;
@@ -29,10 +29,11 @@ pub(crate) const fn title(code: Code) -> Text {
     }
 }
 
-// UNAUTHENTICATED, except for two: an invalid account header is BAD_REQUEST, and keys that cannot be fetched are
-// LEDGER_UNAVAILABLE.
+// The messages for UNAUTHENTICATED. Two of them belong to other codes: an invalid account header is
+// BAD_REQUEST, and keys that cannot be fetched are LEDGER_UNAVAILABLE.
 
-/// The French text of several refusals; the English ones say more, for developers.
+/// The French text of several refusals. The English texts differ, because they tell developers
+/// more.
 const CREDENTIALS_REFUSED_FR: &str =
     "Les identifiants n'ont pas été acceptés ; reconnectez-vous ou vérifiez-les.";
 
@@ -158,7 +159,7 @@ pub(crate) const REQUEST_TIMEOUT: Text = Text::fixed(
     "Le corps de la requête n'arrive plus. Renvoyez-le sans interruption.",
 );
 
-/// `reason` is the reason why the path is ambiguous, as an English sentence.
+/// `reason` is an English sentence that tells why the path is ambiguous.
 pub(crate) fn ambiguous_path(reason: String) -> Text {
     Text::new(
         reason,

@@ -48,7 +48,8 @@ pub(super) struct About {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub account: AccountId,
-    /// The rule that prices the call, from the config at the time the call began. A reload does not change it.
+    /// The rule that prices the call, from the config as it was when the call began. A reload does
+    /// not change it.
     pub route: Arc<PricedRoute>,
     /// `None` where the route is free.
     pub hold: Option<Hold>,

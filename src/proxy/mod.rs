@@ -1,5 +1,4 @@
-//! The proxy: the way of a call through the steps identify → price → hold → forward → meter →
-//! settle.
+//! The proxy. A call goes through the steps identify → price → hold → forward → meter → settle.
 //!
 //! A call passes through these files in this order: `listener`, `connection`, `client`, `gate` (the
 //! ladder of steps), `target`, `own` or `body`, `connect`, `headers`, `relay`, `settle`. Pingora

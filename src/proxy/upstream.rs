@@ -114,7 +114,8 @@ impl Upstream {
         &self.name
     }
 
-    /// The number of this upstream. No two upstreams of this process have the same number, even after a reload.
+    /// The number of this upstream. It is never used for another upstream of this process, even
+    /// after a reload.
     pub fn id(&self) -> u64 {
         self.id
     }

@@ -78,7 +78,7 @@ impl Credits {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// The same amount as a positive signed amount.
+    /// The same amount as a signed amount.
     pub const fn signed(self) -> SignedCredits {
         // The value is at most 2^53, so the cast does not change it.
         SignedCredits(self.0 as i64)

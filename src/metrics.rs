@@ -158,7 +158,7 @@ impl Metrics {
     /// Creates the metrics, and the series of Farebox's own routes.
     ///
     /// # Errors
-    /// Two metrics have the same name, which a test makes sure does not happen.
+    /// Two metrics have the same name. A test makes sure that none do.
     pub fn new() -> Result<Self, prometheus::Error> {
         let metrics = Self::declare()?;
         for code in OWN_CODES {
@@ -213,7 +213,7 @@ impl Metrics {
     /// The metrics in Prometheus's text format.
     ///
     /// # Errors
-    /// If a metric cannot be encoded as text.
+    /// A metric cannot be encoded as text.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

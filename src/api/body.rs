@@ -1,4 +1,4 @@
-//! Reads JSON bodies. The content type is not checked, because `curl -d` sends another one.
+//! Reads JSON bodies. The content type is not checked, because `curl -d` does not send JSON's.
 
 use std::error::Error as _;
 

@@ -9,7 +9,7 @@ use crate::price::RouteConfig;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
-    /// The path under which the own routes are, such as `/credits` for `/credits/balance`.
+    /// The path under which Farebox's own routes are, such as `/credits` for `/credits/balance`.
     pub prefix: String,
     /// The origins whose pages may read responses, written as browsers write them. If there are
     /// none, no CORS header is sent.

@@ -31,8 +31,8 @@ const MAX_BYTES: usize = 3500;
 /// Tokens and Farebox's own keys have none of them.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
 
-/// The scheme of the account page, `http` or `https`, which the page sends with its requests.
-/// Without this header, or with any other value, the page counts as loaded over https.
+/// A header in which the account page tells its own scheme, `http` or `https`. Without this header,
+/// or with any other value, the page counts as loaded over https.
 const PAGE_SCHEME: HeaderName = HeaderName::from_static("x-farebox-page");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -93,8 +93,8 @@ struct Watched {
 }
 
 impl Watched {
-    /// Returns the account's balance as it changes; `None` if the account has too many streams
-    /// already.
+    /// Returns the account's balance as it changes; `None` if the account already has too many
+    /// streams.
     fn subscribe(
         self: &Arc<Self>,
         account: &AccountId,
@@ -186,8 +186,8 @@ impl Stream {
     /// False once the credential has expired or was revoked. If our own failure prevents the check,
     /// the stream goes on.
     async fn is_still_allowed(&self) -> bool {
-        // The address limits requests for unknown keys of an issuer. It is left out, since this
-        // token's key was known when the stream began.
+        // The client's address is used only to limit how often an issuer is asked for unknown keys.
+        // It is left out here, since this token's key was known when the stream began.
         match self.app.identify(self.credentials.headers(), None).await {
             Ok(identity) => identity.account == self.account,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,

@@ -19,7 +19,7 @@ use crate::identify::NewKey;
 use crate::ledger::{KeyRecord, wall_ms};
 use crate::problem::{Problem, Text};
 
-/// The most live keys of its own making that an account may have.
+/// The most live keys that an account may have made itself.
 const MAX_LIVE: usize = 20;
 
 /// The most keys that an account may make in a day, live or revoked. Revoked keys are stored for
@@ -38,7 +38,7 @@ pub(super) struct OwnKey {
     name: String,
     /// Enough of the key to recognise it: `fb_Ab3d…x9Yz`.
     hint: String,
-    /// RFC 3339.
+    /// The time at which the key was made, as RFC 3339.
     created_at: String,
 }
 

@@ -145,8 +145,8 @@ pub fn health(metrics: Metrics, readiness: Readiness) -> Router {
     wrap(probes(metrics, readiness))
 }
 
-/// The admin listener's routes while the gateway starts. Until `admin` is set, when the ledger is
-/// open, there are only the probes, and 503 for every other path.
+/// The admin listener's routes while the gateway starts. `admin` is set once the ledger is open.
+/// Until then only the probes are answered, and every other path gets 503.
 pub fn starting(metrics: Metrics, readiness: Readiness, admin: Arc<OnceLock<Router>>) -> Router {
     let unopened = || std::future::ready(Problem::ledger_unavailable());
     let opening = probes(metrics, readiness).fallback(unopened).layer(from_fn(finish));

@@ -158,8 +158,8 @@ pub(super) async fn page(
     Ok(TransactionsBody { transactions: shown.collect(), next_cursor })
 }
 
-/// Reads a time, as RFC 3339 or as a date, into milliseconds since 1970. A date stands for midnight
-/// in UTC, `days` after the start of that date.
+/// Reads a time, as RFC 3339 or as a date, into milliseconds since 1970. A date stands for the
+/// midnight (UTC) with which it begins, plus `days` days.
 fn moment(text: &str, days: i64) -> Option<i64> {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     let ms = |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok();

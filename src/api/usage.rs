@@ -23,7 +23,7 @@ const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
 const DAY_SECS: i64 = 24 * 3600;
 
-/// The number of permits, which is the most accounts whose usage is added up at the same time.
+/// The number of permits: usage is added up for at most this many accounts at the same time.
 const PLACES: usize = 64;
 
 /// The longest time that a request waits for its account's turn.

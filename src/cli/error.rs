@@ -40,7 +40,7 @@ pub(in crate::cli) enum CliError {
     NoAnswer {
         /// The address of the gateway's admin listener.
         address: std::net::SocketAddr,
-        /// The error.
+        /// The error of the HTTP client.
         error: reqwest::Error,
     },
     /// A command was sent to a gateway, but no answer came.
@@ -51,7 +51,7 @@ pub(in crate::cli) enum CliError {
     NotKnown {
         /// The address of the gateway's admin listener.
         address: std::net::SocketAddr,
-        /// The error.
+        /// The error of the HTTP client.
         error: reqwest::Error,
         /// The advice for finding out the outcome.
         again: String,

@@ -51,7 +51,8 @@ struct Fields<'a, 'w> {
 
 impl Fields<'_, '_> {
     fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        // Of the place that a line from the `log` crate names, only the target is written.
+        // A line from the `log` crate names its place in the program in fields `log.*`. Only the
+        // target is written.
         if self.done.is_ok() && !field.name().starts_with("log.") {
             self.done = self
                 .line

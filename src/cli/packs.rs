@@ -91,8 +91,8 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
     Ok(())
 }
 
-/// Reads the config. The variable with the webhook's secret may be unset, because the first sync is
-/// what gets the secret from Stripe.
+/// Reads the config. The variable with the webhook's secret may be unset, because the first sync
+/// fetches the secret from Stripe.
 fn load(file: &ConfigFile) -> Result<Config, CliError> {
     let env = |name: &str| {
         let value = process_env(name).filter(|value| !value.is_empty());

@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::{Located, Mistake};
 
 /// The names of the lists of tables. TOML does not allow a name in single brackets twice, so the
-/// hint for that error tells to write double ones.
+/// hint for that error tells the user to write double ones.
 const LISTS: [&str; 4] = ["upstreams", "routes", "packs", "auth.jwt"];
 
 /// A well-formed TOML file, with its values as they were written: variables are not expanded.

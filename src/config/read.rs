@@ -25,8 +25,8 @@ pub(crate) struct Reader<'r, 'd> {
 }
 
 impl Reader<'_, '_> {
-    /// Reads a section that always has a value. The value is its defaults if the file has no such
-    /// section, or the command does not read it.
+    /// Reads a section that always has a value: its defaults, if the file has no such section or
+    /// the command does not read it.
     pub(crate) fn table<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         let written = self.document.table().get(name).filter(|_| self.sections.contains(is));
         let empty = Spanned::new(0..0, DeValue::Table(DeTable::new()));

@@ -21,7 +21,7 @@ impl<'d> Report<'d> {
         self.found.is_empty()
     }
 
-    /// Adds a mistake at the byte `offset`, or without one at the place of `key`.
+    /// Adds a mistake at the byte `offset`. Without an offset, the place of `key` counts.
     pub(crate) fn add(
         &mut self,
         key: &str,
@@ -42,8 +42,9 @@ impl<'d> Report<'d> {
         self.found.iter().any(|(_, known)| above(&known.key, key) || above(key, &known.key))
     }
 
-    /// Adds the mistakes that the modules found, except those that [`Self::covers`] is true for: a
-    /// value that could not be read was replaced before the modules checked it.
+    /// Adds the mistakes that the modules found. A key that has a mistake already
+    /// ([`Self::covers`]) gets no second one, because the modules saw only a value that was filled
+    /// in for it.
     pub(crate) fn add_checked(&mut self, found: Vec<Mistake>) {
         let fresh: Vec<_> = found.into_iter().filter(|found| !self.covers(&found.key)).collect();
         for Mistake { key, message, hint } in fresh {

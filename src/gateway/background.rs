@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::app::App;
 use crate::ledger::Ledger;
 
-/// The interval of reading the API keys that other gateways made or revoked.
+/// How often the API keys that other gateways made or revoked are read.
 const FOLLOW_KEYS_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the published keys of the token issuers up to date.

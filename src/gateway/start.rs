@@ -84,7 +84,8 @@ impl Gateway {
 
     /// Like [`Self::start`], but resolves the upstreams' names with `resolver`.
     ///
-    /// # Errors The gateway cannot start. Nothing of it keeps running.
+    /// # Errors
+    /// The gateway cannot start. Nothing of it keeps running.
     pub async fn start_resolving(config: &Config, resolver: Resolver) -> Result<Self, StartError> {
         let server = config.server.as_ref().ok_or_else(|| {
             StartError::Internal("a gateway needs the [server] section".to_owned())
@@ -214,7 +215,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Bind { address, error })
 }
 
-/// What the private listeners have in common.
+/// The settings that the private listeners share.
 struct Private<'a> {
     limits: Limits,
     metrics: &'a Metrics,

@@ -30,7 +30,7 @@ pub struct RouteConfig {
     /// Whether a call is charged when its client disconnects before the answer has ended.
     #[serde(default)]
     pub on_client_abort: OnClientAbort,
-    /// Whether WebSocket upgrades are allowed, each priced as one call.
+    /// Whether WebSocket upgrades are allowed. Each connection is priced as one call.
     #[serde(default)]
     pub websocket: bool,
     /// The longest time that the upstream may send nothing. Overrides the upstream's own
@@ -98,15 +98,15 @@ pub struct PackConfig {
     pub credits: Credits,
     /// The amount that the buyer pays.
     pub price: Price,
-    /// The id of a price made in Stripe's dashboard. Without it, each checkout describes the price
-    /// anew. An empty text counts as absent, so that the variable in `"${STRIPE_PRICE:-}"` may be
-    /// unset.
+    /// The id of a price made in Stripe's dashboard. Without it, each checkout session gets the
+    /// price from this config. An empty text counts as absent, so that the variable in
+    /// `"${STRIPE_PRICE:-}"` may be unset.
     #[serde(default, deserialize_with = "unless_empty")]
     pub stripe_price: Option<String>,
     /// Marks the recommended pack. At most one pack has this mark.
     #[serde(default)]
     pub best_value: bool,
-    /// A short text of the seller's on the pack, such as "Most popular". Without it, the
+    /// A short text that the seller shows on the pack, such as "Most popular". Without it, the
     /// recommended pack is shown as "Recommended".
     #[serde(default, deserialize_with = "unless_empty")]
     pub badge: Option<String>,

@@ -31,7 +31,7 @@ pub struct ListedPack<'a> {
     credits: Credits,
     price: Price,
     best_value: bool,
-    /// A short text of the seller's on the pack, such as "Most popular".
+    /// A short text that the seller shows on the pack, such as "Most popular".
     #[serde(skip_serializing_if = "Option::is_none")]
     badge: Option<&'a str>,
 }

@@ -35,8 +35,8 @@ impl Margin {
     }
 }
 
-/// The price of one credit in the smallest pack, which occasional users buy; of two packs of that
-/// size, in the cheaper one. `None` without packs.
+/// The price of one credit in the smallest pack, which occasional users buy. If two packs are
+/// equally small, the cheaper one counts. `None` without packs.
 pub fn credit_price(packs: &[PackConfig]) -> Option<UnitAmount> {
     value_in(smallest(packs)?, Credits::from_whole(1)?)
 }

@@ -96,8 +96,8 @@ fn an_ambiguous_path_is_refused_with_its_reason() {
     }
 }
 
-/// Hostile paths, made of pieces that reach every branch. Arbitrary bytes would nearly always be
-/// refused at the first.
+/// Hostile paths, made of pieces that reach every branch. Paths of arbitrary bytes would nearly all
+/// be refused for the same few reasons.
 fn hostile_path() -> impl Strategy<Value = Vec<u8>> {
     const PIECES: &[&str] = &[
         "/", "/", "/", "a", "A", "0", "2", "e", "f", ".", "..", "%", "%2", "%2e", "%2E", "%2f",

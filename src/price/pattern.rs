@@ -45,7 +45,7 @@ pub enum PatternError {
     /// Something follows `{*rest}`.
     #[error("`{0}` takes the rest of the path, yet more follows")]
     RestNotLast(String),
-    /// No request can have this literal segment, because it is refused before.
+    /// No request can have this literal segment, because such a request is refused.
     #[error("`{segment}` can never match: a request with it is refused, because {why}")]
     NeverMatches {
         /// The segment as written.
@@ -150,7 +150,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The segment and its name for `{name}` and `{*rest}`; `None` for literal text.
+/// For `{name}` and `{*rest}`: the segment and its name. `None` for literal text.
 fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
     if !piece.contains(['{', '}']) {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! A price rule, checked.
+//! A price rule that has been checked.
 
 use std::fmt;
 use std::time::Duration;

@@ -132,7 +132,8 @@ impl PriceTable {
     /// The highest price of the rules that `path` resembles; 0 if it resembles none. `winner` is
     /// the place of the pattern that matches `path`.
     ///
-    /// # Errors Refuses a call whose path resembles rules of which none is for `method`.
+    /// # Errors
+    /// Refuses a call whose path resembles rules of which none is for `method`.
     fn resembled(
         &self,
         winner: usize,

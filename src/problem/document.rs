@@ -116,7 +116,8 @@ impl Problem {
         Self::bad_request(texts::UNREADABLE_HEAD)
     }
 
-    /// 409: the id was used for another operation, or the hold or the like has ended already.
+    /// 409: the request contradicts an earlier one, such as one that used its id for another
+    /// operation or that ended its hold.
     pub fn conflict(detail: Text) -> Self {
         Self::new(StatusCode::CONFLICT, Code::IdempotencyConflict, detail)
     }

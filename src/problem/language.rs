@@ -70,7 +70,7 @@ impl Text {
         Self { en: en.into(), fr: fr.into() }
     }
 
-    /// A message in both languages that is constant.
+    /// A constant message in both languages.
     pub const fn fixed(en: &'static str, fr: &'static str) -> Self {
         Self { en: Cow::Borrowed(en), fr: Cow::Borrowed(fr) }
     }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 /// that reaches no address fails within `MAX_ATTEMPTS` times `connect_timeout`.
 pub(super) const MAX_ATTEMPTS: usize = 16;
 
-/// The time after its first failure in which a call may still begin to connect to another address.
+/// A call begins no further attempt once this time has passed since its first failed one.
 const TRY_FOR: Duration = Duration::from_secs(60);
 
 /// How long an address is tried last after a connection to it failed. Once this time is over, one
@@ -62,7 +62,7 @@ impl Addresses {
         }
     }
 
-    /// Replaces the list by the result of a look-up. Addresses in both keep their record of
+    /// Replaces the list with the result of a look-up. Addresses in both keep their record of
     /// failures.
     pub fn replace(&self, found: &[SocketAddr]) {
         let before = self.list.load();

@@ -19,8 +19,8 @@ use super::body_memory::{BodyMemory, Reserved};
 use super::client::Client;
 use crate::account::AccountId;
 
-/// In bytes. The longest declared body that is read whole before its call is forwarded. It is also
-/// the largest rest of a longer body that may be missing if a client that leaves is to pay.
+/// In bytes. A body of at most this declared length is read whole before its call is forwarded. A
+/// longer body counts as sent once at most this much of it is missing.
 const SMALL: u64 = 64 * 1024;
 
 /// The length of a request, as far as its head tells.
@@ -132,7 +132,7 @@ pub(super) struct Room<'a> {
     pub account: &'a AccountId,
 }
 
-/// Reads at most about `room.most` bytes of a request's body.
+/// Reads a request's body. Stops early once it has `room.most` bytes.
 ///
 /// # Errors
 /// [`Unread`]. The caller must then forward nothing of the request.
@@ -184,7 +184,8 @@ pub(super) async fn read_ahead(client: &mut Client, room: Room<'_>) -> Result<Bu
 /// Where the body is read here, this function also answers `Expect: 100-continue`. Otherwise the
 /// header is left for the upstream, except over HTTP/1.0, where a 100 cannot reach the client.
 ///
-/// # Errors The same as those of [`read_ahead`].
+/// # Errors
+/// The same as those of [`read_ahead`].
 pub(super) async fn read_small(
     client: &mut Client,
     memory: &Arc<BodyMemory>,

@@ -6,7 +6,7 @@ use ahash::HashMap;
 
 use crate::account::AccountId;
 
-/// One account may use at most one part in `SHARE` of the memory.
+/// One account may use at most 1 / `SHARE` of the memory.
 const SHARE: usize = 4;
 
 /// The memory for bodies, shared by all calls.

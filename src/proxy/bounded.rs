@@ -24,8 +24,8 @@ use super::watch::HeadWatch;
 use crate::ledger::CallId;
 use crate::problem::{Language, Problem, Rendered};
 
-/// How much of the rest of a head that is too long is read, in bytes. A client that is cut off
-/// while it still sends may never see the answer. The head's deadline bounds the time of this.
+/// If a head is too long, at most this many bytes of its rest are read: a client that is cut off
+/// while it still sends may never see the answer. The head's deadline limits the time of this.
 const LINGER_BYTES: usize = 128 * 1024;
 
 /// The session's end of a [`Link`], which refuses a head that is too long.

@@ -17,10 +17,10 @@ use crate::metrics::NO_ROUTE;
 use crate::price::CanonicalPath;
 use crate::problem::Language;
 
-/// The status under which a call is counted if its client left before it was sent one.
+/// Calls are counted under this status if their client left before any status was sent.
 pub(super) const CLIENT_LEFT: u16 = 499;
 
-/// The status under which a call is counted if it was dropped before its client was sent one.
+/// Calls are counted under this status if they were dropped before any status was sent.
 const CUT_OFF: u16 = 503;
 
 /// A call whose head was read.

@@ -174,8 +174,8 @@ impl Client {
     /// Takes the request's head out. The session keeps the parts that it still reads: the method,
     /// the version, and the headers that ask for an upgrade or a close.
     pub fn take_head(&mut self) -> Result<RequestHeader> {
-        // This call makes the session read the framing of the body from the head, while it has the
-        // head.
+        // The session reads the body's framing from the head. This call makes it do so before the
+        // head is taken out.
         let _ = self.is_body_done();
         let head = self.head_mut();
         let mut stub = RequestHeader::build_no_case(head.method.clone(), b"/", Some(0))?;
@@ -219,9 +219,11 @@ impl Client {
         socket.peer_addr()?.as_inet().map(|address| address.ip().to_canonical())
     }
 
-    /// Whether the client has closed its side of the connection. This can be false although the
-    /// client has left: the close is seen only after the bytes sent before it. While a large body
-    /// or pipelined requests are not read, they may fill the socket's buffer.
+    /// Whether the client has closed its side of the connection.
+    ///
+    /// This can be false although the client has left. The close comes after the bytes sent before
+    /// it, and those may fill the socket's buffer while a large body or a pipelined request is not
+    /// read.
     pub fn has_left(&self) -> bool {
         /// Linux's `TCP_ESTABLISHED`: neither side has closed its direction.
         const ESTABLISHED: u8 = 1;
@@ -335,7 +337,8 @@ impl Client {
             Self::Http1(http1) => {
                 let session = &mut http1.session;
                 let written = at_once(session.write_response_header(Box::new(head)));
-                // After a switch of protocols, the bytes of the tunnel follow.
+                // After a switch of protocols the answer has no end yet: the bytes of the tunnel
+                // follow.
                 if end && written.is_ok() && !session.was_upgraded() {
                     at_once(session.finish_body()).map(drop)
                 } else {

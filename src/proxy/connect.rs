@@ -168,7 +168,7 @@ impl Connector {
         }
         let key = PoolKey { upstream: upstream.id(), address: *address };
         let link = link.clone();
-        // A connection that stays open is returned without a wait.
+        // If the connection stays open, `reuse` returns it without a wait.
         let kept = at_once(async { Ok::<_, BError>(connection.session.reuse().await) });
         if let Ok(Some(stream)) = kept {
             self.pool.put(key, Idle { stream, link, until: Instant::now() + keep });

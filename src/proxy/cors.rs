@@ -74,7 +74,7 @@ impl Cors {
         Ok(head)
     }
 
-    /// Replaces the upstream's CORS headers on an answer by Farebox's own. Headers that the
+    /// Replaces the upstream's CORS headers on an answer with Farebox's own. Headers that the
     /// upstream exposes stay exposed.
     pub fn mark(&self, head: &mut ResponseHeader, origin: Option<&HeaderValue>) -> Result<()> {
         if !self.is_on() {

@@ -21,8 +21,8 @@ const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remai
 
 /// Client headers that are not forwarded, because they could misrepresent the caller or the call.
 /// Some frameworks take the path and the method from the last seven, and so would run another call
-/// than the one that was priced. From `proxy`, CGI programs would take the proxy for their own
-/// requests (`HTTP_PROXY`).
+/// than the one that was priced. CGI programs see `proxy` as `HTTP_PROXY`, and would send their own
+/// requests through that proxy.
 const DROPPED: [&str; 10] = [
     "forwarded",
     "proxy",

@@ -56,8 +56,9 @@ fn is_framing(name: &HeaderName) -> bool {
 /// The headers that a request's `connection` names in addition to the usual ones. They are not
 /// forwarded. Framing headers are left out, because Farebox sets the framing anew.
 ///
-/// # Errors 400 if `connection` lists more than [`MAX_NOMINATED`] options, an invalid name or a
-/// protected one.
+/// # Errors
+/// 400 if `connection` lists more than [`MAX_NOMINATED`] options, an invalid name or a protected
+/// one.
 pub(super) fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Problem> {
     let mut names = Vec::new();
     for (count, option) in options(headers).enumerate() {

@@ -28,7 +28,8 @@ use tokio::net::TcpStream;
 use super::stall::Stall;
 use super::transport::Transport;
 
-/// The buffer's size, in bytes, from which a write sends at once instead of waiting for a flush.
+/// A write that would make the buffer larger than this, in bytes, begins to send at once. Smaller
+/// writes wait for a flush.
 const GATHERED: usize = 8 * 1024;
 
 /// The largest buffer that is kept once it is empty, in bytes.
@@ -49,7 +50,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Io {
     stream: Transport,
-    /// The written bytes. Those before `sent` have been sent already.
+    /// The written bytes. The bytes before `sent` have been sent already.
     out: Vec<u8>,
     sent: usize,
     /// Whether the stream may hold bytes of its own: TLS encrypts into a buffer.

@@ -91,7 +91,8 @@ impl AttemptCounters {
 impl Live {
     /// Joins the rules of a catalogue with their upstreams.
     ///
-    /// # Errors The name of an upstream that a rule refers to and that does not exist.
+    /// # Errors
+    /// The name of an upstream that a rule refers to and that does not exist.
     pub fn new(
         catalogue: Arc<Catalogue>,
         upstreams: &[Arc<Upstream>],

@@ -15,7 +15,7 @@ use super::watch::HeadWatch;
 /// How long a connection may always wait for its request before it can be closed for another one.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// Below this number of places the list is never cleared of connections that have ended.
+/// The list of open connections is cleared of ended ones only once it has this many.
 const FEW: usize = 64;
 
 /// The connections of one listener. Each connection is a task.

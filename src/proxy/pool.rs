@@ -28,8 +28,7 @@ pub(super) struct Idle {
 }
 
 /// A pool of idle connections with a limit on their number. The connection that was used last is
-/// used again first. So if there are more than are needed, the others stay idle and are closed in
-/// time.
+/// used again first. So connections that are not needed stay idle until their time is up.
 #[derive(Debug)]
 pub(super) struct Pool {
     most: usize,

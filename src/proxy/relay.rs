@@ -375,7 +375,7 @@ impl Relay<'_> {
         self.client.write_body(part, is_last)
     }
 
-    /// Handles the end of an answer whose end the framing tells, such as the last chunk.
+    /// Handles the end of an answer whose length was not known before.
     fn end_answer(&mut self, state: &mut State) -> Result<()> {
         state.answer = Answer::Ended;
         settle::answer_ended(self.call, self.about, self.figures);
@@ -398,15 +398,16 @@ impl Relay<'_> {
         is_open && !link.is_blocked()
     }
 
-    /// Whether the upstream's silence counts. It does not once the answer has ended, or while one
-    /// side does not take the bytes that are sent to it.
+    /// Whether the upstream's silence counts: its answer has not ended, and both sides take the
+    /// bytes that are sent to them.
     fn awaits_upstream(&mut self, link: &Link, state: &State) -> bool {
         state.answer != Answer::Ended && !self.client.is_blocked() && !link.is_blocked()
     }
 
     /// Checks the deadlines. True if the call is over.
     ///
-    /// # Errors One side has sent nothing, or has taken nothing, for too long.
+    /// # Errors
+    /// One side has sent nothing, or has taken nothing, for too long.
     fn is_over(&mut self, link: &Link, state: &mut State) -> Result<bool> {
         let Silences { upstream, client } = self.silences;
         let is_due = |since: Instant, limit: Duration| since.elapsed() >= limit;

@@ -89,9 +89,8 @@ fn is_waiting_for_client(error: &Error, request_ended: bool) -> bool {
     !request_ended && *error.etype() == ErrorType::ReadTimedout
 }
 
-/// Decides the charge of a call that ended, with `failure` as the side at fault or without a
-/// failure. `request_sent`: the request counts as sent
-/// ([`Sent::counts`](super::body::Sent::counts)).
+/// Decides whether a call is charged. `failure` is the side at fault, if the call failed.
+/// `request_sent`: the request counts as sent ([`Sent::counts`](super::body::Sent::counts)).
 fn judge(
     failure: Option<&ErrorSource>,
     answer: Option<Answer>,

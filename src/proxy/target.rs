@@ -94,7 +94,8 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
     if raw.len() > max_header_bytes {
         return Err(Problem::head_too_large(max_header_bytes));
     }
-    // Pingora keeps only one of two framing headers. The raw bytes have all that the client sent.
+    // If a head has both framing headers, Pingora keeps only one of them, so they are counted in
+    // the raw bytes.
     let sent =
         |name: &str| raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count();
     let Some(coding) = headers.get(TRANSFER_ENCODING) else { return Ok(()) };

@@ -98,7 +98,7 @@ impl TlsFiles {
     /// Creates an acceptor of TLS connections, which offers HTTP/2 to clients.
     ///
     /// # Errors
-    /// Pingora refuses empty settings, which it never does.
+    /// Pingora could refuse empty settings, but it never does.
     pub fn acceptor(self: &Arc<Self>) -> pingora_error::Result<Acceptor> {
         let mut settings = TlsSettings::intermediate("", "")?;
         settings.set_cert_resolver(Arc::new(Resolver(self.clone())));

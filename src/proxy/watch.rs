@@ -117,7 +117,8 @@ impl HeadWatch {
             if deadline <= now {
                 return;
             }
-            // It wakes up early enough for the deadline of a call that ends in the meantime.
+            // A call that ends in the meantime may bring a nearer deadline. It cannot be nearer
+            // than the shortest limit, so the sleep is never longer than that.
             tokio::time::sleep_until(deadline.min(now + shortest)).await;
         }
     }

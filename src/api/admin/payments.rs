@@ -21,8 +21,8 @@ const PACK: &str = "import";
 pub(crate) struct ImportedPayment {
     /// Stripe's id of the payment, such as `pi_…`.
     payment_intent: Arc<str>,
-    /// The amount that was paid, such as `79.00 EUR`. A refund takes back the same share of the
-    /// credits as of this amount.
+    /// The amount that was paid, such as `79.00 EUR`. If a part of it is refunded, the same part of
+    /// the credits is taken back.
     paid: String,
 }
 

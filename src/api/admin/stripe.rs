@@ -105,7 +105,8 @@ pub(crate) struct ReconcileRequest {
     since: OffsetDateTime,
 }
 
-/// Applies changes that Stripe has made since the given time and for which no event arrived.
+/// Applies the payments, refunds and disputes at Stripe since the given time whose events did not
+/// arrive.
 pub(crate) async fn reconcile(
     State(admin): State<Admin>,
     Json(request): Json<ReconcileRequest>,

@@ -44,7 +44,7 @@ const LINK_SECS: i64 = 12 * 3600;
 /// which refuses to start if `stripe_key` is a live key.
 ///
 /// # Errors
-/// The embedded file has a mistake, which a test makes sure of.
+/// The embedded file has a mistake. A test makes sure that it has none.
 pub fn config(
     listen: SocketAddr,
     admin: SocketAddr,

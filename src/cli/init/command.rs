@@ -37,7 +37,7 @@ pub(in crate::cli) struct Init {
     /// How credits are sold: sandbox, stripe or by-hand.
     #[arg(long, value_name = "HOW")]
     sell: Option<Selling>,
-    /// The file of the ledger; a relative path is relative to the config's folder.
+    /// The file of the ledger; a relative path starts at the config's folder.
     #[arg(long, value_name = "FILE", default_value = "farebox.db")]
     ledger: String,
     /// Ask nothing: take the default answer to each question that no option answers.

@@ -16,18 +16,18 @@ pub const CONNECTION_WINDOW: u32 = 4 << 20;
 /// The most concurrent requests on one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 100;
 
-/// The most bytes of bodies in memory for each HTTP/1 connection, of those that were read and not
-/// sent on yet. They are three pieces of 64 KiB each: the part that is being read, its copy, and an
-/// earlier part that the upstream does not take. For a small body that is read whole, the body
-/// takes the place of the last two.
+/// The most bytes of bodies that each HTTP/1 connection holds, because they were read and could not
+/// be sent on yet. There are three pieces of 64 KiB each: the part that is being read, its copy,
+/// and an earlier part that the upstream does not take. A small body that is read whole takes the
+/// place of the last two.
 const PASSING_HTTP_1: u64 = 3 * 64 * KIB;
 
 /// The same for each HTTP/2 stream. Its parts are frames of 16 KiB, and a small body that is read
 /// whole comes on top of them. These bytes no longer count against the windows above.
 const PASSING_HTTP_2: u64 = 2 * 16 * KIB + 64 * KIB;
 
-/// The most bytes of an answer in memory for each HTTP/1 connection, of those that were read from
-/// the upstream and not sent yet. They are three pieces of 64 KiB each: the buffer of the
+/// The most bytes of an answer that each HTTP/1 connection holds, because they were read from the
+/// upstream and could not be sent yet. There are three pieces of 64 KiB each: the buffer of the
 /// upstream's session, a part that the client does not take, and the bytes that were gathered
 /// before that part.
 const UNREAD_HTTP_1: u64 = 3 * 64 * KIB;

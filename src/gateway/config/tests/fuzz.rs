@@ -33,7 +33,7 @@ proptest! {
         let _ = read(&text, Sections::ALL).map_err(|mistakes| mistakes.to_string());
     }
 
-    /// Replaces words of the shipped file by its other words and by pieces of TOML.
+    /// Replaces words of the shipped file with its other words and with pieces of TOML.
     #[test]
     fn mutated_configs_never_panic_and_name_their_lines(
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..8),

@@ -51,8 +51,8 @@ struct Fields<'a, 'w> {
 
 impl Fields<'_, '_> {
     fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        // A line from the `log` crate names its place in the program in fields `log.*`. Only the
-        // target is written.
+        // The module and the line number of a line from the `log` crate are left out. Only its
+        // target is written, which names the module.
         if self.done.is_ok() && !field.name().starts_with("log.") {
             self.done = self
                 .line

@@ -220,10 +220,10 @@ pub(crate) const ID_USED_BEFORE: Text = Text::fixed(
 pub(crate) const HOLD_ENDED: Text =
     Text::fixed("The hold has ended before.", "Cette réservation est déjà terminée.");
 pub(crate) const PAYMENT_KNOWN: Text = Text::fixed(
-    "This payment, or this id, is known already: with another id, account, price or other credits. \
+    "This payment or this id is known already, with another id, account, price or number of credits. \
      Nothing was granted.",
-    "Ce paiement, ou cet identifiant, est déjà connu : avec un autre identifiant, compte, prix ou \
-     d'autres crédits. Rien n'a été accordé.",
+    "Ce paiement ou cet identifiant est déjà connu, avec un autre identifiant, compte, prix ou \
+     nombre de crédits. Rien n'a été accordé.",
 );
 
 pub(crate) fn too_many_purchases(retry_after_secs: u32) -> Text {

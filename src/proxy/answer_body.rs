@@ -53,7 +53,7 @@ impl AnswerBody {
         if self.is_blocked {
             return Ok(());
         }
-        // The bytes without room are sent by a later flush.
+        // Bytes for which there is no room now are sent by a later flush.
         match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(flushed) => flushed,
             Poll::Pending => Ok(()),

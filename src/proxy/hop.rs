@@ -69,10 +69,10 @@ pub(super) fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Problem>
         let name = name.filter(|name| !PROTECTED.contains(&name.as_str()));
         let Some(name) = name.filter(|_| count < MAX_NOMINATED) else {
             return Err(Problem::bad_request(Text::new(
-                "The `connection` header names what it cannot name. Send it with `close`, \
-                 `keep-alive` or `upgrade`, or leave it out.",
-                "L'en-tête `connection` nomme ce qu'il ne peut pas nommer. Envoyez-le avec \
-                 `close`, `keep-alive` ou `upgrade`, ou omettez-le.",
+                "The `connection` header lists too many headers, or one that it must not list. Send it \
+                 with `close`, `keep-alive` or `upgrade` only, or leave it out.",
+                "L'en-tête `connection` cite trop d'en-têtes, ou un en-tête qu'il ne doit pas citer. \
+                 Envoyez-le avec `close`, `keep-alive` ou `upgrade` seulement, ou omettez-le.",
             )));
         };
         if !is_framing(&name) && !is_of_connection(&name) {

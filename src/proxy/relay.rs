@@ -51,20 +51,20 @@ pub(super) struct Relay<'a> {
 /// The progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
-    /// The rest of its body is read and passed on.
+    /// The rest of the body is read and passed on.
     Open,
-    /// The upstream takes no more of it; the rest of its body is read and dropped.
+    /// The upstream takes no more of the request; the rest of the body is read and dropped.
     Discarded,
-    /// All of it was read.
+    /// All of the request was read.
     Ended,
 }
 
 /// The progress of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// Its head has not arrived yet.
+    /// The head has not arrived yet.
     Head,
-    /// Its body is arriving. The number of bytes still to come, if the length is known.
+    /// The body is arriving. The number of bytes still to come, if the length is known.
     Body(Option<u64>),
     /// The protocol was switched: bytes pass in both directions until one side ends.
     Tunnel,
@@ -97,7 +97,7 @@ enum Event<'a> {
     ClientFlushed(Result<()>),
     /// The upstream took the bytes that had been waiting, or sending them failed.
     UpstreamFlushed(std::io::Result<()>),
-    /// It is time to check the deadlines.
+    /// The time to check the deadlines has come.
     Time,
 }
 

@@ -16,10 +16,10 @@ use super::process::{Family, free_port, is_alive};
 /// Whether Postgres waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disk {
-    /// It does not wait, which is fast. Data would be lost only if the machine crashed, not if the
-    /// process does.
+    /// The server does not wait, which is fast. Data would be lost only if the machine crashed, not
+    /// if the process does.
     Relaxed,
-    /// It waits (fsync), as in production.
+    /// The server waits (fsync), as in production.
     Synced,
 }
 

@@ -1,4 +1,5 @@
-//! What buyers, sellers and banks do, and the events that Stripe sends about it, in Stripe's order.
+//! Actions of buyers, sellers and banks, and the events that Stripe sends about them, in Stripe's
+//! order.
 
 use serde_json::{Value, json};
 

@@ -17,7 +17,8 @@
 //! [`stripe`] sells the credits; [`gateway`] composes the parts and starts them; [`cli`] has one
 //! file for each command; [`api`] serves Farebox's own routes; [`app`] is shared by the proxy and
 //! those routes; [`problem`] lists every error that a client can see; [`config`] reads
-//! gateway.toml, where each module owns a section; [`metrics`] declares every metric; `cli::demo`
+//! gateway.toml, where each module owns a section; [`usage`] says what a metered call asks for and
+//! used; [`metrics`] declares every metric; `cli::demo`
 //! is `farebox demo`.
 //!
 //! Imports run one way, from the command line down to the credits. ARCHITECTURE.md has the map.
@@ -38,3 +39,4 @@ pub mod problem;
 pub mod proxy;
 pub mod store;
 pub mod stripe;
+pub mod usage;

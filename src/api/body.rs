@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, Request};
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The largest JSON body of a request to an own route, in bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -47,15 +47,7 @@ async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, 
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     // serde would also accept a list in place of an object, and take its elements for the fields.
     if body.trim_ascii_start().starts_with(b"[") {
-        return Err(Problem::bad_request(Text::new(
-            "The body is a list; an object is expected here: {…}.",
-            "Le corps est une liste ; un objet est attendu ici : {…}.",
-        )));
+        return Err(Problem::bad_request(texts::BODY_IS_A_LIST));
     }
-    serde_json::from_slice(&body).map_err(|error| {
-        Problem::bad_request(Text::new(
-            format!("The body is not the JSON expected here: {error}."),
-            format!("Le corps n'est pas le JSON attendu ici : {error}."),
-        ))
-    })
+    serde_json::from_slice(&body).map_err(|error| Problem::bad_request(texts::bad_body(&error)))
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::config::Mistake;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The largest logo, in bytes. It is limited because every visit loads it.
 const MAX_LOGO_BYTES: usize = 256 * 1024;
@@ -180,7 +180,7 @@ pub(super) async fn show(State(brand): State<Arc<Brand>>) -> Json<BrandBody> {
     responses((status = 200, description = "An image"), (status = 404)), security(()))]
 pub(super) async fn logo(State(brand): State<Arc<Brand>>) -> Result<Response, Problem> {
     let Logo::File { bytes, media_type } = &brand.logo else {
-        return Err(Problem::not_found(Text::new("There is no logo.", "Il n'y a pas de logo.")));
+        return Err(Problem::not_found(texts::NO_LOGO));
     };
     // A browser treats an SVG that is opened by itself as a page. This policy lets nothing in it
     // run.

@@ -13,7 +13,7 @@ use crate::api::body::Json;
 use crate::api::caller::Caller;
 use crate::api::sandbox::seen_from_outside;
 use crate::app::App;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 use crate::stripe::{ApiError, BuyError, BuyKey};
 
 /// The pack to buy.
@@ -49,19 +49,11 @@ pub(super) async fn buy(
     headers: HeaderMap,
     Json(request): Json<BuyRequest>,
 ) -> Result<axum::Json<BuyBody>, Problem> {
-    let sales = app.sales.as_ref().ok_or_else(|| {
-        Problem::not_found(Text::new(
-            "Credits are not sold here. Ask the operator of this service for them.",
-            "Les crédits ne sont pas en vente ici. Demandez-en à l'exploitant de ce service.",
-        ))
-    })?;
+    let sales = app.sales.as_ref().ok_or_else(|| Problem::not_found(texts::CREDITS_NOT_SOLD))?;
     let catalogue = app.catalogue.load_full();
     let pack = catalogue.packs.iter().find(|pack| pack.id == request.pack).ok_or_else(|| {
         let (pack, prefix) = (&request.pack, uri.path().trim_end_matches("/buy"));
-        Problem::not_found(Text::new(
-            format!("There is no pack `{pack}`. GET {prefix}/packs lists what is for sale."),
-            format!("Le pack `{pack}` n'existe pas. GET {prefix}/packs donne la liste."),
-        ))
+        Problem::not_found(texts::unknown_pack(pack, prefix))
     })?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     // A key counts only for the account that sent it.
@@ -85,15 +77,8 @@ fn refuse(error: BuyError) -> Problem {
             tracing::error!(%error, "a pack cannot be sold");
             Problem::payments_failed()
         }
-        BuyError::OtherPurchase => Problem::other_payload(Text::new(
-            "Another purchase was asked for with this `idempotency-key`. Send a new key with a new \
-             purchase.",
-            "Cette `idempotency-key` a déjà servi pour un autre achat. Envoyez-en une nouvelle.",
-        )),
-        BuyError::InFlight => Problem::conflict(Text::new(
-            "The purchase with this `idempotency-key` is still being made. Ask again in a moment.",
-            "L'achat de cette `idempotency-key` est encore en cours. Redemandez dans un instant.",
-        )),
+        BuyError::OtherPurchase => Problem::other_payload(texts::ANOTHER_PURCHASE),
+        BuyError::InFlight => Problem::conflict(texts::PURCHASE_IN_PROGRESS),
         BuyError::TooMany { wait } => {
             let secs = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
             Problem::too_many_purchases(u32::try_from(secs).unwrap_or(u32::MAX))

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method};
 use crate::api::cookie;
 use crate::app::App;
 use crate::identify::{CredentialKind, Credentials, Identity};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The IP address of a request's client, as the socket has it. Every request carries this
 /// extension.
@@ -99,12 +99,7 @@ impl KnownCaller {
 
 /// The problem for a service key in a browser, where it is not safe: it may act for any account.
 pub(super) fn no_session_for_services() -> Problem {
-    Problem::forbidden(Text::new(
-        "A service key belongs to a trusted backend, not into a browser. Sign in with a token or \
-         an account's own key.",
-        "Une clé de service appartient à un service de confiance, pas à un navigateur. \
-         Connectez-vous avec un jeton ou une clé du compte.",
-    ))
+    Problem::forbidden(texts::NO_SESSION_FOR_SERVICES)
 }
 
 /// A caller with a service key.
@@ -116,10 +111,7 @@ impl FromRequestParts<Arc<App>> for ServiceCaller {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let identity = app.identify(&parts.headers, ClientAddress::of(&parts.extensions)).await?;
         if identity.credential != CredentialKind::ServiceKey {
-            return Err(Problem::forbidden(Text::new(
-                "Holds are for trusted backends: use a service key (`farebox key create --service`).",
-                "Les réservations sont pour les services de confiance : utilisez une clé de service.",
-            )));
+            return Err(Problem::forbidden(texts::HOLDS_NEED_A_SERVICE_KEY));
         }
         Ok(Self(identity))
     }
@@ -139,11 +131,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Caller(identity) = Caller::from_request_parts(parts, state).await?;
         if !may_manage_keys(&identity) {
-            return Err(Problem::forbidden(Text::new(
-                "An API key cannot make or revoke keys. Sign in through the app, with its token.",
-                "Une clé d'API ne peut ni créer ni révoquer de clés. Connectez-vous par \
-                 l'application, avec son jeton.",
-            )));
+            return Err(Problem::forbidden(texts::KEYS_NEED_A_TOKEN));
         }
         Ok(Self(identity))
     }

@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use crate::identify::{Credentials, SESSION_COOKIES};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The longest credential, in bytes, that fits into a cookie: browsers drop cookies above 4096
 /// bytes.
@@ -131,19 +131,7 @@ pub(super) fn set(
 ) -> Result<HeaderValue, Problem> {
     let value: Cow<'_, str> = utf8_percent_encode(credential, ESCAPED).into();
     if value.len() > MAX_BYTES {
-        return Err(Problem::bad_request(Text::new(
-            format!(
-                "This token is too long for the account page's cookie: {} of at most {MAX_BYTES} \
-                 bytes. Have the app issue a smaller one for it, without groups and permissions.",
-                value.len()
-            ),
-            format!(
-                "Ce jeton est trop long pour le cookie de la page du compte : {} octets sur \
-                 {MAX_BYTES} au plus. Faites émettre par l'application un jeton plus petit, sans \
-                 groupes ni permissions.",
-                value.len()
-            ),
-        )));
+        return Err(Problem::bad_request(texts::token_too_long(value.len(), MAX_BYTES)));
     }
     let [of_https, of_http] = SESSION_COOKIES;
     if is_http_page(headers) {
@@ -173,12 +161,7 @@ fn cookie_line(name: &str, value: &str, seconds: u64, scope: &str) -> Result<Hea
 }
 
 fn not_our_page() -> Problem {
-    Problem::forbidden(Text::new(
-        "A browser's session can be used from the account page itself only. Other pages send \
-         their own `Authorization: Bearer …`.",
-        "La session d'un navigateur ne sert qu'à la page du compte elle-même. Les autres pages \
-         envoient leur propre `Authorization: Bearer …`.",
-    ))
+    Problem::forbidden(texts::FOREIGN_SESSION)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::api::caller::KnownCaller;
 use crate::app::App;
 use crate::identify::Credentials;
 use crate::ledger::{Balance, Ledger};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The most streams of one account on a gateway. The tabs of one browser share a stream.
 const MAX_STREAMS: usize = 20;
@@ -201,8 +201,5 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 fn too_many() -> Problem {
-    Problem::too_many_requests(Text::new(
-        format!("This account has {MAX_STREAMS} streams open already. Close one first."),
-        format!("Ce compte a déjà {MAX_STREAMS} flux ouverts. Fermez-en un d'abord."),
-    ))
+    Problem::too_many_requests(texts::too_many_streams(MAX_STREAMS))
 }

@@ -19,7 +19,7 @@ use crate::identify::Identity;
 use crate::ledger::{ClosedHold, HoldEnd, HoldId, Refusal};
 use crate::metrics::{API_ROUTE, Metrics};
 use crate::price::CanonicalPath;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The lifetime of a hold whose request has no `ttl_seconds`: a quarter of an hour.
 const DEFAULT_TTL_SECS: u64 = 15 * 60;
@@ -67,12 +67,7 @@ pub(super) async fn hold(
 ) -> Result<(StatusCode, axum::Json<HoldBody>), Problem> {
     let id: HoldId = request.id.parse().map_err(bad_id)?;
     if !fits_in_a_path(&request.id) {
-        return Err(Problem::bad_request(Text::new(
-            "`id` will stand in the path that ends the hold: choose one that is not `.` or `..`, \
-             without `/`, `\\`, `;`, `?`, `#` and `%`.",
-            "`id` figurera dans le chemin qui termine la réservation : choisissez-en un autre que \
-             `.` et `..`, sans `/`, `\\`, `;`, `?`, `#` ni `%`.",
-        )));
+        return Err(Problem::bad_request(texts::HOLD_ID_IN_A_PATH));
     }
     let (credits, route): (Credits, Arc<str>) = match (&request.endpoint, &request.credits) {
         (Some(endpoint), None) => {
@@ -82,18 +77,12 @@ pub(super) async fn hold(
         }
         (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
         _ => {
-            return Err(Problem::bad_request(Text::new(
-                "Send either `endpoint` or `credits`.",
-                "Envoyez soit `endpoint`, soit `credits`.",
-            )));
+            return Err(Problem::bad_request(texts::ENDPOINT_OR_CREDITS));
         }
     };
     let ttl_secs = request.ttl_seconds.unwrap_or(DEFAULT_TTL_SECS);
     if !(1..=MAX_TTL_SECS).contains(&ttl_secs) {
-        return Err(Problem::bad_request(Text::new(
-            format!("`ttl_seconds` is from 1 to {MAX_TTL_SECS}."),
-            format!("`ttl_seconds` va de 1 à {MAX_TTL_SECS}."),
-        )));
+        return Err(Problem::bad_request(texts::bad_ttl(MAX_TTL_SECS)));
     }
     let (account, ttl_ms) = (caller.account.clone(), ttl_secs * 1000);
     let held = app.ledger.hold_for_api(id, account, credits, route.clone(), ttl_ms).await;
@@ -218,12 +207,9 @@ fn count(metrics: &Metrics, end: &HoldEnd, outcome: &str, late: bool) {
 }
 
 pub(super) fn bad_id(error: crate::ledger::IdError) -> Problem {
-    Problem::bad_request(Text::new(
-        format!("`id`: {error}."),
-        "`id` : un identifiant fait de 1 à 128 caractères ASCII visibles, sans espace.",
-    ))
+    Problem::bad_request(texts::bad_id(&error))
 }
 
 fn bad_credits(error: serde_json::Error) -> Problem {
-    Problem::bad_request(Text::new(format!("`credits`: {error}."), format!("`credits` : {error}.")))
+    Problem::bad_request(texts::bad_credits(&error))
 }

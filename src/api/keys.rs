@@ -17,7 +17,7 @@ use crate::config::Secret;
 use crate::credits::Credits;
 use crate::identify::NewKey;
 use crate::ledger::{KeyRecord, wall_ms};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The most live keys that an account may have made itself.
 const MAX_LIVE: usize = 20;
@@ -92,10 +92,7 @@ pub(super) async fn create(
     let name = request.name.trim();
     let is_name = |name: &str| !name.is_empty() && !name.chars().any(char::is_control);
     if !is_name(name) || name.chars().count() > MAX_NAME {
-        return Err(Problem::bad_request(Text::new(
-            format!("`name` is 1 to {MAX_NAME} characters, on one line."),
-            format!("`name` est fait de 1 à {MAX_NAME} caractères, sur une ligne."),
-        )));
+        return Err(Problem::bad_request(texts::bad_key_name(MAX_NAME)));
     }
     let keys = own_keys(&app, &caller.account).await?;
     if keys.iter().filter(|key| is_live(key)).count() >= MAX_LIVE {
@@ -103,10 +100,7 @@ pub(super) async fn create(
     }
     let yesterday_ms = wall_ms().saturating_sub(DAY_MS);
     if keys.iter().filter(|key| key.created_at_ms > yesterday_ms).count() >= MAX_A_DAY {
-        return Err(Problem::too_many_requests(Text::new(
-            format!("This account has made {MAX_A_DAY} keys within a day. Try again tomorrow."),
-            format!("Ce compte a créé {MAX_A_DAY} clés en un jour. Réessayez demain."),
-        )));
+        return Err(Problem::too_many_requests(texts::too_many_keys_today(MAX_A_DAY)));
     }
     let (record, key) = new_key(&caller.account, name, false)?;
     let id = record.id.clone();
@@ -133,10 +127,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let keys = own_keys(&app, &caller.account).await?;
     if !keys.iter().any(|key| *key.id == *id) {
-        return Err(Problem::not_found(Text::new(
-            "This account has no such key.",
-            "Ce compte n'a pas de telle clé.",
-        )));
+        return Err(Problem::not_found(texts::NOT_YOUR_KEY));
     }
     revoke(&app, &id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -196,8 +187,5 @@ pub(super) async fn revoke(app: &App, id: &str) -> Result<(), Problem> {
 }
 
 fn too_many_live() -> Problem {
-    Problem::unprocessable(Text::new(
-        format!("This account has {MAX_LIVE} keys already. Revoke one that you no longer use."),
-        format!("Ce compte a déjà {MAX_LIVE} clés. Révoquez-en une qui ne sert plus."),
-    ))
+    Problem::unprocessable(texts::too_many_keys(MAX_LIVE))
 }

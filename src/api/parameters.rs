@@ -13,7 +13,7 @@ use serde::{Deserialize as _, Deserializer, de};
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::{Operation, ParameterIn};
 
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The query parameters of each route, by the router's path. A route that is not listed has no
 /// parameters.
@@ -76,10 +76,7 @@ fn refusal(unknown: &[String], known: &[String]) -> Problem {
         true => ("This route has none.".to_owned(), "Elle n'en a aucun.".to_owned()),
         false => (format!("This route has: {known}."), format!("Elle a : {known}.")),
     };
-    Problem::bad_request(Text::new(
-        format!("Unknown query parameters: {sent}. {has}"),
-        format!("Cette route n'a pas ces paramètres de requête : {sent}. {a}"),
-    ))
+    Problem::bad_request(texts::unknown_parameters(&sent, &has, &a))
 }
 
 /// Reads an optional value. A name without a value, as in `?cursor=`, counts as absent, because

@@ -23,7 +23,7 @@ use crate::api::{balance, buy, holds, keys, listings, openapi, transactions, ui,
 use crate::app::App;
 use crate::config::Secret;
 use crate::metrics::Metrics;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// Farebox's own routes on the public port, under `prefix`. Event streams end when `stopping` turns
 /// true.
@@ -166,14 +166,11 @@ fn wrap(router: Router) -> Router {
 }
 
 async fn unknown() -> Problem {
-    Problem::not_found(Text::new("There is nothing at this path.", "Il n'y a rien à ce chemin."))
+    Problem::not_found(texts::NOTHING_HERE)
 }
 
 fn unknown_under(prefix: &str) -> Problem {
-    Problem::not_found(Text::new(
-        format!("There is nothing at this path. GET {prefix}/openapi.json lists the routes."),
-        format!("Il n'y a rien à ce chemin. GET {prefix}/openapi.json donne la liste."),
-    ))
+    Problem::not_found(texts::nothing_under(prefix))
 }
 
 async fn wrong_method() -> Problem {

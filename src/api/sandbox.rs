@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::credits::MICROS_PER_CREDIT;
 use crate::ledger::{Money, Progress, Sale, wall_ms};
 use crate::price::{PackConfig, Price};
-use crate::problem::{Language, Problem, Text};
+use crate::problem::{Language, Problem, texts};
 use crate::stripe::{ReceiveError, Sales, SandboxPage};
 
 /// The state of the handlers.
@@ -103,12 +103,7 @@ async fn end(app: &App, session: &str, paid: bool) -> Result<Redirect, Problem> 
 }
 
 async fn find<'a>(app: &'a App, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {
-    let unknown = || {
-        Problem::not_found(Text::new(
-            "There is no such checkout session.",
-            "Cette session de paiement n'existe pas.",
-        ))
-    };
+    let unknown = || Problem::not_found(texts::UNKNOWN_SESSION);
     let sales = app.sales.as_deref().ok_or_else(unknown)?;
     let page = sales.sandbox_page(session).await.map_err(crate::api::transactions::unreadable)?;
     Ok((sales, page.ok_or_else(unknown)?))

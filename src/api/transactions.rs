@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::credits::SignedCredits;
 use crate::ledger::{Entry, EntryKind};
 use crate::price::PriceTable;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
@@ -181,26 +181,11 @@ pub(super) fn unreadable(error: crate::ledger::LedgerError) -> Problem {
 
 /// The problem for an unreadable value in the query of a list.
 pub(super) fn bad_page(what: &str) -> Problem {
-    Problem::bad_request(Text::new(
-        format!(
-            "`{what}` is not valid: `limit` is a number up to {MAX_LIMIT}, `cursor` the `next_cursor` of the page before."
-        ),
-        format!(
-            "`{what}` n'est pas valable : `limit` est un nombre jusqu'à {MAX_LIMIT}, `cursor` le `next_cursor` de la page précédente."
-        ),
-    ))
+    Problem::bad_request(texts::bad_page(&what, MAX_LIMIT))
 }
 
 fn bad_time(what: &str) -> Problem {
-    Problem::bad_request(Text::new(
-        format!(
-            "`{what}` is not a date such as 2026-11-23 or a moment such as 2026-11-23T05:00:00Z."
-        ),
-        format!(
-            "`{what}` n'est ni une date telle que 2026-11-23, ni un instant tel que \
-             2026-11-23T05:00:00Z."
-        ),
-    ))
+    Problem::bad_request(texts::bad_time(&what))
 }
 
 /// RFC 3339 with exactly three decimals of a second, so that sorting the texts sorts the times.

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::credits::Credits;
 use crate::ledger::{DayUsage, wall_ms};
 use crate::price::PriceTable;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
@@ -64,13 +64,7 @@ impl Turns {
         let place = self.hashes.hash_one(account) as usize % PLACES;
         let place = self.places.get(place).ok_or_else(Problem::ledger_unavailable)?;
         let turn = tokio::time::timeout(LONGEST_WAIT, place.acquire()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(|| {
-            Problem::too_many_requests(Text::new(
-                "This account's usage is being added up for another request. Try again later.",
-                "La consommation de ce compte est en cours de calcul pour une autre requête. \
-                 Réessayez plus tard.",
-            ))
-        })
+        turn.ok().and_then(Result::ok).ok_or_else(|| Problem::too_many_requests(texts::USAGE_BUSY))
     }
 }
 
@@ -123,12 +117,9 @@ pub(super) async fn usage(
     query: Result<Query<UsageQuery>, QueryRejection>,
 ) -> Result<axum::Json<UsageBody>, Problem> {
     let days = query.map_or(None, |Query(query)| Some(query.days.unwrap_or(DEFAULT_DAYS)));
-    let days = days.filter(|days| (1..=MAX_DAYS).contains(days)).ok_or_else(|| {
-        Problem::bad_request(Text::new(
-            format!("`days` is a number from 1 to {MAX_DAYS}."),
-            format!("`days` est un nombre de 1 à {MAX_DAYS}."),
-        ))
-    })?;
+    let days = days
+        .filter(|days| (1..=MAX_DAYS).contains(days))
+        .ok_or_else(|| Problem::bad_request(texts::bad_days(MAX_DAYS)))?;
     let today = (wall_ms() / 1000).div_euclid(DAY_SECS);
     let since_ms = (today + 1 - days).saturating_mul(DAY_SECS * 1000);
     let _turn = turns.take(&caller.account).await?;

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::ledger::wall_ms;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 use crate::stripe::{ReceiveError, Sales};
 
 /// The largest event that is accepted. Stripe's events are far smaller.
@@ -30,10 +30,7 @@ pub(super) async fn stripe(
         Ok(receipt) => Ok(axum::Json(json!({ "received": true, "state": receipt.state }))),
         Err(ReceiveError::NotStored(_)) => Err(Problem::ledger_unavailable()),
         Err(error @ (ReceiveError::Unsigned(_) | ReceiveError::NotAnEvent(_))) => {
-            Err(Problem::bad_request(Text::new(
-                format!("The event was not accepted: {error}."),
-                format!("L'événement n'a pas été accepté : {error}."),
-            )))
+            Err(Problem::bad_request(texts::event_refused(&error)))
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{hop, own, reply, settle};
 use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::app::{App, refuse_quote};
 use crate::ledger::CallId;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The settings of a [`Gate`].
 #[derive(Clone, Debug)]
@@ -215,10 +215,7 @@ impl Gate {
         };
         let asks_for_websocket = client.asks_for_upgrade() && hop::is_websocket(&head.headers);
         if asks_for_websocket && !route.rule.websocket {
-            return Err(Problem::bad_request(Text::new(
-                "This route does not take WebSocket connections.",
-                "Cette route n'accepte pas les connexions WebSocket.",
-            )));
+            return Err(Problem::bad_request(texts::NO_WEBSOCKET));
         }
         figures.route = Some(route.clone());
         let hold = if credits.is_zero() {

@@ -4,7 +4,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE}
 use http::{HeaderMap, HeaderName, header};
 use pingora_http::RequestHeader;
 
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -68,12 +68,7 @@ pub(super) fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Problem>
         let name = HeaderName::from_bytes(option).ok().filter(|_| option.iter().all(is_tchar));
         let name = name.filter(|name| !PROTECTED.contains(&name.as_str()));
         let Some(name) = name.filter(|_| count < MAX_NOMINATED) else {
-            return Err(Problem::bad_request(Text::new(
-                "The `connection` header lists too many headers, or one that it must not list. Send it \
-                 with `close`, `keep-alive` or `upgrade` only, or leave it out.",
-                "L'en-tête `connection` cite trop d'en-têtes, ou un en-tête qu'il ne doit pas citer. \
-                 Envoyez-le avec `close`, `keep-alive` ou `upgrade` seulement, ou omettez-le.",
-            )));
+            return Err(Problem::bad_request(texts::BAD_CONNECTION_HEADER));
         };
         if !is_framing(&name) && !is_of_connection(&name) {
             names.push(name);

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::hop;
 use crate::app::refuse_path;
 use crate::price::CanonicalPath;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// A request's target.
 #[derive(Debug)]
@@ -33,12 +33,10 @@ pub(super) fn read(client: &Client, max_header_bytes: usize) -> Result<Target, P
         None => (raw, &raw[raw.len()..]),
     };
     let path = CanonicalPath::parse(path).map_err(refuse_path)?;
-    let query = str::from_utf8(query).ok().filter(|query| is_plain(query)).ok_or_else(|| {
-        Problem::bad_request(Text::new(
-            "The query string has characters that must be percent-encoded.",
-            "La chaîne de requête contient des caractères à encoder.",
-        ))
-    })?;
+    let query = str::from_utf8(query)
+        .ok()
+        .filter(|query| is_plain(query))
+        .ok_or_else(|| Problem::bad_request(texts::QUERY_NOT_ENCODED))?;
     Ok(Target { path, query: query.to_owned(), nominated })
 }
 
@@ -49,12 +47,7 @@ fn is_plain(query: &str) -> bool {
 /// The path of an absolute-form target (`GET http://host/path`). Its host must be the one in the
 /// `host` header.
 fn own_authority<'a>(client: &Client, raw: &'a [u8]) -> Result<&'a [u8], Problem> {
-    let ambiguous = || {
-        Problem::bad_request(Text::new(
-            "The request's target is not a path on this host. Send it as `/path`.",
-            "La cible de la requête n'est pas un chemin de cet hôte. Envoyez-la comme `/chemin`.",
-        ))
-    };
+    let ambiguous = || Problem::bad_request(texts::NOT_ON_THIS_HOST);
     let rest = raw
         .strip_prefix(b"http://")
         .or_else(|| raw.strip_prefix(b"https://"))
@@ -76,18 +69,10 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
     if lengths.next().is_some_and(|length| !is_number(length)) || lengths.next().is_some() {
-        return Err(Problem::bad_request(Text::new(
-            "The request's body has two lengths, or one that is no number. Send one \
-             `content-length`, with digits only.",
-            "Le corps de la requête a deux longueurs, ou une qui n'est pas un nombre. Envoyez un \
-             seul `content-length`, en chiffres seulement.",
-        )));
+        return Err(Problem::bad_request(texts::BAD_CONTENT_LENGTH));
     }
     if client.head().version == Version::HTTP_11 && !headers.contains_key(HOST) {
-        return Err(Problem::bad_request(Text::new(
-            "The request names no host. Send one `host` header (RFC 9112, 3.2).",
-            "La requête ne nomme aucun hôte. Envoyez un en-tête `host` (RFC 9112, 3.2).",
-        )));
+        return Err(Problem::bad_request(texts::NO_HOST));
     }
     // HTTP/2 has one framing only, and h2 limits its heads (`connection.rs`).
     let Some(raw) = client.raw_head() else { return Ok(()) };
@@ -100,21 +85,11 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
         |name: &str| raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count();
     let Some(coding) = headers.get(TRANSFER_ENCODING) else { return Ok(()) };
     if sent(CONTENT_LENGTH.as_str()) > 0 || sent(TRANSFER_ENCODING.as_str()) > 1 {
-        return Err(Problem::bad_request(Text::new(
-            "The request's body has two framings. Send either `content-length` or one \
-             `transfer-encoding: chunked`.",
-            "Le corps de la requête a deux délimitations. Envoyez soit `content-length`, soit un \
-             seul `transfer-encoding: chunked`.",
-        )));
+        return Err(Problem::bad_request(texts::TWO_FRAMINGS));
     }
     // Any other coding would be lost, because the body is forwarded as chunked.
     if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
-        return Err(Problem::bad_request(Text::new(
-            "The request's body has a transfer coding that is not taken here. Send it with \
-             `transfer-encoding: chunked` alone.",
-            "Le corps de la requête a un codage de transfert qui n'est pas accepté ici. Envoyez-le \
-             avec `transfer-encoding: chunked` seulement.",
-        )));
+        return Err(Problem::bad_request(texts::BAD_TRANSFER_CODING));
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::api::transactions::{
 };
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{AccountView, Entry, EntryKind, HoldId, ImportRow, OperationId, Posting};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The body of a request for a grant.
 #[derive(Deserialize)]
@@ -157,12 +157,7 @@ pub(crate) async fn refund(
             admin.app.ledger.refund_part(hold, id, amount, reason).await
         }
         _ => {
-            return Err(Problem::bad_request(Text::new(
-                "Send both `credits` and `id` (an id of your choice) to refund a part, or neither to refund all \
-                 that is left.",
-                "Le remboursement d'une partie a `credits` et `id`, un identifiant de votre choix ; sans l'un \
-                 ni l'autre, tout ce qui reste est rendu.",
-            )));
+            return Err(Problem::bad_request(texts::REFUND_PART_OR_ALL));
         }
     };
     let (entry, new) = refunded.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))?;
@@ -299,5 +294,5 @@ pub(crate) async fn transactions(
 }
 
 fn unknown_account() -> Problem {
-    Problem::not_found(Text::new("There is no such account.", "Ce compte n'existe pas."))
+    Problem::not_found(texts::UNKNOWN_ACCOUNT)
 }

@@ -10,7 +10,7 @@ use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{HoldView, Origin, wall_ms};
 use crate::price::PriceTable;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The age in seconds from which a call's hold counts as old: few calls take five minutes.
 pub(super) const OLD_SECS: u32 = 300;
@@ -70,12 +70,7 @@ pub(crate) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<HoldsQuery>, QueryRejection>,
 ) -> Result<axum::Json<HoldsBody>, Problem> {
-    let Query(query) = query.map_err(|_| {
-        Problem::bad_request(Text::new(
-            "`older_than` is a number of seconds, `limit` a number up to 1000.",
-            "`older_than` est un nombre de secondes, `limit` un nombre jusqu'à 1000.",
-        ))
-    })?;
+    let Query(query) = query.map_err(|_| Problem::bad_request(texts::BAD_HOLDS_QUERY))?;
     let before_ms = made_before_ms(query.older_than.unwrap_or(OLD_SECS));
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let holds = admin.app.ledger.read().live_holds(before_ms, limit).await.map_err(unreadable)?;

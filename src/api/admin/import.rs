@@ -14,7 +14,7 @@ use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{
     Entry, EntryKind, Import, ImportRow, ImportedRow, KeyHash, KeyRecord, Refusal, wall_ms,
 };
-use crate::problem::{Language, Problem, Text};
+use crate::problem::{Language, Problem, Text, texts};
 
 /// The most account rows in one request. The ledger decides nothing else while it imports them.
 const MAX_ROWS: usize = 2000;
@@ -80,12 +80,8 @@ struct KeyRow {
 
 impl KeyRow {
     fn read(self, created_at_ms: i64) -> Result<KeyRecord, Problem> {
-        let hash: KeyHash = self.hash.parse().map_err(|error| {
-            Problem::bad_request(Text::new(
-                format!("`hash`: {error}."),
-                "`hash` : le SHA-256 de la clé, en 64 chiffres hexadécimaux.",
-            ))
-        })?;
+        let hash: KeyHash =
+            self.hash.parse().map_err(|error| Problem::bad_request(texts::bad_key_hash(&error)))?;
         Ok(KeyRecord {
             // The id is made from the hash, so importing a key again gives the same record.
             id: format!("key_{}", &hash.to_string()[..32]).into(),
@@ -125,12 +121,7 @@ pub(crate) async fn accounts(
     LargeJson(request): LargeJson<AccountsRequest>,
 ) -> Result<axum::Json<ImportBody>, Problem> {
     if request.rows.len() > MAX_ROWS {
-        return Err(Problem::bad_request(Text::new(
-            format!("`rows` has at most {MAX_ROWS} rows. Send the others in further requests."),
-            format!(
-                "`rows` a au plus {MAX_ROWS} lignes. Envoyez les autres dans d'autres requêtes."
-            ),
-        )));
+        return Err(Problem::bad_request(texts::too_many_rows(MAX_ROWS)));
     }
     let rows = read_each(request.rows, "rows", |row| row.read(&admin))?;
     let body = import_rows(&admin, rows, request.dry_run, Language::of(&headers)).await?;
@@ -223,7 +214,7 @@ fn read_each<R, T>(
         read(row).map_err(|problem| {
             let Text { en, fr } = &problem.detail;
             let place = format!("{list}[{index}]");
-            let detail = Text::new(format!("`{place}`: {en}"), format!("`{place}` : {fr}"));
+            let detail = texts::at_place(&place, en, fr);
             problem.with_detail(detail)
         })
     };
@@ -231,18 +222,12 @@ fn read_each<R, T>(
 }
 
 fn of_another() -> Problem {
-    Problem::conflict(Text::new(
-        "This key is stored already, for another account.",
-        "Cette clé est déjà enregistrée, pour un autre compte.",
-    ))
+    Problem::conflict(texts::KEY_OF_ANOTHER)
 }
 
 /// The problem for a request of which one row is refused, so that none is imported.
 fn nothing_imported(row: usize, problem: Problem) -> Problem {
     let Text { en, fr } = &problem.detail;
-    let detail = Text::new(
-        format!("Row {row} (from 0): {en} Nothing of this request was imported."),
-        format!("Ligne {row} (à partir de 0) : {fr} Rien de cette requête n'a été importé."),
-    );
+    let detail = texts::nothing_imported(row, en, fr);
     problem.with_detail(detail)
 }

@@ -14,7 +14,7 @@ use crate::app::Catalogue;
 use crate::credits::SignedCredits;
 use crate::ledger::{Activity, EntryKind, Movement, Sold, wall_ms};
 use crate::price::{Margin, Route};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const DEFAULT_HOURS: i64 = 24;
 
@@ -126,12 +126,9 @@ pub(crate) async fn overview(
     query: Result<Query<OverviewQuery>, QueryRejection>,
 ) -> Result<axum::Json<OverviewBody>, Problem> {
     let hours = query.map_or(None, |Query(query)| Some(query.hours.unwrap_or(DEFAULT_HOURS)));
-    let hours = hours.filter(|hours| (1..=MAX_HOURS).contains(hours)).ok_or_else(|| {
-        Problem::bad_request(Text::new(
-            format!("`hours` is a number from 1 to {MAX_HOURS}."),
-            format!("`hours` est un nombre de 1 à {MAX_HOURS}."),
-        ))
-    })?;
+    let hours = hours
+        .filter(|hours| (1..=MAX_HOURS).contains(hours))
+        .ok_or_else(|| Problem::bad_request(texts::bad_hours(MAX_HOURS)))?;
     let now_ms = wall_ms();
     let now = (now_ms / 1000).div_euclid(HOUR_SECS);
     let since = now + 1 - hours;

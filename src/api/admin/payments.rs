@@ -10,7 +10,7 @@ use crate::api::admin::Admin;
 use crate::credits::Credits;
 use crate::ledger::{Facts, Money, Progress, Sale, TakeFacts};
 use crate::price::Price;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The name of the pack that is stored with sales of an earlier system.
 const PACK: &str = "import";
@@ -42,14 +42,10 @@ impl ImportedPayment {
     ) -> Result<TakeFacts, Problem> {
         let Self { payment_intent, paid } = self;
         if !is_payment_intent(&payment_intent) {
-            return Err(bad(
-                "`payment_intent` is Stripe's id of a payment: it begins with pi_",
-                "`payment_intent` est l'identifiant Stripe d'un paiement : il commence par pi_",
-            ));
+            return Err(Problem::bad_request(texts::BAD_PAYMENT_INTENT));
         }
-        let price: Price = paid
-            .parse()
-            .map_err(|error| bad(format!("`paid`: {error}"), format!("`paid` : {error}")))?;
+        let price: Price =
+            paid.parse().map_err(|error| Problem::bad_request(texts::bad_paid(&error)))?;
         let money = Money {
             amount: price.minor(),
             currency: price.currency().code().to_ascii_lowercase().into(),
@@ -74,8 +70,4 @@ impl ImportedPayment {
         let because = "a payment of an earlier system".into();
         Ok(TakeFacts { event: None, facts, on_dispute: on_dispute.unwrap_or_default(), because })
     }
-}
-
-fn bad(en: impl Into<String>, fr: impl Into<String>) -> Problem {
-    Problem::bad_request(Text::new(en.into(), fr.into()))
 }

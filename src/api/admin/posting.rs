@@ -7,7 +7,7 @@ use crate::api::admin::Admin;
 use crate::api::holds::bad_id;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::{EntryKind, OperationId, Posting};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The source of granted credits, as the metric names it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -55,9 +55,6 @@ pub(super) fn count_granted(admin: &Admin, source: GrantSource, credits: Credits
 /// Reads the account's id from a path.
 pub(super) fn parse_account(text: &str) -> Result<AccountId, Problem> {
     text.parse().map_err(|error: crate::account::AccountIdError| {
-        Problem::bad_request(Text::new(
-            format!("`account`: {error}."),
-            "`account` : un identifiant de compte fait de 1 à 255 caractères ASCII visibles.",
-        ))
+        Problem::bad_request(texts::bad_account(&error))
     })
 }

@@ -13,7 +13,7 @@ use crate::api::parameters::unless_empty;
 use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{EventState, LedgerError, StripeEvent};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 use crate::stripe::{ReconcileError, Reconciled, Sales};
 
 const DEFAULT_LIMIT: u32 = 50;
@@ -116,10 +116,7 @@ pub(crate) async fn reconcile(
     reconciled.map(axum::Json).map_err(|error| match error {
         ReconcileError::Api(error) => refuse_api(&error),
         ReconcileError::Refused(refusal) => admin.app.refuse(refusal, Credits::ZERO),
-        ReconcileError::Sandbox => Problem::not_found(Text::new(
-            "The sandbox has no Stripe to compare with.",
-            "Le bac à sable n'a pas de Stripe auquel se comparer.",
-        )),
+        ReconcileError::Sandbox => Problem::not_found(texts::SANDBOX_HAS_NO_STRIPE),
     })
 }
 
@@ -142,19 +139,9 @@ pub(crate) async fn thaw(
 }
 
 fn sales(admin: &Admin) -> Result<&Sales, Problem> {
-    admin.app.sales.as_deref().ok_or_else(|| {
-        Problem::not_found(Text::new(
-            "Nothing is sold here: the config has no [stripe] section.",
-            "Rien n'est vendu ici : la configuration n'a pas de section [stripe].",
-        ))
-    })
+    admin.app.sales.as_deref().ok_or_else(|| Problem::not_found(texts::NOTHING_IS_SOLD))
 }
 
 fn bad_query() -> Problem {
-    Problem::bad_request(Text::new(
-        "`state` is received, applied, foreign, ignored or failed; `limit` is a number up to 200, \
-         `cursor` the `next_cursor` of the page before.",
-        "`state` est received, applied, foreign, ignored ou failed ; `limit` est un nombre jusqu'à \
-         200, `cursor` le `next_cursor` de la page précédente.",
-    ))
+    Problem::bad_request(texts::BAD_EVENTS_QUERY)
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 
 use crate::api::admin::Admin;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The ledger's id of the operation that a request made. Handlers add it to their response's
 /// extensions, from which the log takes it.
@@ -68,11 +68,7 @@ fn client(request: &Request) -> Option<String> {
 async fn refuse(admin: &Admin, from: Option<String>) -> Response {
     admin.app.metrics.admin_wrong_tokens.inc();
     let Ok(_waits) = admin.guesses.waiting.try_acquire() else {
-        return Problem::too_many_requests(Text::new(
-            "Too many requests came with a wrong token. Check `[server] admin_token`, and try again later.",
-            "Trop de requêtes avec un mauvais jeton. Vérifiez `[server] admin_token` et réessayez plus tard.",
-        ))
-        .into_response();
+        return Problem::too_many_requests(texts::TOO_MANY_WRONG_TOKENS).into_response();
     };
     let delay = admin.guesses.count(admin.guesses.started.elapsed());
     tracing::warn!(
@@ -85,9 +81,5 @@ async fn refuse(admin: &Admin, from: Option<String>) -> Response {
 }
 
 fn unauthenticated() -> Response {
-    Problem::unauthenticated(Text::new(
-        "The admin routes need `Authorization: Bearer` with the token of `[server] admin_token`.",
-        "Les routes d'administration demandent `Authorization: Bearer` avec le jeton de `[server] admin_token`.",
-    ))
-    .into_response()
+    Problem::unauthenticated(texts::NO_ADMIN_TOKEN).into_response()
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use crate::api::brand::Brand;
 use crate::api::ui::files::File;
 use crate::api::ui::policy::page_policy;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -116,5 +116,5 @@ fn has(headers: &HeaderMap, etag: &HeaderValue) -> bool {
 }
 
 fn unknown() -> Problem {
-    Problem::not_found(Text::new("There is no such file.", "Ce fichier n'existe pas."))
+    Problem::not_found(texts::NO_SUCH_FILE)
 }

@@ -1,6 +1,4 @@
-//! The messages that clients read, in English and French, sorted by the code of their problem.
-//!
-//! A message that only one of Farebox's own routes uses is in the file of that route.
+//! The messages about calls and their refusals, sorted by the code of their problem.
 
 use crate::credits::{Credits, SignedCredits};
 use crate::problem::code::Code;

@@ -1,0 +1,138 @@
+//! The kinds of usage that have a price.
+
+/// One kind of usage. Kinds never overlap: a token that was read from a cache counts as
+/// [`Kind::CachedInput`] and not as [`Kind::Input`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Tokens of the request that are of no other kind.
+    Input,
+    /// Tokens of the request that were read from a cache.
+    CachedInput,
+    /// Tokens of the request that were written to a cache for five minutes.
+    CacheWrite,
+    /// Tokens of the request that were written to a cache for an hour.
+    CacheWrite1h,
+    /// Audio in the request, in tokens.
+    InputAudio,
+    /// Images in the request, in tokens.
+    InputImage,
+    /// Tokens of the answer that are of no other kind.
+    Output,
+    /// Tokens that the model thought with; the client may not see them.
+    Reasoning,
+    /// Audio in the answer, in tokens.
+    OutputAudio,
+    /// Images in the answer, in tokens.
+    OutputImage,
+    /// Images that were made, in pieces.
+    Image,
+    /// Audio or video, in seconds.
+    Second,
+    /// Characters, for example of a text that was read aloud.
+    Character,
+    /// Searches that a server tool made.
+    Search,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they are shown.
+    pub const ALL: [Self; 14] = [
+        Self::Input,
+        Self::CachedInput,
+        Self::CacheWrite,
+        Self::CacheWrite1h,
+        Self::InputAudio,
+        Self::InputImage,
+        Self::Output,
+        Self::Reasoning,
+        Self::OutputAudio,
+        Self::OutputImage,
+        Self::Image,
+        Self::Second,
+        Self::Character,
+        Self::Search,
+    ];
+
+    /// The name in gateway.toml, in JSON, in metrics and in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::CachedInput => "cached_input",
+            Self::CacheWrite => "cache_write",
+            Self::CacheWrite1h => "cache_write_1h",
+            Self::InputAudio => "input_audio",
+            Self::InputImage => "input_image",
+            Self::Output => "output",
+            Self::Reasoning => "reasoning",
+            Self::OutputAudio => "output_audio",
+            Self::OutputImage => "output_image",
+            Self::Image => "image",
+            Self::Second => "second",
+            Self::Character => "character",
+            Self::Search => "search",
+        }
+    }
+
+    /// Reads [`Kind::as_str`] back.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// The kind whose price this kind has where it has none of its own.
+    pub const fn parent(self) -> Option<Self> {
+        match self {
+            Self::CachedInput | Self::CacheWrite | Self::InputAudio | Self::InputImage => {
+                Some(Self::Input)
+            }
+            Self::CacheWrite1h => Some(Self::CacheWrite),
+            Self::Reasoning | Self::OutputAudio | Self::OutputImage => Some(Self::Output),
+            Self::Input
+            | Self::Output
+            | Self::Image
+            | Self::Second
+            | Self::Character
+            | Self::Search => None,
+        }
+    }
+
+    /// True for tokens of the request, of every kind.
+    pub const fn is_input(self) -> bool {
+        (self as usize) <= (Self::InputImage as usize)
+    }
+
+    /// True for tokens of the answer, of every kind.
+    pub const fn is_output(self) -> bool {
+        (self as usize) >= (Self::Output as usize)
+            && (self as usize) <= (Self::OutputImage as usize)
+    }
+
+    /// True for tokens, whose prices are for a million; the others have a price each.
+    pub const fn is_token(self) -> bool {
+        (self as usize) <= (Self::OutputImage as usize)
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_every_kind_at_its_place_under_a_name_of_its_own() {
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), index, "{kind:?}");
+            assert_eq!(Kind::parse(kind.as_str()), Some(kind));
+            assert_eq!(kind.is_token(), kind.is_input() || kind.is_output());
+            assert!(!(kind.is_input() && kind.is_output()));
+            let parent = kind.parent().unwrap_or(kind);
+            assert_eq!(
+                (parent.is_input(), parent.is_output()),
+                (kind.is_input(), kind.is_output())
+            );
+        }
+        assert_eq!(Kind::parse("tokens"), None);
+    }
+}

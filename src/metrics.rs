@@ -21,23 +21,24 @@ pub const API_ROUTE: &str = "api";
 pub const UPSTREAM_OUTCOMES: [&str; 6] =
     ["ok", "connect", "timeout", "closed", "status_4xx", "status_5xx"];
 
-/// Status codes of priced calls: Farebox's own answers, and those of a failing upstream.
+/// The status codes of priced calls: those of Farebox's own answers, and those of a failing
+/// upstream.
 const CODES: [&str; 15] = [
     "200", "400", "402", "403", "404", "408", "409", "413", "422", "429", "499", "500", "502",
     "503", "504",
 ];
 
-/// Status codes of Farebox's own routes.
+/// The status codes of Farebox's own routes.
 const OWN_CODES: [&str; 17] = [
     "200", "201", "303", "400", "401", "402", "403", "404", "405", "408", "409", "413", "422",
     "429", "499", "500", "503",
 ];
 
-/// The outcomes of an event whose type is known.
+/// The outcomes of Stripe's events whose type is known.
 const EVENT_OUTCOMES: [&str; 7] =
     ["applied", "foreign", "ignored", "failed", "received", "duplicate", "unavailable"];
 
-/// The type label of events whose type Farebox does not read.
+/// The type label of Stripe's events whose type Farebox does not read.
 pub const OTHER_EVENTS: &str = "other";
 
 const ROUTES_SECONDS: [f64; 14] =
@@ -46,7 +47,8 @@ const SHORT_SECONDS: [f64; 12] =
     [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];
 const SIZES: [f64; 11] = [1., 2., 4., 8., 16., 32., 64., 128., 256., 512., 1024.];
 
-/// Builds one metric: `declare!(type, name, help)`, then labels, then buckets, where the type has them.
+/// Builds one metric: `declare!(type, name, help)`, followed by its labels and its buckets if the
+/// type has them.
 macro_rules! declare {
     (Histogram, $name:literal, $help:literal, $buckets:expr) => {
         Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec()))
@@ -152,7 +154,7 @@ metrics! {
 }
 
 impl Metrics {
-    /// Declares every metric in a registry of its own, and creates the series of own routes.
+    /// Creates the metrics, and the series of Farebox's own routes.
     ///
     /// # Errors
     /// Two metrics have the same name. A test makes sure that they have not.
@@ -210,7 +212,7 @@ impl Metrics {
     /// The metrics in Prometheus's text format.
     ///
     /// # Errors
-    /// If a metric cannot be encoded as text.
+    /// A metric cannot be encoded as text.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

@@ -24,7 +24,7 @@ pub(super) struct BuyRequest {
     pack: String,
 }
 
-/// The checkout page.
+/// The checkout session that was opened.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BuyBody {
     /// The address of the checkout page.
@@ -33,10 +33,11 @@ pub(super) struct BuyBody {
     session_id: String,
 }
 
-/// Opens a checkout page on which the caller pays for a pack. An open page for the same pack and
-/// price, made within the hour, is used again. With an `idempotency-key` header, the same key gives
-/// the same page and another key gives another page; 422 where the key was sent with another pack
-/// before, 409 while the first request runs. 429 after a few requests within a minute.
+/// Opens a checkout page on which the caller pays for a pack. A page for the same pack and price
+/// that was opened within the last hour is used again. With an `idempotency-key` header, the same
+/// key always gives the same page, and another key gives another page. The response is 422 if the
+/// key was sent with another pack before, 409 while the first request with the key runs, and 429
+/// after a few requests within a minute.
 #[utoipa::path(post, path = "/buy", request_body = BuyRequest, responses(
     (status = 200, body = BuyBody), (status = 400), (status = 401), (status = 404),
     (status = 409), (status = 422), (status = 429), (status = 502), (status = 503)))]
@@ -55,7 +56,7 @@ pub(super) async fn buy(
         Problem::not_found(texts::unknown_pack(pack, prefix))
     })?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
-    // A buyer's key counts for that buyer's account only.
+    // A key counts only for the account that sent it.
     let account = &caller.account;
     let own = |key| format!("{}:{account}:{key}", account.as_str().len());
     let own = key.map(own);
@@ -68,7 +69,7 @@ pub(super) async fn buy(
     Ok(axum::Json(BuyBody { checkout_url, session_id: bought.session.to_string() }))
 }
 
-/// The problem for a purchase that failed. The cause goes to the operator's log only.
+/// The problem for a purchase that failed. Only the operator's log tells the cause.
 fn refuse(error: BuyError) -> Problem {
     match error {
         BuyError::Api(error) => refuse_api(&error),

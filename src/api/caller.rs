@@ -1,4 +1,4 @@
-//! The caller of an own route.
+//! Identifies the callers of Farebox's own routes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,18 +13,20 @@ use crate::app::App;
 use crate::identify::{CredentialKind, Credentials, Identity};
 use crate::problem::{Problem, texts};
 
-/// The IP address of a request's client, as seen by the socket: an extension of every request.
+/// The IP address of a request's client, as the socket has it. Every request carries this
+/// extension.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub Option<IpAddr>);
 
 impl ClientAddress {
-    /// The address of a request's client; `None` where the request does not carry one.
+    /// The address of the request's client; `None` if the request does not carry this extension.
     pub(super) fn of(extensions: &Extensions) -> Option<IpAddr> {
         extensions.get().and_then(|Self(address)| *address)
     }
 }
 
-/// The caller, by the same credentials as on proxied routes, or by the account page's cookie.
+/// The caller, identified by the same credentials as on proxied routes or by the account page's
+/// cookie.
 pub(super) struct Caller(pub Identity);
 
 impl<S: Sync> FromRequestParts<S> for Caller
@@ -39,7 +41,7 @@ where
     }
 }
 
-/// A caller, with the credential that identifies them again later.
+/// The caller, with the credentials, so that the identity can be checked again later.
 pub(super) struct KnownCaller {
     pub identity: Identity,
     pub credentials: Credentials,
@@ -56,7 +58,8 @@ where
         let client = ClientAddress::of(&parts.extensions);
         match Self::of(&app, &parts.method, &parts.headers, client).await? {
             Some(caller) => Ok(caller),
-            // The problem is the same as for a request without a credential elsewhere.
+            // Without a credential, identification fails with the same problem as on proxied
+            // routes.
             None => {
                 let credentials = Credentials::default();
                 let identity = app.identify(credentials.headers(), client).await?;
@@ -70,7 +73,7 @@ impl KnownCaller {
     /// Identifies the sender of these headers; `None` where they have no credential at all.
     ///
     /// # Errors
-    /// As [`App::identify`]; 403 for a cookie that may not be used here.
+    /// The errors of [`App::identify`], and 403 for a cookie that must not be used here.
     pub async fn of(
         app: &App,
         method: &Method,
@@ -94,7 +97,7 @@ impl KnownCaller {
     }
 }
 
-/// The problem for a service key in a browser: such a key acts for any account.
+/// The problem for a service key in a browser, where it is not safe: it may act for any account.
 pub(super) fn no_session_for_services() -> Problem {
     Problem::forbidden(texts::NO_SESSION_FOR_SERVICES)
 }
@@ -114,8 +117,9 @@ impl FromRequestParts<Arc<App>> for ServiceCaller {
     }
 }
 
-/// A caller who may make and revoke keys: one with a token of the app, or with a session made from
-/// one. A leaked key must not make other keys, which would outlive it.
+/// A caller who may make and revoke keys: one with a token of the app, or with a session that was
+/// begun with such a token. Callers with an API key may not. Otherwise a leaked key could make more
+/// keys, which would stay valid after it is revoked.
 pub(super) struct KeyHolder(pub Identity);
 
 impl<S: Sync> FromRequestParts<S> for KeyHolder

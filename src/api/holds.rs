@@ -1,4 +1,4 @@
-//! Holds for work that does not pass through the proxy: queues, asynchronous jobs.
+//! Holds for work that does not pass through the proxy, such as queued or asynchronous jobs.
 
 use std::sync::Arc;
 
@@ -21,26 +21,26 @@ use crate::metrics::{API_ROUTE, Metrics};
 use crate::price::CanonicalPath;
 use crate::problem::{Problem, texts};
 
-/// The lifetime of a hold without `ttl_seconds`: a quarter of an hour.
+/// The lifetime of a hold whose request has no `ttl_seconds`: a quarter of an hour.
 const DEFAULT_TTL_SECS: u64 = 15 * 60;
 
 /// The longest lifetime of a hold: a day.
 const MAX_TTL_SECS: u64 = 24 * 3600;
 
-/// Credits to set aside: the price of `endpoint`, or `credits`.
+/// The body of a request for a hold. It sets aside the price of `endpoint`, or `credits`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HoldRequest {
-    /// The caller's own id. The same id again is the same hold.
+    /// The caller's own id for the hold. A repeated id gives the same hold.
     id: String,
-    /// The endpoint whose price is held.
+    /// The path of a call; its price is held.
     endpoint: Option<String>,
-    /// The endpoint's method; POST if absent.
+    /// The method of that call; POST if absent.
     method: Option<String>,
     #[schema(value_type = Option<f64>)]
     credits: Option<Box<serde_json::value::RawValue>>,
-    /// The lifetime of the hold in seconds, after which it expires; a quarter of an hour if absent,
-    /// a day at most.
+    /// The time in seconds after which the hold expires: at most a day; a quarter of an hour if
+    /// absent.
     ttl_seconds: Option<u64>,
 }
 
@@ -95,14 +95,14 @@ pub(super) async fn hold(
     Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
-/// True where `/holds/{id}/capture` can be requested: a path that can be read in two ways is
-/// refused, and a hold that cannot be ended would keep its credits until it expires.
+/// True if `/holds/{id}/capture` can be requested for this id. A path that is ambiguous is refused,
+/// and a hold that cannot be captured or released would keep its credits until it expires.
 fn fits_in_a_path(id: &str) -> bool {
     let path = format!("/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
     CanonicalPath::parse(path.as_bytes()).is_ok()
 }
 
-/// The end of a hold.
+/// A hold that was ended.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EndBody {
     id: String,
@@ -121,7 +121,7 @@ pub(super) struct CaptureRequest {
     credits: Credits,
 }
 
-/// Charges a hold, in part or whole, and gives the rest back.
+/// Charges a hold, wholly or in part, and gives the rest back.
 #[utoipa::path(post, path = "/holds/{id}/capture", params(("id" = String, Path)),
     request_body = CaptureRequest, responses(
     (status = 200, body = EndBody), (status = 400), (status = 401), (status = 403),
@@ -139,7 +139,7 @@ pub(super) async fn capture(
     ended(&app, id, captured, Some(&request_id))
 }
 
-/// An empty object: a hold is released whole. An empty body reads as this.
+/// An empty object or an empty body: a hold is always released whole.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReleaseRequest {}
@@ -160,13 +160,13 @@ pub(super) async fn release(
     ended(&app, id, released, None)
 }
 
-/// The account that a service key names: only its holds can be ended then. A key that names no
-/// account may end any hold.
+/// The account that the request of a service key names. If there is one, only its holds can be
+/// ended; otherwise the key may end any hold.
 fn named(caller: Identity) -> Option<AccountId> {
     caller.on_behalf_by.is_some().then_some(caller.account)
 }
 
-/// Counts and logs the end of a hold, and reports it to the caller.
+/// Counts and logs the end of a hold, and makes the response.
 fn ended(
     app: &App,
     id: String,
@@ -191,7 +191,7 @@ fn ended(
     Ok(axum::Json(EndBody { id, state, available: after.available() }))
 }
 
-/// Counts the end of a hold. One that is captured late has ended before, when it expired.
+/// Counts the end of a hold. A hold that is captured `late` had expired, and was counted then.
 fn count(metrics: &Metrics, end: &HoldEnd, outcome: &str, late: bool) {
     let route = &*end.route;
     if !late {

@@ -1,4 +1,5 @@
-//! The head of a request, read one way only: its target, and its framing.
+//! Reads a request's target and its framing. A head that two servers could read differently is
+//! refused.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Version};
@@ -12,15 +13,15 @@ use crate::problem::{Problem, texts};
 /// A request's target.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// The path that is priced and that the upstream sees.
+    /// The path, which is priced and forwarded.
     pub path: CanonicalPath,
-    /// The query with its `?`, as it was sent; empty where there is none.
+    /// The query with its `?`, as it was sent; empty if there is none.
     pub query: String,
-    /// Headers that the `connection` header names, and that go no further.
+    /// The headers that the `connection` header names. They are not forwarded.
     pub nominated: Vec<HeaderName>,
 }
 
-/// Reads the head, or refuses what could be read in two ways.
+/// Reads the head. Refuses it if it is ambiguous.
 pub(super) fn read(client: &Client, max_header_bytes: usize) -> Result<Target, Problem> {
     check_framing(client, max_header_bytes)?;
     let head = client.head();
@@ -43,8 +44,8 @@ fn is_plain(query: &str) -> bool {
     query.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
 }
 
-/// The path of an absolute-form target (`GET http://host/path`), which must name the host that
-/// the `host` header names.
+/// The path of an absolute-form target (`GET http://host/path`). Its host must be the one in the
+/// `host` header.
 fn own_authority<'a>(client: &Client, raw: &'a [u8]) -> Result<&'a [u8], Problem> {
     let ambiguous = || Problem::bad_request(texts::NOT_ON_THIS_HOST);
     let rest = raw
@@ -58,11 +59,13 @@ fn own_authority<'a>(client: &Client, raw: &'a [u8]) -> Result<&'a [u8], Problem
     if same { Ok(path) } else { Err(ambiguous()) }
 }
 
-/// Refuses a head that is too large, and a body whose end could be read in two ways: an upstream
-/// must not be able to see another end of the request than we do.
+/// Refuses a head that is too large, and a body whose end is ambiguous. If the upstream saw another
+/// end of the request than Farebox does, it could take a part of the body for a second request,
+/// which would not be priced.
 fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem> {
     let headers = &client.head().headers;
-    // Pingora lets one number pass that is told several times, and a sender may mean each of them.
+    // Pingora accepts several lengths if they are equal. They are refused here, because a sender
+    // may add them up.
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
     if lengths.next().is_some_and(|length| !is_number(length)) || lengths.next().is_some() {
@@ -71,26 +74,27 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
     if client.head().version == Version::HTTP_11 && !headers.contains_key(HOST) {
         return Err(Problem::bad_request(texts::NO_HOST));
     }
-    // HTTP/2 has no other framing, and its own limit for heads (`listener.rs`).
+    // HTTP/2 has one framing only, and h2 limits its heads (`connection.rs`).
     let Some(raw) = client.raw_head() else { return Ok(()) };
     if raw.len() > max_header_bytes {
         return Err(Problem::head_too_large(max_header_bytes));
     }
-    // Pingora keeps only one of the two; what the client sent is still in the raw bytes.
+    // If a head has both framing headers, Pingora keeps only one of them, so they are counted in
+    // the raw bytes.
     let sent =
         |name: &str| raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count();
     let Some(coding) = headers.get(TRANSFER_ENCODING) else { return Ok(()) };
     if sent(CONTENT_LENGTH.as_str()) > 0 || sent(TRANSFER_ENCODING.as_str()) > 1 {
         return Err(Problem::bad_request(texts::TWO_FRAMINGS));
     }
-    // A further coding would be lost: the body goes on in chunks alone.
+    // Any other coding would be lost, because the body is forwarded as chunked.
     if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
         return Err(Problem::bad_request(texts::BAD_TRANSFER_CODING));
     }
     Ok(())
 }
 
-/// Whether a header line is of this name.
+/// Whether a header line has this name.
 fn names(line: &[u8], name: &[u8]) -> bool {
     let field = line.split(|b| *b == b':').next().unwrap_or_default();
     field.len() < line.len() && field.trim_ascii().eq_ignore_ascii_case(name)

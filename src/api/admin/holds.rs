@@ -1,4 +1,4 @@
-//! Holds that have been live for long.
+//! Holds that have been open for a long time.
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ const MAX_LIMIT: u32 = 1000;
 
 #[derive(Deserialize)]
 pub(crate) struct HoldsQuery {
-    /// The smallest age, in seconds.
+    /// Only holds of calls that are at least this old, in seconds.
     #[serde(default, deserialize_with = "unless_empty")]
     older_than: Option<u32>,
     #[serde(default, deserialize_with = "unless_empty")]
@@ -37,7 +37,7 @@ struct HoldBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     origin: &'static str,
-    /// `null` for a hold of the API: its id, chosen by its maker, has no time in it.
+    /// `null` for a hold of the API: the API's caller chose its id, which contains no time.
     created_at: Option<String>,
     expires_at: String,
 }
@@ -65,7 +65,7 @@ impl HoldBody {
     }
 }
 
-/// Lists calls' holds of that age, oldest first; then the API's holds by their expiry.
+/// Lists the holds of calls, oldest first, then the holds of the API, by their expiry.
 pub(crate) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<HoldsQuery>, QueryRejection>,
@@ -79,7 +79,8 @@ pub(crate) async fn list(
     Ok(axum::Json(HoldsBody { holds }))
 }
 
-/// The latest moment, plus one, at which a hold of at least this age was made.
+/// One more than the latest time at which a hold of at least this age was made, in milliseconds
+/// since 1970.
 pub(super) fn made_before_ms(age_secs: u32) -> i64 {
     wall_ms().saturating_sub(i64::from(age_secs) * 1000).saturating_add(1)
 }

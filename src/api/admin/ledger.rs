@@ -1,4 +1,4 @@
-//! The ledger as a whole.
+//! The routes for the ledger as a whole.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub(crate) async fn reconcile(
 pub(crate) struct FoldRequest {
     #[serde(with = "time::serde::rfc3339")]
     before: OffsetDateTime,
-    /// Whether the tables of whole months are dropped too, on the cluster ledger.
+    /// Whether to drop the tables of whole months as well. Only the cluster ledger has such tables.
     #[serde(default)]
     drop: bool,
 }

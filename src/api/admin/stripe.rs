@@ -1,4 +1,4 @@
-//! Stripe's events and purchases, for the operator.
+//! The operator's routes for Stripe's events and for frozen accounts.
 
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use crate::stripe::{ReconcileError, Reconciled, Sales};
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
-/// The events to list.
+/// The query for Stripe's events.
 #[derive(Deserialize)]
 pub(crate) struct EventsQuery {
     state: Option<EventState>,
@@ -35,7 +35,7 @@ pub(crate) struct EventBody {
     id: String,
     r#type: String,
     state: EventState,
-    /// The cause of a failure.
+    /// The cause, for an event that failed.
     note: Option<String>,
     received_at: String,
 }
@@ -58,7 +58,7 @@ pub(crate) struct EventsBody {
     next_cursor: Option<String>,
 }
 
-/// Lists the inbox, oldest first.
+/// Lists the events in the inbox, oldest first.
 pub(crate) async fn events(
     State(admin): State<Admin>,
     query: Result<Query<EventsQuery>, QueryRejection>,
@@ -87,7 +87,7 @@ pub(crate) struct ReplayBody {
     state: EventState,
 }
 
-/// Applies an event of the inbox once more. Its earlier effects are not repeated.
+/// Applies an event of the inbox once more. Effects that it had before are not repeated.
 pub(crate) async fn replay(
     State(admin): State<Admin>,
     Path(id): Path<String>,
@@ -105,7 +105,8 @@ pub(crate) struct ReconcileRequest {
     since: OffsetDateTime,
 }
 
-/// Applies the changes at Stripe since then for which no event arrived.
+/// Applies the payments, refunds and disputes at Stripe since the given time whose events did not
+/// arrive.
 pub(crate) async fn reconcile(
     State(admin): State<Admin>,
     Json(request): Json<ReconcileRequest>,
@@ -126,7 +127,7 @@ pub(crate) struct ThawBody {
     disputes: usize,
 }
 
-/// Unfreezes an account. The disputes themselves go on.
+/// Unfreezes an account. The disputes at Stripe go on.
 pub(crate) async fn thaw(
     State(admin): State<Admin>,
     Path(account): Path<String>,

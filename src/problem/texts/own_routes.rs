@@ -1,4 +1,4 @@
-//! The texts that only Farebox's own routes need, in the order of their files in `src/api`.
+//! The messages that only Farebox's own routes use, in the order of their files in `src/api`.
 
 use std::fmt::Display;
 

@@ -1,12 +1,12 @@
-//! The texts of requests that are refused before they are priced; all are BAD_REQUEST.
+//! The messages about requests that are refused before they are priced. All are BAD_REQUEST.
 
 use crate::problem::language::Text;
 
 pub(crate) const BAD_CONNECTION_HEADER: Text = Text::fixed(
-    "The `connection` header names what it cannot name. Send it with `close`, \
-     `keep-alive` or `upgrade`, or leave it out.",
-    "L'en-tête `connection` nomme ce qu'il ne peut pas nommer. Envoyez-le avec \
-     `close`, `keep-alive` ou `upgrade`, ou omettez-le.",
+    "The `connection` header lists too many headers, or one that it must not list. Send it with \
+     `close`, `keep-alive` or `upgrade` only, or leave it out.",
+    "L'en-tête `connection` cite trop d'en-têtes, ou un en-tête qu'il ne doit pas citer. Envoyez-le \
+     avec `close`, `keep-alive` ou `upgrade` seulement, ou omettez-le.",
 );
 
 pub(crate) const QUERY_NOT_ENCODED: Text = Text::fixed(

@@ -1,4 +1,4 @@
-//! An embedded ledger that a command reads or repairs while no gateway has it.
+//! An embedded ledger that a command reads or repairs while no gateway uses it.
 
 use std::path::{Path, PathBuf};
 
@@ -33,12 +33,12 @@ pub enum SourceError {
     Ledger(#[from] LedgerError),
 }
 
-/// An embedded ledger that no other process has.
+/// An embedded ledger that no other process uses.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub path: PathBuf,
     connection: SqliteConnection,
-    /// Held as long as the source, so that no gateway writes meanwhile.
+    /// The lock, held as long as the source, so that no gateway writes meanwhile.
     _lock: LedgerLock,
 }
 

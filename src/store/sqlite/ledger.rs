@@ -1,13 +1,13 @@
-//! The embedded ledger: balances in memory, one writer, SQLite for what must last.
+//! The embedded ledger: balances in memory, one writer, and SQLite for the data that must last.
 //!
-//! A batch is decided in memory first. In `strict` it counts once SQLite has committed it with
-//! `synchronous=FULL`; when the commit fails, memory is rolled back and the operations are refused
-//! as unavailable. The operations of calls (hold, renew, capture, release) are committed as one row
-//! of the [`BatchLog`], and their own rows follow within [`FLUSH_EVERY`].
+//! A batch is decided in memory first. In `strict` its outcomes count once SQLite has committed it with
+//! `synchronous=FULL`; if the commit fails, memory is rolled back and the operations are refused as
+//! unavailable. The operations of calls (hold, renew, capture, release) are committed as one row of the log
+//! of batches (`batch_log.rs`), and their own rows follow within [`FLUSH_EVERY`].
 //!
-//! In `relaxed` the operations of calls are answered at once and written within [`FLUSH_EVERY`];
-//! when a commit fails, they stay in memory until one succeeds, and no new hold is granted
-//! meanwhile. Grants, keys and everything else are on disk before they are answered, in both.
+//! In `relaxed` the operations of calls are answered at once and written within [`FLUSH_EVERY`]; if a commit
+//! fails, they stay in memory until one succeeds, and no new hold is granted meanwhile. In both modes,
+//! grants, keys and everything else are on disk before they are answered.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// How long closing the file waits for reads that are under way.
 const READS_END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The embedded ledger, as its one writer has it.
+/// The embedded ledger. A file has one of these, which is its only writer.
 #[derive(Debug)]
 pub struct SqliteLedger {
     durability: Durability,
@@ -60,12 +60,12 @@ pub struct SqliteLedger {
     unwritten: Changes,
     clock: Clock,
     metrics: Metrics,
-    /// Since when `unwritten` has not been empty.
+    /// The moment since which `unwritten` has not been empty.
     unwritten_since: Option<Instant>,
     purge: Purge,
     /// The reader of the same file, which is closed before the writer.
     reader: SqliteReader,
-    /// Held as long as the ledger: a file has one writer.
+    /// The lock, held as long as the ledger, so that a file has one writer.
     _lock: LedgerLock,
 }
 
@@ -73,7 +73,7 @@ impl SqliteLedger {
     /// Opens the ledger at `path`, with the defaults for all other settings.
     ///
     /// # Errors
-    /// As [`SqliteLedger::open_as`].
+    /// The same as for [`SqliteLedger::open_as`].
     pub async fn open(
         path: &Path,
         durability: Durability,
@@ -131,7 +131,7 @@ impl SqliteLedger {
         })
     }
 
-    /// A reader of the same file. It reads what is committed, until the ledger is closed.
+    /// A reader of the same file. It sees only committed changes, and works until the ledger is closed.
     pub fn reader(&self) -> SqliteReader {
         self.reader.clone()
     }

@@ -1,5 +1,5 @@
-//! A batch's changes as SQL: one statement per table, whatever the size of the batch, and all
-//! statements as one script, so that a commit is one message to the driver's thread.
+//! Writes a batch's changes as SQL: one statement for each table, whatever the size of the batch. All
+//! statements are one script, so that a commit is one message to the driver's thread.
 //!
 //! A statement per row costs some 67 µs through the driver, `INSERT … SELECT … FROM jsonb_each`
 //! some 2 µs a row. (`json_each` would print each row as text and parse it again.)
@@ -18,11 +18,11 @@ use crate::store::sqlite::json_rows::Rows;
 const ADD_CALL_HOLDS: &str =
     "INSERT INTO call_holds (written_by, holds) SELECT commits + 1, ? FROM ledger;";
 
-/// Deletes one row. A commit deletes one or two rows; from a list of them, SQLite would first build
-/// a table.
+/// Deletes one row. A commit usually deletes one or two rows; for a list of them, SQLite would first
+/// build a table.
 const DELETE_CALL_HOLDS: &str = "DELETE FROM call_holds WHERE written_by = ?;";
 
-/// Deletes many rows, where a statement for each would make a script that SQLite has not prepared
+/// Deletes many rows. A statement for each row would make a long script that SQLite has not prepared
 /// yet.
 const DELETE_MANY_CALL_HOLDS: &str =
     "DELETE FROM call_holds WHERE written_by IN (SELECT value->>0 FROM jsonb_each(?));";

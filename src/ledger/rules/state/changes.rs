@@ -1,4 +1,4 @@
-//! The changes of a batch: the rows to write, and the way back.
+//! The changes of a batch: the rows to write, and the steps that undo the changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::rows::{Account, EndedHold, LiveHold, StripeCustomer};
 
-/// The changes of a batch: the rows to write, and how to take them back in memory.
+/// The changes of a batch: the rows to write, and the steps that undo the changes in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// New holds.
@@ -38,19 +38,19 @@ pub(crate) struct Changes {
     pub events: HashMap<Arc<str>, StripeEvent>,
     /// New and changed payments.
     pub payments: HashMap<Arc<str>, Payment>,
-    /// Payments that turned out to be another one.
+    /// Ids of payments that were merged into another payment.
     pub payments_gone: HashSet<Arc<str>>,
     /// New customers at Stripe.
     pub customers: Vec<StripeCustomer>,
     /// Disputes, with the account that each freezes from now on; `None` where a freeze is lifted.
     pub freezes: HashMap<Arc<str>, Option<AccountId>>,
-    /// Calls that were cut off, and cut off calls that their gateway ended after all.
+    /// Calls that were cut off, also those that their gateway ended after all.
     pub crashed: HashMap<HoldId, CrashedCall>,
-    /// The steps back, oldest first.
+    /// The steps that undo the changes, oldest first.
     pub(crate) undo: Vec<Undo>,
 }
 
-/// One step back: the value that a change replaced in memory.
+/// A step that undoes a change: the value in memory that the change replaced.
 #[derive(Debug)]
 pub(crate) enum Undo {
     /// An account before its change; `None` for a new one.
@@ -97,8 +97,8 @@ impl Changes {
         self.touched.extend(later.touched);
     }
 
-    /// Makes the changes so far final in memory: their callers have been answered, so they stand even if
-    /// the disk refuses them.
+    /// Makes the changes so far final in memory. Their callers have been answered, so they are not
+    /// undone even if the disk refuses them.
     pub fn forget_undo(&mut self) {
         self.undo.clear();
     }

@@ -105,6 +105,10 @@ metrics! {
     credits_captured: CounterVec("farebox_credits_captured_total", "Credits charged", &["route"]);
     credits_released: CounterVec(
         "farebox_credits_released_total", "Credits set aside and given back", &["route"]);
+    /// Charges above the hold of metered calls, whether they became a debt or were given up.
+    overrun_credits: CounterVec(
+        "farebox_overrun_credits_total", "Credits that metered calls used above their holds",
+        &["route"]);
     /// Sources: admin, signup, stripe, import.
     credits_granted: CounterVec("farebox_credits_granted_total", "Credits added", &["source"]);
     ledger_batch_size: Histogram(
@@ -207,6 +211,7 @@ impl Metrics {
         }
         self.credits_captured.with_label_values(&[route]);
         self.credits_released.with_label_values(&[route]);
+        self.overrun_credits.with_label_values(&[route]);
     }
 
     /// The metrics in Prometheus's text format.

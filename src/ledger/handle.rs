@@ -132,7 +132,9 @@ impl Ledger {
         amount: Credits,
         route: Arc<str>,
     ) -> Result<ClosedHold, Refusal> {
-        let capture = Operation::Capture { hold, account, amount, route, origin: Origin::Api };
+        let (origin, may_overrun, usage) = (Origin::Api, false, None);
+        let capture =
+            Operation::Capture { hold, account, amount, route, origin, may_overrun, usage };
         self.request(capture, closed).await
     }
 

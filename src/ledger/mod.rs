@@ -38,7 +38,7 @@ pub use handle::Ledger;
 pub use history::{
     AccountView, Activity, DayUsage, FoundAccounts, HoldView, Movement, Sold, SoldIn, Usage,
 };
-pub use hold::Hold;
+pub use hold::{Hold, Overrun, Settlement};
 pub use imports::{Import, ImportRow, ImportedRow};
 pub use inbox::{EventState, NewEvent, StripeEvent};
 pub use key::{KeyChanges, KeyHash, KeyHashError, KeyRecord};

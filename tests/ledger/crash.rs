@@ -253,6 +253,8 @@ async fn call(ledger: &Ledger) {
         amount: credits("0.25"),
         route: "/x".into(),
         origin: Origin::Call,
+        may_overrun: true,
+        usage: None,
     };
     let captured = ledger.ask(capture).await;
     assert!(matches!(captured, Outcome::Captured { late: false, .. }), "{captured:?}");

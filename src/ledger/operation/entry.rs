@@ -6,6 +6,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::operation::ids::OperationId;
 use crate::ledger::operation::kinds::EntryKind;
+use crate::usage::UsageRecord;
 
 /// The credits of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +64,9 @@ pub struct Entry {
     pub reason: Option<Arc<str>>,
     /// The time of the entry, in milliseconds since 1970.
     pub created_at_ms: i64,
+    /// What a metered call used. The amount of the entry is above `held` of the record where the charge
+    /// was an overrun. `None` for all other entries.
+    pub usage: Option<Arc<UsageRecord>>,
 }
 
 impl Entry {

@@ -13,6 +13,7 @@ use crate::ledger::operation::ids::{HoldId, OperationId};
 use crate::ledger::operation::kinds::Origin;
 use crate::ledger::payment::TakeFacts;
 use crate::ledger::report::FoldCursor;
+use crate::usage::UsageRecord;
 
 /// How long a call's hold lives without a renewal, in milliseconds. A hold whose guard lives is renewed
 /// when this time is up, so the limit applies to leaked holds, not to long calls.
@@ -47,6 +48,16 @@ pub enum Operation {
     },
     /// Sets credits aside.
     Hold(NewHold),
+    /// Sets more credits aside under the live hold of a call. A repetition changes nothing, since the
+    /// operation names the whole amount and not the increase.
+    Extend {
+        /// The hold.
+        hold: HoldId,
+        /// The account of the hold.
+        account: AccountId,
+        /// The amount that the hold has afterwards. A hold that has as much already does not change.
+        amount: Credits,
+    },
     /// Moves a hold's deadline to `ttl_ms` from now.
     Renew {
         /// The hold.
@@ -67,6 +78,12 @@ pub enum Operation {
         route: Arc<str>,
         /// The origin of the hold.
         origin: Origin,
+        /// True where the charge of a call counts whole though it is above the hold. A call that used
+        /// more than was set aside may make a debt. False: such a capture is refused, and so it is for
+        /// holds of the API in any case.
+        may_overrun: bool,
+        /// What a metered call used.
+        usage: Option<Arc<UsageRecord>>,
     },
     /// Gives a hold back.
     Release {
@@ -180,15 +197,20 @@ impl Operation {
         matches!(self, Self::Capture { origin: Origin::Call, .. })
     }
 
-    /// The origin of the hold that the operation makes or ends, if it does either.
+    /// The origin of the hold that the operation makes, extends or ends, if it does any of these.
     pub(crate) fn origin(&self) -> Option<Origin> {
         match self {
             Self::Hold(NewHold { origin, .. })
             | Self::Capture { origin, .. }
             | Self::Release { origin, .. } => Some(*origin),
-            Self::Abandon { .. } => Some(Origin::Call),
+            Self::Extend { .. } | Self::Abandon { .. } => Some(Origin::Call),
             _ => None,
         }
+    }
+
+    /// True where the operation sets credits aside.
+    pub(crate) fn takes_credits(&self) -> bool {
+        matches!(self, Self::Hold(_) | Self::Extend { .. })
     }
 
     /// The line in the list of cut off calls, where this operation gave such a call's hold back at

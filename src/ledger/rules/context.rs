@@ -8,6 +8,7 @@ use crate::ledger::operation::{
     Balance, Ending, Entry, EntryKind, HoldId, OperationId, Origin, Refusal,
 };
 use crate::ledger::rules::state::{Account, Changes, EndedHold, Known, LiveHold, Now, State, Undo};
+use crate::usage::UsageRecord;
 
 /// The context in which one operation is decided. Its methods are the rules, a file for each family of
 /// operations: `holds`, `cut_off`, `postings`, `keys`, `payments` and `imports`.
@@ -25,13 +26,23 @@ pub(crate) struct Rules<'a> {
     pub now: Now,
 }
 
+/// An entry before it has a number and a time.
+pub(super) struct NewEntry {
+    pub operation: OperationId,
+    pub kind: EntryKind,
+    pub amount: SignedCredits,
+    pub route: Option<Arc<str>>,
+    pub reason: Option<Arc<str>>,
+    pub usage: Option<Arc<UsageRecord>>,
+}
+
 impl Rules<'_> {
     /// The balance of an account; zero where the account does not exist.
     pub(super) fn balance(&self, account: &AccountId) -> Balance {
         self.state.balance(account).unwrap_or_default()
     }
 
-    /// Adds an entry and moves the balance with it. Creates the account where it does not exist.
+    /// Adds an entry without a usage record, as [`Rules::add`] does.
     pub(super) fn add_entry(
         &mut self,
         id: &AccountId,
@@ -41,6 +52,12 @@ impl Rules<'_> {
         route: Option<Arc<str>>,
         reason: Option<Arc<str>>,
     ) -> Result<Entry, Refusal> {
+        self.add(id, NewEntry { operation, kind, amount, route, reason, usage: None })
+    }
+
+    /// Adds an entry and moves the balance with it. Creates the account where it does not exist.
+    pub(super) fn add(&mut self, id: &AccountId, new: NewEntry) -> Result<Entry, Refusal> {
+        let NewEntry { operation, kind, amount, route, reason, usage } = new;
         let account = self.state.accounts.get(id).copied().unwrap_or_default();
         let balance = account.balance.checked_add(amount).ok_or(Refusal::OutOfRange)?;
         let seq = account.seq.checked_add(1).ok_or(Refusal::OutOfRange)?;
@@ -54,6 +71,7 @@ impl Rules<'_> {
             route,
             reason,
             created_at_ms: self.now.wall_ms,
+            usage,
         };
         self.set_account(id, Account { balance, seq, ..account });
         self.known.entries.insert(operation, entry.clone());
@@ -80,6 +98,17 @@ impl Rules<'_> {
                 self.changes.holds_gone.push(id.clone());
             }
         }
+    }
+
+    /// Replaces the live hold of a call. The commit that writes it lists it anew; what an earlier commit
+    /// has written of it does not count any more.
+    pub(super) fn replace_hold(&mut self, id: &HoldId, mut hold: LiveHold) {
+        if !self.changes.holds_added.contains_key(id) {
+            self.changes.calls_gone.push((id.clone(), hold.commit));
+            hold.commit = self.now.commit;
+        }
+        self.changes.holds_added.insert(id.clone(), hold.clone());
+        self.set_hold(id, Some(hold));
     }
 
     /// Stores that a hold ended without a charge.

@@ -35,7 +35,7 @@ impl Rules<'_> {
         let (outcome, became) = match after {
             AfterCrash::Charge => {
                 let reason = Some(CRASH_REASON.into());
-                let charged = self.charge(id, live.clone(), live.amount, reason)?;
+                let charged = self.charge(id, live.clone(), live.amount, reason, None)?;
                 (charged, CrashOutcome::Charged)
             }
             AfterCrash::Release => {

@@ -3,6 +3,7 @@
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refusal};
 use crate::ledger::rules::context::Rules;
+use crate::ledger::rules::holds::Charge;
 use crate::ledger::rules::state::{Changes, Known, LiveHold, Now, State};
 
 /// Decides one operation, and changes the state unless the operation is refused.
@@ -17,9 +18,16 @@ pub(crate) fn decide(
     let decided = match operation {
         Operation::Open { account, signup } => rules.open(account, *signup),
         Operation::Hold(hold) => rules.hold(hold),
+        Operation::Extend { hold, account, amount } => rules.extend(hold, account, *amount),
         Operation::Renew { hold, ttl_ms } => rules.renew(hold, *ttl_ms),
-        Operation::Capture { hold, account, amount, route, origin } => {
-            rules.capture(hold, account.as_ref(), *amount, route, *origin)
+        Operation::Capture { hold, account, amount, route, origin, may_overrun, usage } => {
+            let charge = Charge {
+                amount: *amount,
+                route,
+                may_overrun: *may_overrun && *origin == Origin::Call,
+                usage: usage.as_ref(),
+            };
+            rules.capture(hold, account.as_ref(), *origin, charge)
         }
         Operation::Release { hold, account, origin } => {
             rules.end(hold, account.as_ref(), *origin, Ending::Released)

@@ -377,6 +377,8 @@ fn a_clawback_above_the_balance_leaves_a_debt_that_the_next_grant_pays_first() {
         amount: whole(400),
         route: "/x".into(),
         origin: Origin::Api,
+        may_overrun: false,
+        usage: None,
     };
     assert!(matches!(ledger.ask(&capture), Outcome::Captured { .. }));
     ledger.take(&refund("re_1", PAID, false), OnDispute::ClawBack);

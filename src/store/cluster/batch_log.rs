@@ -5,7 +5,7 @@
 //! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
 //! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
 //! it: how many terms there are, the terms, and a line for each operation, which names its terms by
-//! their place and has its id. A route is always the last word of its line, since it may contain
+//! their place and has its id, with what a metered call used (`usage_text`). A route is always the last word of its line, since it may contain
 //! spaces.
 
 use std::borrow::Cow;
@@ -14,6 +14,8 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin};
+use crate::store::cluster::usage_text;
+use crate::usage::UsageRecord;
 
 /// One batch of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,13 @@ pub(crate) enum Decided {
         expires_ms: i64,
         route: Arc<str>,
     },
+    /// More credits were set aside under a live hold.
+    Extended {
+        id: HoldId,
+        account: AccountId,
+        /// The whole amount from then on.
+        amount: Credits,
+    },
     Renewed {
         id: HoldId,
         expires_ms: i64,
@@ -47,6 +56,7 @@ pub(crate) enum Decided {
         origin: Origin,
         late: bool,
         route: Arc<str>,
+        usage: Option<Arc<UsageRecord>>,
     },
     Ended {
         id: HoldId,
@@ -80,6 +90,10 @@ impl Batch {
         let mut decided = Vec::with_capacity(lines.size_hint().0);
         for line in lines {
             let (asked, id) = line.split_once(' ')?;
+            let (id, usage) = match id.split_once(' ') {
+                Some((id, usage)) => (id, Some(Arc::new(usage_text::read(usage)?))),
+                None => (id, None),
+            };
             let code = match &mut codes {
                 None => *asked.as_bytes().first()?,
                 Some(codes) => match codes.next() {
@@ -89,10 +103,11 @@ impl Batch {
             };
             match code {
                 b'.' => {}
-                b'+' => decided.push(noted.next()??),
+                b'+' => decided.push(noted.next()??.with_usage(usage)),
                 _ => {
                     let terms = terms.get(asked.get(1..)?.parse::<usize>().ok()?)?;
-                    decided.push(terms.change(code, id.parse().ok()?, expires_ms)?);
+                    let change = terms.change(code, id.parse().ok()?, expires_ms)?;
+                    decided.push(change.with_usage(usage));
                 }
             }
         }
@@ -100,20 +115,23 @@ impl Batch {
     }
 
     /// The captures and releases in this batch, for deciding them again after the batch was lost. Their
-    /// ids keep them from taking effect twice. The holds that the batch made are not made again: a call
-    /// that still runs on one of them captures late.
+    /// ids keep them from taking effect twice. The holds that the batch made or extended are not made again:
+    /// a call that still runs on one of them captures late, or above its hold.
     pub fn ends(self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for decided in self.decided {
             match decided {
-                Decided::Captured { id, account, amount, route, origin, .. } => {
-                    let account = (origin == Origin::Call).then_some(account);
+                Decided::Captured { id, account, amount, route, origin, usage, .. } => {
+                    let is_call = origin == Origin::Call;
+                    let account = is_call.then_some(account);
                     operations.push(Operation::Capture {
                         hold: id,
                         account,
                         amount,
                         route,
                         origin,
+                        may_overrun: is_call,
+                        usage,
                     });
                 }
                 Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
@@ -124,7 +142,10 @@ impl Batch {
                     });
                 }
                 // A hold that expired expires again by itself, unless it is captured first.
-                Decided::Held { .. } | Decided::Renewed { .. } | Decided::Ended { .. } => {}
+                Decided::Held { .. }
+                | Decided::Extended { .. }
+                | Decided::Renewed { .. }
+                | Decided::Ended { .. } => {}
             }
         }
         operations
@@ -159,13 +180,24 @@ impl Terms {
         let (account, route) = (self.account.clone(), self.route.clone());
         match code {
             b'h' => Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route }),
-            b'c' => Some(Decided::Captured { id, account, amount, origin, late: false, route }),
+            b'c' => {
+                let (late, usage) = (false, None);
+                Some(Decided::Captured { id, account, amount, origin, late, route, usage })
+            }
             _ => None,
         }
     }
 }
 
 impl Decided {
+    /// Adds what a metered call used, which stands beside its id in the request.
+    fn with_usage(mut self, used: Option<Arc<UsageRecord>>) -> Self {
+        if let Self::Captured { usage, .. } = &mut self {
+            *usage = used;
+        }
+        self
+    }
+
     /// Reads a line that describes one change.
     fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ')?;
@@ -189,9 +221,10 @@ impl Decided {
             }
             "c" => {
                 let (late, route) = rest.split_once(' ')?;
-                let (late, route) = (late == "1", unescape(route));
-                Self::Captured { id, account, amount, origin, late, route }
+                let (late, route, usage) = (late == "1", unescape(route), None);
+                Self::Captured { id, account, amount, origin, late, route, usage }
             }
+            "g" => Self::Extended { id, account, amount },
             "r" | "e" => {
                 let ending = if word == "r" { Ending::Released } else { Ending::Expired };
                 Self::Ended { id, account, amount, origin, ending, route: unescape(rest) }
@@ -285,6 +318,7 @@ mod tests {
                 origin,
                 late,
                 route,
+                usage: None,
             },
             Decided::Ended {
                 id: id("id-3"),

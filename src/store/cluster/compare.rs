@@ -204,6 +204,11 @@ pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
                 stored.holds.insert(id.as_str().to_owned(), amount.signed().micros());
             }
         }
+        Decided::Extended { id, account, amount } => {
+            if let Some(stored) = stored.get_mut(account.as_str()) {
+                stored.holds.insert(id.as_str().to_owned(), amount.signed().micros());
+            }
+        }
         Decided::Captured { id, account, amount, .. } => {
             if let Some(stored) = stored.get_mut(account.as_str()) {
                 // The hold of a late capture has ended before.

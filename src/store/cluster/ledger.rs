@@ -254,6 +254,7 @@ impl DecidedIn {
     fn of(operation: &Operation) -> Self {
         match operation {
             Operation::Hold(_)
+            | Operation::Extend { .. }
             | Operation::Renew { .. }
             | Operation::Capture { .. }
             | Operation::Release { .. }

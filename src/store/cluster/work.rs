@@ -53,9 +53,9 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
 }
 
 impl<'a> Work<'a> {
-    /// If `takes_holds` is false, new holds are not sent to Redis, and stay unavailable.
+    /// If `takes_holds` is false, new and larger holds are not sent to Redis, and stay unavailable.
     fn new(items: &'a [BatchItem<'a>], takes_holds: bool) -> Self {
-        let is_asked = |place: &usize| takes_holds || !items[*place].is_hold();
+        let is_asked = |place: &usize| takes_holds || !items[*place].takes_credits();
         Self {
             items,
             waiting: (0..items.len()).filter(is_asked).collect(),

@@ -7,7 +7,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::history::{Activity, DayUsage, HoldView, Movement, Usage};
 use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
 use crate::store::sql::database::{Database, Value, first_row};
-use crate::store::sql::rows::{Column, entry_from, payment_from};
+use crate::store::sql::rows::{Column, ENTRY, entry_with_usage_from, payment_from};
 
 /// How many of an account's newest entries are added up for its usage. Customers may ask for their
 /// usage often, and this many entries take a fraction of a second.
@@ -62,17 +62,18 @@ pub(crate) async fn newest(
     now_ms: i64,
 ) -> Result<Vec<Entry>, LedgerError> {
     const DAY_MS: i64 = 24 * HOUR_MS;
-    let sql = "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-        created_at FROM {s}.entries WHERE created_at >= $1 \
-        ORDER BY created_at DESC, account DESC, seq DESC LIMIT $2";
+    let sql = format!(
+        "SELECT {ENTRY} FROM {{s}}.entries WHERE created_at >= $1 \
+         ORDER BY created_at DESC, account DESC, seq DESC LIMIT $2"
+    );
     let mut rows = Vec::new();
     for since_ms in [now_ms - HOUR_MS, now_ms - DAY_MS, now_ms - 31 * DAY_MS, i64::MIN] {
-        rows = database.rows(sql, &[Value::Int(since_ms), Value::Int(limit.into())]).await?;
+        rows = database.rows(&sql, &[Value::Int(since_ms), Value::Int(limit.into())]).await?;
         if rows.len() >= limit as usize {
             break;
         }
     }
-    Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+    Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
 }
 
 /// Live holds: first those of calls, made before `before_ms`, oldest first; then those of the API,

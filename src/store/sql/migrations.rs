@@ -28,6 +28,7 @@ pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         3 => "0003_entries_by_age.sql",
         4 => "0004_crashed.sql",
         5 => "0005_purchases.sql",
+        6 => "0006_usage.sql",
         7 => "0007_batch_log.sql",
     }
 });
@@ -44,6 +45,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         7 => "0007_layouts.sql",
         8 => "0008_owed.sql",
         9 => "0009_purchases.sql",
+        10 => "0010_usage.sql",
     }
 });
 

@@ -8,7 +8,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::history::FoundAccounts;
 use crate::ledger::operation::Entry;
 use crate::store::sql::database::{Database, Value};
-use crate::store::sql::rows::{Column, entry_from};
+use crate::store::sql::rows::{Column, ENTRY, entry_with_usage_from};
 
 /// Accounts whose ids have `part` in them and do not begin with it, among the `looked_at` accounts
 /// after `after`.
@@ -56,17 +56,18 @@ pub(crate) async fn entries_of(
     let first = first_since(database, account, time.start).await?;
     let end = first_since(database, account, time.end).await?;
     let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
-    let sql = "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-        created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 AND seq < $3 \
-        ORDER BY seq DESC LIMIT $4";
+    let sql = format!(
+        "SELECT {ENTRY} FROM {{s}}.entries WHERE account = $1 AND seq >= $2 AND seq < $3 \
+         ORDER BY seq DESC LIMIT $4"
+    );
     let values = [
         Value::Text(account.as_str()),
         Value::Int(first),
         Value::Int(end.min(before)),
         Value::Int(limit.into()),
     ];
-    let rows = database.rows(sql, &values).await?;
-    Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+    let rows = database.rows(&sql, &values).await?;
+    Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
 }
 
 /// The number of an account's first entry that was made at `at_ms` or later; one above the newest where

@@ -142,8 +142,8 @@ impl SqliteLedger {
         let outcomes = batch
             .iter()
             .map(|operation| match operation {
-                // A hold that is granted now could not be written soon.
-                Operation::Hold(_) if self.disk.is_failing() => {
+                // Credits that are set aside now could not be written soon.
+                operation if operation.takes_credits() && self.disk.is_failing() => {
                     Outcome::Refused(Refusal::Unavailable)
                 }
                 _ => rules::decide(operation, &mut self.state, known, &mut self.unwritten, now),

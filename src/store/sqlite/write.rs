@@ -11,9 +11,11 @@ use crate::account::AccountId;
 use crate::ledger::operation::Origin;
 use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
+use crate::store::sql::rows::usage_column;
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::disk::Log;
 use crate::store::sqlite::json_rows::Rows;
+use crate::usage::UsageRecord;
 
 const ADD_CALL_HOLDS: &str =
     "INSERT INTO call_holds (written_by, holds) SELECT commits + 1, ? FROM ledger;";
@@ -48,8 +50,9 @@ const LIST_CRASHED: &str = "INSERT INTO crashed (id, account, route, amount, out
      WHERE true ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, amount = excluded.amount;";
 
 const ADD_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
-     created_at) SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, \
-     value->>6, value->>7, value->>8 FROM jsonb_each(?);";
+     created_at, held, model, usage, prices) SELECT value->>0, value->>1, value->>2, value->>3, \
+     value->>4, value->>5, value->>6, value->>7, value->>8, value->>9, value->>10, value->>11, \
+     value->>12 FROM jsonb_each(?);";
 
 const MOVE_BALANCES: &str = "INSERT INTO accounts (id, balance, seq, created_at) \
      SELECT value->>0, value->>1, value->>2, value->>3 FROM jsonb_each(?) WHERE true \
@@ -344,7 +347,8 @@ fn ended(changes: &Changes, now: Now) -> Rows {
 fn entries(changes: &Changes) -> Rows {
     let mut rows = Rows::default();
     for entry in &changes.entries {
-        rows.row()
+        let row = rows
+            .row()
             .text(entry.account.as_str())
             .count(entry.seq)
             .text(entry.operation.as_str())
@@ -353,8 +357,17 @@ fn entries(changes: &Changes) -> Rows {
             .int(entry.balance_after.micros())
             .optional(entry.route.as_deref())
             .optional(entry.reason.as_deref())
-            .int(entry.created_at_ms)
-            .end();
+            .int(entry.created_at_ms);
+        match entry.usage.as_deref() {
+            // The members that are missing read as NULL.
+            None => row.end(),
+            Some(UsageRecord { held, model, usage, prices }) => row
+                .count(held.micros())
+                .optional(model.as_deref())
+                .text(&usage_column(usage))
+                .text(prices)
+                .end(),
+        }
     }
     rows
 }

@@ -16,11 +16,11 @@ use crate::ledger::rules::state::rows::{Account, EndedHold, LiveHold, StripeCust
 /// The changes of a batch: the rows to write, and the steps that undo the changes in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// New holds.
+    /// New holds, and extended holds of calls.
     pub holds_added: HashMap<HoldId, LiveHold>,
     /// Holds of the API that are live on disk and have ended.
     pub holds_gone: Vec<HoldId>,
-    /// Calls' holds that have ended, with the commit that writes each of them.
+    /// Calls' holds that have ended or were listed anew, with the commit that writes each of them.
     pub calls_gone: Vec<(HoldId, i64)>,
     /// New deadlines of the API's holds, in milliseconds of the ledger's clock.
     pub holds_renewed: HashMap<HoldId, u64>,

@@ -52,6 +52,10 @@ impl Lookups {
                 self.add_refund(hold);
                 self.holds.push(hold.clone());
             }
+            Operation::Extend { hold, .. } if !state.holds.contains_key(hold) => {
+                self.operations.push(OperationId::capture(hold));
+                self.holds.push(hold.clone());
+            }
             Operation::Post(posting) => self.operations.push(posting.id.clone()),
             Operation::Refund { hold, .. } => self.add_refund(hold),
             Operation::RefundPart { hold, id, .. } => {
@@ -72,6 +76,7 @@ impl Lookups {
                 self.payments.extend(state.freezes.get(account).into_iter().flatten().cloned());
             }
             Operation::Hold(_)
+            | Operation::Extend { .. }
             | Operation::Capture { .. }
             | Operation::Release { .. }
             | Operation::Abandon { .. }

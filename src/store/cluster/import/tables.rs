@@ -41,15 +41,16 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "entries",
         read: "SELECT json_object('account', account, 'seq', seq, 'operation', operation, \
             'kind', kind, 'amount', amount, 'balance_after', balance_after, 'route', route, \
-            'reason', reason, 'created_at', created_at) FROM entries",
+            'reason', reason, 'created_at', created_at, 'held', held, 'model', model, \
+            'usage', usage, 'prices', prices) FROM entries",
         write: "WITH new AS (SELECT * FROM json_to_recordset($1::json) AS n (account text, seq int8, \
             operation text, kind text, amount int8, balance_after int8, route text, reason text, \
-            created_at int8)), \
+            created_at int8, held int8, model text, usage text, prices text)), \
             once AS (INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
             SELECT operation, account, seq, kind, amount, created_at FROM new \
             WHERE kind <> 'opening') \
             INSERT INTO {s}.entries (account, seq, operation, kind, amount, balance_after, route, \
-            reason, created_at) SELECT * FROM new",
+            reason, created_at, held, model, usage, prices) SELECT * FROM new",
     },
     Table {
         name: "folded entries",
@@ -137,7 +138,8 @@ mod tests {
     use sqlx::{Connection as _, Row as _, SqliteConnection};
 
     /// The tables that are not moved, and why.
-    const NOT_MOVED: [(&str, &str); 3] = [
+    const NOT_MOVED: [(&str, &str); 4] = [
+        ("batch_log", "emptied when the file is opened"),
         ("call_holds", "released when the file is opened"),
         ("crashed", "its charges are entries; the list stays with the file"),
         ("ledger", "read separately"),

@@ -206,7 +206,7 @@ async fn write_captures(
     write_accounts(store, &known, &accounts, 0, at_ms, on).await.map(drop)
 }
 
-/// Writes which holds were made, renewed and ended.
+/// Writes which holds were made, extended, renewed and ended.
 async fn write_holds(
     store: &Store,
     tally: &Tally,
@@ -216,6 +216,19 @@ async fn write_holds(
         store
             .query("DELETE FROM {s}.holds WHERE id = ANY($1) AND state = 'live'")
             .bind(&tally.captured)
+            .execute(&mut *on)
+            .await?;
+    }
+    if !tally.extended.is_empty() {
+        let (ids, amounts): (Vec<_>, Vec<_>) = tally.extended.clone().into_iter().unzip();
+        store
+            .query(
+                "UPDATE {s}.holds h SET amount = n.amount FROM \
+             UNNEST($1::text[], $2::int8[]) AS n (id, amount) \
+             WHERE h.id = n.id AND h.state = 'live'",
+            )
+            .bind(ids)
+            .bind(amounts)
             .execute(&mut *on)
             .await?;
     }

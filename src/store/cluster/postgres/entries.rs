@@ -9,9 +9,11 @@ use crate::credits::Credits;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::EntryKind;
 use crate::ledger::rules::state::Account;
+use crate::store::cluster::batch_log::storable;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::cluster::postgres::tally::Capture;
-use crate::store::sql::rows::Column as _;
+use crate::store::sql::rows::{Column as _, usage_column};
+use crate::usage::UsageRecord;
 
 /// Entries, column by column, as `UNNEST` takes them.
 #[derive(Debug, Default)]
@@ -25,6 +27,10 @@ pub(crate) struct EntryColumns {
     pub routes: Vec<Option<String>>,
     pub reasons: Vec<Option<String>>,
     pub times: Vec<i64>,
+    pub held: Vec<Option<i64>>,
+    pub models: Vec<Option<String>>,
+    pub usages: Vec<Option<String>>,
+    pub prices: Vec<Option<String>>,
 }
 
 impl EntryColumns {
@@ -39,7 +45,16 @@ impl EntryColumns {
         self.routes.push(Some((*capture.route).to_owned()));
         self.reasons.push(None);
         self.times.push(capture.at_ms);
+        self.push_usage(capture.usage.as_deref());
         Ok(())
+    }
+
+    /// Adds what the call of the newest entry used.
+    pub fn push_usage(&mut self, record: Option<&UsageRecord>) {
+        self.held.push(record.map(|record| record.held.signed().micros()));
+        self.models.push(record.and_then(|record| record.model.as_deref()).map(storable));
+        self.usages.push(record.map(|record| usage_column(&record.usage)));
+        self.prices.push(record.map(|record| storable(&record.prices)));
     }
 }
 
@@ -76,14 +91,15 @@ pub(crate) async fn insert_entries(
 ) -> Result<(), LedgerError> {
     store.query(
         "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-         greatest(created_at, (SELECT closed_before FROM {s}.ledger)) AS created_at FROM \
-         UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
-         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[]) AS n (account, seq, \
-         operation, kind, amount, balance_after, route, reason, created_at)), \
+         greatest(created_at, (SELECT closed_before FROM {s}.ledger)) AS created_at, held, model, \
+         usage, prices FROM UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
+         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[], $10::int8[], $11::text[], \
+         $12::text[], $13::text[]) AS n (account, seq, operation, kind, amount, balance_after, \
+         route, reason, created_at, held, model, usage, prices)), \
          once AS (INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
          SELECT operation, account, seq, kind, amount, created_at FROM new) \
          INSERT INTO {s}.entries (account, seq, operation, kind, amount, balance_after, route, \
-         reason, created_at) SELECT * FROM new",
+         reason, created_at, held, model, usage, prices) SELECT * FROM new",
     )
     .bind(columns.accounts)
     .bind(columns.seqs)
@@ -94,6 +110,10 @@ pub(crate) async fn insert_entries(
     .bind(columns.routes)
     .bind(columns.reasons)
     .bind(columns.times)
+    .bind(columns.held)
+    .bind(columns.models)
+    .bind(columns.usages)
+    .bind(columns.prices)
     .execute(on)
     .await?;
     Ok(())

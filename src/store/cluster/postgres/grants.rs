@@ -357,6 +357,7 @@ fn columns(entries: &[Entry]) -> Result<EntryColumns, LedgerError> {
         columns.routes.push(entry.route.as_deref().map(str::to_owned));
         columns.reasons.push(entry.reason.as_deref().map(storable));
         columns.times.push(entry.created_at_ms);
+        columns.push_usage(entry.usage.as_deref());
     }
     Ok(columns)
 }

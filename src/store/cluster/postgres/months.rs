@@ -25,7 +25,7 @@ use crate::store::cluster::postgres::slices::{
     BY_INDEX, FOLDABLE, SLICE, SLICE_LIMIT, Slice, Slices,
 };
 use crate::store::cluster::postgres::store::Store;
-use crate::store::sql::rows::Column as _;
+use crate::store::sql::rows::{Column as _, ENTRY};
 
 /// How long other queries are let through before the next attempt to take the lock.
 const LOCK_EVERY: Duration = Duration::from_millis(750);
@@ -179,9 +179,9 @@ pub(crate) async fn fill_openings(
          opened AS (INSERT INTO {{s}}.{table} (account, seq, operation, kind, amount, balance_after, \
          created_at) SELECT id, seq, 'opening:' || id || ':' || seq, 'opening', balance_after, \
          balance_after, created_at FROM newest), \
-         behind AS (INSERT INTO {{s}}.{table} (account, seq, operation, kind, amount, balance_after, \
-         route, reason, created_at) SELECT e.account, e.seq, e.operation, e.kind, e.amount, \
-         e.balance_after, e.route, e.reason, e.created_at FROM cut c JOIN {{s}}.entries e \
+         behind AS (INSERT INTO {{s}}.{table} ({ENTRY}) SELECT e.account, e.seq, e.operation, e.kind, \
+         e.amount, e.balance_after, e.route, e.reason, e.created_at, e.held, e.model, e.usage, \
+         e.prices FROM cut c JOIN {{s}}.entries e \
          ON e.account = c.id AND e.seq > c.kept AND e.created_at < $2) \
          SELECT (SELECT max(id) FROM slice) AS upto, \
          count(*) FILTER (WHERE NOT is_folded) AS accounts, \

@@ -11,16 +11,18 @@
 --    6 ids         the hold ids, one for each operation, at most 1024
 --    7 kinds       one for each operation: j for a call's hold on terms[j]; -j for a call's capture on terms[j];
 --                  j + #terms for an operation that lines[j] describes. Holds and captures of calls are the usual
---                  operations; if a batch has any, its ids are all different.
+--                  operations; if a batch has any, its ids are all different. Such a capture counts even above its
+--                  hold.
 --    8 terms       "amount origin account owner route"
 --    9 amounts     of each of the terms, as a number
 --   10 places      of each of the terms, the place of its account in keys
 --   11 keys        of the accounts that terms name
---   12 lines       "kind account amount origin ttl made route": h hold, n renew, c capture (C: no account is
---                  named), r release (R: no account is named), x expire if due, X expire, b balance. `made` is when
---                  a call's id was made, 0 if that is not known.
+--   12 lines       "kind account amount origin ttl made route": h hold, g extend to this amount, n renew, c capture
+--                  (C: no account is named), o capture even above the hold (O: no account is named), r release (R: no
+--                  account is named), x expire if due, X expire, b balance. `made` is when a call's id was made, 0 if
+--                  that is not known.
 -- Amounts in texts have 16 digits.
--- In, ARGV[2]: the same operations in the words of the stream (batch_log.rs).
+-- In, ARGV[2]: the same operations in the words of the stream (batch_log.rs), with what metered calls used.
 --
 -- Out, an array of
 --    1 seq         the newest batch     2 durable  the newest durable batch

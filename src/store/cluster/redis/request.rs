@@ -10,6 +10,8 @@ use crate::ledger::operation::{HoldId, NewHold, Operation, Origin};
 use crate::store::cluster::batch_log::{escape, letter_of};
 use crate::store::cluster::redis::pack::Pack;
 use crate::store::cluster::redis::script::Scripts;
+use crate::store::cluster::usage_text;
+use crate::usage::UsageRecord;
 
 /// The longest lifetime of a hold that is sent to Redis: a hundred years. The script can still add it
 /// to the current time.
@@ -57,6 +59,8 @@ pub(crate) struct Request<'a> {
     texts: Vec<String>,
     pub accounts: Vec<&'a str>,
     lines: Vec<String>,
+    /// What metered calls used, each with the place of its capture.
+    usages: Vec<(usize, &'a UsageRecord)>,
     /// The time at which the oldest of the ids of calls' holds was made, in milliseconds since 1970.
     oldest_ms: u64,
     owner: i64,
@@ -71,6 +75,7 @@ impl<'a> BatchItem<'a> {
                 | Operation::Capture { hold, .. }
                 | Operation::Release { hold, .. }
                 | Operation::Abandon { hold, .. }
+                | Operation::Extend { hold, .. }
                 | Operation::Renew { hold, .. },
             )
             | Self::Expire { hold, .. } => Some(hold),
@@ -83,6 +88,7 @@ impl<'a> BatchItem<'a> {
         match self {
             Self::Operation(
                 Operation::Hold(NewHold { account, .. })
+                | Operation::Extend { account, .. }
                 | Operation::Abandon { account, .. }
                 | Operation::Balance { account },
             ) => Some(account),
@@ -93,9 +99,17 @@ impl<'a> BatchItem<'a> {
         }
     }
 
-    /// True for a new hold.
-    pub fn is_hold(self) -> bool {
-        matches!(self, Self::Operation(Operation::Hold(_)))
+    /// True where the item sets credits aside.
+    pub fn takes_credits(self) -> bool {
+        matches!(self, Self::Operation(operation) if operation.takes_credits())
+    }
+
+    /// What a metered call used, where the item charges one.
+    fn usage(self) -> Option<&'a UsageRecord> {
+        match self {
+            Self::Operation(Operation::Capture { usage, .. }) => usage.as_deref(),
+            _ => None,
+        }
     }
 
     /// Who made the hold, as far as the item says.
@@ -117,6 +131,7 @@ impl<'a> Request<'a> {
         let are_apart = items.clone().filter_map(BatchItem::hold).all(|id| ids.insert(id));
         let mut known = HashMap::default();
         for item in items {
+            request.usages.extend(item.usage().map(|usage| (request.len(), usage)));
             if are_apart
                 && let BatchItem::Operation(operation) = item
                 && request.push_usual(operation, &mut known)
@@ -161,6 +176,8 @@ impl<'a> Request<'a> {
                 amount,
                 route,
                 origin: Origin::Call,
+                may_overrun: true,
+                usage: _,
             } => (hold, account, amount.micros(), route),
             _ => return false,
         };
@@ -200,8 +217,14 @@ impl<'a> Request<'a> {
             Operation::Renew { hold, ttl_ms } => {
                 self.line('n', Some(hold), "-", 0, Origin::Call, *ttl_ms, 0, "");
             }
-            Operation::Capture { hold, account, amount, route, origin } => {
-                let (kind, account) = named(account.as_ref(), 'c', 'C');
+            Operation::Extend { hold, account, amount } => {
+                let (amount, origin) = (amount.micros(), Origin::Call);
+                self.line('g', Some(hold), account.as_str(), amount, origin, 0, 0, "");
+            }
+            Operation::Capture { hold, account, amount, route, origin, may_overrun, usage: _ } => {
+                let may_overrun = *may_overrun && *origin == Origin::Call;
+                let (with, without) = if may_overrun { ('o', 'O') } else { ('c', 'C') };
+                let (kind, account) = named(account.as_ref(), with, without);
                 self.line(kind, Some(hold), account, amount.micros(), *origin, 0, 0, route);
             }
             Operation::Release { hold, account, origin } => {
@@ -272,8 +295,8 @@ impl<'a> Request<'a> {
     }
 
     /// ARGV[2] of the script, which becomes a part of the stream: how many terms there are, the terms,
-    /// then for each item a letter with the place of its terms (`-` for an item that a line describes)
-    /// and its id.
+    /// then for each item a letter with the place of its terms (`-` for an item that a line describes),
+    /// its id, and what a metered call used.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.
@@ -282,12 +305,17 @@ impl<'a> Request<'a> {
             text.push('\n');
             text.push_str(terms);
         }
-        for (id, kind) in self.ids.iter().zip(&self.kinds) {
+        let mut usages = self.usages.iter().peekable();
+        for (place, (id, kind)) in self.ids.iter().zip(&self.kinds).enumerate() {
             let _ = match kind {
                 Kind::Hold(terms) => write!(text, "\nh{terms} {id}"),
                 Kind::Capture(terms) => write!(text, "\nc{terms} {id}"),
                 Kind::Line(_) => write!(text, "\n- {id}"),
             };
+            if let Some((_, usage)) = usages.next_if(|(of, _)| *of == place) {
+                text.push(' ');
+                text.push_str(&usage_text::write(usage));
+            }
         }
         text
     }
@@ -351,6 +379,8 @@ mod tests {
             amount: credits(4),
             route: route.into(),
             origin: Origin::Call,
+            may_overrun: true,
+            usage: None,
         };
         let operations = [hold(1), hold(2), capture];
         let request = Request::new(operations.iter().map(BatchItem::Operation), 3);

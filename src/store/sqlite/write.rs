@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::account::AccountId;
-use crate::ledger::operation::Origin;
+use crate::ledger::operation::{Entry, Origin};
 use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sql::rows::usage_column;
@@ -50,6 +50,11 @@ const LIST_CRASHED: &str = "INSERT INTO crashed (id, account, route, amount, out
      WHERE true ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, amount = excluded.amount;";
 
 const ADD_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
+     created_at) SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, \
+     value->>6, value->>7, value->>8 FROM jsonb_each(?);";
+
+/// As [`ADD_ENTRIES`], for metered calls. Each column that is read costs, and most entries lack these.
+const ADD_METERED_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
      created_at, held, model, usage, prices) SELECT value->>0, value->>1, value->>2, value->>3, \
      value->>4, value->>5, value->>6, value->>7, value->>8, value->>9, value->>10, value->>11, \
      value->>12 FROM jsonb_each(?);";
@@ -114,7 +119,9 @@ impl Batch {
     pub fn new(state: &State, calls: &CallHolds, changes: &Changes, now: Now, log: Log) -> Self {
         let mut batch = Self { script: BEGIN.into(), documents: Vec::with_capacity(6) };
         batch.add_holds(calls, changes, now);
-        batch.push(ADD_ENTRIES, entries(changes));
+        let (plain, metered) = entries(changes);
+        batch.push(ADD_ENTRIES, plain);
+        batch.push(ADD_METERED_ENTRIES, metered);
         batch.push(MOVE_BALANCES, balances(state, changes, now));
         batch.add_keys(changes, now);
         batch.add_payments(changes);
@@ -269,7 +276,9 @@ fn document(payment: &Payment) -> String {
 /// The rows that `changes` of calls make, as JSON: `[holds, entries, balances, ended holds]`, for the log.
 pub(crate) fn calls_as_json(state: &State, changes: &Changes, now: Now) -> String {
     let (of_calls, _) = holds(changes, now);
-    let rows = [of_calls, entries(changes), balances(state, changes, now), ended(changes, now)];
+    let mut entries = Rows::default();
+    changes.entries.iter().for_each(|entry| add_entry(&mut entries, entry));
+    let rows = [of_calls, entries, balances(state, changes, now), ended(changes, now)];
     let mut json = String::with_capacity(rows.iter().map(Rows::len).sum::<usize>() + 16);
     for (index, rows) in rows.into_iter().enumerate() {
         json.push(if index == 0 { '[' } else { ',' });
@@ -279,13 +288,13 @@ pub(crate) fn calls_as_json(state: &State, changes: &Changes, now: Now) -> Strin
     json
 }
 
-/// Writes the rows of each batch in the log, which are in its order, and empties it; each batch counts as a
-/// commit.
+/// The transaction that writes the rows of one batch in the log, and deletes it there. It counts as a commit.
+/// Members that an entry's row lacks read as NULL.
 pub(crate) fn replay_script() -> String {
     [
         BEGIN,
         ADD_CALL_HOLDS,
-        ADD_ENTRIES,
+        ADD_METERED_ENTRIES,
         MOVE_BALANCES,
         REMEMBER_ENDED,
         DELETE_LOGGED,
@@ -343,33 +352,36 @@ fn ended(changes: &Changes, now: Now) -> Rows {
     rows
 }
 
-/// The rows of new entries.
-fn entries(changes: &Changes) -> Rows {
-    let mut rows = Rows::default();
+/// The rows of new entries: those of metered calls are longer.
+fn entries(changes: &Changes) -> (Rows, Rows) {
+    let (mut plain, mut metered) = (Rows::default(), Rows::default());
     for entry in &changes.entries {
-        let row = rows
-            .row()
-            .text(entry.account.as_str())
-            .count(entry.seq)
-            .text(entry.operation.as_str())
-            .text(entry.kind.as_str())
-            .int(entry.amount.micros())
-            .int(entry.balance_after.micros())
-            .optional(entry.route.as_deref())
-            .optional(entry.reason.as_deref())
-            .int(entry.created_at_ms);
-        match entry.usage.as_deref() {
-            // The members that are missing read as NULL.
-            None => row.end(),
-            Some(UsageRecord { held, model, usage, prices }) => row
-                .count(held.micros())
-                .optional(model.as_deref())
-                .text(&usage_column(usage))
-                .text(prices)
-                .end(),
-        }
+        add_entry(if entry.usage.is_none() { &mut plain } else { &mut metered }, entry);
     }
-    rows
+    (plain, metered)
+}
+
+fn add_entry(rows: &mut Rows, entry: &Entry) {
+    let row = rows
+        .row()
+        .text(entry.account.as_str())
+        .count(entry.seq)
+        .text(entry.operation.as_str())
+        .text(entry.kind.as_str())
+        .int(entry.amount.micros())
+        .int(entry.balance_after.micros())
+        .optional(entry.route.as_deref())
+        .optional(entry.reason.as_deref())
+        .int(entry.created_at_ms);
+    match entry.usage.as_deref() {
+        None => row.end(),
+        Some(UsageRecord { held, model, usage, prices }) => row
+            .count(held.micros())
+            .optional(model.as_deref())
+            .text(&usage_column(usage))
+            .text(prices)
+            .end(),
+    }
 }
 
 /// The rows of accounts whose balance moved.

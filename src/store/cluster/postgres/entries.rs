@@ -89,33 +89,43 @@ pub(crate) async fn insert_entries(
     columns: EntryColumns,
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
-    store.query(
+    let is_metered = columns.usages.iter().any(Option::is_some);
+    // Most batches have no metered call, and need not pay for its columns.
+    let (more, types) = match is_metered {
+        false => ("", ""),
+        true => {
+            (", held, model, usage, prices", ", $10::int8[], $11::text[], $12::text[], $13::text[]")
+        }
+    };
+    let sql = format!(
         "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-         greatest(created_at, (SELECT closed_before FROM {s}.ledger)) AS created_at, held, model, \
-         usage, prices FROM UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
-         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[], $10::int8[], $11::text[], \
-         $12::text[], $13::text[]) AS n (account, seq, operation, kind, amount, balance_after, \
-         route, reason, created_at, held, model, usage, prices)), \
-         once AS (INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
+         greatest(created_at, (SELECT closed_before FROM {{s}}.ledger)) AS created_at{more} FROM \
+         UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
+         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[]{types}) AS n (account, seq, \
+         operation, kind, amount, balance_after, route, reason, created_at{more})), \
+         once AS (INSERT INTO {{s}}.operations (id, account, seq, kind, amount, created_at) \
          SELECT operation, account, seq, kind, amount, created_at FROM new) \
-         INSERT INTO {s}.entries (account, seq, operation, kind, amount, balance_after, route, \
-         reason, created_at, held, model, usage, prices) SELECT * FROM new",
-    )
-    .bind(columns.accounts)
-    .bind(columns.seqs)
-    .bind(columns.operations)
-    .bind(columns.kinds)
-    .bind(columns.amounts)
-    .bind(columns.balances)
-    .bind(columns.routes)
-    .bind(columns.reasons)
-    .bind(columns.times)
-    .bind(columns.held)
-    .bind(columns.models)
-    .bind(columns.usages)
-    .bind(columns.prices)
-    .execute(on)
-    .await?;
+         INSERT INTO {{s}}.entries (account, seq, operation, kind, amount, balance_after, route, \
+         reason, created_at{more}) SELECT * FROM new"
+    );
+    let query = store
+        .query(&sql)
+        .bind(columns.accounts)
+        .bind(columns.seqs)
+        .bind(columns.operations)
+        .bind(columns.kinds)
+        .bind(columns.amounts)
+        .bind(columns.balances)
+        .bind(columns.routes)
+        .bind(columns.reasons)
+        .bind(columns.times);
+    let query = match is_metered {
+        false => query,
+        true => {
+            query.bind(columns.held).bind(columns.models).bind(columns.usages).bind(columns.prices)
+        }
+    };
+    query.execute(on).await?;
     Ok(())
 }
 

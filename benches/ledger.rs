@@ -58,6 +58,8 @@ fn calls(accounts: &[AccountId], size: usize) -> (Vec<Operation>, Vec<Operation>
                 amount,
                 route: std::sync::Arc::clone(&route),
                 origin,
+                may_overrun: true,
+                usage: None,
             };
             let new = NewHold { id: hold, account, amount, route, origin, ttl_ms: 60_000 };
             (Operation::Hold(new), capture)

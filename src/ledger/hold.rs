@@ -6,9 +6,10 @@ use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::live::LiveHolds;
-use crate::ledger::operation::{Balance, HoldId, Operation, Origin};
+use crate::ledger::operation::{Balance, HoldId, Operation, Origin, Outcome, Refusal};
 use crate::ledger::queue::Queue;
 use crate::metrics::Metrics;
+use crate::usage::UsageRecord;
 
 /// The parts that a ledger shares with the guards of its calls' holds.
 #[derive(Debug)]
@@ -23,8 +24,28 @@ pub(crate) struct CallHolds {
     pub after_crash: AfterCrash,
 }
 
+/// What becomes of a charge above the hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overrun {
+    /// The charge counts whole, and may make a debt.
+    Debt,
+    /// The charge is limited to the hold, and the rest is given up.
+    Cap,
+}
+
+/// How a metered call is settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// The price of what the call used.
+    pub amount: Credits,
+    /// What becomes of the part of `amount` that is above the hold.
+    pub overrun: Overrun,
+    /// What the call used. [`Hold::settle`] fills in `held`.
+    pub usage: Option<UsageRecord>,
+}
+
 /// Credits set aside for a call. However the call ends, the hold ends once: by [`Hold::capture`], by
-/// [`Hold::release`], or when it is dropped. A dropped hold is released; while a stop cuts calls off,
+/// [`Hold::settle`], by [`Hold::release`], or when it is dropped. A dropped hold is released; while a stop cuts calls off,
 /// `[ledger] after_crash` decides.
 #[derive(Debug)]
 #[must_use = "a hold that is dropped is released"]
@@ -39,7 +60,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// A guard for a hold that is about to be requested. From here on the guard will end the hold.
+    /// Makes the guard of a hold that is about to be requested. From here on the guard will end the
+    /// hold.
     pub(crate) fn arm(
         holds: Arc<CallHolds>,
         id: HoldId,
@@ -51,13 +73,13 @@ impl Hold {
         Self { holds, id, account, amount, route, after: Balance::default(), armed: true }
     }
 
-    /// Notes the balance that the account has after the hold was granted.
+    /// Records the balance that the account has after the hold was granted.
     pub(crate) fn granted(mut self, after: Balance) -> Self {
         self.after = after;
         self
     }
 
-    /// Ends the guard of a hold that was refused: there is no hold to end.
+    /// Drops the guard without ending a hold: the hold was refused, so there is none.
     pub(crate) fn disarm(mut self) {
         self.armed = false;
         self.holds.live.remove(&self.id);
@@ -83,10 +105,60 @@ impl Hold {
         self.after
     }
 
+    /// Sets `by` more credits aside under the same hold, as durably as the hold. Returns the account's
+    /// balance with the whole hold counted. The future may be dropped at any moment: the end of the hold
+    /// gives back whatever the ledger has set aside.
+    ///
+    /// # Errors
+    /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Unavailable`]; the hold then stands
+    /// as before. [`Refusal::Ended`] and [`Refusal::UnknownHold`] where the ledger has ended the hold.
+    pub async fn extend(&mut self, by: Credits) -> Result<Balance, Refusal> {
+        let amount = self.amount.checked_add(by).ok_or(Refusal::OutOfRange)?;
+        let (hold, account) = (self.id.clone(), self.account.clone());
+        match self.holds.queue.ask(Operation::Extend { hold, account, amount }).await {
+            Outcome::Held { after } => {
+                (self.amount, self.after) = (amount, after);
+                Ok(after)
+            }
+            Outcome::Refused(refusal) => Err(refusal),
+            _ => {
+                tracing::error!("the ledger's backend returned the outcome of another operation");
+                Err(Refusal::Unavailable)
+            }
+        }
+    }
+
     /// Charges `amount`, at most the amount of the hold, and gives the rest back. Does not wait: the ledger
     /// retries until it succeeds.
-    pub fn capture(mut self, amount: Credits) {
+    pub fn capture(self, amount: Credits) {
         let amount = amount.min(self.amount);
+        self.charge(amount, None);
+    }
+
+    /// Charges a metered call and gives the rest of the hold back. Returns the amount that is charged. Does
+    /// not wait: the ledger retries until it succeeds.
+    ///
+    /// The entry has the usage record. An overrun without one leaves an empty record, so that the entry
+    /// shows how much was held.
+    pub fn settle(self, settlement: Settlement) -> Credits {
+        let Settlement { amount: price, overrun, usage } = settlement;
+        let excess = price.checked_sub(self.amount).filter(|excess| !excess.is_zero());
+        let amount = match overrun {
+            Overrun::Debt => price,
+            Overrun::Cap => price.min(self.amount),
+        };
+        if let Some(excess) = excess {
+            let counter = &self.holds.metrics.overrun_credits;
+            counter.with_label_values(&[&*self.route]).inc_by(excess.as_metric());
+        }
+        let is_bare_overrun = amount > self.amount && usage.is_none();
+        let usage = usage.or_else(|| is_bare_overrun.then(UsageRecord::unknown));
+        let usage = usage.map(|usage| Arc::new(UsageRecord { held: self.amount, ..usage }));
+        self.charge(amount, usage);
+        amount
+    }
+
+    fn charge(mut self, amount: Credits, usage: Option<Arc<UsageRecord>>) {
         if amount.is_zero() {
             return self.release();
         }
@@ -102,6 +174,10 @@ impl Hold {
             amount,
             route: self.route.clone(),
             origin: Origin::Call,
+            // The limits are applied above. Where the ledger has lost an extension, the charge counts
+            // all the same.
+            may_overrun: true,
+            usage,
         });
         self.armed = false;
     }
@@ -137,7 +213,7 @@ impl Hold {
         });
     }
 
-    /// Counts the end of the whole hold.
+    /// Counts a hold in the metrics that ended whole, with this outcome.
     fn count(&self, outcome: &str) {
         let (metrics, route) = (&self.holds.metrics, &*self.route);
         let credits = match outcome {

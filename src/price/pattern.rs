@@ -20,11 +20,10 @@ pub struct Pattern {
     model: Option<usize>,
 }
 
-/// One segment of a [`Pattern`], from the most exact kind to the least.
+/// One segment of a [`Pattern`]. The variants are in order, from the most exact to the least.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
-    /// The bytes of the segment, in canonical form. Empty only as the last one, after a trailing
-    /// slash.
+    /// A segment in canonical form. Only the last one may be empty: it stands for a trailing slash.
     Literal(Box<str>),
     /// `{name}text`: one segment that ends with this text.
     Ending(Box<str>),
@@ -34,7 +33,7 @@ pub enum Segment {
     Rest,
 }
 
-/// The error of a text that is not a pattern; [`PatternError::hint`] has the remedy.
+/// The reason why a text is not a pattern; [`PatternError::hint`] has the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// The text is not a path from the root.
@@ -52,7 +51,7 @@ pub enum PatternError {
     /// Something follows `{*rest}`.
     #[error("`{0}` takes the rest of the path, yet more follows")]
     RestNotLast(String),
-    /// A literal segment is one that no request can have.
+    /// No request can have this literal segment, because such a request is refused.
     #[error("`{segment}` can never match: a request with it is refused, because {why}")]
     NeverMatches {
         /// The segment as written.
@@ -131,7 +130,7 @@ impl Pattern {
         &self.segments
     }
 
-    /// True where the pattern matches this path in this spelling.
+    /// True where the pattern matches `path` as it is spelled.
     pub(super) fn matches(&self, path: &str) -> bool {
         let mut left = path.strip_prefix('/');
         for segment in &self.segments {

@@ -1,4 +1,4 @@
-//! The price table, at the end against a slow table that is plainly right.
+//! Tests of the price table. The last ones compare it with a slow table that is plainly right.
 
 use proptest::prelude::*;
 
@@ -129,7 +129,7 @@ fn a_config_with_a_mistake_makes_no_table() {
     assert!(PriceTable::new(&configs("* /a 1"), &["other"]).is_err());
 }
 
-/// True where a pattern matches, straight from its definition.
+/// True where a pattern matches a path, written straight from the definition of patterns.
 fn matches(pattern: &[Segment], path: &[&str]) -> bool {
     match (pattern, path) {
         ([], []) => true,

@@ -64,3 +64,10 @@ pub struct UsageRecord {
     /// The version of the price table that priced the call: a hash.
     pub prices: Arc<str>,
 }
+
+impl UsageRecord {
+    /// A record without usage, for a charge that no price table made.
+    pub fn unknown() -> Self {
+        Self { held: Credits::ZERO, model: None, usage: Usage::NONE, prices: "".into() }
+    }
+}

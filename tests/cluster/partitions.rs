@@ -198,8 +198,8 @@ async fn entries_that_a_wrong_clock_dated_survive_folding() {
     let entry = |account: &str, seq: i64, at: &str| {
         cluster.sql(&format!(
             "INSERT INTO farebox.entries (account, seq, operation, kind, amount, balance_after, \
-             created_at) VALUES ('{account}', {seq}, '{account}-{seq}', 'grant', 1000000, \
-             {seq} * 1000000, {at}); \
+             created_at, held, model, usage, prices) VALUES ('{account}', {seq}, '{account}-{seq}', \
+             'grant', 1000000, {seq} * 1000000, {at}, 5, 'model', '{{\"input\":1}}', 'prices'); \
              INSERT INTO farebox.operations VALUES ('{account}-{seq}', '{account}', {seq}, 'grant', \
              1000000, {at}); \
              INSERT INTO farebox.accounts (id, balance, seq, grant_seq, created_at) VALUES \
@@ -227,6 +227,10 @@ async fn entries_that_a_wrong_clock_dated_survive_folding() {
         lines.iter().map(|line| line["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(kinds(adds_up(&cluster, "back").await), ["grant", "grant", "grant", "opening"]);
+    // Also the one that is not folded, and lies with the opening balances.
+    let whole = "SELECT count(*) FROM farebox.entries WHERE account = 'back' AND held = 5 \
+                 AND model = 'model' AND usage = '{\"input\":1}' AND prices = 'prices'";
+    assert_eq!(cluster.sql(whole), "3");
     assert_eq!(kinds(adds_up(&cluster, "undated").await), ["opening"]);
     reconciles(&cluster).await;
     // Entries older than all that is folded away lie with the opening balances, and are folded with them.

@@ -85,8 +85,9 @@ async fn whoever_names_another_account_finds_no_hold(fixture: TestLedger) {
     backend.ask(api_capture("captured", "4")).await;
     backend.ask(api_release("released")).await;
     let named = |operation: Operation, who: &str| match operation {
-        Operation::Capture { hold, amount, route, origin, .. } => {
-            Operation::Capture { hold, account: Some(account(who)), amount, route, origin }
+        Operation::Capture { hold, amount, route, origin, may_overrun, usage, .. } => {
+            let account = Some(account(who));
+            Operation::Capture { hold, account, amount, route, origin, may_overrun, usage }
         }
         Operation::Release { hold, origin, .. } => {
             Operation::Release { hold, account: Some(account(who)), origin }

@@ -184,6 +184,8 @@ fn capture_of(id: &CallId, route: &Arc<str>) -> Operation {
         amount: credits("1"),
         route: route.clone(),
         origin: Origin::Call,
+        may_overrun: true,
+        usage: None,
     }
 }
 

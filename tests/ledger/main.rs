@@ -20,6 +20,7 @@ mod last_credit;
 mod layouts;
 mod lifetimes;
 mod mending;
+mod metered;
 mod model;
 mod payments;
 mod plain;

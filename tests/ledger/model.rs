@@ -13,6 +13,7 @@ use farebox::ledger::{
     Backend as _, EntryKind, Expired, NewHold, OldMonths, Operation, OperationId, Origin, Outcome,
     Posting,
 };
+use farebox::usage::{Kind as UsageKind, Usage, UsageRecord};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -138,6 +139,21 @@ fn origin() -> impl Strategy<Value = Origin> {
     prop_oneof![Just(Origin::Call), Just(Origin::Api)]
 }
 
+/// Of one capture in three.
+fn usage() -> impl Strategy<Value = Option<Arc<UsageRecord>>> {
+    let record = |(held, model, input, prices): (u64, Option<&str>, u64, &str)| {
+        let usage = Usage::NONE.with(UsageKind::Input, input).unwrap();
+        let (held, model) = (Credits::from_micros(held).unwrap(), model.map(Into::into));
+        Some(Arc::new(UsageRecord { held, model, usage, prices: prices.into() }))
+    };
+    let model = prop_oneof![Just(None), Just(Some("gpt-5")), Just(Some("a \\\n\"b\" é"))];
+    let prices = prop_oneof![Just(""), Just("0123456789abcdef")];
+    prop_oneof![
+        2 => Just(None),
+        1 => (0..9u64, model, 0..3u64, prices).prop_map(record),
+    ]
+}
+
 fn name(n: u8) -> String {
     format!("hold-{n}")
 }
@@ -169,9 +185,12 @@ fn operation() -> impl Strategy<Value = Operation> {
             Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms: HOUR_MS })
         }),
         1 => hold().prop_map(|hold| Operation::Renew { hold, ttl_ms: HOUR_MS }),
-        5 => (hold(), owner(), amount(), origin()).prop_map(
-            move |(hold, account, amount, origin)| {
-                Operation::Capture { hold, account, amount, route: route(), origin }
+        3 => (hold(), who(), amount())
+            .prop_map(|(hold, account, amount)| Operation::Extend { hold, account, amount }),
+        5 => (hold(), owner(), amount(), origin(), any::<bool>(), usage()).prop_map(
+            move |(hold, account, amount, origin, may_overrun, usage)| {
+                let route = route();
+                Operation::Capture { hold, account, amount, route, origin, may_overrun, usage }
             }
         ),
         3 => (hold(), owner(), origin())

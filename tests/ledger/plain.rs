@@ -2,6 +2,7 @@
 //! shares no code with the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use farebox::account::AccountId;
 use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
@@ -9,6 +10,7 @@ use farebox::ledger::{
     Balance, Entry, EntryKind, HoldEnd, NewHold, Operation, Origin, Outcome, Posting, Reader,
     Refusal,
 };
+use farebox::usage::UsageRecord;
 
 use crate::test_ledger::Kind;
 
@@ -49,6 +51,7 @@ pub struct Line {
     kind: EntryKind,
     amount: i64,
     after: i64,
+    usage: Option<Arc<UsageRecord>>,
 }
 
 impl Line {
@@ -60,6 +63,7 @@ impl Line {
             kind: entry.kind,
             amount: entry.amount.micros(),
             after: entry.balance_after.micros(),
+            usage: entry.usage.clone(),
         }
     }
 }
@@ -82,6 +86,8 @@ pub struct Model {
     /// Every id that took effect, folded away or not.
     done: BTreeMap<String, Line>,
     folded: BTreeSet<String>,
+    /// The captures whose usage is written down.
+    used: BTreeSet<String>,
     holds: BTreeMap<String, Fate>,
     pub batch: usize,
 }
@@ -124,8 +130,8 @@ impl Model {
         }
         let lines = self.accounts.entry(who.clone()).or_default();
         let seq = lines.last().map_or(0, |line| line.seq) + 1;
-        let line =
-            Line { account: who.clone(), seq, operation: operation.clone(), kind, amount, after };
+        let (account, usage) = (who.clone(), None);
+        let line = Line { account, seq, operation: operation.clone(), kind, amount, after, usage };
         lines.push(line.clone());
         self.done.insert(operation, line.clone());
         Ok(line)
@@ -168,12 +174,21 @@ impl Model {
                 return posted(self.refund(hold.as_str(), Some(part)));
             }
             Operation::Hold(hold) => self.hold(hold),
+            Operation::Extend { hold, account, amount } => {
+                self.extend(hold.as_str(), account, amount.micros() as i64)
+            }
             Operation::Renew { hold, .. } => match self.holds.get(hold.as_str()) {
                 Some(Fate { state: State::Live, .. }) => Ok(Outcome::Renewed),
                 _ => Err(Refusal::UnknownHold),
             },
-            Operation::Capture { hold, account, amount, origin, .. } => {
-                self.capture(hold.as_str(), account.as_ref(), amount.micros() as i64, *origin)
+            Operation::Capture { hold, account, amount, origin, may_overrun, usage, .. } => {
+                let amount = amount.micros() as i64;
+                let captured =
+                    self.capture(hold.as_str(), account.as_ref(), amount, *origin, *may_overrun);
+                if let Ok(Outcome::Captured { .. }) = captured {
+                    self.note_usage(hold.as_str(), usage);
+                }
+                captured
             }
             Operation::Release { hold, account, origin } => {
                 self.release(hold.as_str(), account.as_ref(), *origin)
@@ -256,6 +271,38 @@ impl Model {
         Ok(Outcome::Held { after: self.after(&hold.account) })
     }
 
+    fn extend(&mut self, id: &str, who: &AccountId, amount: i64) -> Result<Outcome, Refusal> {
+        let fate = self.holds.get(id).cloned().ok_or(Refusal::UnknownHold)?;
+        if fate.state != State::Live {
+            return Err(Refusal::Ended);
+        }
+        if (fate.origin, &fate.account) != (Origin::Call, who) {
+            return Err(Refusal::UnknownHold);
+        }
+        let available = self.total(who) - self.held(who);
+        if amount - fate.amount > available.max(0) {
+            let available = SignedCredits::from_micros(available)
+                .unwrap_or_else(|| SignedCredits::from_micros(self.total(who)).unwrap());
+            return Err(Refusal::Insufficient { available });
+        }
+        self.holds.get_mut(id).unwrap().amount = amount.max(fate.amount);
+        Ok(Outcome::Held { after: self.after(who) })
+    }
+
+    /// Writes down what a new capture used. One that took effect before keeps its own.
+    fn note_usage(&mut self, id: &str, usage: &Option<Arc<UsageRecord>>) {
+        let operation = format!("capture:{id}");
+        if !self.used.insert(operation.clone()) {
+            return;
+        }
+        let lines = self.accounts.values_mut().flatten();
+        for line in lines.chain(self.done.get_mut(&operation)) {
+            if line.operation == operation {
+                line.usage.clone_from(usage);
+            }
+        }
+    }
+
     fn fate(&mut self, id: &str, who: &AccountId, amount: i64, origin: Origin, state: State) {
         let ended_in = self.batch;
         let account = who.clone();
@@ -275,7 +322,9 @@ impl Model {
         who: Option<&AccountId>,
         amount: i64,
         origin: Origin,
+        may_overrun: bool,
     ) -> Result<Outcome, Refusal> {
+        let may_overrun = may_overrun && origin == Origin::Call;
         let operation = format!("capture:{id}");
         let fate = self.holds.get(id).cloned();
         self.names_its_owner(id, who, origin)?;
@@ -293,7 +342,7 @@ impl Model {
                 State::Live if who.is_some_and(|who| *who != fate.account) => {
                     return Err(Refusal::UnknownHold);
                 }
-                _ if amount > fate.amount => {
+                _ if amount > fate.amount && !may_overrun => {
                     let held = Credits::from_micros(fate.amount as u64).unwrap();
                     return Err(Refusal::AboveHold { held });
                 }
@@ -315,7 +364,7 @@ impl Model {
             return Ok(Outcome::Released { after: self.after(&owner), end });
         }
         self.line(&owner, operation, EntryKind::Capture, -amount)?;
-        let rest = fate.as_ref().filter(|_| !late).map_or(0, |fate| fate.amount - amount);
+        let rest = fate.as_ref().filter(|_| !late).map_or(0, |fate| fate.amount - amount).max(0);
         match fate {
             Some(_) => self.end(id, State::Captured),
             None => self.fate(id, &owner, amount, origin, State::Captured),
@@ -396,6 +445,7 @@ impl Model {
                 kind: EntryKind::Opening,
                 operation: format!("opening:{who}:{}", last.seq),
                 amount: last.after,
+                usage: None,
                 ..last
             });
         }

@@ -416,6 +416,8 @@ pub fn api_capture(id: &str, amount: &str) -> Operation {
         amount: credits(amount),
         route: "/jobs".into(),
         origin: Origin::Api,
+        may_overrun: false,
+        usage: None,
     }
 }
 
@@ -430,6 +432,8 @@ pub fn call_capture(id: &str, amount: &str) -> Operation {
         amount: credits(amount),
         route: "/x".into(),
         origin: Origin::Call,
+        may_overrun: false,
+        usage: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Everything that can happen next. Each has a function that says when it can, and what it does.
 use crate::state::{GATEWAYS, State};
-use crate::variant::Variant;
+use crate::variant::{Extension, Variant};
 use crate::{calls, faults, recovery, upkeep};
 
 /// `usize` is a gateway or a call.
@@ -10,6 +10,8 @@ pub enum Action {
     TimeOut(usize),
     DecideHold(usize),
     Forward(usize),
+    Extend(usize),
+    GoFurther(usize),
     Capture(usize),
     UpstreamFails(usize),
     Release(usize),
@@ -52,11 +54,14 @@ impl Action {
     pub fn all(variant: &Variant) -> Vec<Self> {
         use Action::*;
         let faults = &variant.faults;
-        let of_calls: [Kind; 9] = [
+        let extends = variant.extension != Extension::Never;
+        let of_calls: [Kind; 11] = [
             (SendHold, faults.timeouts > 0),
             (TimeOut, faults.timeouts > 0),
             (DecideHold, true),
             (Forward, true),
+            (Extend, extends),
+            (GoFurther, extends),
             (Capture, true),
             (UpstreamFails, faults.upstream_failures > 0),
             (Release, true),
@@ -107,6 +112,8 @@ impl Action {
             TimeOut(call) => calls::time_out(state, call),
             DecideHold(call) => calls::decide_hold(variant, state, call),
             Forward(call) => calls::forward(variant, state, call),
+            Extend(call) => calls::extend(variant, state, call),
+            GoFurther(call) => calls::go_further(variant, state, call),
             Capture(call) => calls::capture(variant, state, call),
             UpstreamFails(call) => calls::upstream_fails(state, call),
             Release(call) => calls::release(variant, state, call),

@@ -1,6 +1,6 @@
 //! The life of a call: hold, forward, capture or release.
-use crate::state::{Call, Process, Record, State};
-use crate::variant::{LeaseCheck, Variant};
+use crate::state::{Call, Gateway, Process, Record, State};
+use crate::variant::{Extension, LeaseCheck, Variant};
 
 /// In the variants without timeouts sending and deciding are one step.
 pub fn send_hold(variant: &Variant, mut state: State, call: usize) -> Option<State> {
@@ -51,12 +51,7 @@ pub fn forward(variant: &Variant, mut state: State, call: usize) -> Option<State
     if !gateway.is_running() {
         return None;
     }
-    let may_forward = match variant.lease_check {
-        LeaseCheck::Never => true,
-        LeaseCheck::AnyLease => gateway.has_lease,
-        LeaseCheck::SameLease => gateway.has_lease && !lapsed,
-        LeaseCheck::ReplyAge => !lapsed,
-    };
+    let may_forward = believes(variant, gateway, lapsed);
     if may_forward && variant.is_strict() && state.postgres.records[call] == Record::Unknown {
         return None;
     }
@@ -65,18 +60,53 @@ pub fn forward(variant: &Variant, mut state: State, call: usize) -> Option<State
     Some(state)
 }
 
-pub fn capture(variant: &Variant, mut state: State, call: usize) -> Option<State> {
-    if state.calls[call] != Call::Forwarded || !reaches_account(variant, &mut state, call) {
+/// Redis extends the hold of a call that runs. Where that is refused the call goes on as it was.
+pub fn extend(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    let may = state.calls[call] == Call::Forwarded && serves(variant, &state, call);
+    if call > 0 || !may || !reaches_account(variant, &mut state, call) {
         return None;
     }
-    let record = state.node_of(State::owner(call)).data.capture(call);
+    if !state.node_of(State::owner(call)).data.extend(call) {
+        return None;
+    }
+    state.calls[call] = Call::Extending { lapsed: false };
+    Some(state)
+}
+
+/// The gateway reads that reply as it reads the one to a hold. Where it may not believe it, the call goes
+/// on with the hold that it had.
+pub fn go_further(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    let Call::Extending { lapsed } = state.calls[call] else { return None };
+    let gateway = state.gateway_of(call);
+    if !gateway.is_running() {
+        return None;
+    }
+    let may = believes(variant, gateway, lapsed);
+    let is_durable = !matches!(state.postgres.records[call], Record::Unknown | Record::Held);
+    let waits = variant.is_strict() && variant.extension != Extension::NotAwaited;
+    if may && waits && !is_durable {
+        return None;
+    }
+    if variant.extension != Extension::NotInRing {
+        note_in_ring(variant, &mut state, call, Record::HeldTwo);
+    }
+    state.calls[call] = if may { Call::Extended } else { Call::Forwarded };
+    Some(state)
+}
+
+pub fn capture(variant: &Variant, mut state: State, call: usize) -> Option<State> {
+    let ended = state.calls[call];
+    if !ended.is_in_flight() || !reaches_account(variant, &mut state, call) {
+        return None;
+    }
+    let record = state.node_of(State::owner(call)).data.capture(call, ended.owed());
     note_in_ring(variant, &mut state, call, record);
-    state.calls[call] = Call::Captured;
+    state.calls[call] = if ended.owed() == 2 { Call::CapturedTwo } else { Call::Captured };
     Some(state)
 }
 
 pub fn upstream_fails(mut state: State, call: usize) -> Option<State> {
-    if state.calls[call] != Call::Forwarded || !state.gateway_of(call).is_running() {
+    if !state.calls[call].is_in_flight() || !state.gateway_of(call).is_running() {
         return None;
     }
     state.faults.upstream_failures = state.faults.upstream_failures.checked_sub(1)?;
@@ -102,16 +132,26 @@ pub fn release(variant: &Variant, mut state: State, call: usize) -> Option<State
 pub fn expire(variant: &Variant, mut state: State, call: usize) -> Option<State> {
     let owner = *state.gateway_of(call);
     let master = &mut state.nodes[state.master];
-    let is_held = master.data.is_hot && master.data.records[call] == Record::Held;
+    let is_held = master.data.is_hot && master.data.records[call].is_live();
     let is_stopped = owner.process != Process::Running && !owner.has_lease;
     let is_left = is_stopped || (state.calls[call] == Call::ENDED && state.postgres.epoch > 1);
     if !is_held || !is_left || !master.accepts(state.postgres.epoch, variant.fence) {
         return None;
     }
     master.data.release(call, variant);
-    state.excused[call] |= state.calls[call].is_owed();
+    state.excused[call] |= state.calls[call].owed() > 0;
     state.end_reply(call);
     Some(state)
+}
+
+/// The gateway takes a reply for good that was sent for under its lease.
+fn believes(variant: &Variant, gateway: &Gateway, lapsed: bool) -> bool {
+    match variant.lease_check {
+        LeaseCheck::Never => true,
+        LeaseCheck::AnyLease => gateway.has_lease,
+        LeaseCheck::SameLease => gateway.has_lease && !lapsed,
+        LeaseCheck::ReplyAge => !lapsed,
+    }
 }
 
 /// A gateway takes new calls only while it has its lease.

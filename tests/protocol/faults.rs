@@ -87,9 +87,9 @@ pub fn crash(variant: &Variant, mut state: State, gateway: usize) -> Option<Stat
             Call::Failed { hold_on_its_way, .. } => {
                 Call::Failed { hold_on_its_way, release_due: false }
             }
-            Call::Captured if waits_for_postgres => Call::Lost,
-            ended @ (Call::Captured | Call::Refused) => ended,
-            Call::Waiting | Call::Granted { .. } | Call::Forwarded | Call::Lost => Call::Lost,
+            captured if captured.is_captured() && waits_for_postgres => Call::Lost,
+            ended @ (Call::Captured | Call::CapturedTwo | Call::Refused) => ended,
+            _ => Call::Lost,
         };
     }
     Some(state)

@@ -2,7 +2,7 @@
 use stateright::{Model, Property};
 
 use crate::action::Action;
-use crate::state::{CALLS, Call, Record, State};
+use crate::state::{CALLS, Call, Record, Records, State};
 use crate::variant::Variant;
 
 /// Invariants 1 and 6: what was forwarded never exceeds what was granted, but for the debits that
@@ -26,6 +26,8 @@ pub const LATE: &str = "a late capture is recorded";
 pub const DEBT: &str = "a late capture makes a debt";
 pub const TWO_RECOVERIES: &str = "a call is captured after two recoveries";
 pub const CRASHED: &str = "a gateway dies with a call in flight";
+pub const EXTENDED: &str = "a call captures what its hold was extended to";
+pub const EXTENDED_AFTER: &str = "it does so after a recovery";
 pub const TOMBSTONE: &str = "a hold comes after its release";
 
 /// A variant, and the actions it knows.
@@ -75,8 +77,16 @@ impl Model for Protocol {
             Property::sometimes(REFUSED, |_, state: &State| state.calls.contains(&Call::Refused)),
             Property::sometimes(RECOVERED, |_, state: &State| captured_in_epoch(state, 2)),
             Property::sometimes(TWO_RECOVERIES, |_, state: &State| captured_in_epoch(state, 3)),
+            Property::sometimes(EXTENDED, |_, state: &State| {
+                state.calls.contains(&Call::CapturedTwo)
+            }),
+            Property::sometimes(EXTENDED_AFTER, |_, state: &State| {
+                let is_open = state.postgres.epoch == 2 && !state.postgres.is_recovering;
+                let outbox = state.nodes[state.master].data.outbox;
+                is_open && outbox.contains(&Record::CapturedTwo)
+            }),
             Property::sometimes(LATE, |_, state: &State| {
-                state.postgres.records.contains(&Record::Late)
+                state.postgres.records.iter().any(|record| *record == record.late())
             }),
             Property::sometimes(DEBT, |_, state: &State| debits(state) > state.postgres.granted),
             Property::sometimes(CRASHED, |_, state: &State| state.calls.contains(&Call::Lost)),
@@ -90,22 +100,24 @@ impl Model for Protocol {
 /// Credits that upstreams have worked for, without the excused ones.
 fn spent(state: &State) -> u8 {
     let calls = state.calls.iter().zip(state.excused);
-    count(calls.map(|(call, excused)| call.is_owed() && !excused))
+    calls.filter(|(_, excused)| !excused).map(|(call, _)| call.owed()).sum()
 }
 
 fn debits(state: &State) -> u8 {
-    count(state.postgres.records.iter().map(|record| record.is_debit()))
+    sum(&state.postgres.records)
 }
 
-fn count(of: impl Iterator<Item = bool>) -> u8 {
-    of.map(u8::from).sum()
+fn sum(records: &Records) -> u8 {
+    records.iter().map(|record| record.debit()).sum()
 }
 
 /// A captured call's debit is in Postgres, in the master's outbox or in a ring that lives.
 fn is_safe(state: &State, call: usize) -> bool {
     let master = &state.nodes[state.master].data;
     let places = [state.postgres.records[call], master.outbox[call], state.rings[call]];
-    state.calls[call] != Call::Captured || places.iter().any(|record| record.is_capture())
+    let owed = state.calls[call].owed();
+    let has_it = |record: &Record| record.is_capture() && record.debit() >= owed;
+    !state.calls[call].is_captured() || places.iter().any(has_it)
 }
 
 fn agrees_at_rest(model: &Protocol, state: &State) -> bool {
@@ -119,20 +131,24 @@ fn agrees_at_rest(model: &Protocol, state: &State) -> bool {
         && master.data.is_synced()
         && postgres.delivered == postgres.granted
         && !master.data.records.iter().zip(&postgres.records).any(is_undelivered);
-    let same_debits =
-        count(master.data.records.iter().map(|record| record.is_debit())) == debits(state);
+    let same_debits = sum(&master.data.records) == debits(state);
     !at_rest || (same_debits && master.data.granted == postgres.granted)
 }
 
 fn is_on_disk(state: &State) -> bool {
-    let calls = state.calls.iter().zip(state.postgres.records);
-    calls.filter(|(call, _)| **call == Call::Forwarded).all(|(_, record)| record != Record::Unknown)
+    let mut calls = state.calls.iter().zip(state.postgres.records);
+    let is_known = |(call, record): (&Call, Record)| match call {
+        Call::Forwarded | Call::Extending { .. } => record != Record::Unknown,
+        Call::Extended => !matches!(record, Record::Unknown | Record::Held),
+        _ => true,
+    };
+    calls.all(is_known)
 }
 
 /// The call has ended and no message is on its way, so that only time would end the hold.
 fn is_orphan(state: &State, call: usize) -> bool {
     let master = &state.nodes[state.master];
-    let is_held = master.data.records[call] == Record::Held;
+    let is_held = master.data.records[call].is_live();
     let is_first_epoch = state.postgres.epoch == 1 && master.reign == 1;
     state.calls[call] == Call::ENDED
         && is_held

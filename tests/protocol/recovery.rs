@@ -33,9 +33,13 @@ pub fn check_in(variant: &Variant, mut state: State, gateway: usize) -> Option<S
         let redo = std::mem::take(&mut state.rings[call]);
         let known = &mut state.postgres.records[call];
         *known = if state.postgres.is_recovering { known.merged(redo) } else { late(*known, redo) };
-        let is_old_reply = matches!(state.calls[call], Call::Granted { .. });
-        if is_old_reply && variant.refuses_old_replies {
-            state.calls[call] = Call::RELEASING;
+        let refused = match state.calls[call] {
+            Call::Granted { .. } => Call::RELEASING,
+            Call::Extending { .. } => Call::Forwarded,
+            other => other,
+        };
+        if variant.refuses_old_replies {
+            state.calls[call] = refused;
         }
     }
     Some(state)
@@ -45,7 +49,7 @@ pub fn check_in(variant: &Variant, mut state: State, gateway: usize) -> Option<S
 /// is captured late, by itself, when it ends; a hold that was released and restored expires.
 fn late(known: Record, redo: Record) -> Record {
     match (known, redo.is_capture()) {
-        (Record::Unknown, true) => Record::Late,
+        (Record::Unknown, true) => redo.late(),
         (known, true) => known.merged(redo),
         (known, false) => known,
     }
@@ -94,7 +98,7 @@ impl State {
 
     /// Replies of Redis that the gateway has not looked at are too old from now on.
     pub fn end_reply(&mut self, call: usize) {
-        if let Call::Granted { lapsed } = &mut self.calls[call] {
+        if let Call::Granted { lapsed } | Call::Extending { lapsed } = &mut self.calls[call] {
             *lapsed = true;
         }
     }
@@ -107,8 +111,8 @@ impl State {
             }
             for call in Self::calls_of(number) {
                 self.end_reply(call);
-                let is_known = self.postgres.records[call].is_debit();
-                self.excused[call] |= self.calls[call].is_owed() && !is_known;
+                let known = self.postgres.records[call].debit();
+                self.excused[call] |= self.calls[call].owed() > known;
             }
         }
     }

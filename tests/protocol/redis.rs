@@ -28,8 +28,7 @@ impl Data {
     }
 
     pub fn has_credit(&self) -> bool {
-        let debits = self.records.iter().filter(|record| record.is_debit()).count();
-        debits < usize::from(self.granted)
+        self.records.iter().map(|record| record.debit()).sum::<u8>() < self.granted
     }
 
     pub fn is_synced(&self) -> bool {
@@ -44,19 +43,30 @@ impl Data {
         self.records[call] == Record::Held
     }
 
-    /// A capture is never refused; without its hold it is a late one.
-    pub fn capture(&mut self, call: usize) -> Record {
+    /// Whether the hold has a second credit from now on. Nothing changes where that is refused.
+    pub fn extend(&mut self, call: usize) -> bool {
+        let is_granted = self.records[call] == Record::Held && self.has_credit();
+        if is_granted {
+            self.write(call, Record::HeldTwo);
+        }
+        is_granted
+    }
+
+    /// A capture of one credit or two is never refused, even above its hold; without its hold it is a
+    /// late one.
+    pub fn capture(&mut self, call: usize, credits: u8) -> Record {
+        let captured = if credits == 2 { Record::CapturedTwo } else { Record::Captured };
         match self.records[call] {
-            Record::Held => self.write(call, Record::Captured),
-            Record::Unknown | Record::Released => self.write(call, Record::Late),
-            Record::Captured | Record::Late => {}
+            record if record.is_live() => self.write(call, captured),
+            Record::Unknown | Record::Released => self.write(call, captured.late()),
+            _ => {}
         }
         self.records[call]
     }
 
     pub fn release(&mut self, call: usize, variant: &Variant) -> Record {
         match self.records[call] {
-            Record::Held => self.write(call, Record::Released),
+            record if record.is_live() => self.write(call, Record::Released),
             Record::Unknown if variant.tombstones => self.write(call, Record::Released),
             _ => {}
         }

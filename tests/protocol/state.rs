@@ -16,21 +16,38 @@ pub enum Record {
     #[default]
     Unknown,
     Held,
+    /// Extended by a second credit.
+    HeldTwo,
     /// Released or expired; before its hold, a tombstone.
     Released,
     Captured,
+    CapturedTwo,
     /// Captured although its hold had ended or was never seen.
     Late,
+    LateTwo,
 }
 
 impl Record {
-    /// The credit is set aside or gone.
-    pub fn is_debit(self) -> bool {
-        matches!(self, Self::Held) || self.is_capture()
+    /// The credits that are set aside or gone.
+    pub fn debit(self) -> u8 {
+        match self {
+            Self::Unknown | Self::Released => 0,
+            Self::Held | Self::Captured | Self::Late => 1,
+            Self::HeldTwo | Self::CapturedTwo | Self::LateTwo => 2,
+        }
+    }
+
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Held | Self::HeldTwo)
     }
 
     pub fn is_capture(self) -> bool {
-        matches!(self, Self::Captured | Self::Late)
+        !self.is_live() && self.debit() > 0
+    }
+
+    /// A capture, of a hold that had ended.
+    pub fn late(self) -> Self {
+        if self.debit() == 2 { Self::LateTwo } else { Self::Late }
     }
 
     /// This record after `news` of the same hold, which may be old or repeated.
@@ -38,7 +55,8 @@ impl Record {
         match (self, news) {
             (Self::Unknown, news) => news,
             (Self::Held, news) if news != Self::Unknown => news,
-            (Self::Released, news) if news.is_capture() => Self::Late,
+            (Self::HeldTwo, news) if !matches!(news, Self::Unknown | Self::Held) => news,
+            (Self::Released, news) if news.is_capture() => news.late(),
             (known, _) => known,
         }
     }
@@ -50,18 +68,32 @@ pub enum Call {
     #[default]
     Waiting,
     /// The hold is on its way to Redis.
-    Sent { epoch: u8 },
+    Sent {
+        epoch: u8,
+    },
     /// Redis has granted the hold; the gateway has not looked at the reply. `lapsed`: its lease or
     /// the hold has run out since, or a recovery has left it behind.
-    Granted { lapsed: bool },
+    Granted {
+        lapsed: bool,
+    },
     /// 402.
     Refused,
     /// 503, or the upstream failed. The hold may still come (`hold_on_its_way`, of that epoch).
-    Failed { hold_on_its_way: Option<u8>, release_due: bool },
+    Failed {
+        hold_on_its_way: Option<u8>,
+        release_due: bool,
+    },
     /// The upstream has the call.
     Forwarded,
+    /// The same, and Redis has extended its hold; the gateway has not looked at that reply.
+    Extending {
+        lapsed: bool,
+    },
+    /// The upstream works for a second credit.
+    Extended,
     /// Redis has acknowledged the capture.
     Captured,
+    CapturedTwo,
     /// The hold's gateway died while the call was in flight.
     Lost,
 }
@@ -71,9 +103,22 @@ impl Call {
     /// The call failed, and its gateway will not try again.
     pub const ENDED: Self = Self::Failed { hold_on_its_way: None, release_due: false };
 
-    /// The upstream has worked for it, so that it has to be paid.
-    pub fn is_owed(self) -> bool {
-        matches!(self, Self::Forwarded | Self::Captured)
+    /// The credits that the upstream has worked for, so that they have to be paid.
+    pub fn owed(self) -> u8 {
+        match self {
+            Self::Forwarded | Self::Extending { .. } | Self::Captured => 1,
+            Self::Extended | Self::CapturedTwo => 2,
+            _ => 0,
+        }
+    }
+
+    /// The upstream has it, and it has not ended.
+    pub fn is_in_flight(self) -> bool {
+        self.owed() > 0 && !self.is_captured()
+    }
+
+    pub fn is_captured(self) -> bool {
+        matches!(self, Self::Captured | Self::CapturedTwo)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The purpose of each part of the protocol: without it something is lost, with it nothing is.
 use crate::check::{assert_broken, assert_clean};
 use crate::properties::*;
-use crate::variant::{Bounds, Durability, Faults, Fence, Hydration, Retirement, Variant};
+use crate::variant::{
+    Bounds, Durability, Extension, Faults, Fence, Hydration, Retirement, Variant,
+};
 
 const CHOSEN: Variant = Variant::CHOSEN;
 const ONE_FAILOVER: Faults = Faults { failovers: 1, ..Faults::NONE };
@@ -106,4 +108,51 @@ fn strict_is_clean_when_a_gateway_dies_in_a_split_brain() {
     let durability = Durability::Strict;
     let variant = Variant { durability, bounds: Bounds::COARSE, faults, ..CHOSEN };
     assert_clean(variant, 49_000, &[CAPTURED, REFUSED, RECOVERED, CRASHED]);
+}
+
+/// Two calls and two credits: the first takes both if it is quick.
+const EXTENDING: Variant = Variant {
+    extension: Extension::AsAHold,
+    bounds: Bounds { first_grant: 2, ..Bounds::FINE },
+    ..CHOSEN
+};
+
+#[test]
+fn a_hold_that_is_extended_is_clean_without_a_failure() {
+    let faults = Faults { upstream_failures: 1, timeouts: 1, ..Faults::NONE };
+    assert_clean(Variant { faults, ..EXTENDING }, 5_000, &[CAPTURED, EXTENDED, REFUSED]);
+}
+
+#[test]
+fn an_extension_is_clean_through_a_failover() {
+    let variant = Variant { faults: ONE_FAILOVER, ..EXTENDING };
+    assert_clean(variant, 60_000, &[EXTENDED, EXTENDED_AFTER, REFUSED, RECOVERED]);
+}
+
+#[test]
+fn an_extension_is_clean_in_a_split_brain() {
+    let bounds = Bounds { first_grant: 2, ..Bounds::COARSE };
+    let variant = Variant { bounds, faults: ONE_SPLIT, ..EXTENDING };
+    assert_clean(variant, 360_000, &[EXTENDED, EXTENDED_AFTER, REFUSED, LATE, DEBT]);
+}
+
+#[test]
+fn an_extension_that_no_redo_ring_has_overspends() {
+    let variant = Variant { extension: Extension::NotInRing, faults: ONE_FAILOVER, ..EXTENDING };
+    assert_broken(variant, NO_OVERSPENDING);
+}
+
+#[test]
+fn in_strict_an_extension_is_clean_when_redis_and_a_gateway_are_lost_at_once() {
+    let faults = Faults { crashes: 1, ..ONE_FAILOVER };
+    let bounds = Bounds { first_grant: 2, ..Bounds::COARSE };
+    let variant = Variant { durability: Durability::Strict, bounds, faults, ..EXTENDING };
+    assert_clean(variant, 36_000, &[EXTENDED, EXTENDED_AFTER, REFUSED, CRASHED]);
+}
+
+#[test]
+fn in_strict_an_extension_that_is_not_awaited_is_not_on_disk() {
+    let extension = Extension::NotAwaited;
+    let variant = Variant { durability: Durability::Strict, extension, ..EXTENDING };
+    assert_broken(variant, ON_DISK);
 }

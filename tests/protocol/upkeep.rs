@@ -65,7 +65,7 @@ pub fn retire(variant: &Variant, mut state: State) -> Option<State> {
     let may = match variant.retirement {
         Retirement::TimeToLive => true,
         Retirement::WhenDurable => {
-            master.data.is_synced() && !master.data.records.contains(&Record::Held)
+            master.data.is_synced() && !master.data.records.iter().any(|record| record.is_live())
         }
     };
     if !may || !master.data.is_hot || !master.accepts(state.postgres.epoch, variant.fence) {

@@ -18,6 +18,7 @@ pub struct Variant {
     pub tombstones: bool,
     /// A grant that finds the account cold ends the hydration that is under way.
     pub delivery_ends_hydration: bool,
+    pub extension: Extension,
     pub bounds: Bounds,
     pub faults: Faults,
 }
@@ -74,7 +75,19 @@ pub enum Durability {
     StrictForHoldsOnly,
 }
 
-/// How much happens. Each call costs one credit.
+/// How the first call's hold is extended by a second credit while the call runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Extension {
+    Never,
+    /// As a hold is made: as durably, and with the same checks of the reply.
+    AsAHold,
+    /// But the gateway does not keep it in its ring.
+    NotInRing,
+    /// But in strict the call goes on before Postgres has it.
+    NotAwaited,
+}
+
+/// How much happens. Each call costs one credit, the first one two where its hold is extended.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub calls: usize,
@@ -139,6 +152,7 @@ impl Variant {
         durability: Durability::Relaxed,
         tombstones: true,
         delivery_ends_hydration: true,
+        extension: Extension::Never,
         bounds: Bounds { calls: 3, first_grant: 1, later_grants: 1, small_steps: true },
         faults: Faults::NONE,
     };

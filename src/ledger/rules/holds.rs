@@ -1,4 +1,4 @@
-//! The rules of holds: make, renew, capture and release.
+//! The rules of holds: make, extend, renew, capture and release.
 
 use std::sync::Arc;
 
@@ -7,8 +7,19 @@ use crate::credits::Credits;
 use crate::ledger::operation::{
     Ending, EntryKind, HoldEnd, HoldId, NewHold, OperationId, Origin, Outcome, Refusal,
 };
-use crate::ledger::rules::context::Rules;
+use crate::ledger::rules::context::{NewEntry, Rules};
 use crate::ledger::rules::state::{Account, EndedHold, LiveHold};
+use crate::usage::UsageRecord;
+
+/// What a capture asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Charge<'a> {
+    pub amount: Credits,
+    pub route: &'a Arc<str>,
+    /// The charge counts whole though it is above the hold.
+    pub may_overrun: bool,
+    pub usage: Option<&'a Arc<UsageRecord>>,
+}
 
 impl Rules<'_> {
     /// Sets credits aside.
@@ -19,25 +30,13 @@ impl Rules<'_> {
                 && live.origin == hold.origin;
             return if same { Ok(self.held(&hold.account)) } else { Err(Refusal::Conflict) };
         }
-        if self.known.ended.contains_key(&hold.id)
-            || self.state.early_releases.contains_key(&hold.id)
-            || self.known.entries.contains_key(&OperationId::capture(&hold.id))
-        {
+        if self.has_ended(&hold.id) {
             return Err(Refusal::Ended);
         }
         if hold.amount.is_zero() {
             return Err(Refusal::Zero);
         }
-        if self.state.is_frozen(&hold.account) {
-            return Err(Refusal::Frozen);
-        }
-        let available = self.balance(&hold.account).available();
-        if hold.amount.signed() > available {
-            return Err(Refusal::Insufficient { available });
-        }
-        let account = self.state.accounts.get(&hold.account).copied().unwrap_or_default();
-        let held = account.held.checked_add(hold.amount).ok_or(Refusal::OutOfRange)?;
-        self.set_account(&hold.account, Account { held, ..account });
+        self.set_aside(&hold.account, hold.amount)?;
         let live = LiveHold {
             account: hold.account.clone(),
             amount: hold.amount,
@@ -51,11 +50,54 @@ impl Rules<'_> {
         Ok(self.held(&hold.account))
     }
 
+    /// Sets more credits aside under the live hold of a call, so that it has `amount`.
+    pub(super) fn extend(
+        &mut self,
+        id: &HoldId,
+        account: &AccountId,
+        amount: Credits,
+    ) -> Result<Outcome, Refusal> {
+        let Some(live) = self.state.holds.get(id).cloned() else {
+            return Err(if self.has_ended(id) { Refusal::Ended } else { Refusal::UnknownHold });
+        };
+        if live.origin != Origin::Call || live.account != *account {
+            return Err(Refusal::UnknownHold);
+        }
+        let more = amount.checked_sub(live.amount).unwrap_or_default();
+        if !more.is_zero() {
+            self.set_aside(account, more)?;
+            self.replace_hold(id, LiveHold { amount, ..live });
+        }
+        Ok(self.held(account))
+    }
+
+    /// True where the ledger knows that the hold has ended.
+    fn has_ended(&self, id: &HoldId) -> bool {
+        self.known.ended.contains_key(id)
+            || self.state.early_releases.contains_key(id)
+            || self.known.entries.contains_key(&OperationId::capture(id))
+    }
+
+    /// Moves credits of an account to those that are held.
+    fn set_aside(&mut self, id: &AccountId, amount: Credits) -> Result<(), Refusal> {
+        if self.state.is_frozen(id) {
+            return Err(Refusal::Frozen);
+        }
+        let available = self.balance(id).available();
+        if amount.signed() > available {
+            return Err(Refusal::Insufficient { available });
+        }
+        let account = self.state.accounts.get(id).copied().unwrap_or_default();
+        let held = account.held.checked_add(amount).ok_or(Refusal::OutOfRange)?;
+        self.set_account(id, Account { held, ..account });
+        Ok(())
+    }
+
     fn held(&self, account: &AccountId) -> Outcome {
         Outcome::Held { after: self.balance(account) }
     }
 
-    /// Lets a hold live for another `ttl_ms`.
+    /// Moves a hold's deadline to `ttl_ms` from now.
     pub(super) fn renew(&mut self, id: &HoldId, ttl_ms: u64) -> Result<Outcome, Refusal> {
         let mut hold = self.state.holds.get(id).cloned().ok_or(Refusal::UnknownHold)?;
         hold.expires_ms = self.now.ledger_ms.saturating_add(ttl_ms);
@@ -64,7 +106,7 @@ impl Rules<'_> {
             (None, Origin::Api) => {
                 self.changes.holds_renewed.insert(id.clone(), hold.expires_ms);
             }
-            // The hold does not outlive the process, so the disk need not know.
+            // A call's hold does not outlive the process, so its deadline is not stored.
             (None, Origin::Call) => {}
         }
         self.set_hold(id, Some(hold));
@@ -76,15 +118,18 @@ impl Rules<'_> {
         &mut self,
         id: &HoldId,
         account: Option<&AccountId>,
-        amount: Credits,
-        route: &Arc<str>,
         origin: Origin,
+        charge: Charge<'_>,
     ) -> Result<Outcome, Refusal> {
         let operation = OperationId::capture(id);
+        let amount = charge.amount;
         self.check_owner(id, account, origin)?;
         if let Some(entry) = self.known.entries.get(&operation) {
             if let Some(crash) = self.captured_for_a_crash(id, account, origin) {
-                let after = self.correct(id, &crash, amount)?;
+                // The whole hold is charged already. An overrun beyond it is given up.
+                let held = (-entry.amount).spendable();
+                let used = if charge.may_overrun { amount.min(held) } else { amount };
+                let after = self.correct(id, &crash, used)?;
                 return Ok(Outcome::Captured { after, late: false, end: None });
             }
             let same = entry.amount == -amount.signed()
@@ -97,33 +142,35 @@ impl Rules<'_> {
             if live.origin != origin || account.is_some_and(|account| *account != live.account) {
                 return Err(Refusal::UnknownHold);
             }
-            if amount > live.amount {
+            if amount > live.amount && !charge.may_overrun {
                 return Err(Refusal::AboveHold { held: live.amount });
             }
             if amount.is_zero() {
                 return self.end(id, account, origin, Ending::Released);
             }
-            return self.charge(id, live, amount, None);
+            return self.charge(id, live, amount, None, charge.usage.cloned());
         }
-        self.capture_late(id, operation, account, amount, route, origin)
+        self.capture_late(id, account, origin, charge)
     }
 
-    /// Charges a live hold `amount`, at most the amount of the hold, and gives the rest back.
+    /// Charges a live hold `amount` and gives the rest back, if there is one.
     pub(super) fn charge(
         &mut self,
         id: &HoldId,
         live: LiveHold,
         amount: Credits,
         reason: Option<Arc<str>>,
+        usage: Option<Arc<UsageRecord>>,
     ) -> Result<Outcome, Refusal> {
-        self.add_entry(
-            &live.account,
-            OperationId::capture(id),
-            EntryKind::Capture,
-            -amount.signed(),
-            Some(live.route.clone()),
+        let new = NewEntry {
+            operation: OperationId::capture(id),
+            kind: EntryKind::Capture,
+            amount: -amount.signed(),
+            route: Some(live.route.clone()),
             reason,
-        )?;
+            usage,
+        };
+        self.add(&live.account, new)?;
         self.remove_hold(id, &live);
         let after = self.balance(&live.account);
         let released = live.amount.checked_sub(amount).unwrap_or_default();
@@ -132,7 +179,7 @@ impl Rules<'_> {
         Ok(Outcome::Captured { after, late: false, end: for_api(origin, end) })
     }
 
-    /// Refuses an API caller that names another account than the hold's: for that account there is no
+    /// Refuses an API caller that names another account than the hold's: in that account there is no
     /// such hold.
     fn check_owner(
         &self,
@@ -150,24 +197,23 @@ impl Rules<'_> {
         }
     }
 
-    /// Captures without a live hold: after the hold expired, or for a call whose hold was lost in a crash
-    /// of the disk. The call's work was done, so the charge counts, and may make a debt.
+    /// Captures without a live hold: after the hold expired, or for a call whose hold was lost in a
+    /// crash. The call's work was done, so the charge counts, and may make a debt.
     fn capture_late(
         &mut self,
         id: &HoldId,
-        operation: OperationId,
         account: Option<&AccountId>,
-        amount: Credits,
-        route: &Arc<str>,
         origin: Origin,
+        charge: Charge<'_>,
     ) -> Result<Outcome, Refusal> {
+        let Charge { amount, route, may_overrun, usage } = charge;
         let ended = self.known.ended.get(id);
         let owner = match (ended, account) {
             (Some(ended), _) if ended.ending == Ending::Released && !amount.is_zero() => {
                 return Err(Refusal::Ended);
             }
             (Some(ended), _) if ended.origin != origin => return Err(Refusal::UnknownHold),
-            (Some(ended), _) if amount > ended.amount => {
+            (Some(ended), _) if amount > ended.amount && !may_overrun => {
                 return Err(Refusal::AboveHold { held: ended.amount });
             }
             (Some(ended), None) => ended.account.clone(),
@@ -183,8 +229,15 @@ impl Rules<'_> {
         if amount.is_zero() {
             return Ok(Outcome::Released { after: self.balance(&owner), end: None });
         }
-        let kind = EntryKind::Capture;
-        self.add_entry(&owner, operation, kind, -amount.signed(), Some(route.clone()), None)?;
+        let new = NewEntry {
+            operation: OperationId::capture(id),
+            kind: EntryKind::Capture,
+            amount: -amount.signed(),
+            route: Some(route.clone()),
+            reason: None,
+            usage: usage.cloned(),
+        };
+        self.add(&owner, new)?;
         let after = self.balance(&owner);
         let (route, released) = (route.clone(), Credits::ZERO);
         let end = HoldEnd { account: owner, route, captured: amount, released };
@@ -227,8 +280,8 @@ impl Rules<'_> {
         }
         if let Some(ended) = self.known.ended.get(id).cloned() {
             let after = ended.account.as_ref().map(|a| self.balance(a)).unwrap_or_default();
-            // The hold of an API caller had expired, and is released for good now: a later capture is
-            // refused. The guard of a call ends its hold only once.
+            // An API caller releases a hold that had expired. From now on it counts as released, so
+            // that a later capture is refused. (A call's guard ends its hold only once.)
             let is_api = (origin, ended.origin) == (Origin::Api, Origin::Api);
             if is_api && ended.ending == Ending::Expired {
                 self.record_ended(EndedHold { ending: Ending::Released, ..ended });
@@ -236,7 +289,7 @@ impl Rules<'_> {
             return Ok(Outcome::Released { after, end: None });
         }
         match (origin, account) {
-            // The release overtook its hold.
+            // The release arrived before its hold.
             (Origin::Call, Some(account)) => {
                 self.record_early_release(id, account.clone(), ending);
                 Ok(Outcome::Released { after: self.balance(account), end: None })
@@ -246,7 +299,7 @@ impl Rules<'_> {
     }
 }
 
-/// The amounts of a hold's end for an API caller; a call's guard knows them.
+/// The amounts of a hold's end, for an API caller. `None` for a call, whose guard knows them.
 fn for_api(origin: Origin, end: HoldEnd) -> Option<HoldEnd> {
     (origin == Origin::Api).then_some(end)
 }

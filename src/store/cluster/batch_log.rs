@@ -1,10 +1,12 @@
-//! The text of one batch, as it stands in the stream of Redis and is written into Postgres.
+//! The text of one batch. A script adds it to the stream of Redis, and a gateway writes its content
+//! into Postgres.
 //!
-//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and an outcome code
-//! for each operation. A line follows for each operation of code `+`. Behind them stands the request, as
-//! [`Request::text`](crate::store::cluster::redis::request::Request::text) writes it: the number of terms, the
-//! terms, and for each operation the number of its terms and its id. A route is always the last word of its line,
-//! since it may contain spaces.
+//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and
+//! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
+//! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
+//! it: how many terms there are, the terms, and a line for each operation, which names its terms by
+//! their place and has its id, with what a metered call used (`usage_text`). A route is always the last word of its line, since it may contain
+//! spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,11 +14,13 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin};
+use crate::store::cluster::usage_text;
+use crate::usage::UsageRecord;
 
 /// One batch of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// When Redis decided it, by Redis's clock, in milliseconds since 1970.
+    /// The time at which Redis decided the batch, by Redis's clock, in milliseconds since 1970.
     pub at_ms: i64,
     pub decided: Vec<Decided>,
 }
@@ -29,10 +33,17 @@ pub(crate) enum Decided {
         account: AccountId,
         amount: Credits,
         origin: Origin,
-        /// The incarnation of the gateway whose hold it is.
+        /// The incarnation of the gateway that made the hold.
         owner: i64,
         expires_ms: i64,
         route: Arc<str>,
+    },
+    /// More credits were set aside under a live hold.
+    Extended {
+        id: HoldId,
+        account: AccountId,
+        /// The whole amount from then on.
+        amount: Credits,
     },
     Renewed {
         id: HoldId,
@@ -45,6 +56,7 @@ pub(crate) enum Decided {
         origin: Origin,
         late: bool,
         route: Arc<str>,
+        usage: Option<Arc<UsageRecord>>,
     },
     Ended {
         id: HoldId,
@@ -57,7 +69,7 @@ pub(crate) enum Decided {
 }
 
 impl Batch {
-    /// Reads the text of a batch; `None` for a text that no script of ours wrote.
+    /// Reads the text of a batch; `None` for a text that none of Farebox's scripts wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split('\n');
         let mut head = lines.next()?.splitn(3, ' ');
@@ -78,6 +90,7 @@ impl Batch {
         let mut decided = Vec::with_capacity(lines.size_hint().0);
         for line in lines {
             let (asked, id) = line.split_once(' ')?;
+            let (id, more) = id.split_once(' ').map_or((id, None), |(id, more)| (id, Some(more)));
             let code = match &mut codes {
                 None => *asked.as_bytes().first()?,
                 Some(codes) => match codes.next() {
@@ -87,31 +100,35 @@ impl Batch {
             };
             match code {
                 b'.' => {}
-                b'+' => decided.push(noted.next()??),
+                b'+' => decided.push(noted.next()??.with(more)?),
                 _ => {
                     let terms = terms.get(asked.get(1..)?.parse::<usize>().ok()?)?;
-                    decided.push(terms.change(code, id.parse().ok()?, expires_ms)?);
+                    let change = terms.change(code, id.parse().ok()?, expires_ms)?;
+                    decided.push(change.with(more)?);
                 }
             }
         }
         Some(Self { at_ms, decided })
     }
 
-    /// The operations that end the holds which the batch ended. Where the batch is lost they are decided once more:
-    /// by their ids they take effect once. Holds that it made are not asked for again; calls that still run on them
-    /// capture late.
+    /// The captures and releases in this batch, for deciding them again after the batch was lost. Their
+    /// ids keep them from taking effect twice. The holds that the batch made or extended are not made again:
+    /// a call that still runs on one of them captures late, or above its hold.
     pub fn ends(self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for decided in self.decided {
             match decided {
-                Decided::Captured { id, account, amount, route, origin, .. } => {
-                    let account = (origin == Origin::Call).then_some(account);
+                Decided::Captured { id, account, amount, route, origin, usage, .. } => {
+                    let is_call = origin == Origin::Call;
+                    let account = is_call.then_some(account);
                     operations.push(Operation::Capture {
                         hold: id,
                         account,
                         amount,
                         route,
                         origin,
+                        may_overrun: is_call,
+                        usage,
                     });
                 }
                 Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
@@ -121,8 +138,11 @@ impl Batch {
                         origin,
                     });
                 }
-                // An expiry comes again by itself, unless the hold is captured first.
-                Decided::Held { .. } | Decided::Renewed { .. } | Decided::Ended { .. } => {}
+                // A hold that expired expires again by itself, unless it is captured first.
+                Decided::Held { .. }
+                | Decided::Extended { .. }
+                | Decided::Renewed { .. }
+                | Decided::Ended { .. } => {}
             }
         }
         operations
@@ -151,20 +171,32 @@ impl Terms {
         })
     }
 
-    /// The change by an operation that took effect exactly as asked.
+    /// The change by an operation that took effect exactly as requested.
     fn change(&self, code: u8, id: HoldId, expires_ms: i64) -> Option<Decided> {
         let Self { amount, origin, owner, .. } = *self;
         let (account, route) = (self.account.clone(), self.route.clone());
         match code {
             b'h' => Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route }),
-            b'c' => Some(Decided::Captured { id, account, amount, origin, late: false, route }),
+            b'c' => {
+                let (late, usage) = (false, None);
+                Some(Decided::Captured { id, account, amount, origin, late, route, usage })
+            }
             _ => None,
         }
     }
 }
 
 impl Decided {
-    /// Reads a line of the head.
+    /// Adds what stands behind the id in the request: what a metered call used. This version reads nothing
+    /// behind the ids of other operations, where a later one may write more.
+    fn with(mut self, more: Option<&str>) -> Option<Self> {
+        if let (Self::Captured { usage, .. }, Some(more)) = (&mut self, more) {
+            *usage = Some(Arc::new(usage_text::read(more)?));
+        }
+        Some(self)
+    }
+
+    /// Reads a line that describes one change.
     fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ')?;
         let (id, rest) = rest.split_once(' ')?;
@@ -187,9 +219,10 @@ impl Decided {
             }
             "c" => {
                 let (late, route) = rest.split_once(' ')?;
-                let (late, route) = (late == "1", unescape(route));
-                Self::Captured { id, account, amount, origin, late, route }
+                let (late, route, usage) = (late == "1", unescape(route), None);
+                Self::Captured { id, account, amount, origin, late, route, usage }
             }
+            "g" => Self::Extended { id, account, amount },
             "r" | "e" => {
                 let ending = if word == "r" { Ending::Released } else { Ending::Expired };
                 Self::Ended { id, account, amount, origin, ending, route: unescape(rest) }
@@ -211,7 +244,8 @@ fn origin_of(letter: &str) -> Option<Origin> {
     [Origin::Call, Origin::Api].into_iter().find(|origin| letter_of(*origin) == letter)
 }
 
-/// A route in one line. Postgres cannot store a NUL, so U+FFFD takes its place.
+/// Escapes a route, so that it stays on one line. Postgres cannot store a NUL, so U+FFFD takes its
+/// place.
 pub(crate) fn escape(route: &str) -> Cow<'_, str> {
     if route.contains(['\\', '\n', '\0']) {
         storable(route).replace('\\', "\\\\").replace('\n', "\\n").into()
@@ -225,7 +259,7 @@ pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The route that was escaped.
+/// Undoes [`escape`].
 pub(crate) fn unescape(text: &str) -> Arc<str> {
     if !text.contains('\\') {
         return text.into();
@@ -282,6 +316,7 @@ mod tests {
                 origin,
                 late,
                 route,
+                usage: None,
             },
             Decided::Ended {
                 id: id("id-3"),
@@ -298,6 +333,38 @@ mod tests {
         for bad in ["17 60", "17 60 *", "17 60 h\n1\nh0 id", "17 60 +\n0\n- id", "17 x h\n0"] {
             assert_eq!(Batch::parse(bad), None, "{bad}");
         }
+    }
+
+    /// What is lost with Redis and not handed over in time is asked for again as it was.
+    #[test]
+    fn metered_calls_are_read_with_what_they_used() {
+        let used = r#"{"h":3,"m":"a b","u":{"input":2},"p":"0f"}"#;
+        let text = format!(
+            "17 60 c++\ng id-2 bob 9 c \nc id-3 bob 9 c 1 /b\n1\n0000000000000005 c alice 3 /a\n\
+             c0 id-1 {used}\n- id-2\n- id-3 {used}"
+        );
+        let batch = Batch::parse(&text).unwrap();
+        let extended = Decided::Extended {
+            id: "id-2".parse().unwrap(),
+            account: "bob".parse().unwrap(),
+            amount: Credits::from_micros(9).unwrap(),
+        };
+        assert_eq!(batch.decided[1], extended);
+        let usage = Arc::new(usage_text::read(used).unwrap());
+        let capture = |id: &str, account: &str, amount, route: &str| Operation::Capture {
+            hold: id.parse().unwrap(),
+            account: Some(account.parse().unwrap()),
+            amount: Credits::from_micros(amount).unwrap(),
+            route: route.into(),
+            origin: Origin::Call,
+            may_overrun: true,
+            usage: Some(usage.clone()),
+        };
+        let ends = [capture("id-1", "alice", 5, "/a"), capture("id-3", "bob", 9, "/b")];
+        assert_eq!(batch.ends(), ends);
+        assert_eq!(Batch::parse(&text.replace("\"p\"", "p")), None);
+        let later = text.replace("- id-2", "- id-2 {}");
+        assert_eq!(Batch::parse(&later), Batch::parse(&text), "a later version writes more");
     }
 
     #[test]

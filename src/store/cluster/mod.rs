@@ -25,5 +25,6 @@ pub(crate) mod setup;
 mod shared;
 mod sweep;
 mod sync;
+mod usage_text;
 mod warm;
 mod work;

@@ -1,5 +1,7 @@
 //! Conversion of rows into types. A value that does not fit its type is a decoding error.
 
+use std::sync::Arc;
+
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -11,6 +13,7 @@ use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::{KeyHash, KeyRecord};
 use crate::ledger::operation::{Entry, EntryKind, HoldId, OperationId};
 use crate::ledger::payment::Payment;
+use crate::usage::{Usage, UsageRecord};
 
 /// Reads a column as a type of the ledger.
 pub(crate) trait Column {
@@ -95,7 +98,31 @@ pub(crate) fn crashed_from(row: &impl Column) -> Result<CrashedCall, sqlx::Error
     })
 }
 
-/// A row of `entries`.
+/// The columns of a row that [`entry_with_usage_from`] reads.
+pub(crate) const ENTRY: &str = "account, seq, operation, kind, amount, balance_after, route, reason, created_at, \
+    held, model, usage, prices";
+
+/// A row of `entries`, with what its call used.
+pub(crate) fn entry_with_usage_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
+    let usage = match row.optional_text("usage")? {
+        None => None,
+        Some(_) => Some(Arc::new(UsageRecord {
+            held: row.credits("held")?,
+            model: row.optional_text("model")?.map(Into::into),
+            usage: row.parsed("usage", |usage| serde_json::from_str(usage).ok())?,
+            prices: row.text("prices")?.into(),
+        })),
+    };
+    Ok(Entry { usage, ..entry_from(row)? })
+}
+
+/// A usage as the column `usage` has it.
+pub(crate) fn usage_column(usage: &Usage) -> String {
+    // The keys are the names of kinds, so it always serializes.
+    serde_json::to_string(usage).unwrap_or_default()
+}
+
+/// A row of `entries`, as far as the rules need it: without what its call used.
 pub(crate) fn entry_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
     Ok(Entry {
         account: row.account("account")?,
@@ -107,6 +134,7 @@ pub(crate) fn entry_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
         route: row.optional_text("route")?.map(Into::into),
         reason: row.optional_text("reason")?.map(Into::into),
         created_at_ms: row.int("created_at")?,
+        usage: None,
     })
 }
 

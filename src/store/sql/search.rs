@@ -8,7 +8,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::history::FoundAccounts;
 use crate::ledger::operation::Entry;
 use crate::store::sql::database::{Database, Value};
-use crate::store::sql::rows::{Column, entry_from};
+use crate::store::sql::rows::{Column, ENTRY, entry_with_usage_from};
 
 /// Accounts whose ids have `part` in them and do not begin with it, among the `looked_at` accounts
 /// after `after`.
@@ -22,7 +22,7 @@ pub(crate) async fn accounts_with<D: Database>(
     const LOOKED: &str = "SELECT id FROM {s}.accounts WHERE id > $1 ORDER BY id LIMIT $2";
     let after = Value::Text(after.map_or("", AccountId::as_str));
     let most = Value::Int(looked_at.into());
-    // SQLite's `instr` and Postgres's `strpos` are missing in the other, and both have `replace`.
+    // SQLite lacks `strpos`, and Postgres lacks `instr`. Both have `replace`.
     let sql = format!(
         "{} WHERE id IN (SELECT id FROM ({LOOKED}) looked \
          WHERE replace(lower(id), lower($3), '') <> lower(id) \
@@ -56,22 +56,23 @@ pub(crate) async fn entries_of(
     let first = first_since(database, account, time.start).await?;
     let end = first_since(database, account, time.end).await?;
     let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
-    let sql = "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-        created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 AND seq < $3 \
-        ORDER BY seq DESC LIMIT $4";
+    let sql = format!(
+        "SELECT {ENTRY} FROM {{s}}.entries WHERE account = $1 AND seq >= $2 AND seq < $3 \
+         ORDER BY seq DESC LIMIT $4"
+    );
     let values = [
         Value::Text(account.as_str()),
         Value::Int(first),
         Value::Int(end.min(before)),
         Value::Int(limit.into()),
     ];
-    let rows = database.rows(sql, &values).await?;
-    Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+    let rows = database.rows(&sql, &values).await?;
+    Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
 }
 
-/// The number of an account's first entry that was made at `at_ms` or later; one above the newest
-/// where there is none. Entries are numbered in the order of their time, so a binary search reads
-/// some twenty of them, and no index over account and time is needed.
+/// The number of an account's first entry that was made at `at_ms` or later; one above the newest where
+/// there is none. Entries are numbered in the order of their time, so a binary search finds it with
+/// some twenty reads, and no index over account and time is needed.
 async fn first_since(
     database: &impl Database,
     account: &AccountId,
@@ -85,8 +86,8 @@ async fn first_since(
     let newest = database.rows(newest, &[account]).await?;
     let Some(newest) = newest.first() else { return Ok(0) };
     let (mut low, mut high) = (0, newest.int("seq")?.saturating_add(1));
-    // All entries below `low` are older, and none from `high` on is. The numbers of folded entries
-    // are missing.
+    // All entries below `low` are older than `at_ms`, and no entry from `high` on is. The numbers of
+    // folded entries are missing.
     let next = "SELECT seq, created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 \
         ORDER BY seq LIMIT 1";
     while low < high {

@@ -1,4 +1,4 @@
-//! Reads beside the writer, on a small pool of read-only connections.
+//! Reads that do not go through the writer, on a small pool of read-only connections.
 
 use std::ops::Range;
 use std::path::Path;
@@ -21,13 +21,13 @@ use crate::ledger::wall_ms;
 use crate::ledger::{AccountView, Reader};
 use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{
-    Column as _, crashed_from, entry_from, event_from, key_from, payment_from,
+    Column as _, ENTRY, crashed_from, entry_with_usage_from, event_from, key_from, payment_from,
 };
 use crate::store::sql::{history, search, sold};
 use crate::store::sqlite::connection;
 use crate::store::sqlite::reconcile::reconcile;
 
-/// Reads what is committed.
+/// A reader of the file. It sees only committed changes.
 #[derive(Clone, Debug)]
 pub struct SqliteReader {
     pool: SqlitePool,
@@ -106,16 +106,15 @@ impl Reader for SqliteReader {
         limit: u32,
     ) -> Result<Vec<Entry>, LedgerError> {
         let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
-        let rows = sqlx::query(
-            "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-             created_at FROM entries WHERE account = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
-        )
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "SELECT {ENTRY} FROM entries WHERE account = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
+        )))
         .bind(account.as_str())
         .bind(before)
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+        Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
     }
 
     async fn entries_of(

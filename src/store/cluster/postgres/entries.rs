@@ -9,9 +9,11 @@ use crate::credits::Credits;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::EntryKind;
 use crate::ledger::rules::state::Account;
+use crate::store::cluster::batch_log::storable;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::cluster::postgres::tally::Capture;
-use crate::store::sql::rows::Column as _;
+use crate::store::sql::rows::{Column as _, usage_column};
+use crate::usage::UsageRecord;
 
 /// Entries, column by column, as `UNNEST` takes them.
 #[derive(Debug, Default)]
@@ -25,10 +27,14 @@ pub(crate) struct EntryColumns {
     pub routes: Vec<Option<String>>,
     pub reasons: Vec<Option<String>>,
     pub times: Vec<i64>,
+    pub held: Vec<Option<i64>>,
+    pub models: Vec<Option<String>>,
+    pub usages: Vec<Option<String>>,
+    pub prices: Vec<Option<String>>,
 }
 
 impl EntryColumns {
-    /// Adds the entry of a charge. `account` is as the charge leaves it.
+    /// Adds the entry of a charge. `account` is the account after the charge.
     pub fn push(&mut self, capture: &Capture, account: &Account) -> Result<(), LedgerError> {
         self.accounts.push(capture.account.as_str().to_owned());
         self.seqs.push(int(account.seq)?);
@@ -39,12 +45,21 @@ impl EntryColumns {
         self.routes.push(Some((*capture.route).to_owned()));
         self.reasons.push(None);
         self.times.push(capture.at_ms);
+        self.push_usage(capture.usage.as_deref());
         Ok(())
+    }
+
+    /// Adds what the call of the newest entry used.
+    pub fn push_usage(&mut self, record: Option<&UsageRecord>) {
+        self.held.push(record.map(|record| record.held.signed().micros()));
+        self.models.push(record.and_then(|record| record.model.as_deref()).map(storable));
+        self.usages.push(record.map(|record| usage_column(&record.usage)));
+        self.prices.push(record.map(|record| storable(&record.prices)));
     }
 }
 
-/// Locks accounts and reads those that exist. The order of the ids keeps two writers from a
-/// deadlock.
+/// Locks accounts and reads those that exist. All writers lock in the order of the ids, so that two of
+/// them do not deadlock.
 pub(crate) async fn lock_accounts(
     store: &Store,
     sorted: &[AccountId],
@@ -74,28 +89,43 @@ pub(crate) async fn insert_entries(
     columns: EntryColumns,
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
-    store.query(
+    let is_metered = columns.usages.iter().any(Option::is_some);
+    // Most batches have no metered call, and need not pay for its columns.
+    let (more, types) = match is_metered {
+        false => ("", ""),
+        true => {
+            (", held, model, usage, prices", ", $10::int8[], $11::text[], $12::text[], $13::text[]")
+        }
+    };
+    let sql = format!(
         "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-         greatest(created_at, (SELECT closed_before FROM {s}.ledger)) AS created_at FROM \
+         greatest(created_at, (SELECT closed_before FROM {{s}}.ledger)) AS created_at{more} FROM \
          UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
-         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[]) AS n (account, seq, \
-         operation, kind, amount, balance_after, route, reason, created_at)), \
-         once AS (INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
+         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[]{types}) AS n (account, seq, \
+         operation, kind, amount, balance_after, route, reason, created_at{more})), \
+         once AS (INSERT INTO {{s}}.operations (id, account, seq, kind, amount, created_at) \
          SELECT operation, account, seq, kind, amount, created_at FROM new) \
-         INSERT INTO {s}.entries (account, seq, operation, kind, amount, balance_after, route, \
-         reason, created_at) SELECT * FROM new",
-    )
-    .bind(columns.accounts)
-    .bind(columns.seqs)
-    .bind(columns.operations)
-    .bind(columns.kinds)
-    .bind(columns.amounts)
-    .bind(columns.balances)
-    .bind(columns.routes)
-    .bind(columns.reasons)
-    .bind(columns.times)
-    .execute(on)
-    .await?;
+         INSERT INTO {{s}}.entries (account, seq, operation, kind, amount, balance_after, route, \
+         reason, created_at{more}) SELECT * FROM new"
+    );
+    let query = store
+        .query(&sql)
+        .bind(columns.accounts)
+        .bind(columns.seqs)
+        .bind(columns.operations)
+        .bind(columns.kinds)
+        .bind(columns.amounts)
+        .bind(columns.balances)
+        .bind(columns.routes)
+        .bind(columns.reasons)
+        .bind(columns.times);
+    let query = match is_metered {
+        false => query,
+        true => {
+            query.bind(columns.held).bind(columns.models).bind(columns.usages).bind(columns.prices)
+        }
+    };
+    query.execute(on).await?;
     Ok(())
 }
 
@@ -129,8 +159,8 @@ pub(crate) async fn write_accounts(
             columns.1.push(account.balance.micros());
             columns.2.push(int(account.seq)?);
         }
-        // An account that another transaction has just made breaks the unique key; the second
-        // attempt finds it.
+        // An insert fails if another transaction has just made the account; the second attempt then
+        // finds the account.
         let written = store
             .query(&format!("{sql} RETURNING a.id, a.grant_seq, a.frozen"))
             .bind(columns.0)

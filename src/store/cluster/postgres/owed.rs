@@ -1,6 +1,8 @@
 //! Owed charges: captures that Redis could not decide before their gateway stopped. A recovery
 //! writes them.
 
+use std::sync::Arc;
+
 use sqlx::Executor as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
@@ -11,19 +13,23 @@ use crate::store::cluster::postgres::batches::write_decided;
 use crate::store::cluster::postgres::entries::int;
 use crate::store::cluster::postgres::shard::SHARD;
 use crate::store::cluster::postgres::store::Store;
+use crate::store::cluster::usage_text;
 use crate::store::sql::rows::Column as _;
 
-/// Stores these charges for a recovery, and has one begin. Operations other than captures of a
+/// Stores these charges, and sets off a recovery that writes them. Operations other than captures of a
 /// known account are ignored.
 pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(), LedgerError> {
-    let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for charge in charges {
-        if let Operation::Capture { hold, account: Some(account), amount, route, .. } = charge {
+        if let Operation::Capture { hold, account: Some(account), amount, route, usage, .. } =
+            charge
+        {
             columns.0.push(OperationId::capture(hold).as_str().to_owned());
             columns.1.push(hold.as_str().to_owned());
             columns.2.push(account.as_str().to_owned());
             columns.3.push(int(amount.micros())?);
             columns.4.push(storable(route));
+            columns.5.push(usage.as_deref().map(usage_text::write));
         }
     }
     store
@@ -35,8 +41,9 @@ pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(
                 .await?;
             store
                 .query(
-                    "INSERT INTO {s}.owed (shard, operation, hold, account, amount, route) \
-             SELECT $1, * FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int8[], $6::text[]) \
+                    "INSERT INTO {s}.owed (shard, operation, hold, account, amount, route, usage) \
+             SELECT $1, * FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int8[], $6::text[], \
+             $7::text[]) \
              ON CONFLICT DO NOTHING",
                 )
                 .bind(SHARD)
@@ -45,6 +52,7 @@ pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(
                 .bind(columns.2)
                 .bind(columns.3)
                 .bind(columns.4)
+                .bind(columns.5)
                 .execute(on)
                 .await?;
             Ok(())
@@ -59,7 +67,7 @@ pub(crate) async fn read_owed(
 ) -> Result<Vec<Decided>, LedgerError> {
     let rows = store
         .query(
-            "SELECT hold, account, amount, route, NOT EXISTS \
+            "SELECT hold, account, amount, route, usage, NOT EXISTS \
              (SELECT 1 FROM {s}.holds h WHERE h.id = o.hold AND h.state = 'live') AS late \
              FROM {s}.owed o WHERE shard = $1 AND NOT set_aside AND NOT EXISTS \
              (SELECT 1 FROM {s}.operations p WHERE p.id = o.operation) ORDER BY operation",
@@ -75,13 +83,17 @@ pub(crate) async fn read_owed(
             origin: Origin::Call,
             late: row.flag("late")?,
             route: row.text("route")?.into(),
+            usage: match row.optional_text("usage")? {
+                Some(_) => Some(Arc::new(row.parsed("usage", usage_text::read)?)),
+                None => None,
+            },
         })
     };
     rows.iter().map(charge).collect()
 }
 
-/// Has a recovery begin where owed charges are left. An earlier version, which does not know them,
-/// leaves them at its own recoveries.
+/// Sets off a recovery where owed charges are left. A gateway of an earlier version does not know owed
+/// charges, so its recoveries leave them unwritten.
 pub(crate) async fn recover_if_owed(store: &Store) -> Result<(), LedgerError> {
     store
         .transact(async |on| {

@@ -13,7 +13,7 @@ use crate::ledger::operation::{Balance, Entry, HoldId};
 use crate::ledger::{AccountView, KeyChanges};
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::database::{Database, Value};
-use crate::store::sql::rows::{Column as _, crashed_from, entry_from, key_from};
+use crate::store::sql::rows::{Column as _, ENTRY, crashed_from, entry_with_usage_from, key_from};
 
 /// How many differences a report lists.
 pub(crate) const LISTED: usize = 100;
@@ -26,8 +26,8 @@ const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, 
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
 
-/// How long a query for a page may take until its connection is given up. Postgres ends it before
-/// that.
+/// How long a query for a page may take until its connection is given up. Postgres ends such a query
+/// earlier.
 const SCREEN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Queries for pages. Postgres itself ends a query that takes too long, so that the database does
@@ -96,11 +96,10 @@ pub(crate) async fn entries(
     let rows = store
         .transact(async |on| {
             Ok(store
-                .query(
-                    "SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
-                     created_at FROM {s}.entries WHERE account = $1 AND seq < $2 \
+                .query(&format!(
+                    "SELECT {ENTRY} FROM {{s}}.entries WHERE account = $1 AND seq < $2 \
                      ORDER BY seq DESC LIMIT $3",
-                )
+                ))
                 .bind(account.as_str())
                 .bind(before)
                 .bind(i64::from(limit))
@@ -108,7 +107,7 @@ pub(crate) async fn entries(
                 .await?)
         })
         .await?;
-    Ok(rows.iter().map(entry_from).collect::<Result<_, _>>()?)
+    Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
 }
 
 /// Reads accounts whose ids begin with `prefix`, in the order of their ids.

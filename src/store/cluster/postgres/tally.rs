@@ -7,15 +7,17 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::usage::UsageRecord;
 
 /// A charge that becomes an entry.
 #[derive(Debug)]
 pub(crate) struct Capture {
     pub operation: OperationId,
     pub account: AccountId,
-    /// Below zero.
+    /// The change of the balance, below zero.
     pub amount: SignedCredits,
     pub route: Arc<str>,
+    pub usage: Option<Arc<UsageRecord>>,
     pub at_ms: i64,
 }
 
@@ -34,19 +36,21 @@ pub(crate) struct HoldRow {
     ended_ms: Option<i64>,
 }
 
-/// The net effect of some batches. A hold that they made and captured leaves no row.
+/// The net effect of some batches. A hold that was both made and captured in them leaves no row.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub captures: Vec<Capture>,
     pub holds: HashMap<HoldId, HoldRow>,
     /// Captured holds that earlier batches made, so that their rows may be in the database.
     pub captured: Vec<String>,
+    /// New amounts of holds that earlier batches made, in micro-credits.
+    pub extended: HashMap<String, i64>,
     /// New deadlines of holds that earlier batches made, in milliseconds by Redis's clock.
     pub renewed: HashMap<String, i64>,
 }
 
 impl Tally {
-    /// Adds the decisions of a batch that follows those before it.
+    /// Adds the decisions of the next batch.
     pub fn add(&mut self, batch: Batch) {
         let at_ms = batch.at_ms;
         for decided in batch.decided {
@@ -66,13 +70,20 @@ impl Tally {
                     };
                     self.holds.insert(id, row);
                 }
+                Decided::Extended { id, amount, .. } => match self.holds.get_mut(&id) {
+                    Some(row) => row.amount = amount,
+                    None => {
+                        let amount = amount.signed().micros();
+                        self.extended.insert(id.as_str().to_owned(), amount);
+                    }
+                },
                 Decided::Renewed { id, expires_ms } => match self.holds.get_mut(&id) {
                     Some(row) => row.expires_ms = expires_ms,
                     None => drop(self.renewed.insert(id.as_str().to_owned(), expires_ms)),
                 },
-                Decided::Captured { id, account, amount, late, route, .. } => {
+                Decided::Captured { id, account, amount, late, route, usage, .. } => {
                     let (operation, amount) = (OperationId::capture(&id), -amount.signed());
-                    self.captures.push(Capture { operation, account, amount, route, at_ms });
+                    self.captures.push(Capture { operation, account, amount, route, usage, at_ms });
                     // A late charge keeps the row, which records how its hold ended.
                     if !late && self.holds.remove(&id).is_none() {
                         self.captured.push(id.as_str().to_owned());

@@ -11,16 +11,18 @@
 --    6 ids         the hold ids, one for each operation, at most 1024
 --    7 kinds       one for each operation: j for a call's hold on terms[j]; -j for a call's capture on terms[j];
 --                  j + #terms for an operation that lines[j] describes. Holds and captures of calls are the usual
---                  operations; if a batch has any, its ids are all different.
+--                  operations; if a batch has any, its ids are all different. Such a capture counts even above its
+--                  hold.
 --    8 terms       "amount origin account owner route"
 --    9 amounts     of each of the terms, as a number
 --   10 places      of each of the terms, the place of its account in keys
 --   11 keys        of the accounts that terms name
---   12 lines       "kind account amount origin ttl made route": h hold, n renew, c capture (C: no account is
---                  named), r release (R: no account is named), x expire if due, X expire, b balance. `made` is when
---                  a call's id was made, 0 if that is not known.
+--   12 lines       "kind account amount origin ttl made route": h hold, g extend to this amount, n renew, c capture
+--                  (C: no account is named), o capture even above the hold (O: no account is named), r release (R: no
+--                  account is named), x expire if due, X expire, b balance. `made` is when a call's id was made, 0 if
+--                  that is not known.
 -- Amounts in texts have 16 digits.
--- In, ARGV[2]: the same operations in the words of the stream (batch_log.rs).
+-- In, ARGV[2]: the same operations in the words of the stream (batch_log.rs), with what metered calls used.
 --
 -- Out, an array of
 --    1 seq         the newest batch     2 durable  the newest durable batch
@@ -138,11 +140,12 @@ local stamp = format('%d', now)
 local fresh = now - oldest <= FRESH
 local holds, deadline = {}, nil -- records of new holds, by terms; and how they begin
 
--- Made by the first operation that needs them: the table that slow_path.lua is given, the functions that it
--- returns, and lists that the loop below then adds to as well.
+-- The first operation that needs them makes these: the table that is passed to slow_path.lua, the
+-- functions that it returns, and two lists, to which the loop below then adds too.
 local batch, slow_path, codes, decisions
 
--- In order, up to the first operation that cannot be decided: those behind it may depend on it.
+-- Decides in order, and stops at the first operation that cannot be decided: later ones may depend on
+-- it.
 local decided = 0
 while decided < n do
     local i = decided + 1
@@ -253,8 +256,8 @@ if #changed > 0 then
     call('MSET', unpack(values))
 end
 
--- Begins the next hash of ended holds once this one is old enough. So a hold that is forgotten ended at least
--- that long ago, whatever the clock did.
+-- Begins the next hash of ended holds once this one is old enough. So when a hold is forgotten, it
+-- ended at least that long ago, even if the clock was changed.
 local age = now - (meta[6] or 0)
 if moved and age >= ENDED_KEPT then
     -- One long value makes Redis keep the hash as a table; a small one would be a list that is searched from its

@@ -127,8 +127,9 @@ local function end_hold(i, r, a, state, word)
     set_record(i, { state = state, origin = r.origin, amount = r.amount, account = r.account })
 end
 
--- By the kind of a line. Each returns its verdict, and the account or one more number that belongs to it;
--- nothing where an account or an id must be brought to Redis first.
+-- The functions that decide, by the kind of a line. Each returns a verdict, and the account or one more
+-- number that belongs to the verdict. It returns nothing where an account or an id must be loaded into
+-- Redis first.
 local by_kind = {}
 
 function by_kind.h(i, account, amount, origin, ttl, made, route)
@@ -163,6 +164,28 @@ function by_kind.h(i, account, amount, origin, ttl, made, route)
     return verdict.HELD, a
 end
 
+function by_kind.g(i, account, amount)
+    local r = record_of(i)
+    if not r then return end
+    if r.state == 'N' then return verdict.UNKNOWN end
+    if r.state ~= 'L' then return verdict.ENDED end
+    if r.origin ~= 'c' or r.account ~= account then return verdict.UNKNOWN end
+    local a = account_of(account)
+    if not a then return end
+    local more = tonumber(amount) - tonumber(r.amount)
+    if more <= 0 then return verdict.HELD, a end
+    if a[FROZEN] == 1 then return verdict.FROZEN end
+    if more > a[BALANCE] - a[HELD] then return verdict.INSUFFICIENT, a end
+    if a[HELD] > MAX - more then return verdict.RANGE end
+    if cap > 0 and a[OLD] + a[NEW] + more > cap then return verdict.CAPPED end
+    a[HELD], a[NEW] = a[HELD] + more, a[NEW] + more
+    change(a)
+    r.amount = amount
+    set_record(i, r)
+    note(i, 'g', ids[i], account, amount, 'c', '')
+    return verdict.HELD, a
+end
+
 function by_kind.n(i, _, _, _, ttl)
     local r = record_of(i)
     if not r then return end
@@ -174,7 +197,7 @@ function by_kind.n(i, _, _, _, ttl)
     return verdict.RENEWED
 end
 
-local function capture(i, account, amount, origin, route)
+local function capture(i, account, amount, origin, route, may_overrun)
     local r = record_of(i)
     if not r then return end
     if r.state == 'R' and amount ~= ZEROES then return verdict.ENDED end
@@ -188,7 +211,9 @@ local function capture(i, account, amount, origin, route)
     else
         if r.origin ~= origin then return verdict.UNKNOWN end
         if r.state == 'L' and wrong_account then return verdict.UNKNOWN end
-        if tonumber(amount) > tonumber(r.amount) then return verdict.ABOVE, tonumber(r.amount) end
+        if tonumber(amount) > tonumber(r.amount) and not may_overrun then
+            return verdict.ABOVE, tonumber(r.amount)
+        end
         if wrong_account then return verdict.UNKNOWN end
     end
     local a = account_of(holder)
@@ -217,6 +242,12 @@ local function capture(i, account, amount, origin, route)
 end
 function by_kind.c(i, account, amount, origin, _, _, route)
     return capture(i, account, amount, origin, route)
+end
+function by_kind.o(i, account, amount, origin, _, _, route)
+    return capture(i, account, amount, origin, route, true)
+end
+function by_kind.O(i, _, amount, origin, _, _, route)
+    return capture(i, nil, amount, origin, route, true)
 end
 function by_kind.C(i, _, amount, origin, _, _, route)
     return capture(i, nil, amount, origin, route)
@@ -276,12 +307,12 @@ local function members_of(i)
     local amount, origin, account, route = match(terms[j > 0 and j or -j], '^(%d+) (%a) (%S+) %S+ (.*)$')
     -- The id of a call's hold is a UUID of version 7, which begins with the time when it was made.
     local made = j > 0 and tonumber(sub(ids[i], 1, 8) .. sub(ids[i], 10, 13), 16) or 0
-    return j > 0 and 'h' or 'c', account, amount, origin, batch.usual_ttl, made, route
+    return j > 0 and 'h' or 'o', account, amount, origin, batch.usual_ttl, made, route
 end
 
 local slow_path = {}
 
--- Decides operation i. Returns false where an account or an id must be brought to Redis first.
+-- Decides operation i. Returns false where an account or an id must be loaded into Redis first.
 function slow_path.decide(i)
     codes[i] = 46 -- a point
     local kind, account, amount, origin, ttl, made, route = members_of(i)
@@ -295,8 +326,8 @@ function slow_path.decide(i)
     return true
 end
 
--- Lists in `needs` whatever the operations after the first `decided` ones lack, so that all of it is brought at
--- once.
+-- Lists in `needs` everything that the operations after the first `decided` ones lack, so that all of
+-- it is loaded at once.
 function slow_path.look_ahead(decided)
     local needs = batch.needs
     for i = decided + 1, #ids do
@@ -308,7 +339,7 @@ function slow_path.look_ahead(decided)
                 needs[#needs + 1], needs[#needs + 2] = 'i', ids[i]
             end
         end
-        if find('CRnxX', kind, 1, true) then account = r and r.account ~= '' and r.account end
+        if find('CORnxX', kind, 1, true) then account = r and r.account ~= '' and r.account end
         if account and not account_of(account) then
             needs[#needs + 1], needs[#needs + 2] = 'a', account
         end

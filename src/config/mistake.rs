@@ -83,8 +83,9 @@ impl Located {
     }
 }
 
-/// Every mistake of a refused config, in the order of the file, those of its `models_file` last. Displays one paragraph a mistake:
-/// `gateway.toml:41: no upstream is named …` and its hint.
+/// All mistakes of a refused config, in the order of the file, followed by those of its `models_file`.
+/// The text form has one paragraph for each mistake: `gateway.toml:41: no upstream is named …` and its
+/// hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
     file: PathBuf,

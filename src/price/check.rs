@@ -155,13 +155,16 @@ pub(super) fn foreign_cost(
     rates: &Rates,
 ) -> Option<Mistake> {
     let from = cost.currency();
-    (from != currency && rates.convert(UnitAmount::from_nanos(0, from), currency).is_none()).then(|| {
-        let message = format!("{cost} is not in the currency of the packs");
-        let hint = format!(
-            "write what it costs you in {currency}, or what one {from} is worth: {from} = \"… {currency}\" under [rates]"
-        );
-        Mistake::new(key, message, hint)
-    })
+    (from != currency && rates.convert(UnitAmount::from_nanos(0, from), currency).is_none()).then(
+        || {
+            let message = format!("{cost} is not in the currency of the packs");
+            let hint = format!(
+                "write what it costs you in {currency}, or what one {from} is worth: \
+             {from} = \"… {currency}\" under [rates]"
+            );
+            Mistake::new(key, message, hint)
+        },
+    )
 }
 
 #[cfg(test)]

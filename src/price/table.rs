@@ -19,9 +19,9 @@ use crate::price::route::Route;
 /// it.
 ///
 /// The most exact pattern wins: segment by segment from the left, a literal beats `{name}text`, the
-/// longer text first, that beats `{name}`, and `{name}` beats `{*rest}`. Only the winner counts. Where it has no rule for the method, the call
-/// is refused, not passed on to a less exact pattern: a path with a price of its own is never
-/// served at a wildcard's, by whatever method.
+/// longer text first, that beats `{name}`, and `{name}` beats `{*rest}`. Only the winner counts. Where
+/// it has no rule for the method, the call is refused, not passed on to a less exact pattern: a path
+/// with a price of its own is never served at a wildcard's, by whatever method.
 ///
 /// Where a pattern with parameters wins, the call costs the highest price of its rule and of those
 /// that the path resembles (see `lookalikes.rs`); where all of these lack the method, or one of them

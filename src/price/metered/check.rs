@@ -192,7 +192,8 @@ fn senseless_tiers(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Vec<Mi
             wrong(format!("a second tier begins above {bound} tokens"), hint);
         } else if let Some(unit) = cheaper_unit(&lower, &prices) {
             let message = format!("`{unit}` is cheaper above {bound} tokens than below");
-            let hint = "a tier prices the whole call, so a call would cost less with more input: raise it, or leave it out";
+            let hint = "a tier prices the whole call, so a call would cost less with more input: raise \
+                        it, or leave it out";
             wrong(message, hint);
         }
         below = Some((bound, prices));

@@ -348,5 +348,8 @@ impl MeteredQuote {
 }
 
 #[cfg(test)]
+#[path = "quote_properties.rs"]
+mod properties;
+#[cfg(test)]
 #[path = "quote_tests.rs"]
 mod tests;

@@ -12,7 +12,7 @@ use crate::api::caller::Caller;
 use crate::app::App;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::Balance;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// An account's credits. `balance` is `available` plus `held`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,16 +71,6 @@ pub(super) struct CheckBody {
     remaining: SignedCredits,
 }
 
-/// 400: the price of the call is not known without its request.
-fn priced_by_usage() -> Problem {
-    Problem::bad_request(Text::new(
-        "This route is priced by usage, so its price is not known without the request itself. Send the \
-         request: what it may cost is held, and what it used is charged.",
-        "Cette route est facturée à l'usage : son prix n'est pas connu sans la requête elle-même. Envoyez \
-         la requête : son coût possible est réservé, ce qu'elle a consommé est débité.",
-    ))
-}
-
 /// Whether the caller can pay for a call. Takes nothing.
 #[utoipa::path(post, path = "/check", request_body = CheckRequest, responses(
     (status = 200, body = CheckBody), (status = 400), (status = 401), (status = 402),
@@ -92,7 +82,7 @@ pub(super) async fn check(
 ) -> Result<axum::Json<CheckBody>, Problem> {
     let method = request.method.as_deref().unwrap_or("POST");
     let quote = app.quote_endpoint(method, &request.endpoint)?;
-    let cost = quote.credits.ok_or_else(priced_by_usage)?;
+    let cost = quote.credits.ok_or_else(|| Problem::bad_request(texts::CHECK_PRICED_BY_USAGE))?;
     let balance = app.ledger.balance(&caller.account).await;
     let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
     if balance.frozen && !cost.is_zero() {

@@ -73,7 +73,8 @@ pub(super) async fn hold(
         (Some(endpoint), None) => {
             let method = request.method.as_deref().unwrap_or("POST");
             let quote = app.quote_endpoint(method, endpoint)?;
-            let credits = quote.credits.ok_or_else(priced_by_usage)?;
+            let credits =
+                quote.credits.ok_or_else(|| Problem::bad_request(texts::HOLD_PRICED_BY_USAGE))?;
             (credits, quote.route.label().into())
         }
         (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
@@ -96,18 +97,8 @@ pub(super) async fn hold(
     Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
-/// 400: the price of the endpoint is not known without a request to it.
-fn priced_by_usage() -> Problem {
-    Problem::bad_request(Text::new(
-        "This endpoint is priced by usage, so no amount to hold is known. Send `credits` in place of \
-         `endpoint`.",
-        "Ce point d'accès est facturé à l'usage : le montant à réserver n'est pas connu. Envoyez `credits` à \
-         la place de `endpoint`.",
-    ))
-}
-
-/// True where `/holds/{id}/capture` can be requested: a path that can be read in two ways is
-/// refused, and a hold that cannot be ended would keep its credits until it expires.
+/// True if `/holds/{id}/capture` can be requested for this id. A path that is ambiguous is refused,
+/// and a hold that cannot be captured or released would keep its credits until it expires.
 fn fits_in_a_path(id: &str) -> bool {
     let path = format!("/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
     CanonicalPath::parse(path.as_bytes()).is_ok()

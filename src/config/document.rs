@@ -4,7 +4,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::{Located, Mistake};
 
-/// The lists of tables. A file that writes one of them twice in single brackets is not valid TOML.
+/// The names of the lists of tables. TOML does not allow a name in single brackets twice, so the
+/// hint for that error tells the user to write double ones.
 const LISTS: [&str; 5] = ["upstreams", "routes", "models", "packs", "auth.jwt"];
 
 /// A well-formed TOML file, with its values as they were written: variables are not expanded.

@@ -80,7 +80,7 @@ struct ListedWhen<'a> {
     prices: &'a UnitPrices,
 }
 
-/// A line of `GET /credits/packs`.
+/// One pack in the answer of `GET /credits/packs`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedPack<'a> {
     id: &'a str,

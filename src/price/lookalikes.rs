@@ -7,12 +7,14 @@
 //! prices a call, the call costs at least as much as every rule that its path resembles: spelling a
 //! path in another way never makes a call cheaper.
 //!
-//! A path resembles a rule whose pattern does not match it as it stands, and would match it in
-//! another spelling: with some letters in the other case, with one `/` more or less at its end, or
-//! both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so only the
-//! literal segments of a pattern, and the text behind a `{name}`, are compared: `/v1/x/HD` and `/V1/x/hd/` resemble
-//! `/v1/{model}/hd`, and `/v1/x/y/hd` does not. A pattern that matches the path as it stands, but
-//! lost to a more exact one, is not resembled: the order of the price table applies there.
+//! A path resembles a rule if the rule's pattern does not match the path as it stands, but matches
+//! another spelling of it: with some letters in the other case, with one `/` more or less at its
+//! end, or both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so only
+//! the literal segments of a pattern, and the text behind a `{name}`, are compared. `/v1/x/HD` and
+//! `/V1/x/hd/` resemble `/v1/{model}/hd`; `/v1/x/y/hd` does not.
+//!
+//! A pattern that matches the path as it stands does not count as resembled, even if a more exact
+//! pattern wins over it. The order of the price table decides between those two.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

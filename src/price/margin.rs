@@ -6,7 +6,8 @@ use crate::price::metered::{Rates, UnitPrice};
 use crate::price::money::UnitAmount;
 use crate::price::route::Route;
 
-/// The margin of one call of a route, or of one unit of a model. A part is `None` where the config lacks a value.
+/// The margin of one call of a route, or of one unit of a model. A field is `None` where the config
+/// lacks a value for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Margin {
     /// The value of the credits, in the packs' currency. `None` without packs, and for calls that are

@@ -172,7 +172,8 @@ impl Pattern {
         None
     }
 
-    /// True where the pattern matches one path only, its own text.
+    /// True if the pattern has no parameters, so that it matches only the path that is its own
+    /// text.
     pub fn is_exact(&self) -> bool {
         self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)))
     }
@@ -229,8 +230,8 @@ fn ending(text: &str) -> Result<Segment, PatternError> {
     }
 }
 
-/// A literal segment, which must equal its form in a [`CanonicalPath`]: otherwise no request could
-/// reach the rule, and its path would have no price or a wildcard's.
+/// Reads a literal segment. It must be spelled as in a [`CanonicalPath`]: no request would match
+/// another spelling, and calls meant for this rule would have no price, or a wildcard's.
 fn literal(piece: &str, last: bool) -> Result<Segment, PatternError> {
     let never = |why| PatternError::NeverMatches { segment: piece.to_owned(), why };
     if piece.is_empty() {

@@ -20,12 +20,12 @@ use crate::price::route::Route;
 ///
 /// The most exact pattern wins: segment by segment from the left, a literal beats `{name}text`, the
 /// longer text first, that beats `{name}`, and `{name}` beats `{*rest}`. Only the winner counts. Where
-/// it has no rule for the method, the call is refused, not passed on to a less exact pattern: a path
-/// with a price of its own is never served at a wildcard's, by whatever method.
+/// it has no rule for the method, the call is refused, and no less exact pattern is tried. So a path
+/// with a price of its own is never served at a wildcard's price, whatever the method.
 ///
 /// Where a pattern with parameters wins, the call costs the highest price of its rule and of those
-/// that the path resembles (see `lookalikes.rs`); where all of these lack the method, or one of them
-/// is metered, the call is refused.
+/// that the path resembles (see `lookalikes.rs`). Where the path resembles rules and none of them
+/// is for the method, or the matching rule or one of them is metered, the call is refused.
 #[derive(Debug, Default)]
 pub struct PriceTable {
     routes: Vec<Arc<Route>>,
@@ -117,8 +117,9 @@ impl PriceTable {
         &self.models
     }
 
-    /// The same table for `[api] exact_paths`: a call costs the price of its matching rule,
-    /// whatever other rules its path resembles. For upstreams that distinguish every spelling.
+    /// The table, adapted to `[api] exact_paths`: with `exact`, a call costs the price of its
+    /// matching rule, whatever other rules its path resembles. This is for upstreams that
+    /// distinguish every spelling.
     #[must_use]
     pub fn with_exact_paths(self, exact: bool) -> Self {
         if exact { Self { lookalikes: None, ..self } } else { self }
@@ -154,7 +155,7 @@ impl PriceTable {
         named.or_else(|| rules.iter().find(|route| route.methods.accept(method)))
     }
 
-    /// The rules that `path` resembles, where the pattern at `winner` matches it.
+    /// The rules that `path` resembles. `winner` is the place of the pattern that matches `path`.
     ///
     /// # Errors
     /// Refuses a call whose path resembles rules of which none is for `method`.
@@ -207,7 +208,7 @@ enum Resembled {
     Metered,
 }
 
-/// A prefix tree of the patterns with parameters, each leading to a place in a list.
+/// A prefix tree of the patterns with parameters. Each leads to its place in `PriceTable::places`.
 #[derive(Debug, Default)]
 struct Tree {
     literals: HashMap<Box<str>, Tree>,

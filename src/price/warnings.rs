@@ -110,7 +110,8 @@ fn in_our_words(path: &str) -> String {
     pieces.collect::<Vec<_>>().join("/")
 }
 
-/// Rules whose calls cost the operator more than their credits sell for in the smallest pack.
+/// Warns of rules whose calls cost the operator more than their credits sell for in the smallest
+/// pack.
 pub fn sold_at_a_loss(routes: &[RouteConfig], packs: &[PackConfig], rates: &Rates) -> Vec<Mistake> {
     let found = routes.iter().enumerate().filter_map(|(index, config)| {
         let route = Route::read(index, config).ok()?;

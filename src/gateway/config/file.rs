@@ -119,8 +119,8 @@ pub fn parse(
         in_more = more.finish();
     }
     let warnings = Warnings::new(path, warnings);
-    // A command that reads a part of the file never reloads it, and may lack the variables of the
-    // rest.
+    // A command that reads only a part of the file never reloads it, and the variables of the other
+    // parts may be missing.
     let start_keys = match sections.contains(Sections::ALL) {
         true => StartKeys::read(&document, env),
         false => StartKeys::default(),
@@ -349,7 +349,8 @@ fn is_about_an_unread_price(mistake: &Mistake, report: &Report<'_>) -> bool {
         && report.covers(&format!("{route}.price"))
 }
 
-/// The folder of the file; for a bare file name the empty path, which joins to nothing.
+/// The folder of the file. It is the empty path for a bare file name, and joining it changes
+/// nothing.
 fn base_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }

@@ -66,7 +66,7 @@ fn check_names_each_mistake_in_models_and_rates_with_file_line_and_hint() {
         (3, "`input`: a price cannot be negative"),
         (7, "unknown key `tokens`"),
         (12, "some models match both"),
-        (16, "`input` is cheaper above 9 tokens than below"),
+        (17, "`input` is cheaper above 9 tokens than below"),
     ] {
         assert!(
             said.contains(&format!("models.toml:{line}: {message}")),

@@ -340,13 +340,14 @@ impl Draft {
     }
 }
 
-/// True for a mistake that only says that a route has no `price`, where it has one that could not be
-/// read: it is missing in the copy that was checked.
+/// True for a mistake that only says that a route has no `price` or `answer`, where it has one that could
+/// not be read: it is missing in the copy that was checked.
 fn is_about_an_unread_price(mistake: &Mistake, report: &Report<'_>) -> bool {
     let Some((route, key)) = mistake.key.split_once('.') else { return false };
+    let is_unread = |name: &str| report.covers(&format!("{route}.{name}"));
+    let is_answer_unread = is_unread("answer") && (key == "upstream" || key == "credits");
     route.starts_with("routes[")
-        && KEYS_BESIDE_PRICE.contains(&key)
-        && report.covers(&format!("{route}.price"))
+        && (is_answer_unread || KEYS_BESIDE_PRICE.contains(&key) && is_unread("price"))
 }
 
 /// The folder of the file. It is the empty path for a bare file name, and joining it changes

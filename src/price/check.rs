@@ -14,7 +14,7 @@ use crate::price::route::{Route, is_short_line};
 /// The longest `badge`, in characters.
 const MAX_BADGE_CHARS: usize = 40;
 
-/// The mistakes in `[[routes]]`; `upstreams` are the names of the `[[upstreams]]`.
+/// Finds the mistakes in `[[routes]]`. `upstreams` are the names of the `[[upstreams]]`.
 pub fn check_routes(configs: &[RouteConfig], upstreams: &[&str]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut routes = Vec::new();
@@ -46,7 +46,7 @@ pub(super) fn unknown_upstream(key: &str, name: &str, upstreams: &[&str]) -> Mis
     Mistake::new(key, format!("no upstream is named `{name}`"), hint)
 }
 
-/// A contradiction between two rules for the same paths.
+/// The contradiction between two rules for the same paths, if there is one.
 fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     let (index, label) = (later.index, later.label());
     let other = format!("routes[{}] (`{}`)", earlier.index, earlier.label());
@@ -57,7 +57,8 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
             "keep one of the two, or give each its own `methods`",
         ));
     }
-    // Entries name only the path, so one path has one label.
+    // A ledger entry names the path without the method, so all rules of a path must share one
+    // label.
     if let (Some(first), Some(second)) = (&earlier.display_label, &later.display_label)
         && first != second
     {
@@ -154,13 +155,16 @@ pub(super) fn foreign_cost(
     rates: &Rates,
 ) -> Option<Mistake> {
     let from = cost.currency();
-    (from != currency && rates.convert(UnitAmount::from_nanos(0, from), currency).is_none()).then(|| {
-        let message = format!("{cost} is not in the currency of the packs");
-        let hint = format!(
-            "write what it costs you in {currency}, or what one {from} is worth: {from} = \"… {currency}\" under [rates]"
-        );
-        Mistake::new(key, message, hint)
-    })
+    (from != currency && rates.convert(UnitAmount::from_nanos(0, from), currency).is_none()).then(
+        || {
+            let message = format!("{cost} is not in the currency of the packs");
+            let hint = format!(
+                "write what it costs you in {currency}, or what one {from} is worth: \
+             {from} = \"… {currency}\" under [rates]"
+            );
+            Mistake::new(key, message, hint)
+        },
+    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The price table and the packs as callers see them: without own costs, margins and upstreams.
+//! The price table and the packs as callers see them, without the operator's costs, margins and
+//! upstreams.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ pub struct ListedPrice<'a> {
     /// The label that people read in place of the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
-    /// `["*"]` for all methods.
+    /// The methods of the rule; `["*"]` for all methods.
     methods: Vec<&'a str>,
     /// The fixed price.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,7 +80,7 @@ struct ListedWhen<'a> {
     prices: &'a UnitPrices,
 }
 
-/// A line of `GET /credits/packs`.
+/// One pack in the answer of `GET /credits/packs`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedPack<'a> {
     id: &'a str,
@@ -87,7 +88,7 @@ pub struct ListedPack<'a> {
     credits: Credits,
     price: Price,
     best_value: bool,
-    /// The seller's own text on the pack.
+    /// A short text that the seller shows on the pack, such as "Most popular".
     #[serde(skip_serializing_if = "Option::is_none")]
     badge: Option<&'a str>,
 }
@@ -194,7 +195,7 @@ mod tests {
                 "path = '/chat'\nmethods = ['POST']\nupstream = 'ai'\nmeter = 'openai'\nprice = 'models'",
             ),
             route(
-                "path = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = { request = 0.5, image = 4 }",
+                "path = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = { request = '0.5', image = 4 }",
             ),
             route("path = '/models'\nanswer = 'models'"),
         ];

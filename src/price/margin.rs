@@ -6,7 +6,8 @@ use crate::price::metered::{Rates, UnitPrice};
 use crate::price::money::UnitAmount;
 use crate::price::route::Route;
 
-/// The margin of one call of a route, or of one unit of a model. A part is `None` where the config lacks a value.
+/// The margin of one call of a route, or of one unit of a model. A field is `None` where the config
+/// lacks a value for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Margin {
     /// The value of the credits, in the packs' currency. `None` without packs, and for calls that are
@@ -53,8 +54,8 @@ impl Margin {
     }
 }
 
-/// The price of one credit in the smallest pack, which occasional users buy; of two packs of that
-/// size, in the cheaper one. `None` without packs.
+/// The price of one credit in the smallest pack, which occasional users buy. If two packs are
+/// equally small, the cheaper one counts. `None` without packs.
 pub fn credit_price(packs: &[PackConfig]) -> Option<UnitAmount> {
     value_in(smallest(packs)?, Credits::from_whole(1)?)
 }
@@ -63,8 +64,8 @@ fn smallest(packs: &[PackConfig]) -> Option<&PackConfig> {
     packs.iter().min_by_key(|pack| (pack.credits, pack.price.minor()))
 }
 
-/// The price of `credits` as a part of `pack`, rounded to a billionth. `None` for an empty pack,
-/// and for amounts that are too large.
+/// The price of `credits` as a part of `pack`, rounded to a billionth of the currency's unit.
+/// `None` for a pack without credits, and for amounts that are too large.
 pub(super) fn value_in(pack: &PackConfig, credits: Credits) -> Option<UnitAmount> {
     value_of(pack, credits.micros().into(), 1)
 }
@@ -85,8 +86,8 @@ fn percent(revenue: UnitAmount, cost: UnitAmount) -> Option<i128> {
     divide_half_up(revenue.checked_sub(cost)?.checked_mul(100)?, cost)
 }
 
-/// `value / by`, rounded to the nearest integer and halves upwards. This is the floor of the
-/// quotient plus a half. `None` unless `by` is above zero.
+/// `value / by`, rounded to the nearest integer, halves upwards: the floor of the quotient plus a
+/// half. `None` unless `by` is above zero.
 fn divide_half_up(value: i128, by: i128) -> Option<i128> {
     if by <= 0 {
         return None;

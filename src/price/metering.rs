@@ -45,6 +45,20 @@ pub struct Metering {
     pub max_overrun: u32,
 }
 
+/// The keys of a route that are mistaken where it has no `price`.
+pub const KEYS_BESIDE_PRICE: [&str; 10] = [
+    "credits",
+    "meter",
+    "hold",
+    "max_body",
+    "deny",
+    "on_missing_usage",
+    "on_overrun",
+    "on_short",
+    "max_overrun",
+    "on_client_abort",
+];
+
 /// The longest name of a member in `deny`, in bytes.
 const MAX_MEMBER_BYTES: usize = 64;
 
@@ -116,7 +130,8 @@ pub(super) fn mistakes(key: &dyn Fn(&str) -> String, config: &RouteConfig) -> Ve
     let mut written = prices.iter().filter(|(_, is_written)| *is_written).map(|(name, _)| *name);
     match (written.next(), written.next()) {
         (None, _) => {
-            let hint = "add `credits = …` for a fixed price, 0 for free calls, or `price = \"models\"` for a price by usage";
+            let hint = "add `credits = …` for a fixed price, 0 for free calls, or `price = \"models\"` \
+                        for a price by usage";
             wrong("credits", "missing key `credits`".to_owned(), hint);
         }
         (Some(first), Some(second)) => {
@@ -188,7 +203,9 @@ fn metered_mistakes(
             wrong("price", "this price is 0 for every call".to_owned(), hint);
         } else if config.hold.is_none() && seconds.is_some_and(|price| !price.is_zero()) {
             let hint = "add `hold = …`: the credits that one call may need";
-            wrong("hold", "a request does not say how many seconds it will take, so nothing would be held for them".to_owned(), hint);
+            let message = "a request does not say how many seconds it will take, so nothing would \
+                           be held for them";
+            wrong("hold", message.to_owned(), hint);
         }
     }
     let mut denied: Vec<&str> = Vec::new();

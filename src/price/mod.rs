@@ -36,7 +36,7 @@ pub use listing::{
     Listed, ListedModel, ListedPack, ListedPrice, ListedUsage, list_packs, list_prices,
 };
 pub use margin::{Margin, credit_price};
-pub use metering::{Metering, RoutePrice};
+pub use metering::{KEYS_BESIDE_PRICE, Metering, RoutePrice};
 pub use money::{Currency, MAX_MINOR, MoneyError, Price, UnitAmount};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathRefusal};
 pub use pattern::{Pattern, PatternError, Segment};

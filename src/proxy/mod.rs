@@ -1,4 +1,4 @@
-//! The Pingora side: identify → price → hold → forward → meter → settle.
+//! The proxy. A call goes through the steps identify → price → hold → forward → meter → settle.
 //!
 //! A call passes these files in their order: `listener`, `connection`, `client` (who sent it),
 //! `gate` (the ladder of steps), `target`, `own`, `body` or `metered`, `connect`, `headers`, `relay`, `settle`.

@@ -130,8 +130,8 @@ impl<'de> Deserialize<'de> for MeterKind {
                     "openai" => Ok(MeterKind::OpenAi),
                     "anthropic" => Ok(MeterKind::Anthropic),
                     other => Err(E::custom(format_args!(
-                        "no meter is named `{other}`; write \"openai\" or \"anthropic\", or a table of JSON pointers such as \
-                         {{ input = \"/usage/in\", output = \"/usage/out\" }}"
+                        "no meter is named `{other}`; write \"openai\" or \"anthropic\", or a table of \
+                         JSON pointers such as {{ input = \"/usage/in\", output = \"/usage/out\" }}"
                     ))),
                 }
             }
@@ -141,8 +141,8 @@ impl<'de> Deserialize<'de> for MeterKind {
                     let pointer: Pointer = map.next_value()?;
                     if let Some((first, _)) = places.iter().find(|(_, place)| *place == pointer) {
                         return Err(de::Error::custom(format_args!(
-                            "`{}` and `{}` are counted at the same place, `{pointer}`, so it would be charged twice; give \
-                             each its own place",
+                            "`{}` and `{}` are counted at the same place, `{pointer}`, so it would be \
+                             charged twice; give each its own place",
                             first.as_str(),
                             kind.as_str()
                         )));

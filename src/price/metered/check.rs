@@ -34,7 +34,7 @@ pub fn check_models(
         if let Some(name) = config.upstream.as_deref().filter(|name| !upstreams.contains(name)) {
             mistakes.push(unknown_upstream(&key("upstream"), name, upstreams));
         }
-        mistakes.extend(senseless_prices(&key, config));
+        mistakes.extend(senseless_prices(index, config));
         mistakes.extend(senseless_whens(&key, config));
         mistakes.extend(senseless_tiers(&key, config));
         mistakes.extend(senseless_caps(&key, config));
@@ -118,7 +118,7 @@ fn senseless_rename(key: &str, config: &ModelConfig, pattern: &ModelPattern) -> 
 }
 
 /// The mistakes of a model that is free without saying so, or says so and is not.
-fn senseless_prices(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Option<Mistake> {
+fn senseless_prices(index: usize, config: &ModelConfig) -> Option<Mistake> {
     let base = config.prices();
     let changes = config.when.iter().map(|when| when.prices());
     let changes = changes.chain(config.above.iter().map(|tier| tier.prices()));
@@ -126,12 +126,14 @@ fn senseless_prices(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Optio
     match (config.free, base.is_free()) {
         (true, _) if has_price => {
             let message = "a model with `free = true` has prices above 0".to_owned();
-            Some(Mistake::new(key("free"), message, "remove `free`, or the prices"))
+            let key = format!("models[{index}].free");
+            Some(Mistake::new(key, message, "remove `free`, or the prices"))
         }
         (false, true) => {
             let message = format!("`{}` has no price above 0", config.r#match);
             let hint = "write its prices, such as input = 250 and output = 1000, or `free = true`";
-            Some(Mistake::new(key("match"), message, hint))
+            // At the whole model: where one of its keys could not be read, that one may be its price.
+            Some(Mistake::new(format!("models[{index}]"), message, hint))
         }
         _ => None,
     }
@@ -190,7 +192,8 @@ fn senseless_tiers(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Vec<Mi
             wrong(format!("a second tier begins above {bound} tokens"), hint);
         } else if let Some(unit) = cheaper_unit(&lower, &prices) {
             let message = format!("`{unit}` is cheaper above {bound} tokens than below");
-            let hint = "a tier prices the whole call, so a call would cost less with more input: raise it, or leave it out";
+            let hint = "a tier prices the whole call, so a call would cost less with more input: raise \
+                        it, or leave it out";
             wrong(message, hint);
         }
         below = Some((bound, prices));

@@ -231,8 +231,8 @@ impl<'de> Deserialize<'de> for PriceConfig {
                     return Ok(PriceConfig::Models);
                 }
                 Err(E::custom(format_args!(
-                    "`{text}` is no price by usage; write \"models\", a table such as {{ image = 4 }}, or `credits = …` for a fixed \
-                     price"
+                    "`{text}` is no price by usage; write \"models\", a table such as \
+                     {{ image = 4 }}, or `credits = …` for a fixed price"
                 )))
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PriceConfig, A::Error> {

@@ -1,7 +1,7 @@
 //! The table of models, which finds the prices of a request's model.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -37,6 +37,8 @@ pub struct Models {
     exact: HashMap<Box<str>, usize>,
     /// The places of the others, from the longest pattern to the shortest.
     patterns: Vec<usize>,
+    /// The members of requests that some price depends on.
+    members: Vec<Box<str>>,
 }
 
 /// The answer of `GET /v1/models`, in OpenAI's shape.
@@ -103,6 +105,9 @@ impl Models {
             }
             models.all.push(Arc::new(model));
         }
+        let members = models.all.iter().flat_map(|model| model.tariff.members());
+        let members: BTreeSet<&str> = members.collect();
+        models.members = members.into_iter().map(Into::into).collect();
         let Self { all, patterns, .. } = &mut models;
         patterns.sort_by_key(|place| {
             std::cmp::Reverse(all.get(*place).map_or(0, |model| model.pattern.length()))
@@ -126,6 +131,12 @@ impl Models {
         }
         let mut patterns = self.patterns.iter().filter_map(|place| self.all.get(*place));
         patterns.find(|model| model.pattern.matches(&lower))
+    }
+
+    /// The top-level members of a request that the price of some model depends on: what
+    /// [`crate::usage::RequestFacts::members`] must have where the request has them.
+    pub fn members(&self) -> &[Box<str>] {
+        &self.members
     }
 
     /// Every model, in the order of the config.
@@ -200,6 +211,16 @@ mod tests {
             assert_eq!(found(&models, name), None, "{name:?}");
         }
         assert_eq!(found(&Models::default(), "gpt-5"), None);
+    }
+
+    #[test]
+    fn the_members_that_any_price_depends_on_are_named_once() {
+        let models = models(&[
+            ("a", "when = [{ if = { size = 'x', service_tier = 'y' }, image = 1 }]"),
+            ("b", "when = [{ if = { size = 'z' }, image = 1 }]"),
+        ]);
+        let members: Vec<&str> = models.members().iter().map(|name| &**name).collect();
+        assert_eq!(members, ["service_tier", "size"]);
     }
 
     #[test]

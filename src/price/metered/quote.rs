@@ -346,3 +346,10 @@ impl MeteredQuote {
         &self.tariff
     }
 }
+
+#[cfg(test)]
+#[path = "quote_properties.rs"]
+mod properties;
+#[cfg(test)]
+#[path = "quote_tests.rs"]
+mod tests;

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_kind_without_a_price_costs_as_its_parent() {
-        let model = prices("input = 250\ncache_write = 312.5\noutput = 1000\nimage = 4");
+        let model = prices("input = 250\ncache_write = '312.5'\noutput = 1000\nimage = 4");
         for (kind, price) in [
             (Kind::Input, "250"),
             (Kind::CachedInput, "250"),
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn prices_are_listed_as_numbers() {
-        let listed = serde_json::to_string(&prices("image = 4\nrequest = 0.5\ninput = 312.5"));
+        let listed = serde_json::to_string(&prices("image = 4\nrequest = '0.5'\ninput = '312.5'"));
         assert_eq!(listed.unwrap(), r#"{"request":0.5,"input":312.5,"image":4}"#);
     }
 }

@@ -356,8 +356,10 @@ async fn an_extended_hold_is_ended_whole(fixture: TestLedger) {
         ledger.post(grant("initial", "alice", "20")).await.unwrap();
         let mut early = ledger.call("4").await.unwrap();
         early.extend(credits("1")).await.unwrap();
-        let mut late = ledger.call("3").await.unwrap();
-        let (other, beside) = (ledger.call("1").await.unwrap(), ledger.call("1").await.unwrap());
+        // These are written together.
+        let (late, other, beside) =
+            tokio::join!(ledger.call("3"), ledger.call("1"), ledger.call("1"));
+        let (mut late, other, beside) = (late.unwrap(), other.unwrap(), beside.unwrap());
         for _ in 0..3 {
             ledger.reconciles().await; // In `relaxed` this also waits for the disk.
             late.extend(credits("2")).await.unwrap();

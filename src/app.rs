@@ -1,4 +1,5 @@
-//! The parts of a gateway that the proxy and Farebox's own routes share, and the problems for refusals.
+//! The parts of a gateway that the proxy and Farebox's own routes share, and the problems for
+//! refused calls and operations.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,29 +41,29 @@ pub struct App {
     pub keys: Arc<KeyRing>,
     /// The gateway's metrics.
     pub metrics: Metrics,
-    /// Prices and packs; a reload replaces the whole.
+    /// The prices and packs. A reload replaces all of them at once.
     pub catalogue: ArcSwap<Catalogue>,
     /// `[credits]`
     pub credits: CreditsConfig,
     /// The sale of packs; `None` without `[stripe]`.
     pub sales: Option<Arc<Sales>>,
-    /// The page that a 402 names for buying credits.
+    /// The page for buying credits that a 402 names.
     pub topup_url: Arc<str>,
 }
 
 impl App {
-    /// Opens an account on its first call, with the sign-up grant if it is new. Accounts that are imported,
-    /// or get credits by hand, are opened without one.
+    /// Opens an account on its first call, with the sign-up grant if the account is new. Accounts
+    /// that are imported or get credits by hand are opened elsewhere, without that grant.
     ///
     /// # Errors
-    /// 503 where the ledger is unavailable.
+    /// 503 if the ledger is unavailable.
     pub async fn open(&self, account: &AccountId) -> Result<(), Problem> {
         let opened = self.ledger.open(account, self.credits.signup_grant).await;
         opened.map_err(|_| Problem::ledger_unavailable())
     }
 
-    /// Identifies the sender of these headers, at the address `client`. A new account gets its sign-up
-    /// grant.
+    /// Identifies the caller by the request's headers. `client` is the caller's IP address. A new
+    /// account is opened and gets its sign-up grant.
     ///
     /// # Errors
     /// 401 for missing or wrong credentials, 400 for an invalid account header, 503 where credentials
@@ -74,7 +75,8 @@ impl App {
     ) -> Result<Identity, Problem> {
         let identified = self.identifier.identify(headers, client, SystemTime::now()).await;
         let identity = identified.map_err(refuse_caller)?;
-        // An account that only a backend names need not exist until it has credits.
+        // An account that only a backend has named is opened later, when it gets credits. But if
+        // there is a sign-up grant, it is opened now.
         let is_due = identity.on_behalf_by.is_none() || !self.credits.signup_grant.is_zero();
         if identity.fresh && is_due {
             if let Err(problem) = Box::pin(self.open(&identity.account)).await {
@@ -102,7 +104,7 @@ impl App {
         available < self.credits.low_balance.signed()
     }
 
-    /// The problem for a refused operation that needed `required` credits.
+    /// The problem for an operation that needed `required` credits and was refused.
     pub fn refuse(&self, refusal: Refusal, required: Credits) -> Problem {
         match refusal {
             Refusal::Insufficient { available } => self.insufficient(required, available),
@@ -128,14 +130,14 @@ impl App {
     }
 }
 
-/// A charge.
+/// A charge, for the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage<'a> {
     /// The account that pays.
     pub account: &'a AccountId,
     /// The route's label.
     pub route: &'a str,
-    /// The amount.
+    /// The amount that is charged.
     pub cost: Credits,
     /// The credits that the account has left.
     pub available_after: SignedCredits,
@@ -166,7 +168,7 @@ pub fn refuse_quote(_: QuoteRefusal) -> Problem {
     Problem::no_price_rule()
 }
 
-/// The problem for a caller that is not identified.
+/// The problem for a caller that could not be identified.
 fn refuse_caller(refusal: Unauthenticated) -> Problem {
     let detail = text_for_caller(refusal);
     match refusal.status() {
@@ -207,8 +209,8 @@ fn sentence(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The refusal of a call's hold. The gateway generated the hold's id, so every refusal that does not concern
-/// the account's credits is a failure of the gateway itself.
+/// The refusal of a call's hold, as the client sees it. The gateway made the hold's id itself, so a
+/// refusal that does not concern the account's credits is a failure of the gateway.
 fn refusal_of_call(refusal: Refusal) -> Refusal {
     match refusal {
         Refusal::Insufficient { .. } | Refusal::Frozen | Refusal::Unavailable => refusal,
@@ -223,7 +225,7 @@ fn refusal_of_call(refusal: Refusal) -> Refusal {
     }
 }
 
-/// The problem for an operation that the ledger refused, whatever the operation needed.
+/// The problem for an operation that the ledger refused, unless too few credits are the reason.
 fn refuse_operation(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::Conflict => Problem::conflict(texts::ID_USED_BEFORE),
@@ -266,7 +268,7 @@ mod tests {
         assert_eq!(refusal_of_call(poor), poor, "the 402 has an offer");
     }
 
-    /// The log has a refusal's own text, clients read the catalogue's.
+    /// The log shows a refusal's own text, and clients get the catalogue's. They must agree.
     #[test]
     fn clients_read_in_english_what_the_log_has() {
         for refusal in [

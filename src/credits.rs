@@ -8,23 +8,23 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Micro-credits in one credit.
+/// The number of micro-credits in one credit.
 pub const MICROS_PER_CREDIT: u64 = 1_000_000;
 
-/// The largest amount in micro-credits: 2^53, so that a reader that stores JSON numbers as doubles
-/// does not round any amount.
+/// The largest amount in micro-credits: 2^53. JSON readers that store numbers as doubles do not round
+/// any amount up to this one.
 pub const MAX_MICROS: u64 = 1 << 53;
 
 /// An amount of credits: never negative, at most [`MAX_MICROS`], exact to one micro-credit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Credits(u64);
 
-/// A signed amount of credits: a balance (negative while there is a debt) or the change a
-/// ledger entry makes to one. Its magnitude is at most [`MAX_MICROS`].
+/// A signed amount of credits: a balance (negative while there is a debt), or the change that a ledger
+/// entry makes to a balance. Its magnitude is at most [`MAX_MICROS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SignedCredits(i64);
 
-/// The error of a text that is not an amount of credits.
+/// The reason why a text is not an amount of credits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreditsError {
     /// The text is not a plain decimal: digits, with at most one point between them.
@@ -36,7 +36,7 @@ pub enum CreditsError {
     /// The amount is above [`MAX_MICROS`].
     #[error("at most 9007199254.740992 credits (2^53 micro-credits) can be counted")]
     TooLarge,
-    /// The amount is below zero, where only an amount makes sense.
+    /// The amount is below zero, where a negative amount makes no sense.
     #[error("an amount of credits cannot be negative")]
     Negative,
 }
@@ -73,18 +73,18 @@ impl Credits {
         self.0.checked_add(other.0).and_then(Self::from_micros)
     }
 
-    /// The difference; `None` where `other` is larger.
+    /// The difference; `None` if `other` is larger.
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// The change that adds this amount.
+    /// The change of a balance that adds this amount.
     pub const fn signed(self) -> SignedCredits {
-        // At most 2^53, so the cast keeps the value.
+        // The value is at most 2^53, so the cast does not change it.
         SignedCredits(self.0 as i64)
     }
 
-    /// The amount in whole credits, rounded: for gauges and counters only.
+    /// The amount in whole credits as a float, which may be rounded. For metrics only.
     pub fn as_metric(self) -> f64 {
         self.0 as f64 / MICROS_PER_CREDIT as f64
     }
@@ -94,7 +94,7 @@ impl SignedCredits {
     /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// A signed amount in micro-credits; `None` where its magnitude is above [`MAX_MICROS`].
+    /// A signed amount in micro-credits; `None` if its magnitude is above [`MAX_MICROS`].
     pub const fn from_micros(micros: i64) -> Option<Self> {
         if micros.unsigned_abs() <= MAX_MICROS { Some(Self(micros)) } else { None }
     }
@@ -109,22 +109,22 @@ impl SignedCredits {
         self.0 < 0
     }
 
-    /// The sum; `None` where its magnitude is above [`MAX_MICROS`].
+    /// The sum; `None` if its magnitude is above [`MAX_MICROS`].
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).and_then(Self::from_micros)
     }
 
-    /// The difference; `None` where its magnitude is above [`MAX_MICROS`].
+    /// The difference; `None` if its magnitude is above [`MAX_MICROS`].
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).and_then(Self::from_micros)
     }
 
-    /// The amount, unless it is negative.
+    /// The amount as [`Credits`]; `None` if it is negative.
     pub fn non_negative(self) -> Option<Credits> {
         u64::try_from(self.0).ok().map(Credits)
     }
 
-    /// The part of a balance that can be spent: the balance itself, or zero for a debt.
+    /// The part of a balance that can be spent: the balance itself, or zero if it is negative.
     pub fn spendable(self) -> Credits {
         Credits(u64::try_from(self.0).unwrap_or(0))
     }
@@ -139,7 +139,7 @@ impl std::ops::Neg for SignedCredits {
 }
 
 impl Sum for Credits {
-    /// Adds amounts up, for reports only: the sum stops at [`MAX_MICROS`].
+    /// Adds up amounts, for reports only: a sum above [`MAX_MICROS`] becomes [`MAX_MICROS`].
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
         iter.fold(Self::ZERO, |sum, next| sum.checked_add(next).unwrap_or(Self(MAX_MICROS)))
     }
@@ -216,14 +216,14 @@ impl fmt::Display for SignedCredits {
     }
 }
 
-/// Writes a JSON number, digit by digit: `5`, `0.25`.
+/// Writes a JSON number from the amount's decimal digits: `5`, `0.25`.
 impl Serialize for Credits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize_number(self.to_string(), serializer)
     }
 }
 
-/// Writes a JSON number, digit by digit: `-5`, `0.25`.
+/// Writes a JSON number from the amount's decimal digits: `-5`, `0.25`.
 impl Serialize for SignedCredits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize_number(self.to_string(), serializer)
@@ -234,7 +234,7 @@ fn serialize_number<S: Serializer>(digits: String, serializer: S) -> Result<S::O
     RawValue::from_string(digits).map_err(S::Error::custom)?.serialize(serializer)
 }
 
-/// Reads a whole number, or a decimal as text: the config loader passes a TOML float on as the text
+/// Reads a whole number, or a decimal as text. The config loader passes a TOML float on as the text
 /// that was typed.
 impl<'de> Deserialize<'de> for Credits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -259,8 +259,8 @@ impl<'de> Deserialize<'de> for Credits {
     }
 }
 
-/// Reads an amount from the digits of a JSON number, or from a string; no float is involved. For
-/// members of request bodies: `#[serde(deserialize_with = "json_number")]`.
+/// Reads an amount from the digits of a JSON number, or from a string, without a float. For members
+/// of request bodies: `#[serde(deserialize_with = "json_number")]`.
 pub fn json_number<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-/// The allocator of Pingora's own benchmarks. With the system's allocator a call costs about 5 µs
-/// more.
+/// The allocator that Pingora's own benchmarks use. With the system's allocator a call takes about
+/// 5 µs longer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

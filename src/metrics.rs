@@ -1,4 +1,4 @@
-//! Every metric, declared once. Metrics of credits count whole credits; no account is ever a label.
+//! Every metric, declared once. Metrics about credits count whole credits. No account is ever a label.
 
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
@@ -8,34 +8,37 @@ use prometheus::{
 const OUTCOMES: [&str; 4] = ["captured", "released", "expired", "refused"];
 const SOURCES: [&str; 4] = ["admin", "signup", "stripe", "import"];
 
-/// The route label of requests that match no price rule: own routes, and calls refused before one.
+/// The route label of requests that match no price rule: those for Farebox's own routes, and calls that
+/// were refused before a rule was looked up.
 pub const NO_ROUTE: &str = "none";
 
-/// The route label of holds made through the API that name no route.
+/// The route label of holds that were made through the API without a route.
 pub const API_ROUTE: &str = "api";
 
-/// The outcomes of an attempt to get an answer from an upstream: an answer that is no error; no connection; too long a
-/// silence; a connection that broke off; an error of the client's; an error of the upstream's.
+/// The outcomes of an attempt to get an answer from an upstream, in the order of this list: an answer
+/// that is not an error; no connection; too long a silence; a connection that broke off; an error of
+/// the client's; an error of the upstream's.
 pub const UPSTREAM_OUTCOMES: [&str; 6] =
     ["ok", "connect", "timeout", "closed", "status_4xx", "status_5xx"];
 
-/// Status codes of priced calls: Farebox's own answers, and those of a failing upstream.
+/// The status codes of priced calls: those of Farebox's own answers, and those of a failing
+/// upstream.
 const CODES: [&str; 15] = [
     "200", "400", "402", "403", "404", "408", "409", "413", "422", "429", "499", "500", "502",
     "503", "504",
 ];
 
-/// Status codes of Farebox's own routes.
+/// The status codes of Farebox's own routes.
 const OWN_CODES: [&str; 17] = [
     "200", "201", "303", "400", "401", "402", "403", "404", "405", "408", "409", "413", "422",
     "429", "499", "500", "503",
 ];
 
-/// The outcomes of an event whose type is known.
+/// The outcomes of Stripe's events whose type is known.
 const EVENT_OUTCOMES: [&str; 7] =
     ["applied", "foreign", "ignored", "failed", "received", "duplicate", "unavailable"];
 
-/// The type label of events whose type Farebox does not read.
+/// The type label of Stripe's events whose type Farebox does not read.
 pub const OTHER_EVENTS: &str = "other";
 
 const ROUTES_SECONDS: [f64; 14] =
@@ -44,7 +47,8 @@ const SHORT_SECONDS: [f64; 12] =
     [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];
 const SIZES: [f64; 11] = [1., 2., 4., 8., 16., 32., 64., 128., 256., 512., 1024.];
 
-/// Builds one metric: `declare!(type, name, help)`, then labels, then buckets, where the type has them.
+/// Builds one metric: `declare!(type, name, help)`, followed by its labels and its buckets if the
+/// type has them.
 macro_rules! declare {
     (Histogram, $name:literal, $help:literal, $buckets:expr) => {
         Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec()))
@@ -63,7 +67,7 @@ macro_rules! declare {
 /// Turns the table of metrics into [`Metrics`] and its constructor.
 macro_rules! metrics {
     ($($(#[$doc:meta])* $field:ident: $kind:ident($name:literal, $help:literal $(, $more:expr)*);)+) => {
-        /// Handles to every metric of one gateway. Cheap to clone; all clones count together.
+        /// Handles to every metric of one gateway. Cheap to clone; all clones share the same counts.
         #[derive(Clone, Debug)]
         pub struct Metrics {
             registry: Registry,
@@ -85,8 +89,8 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Code 499 counts a client that left before an answer; 503 also counts a call that a stop cut off
-    /// before its answer.
+    /// Code 499 counts clients that left before an answer. Code 503 also counts calls that a stop cut
+    /// off before their answer.
     requests: IntCounterVec(
         "farebox_requests_total", "Answered requests by route and status code", &["route", "code"]);
     request_seconds: HistogramVec(
@@ -114,7 +118,7 @@ metrics! {
     ledger_sync_lag_seconds: Gauge(
         "farebox_ledger_sync_lag_seconds",
         "Age of the oldest operation that was acknowledged and is not yet durable");
-    /// 0 on the embedded ledger.
+    /// Always 0 on the embedded ledger.
     ledger_epoch: IntGauge("farebox_ledger_epoch", "The number of the cluster ledger's epoch");
     ledger_recoveries: IntCounter(
         "farebox_ledger_recoveries_total",
@@ -154,10 +158,10 @@ metrics! {
 }
 
 impl Metrics {
-    /// Declares every metric in a registry of its own, and creates the series of own routes.
+    /// Creates the metrics, and the series of Farebox's own routes.
     ///
     /// # Errors
-    /// Two metrics have the same name, which a test rules out.
+    /// Two metrics have the same name. A test makes sure that they have not.
     pub fn new() -> Result<Self, prometheus::Error> {
         let metrics = Self::declare()?;
         for code in OWN_CODES {
@@ -170,9 +174,9 @@ impl Metrics {
         Ok(metrics)
     }
 
-    // A counter that appears with its first event hides that event: Prometheus sees no increase. So
-    // every series whose labels are known exists before its first event, at 0. A series that exists
-    // already keeps its value.
+    // Prometheus sees no increase when a counter appears together with its first event, so that event
+    // would be hidden. Therefore every series whose labels are known is created before its first event,
+    // at 0. A series that exists already keeps its value.
 
     /// Creates the series of a priced route.
     pub fn begin_route(&self, route: &str) {
@@ -213,7 +217,7 @@ impl Metrics {
     /// The metrics in Prometheus's text format.
     ///
     /// # Errors
-    /// If a metric cannot be encoded as text.
+    /// A metric cannot be encoded as text.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

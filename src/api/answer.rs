@@ -1,5 +1,5 @@
-//! The layer around every own route: the request id on the response, and problems in the client's
-//! language.
+//! The layer around all of Farebox's own routes. It puts the request id on each response, and
+//! writes problems in the client's language.
 
 use std::sync::Arc;
 
@@ -12,14 +12,15 @@ use http::{HeaderName, HeaderValue, header};
 use crate::ledger::HoldId;
 use crate::problem::{Language, Problem};
 
-/// The id of the request, as in `x-request-id`. The proxy makes it before it calls the router; on
-/// the private listeners `finish` does.
+/// The id of the request, as in `x-request-id`. For calls of the public listener the proxy makes it
+/// before it calls the router; for the private listeners `finish` makes it.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A handler fails with a problem. `finish`, which knows the language, writes it out.
+/// Keeps the problem in the response's extensions. `finish` writes the body, since it knows the
+/// language.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
@@ -46,12 +47,12 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
         response.headers_mut().extend(rendered.headers);
         *response.body_mut() = Body::from(rendered.body);
     }
-    // A response is meant for one caller; no cache in between may give it to another.
+    // A response is meant for one caller, so no cache may give it to another.
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    // A browser must not guess another type for a response, which may contain other people's text.
+    // A response may contain other people's text, so a browser must not guess that it is HTML.
     headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
-    // A request id is a UUID, which is a valid header.
+    // A request id is a UUID, so it is always a valid header.
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert(X_REQUEST_ID, value);
     }

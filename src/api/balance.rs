@@ -14,7 +14,7 @@ use crate::credits::{Credits, SignedCredits};
 use crate::ledger::Balance;
 use crate::problem::Problem;
 
-/// An account's credits. `balance` = `available` + `held`.
+/// An account's credits. `balance` is `available` plus `held`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BalanceBody {
     #[schema(value_type = String)]
@@ -25,12 +25,12 @@ pub(super) struct BalanceBody {
     held: Credits,
     #[schema(value_type = f64)]
     available: SignedCredits,
-    /// True when `available` is below the operator's `low_balance`.
+    /// True if `available` is below the operator's `low_balance`.
     low: bool,
 }
 
 impl BalanceBody {
-    /// The body for an account with these credits.
+    /// The body for an account that has these credits.
     pub fn of(app: &App, account: AccountId, has: Balance) -> Self {
         let available = has.available();
         let low = app.is_low(available);
@@ -55,7 +55,7 @@ pub(super) async fn balance(
 pub(super) struct CheckRequest {
     /// The path of the call.
     endpoint: String,
-    /// Its method; POST if absent.
+    /// The method of the call; POST if absent.
     method: Option<String>,
 }
 

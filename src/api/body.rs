@@ -1,4 +1,4 @@
-//! JSON bodies, whatever their content type: `curl -d` sends another one.
+//! Reads JSON bodies. The content type is not checked, because `curl -d` does not send JSON's.
 
 use std::error::Error as _;
 
@@ -7,15 +7,15 @@ use axum::extract::{FromRequest, Request};
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The largest body that an own route reads, in bytes.
+/// The largest JSON body of a request to an own route, in bytes.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The largest body of an import, in bytes.
 const MAX_IMPORT_BYTES: usize = 64 * 1024 * 1024;
 
-/// A JSON body; an empty one reads as `{}`.
+/// A JSON body. An empty body is read as `{}`.
 pub(super) struct Json<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
@@ -26,7 +26,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// A JSON body of many records, for imports.
+/// A JSON body with many records, as imports send it.
 pub(super) struct LargeJson<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
@@ -45,17 +45,9 @@ async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, 
         }
     })?;
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    // serde also reads the fields of a struct from a list.
+    // serde would also accept a list in place of an object, and take its elements for the fields.
     if body.trim_ascii_start().starts_with(b"[") {
-        return Err(Problem::bad_request(Text::new(
-            "The body is a list; an object is expected here: {…}.",
-            "Le corps est une liste ; un objet est attendu ici : {…}.",
-        )));
+        return Err(Problem::bad_request(texts::BODY_IS_A_LIST));
     }
-    serde_json::from_slice(&body).map_err(|error| {
-        Problem::bad_request(Text::new(
-            format!("The body is not the JSON expected here: {error}."),
-            format!("Le corps n'est pas le JSON attendu ici : {error}."),
-        ))
-    })
+    serde_json::from_slice(&body).map_err(|error| Problem::bad_request(texts::bad_body(&error)))
 }

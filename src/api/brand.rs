@@ -1,4 +1,4 @@
-//! `[brand]`: the seller as shown on the account page.
+//! `[brand]`: how the account page presents the seller.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::config::Mistake;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The largest logo, in bytes: every visit loads it.
+/// The largest logo, in bytes. It is limited because every visit loads it.
 const MAX_LOGO_BYTES: usize = 256 * 1024;
 
 const MAX_NAME_CHARS: usize = 60;
@@ -28,19 +28,19 @@ pub struct BrandConfig {
     pub name: String,
     /// An image: a file beside gateway.toml, or an address that begins with `https://`.
     pub logo: PathBuf,
-    /// The target of the account page's link back.
+    /// The address of the account page's link back to the seller.
     pub url: String,
 }
 
 impl BrandConfig {
-    /// Resolves the logo's file against `base`.
+    /// Makes the path of the logo's file relative to `base`.
     pub fn resolve(&mut self, base: &Path) {
         if !self.logo.as_os_str().is_empty() && !is_remote(&self.logo) {
             self.logo = base.join(&self.logo);
         }
     }
 
-    /// The mistakes in this section. Reads the logo's file.
+    /// Finds the mistakes in this section. This reads the logo's file.
     pub fn check(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
         let mut wrong = |key: &str, message: String, hint: &str| {
@@ -123,7 +123,7 @@ pub(super) struct BrandBody {
     name: Option<String>,
     /// The address of an image.
     logo: Option<String>,
-    /// The target of a link back.
+    /// The address of a link back to the seller.
     url: Option<String>,
 }
 
@@ -180,9 +180,10 @@ pub(super) async fn show(State(brand): State<Arc<Brand>>) -> Json<BrandBody> {
     responses((status = 200, description = "An image"), (status = 404)), security(()))]
 pub(super) async fn logo(State(brand): State<Arc<Brand>>) -> Result<Response, Problem> {
     let Logo::File { bytes, media_type } = &brand.logo else {
-        return Err(Problem::not_found(Text::new("There is no logo.", "Il n'y a pas de logo.")));
+        return Err(Problem::not_found(texts::NO_LOGO));
     };
-    // An SVG opened by itself is a page; this policy lets nothing in it run.
+    // A browser treats an SVG that is opened by itself as a page. This policy lets nothing in it
+    // run.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),

@@ -13,7 +13,7 @@ use crate::api::body::Json;
 use crate::api::caller::Caller;
 use crate::api::sandbox::seen_from_outside;
 use crate::app::App;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 use crate::stripe::{ApiError, BuyError, BuyKey};
 
 /// The pack to buy.
@@ -24,7 +24,7 @@ pub(super) struct BuyRequest {
     pack: String,
 }
 
-/// The checkout page.
+/// The checkout session that was opened.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BuyBody {
     /// The address of the checkout page.
@@ -33,10 +33,11 @@ pub(super) struct BuyBody {
     session_id: String,
 }
 
-/// Opens a checkout page on which the caller pays for a pack. An open page for the same pack and
-/// price, made within the hour, is used again. With an `idempotency-key` header, the same key gives
-/// the same page and another key gives another page; 422 where the key was sent with another pack
-/// before, 409 while the first request runs. 429 after a few requests within a minute.
+/// Opens a checkout page on which the caller pays for a pack. A page for the same pack and price
+/// that was opened within the last hour is used again. With an `idempotency-key` header, the same
+/// key always gives the same page, and another key gives another page. The response is 422 if the
+/// key was sent with another pack before, 409 while the first request with the key runs, and 429
+/// after a few requests within a minute.
 #[utoipa::path(post, path = "/buy", request_body = BuyRequest, responses(
     (status = 200, body = BuyBody), (status = 400), (status = 401), (status = 404),
     (status = 409), (status = 422), (status = 429), (status = 502), (status = 503)))]
@@ -48,22 +49,14 @@ pub(super) async fn buy(
     headers: HeaderMap,
     Json(request): Json<BuyRequest>,
 ) -> Result<axum::Json<BuyBody>, Problem> {
-    let sales = app.sales.as_ref().ok_or_else(|| {
-        Problem::not_found(Text::new(
-            "Credits are not sold here. Ask the operator of this service for them.",
-            "Les crédits ne sont pas en vente ici. Demandez-en à l'exploitant de ce service.",
-        ))
-    })?;
+    let sales = app.sales.as_ref().ok_or_else(|| Problem::not_found(texts::CREDITS_NOT_SOLD))?;
     let catalogue = app.catalogue.load_full();
     let pack = catalogue.packs.iter().find(|pack| pack.id == request.pack).ok_or_else(|| {
         let (pack, prefix) = (&request.pack, uri.path().trim_end_matches("/buy"));
-        Problem::not_found(Text::new(
-            format!("There is no pack `{pack}`. GET {prefix}/packs lists what is for sale."),
-            format!("Le pack `{pack}` n'existe pas. GET {prefix}/packs donne la liste."),
-        ))
+        Problem::not_found(texts::unknown_pack(pack, prefix))
     })?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
-    // A buyer's key counts for that buyer's account only.
+    // A key counts only for the account that sent it.
     let account = &caller.account;
     let own = |key| format!("{}:{account}:{key}", account.as_str().len());
     let own = key.map(own);
@@ -76,7 +69,7 @@ pub(super) async fn buy(
     Ok(axum::Json(BuyBody { checkout_url, session_id: bought.session.to_string() }))
 }
 
-/// The problem for a purchase that failed. The cause goes to the operator's log only.
+/// The problem for a purchase that failed. Only the operator's log tells the cause.
 fn refuse(error: BuyError) -> Problem {
     match error {
         BuyError::Api(error) => refuse_api(&error),
@@ -84,15 +77,8 @@ fn refuse(error: BuyError) -> Problem {
             tracing::error!(%error, "a pack cannot be sold");
             Problem::payments_failed()
         }
-        BuyError::OtherPurchase => Problem::other_payload(Text::new(
-            "Another purchase was asked for with this `idempotency-key`. Send a new key with a new \
-             purchase.",
-            "Cette `idempotency-key` a déjà servi pour un autre achat. Envoyez-en une nouvelle.",
-        )),
-        BuyError::InFlight => Problem::conflict(Text::new(
-            "The purchase with this `idempotency-key` is still being made. Ask again in a moment.",
-            "L'achat de cette `idempotency-key` est encore en cours. Redemandez dans un instant.",
-        )),
+        BuyError::OtherPurchase => Problem::other_payload(texts::ANOTHER_PURCHASE),
+        BuyError::InFlight => Problem::conflict(texts::PURCHASE_IN_PROGRESS),
         BuyError::TooMany { wait } => {
             let secs = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
             Problem::too_many_purchases(u32::try_from(secs).unwrap_or(u32::MAX))

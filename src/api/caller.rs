@@ -1,4 +1,4 @@
-//! The caller of an own route.
+//! Identifies the callers of Farebox's own routes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,20 +11,22 @@ use http::{HeaderMap, Method};
 use crate::api::cookie;
 use crate::app::App;
 use crate::identify::{CredentialKind, Credentials, Identity};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The IP address of a request's client, as seen by the socket: an extension of every request.
+/// The IP address of a request's client, as the socket has it. Every request carries this
+/// extension.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub Option<IpAddr>);
 
 impl ClientAddress {
-    /// The address of a request's client; `None` where the request does not carry one.
+    /// The address of the request's client; `None` if the request does not carry this extension.
     pub(super) fn of(extensions: &Extensions) -> Option<IpAddr> {
         extensions.get().and_then(|Self(address)| *address)
     }
 }
 
-/// The caller, by the same credentials as on proxied routes, or by the account page's cookie.
+/// The caller, identified by the same credentials as on proxied routes or by the account page's
+/// cookie.
 pub(super) struct Caller(pub Identity);
 
 impl<S: Sync> FromRequestParts<S> for Caller
@@ -39,7 +41,7 @@ where
     }
 }
 
-/// A caller, with the credential that identifies them again later.
+/// The caller, with the credentials, so that the identity can be checked again later.
 pub(super) struct KnownCaller {
     pub identity: Identity,
     pub credentials: Credentials,
@@ -56,7 +58,8 @@ where
         let client = ClientAddress::of(&parts.extensions);
         match Self::of(&app, &parts.method, &parts.headers, client).await? {
             Some(caller) => Ok(caller),
-            // The problem is the same as for a request without a credential elsewhere.
+            // Without a credential, identification fails with the same problem as on proxied
+            // routes.
             None => {
                 let credentials = Credentials::default();
                 let identity = app.identify(credentials.headers(), client).await?;
@@ -70,7 +73,7 @@ impl KnownCaller {
     /// Identifies the sender of these headers; `None` where they have no credential at all.
     ///
     /// # Errors
-    /// As [`App::identify`]; 403 for a cookie that may not be used here.
+    /// The errors of [`App::identify`], and 403 for a cookie that must not be used here.
     pub async fn of(
         app: &App,
         method: &Method,
@@ -94,14 +97,9 @@ impl KnownCaller {
     }
 }
 
-/// The problem for a service key in a browser: such a key acts for any account.
+/// The problem for a service key in a browser, where it is not safe: it may act for any account.
 pub(super) fn no_session_for_services() -> Problem {
-    Problem::forbidden(Text::new(
-        "A service key belongs to a trusted backend, not into a browser. Sign in with a token or \
-         an account's own key.",
-        "Une clé de service appartient à un service de confiance, pas à un navigateur. \
-         Connectez-vous avec un jeton ou une clé du compte.",
-    ))
+    Problem::forbidden(texts::NO_SESSION_FOR_SERVICES)
 }
 
 /// A caller with a service key.
@@ -113,17 +111,15 @@ impl FromRequestParts<Arc<App>> for ServiceCaller {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let identity = app.identify(&parts.headers, ClientAddress::of(&parts.extensions)).await?;
         if identity.credential != CredentialKind::ServiceKey {
-            return Err(Problem::forbidden(Text::new(
-                "Holds are for trusted backends: use a service key (`farebox key create --service`).",
-                "Les réservations sont pour les services de confiance : utilisez une clé de service.",
-            )));
+            return Err(Problem::forbidden(texts::HOLDS_NEED_A_SERVICE_KEY));
         }
         Ok(Self(identity))
     }
 }
 
-/// A caller who may make and revoke keys: one with a token of the app, or with a session made from
-/// one. A leaked key must not make other keys, which would outlive it.
+/// A caller who may make and revoke keys: one with a token of the app, or with a session that was
+/// begun with such a token. Callers with an API key may not. Otherwise a leaked key could make more
+/// keys, which would stay valid after it is revoked.
 pub(super) struct KeyHolder(pub Identity);
 
 impl<S: Sync> FromRequestParts<S> for KeyHolder
@@ -135,11 +131,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Caller(identity) = Caller::from_request_parts(parts, state).await?;
         if !may_manage_keys(&identity) {
-            return Err(Problem::forbidden(Text::new(
-                "An API key cannot make or revoke keys. Sign in through the app, with its token.",
-                "Une clé d'API ne peut ni créer ni révoquer de clés. Connectez-vous par \
-                 l'application, avec son jeton.",
-            )));
+            return Err(Problem::forbidden(texts::KEYS_NEED_A_TOKEN));
         }
         Ok(Self(identity))
     }

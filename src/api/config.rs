@@ -9,18 +9,18 @@ use crate::price::RouteConfig;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
-    /// The path above the own routes: `/credits` for `/credits/balance`.
+    /// The path under which Farebox's own routes are, such as `/credits` for `/credits/balance`.
     pub prefix: String,
-    /// The origins whose pages may read the responses, as browsers write them. Without any, no CORS
-    /// header is sent.
+    /// The origins whose pages may read responses, written as browsers write them. If there are
+    /// none, no CORS header is sent.
     pub cors_origins: Vec<String>,
-    /// True where every spelling of a path is a path of its own: a call costs what the matching
-    /// rule says, whatever other rules its path resembles. For upstreams that distinguish `/A` and
-    /// `/a/` from `/a`.
+    /// True if each spelling of a path counts as a path of its own. A call then costs the price of
+    /// its matching rule, whatever other rules its path resembles. This is for upstreams that
+    /// distinguish `/A` and `/a/` from `/a`.
     pub exact_paths: bool,
 }
 
-/// The path of Stripe's events, whatever the prefix.
+/// The path to which Stripe sends its events. It does not depend on the prefix.
 pub const STRIPE_WEBHOOK_PATH: &str = "/webhooks/stripe";
 
 impl Default for ApiConfig {
@@ -30,10 +30,10 @@ impl Default for ApiConfig {
 }
 
 impl ApiConfig {
-    /// The mistakes in this section, alone and together with the price table.
+    /// Finds the mistakes in this section, alone and together with the price table.
     pub fn check(&self, routes: &[RouteConfig]) -> Vec<Mistake> {
         let mut found: Vec<Mistake> = self.check_prefix().into_iter().collect();
-        // Routes are not compared with a prefix that is a mistake itself.
+        // A prefix that is itself a mistake is not compared with the routes.
         if found.is_empty() {
             found.extend(self.check_routes(routes));
         }
@@ -84,8 +84,8 @@ fn is_under(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Checks an origin. It is compared with the browser's byte by byte, so it must be written as
-/// browsers write it (RFC 6454, section 6.2).
+/// Checks the spelling of an origin. It is compared with the browser's byte by byte, so it must be
+/// written as browsers write it (RFC 6454, section 6.2).
 fn check_origin(origin: &str) -> Option<(&'static str, &'static str)> {
     if origin == "*" {
         let hint = "name each origin: \"https://app.example.com\"";

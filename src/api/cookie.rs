@@ -1,17 +1,19 @@
-//! The account page's cookie, which holds a credential for own routes only.
+//! The account page's cookie, which holds a credential. Only Farebox's own routes accept it.
 //!
 //! The cookie is the credential itself. So there is no second secret and no session to store: every
-//! gateway accepts it, and it ends with its token or key.
+//! gateway accepts the cookie, and it ends with its token or key.
 //!
-//! A browser sends cookies whichever page made the request, so the page's origin is checked.
+//! A browser sends cookies no matter which page made the request, so the page's origin is checked.
 //! Browsers name it in `sec-fetch-site`, or else in `origin`; a page can forge neither.
 //!
-//! A cookie does not tell which host set it. Any other host of the same domain can set one for the
-//! whole domain, except where its name begins with `__Host-`: a browser accepts such a name from
-//! this very host over https only. So a page over https has such a cookie, and any other cookie is
-//! ignored for it. Only the page knows its scheme, since a proxy in front may end TLS and rewrite
-//! `host`; the page sends it in [`PAGE_SCHEME`]. Another site's page cannot send that header
-//! without a CORS preflight.
+//! A cookie does not tell which host set it. Other hosts of the same domain can set cookies for the
+//! whole domain, unless the cookie's name begins with `__Host-`: browsers accept such a cookie only
+//! from this very host, over https. So a page over https uses such a cookie, and its requests
+//! ignore any other.
+//!
+//! Only the page knows its scheme, since a proxy in front may end TLS and rewrite `host`. The page
+//! sends the scheme in [`PAGE_SCHEME`]. Another site's page cannot send that header without a CORS
+//! preflight.
 
 use std::borrow::Cow;
 
@@ -19,16 +21,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use crate::identify::{Credentials, SESSION_COOKIES};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The largest credential, in bytes, that fits: browsers drop a cookie beyond 4096 bytes.
+/// The longest credential, in bytes, that fits into a cookie: browsers drop cookies above 4096
+/// bytes.
 const MAX_BYTES: usize = 3500;
 
-/// Characters that a cookie must not contain (RFC 6265, 4.1.1). Tokens and our own keys have none.
+/// The characters that are escaped, because a cookie must not contain them (RFC 6265, 4.1.1).
+/// Tokens and Farebox's own keys have none of them.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
 
-/// The scheme by which the browser loaded the account page, `http` or `https`, sent by the page's
-/// own requests. Without it, or with any other value, the page counts as loaded over https.
+/// A header in which the account page tells its own scheme, `http` or `https`. Without this header,
+/// or with any other value, the page counts as loaded over https.
 const PAGE_SCHEME: HeaderName = HeaderName::from_static("x-farebox-page");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -36,13 +40,13 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The sender of a request, according to its browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sender {
-    /// A page of this very origin.
+    /// A page of this origin.
     OwnPage,
-    /// The user: a typed address or a bookmark.
+    /// The user, who typed the address or used a bookmark.
     Person,
     /// A page of another site, or of another origin of this site.
     Elsewhere,
-    /// No browser, or one that sends neither header.
+    /// Not a browser, or one that sends neither header.
     Unknown,
 }
 
@@ -52,7 +56,8 @@ impl Sender {
             Some(b"same-origin") => Self::OwnPage,
             Some(b"none") => Self::Person,
             Some(_) => Self::Elsewhere,
-            // Browsers send `sec-fetch-site` to secure origins only, and older ones never.
+            // Browsers send `sec-fetch-site` only to secure origins, and older browsers never send
+            // it.
             None => match headers.get(header::ORIGIN) {
                 Some(origin) if is_host(origin, headers) => Self::OwnPage,
                 Some(_) => Self::Elsewhere,
@@ -62,17 +67,17 @@ impl Sender {
     }
 }
 
-/// True where an origin is the host that the request was sent to.
+/// True if an origin has the same host as the one that the request was sent to.
 fn is_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     host.is_some_and(|host| origin.is_some_and(|(_, ours)| ours.eq_ignore_ascii_case(host)))
 }
 
-/// The credential in a request's cookie; empty where another site's page sent the request.
+/// The credential in a request's cookie. Empty if another site's page sent the request.
 ///
 /// # Errors
-/// 403 for a request that changes something and was not sent by the account page.
+/// 403 for a request that changes something and did not come from the account page.
 pub(super) fn read(method: &Method, headers: &HeaderMap) -> Result<Credentials, Problem> {
     let [of_https, of_http] = SESSION_COOKIES;
     let mut credentials = credentials_in(headers, of_https);
@@ -95,8 +100,8 @@ pub(super) fn require_own_page(headers: &HeaderMap) -> Result<(), Problem> {
     if Sender::of(headers) == Sender::OwnPage { Ok(()) } else { Err(not_our_page()) }
 }
 
-/// The credential in the cookie of this name. Two that differ are refused later, like two that
-/// differ in headers.
+/// The credentials in all cookies of this name. If they differ, the request is refused later, as it
+/// is for headers that differ.
 fn credentials_in(headers: &HeaderMap, cookie: &str) -> Credentials {
     let mut credentials = Credentials::default();
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
@@ -114,7 +119,7 @@ fn is_http_page(headers: &HeaderMap) -> bool {
     headers.get(PAGE_SCHEME).is_some_and(|scheme| scheme == "http")
 }
 
-/// A `set-cookie` header for a credential, valid for `seconds`.
+/// The `set-cookie` header for a credential, which is valid for `seconds`.
 ///
 /// # Errors
 /// 400 for a credential that is too long for a cookie.
@@ -126,19 +131,7 @@ pub(super) fn set(
 ) -> Result<HeaderValue, Problem> {
     let value: Cow<'_, str> = utf8_percent_encode(credential, ESCAPED).into();
     if value.len() > MAX_BYTES {
-        return Err(Problem::bad_request(Text::new(
-            format!(
-                "This token is too long for the account page's cookie: {} of at most {MAX_BYTES} \
-                 bytes. Have the app issue a smaller one for it, without groups and permissions.",
-                value.len()
-            ),
-            format!(
-                "Ce jeton est trop long pour le cookie de la page du compte : {} octets sur \
-                 {MAX_BYTES} au plus. Faites émettre par l'application un jeton plus petit, sans \
-                 groupes ni permissions.",
-                value.len()
-            ),
-        )));
+        return Err(Problem::bad_request(texts::token_too_long(value.len(), MAX_BYTES)));
     }
     let [of_https, of_http] = SESSION_COOKIES;
     if is_http_page(headers) {
@@ -163,17 +156,12 @@ fn cookie_line(name: &str, value: &str, seconds: u64, scope: &str) -> Result<Hea
         cookie.set_sensitive(true);
         cookie
     });
-    // Every byte that is not visible ASCII is escaped, so this does not happen.
+    // This cannot happen: every byte that is not visible ASCII is escaped.
     cookie.map_err(|_| Problem::unreadable_request())
 }
 
 fn not_our_page() -> Problem {
-    Problem::forbidden(Text::new(
-        "A browser's session can be used from the account page itself only. Other pages send \
-         their own `Authorization: Bearer …`.",
-        "La session d'un navigateur ne sert qu'à la page du compte elle-même. Les autres pages \
-         envoient leur propre `Authorization: Bearer …`.",
-    ))
+    Problem::forbidden(texts::FOREIGN_SESSION)
 }
 
 #[cfg(test)]
@@ -229,7 +217,7 @@ mod tests {
             (&[][..], false),
             (&[("x-farebox-page", "https")], false),
             (&[("x-farebox-page", "ftp")], false),
-            // A proxy that ends TLS and rewrites the host.
+            // As behind a proxy that ends TLS and rewrites the host.
             (&[("host", "127.0.0.1:8080"), ("x-farebox-page", "https")], false),
             (&[("host", "localhost"), ("x-forwarded-proto", "http")], false),
             (&[("x-farebox-page", "http")], true),

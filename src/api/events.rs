@@ -1,7 +1,7 @@
 //! `GET /events`: an account's balance as it changes, as server-sent events.
 //!
-//! Calls do not announce changes of a balance. Every watched account is polled instead, once for
-//! all of its streams, with the ledger's `Balance` operation.
+//! Calls do not announce that they change a balance. Instead, the `Balance` operation of the ledger
+//! polls each watched account, once for all streams of that account.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,20 +22,19 @@ use crate::api::caller::KnownCaller;
 use crate::app::App;
 use crate::identify::Credentials;
 use crate::ledger::{Balance, Ledger};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The most streams of one account on a gateway. The tabs of a browser share one.
+/// The most streams of one account on a gateway. The tabs of one browser share a stream.
 const MAX_STREAMS: usize = 20;
 
-/// The interval at which a watched account is polled, and at which a stream's credential is
-/// checked.
+/// The interval of polling a watched account, and of checking a stream's credential.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// The time that each watched account adds to the interval, so that the ledger is asked at most ten
-/// thousand times a second.
+/// Each watched account makes the interval longer by this time, so that the ledger is polled at
+/// most ten thousand times a second.
 const LONGER_PER_ACCOUNT: Duration = Duration::from_micros(100);
 
-/// The silence after which a comment line is sent, so that proxies in between do not close the
+/// The time without events after which a comment line is sent, so that proxies do not close the
 /// stream as idle.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -51,7 +50,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Streams that end when `stopping` turns true.
+    /// Creates the state. The streams end when `stopping` turns true.
     pub fn new(app: Arc<App>, stopping: watch::Receiver<bool>) -> Self {
         let accounts = Mutex::new(HashMap::new());
         let watched = Arc::new(Watched { ledger: app.ledger.clone(), accounts });
@@ -65,8 +64,8 @@ impl FromRef<Events> for Arc<App> {
     }
 }
 
-/// The caller's balance, now and after each change: events named `balance`, with the same data as
-/// `GET /balance`. The stream ends with the credential.
+/// Sends the caller's balance now and after each change, in events named `balance`. Their data is
+/// that of `GET /balance`. The stream ends when the credential does.
 #[utoipa::path(get, path = "/events", responses(
     (status = 200, content_type = "text/event-stream", body = BalanceBody), (status = 401),
     (status = 429), (status = 503)))]
@@ -94,7 +93,8 @@ struct Watched {
 }
 
 impl Watched {
-    /// The account's balance whenever it changes; `None` where the account has too many streams.
+    /// Returns the account's balance as it changes; `None` if the account already has too many
+    /// streams.
     fn subscribe(
         self: &Arc<Self>,
         account: &AccountId,
@@ -120,7 +120,7 @@ impl Watched {
                 }
                 () = sleep(self.pause()) => {}
             }
-            // Where the ledger does not answer, the last balance stands.
+            // If the ledger does not answer, the last balance stays.
             if let Ok(balance) = self.ledger.balance(&account).await {
                 let balance = Some(balance.unwrap_or_default());
                 sender.send_if_modified(|last| std::mem::replace(last, balance) != balance);
@@ -128,7 +128,7 @@ impl Watched {
         }
     }
 
-    /// Removes an account that no stream watches; false where a stream has subscribed meanwhile.
+    /// Removes an account that no stream watches. False if a stream has subscribed in the meantime.
     fn forget(&self, account: &AccountId, sender: &watch::Sender<Option<Balance>>) -> bool {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let alone = sender.receiver_count() == 0;
@@ -153,13 +153,13 @@ struct Stream {
     balances: watch::Receiver<Option<Balance>>,
     stopping: watch::Receiver<bool>,
     tick: Interval,
-    /// The balance to send next, and the one sent last.
+    /// The newest balance. `sent` is the one that was sent last.
     next: Option<Balance>,
     sent: Option<Balance>,
 }
 
 impl Stream {
-    /// The next event; `None` once the gateway stops or the credential has ended.
+    /// The next event; `None` once the gateway stops or the credential is no longer valid.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         while self.next.is_none() || self.next == self.sent {
             tokio::select! {
@@ -178,15 +178,16 @@ impl Stream {
         }
         self.sent = self.next;
         let body = BalanceBody::of(&self.app, self.account.clone(), self.sent.unwrap_or_default());
-        // A struct of text and numbers always serializes.
+        // This body always serializes: it has only texts and numbers.
         let event = Event::default().event("balance").json_data(body).unwrap_or_default();
         Some((Ok(event), self))
     }
 
-    /// False once the credential has expired or was revoked. Where that cannot be found out, the
-    /// stream goes on: our own failure ends nothing.
+    /// False once the credential has expired or was revoked. If our own failure prevents the check,
+    /// the stream goes on.
     async fn is_still_allowed(&self) -> bool {
-        // Without a client address: a stream that has begun needs no new key of its issuer.
+        // The client's address is used only to limit how often an issuer is asked for unknown keys.
+        // It is left out here, since this token's key was known when the stream began.
         match self.app.identify(self.credentials.headers(), None).await {
             Ok(identity) => identity.account == self.account,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,
@@ -194,14 +195,11 @@ impl Stream {
     }
 }
 
-/// Returns once `stopping` is true or its sender is gone.
+/// Returns once `stopping` is true, or its sender is gone.
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 fn too_many() -> Problem {
-    Problem::too_many_requests(Text::new(
-        format!("This account has {MAX_STREAMS} streams open already. Close one first."),
-        format!("Ce compte a déjà {MAX_STREAMS} flux ouverts. Fermez-en un d'abord."),
-    ))
+    Problem::too_many_requests(texts::too_many_streams(MAX_STREAMS))
 }

@@ -1,4 +1,4 @@
-//! The routes of probes and scrapers, without a token.
+//! The routes for probes and scrapers, which need no token.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -7,13 +7,14 @@ use prometheus::IntGauge;
 
 use crate::metrics::Metrics;
 
-/// Whether the gateway wants new calls: its config and migrations are done, and it is not stopping.
-/// The value is the gauge `farebox_ready` itself, so that probe and metric cannot differ.
+/// Whether the gateway accepts new calls: its config and migrations are done, and it is not
+/// stopping. The value is stored in the gauge `farebox_ready`, so that probe and metric cannot
+/// differ.
 #[derive(Clone, Debug)]
 pub struct Readiness(IntGauge);
 
 impl Readiness {
-    /// A gateway that is not ready yet.
+    /// The readiness of a gateway that is not ready yet.
     pub fn new(metrics: &Metrics) -> Self {
         Self(metrics.ready.clone())
     }
@@ -29,7 +30,8 @@ impl Readiness {
     }
 }
 
-/// 200 for as long as the process lives, so that an outage of another service restarts no gateway.
+/// Answers 200 while the process lives. It does not depend on other services, so their outage makes
+/// no supervisor restart the gateway.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }

@@ -1,4 +1,4 @@
-//! Holds for work that does not pass through the proxy: queues, asynchronous jobs.
+//! Holds for work that does not pass through the proxy, such as queued or asynchronous jobs.
 
 use std::sync::Arc;
 
@@ -19,28 +19,28 @@ use crate::identify::Identity;
 use crate::ledger::{ClosedHold, HoldEnd, HoldId, Refusal};
 use crate::metrics::{API_ROUTE, Metrics};
 use crate::price::CanonicalPath;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The lifetime of a hold without `ttl_seconds`: a quarter of an hour.
+/// The lifetime of a hold whose request has no `ttl_seconds`: a quarter of an hour.
 const DEFAULT_TTL_SECS: u64 = 15 * 60;
 
 /// The longest lifetime of a hold: a day.
 const MAX_TTL_SECS: u64 = 24 * 3600;
 
-/// Credits to set aside: the price of `endpoint`, or `credits`.
+/// The body of a request for a hold. It sets aside the price of `endpoint`, or `credits`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HoldRequest {
-    /// The caller's own id. The same id again is the same hold.
+    /// The caller's own id for the hold. A repeated id gives the same hold.
     id: String,
-    /// The endpoint whose price is held.
+    /// The path of a call; its price is held.
     endpoint: Option<String>,
-    /// The endpoint's method; POST if absent.
+    /// The method of that call; POST if absent.
     method: Option<String>,
     #[schema(value_type = Option<f64>)]
     credits: Option<Box<serde_json::value::RawValue>>,
-    /// The lifetime of the hold in seconds, after which it expires; a quarter of an hour if absent,
-    /// a day at most.
+    /// The time in seconds after which the hold expires: at most a day; a quarter of an hour if
+    /// absent.
     ttl_seconds: Option<u64>,
 }
 
@@ -67,12 +67,7 @@ pub(super) async fn hold(
 ) -> Result<(StatusCode, axum::Json<HoldBody>), Problem> {
     let id: HoldId = request.id.parse().map_err(bad_id)?;
     if !fits_in_a_path(&request.id) {
-        return Err(Problem::bad_request(Text::new(
-            "`id` will stand in the path that ends the hold: choose one that is not `.` or `..`, \
-             without `/`, `\\`, `;`, `?`, `#` and `%`.",
-            "`id` figurera dans le chemin qui termine la réservation : choisissez-en un autre que \
-             `.` et `..`, sans `/`, `\\`, `;`, `?`, `#` ni `%`.",
-        )));
+        return Err(Problem::bad_request(texts::HOLD_ID_IN_A_PATH));
     }
     let (credits, route): (Credits, Arc<str>) = match (&request.endpoint, &request.credits) {
         (Some(endpoint), None) => {
@@ -82,18 +77,12 @@ pub(super) async fn hold(
         }
         (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
         _ => {
-            return Err(Problem::bad_request(Text::new(
-                "Send either `endpoint` or `credits`.",
-                "Envoyez soit `endpoint`, soit `credits`.",
-            )));
+            return Err(Problem::bad_request(texts::ENDPOINT_OR_CREDITS));
         }
     };
     let ttl_secs = request.ttl_seconds.unwrap_or(DEFAULT_TTL_SECS);
     if !(1..=MAX_TTL_SECS).contains(&ttl_secs) {
-        return Err(Problem::bad_request(Text::new(
-            format!("`ttl_seconds` is from 1 to {MAX_TTL_SECS}."),
-            format!("`ttl_seconds` va de 1 à {MAX_TTL_SECS}."),
-        )));
+        return Err(Problem::bad_request(texts::bad_ttl(MAX_TTL_SECS)));
     }
     let (account, ttl_ms) = (caller.account.clone(), ttl_secs * 1000);
     let held = app.ledger.hold_for_api(id, account, credits, route.clone(), ttl_ms).await;
@@ -106,14 +95,14 @@ pub(super) async fn hold(
     Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
-/// True where `/holds/{id}/capture` can be requested: a path that can be read in two ways is
-/// refused, and a hold that cannot be ended would keep its credits until it expires.
+/// True if `/holds/{id}/capture` can be requested for this id. A path that is ambiguous is refused,
+/// and a hold that cannot be captured or released would keep its credits until it expires.
 fn fits_in_a_path(id: &str) -> bool {
     let path = format!("/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
     CanonicalPath::parse(path.as_bytes()).is_ok()
 }
 
-/// The end of a hold.
+/// A hold that was ended.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EndBody {
     id: String,
@@ -132,7 +121,7 @@ pub(super) struct CaptureRequest {
     credits: Credits,
 }
 
-/// Charges a hold, in part or whole, and gives the rest back.
+/// Charges a hold, wholly or in part, and gives the rest back.
 #[utoipa::path(post, path = "/holds/{id}/capture", params(("id" = String, Path)),
     request_body = CaptureRequest, responses(
     (status = 200, body = EndBody), (status = 400), (status = 401), (status = 403),
@@ -150,7 +139,7 @@ pub(super) async fn capture(
     ended(&app, id, captured, Some(&request_id))
 }
 
-/// An empty object: a hold is released whole. An empty body reads as this.
+/// An empty object or an empty body: a hold is always released whole.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReleaseRequest {}
@@ -171,13 +160,13 @@ pub(super) async fn release(
     ended(&app, id, released, None)
 }
 
-/// The account that a service key names: only its holds can be ended then. A key that names no
-/// account may end any hold.
+/// The account that the request of a service key names. If there is one, only its holds can be
+/// ended; otherwise the key may end any hold.
 fn named(caller: Identity) -> Option<AccountId> {
     caller.on_behalf_by.is_some().then_some(caller.account)
 }
 
-/// Counts and logs the end of a hold, and reports it to the caller.
+/// Counts and logs the end of a hold, and makes the response.
 fn ended(
     app: &App,
     id: String,
@@ -202,7 +191,7 @@ fn ended(
     Ok(axum::Json(EndBody { id, state, available: after.available() }))
 }
 
-/// Counts the end of a hold. One that is captured late has ended before, when it expired.
+/// Counts the end of a hold. A hold that is captured `late` had expired, and was counted then.
 fn count(metrics: &Metrics, end: &HoldEnd, outcome: &str, late: bool) {
     let route = &*end.route;
     if !late {
@@ -218,12 +207,9 @@ fn count(metrics: &Metrics, end: &HoldEnd, outcome: &str, late: bool) {
 }
 
 pub(super) fn bad_id(error: crate::ledger::IdError) -> Problem {
-    Problem::bad_request(Text::new(
-        format!("`id`: {error}."),
-        "`id` : un identifiant fait de 1 à 128 caractères ASCII visibles, sans espace.",
-    ))
+    Problem::bad_request(texts::bad_id(&error))
 }
 
 fn bad_credits(error: serde_json::Error) -> Problem {
-    Problem::bad_request(Text::new(format!("`credits`: {error}."), format!("`credits` : {error}.")))
+    Problem::bad_request(texts::bad_credits(&error))
 }

@@ -1,5 +1,5 @@
-//! An account's own API keys, made, listed and revoked by the account. Service keys belong to the
-//! operator and do not appear here.
+//! API keys that accounts make, list and revoke themselves. Service keys belong to the operator and
+//! do not appear here.
 
 use std::sync::Arc;
 
@@ -17,12 +17,13 @@ use crate::config::Secret;
 use crate::credits::Credits;
 use crate::identify::NewKey;
 use crate::ledger::{KeyRecord, wall_ms};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The most live keys that an account may have made itself.
 const MAX_LIVE: usize = 20;
 
-/// The most keys that an account may make in a day, live or not: revoked keys are stored for ever.
+/// The most keys that an account may make in a day, live or revoked. Revoked keys are stored for
+/// ever.
 const MAX_A_DAY: usize = 100;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -30,14 +31,14 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 /// The longest name of a key, in characters.
 const MAX_NAME: usize = 100;
 
-/// An account's own key, without anything secret.
+/// One of an account's own keys, without its secret.
 #[derive(Serialize, ToSchema)]
 pub(super) struct OwnKey {
     id: String,
     name: String,
     /// Enough of the key to recognise it: `fb_Ab3d…x9Yz`.
     hint: String,
-    /// RFC 3339.
+    /// The time at which the key was made, as RFC 3339.
     created_at: String,
 }
 
@@ -50,11 +51,11 @@ pub(super) struct OwnKeysBody {
 /// The name of a new key.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct OwnKeyRequest {
-    /// 1 to 100 characters.
+    /// The name, of 1 to 100 characters.
     name: String,
 }
 
-/// A new key. This is the only time that it is shown.
+/// A new key. It is shown only this once.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NewOwnKeyBody {
     id: String,
@@ -79,7 +80,7 @@ pub(super) async fn list(
     Ok(axum::Json(OwnKeysBody { keys: keys.collect() }))
 }
 
-/// Makes a key for the caller's account. Needs a token: an API key cannot make another.
+/// Makes a key for the caller's account. This needs a token: an API key cannot make another one.
 #[utoipa::path(post, path = "/keys", request_body = OwnKeyRequest, responses(
     (status = 201, body = NewOwnKeyBody), (status = 400), (status = 401), (status = 403),
     (status = 422), (status = 429), (status = 503)))]
@@ -91,10 +92,7 @@ pub(super) async fn create(
     let name = request.name.trim();
     let is_name = |name: &str| !name.is_empty() && !name.chars().any(char::is_control);
     if !is_name(name) || name.chars().count() > MAX_NAME {
-        return Err(Problem::bad_request(Text::new(
-            format!("`name` is 1 to {MAX_NAME} characters, on one line."),
-            format!("`name` est fait de 1 à {MAX_NAME} caractères, sur une ligne."),
-        )));
+        return Err(Problem::bad_request(texts::bad_key_name(MAX_NAME)));
     }
     let keys = own_keys(&app, &caller.account).await?;
     if keys.iter().filter(|key| is_live(key)).count() >= MAX_LIVE {
@@ -102,16 +100,13 @@ pub(super) async fn create(
     }
     let yesterday_ms = wall_ms().saturating_sub(DAY_MS);
     if keys.iter().filter(|key| key.created_at_ms > yesterday_ms).count() >= MAX_A_DAY {
-        return Err(Problem::too_many_requests(Text::new(
-            format!("This account has made {MAX_A_DAY} keys within a day. Try again tomorrow."),
-            format!("Ce compte a créé {MAX_A_DAY} clés en un jour. Réessayez demain."),
-        )));
+        return Err(Problem::too_many_requests(texts::too_many_keys_today(MAX_A_DAY)));
     }
     let (record, key) = new_key(&caller.account, name, false)?;
     let id = record.id.clone();
     store(&app, vec![record]).await?;
-    // Another request, here or on another gateway, may have made a key at the same moment. The one
-    // that is stored last sees all of them.
+    // Another request, perhaps on another gateway, may have made a key at the same time. The
+    // request that stores its key last sees the keys of all others.
     let keys = own_keys(&app, &caller.account).await?;
     if keys.iter().filter(|key| is_live(key)).count() > MAX_LIVE {
         revoke(&app, &id).await?;
@@ -122,7 +117,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, axum::Json(NewOwnKeyBody { id, key, name })))
 }
 
-/// Revokes a key of the caller's account, at once and for good. Needs a token.
+/// Revokes a key of the caller's account, at once and for good. This needs a token.
 #[utoipa::path(delete, path = "/keys/{id}", params(("id" = String, Path)), responses(
     (status = 204), (status = 401), (status = 403), (status = 404), (status = 503)))]
 pub(super) async fn remove(
@@ -132,17 +127,14 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let keys = own_keys(&app, &caller.account).await?;
     if !keys.iter().any(|key| *key.id == *id) {
-        return Err(Problem::not_found(Text::new(
-            "This account has no such key.",
-            "Ce compte n'a pas de telle clé.",
-        )));
+        return Err(Problem::not_found(texts::NOT_YOUR_KEY));
     }
     revoke(&app, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The account's own keys, oldest first: live ones, and those revoked within a day. Older ones are
-/// never read, however many the account has made.
+/// The account's own keys, oldest first: those that are live, and those that were revoked within
+/// the last day. Older revoked keys are not read, however many there are.
 async fn own_keys(app: &App, account: &AccountId) -> Result<Vec<KeyRecord>, Problem> {
     let yesterday_ms = wall_ms().saturating_sub(DAY_MS);
     app.ledger.read().own_keys(account, yesterday_ms).await.map_err(unreadable)
@@ -152,7 +144,7 @@ fn is_live(key: &KeyRecord) -> bool {
     key.revoked_at_ms.is_none()
 }
 
-/// A new key: the record to store, and the secret to show once.
+/// A new key: the record to store, and the secret, which is shown once.
 pub(super) fn new_key(
     account: &AccountId,
     name: &str,
@@ -175,18 +167,18 @@ pub(super) fn new_key(
     Ok((record, key.key))
 }
 
-/// Stores keys and accepts them at once; returns how many were new.
+/// Stores keys, which are valid at once. Returns how many of them were new.
 pub(super) async fn store(app: &App, keys: Vec<KeyRecord>) -> Result<usize, Problem> {
     let stored = app.ledger.put_keys(keys.clone()).await;
     let new = stored.map_err(|refusal| app.refuse(refusal, Credits::ZERO))?;
     for key in keys {
-        // A key that exists already keeps its id and its revocation.
+        // A key that exists already under another id stays as it is, and so does its revocation.
         let _ = app.keys.insert(key);
     }
     Ok(new)
 }
 
-/// Revokes a key for every following call.
+/// Revokes a key, for all calls from now on.
 pub(super) async fn revoke(app: &App, id: &str) -> Result<(), Problem> {
     let revoked = app.ledger.revoke_key(id.into()).await;
     revoked.map_err(|refusal| app.refuse(refusal, Credits::ZERO))?;
@@ -195,8 +187,5 @@ pub(super) async fn revoke(app: &App, id: &str) -> Result<(), Problem> {
 }
 
 fn too_many_live() -> Problem {
-    Problem::unprocessable(Text::new(
-        format!("This account has {MAX_LIVE} keys already. Revoke one that you no longer use."),
-        format!("Ce compte a déjà {MAX_LIVE} clés. Révoquez-en une qui ne sert plus."),
-    ))
+    Problem::unprocessable(texts::too_many_keys(MAX_LIVE))
 }

@@ -1,4 +1,4 @@
-//! The price table and the packs. Public: people read prices before they have an account.
+//! The price table and the packs. Both are public: people read prices before they have an account.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Farebox's own routes: for customers on the public port ([`public`]), for operators on the admin
-//! listener ([`admin`]), for probes and scrapers ([`health`]). Each is an axum router that is
-//! called in process; the sockets are opened elsewhere.
+//! listener ([`admin`]), for probes and scrapers ([`health`]). Each of the three is an axum router
+//! that is called in process. Other modules open the sockets.
 
 mod admin;
 mod answer;

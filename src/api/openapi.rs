@@ -1,4 +1,4 @@
-//! The OpenAPI description of Farebox's own routes, for generated clients.
+//! The OpenAPI description of Farebox's own routes. Clients can be generated from it.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -39,7 +39,7 @@ impl Modify for Credentials {
     }
 }
 
-/// The description with the routes under `prefix`. The webhook's path does not depend on it.
+/// Describes the routes, with `prefix` before their paths. The webhook's path has no prefix.
 pub(super) fn describe(prefix: &str) -> OpenApi {
     let mut description = Description::openapi();
     let paths = std::mem::take(&mut description.paths.paths);

@@ -1,5 +1,5 @@
-//! Query parameters: unknown ones are refused, since a caller who sends one expects an effect, and
-//! empty ones count as absent.
+//! Checks query parameters. An unknown one is refused, because a caller who sends it expects an
+//! effect. An empty one counts as absent.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -13,14 +13,15 @@ use serde::{Deserialize as _, Deserializer, de};
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::{Operation, ParameterIn};
 
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The query parameters of each route, by the router's path. A route that is not listed has none.
+/// The query parameters of each route, by the router's path. A route that is not listed has no
+/// parameters.
 #[derive(Clone, Debug)]
 pub(super) struct Parameters(Arc<HashMap<String, Vec<String>>>);
 
 impl Parameters {
-    /// The parameters in the description of the routes.
+    /// Takes the parameters from the OpenAPI description.
     pub fn described(description: &OpenApi) -> Self {
         let of = |operation: &Operation| {
             let all = operation.parameters.iter().flatten();
@@ -34,7 +35,7 @@ impl Parameters {
         Self(Arc::new(paths.collect()))
     }
 
-    /// The parameters in a list.
+    /// Takes the parameters from a list.
     pub fn listed(routes: &[(&str, &[&str])]) -> Self {
         let owned = |(path, names): &(&str, &[&str])| {
             ((*path).to_owned(), names.iter().map(|name| (*name).to_owned()).collect())
@@ -43,7 +44,8 @@ impl Parameters {
     }
 }
 
-/// Passes on a request whose query parameters are all known; otherwise 400 names the unknown ones.
+/// Passes on a request whose query parameters are all known. Otherwise answers 400, which names the
+/// unknown ones.
 pub(super) async fn refuse_unknown(
     State(Parameters(routes)): State<Parameters>,
     path: MatchedPath,
@@ -51,7 +53,7 @@ pub(super) async fn refuse_unknown(
     next: Next,
 ) -> Response {
     let known = routes.get(path.as_str()).map_or(&[][..], Vec::as_slice);
-    // A query that cannot be parsed is left to the route.
+    // If the query cannot be parsed, the route itself refuses it.
     let sent = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
     let mut unknown: Vec<String> = sent
         .map(|Query(pairs)| pairs.into_iter().map(|(name, _)| name).collect())
@@ -74,14 +76,11 @@ fn refusal(unknown: &[String], known: &[String]) -> Problem {
         true => ("This route has none.".to_owned(), "Elle n'en a aucun.".to_owned()),
         false => (format!("This route has: {known}."), format!("Elle a : {known}.")),
     };
-    Problem::bad_request(Text::new(
-        format!("Unknown query parameters: {sent}. {has}"),
-        format!("Cette route n'a pas ces paramètres de requête : {sent}. {a}"),
-    ))
+    Problem::bad_request(texts::unknown_parameters(&sent, &has, &a))
 }
 
-/// Reads an optional value. A name without a value, as in `?cursor=`, counts as absent: forms send
-/// their empty fields so. For `#[serde(default, deserialize_with = …)]`.
+/// Reads an optional value. A name without a value, as in `?cursor=`, counts as absent, because
+/// forms send empty fields in this way. Use with `#[serde(default, deserialize_with = …)]`.
 pub(super) fn unless_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

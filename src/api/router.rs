@@ -23,9 +23,10 @@ use crate::api::{balance, buy, holds, keys, listings, openapi, transactions, ui,
 use crate::app::App;
 use crate::config::Secret;
 use crate::metrics::Metrics;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// Farebox's own routes on the public port, under `prefix`. Streams end when `stopping` turns true.
+/// Farebox's own routes on the public port, under `prefix`. Event streams end when `stopping` turns
+/// true.
 pub fn public(
     app: Arc<App>,
     prefix: &str,
@@ -34,7 +35,7 @@ pub fn public(
 ) -> Router {
     let description = openapi::describe(prefix);
     let parameters = Parameters::described(&description);
-    // Rendered once, since the route is public. A description always serializes.
+    // The route is public, so the description is rendered only once. It always serializes.
     let description = Bytes::from(description.to_json().unwrap_or_default());
     let sales = app.sales.clone();
     let sessions = Sessions { app: app.clone(), path: prefix.into() };
@@ -61,7 +62,8 @@ pub fn public(
         .route("/brand", get(brand::show).with_state(brand.clone()))
         .route("/brand/logo", get(brand::logo).with_state(brand.clone()))
         .route_layer(from_fn_with_state(parameters, refuse_unknown))
-        // Links to the page carry parameters for its scripts, and for other sites' visit counters.
+        // The account page is exempt: links to it carry parameters for its scripts, and other sites
+        // add parameters of their own, such as those for counting visits.
         .route("/account", get(ui::account_page).with_state(brand.clone()))
         .route("/ui/{file}", get(ui::shared_file));
     let mut router = Router::new();
@@ -89,7 +91,7 @@ fn sandbox_page(state: Sandbox) -> Router {
         .with_state(state)
 }
 
-/// The query parameters of the admin routes. A route that is not listed has none.
+/// The query parameters of the admin routes. A route that is not listed has no parameters.
 const ADMIN_PARAMETERS: [(&str, &[&str]); 7] = [
     ("/admin/accounts", &["limit", "cursor", "search"]),
     ("/admin/accounts/{account}/transactions", &["limit", "cursor", "from", "to"]),
@@ -100,7 +102,7 @@ const ADMIN_PARAMETERS: [(&str, &[&str]); 7] = [
     ("/admin/stripe/events", &["state", "limit", "cursor"]),
 ];
 
-/// The admin listener's routes: for operators, and health.
+/// The admin listener's routes: those for operators, and those for probes.
 pub fn admin(app: Arc<App>, token: Secret, readiness: Readiness) -> Router {
     let metrics = app.metrics.clone();
     let admin = Admin { app, token, guesses: Arc::default() };
@@ -130,20 +132,21 @@ pub fn admin(app: Arc<App>, token: Secret, readiness: Readiness) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), require_token))
         .with_state(admin);
-    // The page's files are public and contain no data. Its user types the token.
+    // The page's files are public, since they contain no data. The operator types the token into
+    // the page.
     let page = Router::new()
         .route("/admin/ui", get(ui::admin_page))
         .route("/admin/ui/{file}", get(ui::file));
     wrap(Router::new().nest("/admin", guarded).merge(page).merge(probes(metrics, readiness)))
 }
 
-/// Health and metrics alone, for a listener that probes and scrapers may reach.
+/// Only health and metrics, for a listener that probes and scrapers can reach.
 pub fn health(metrics: Metrics, readiness: Readiness) -> Router {
     wrap(probes(metrics, readiness))
 }
 
-/// The admin listener's routes, once they are set. Until then, while the ledger is being opened:
-/// the probes, and 503 for everything else.
+/// The admin listener's routes while the gateway starts. `admin` is set once the ledger is open.
+/// Until then only the probes are answered, and every other path gets 503.
 pub fn starting(metrics: Metrics, readiness: Readiness, admin: Arc<OnceLock<Router>>) -> Router {
     let unopened = || std::future::ready(Problem::ledger_unavailable());
     let opening = probes(metrics, readiness).fallback(unopened).layer(from_fn(finish));
@@ -163,14 +166,11 @@ fn wrap(router: Router) -> Router {
 }
 
 async fn unknown() -> Problem {
-    Problem::not_found(Text::new("There is nothing at this path.", "Il n'y a rien à ce chemin."))
+    Problem::not_found(texts::NOTHING_HERE)
 }
 
 fn unknown_under(prefix: &str) -> Problem {
-    Problem::not_found(Text::new(
-        format!("There is nothing at this path. GET {prefix}/openapi.json lists the routes."),
-        format!("Il n'y a rien à ce chemin. GET {prefix}/openapi.json donne la liste."),
-    ))
+    Problem::not_found(texts::nothing_under(prefix))
 }
 
 async fn wrong_method() -> Problem {

@@ -1,4 +1,4 @@
-//! The sandbox's checkout page, in place of Stripe's.
+//! The checkout page of the sandbox, which takes the place of Stripe's.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::credits::MICROS_PER_CREDIT;
 use crate::ledger::{Money, Progress, Sale, wall_ms};
 use crate::price::{PackConfig, Price};
-use crate::problem::{Language, Problem, Text};
+use crate::problem::{Language, Problem, texts};
 use crate::stripe::{ReceiveError, Sales, SandboxPage};
 
 /// The state of the handlers.
@@ -22,8 +22,8 @@ pub(super) struct Sandbox {
     pub brand: Arc<Brand>,
 }
 
-/// The page loads nothing but the seller's logo, and its forms may lead only to the pages that
-/// follow a checkout: a browser enforces this over redirects, too.
+/// Headers that restrict the page. It may load nothing but the seller's logo, and its forms may
+/// lead only to the pages that follow a checkout, also through redirects.
 fn headers(sales: &Sales, brand: &Brand) -> [(HeaderName, String); 4] {
     let pages = [true, false].into_iter().filter_map(|paid| sales.after_sandbox(paid));
     let origins = pages.filter_map(|page| reqwest::Url::parse(page).ok());
@@ -42,8 +42,8 @@ fn headers(sales: &Sales, brand: &Brand) -> [(HeaderName, String); 4] {
     ]
 }
 
-/// The page's address as the buyer's browser reaches it: with the host that the request was sent
-/// to, and with https where a proxy in front reports it.
+/// Rewrites the page's address so that the buyer's browser can reach it: with the host that the
+/// request was sent to, and with https if a proxy in front reports it.
 pub(super) fn seen_from_outside(url: String, request: &HeaderMap) -> String {
     let text = |name: &HeaderName| request.get(name).and_then(|value| value.to_str().ok());
     let host = text(&header::HOST).and_then(|host| host.parse::<Authority>().ok());
@@ -95,20 +95,15 @@ async fn end(app: &App, session: &str, paid: bool) -> Result<Redirect, Problem> 
         tracing::error!(%error, "the sandbox's event could not be stored");
         Problem::ledger_unavailable()
     })?;
-    // As with Stripe, the buyer goes to the page that `[stripe]` names; the account page is the
-    // default.
+    // As after Stripe's checkout, the buyer is sent to the page that `[stripe]` names, or else to
+    // the account page.
     let thanks = if paid { "?paid=1" } else { "" };
     let account_page = || format!("{}{thanks}", app.topup_url);
     Ok(Redirect::to(&sales.after_sandbox(paid).map_or_else(account_page, str::to_owned)))
 }
 
 async fn find<'a>(app: &'a App, session: &str) -> Result<(&'a Sales, SandboxPage), Problem> {
-    let unknown = || {
-        Problem::not_found(Text::new(
-            "There is no such checkout session.",
-            "Cette session de paiement n'existe pas.",
-        ))
-    };
+    let unknown = || Problem::not_found(texts::UNKNOWN_SESSION);
     let sales = app.sales.as_deref().ok_or_else(unknown)?;
     let page = sales.sandbox_page(session).await.map_err(crate::api::transactions::unreadable)?;
     Ok((sales, page.ok_or_else(unknown)?))
@@ -122,7 +117,7 @@ struct Page<'a> {
     pack: &'a str,
     /// The account's name.
     account: &'a str,
-    /// The seller's name and the address of the logo.
+    /// The seller's name, and the address of the logo.
     seller: (Option<&'a str>, Option<&'a str>),
     /// The address of the account page.
     account_page: &'a str,
@@ -151,7 +146,7 @@ impl Page<'_> {
         )
     }
 
-    /// The result of the checkout, or the buttons that end it.
+    /// The result of the checkout if it has ended; otherwise the buttons that end it.
     fn state(&self, price: &str) -> String {
         let (account, credits) =
             (escape(self.account), self.decimal(self.sale.credits.to_string()));
@@ -183,7 +178,7 @@ impl Page<'_> {
         }
     }
 
-    /// The seller's logo and name; empty without them.
+    /// The seller's logo and name; empty if neither is set.
     fn seller(&self) -> String {
         let (name, logo) = self.seller;
         let logo = logo.map(|logo| format!("<img src=\"{}\" alt=\"\">", escape(logo)));
@@ -208,7 +203,7 @@ impl Page<'_> {
         format!("{credits} {unit}")
     }
 
-    /// English has the singular for 1 only, French for all amounts below 2.
+    /// English has the singular only for 1, French for all amounts below 2.
     fn is_plural(&self) -> bool {
         let micros = self.sale.credits.micros();
         match self.language {
@@ -217,7 +212,7 @@ impl Page<'_> {
         }
     }
 
-    /// A decimal with the separator of the language.
+    /// A decimal with the language's separator.
     fn decimal(&self, digits: String) -> String {
         match self.language {
             Language::English => digits,
@@ -240,13 +235,13 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;background:#f4f4f2;
     a{color:inherit}button{width:100%;padding:.8rem;border:0;border-radius:8px;background:#222;color:#fff;\
     font:inherit;cursor:pointer}.quiet{background:none;color:#555;margin-top:.5rem}";
 
-/// An amount such as `79.00 EUR`; as stored where the currency is unknown.
+/// An amount such as `79.00 EUR`. If the currency is unknown, it is shown as stored.
 fn shown(money: &Money) -> String {
     let price = money.currency.parse().ok().and_then(|c| Price::from_minor(money.amount, c));
     price.map_or_else(|| format!("{} {}", money.amount, money.currency), |price| price.to_string())
 }
 
-/// Escapes text for HTML, also for quoted attributes.
+/// Escapes text for HTML, including quoted attributes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

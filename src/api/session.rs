@@ -17,14 +17,15 @@ use crate::identify::{CredentialKind, Credentials};
 use crate::ledger::wall_ms;
 use crate::problem::Problem;
 
-/// The longest session, in milliseconds: an hour. After that the user comes back through the app.
+/// The longest session, in milliseconds: an hour. After it, the user must come back through the
+/// app.
 const MAX_SESSION_MS: i64 = 3600 * 1000;
 
 /// The state of the handlers.
 #[derive(Clone)]
 pub(super) struct Sessions {
     pub app: Arc<App>,
-    /// The path of the cookie of a page over http: `[api] prefix`.
+    /// The path of the cookie for a page over http, which is `[api] prefix`.
     pub path: Arc<str>,
 }
 
@@ -39,16 +40,18 @@ impl FromRef<Sessions> for Arc<App> {
 pub(super) struct SessionBody {
     #[schema(value_type = String)]
     account: AccountId,
-    /// The account without the prefix of its issuer, for the account's owner.
+    /// The account's id without its issuer's prefix, to show to the account's owner.
     name: String,
-    /// RFC 3339: the end of the session or of its token. `null` where only the browser knows it.
+    /// The time at which the session or its token ends, as RFC 3339. `null` if only the browser
+    /// knows it.
     expires_at: Option<String>,
-    /// True for a token: an API key cannot make or revoke keys.
+    /// True if the session was begun with a token: with an API key one cannot make or revoke keys.
     may_manage_keys: bool,
 }
 
-/// Signs the account page in with the token or key of this request, by a cookie that scripts cannot
-/// read. For the account page only: other pages send their credential with each request.
+/// Signs the account page in with the token or key of this request, by setting a cookie that
+/// scripts cannot read. Only the account page uses this; other pages send their credential with
+/// each request.
 #[utoipa::path(post, path = "/session", responses(
     (status = 200, body = SessionBody, headers(("set-cookie" = String))), (status = 400),
     (status = 401), (status = 403), (status = 503)))]
@@ -78,7 +81,7 @@ pub(super) async fn begin(
     Ok(([(header::SET_COOKIE, cookie)], axum::Json(body)))
 }
 
-/// The account that is signed in; 204 for none, which is not an error.
+/// The account that is signed in, or 204 if there is none.
 #[utoipa::path(get, path = "/session", responses(
     (status = 200, body = SessionBody), (status = 204), (status = 401), (status = 503)))]
 pub(super) async fn show(

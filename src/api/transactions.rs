@@ -1,4 +1,4 @@
-//! The entries that moved a balance, newest first, a page at a time.
+//! Lists the entries that moved a balance, newest first, in pages.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use crate::app::App;
 use crate::credits::SignedCredits;
 use crate::ledger::{Entry, EntryKind};
 use crate::price::PriceTable;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
-/// The page of a list.
+/// The query for one page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// The number of lines, at most 200; 50 if absent or empty.
     #[serde(default, deserialize_with = "unless_empty")]
     pub limit: Option<u32>,
-    /// `next_cursor` of the previous page; absent or empty for the first.
+    /// The `next_cursor` of the previous page; absent or empty for the first page.
     #[serde(default, deserialize_with = "unless_empty")]
     pub cursor: Option<String>,
 }
 
 impl PageQuery {
-    /// The number of lines asked for, at most [`MAX_LIMIT`].
+    /// The number of lines that were asked for, at most [`MAX_LIMIT`].
     pub fn limit(&self) -> u32 {
         clamp(self.limit)
     }
@@ -45,20 +45,20 @@ fn clamp(limit: Option<u32>) -> u32 {
     limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT)
 }
 
-/// The page and the time range of an account's entries.
+/// The query for a page of an account's entries, and their time range.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct HistoryQuery {
     /// The number of lines, at most 200; 50 if absent or empty.
     #[serde(default, deserialize_with = "unless_empty")]
     limit: Option<u32>,
-    /// `next_cursor` of the previous page; absent or empty for the first.
+    /// The `next_cursor` of the previous page; absent or empty for the first page.
     #[serde(default, deserialize_with = "unless_empty")]
     cursor: Option<String>,
-    /// Only lines from this moment on: RFC 3339, or a date in UTC.
+    /// Only entries from this time on: RFC 3339, or a date in UTC.
     #[serde(default, deserialize_with = "unless_empty")]
     from: Option<String>,
-    /// Only lines before this moment; a date includes its whole day.
+    /// Only entries before this time; a date includes its whole day.
     #[serde(default, deserialize_with = "unless_empty")]
     to: Option<String>,
 }
@@ -75,12 +75,12 @@ pub(super) struct Transaction {
     #[schema(value_type = f64)]
     balance_after: SignedCredits,
     route: Option<String>,
-    /// The label that people read in place of `route`, where gateway.toml has one.
+    /// The label that people read in place of `route`, if gateway.toml has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     request_id: Option<String>,
     reason: Option<String>,
-    /// RFC 3339.
+    /// The time of the entry, as RFC 3339.
     created_at: String,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct TransactionsBody {
 }
 
 impl Transaction {
-    /// The entry, with the labels of `prices`.
+    /// Describes `entry`, with the labels of `prices`.
     pub fn of(entry: &Entry, prices: &PriceTable) -> Self {
         let route = entry.route.as_deref();
         Self {
@@ -109,7 +109,7 @@ impl Transaction {
     }
 }
 
-/// The caller's transactions, newest first; within a time range where `from` or `to` is set.
+/// The caller's transactions, newest first. `from` and `to` limit them to a time range.
 #[utoipa::path(get, path = "/transactions", params(HistoryQuery), responses(
     (status = 200, body = TransactionsBody), (status = 400), (status = 401)))]
 pub(super) async fn transactions(
@@ -120,7 +120,7 @@ pub(super) async fn transactions(
     page(&app, &caller.account, query).await.map(axum::Json)
 }
 
-/// The query of a list, or the problem with it.
+/// The query of a list, or the problem if it cannot be read.
 pub(super) fn page_query(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<PageQuery, Problem> {
@@ -158,12 +158,13 @@ pub(super) async fn page(
     Ok(TransactionsBody { transactions: shown.collect(), next_cursor })
 }
 
-/// A moment in milliseconds since 1970, from RFC 3339 or from a date. A date stands for the
-/// midnight in UTC that comes `days` after its own.
+/// Reads a time, as RFC 3339 or as a date, into milliseconds since 1970. A date stands for the
+/// midnight (UTC) with which it begins, plus `days` days.
 fn moment(text: &str, days: i64) -> Option<i64> {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     let ms = |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok();
-    // ISO 8601 has other forms of a date, and its parser ignores text after one.
+    // The parser of ISO 8601 also accepts other forms of a date, and text after one, so the form is
+    // checked here.
     let is_date = text.len() == 10 && text.bytes().filter(|byte| *byte == b'-').count() == 2;
     if is_date {
         let date = Date::parse(text, &Iso8601::DATE).ok()?;
@@ -172,7 +173,7 @@ fn moment(text: &str, days: i64) -> Option<i64> {
     OffsetDateTime::parse(text, &Rfc3339).ok().and_then(ms)
 }
 
-/// The problem where the ledger could not be read, which is our own failure.
+/// The problem for a ledger that could not be read: 503, because the failure is our own.
 pub(super) fn unreadable(error: crate::ledger::LedgerError) -> Problem {
     tracing::error!(%error, "the ledger cannot be read");
     Problem::ledger_unavailable()
@@ -180,34 +181,19 @@ pub(super) fn unreadable(error: crate::ledger::LedgerError) -> Problem {
 
 /// The problem for an unreadable value in the query of a list.
 pub(super) fn bad_page(what: &str) -> Problem {
-    Problem::bad_request(Text::new(
-        format!(
-            "`{what}` is not valid: `limit` is a number up to {MAX_LIMIT}, `cursor` the `next_cursor` of the page before."
-        ),
-        format!(
-            "`{what}` n'est pas valable : `limit` est un nombre jusqu'à {MAX_LIMIT}, `cursor` le `next_cursor` de la page précédente."
-        ),
-    ))
+    Problem::bad_request(texts::bad_page(&what, MAX_LIMIT))
 }
 
 fn bad_time(what: &str) -> Problem {
-    Problem::bad_request(Text::new(
-        format!(
-            "`{what}` is not a date such as 2026-11-23 or a moment such as 2026-11-23T05:00:00Z."
-        ),
-        format!(
-            "`{what}` n'est ni une date telle que 2026-11-23, ni un instant tel que \
-             2026-11-23T05:00:00Z."
-        ),
-    ))
+    Problem::bad_request(texts::bad_time(&what))
 }
 
-/// RFC 3339 with exactly three decimals, so that texts sort like their moments.
+/// RFC 3339 with exactly three decimals of a second, so that sorting the texts sorts the times.
 const MILLISECONDS: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second { decimal_digits: NonZero::new(3) })
     .encode();
 
-/// A moment as RFC 3339, in UTC, to the millisecond.
+/// Writes a time as RFC 3339, in UTC, to the millisecond.
 pub(super) fn rfc3339(at_ms: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_ms) * 1_000_000)
         .ok()

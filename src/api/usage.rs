@@ -17,28 +17,28 @@ use crate::app::App;
 use crate::credits::Credits;
 use crate::ledger::{DayUsage, wall_ms};
 use crate::price::PriceTable;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
 const DAY_SECS: i64 = 24 * 3600;
 
-/// The most accounts whose usage is added up at the same time.
+/// The number of permits: usage is added up for at most this many accounts at the same time.
 const PLACES: usize = 64;
 
-/// The longest that a request waits for the one before it.
+/// The longest time that a request waits for its account's turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// The state of the handler. Adding up a busy account's usage occupies a reader of the ledger for a
-/// while, so each account has one such request at a time, and its next ones wait.
+/// The state of the handler. Adding up a busy account's usage keeps one of the ledger's readers
+/// busy for a while. So only one such request of an account runs at a time, and the next ones wait.
 #[derive(Clone)]
 pub(super) struct Usage {
     app: Arc<App>,
     turns: Arc<Turns>,
 }
 
-/// One permit for each of the accounts. Accounts share permits by their hash, so that no list of
-/// accounts is needed.
+/// The permits for adding up usage. Accounts are assigned to permits by their hash, so that no list
+/// of accounts is needed; accounts with the same permit wait for each other.
 struct Turns {
     places: [Semaphore; PLACES],
     hashes: RandomState,
@@ -59,36 +59,30 @@ impl FromRef<Usage> for Arc<App> {
 }
 
 impl Turns {
-    /// Waits for the account's turn, which lasts until the permit is dropped.
+    /// Waits for the account's turn. The turn lasts until the permit is dropped.
     async fn take(&self, account: &AccountId) -> Result<SemaphorePermit<'_>, Problem> {
         let place = self.hashes.hash_one(account) as usize % PLACES;
         let place = self.places.get(place).ok_or_else(Problem::ledger_unavailable)?;
         let turn = tokio::time::timeout(LONGEST_WAIT, place.acquire()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(|| {
-            Problem::too_many_requests(Text::new(
-                "This account's usage is being added up for another request. Try again later.",
-                "La consommation de ce compte est en cours de calcul pour une autre requête. \
-                 Réessayez plus tard.",
-            ))
-        })
+        turn.ok().and_then(Result::ok).ok_or_else(|| Problem::too_many_requests(texts::USAGE_BUSY))
     }
 }
 
-/// The length of the report.
+/// The query for a usage report.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
-    /// The number of days, today included: 1 to 92; 30 if absent.
+    /// The number of days, including today: 1 to 92; 30 if absent.
     days: Option<i64>,
 }
 
 /// The calls of one route on one day.
 #[derive(Serialize, ToSchema)]
 struct UsageLine {
-    /// UTC: `2026-11-23`.
+    /// The day in UTC, such as `2026-11-23`.
     day: String,
     route: String,
-    /// The label that people read in place of `route`, where gateway.toml has one.
+    /// The label that people read in place of `route`, if gateway.toml has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     calls: u64,
@@ -101,7 +95,7 @@ struct UsageLine {
 pub(super) struct UsageBody {
     days: i64,
     usage: Vec<UsageLine>,
-    /// False where the account made so many calls that the oldest were not counted.
+    /// False if the account made so many calls that the oldest were not counted.
     complete: bool,
 }
 
@@ -123,12 +117,9 @@ pub(super) async fn usage(
     query: Result<Query<UsageQuery>, QueryRejection>,
 ) -> Result<axum::Json<UsageBody>, Problem> {
     let days = query.map_or(None, |Query(query)| Some(query.days.unwrap_or(DEFAULT_DAYS)));
-    let days = days.filter(|days| (1..=MAX_DAYS).contains(days)).ok_or_else(|| {
-        Problem::bad_request(Text::new(
-            format!("`days` is a number from 1 to {MAX_DAYS}."),
-            format!("`days` est un nombre de 1 à {MAX_DAYS}."),
-        ))
-    })?;
+    let days = days
+        .filter(|days| (1..=MAX_DAYS).contains(days))
+        .ok_or_else(|| Problem::bad_request(texts::bad_days(MAX_DAYS)))?;
     let today = (wall_ms() / 1000).div_euclid(DAY_SECS);
     let since_ms = (today + 1 - days).saturating_mul(DAY_SECS * 1000);
     let _turn = turns.take(&caller.account).await?;
@@ -138,7 +129,7 @@ pub(super) async fn usage(
     Ok(axum::Json(UsageBody { days, usage, complete: used.is_whole }))
 }
 
-/// A day, counted from 1970, in ISO 8601.
+/// A day, given as a number of days since 1970, in ISO 8601.
 fn date(day: i64) -> String {
     OffsetDateTime::from_unix_timestamp(day.saturating_mul(DAY_SECS))
         .map(|at| at.date().to_string())

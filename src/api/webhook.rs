@@ -8,14 +8,14 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::ledger::wall_ms;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 use crate::stripe::{ReceiveError, Sales};
 
-/// The largest event that is received. Stripe's events are far smaller.
+/// The largest event that is accepted. Stripe's events are far smaller.
 pub(super) const MAX_EVENT_BYTES: usize = 512 * 1024;
 
-/// Receives Stripe's events, which need a signature and no credential. The answer is 200 once the event is stored;
-/// after any other answer Stripe sends the event again.
+/// Receives Stripe's events. They need a valid signature, and no credential. The answer is 200 once
+/// the event is stored; after any other answer Stripe sends the event again.
 #[utoipa::path(post, path = "/webhooks/stripe",
     params(("stripe-signature" = String, Header, description = "Stripe's signature of the body")),
     request_body(content = String, content_type = "application/json"),
@@ -30,10 +30,7 @@ pub(super) async fn stripe(
         Ok(receipt) => Ok(axum::Json(json!({ "received": true, "state": receipt.state }))),
         Err(ReceiveError::NotStored(_)) => Err(Problem::ledger_unavailable()),
         Err(error @ (ReceiveError::Unsigned(_) | ReceiveError::NotAnEvent(_))) => {
-            Err(Problem::bad_request(Text::new(
-                format!("The event was not accepted: {error}."),
-                format!("L'événement n'a pas été accepté : {error}."),
-            )))
+            Err(Problem::bad_request(texts::event_refused(&error)))
         }
     }
 }

@@ -40,26 +40,28 @@ enum Command {
         /// The change of the balance, such as 5 or -0.25.
         #[arg(allow_hyphen_values = true)]
         credits: SignedCredits,
-        /// The adjustment's id: the same id again is no second adjustment. A new one if absent.
+        /// The adjustment's id: a repeated id adjusts nothing again. If absent, a new one is made.
         #[arg(long)]
         id: Option<String>,
         /// The reason, for people who read the ledger.
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Unfreeze an account, frozen because one of its payments is disputed.
+    /// Unfreeze an account that is frozen because one of its payments is disputed.
     Thaw {
         /// The account's id.
         account: AccountId,
     },
     /// Refund a call's charge: a part of it, or all that is left of it.
     Refund {
-        /// The call's request id, as in its `x-request-id`; or its `capture:…`, as `transactions` shows it.
+        /// The call's request id, as in its `x-request-id`, or the id of its capture, as
+        /// `transactions` shows it: `capture:…`.
         request_id: String,
-        /// The credits to refund, such as 2 or 0.25; without it, all that is left.
+        /// The credits to refund, such as 2 or 0.25. If absent, everything that is left of the
+        /// charge.
         #[arg(long)]
         credits: Option<Credits>,
-        /// The id of such a part: the same id again is no second refund. A new one if absent.
+        /// The id of this part: a repeated id refunds nothing again. If absent, a new one is made.
         #[arg(long, requires = "credits")]
         id: Option<String>,
         /// The reason, for people who read the ledger.
@@ -131,13 +133,13 @@ impl Account {
     }
 }
 
-/// The end of a sentence about an operation: some words where an earlier command made it, under the
-/// same id.
+/// The end of a sentence about an operation: empty, or a remark that an earlier command made the
+/// operation under the same id.
 pub(super) fn before(answer: &Value) -> &'static str {
     if answer[REPEATED] == true { " before; nothing moved this time" } else { "" }
 }
 
-/// The balance after an operation, as the response has it.
+/// The balance after an operation, from the response.
 pub(super) fn balance_after(answer: &Value) -> String {
     match &answer["balance_after"] {
         Value::Null => "unknown (the entry was folded)".to_owned(),

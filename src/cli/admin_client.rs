@@ -1,6 +1,7 @@
-//! The admin routes for account commands. A command talks to the running gateway's admin listener.
-//! Where none runs, the command opens the ledger itself, under the same lock, and calls the same
-//! routes in process. The cluster ledger is shared, so there a command always opens it.
+//! Calls the admin routes for commands. A command talks to the admin listener of the running
+//! gateway. If no gateway runs, the command opens the ledger itself, under the same lock, and calls
+//! the same routes in process. The cluster ledger can be opened by several processes, so commands
+//! always open it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,22 +23,22 @@ use crate::identify::AuthConfig;
 use crate::ledger::{BackendKind, LedgerError, Pipeline};
 use crate::metrics::Metrics;
 
-/// The longest that a running gateway may take to answer.
+/// The longest time that a running gateway may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// The longest that it may take to answer a health check.
+/// The longest time for the answer to a health check.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The longest that it may take where it reads page after page from Stripe.
+/// The longest time for an answer for which the gateway reads many pages from Stripe.
 const STRIPE_LIMIT: Duration = Duration::from_secs(1800);
 
-/// The largest response that is read in process, in bytes.
+/// The largest response of a route that is called in process, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// The characters that are not escaped in a segment of a path (RFC 3986, 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The admin routes, of a running gateway or in this process.
+/// The admin routes, either of a running gateway or in this process.
 pub(super) enum AdminClient {
     /// A running gateway has the ledger open.
     Running {
@@ -53,13 +54,13 @@ pub(super) enum AdminClient {
         router: Router,
         token: Secret,
         pipeline: Pipeline,
-        /// The folder of an empty ledger, where one was made for this command alone.
+        /// The folder of an empty ledger that was made for this command only.
         _scratch: Option<Scratch>,
     },
 }
 
-/// A member that [`AdminClient::send`] adds, with the value true, to a response that repeats an
-/// earlier one.
+/// The name of a member, with the value true, that [`AdminClient::send`] adds to a response that
+/// repeats an earlier one.
 pub(super) const REPEATED: &str = "repeated";
 
 /// A folder that is removed with its files when this is dropped.
@@ -75,29 +76,29 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // After a failure an empty ledger stays among the temporary files.
+        // If this fails, an empty ledger stays in the folder for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Escapes a segment of a path.
+/// Escapes a text for use as one segment of a path.
 pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
 impl AdminClient {
-    /// Opens the ledger of the config, or finds the gateway that has it open.
+    /// Opens the config's ledger, or finds the gateway that has it open.
     pub async fn connect(file: &ConfigFile) -> Result<Self, CliError> {
         Self::connect_with(file, Sections::LEDGER, false).await
     }
 
-    /// Like [`Self::connect`], for a command that imports rows. A dry run creates no ledger: where
-    /// there is none, rows are checked against an empty one that is removed afterwards.
+    /// Like [`Self::connect`], for a command that imports rows. A dry run creates no ledger: if
+    /// there is none, rows are checked against an empty one, which is removed afterwards.
     pub async fn connect_to_import(file: &ConfigFile, dry_run: bool) -> Result<Self, CliError> {
         Self::connect_with(file, Sections::LEDGER, dry_run).await
     }
 
-    /// Like [`Self::connect`], for a command that may open an account, which needs the sign-up
+    /// Like [`Self::connect`], for a command that may open an account and so must know the sign-up
     /// grant.
     pub async fn connect_to_open(file: &ConfigFile) -> Result<Self, CliError> {
         Self::connect_with(file, Sections::LEDGER | Sections::CREDITS, false).await
@@ -116,7 +117,7 @@ impl AdminClient {
         dry_run: bool,
     ) -> Result<Self, CliError> {
         let Config { ledger: mut config, stripe, credits, .. } = file.load(sections)?;
-        // A gateway of this name may be running; this process must not take its place.
+        // This process must not take the place of a running gateway that has this name.
         config.gateway_name = None;
         let mut scratch = None;
         if dry_run && config.backend == BackendKind::Embedded && !config.path.exists() {
@@ -141,8 +142,8 @@ impl AdminClient {
         }
     }
 
-    /// Finds the running gateway and waits for its health check. A gateway that does not answer
-    /// gets no command that it might run later.
+    /// Finds the running gateway and waits for its health check. A gateway that does not answer it
+    /// is sent no command, because it might run the command later.
     async fn reach(file: &ConfigFile) -> Result<Self, CliError> {
         let server = file.load(Sections::SERVER)?.server;
         let server = server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
@@ -166,7 +167,7 @@ impl AdminClient {
         self
     }
 
-    /// Connects, sends one request, and closes.
+    /// Connects, sends one request, and closes the connection.
     pub async fn ask_once(
         file: &ConfigFile,
         method: Method,
@@ -189,8 +190,8 @@ impl AdminClient {
         self.send(method, path, body.map(Value::to_string), &again(body)).await
     }
 
-    /// Like [`Self::ask`], with the body as text. `again` says how to go on where the outcome is
-    /// unknown.
+    /// Like [`Self::ask`], with the body as text. `again` is the advice for the case that the
+    /// outcome is unknown.
     pub async fn send(
         &self,
         method: Method,
@@ -253,7 +254,7 @@ impl AdminClient {
         Ok(answer)
     }
 
-    /// Writes the unwritten operations, where this process has the ledger open.
+    /// Writes the operations that are not written yet, if this process has the ledger open.
     pub async fn close(self) -> Result<(), CliError> {
         match self {
             Self::Running { .. } => Ok(()),
@@ -272,7 +273,7 @@ impl AdminClient {
     }
 }
 
-/// The advice where the outcome of a request is unknown.
+/// The advice for a request whose outcome is unknown.
 fn again(body: Option<&Value>) -> String {
     match body.and_then(|body| body["id"].as_str()) {
         Some(id) => format!("repeat the command with --id {id}, which counts once"),

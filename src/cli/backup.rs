@@ -9,10 +9,10 @@ use crate::config::Sections;
 use crate::ledger::BackendKind;
 use crate::store::backup;
 
-/// Copy the ledger, in use or not.
+/// Copy the ledger, even while it is in use.
 ///
-/// Copies the embedded ledger to FILE, even while a gateway has it in use. The copy is complete and
-/// of one moment.
+/// Copies the embedded ledger to FILE, even while a gateway has it in use. The copy is complete,
+/// and shows the ledger at one moment.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
     /// The file to write; it must not exist.

@@ -11,8 +11,8 @@ use crate::proxy::TlsFiles;
 
 /// Check a config, line by line.
 ///
-/// Prints each mistake with its file, line and a hint; exit code 2 where there is one. A setting
-/// that is possible and probably not meant is printed as a warning, with exit code 0.
+/// Prints each mistake with its file, line and a hint; the exit code is then 2. A setting that is
+/// valid but probably a mistake is printed as a warning, with exit code 0.
 #[derive(Debug, Args)]
 pub(super) struct Check {}
 
@@ -50,7 +50,7 @@ impl Check {
     }
 }
 
-/// A number of bytes for people, rounded up to a whole unit.
+/// Displays a number of bytes for people, rounded up to a whole unit.
 struct Size(u64);
 
 impl fmt::Display for Size {
@@ -64,7 +64,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// The number of client connections at a time that a gateway started here would allow.
+/// The number of concurrent client connections that a gateway on this machine would allow.
 fn connections(files: &OpenFiles, max_connections: usize) -> String {
     let connections = files.connections;
     match files.limit {

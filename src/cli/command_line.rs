@@ -1,4 +1,4 @@
-//! The command line: reads it, and runs its command.
+//! Reads the command line and runs its command.
 
 use std::process::ExitCode;
 
@@ -24,8 +24,8 @@ pub struct Cli {
     log_format: LogFormat,
 }
 
-/// The commands. Each one's help text is the doc comment of its struct: `-h` and the list of
-/// commands show its first paragraph, `--help` all of it.
+/// The commands. The help text of each is the doc comment of its struct: `-h` and the list of
+/// commands show its first paragraph, `--help` shows all of it.
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Init),

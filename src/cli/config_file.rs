@@ -10,7 +10,7 @@ use crate::gateway::config::Config;
 use crate::gateway::{self, StartError};
 use crate::stripe::{SalesError, is_live};
 
-/// The config option that every command takes.
+/// The option for the config file, which every command has.
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct ConfigFile {
     /// The config file [default: gateway.toml, but for the demo].
@@ -27,13 +27,13 @@ impl ConfigFile {
         self.path.as_deref().unwrap_or(Path::new("gateway.toml"))
     }
 
-    /// False where the command line names no file.
+    /// True if the command line names a file.
     pub(in crate::cli) fn is_given(&self) -> bool {
         self.path.is_some()
     }
 }
 
-/// Refuses a sandbox, which gives credits away, where the environment has a live key of Stripe's.
+/// Refuses a sandbox, which gives credits away, if the environment has a live key of Stripe's.
 pub(in crate::cli) fn refuse_sandbox_beside_live_key(config: &Config) -> Result<(), CliError> {
     let is_sandbox = config.stripe.as_ref().is_some_and(|stripe| stripe.sandbox);
     let key = process_env("STRIPE_SECRET_KEY").map(Secret::new);

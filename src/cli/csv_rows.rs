@@ -1,4 +1,5 @@
-//! CSV files whose first line names their columns, read whole, with every mistake and its line.
+//! Reads CSV files whose first line names their columns. All mistakes of a file are reported, each
+//! with its line.
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
@@ -9,11 +10,11 @@ use csv::StringRecord;
 
 use crate::cli::CliError;
 
-/// The columns of a file.
+/// The columns that a file can have.
 pub(super) struct Columns {
-    /// A file must have each of these.
+    /// The columns that a file must have.
     pub required: &'static [&'static str],
-    /// A file may have these.
+    /// The columns that a file may have.
     pub optional: &'static [&'static str],
 }
 
@@ -29,7 +30,7 @@ impl Mistakes {
         self.found.push((line, mistake));
     }
 
-    /// An error with all mistakes, in the order of their lines; `Ok` without any.
+    /// Returns an error with all mistakes, in the order of their lines; `Ok` if there are none.
     pub fn refuse(mut self) -> Result<(), CliError> {
         if self.found.is_empty() {
             return Ok(());
@@ -48,17 +49,17 @@ impl Mistakes {
     }
 }
 
-/// The rows that could be read, each with its line in the file.
+/// The rows that could be read, and the mistakes of those that could not.
 pub(super) struct Rows<T> {
-    /// The line of each row, from 1.
+    /// The line of each row in the file, counted from 1.
     pub lines: Vec<u64>,
     /// The rows, in the file's order.
     pub rows: Vec<T>,
-    /// The mistakes of the other rows.
+    /// The mistakes of the rows that could not be read.
     pub mistakes: Mistakes,
 }
 
-/// One row while it is read.
+/// One row that is being read.
 pub(super) struct Row<'a> {
     record: &'a StringRecord,
     places: &'a HashMap<String, usize>,
@@ -66,7 +67,7 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// A column's value; empty where the row has none.
+    /// A column's value; empty if the row has none.
     pub fn get(&self, column: &str) -> &str {
         self.places.get(column).and_then(|place| self.record.get(*place)).unwrap_or_default()
     }
@@ -76,7 +77,7 @@ impl Row<'_> {
         Some(self.get(column)).filter(|value| !value.is_empty())
     }
 
-    /// A column's value, parsed. Notes a mistake where that fails.
+    /// A column's value, parsed. If that fails, a mistake is noted.
     pub fn parsed<T>(&mut self, column: &str) -> Option<T>
     where
         T: FromStr<Err: Display>,
@@ -91,7 +92,7 @@ impl Row<'_> {
     }
 }
 
-/// Reads a whole file. A row with a mistake is left out, and its mistakes are noted.
+/// Reads a whole file. A row with a mistake is left out, and the mistake is noted.
 ///
 /// # Errors
 /// The file cannot be read, or its first line does not name the columns.
@@ -138,7 +139,7 @@ pub(super) fn read<T>(
     Ok(rows)
 }
 
-/// The index of each column.
+/// The index of each column in a row.
 fn places_of(
     file: &Path,
     header: &StringRecord,
@@ -170,7 +171,7 @@ fn places_of(
 }
 
 impl<T> Rows<T> {
-    /// Leaves out each row whose `key` is on an earlier line already, and notes the mistake.
+    /// Leaves out each row whose `key` is already on an earlier line, and notes a mistake.
     pub fn refuse_repeated(&mut self, what: &str, key: impl Fn(&T) -> Option<&str>) {
         let mut first: HashMap<String, u64> = HashMap::with_capacity(self.rows.len());
         let (rows, lines) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.lines));

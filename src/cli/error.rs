@@ -12,7 +12,7 @@ use crate::stripe::SalesError;
 /// The error of a command.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum CliError {
-    /// The config has mistakes: exit code 2.
+    /// The config has mistakes. The exit code is 2.
     #[error("{0}")]
     Config(#[from] Mistakes),
     /// The gateway could not start.
@@ -32,7 +32,7 @@ pub(in crate::cli) enum CliError {
         /// The system's error.
         error: std::io::Error,
     },
-    /// A gateway has the ledger open, and does not answer.
+    /// A gateway has the ledger open but does not answer.
     #[error(
         "a gateway has the ledger in use, and its admin listener at http://{address} does not \
          answer: {error}; nothing was changed"
@@ -40,10 +40,10 @@ pub(in crate::cli) enum CliError {
     NoAnswer {
         /// The address of the gateway's admin listener.
         address: std::net::SocketAddr,
-        /// The error.
+        /// The error of the HTTP client.
         error: reqwest::Error,
     },
-    /// A gateway was sent a command, and its answer is missing.
+    /// A command was sent to a gateway, but no answer came.
     #[error(
         "the gateway at http://{address} was sent the command, but did not answer: {error}. The outcome is \
          unknown; {again}"
@@ -51,15 +51,15 @@ pub(in crate::cli) enum CliError {
     NotKnown {
         /// The address of the gateway's admin listener.
         address: std::net::SocketAddr,
-        /// The error.
+        /// The error of the HTTP client.
         error: reqwest::Error,
-        /// The way to find out the outcome.
+        /// The advice for finding out the outcome.
         again: String,
     },
     /// The gateway refused the command.
     #[error("{detail} ({code})")]
     Refused {
-        /// The stable code.
+        /// The stable code of the problem.
         code: String,
         /// The gateway's explanation.
         detail: String,

@@ -1,5 +1,5 @@
-//! A limit for the log lines that any client can cause, without an account: they must neither fill
-//! the disk nor hide other lines.
+//! Limits the log lines that any client can cause without an account: they must neither fill the
+//! disk nor hide other lines.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,15 +15,15 @@ use tracing_subscriber::layer::Context;
 /// The target of Farebox's own lines that any client can cause.
 const ANYBODY: &str = "farebox::anybody";
 
-/// The target of lines from the `log` crate, by which Pingora reports clients' mistakes.
+/// The target of lines from the `log` crate, in which Pingora reports mistakes of clients.
 const LOG_CRATE: &str = "log";
 
-/// The most lines of a kind that are written within [`SPAN`].
+/// The most lines of one kind that are written within [`SPAN`].
 const MOST: u32 = 5;
 
 const SPAN: Duration = Duration::from_secs(1);
 
-/// The place in the program that a line comes from.
+/// The kind of a line: the place in the program that it comes from.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Kind {
     Own(Identifier),
@@ -31,17 +31,17 @@ enum Kind {
     Logged(String, u64),
 }
 
-/// The lines of a kind in the last [`SPAN`].
+/// Counts the lines of one kind in the last [`SPAN`].
 struct Seen {
     since: Instant,
     written: u32,
     left_out: u64,
 }
 
-/// The lines of each kind. The number of kinds is the number of places in the program that log.
+/// The counts of each kind. There can be no more kinds than places in the program that log.
 pub(super) struct Floods(Mutex<Option<HashMap<Kind, Seen>>>);
 
-/// Lines of a kind that were not written.
+/// Tells how many lines of one kind were not written.
 struct LeftOut {
     from: String,
     lines: u64,
@@ -50,7 +50,7 @@ struct LeftOut {
 pub(super) static FLOODS: Floods = Floods(Mutex::new(None));
 
 impl Floods {
-    /// True where a line of this kind may be written.
+    /// True if a line of this kind may be written.
     fn admits(&self, kind: Kind, now: Instant) -> bool {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Seen { since: now, written: 0, left_out: 0 };
@@ -67,8 +67,8 @@ impl Floods {
         is_written
     }
 
-    /// The lines that were left out and not reported yet, for the kinds whose span is over; for all
-    /// kinds at the end.
+    /// The counts of lines that were left out and not reported yet, of the kinds whose span is
+    /// over. `at_the_end` includes all kinds.
     fn left_out(&self, now: Instant, at_the_end: bool) -> Vec<LeftOut> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reports = Vec::new();
@@ -107,8 +107,9 @@ fn place_of(place: &Identifier) -> String {
     )
 }
 
-/// Leaves out the lines that [`FLOODS`] does not admit, and Pingora's lines below `info`, whatever
-/// RUST_LOG asks for: those contain heads and bodies, with credentials and cookies.
+/// A layer that leaves out the lines that [`FLOODS`] does not admit. It also leaves out Pingora's
+/// lines below `info`, whatever RUST_LOG says, because they contain heads and bodies, with
+/// credentials and cookies.
 pub(super) struct Limit;
 
 impl<S: Subscriber> Layer<S> for Limit {
@@ -131,7 +132,7 @@ impl<S: Subscriber> Layer<S> for Limit {
     }
 }
 
-/// The place that a line of the `log` crate comes from.
+/// The place that a line from the `log` crate names.
 #[derive(Default)]
 struct Place {
     module: String,

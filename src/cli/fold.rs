@@ -11,8 +11,8 @@ use time::format_description::well_known::Rfc3339;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::{CliError, ConfigFile, block_on};
 
-/// The longest that a running gateway may take: it folds some ten thousand entries a second, and
-/// serves calls meanwhile.
+/// The longest time that a running gateway may take. It folds about ten thousand entries a second,
+/// and serves calls meanwhile.
 const ANSWER_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
 /// Fold old ledger entries into opening balances.

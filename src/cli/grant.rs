@@ -12,16 +12,16 @@ use crate::credits::Credits;
 
 /// Give credits to an account.
 ///
-/// Adds credits to an account, and opens it if it does not exist. An id that was used before grants
+/// Adds credits to an account, and opens the account if it does not exist. A repeated id grants
 /// nothing again.
 #[derive(Debug, Args)]
 pub(super) struct Grant {
-    /// The account's id. It starts with the account_prefix of its issuer, where that has one:
+    /// The account's id. If the account's issuer has an account_prefix, the id starts with it:
     /// acme:bob, not bob.
     account: AccountId,
     /// The credits to add, such as 100 or 0.25.
     credits: Credits,
-    /// The grant's id: the same id again is no second grant. A new one if absent.
+    /// The grant's id: a repeated id grants nothing again. If absent, a new one is made.
     #[arg(long)]
     id: Option<String>,
     /// The reason, for people who read the ledger.

@@ -9,7 +9,7 @@ use crate::config::Sections;
 
 /// Check that a running gateway lives, for container health checks.
 ///
-/// Exit code 0 where the gateway of this config answers `/healthz`.
+/// Exit code 0 if the gateway of this config answers `/healthz`.
 #[derive(Debug, Args)]
 pub(super) struct Healthcheck {}
 
@@ -18,7 +18,7 @@ impl Healthcheck {
         let config = file.load(Sections::SERVER)?;
         let server = config.server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
         let mut address = server.health.unwrap_or(server.admin);
-        // A listener on every address is reached on the loopback address.
+        // If the listener uses all addresses, it can be reached on the loopback address.
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }

@@ -79,7 +79,7 @@ fn import_ledger(file: &ConfigFile, from: &Path) -> Result<(), CliError> {
     })
 }
 
-/// An account's balance, as the admin route expects it.
+/// One row with an account's balance, as the admin route reads it.
 #[derive(Serialize)]
 struct AccountRow {
     account: AccountId,
@@ -119,7 +119,7 @@ fn import_rows(file: &ConfigFile, csv: &Path, dry_run: bool) -> Result<(), CliEr
 }
 
 /// A warning about accounts that no token can name: every issuer has a prefix, and these accounts
-/// begin with none of them.
+/// start with none of them.
 fn nameless(file: &ConfigFile, csv: &Path, rows: &Rows<AccountRow>) -> Option<String> {
     let prefixes = gateway::config::account_prefixes(file.path(), &process_env)?;
     let has_prefix = |account: &AccountId| {
@@ -164,7 +164,7 @@ fn read_payment(
         None => match packs.iter().find(|pack| Some(pack.credits) == credits) {
             Some(pack) => pack.price,
             None => {
-                // The mistake of an unreadable amount is noted already.
+                // If the amount could not be read, its mistake is noted already.
                 let credits = credits?;
                 row.wrong(format!(
                     "no pack has {credits} credits, so write the amount paid into the column paid, such as \

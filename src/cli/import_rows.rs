@@ -1,5 +1,5 @@
-//! Sends a file's rows to the ledger: a dry run of all rows first, then, unless one was refused,
-//! the rows chunk by chunk.
+//! Sends a file's rows to the ledger. A dry run checks all rows first; if none is refused, they are
+//! imported in chunks.
 
 use http::Method;
 use serde::Serialize;
@@ -10,20 +10,20 @@ use crate::cli::admin_client::AdminClient;
 use crate::cli::csv_rows::Rows;
 use crate::credits::Credits;
 
-/// The number of rows in one request: the ledger decides nothing else while it imports them.
+/// The number of rows in one request. The ledger decides nothing else while it imports them.
 const CHUNK: usize = 1000;
 
-/// The destination of rows.
+/// The admin route that imports the rows.
 pub(super) struct Destination {
-    /// A route of the admin listener.
+    /// The path of the route.
     pub path: &'static str,
-    /// The member of its body that has the rows.
+    /// The member of the request's body that has the rows.
     pub list: &'static str,
-    /// The singular name of a row in messages.
+    /// The word for one row in messages.
     pub row: &'static str,
 }
 
-/// The outcome of rows.
+/// The outcome of all rows.
 #[derive(Default)]
 struct Totals {
     imported: u64,
@@ -32,8 +32,8 @@ struct Totals {
 }
 
 impl Destination {
-    /// Checks all rows, and then sends them unless it is a dry run. A row that was imported before
-    /// changes nothing, so the same file may be sent again. Returns the outcome as a sentence.
+    /// Checks all rows, then sends them unless this is a dry run. Rows that were imported before
+    /// change nothing, so a file may be sent again. Returns the outcome as a sentence.
     pub async fn send<T: Serialize>(
         &self,
         admin: &AdminClient,

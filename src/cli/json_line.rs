@@ -1,4 +1,4 @@
-//! A log line as one JSON object, in which amounts are exact numbers.
+//! Writes a log line as one JSON object, with amounts as exact numbers.
 
 use std::fmt;
 
@@ -9,10 +9,11 @@ use tracing_subscriber::fmt::time::{FormatTime as _, UtcTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Fields whose text is a decimal. `tracing` has no decimals, and a float would round them.
+/// The fields whose text is a decimal. `tracing` has no type for decimals, and a float would round
+/// them.
 const AMOUNTS: [&str; 4] = ["amount", "available_after", "cost", "credits"];
 
-/// Writes events. There are no spans.
+/// Formats an event as JSON. Farebox uses no spans.
 pub(super) struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine
@@ -40,17 +41,18 @@ where
     }
 }
 
-/// Writes an event's fields as members.
+/// Writes the fields of an event as members of the object.
 struct Fields<'a, 'w> {
     line: &'a mut Writer<'w>,
-    /// The target that a line of the `log` crate names.
+    /// The target of a line from the `log` crate.
     target: Option<String>,
     done: fmt::Result,
 }
 
 impl Fields<'_, '_> {
     fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        // The place that a line of the `log` crate comes from is written as its target only.
+        // The module and the line number of a line from the `log` crate are left out. Only its
+        // target is written, which names the module.
         if self.done.is_ok() && !field.name().starts_with("log.") {
             self.done = self
                 .line
@@ -99,7 +101,8 @@ impl Visit for Fields<'_, '_> {
     }
 }
 
-/// True for a JSON number in the form of credits: digits, with at most one point between them.
+/// True if the text has the form of credits and is a JSON number: digits, with at most one point
+/// between them.
 fn is_decimal(text: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));

@@ -23,7 +23,7 @@ pub(super) struct Key {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a key. This is the only time that it is shown.
+    /// Make a key. It is shown only this once.
     Create {
         /// The account whose credits it spends.
         account: AccountId,
@@ -44,8 +44,8 @@ enum Command {
         /// The key's id, as `list` shows it.
         id: String,
     },
-    /// Import keys of another gateway, so that customers need no new ones. All rows are checked
-    /// before anything is imported. After an interruption, repeat the command.
+    /// Import the keys of another gateway, so that customers can go on using them. All rows are
+    /// checked before anything is imported. After an interruption, repeat the command.
     Import {
         /// A CSV file with the columns account and hash (the SHA-256 of the key in hexadecimal),
         /// and optionally name; the first line names them.
@@ -105,7 +105,7 @@ fn print_keys(page: &Value) {
     }
 }
 
-/// A key, as the admin route expects it.
+/// One row with a key, as the admin route reads it.
 #[derive(Serialize)]
 struct KeyRow {
     account: AccountId,

@@ -1,4 +1,4 @@
-//! Log lines, on standard error.
+//! Writes log lines to standard error.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};
@@ -21,25 +21,25 @@ use crate::cli::json_line::JsonLine;
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for machines.
     Json,
 }
 
-/// The longest that a line about an ordinary call waits for others, so that they are written
-/// together: a write for each line would cost every call some microseconds.
+/// The longest time that a line about an ordinary call waits, so that several lines are written
+/// together. Writing each line at once would cost every call some microseconds.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
-/// The bytes of waiting lines at which they are written at once.
+/// The number of bytes from which waiting lines are written at once.
 const FLUSH_AT_BYTES: usize = 64 * 1024;
 
-/// The lines of a gateway where RUST_LOG is not set.
+/// The filter of a gateway if RUST_LOG is not set.
 const GATEWAY_FILTER: &str = "info,pingora_core=warn,sqlx=warn";
 
-/// The lines of any other command. Two modules log the progress of a long command, and the reason why
-/// it waits.
+/// The filter of other commands if RUST_LOG is not set. Two modules are let through: they log the
+/// progress of a long command, and the reason why it waits.
 const COMMAND_FILTER: &str = "warn,farebox::store::cluster::import=info,\
                               farebox::store::cluster::postgres::months=info";
 
@@ -47,13 +47,14 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 
-/// Starts logging. A gateway logs at `info`, and at `warn` for Pingora and the databases' clients,
-/// since Postgres sends notices about ordinary states. Any other command logs at `warn`, since its
-/// output counts. RUST_LOG overrides this. Pingora's lines below `info` contain the forwarded heads
-/// and the upstream's credentials, so they are never written ([`Limit`]), and its lines at `trace`
-/// are not compiled in (Cargo.toml).
+/// Starts logging. A gateway logs from `info` on, but only from `warn` on for Pingora and the
+/// databases' clients, because Postgres sends notices about ordinary states. Other commands log
+/// from `warn` on, so that their output stays readable. RUST_LOG overrides this.
+///
+/// Pingora's lines below `info` contain the forwarded heads and the upstream's credentials. So they
+/// are never written ([`Limit`]), and its lines at `trace` are not even compiled in (Cargo.toml).
 pub(super) fn start(format: LogFormat, is_gateway: bool) {
-    // `trace` is not compiled in. The filter would print a complaint about it beside the log.
+    // Lines at `trace` are not compiled in. The filter would print a warning about asking for them.
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).map(|asked| asked.replace("trace", "debug"));
     let asked = asked.ok().filter(|asked| !asked.trim().is_empty());
     let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok());
@@ -65,13 +66,14 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
         .with_ansi(io::stderr().is_terminal())
         .with_writer(&LINES);
     let subscriber = tracing_subscriber::registry().with(filter).with(Limit);
-    // A second start, in tests, changes nothing.
+    // In tests, logging may have been started already; this has no effect then.
     let started = match format {
         LogFormat::Text => subscriber.with(lines).try_init(),
         LogFormat::Json => subscriber.with(lines.event_format(JsonLine)).try_init(),
     };
     if started.is_ok() {
-        // Without this thread, lines wait until the buffer is full or a warning comes.
+        // If the thread cannot be started, lines wait until the buffer is full or a warning is
+        // written.
         let _ = std::thread::Builder::new().name("log".to_owned()).spawn(|| {
             loop {
                 std::thread::sleep(FLUSH_EVERY);
@@ -82,13 +84,13 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
     }
 }
 
-/// True where log lines are JSON, as all other output of a running gateway then is.
+/// True if log lines are JSON. All other output of a running gateway is JSON then, too.
 pub(super) fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
 }
 
-/// Logs the cause of a failed command, as the last line of a log in JSON. A filter below `error`
-/// does not suppress it: otherwise nothing would show why a gateway did not start.
+/// Logs the cause of a failed command, as the last line of a JSON log. It is written even if
+/// RUST_LOG turns errors off: otherwise nothing would tell why a gateway did not start.
 pub(super) fn log_failure(error: &dyn Display) {
     if tracing::enabled!(Level::ERROR) {
         tracing::error!(%error, "failed");
@@ -98,13 +100,13 @@ pub(super) fn log_failure(error: &dyn Display) {
     }
 }
 
-/// Writes all waiting lines; the last call of a command.
+/// Writes all waiting lines. A command calls this last.
 pub(super) fn finish() {
     FLOODS.report(true);
     LINES.flush();
 }
 
-/// Lines that wait for standard error.
+/// Lines that wait to be written to standard error.
 struct Lines {
     waiting: Mutex<Vec<u8>>,
 }
@@ -125,13 +127,13 @@ impl Lines {
 
 fn write_out(waiting: &mut Vec<u8>) {
     if !waiting.is_empty() {
-        // An error here has nowhere to be reported.
+        // If standard error fails, there is nowhere to report that.
         let _ = io::stderr().write_all(waiting);
         waiting.clear();
     }
 }
 
-/// The lines of one event; the formatter writes an event in one call.
+/// The writer of one event. The formatter writes each event in one call.
 struct Line {
     at_once: bool,
 }

@@ -33,7 +33,7 @@ impl Man {
     }
 }
 
-/// The command line without the commands `help`, which would each get a page.
+/// The command line without its `help` commands; otherwise each of them would get a page.
 fn documented(command: Command) -> Command {
     let without_help = |command: Command| command.disable_help_subcommand(true);
     without_help(command).mut_subcommands(without_help)

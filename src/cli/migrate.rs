@@ -11,7 +11,7 @@ use crate::store::migrate_cluster;
 
 /// Update the ledger's schema. `serve` does so by itself.
 ///
-/// Creates the ledger where there is none.
+/// Creates the ledger if there is none.
 #[derive(Debug, Args)]
 pub(super) struct Migrate {}
 

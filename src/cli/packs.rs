@@ -19,10 +19,12 @@ pub(super) struct Packs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make or update the packs' products and prices at Stripe, and the webhook. It can run again at any time.
+    /// Create or update the packs' products and prices at Stripe, and the webhook. It can be
+    /// repeated at any time.
     Sync {
-        /// The address at which Stripe reaches this gateway, such as https://api.example.com/webhooks/stripe. The
-        /// webhook is made there, or gets the events that it lacks. Without this option no webhook is touched.
+        /// The address at which Stripe reaches this gateway, such as
+        /// https://api.example.com/webhooks/stripe. The webhook is created there, or gets the
+        /// events that it lacks. Without this option, no webhook is touched.
         #[arg(long, value_name = "URL")]
         webhook_url: Option<Url>,
     },
@@ -89,7 +91,8 @@ async fn sync(file: &ConfigFile, webhook_url: Option<&Url>) -> Result<(), CliErr
     Ok(())
 }
 
-/// Reads the config. The variable of the webhook's secret may be unset: the first sync is what gets the secret.
+/// Reads the config. The variable with the webhook's secret may be unset, because the first sync
+/// fetches the secret from Stripe.
 fn load(file: &ConfigFile) -> Result<Config, CliError> {
     let env = |name: &str| {
         let value = process_env(name).filter(|value| !value.is_empty());

@@ -12,13 +12,13 @@ use crate::store::{ImportError, SourceError, repair_cluster, repair_embedded};
 
 /// Check that the ledger is consistent.
 ///
-/// Checks every account and prints each difference; exit code 1 where there is one. On Redis and
-/// Postgres it compares Redis with Postgres, and holds and accounts with the entries.
+/// Checks every account and prints each difference; the exit code is then 1. On Redis and Postgres
+/// it compares Redis with Postgres, and holds and accounts with the entries.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {
-    /// Repair the differences where possible. Entries are the truth and are never edited; accounts
-    /// follow their sums; data in Redis that differs is dropped and loaded again from Postgres,
-    /// under running gateways. On the embedded ledger the gateway must be stopped.
+    /// Repair the differences where possible. Entries are the truth and are never edited: accounts
+    /// are set to the sums of their entries. Data in Redis that differs is dropped and loaded again
+    /// from Postgres, while gateways run. On the embedded ledger the gateway must be stopped.
     #[arg(long)]
     repair: bool,
 }
@@ -48,7 +48,7 @@ async fn repair(file: &ConfigFile) -> Result<(), CliError> {
             repaired => repaired.map_err(ImportError::from)?,
         },
         BackendKind::Redis => {
-            // A gateway of this name may be running; this process must not take its place.
+            // This process must not take the place of a running gateway that has this name.
             config.gateway_name = None;
             let metrics = Metrics::new().map_err(|error| CliError::Failed(error.to_string()))?;
             repair_cluster(&config, metrics).await?
@@ -63,7 +63,7 @@ async fn repair(file: &ConfigFile) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Reconciles the ledger of a config, and prints the result.
+/// Reconciles the config's ledger, and prints the result.
 pub(super) async fn check(config: &ConfigFile) -> Result<(), CliError> {
     let report = AdminClient::ask_once(config, Method::GET, "/admin/reconcile", None).await?;
     println!(

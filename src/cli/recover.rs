@@ -10,9 +10,9 @@ use crate::store::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster}
 
 /// Show what a recovery of Redis would do, and run it.
 ///
-/// Prints the state of Redis and Postgres, and runs a recovery: the gateways hand over the batches
+/// Prints the state of Redis and Postgres, then runs a recovery: the gateways hand over the batches
 /// in their memory, and the next epoch begins with the state of Postgres. Gateways do this by
-/// themselves when Redis has lost data; this command is for recovering it anyway.
+/// themselves when Redis has lost data; use this command to recover Redis in other cases.
 #[derive(Debug, Args)]
 pub(super) struct Recover {
     /// Change nothing: only print what would be replayed, restored and lost, and which balances
@@ -31,7 +31,7 @@ impl Recover {
                     .to_owned(),
             ));
         }
-        // A gateway of this name may be running; this process must not take its place.
+        // This process must not take the place of a running gateway that has this name.
         config.gateway_name = None;
         block_on(async {
             print(&plan_recovery(&config).await?);

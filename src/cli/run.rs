@@ -1,4 +1,4 @@
-//! The runtimes of commands, and the signals of `serve` and `demo`.
+//! The runtimes of commands, and the signals that `serve` and `demo` handle.
 
 use std::io::Write as _;
 use tokio::runtime::Runtime;
@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::error::CliError;
 
-/// A runtime of `threads` workers; 0 means one for each core.
+/// A runtime with `threads` workers; 0 means one for each core.
 pub(super) fn runtime(threads: usize) -> Result<Runtime, CliError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if threads > 0 {
@@ -16,7 +16,7 @@ pub(super) fn runtime(threads: usize) -> Result<Runtime, CliError> {
     runtime.map_err(|error| CliError::Failed(format!("the runtime cannot start: {error}")))
 }
 
-/// Runs a short command's future on a small runtime.
+/// Runs the future of a short command on a runtime of one thread.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime
@@ -24,23 +24,23 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Re
         .block_on(work)
 }
 
-/// SIGTERM, SIGINT and SIGHUP.
+/// The signals SIGTERM, SIGINT and SIGHUP.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    /// With a handler, a write beyond a file-size limit fails, as on a full disk, and does not kill
-    /// the process.
+    /// The signal of a write beyond the file-size limit. Without a handler it would kill the
+    /// process; with one, the write fails as on a full disk.
     _file_size: Signal,
 }
 
-/// A request of the operator.
+/// A request of the operator, made by a signal.
 pub(super) enum Request {
     Stop,
     Reload,
 }
 
-/// The number of SIGXFSZ, which tokio has no name for; it is the same on every Linux but MIPS.
+/// The number of SIGXFSZ, for which tokio has no name. It is the same on every Linux except MIPS.
 const FILE_SIZE: i32 = 25;
 
 impl Signals {
@@ -68,7 +68,8 @@ impl Signals {
     }
 }
 
-/// Writes a command's result to standard output. A reader that has left early, such as `head`, is no error.
+/// Writes a command's result to standard output. If the reader has stopped early, as `head` does,
+/// that is not an error.
 pub(super) fn print(text: &[u8]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {

@@ -9,7 +9,7 @@ use crate::gateway::Gateway;
 
 /// Serve: forward priced calls to the upstreams of the config.
 ///
-/// Serves until SIGTERM or SIGINT; SIGHUP applies new prices, packs and upstreams.
+/// Runs until SIGTERM or SIGINT. SIGHUP applies new prices, packs and upstreams.
 #[derive(Debug, Args)]
 pub(super) struct Serve {}
 
@@ -43,11 +43,10 @@ impl Serve {
     }
 }
 
-/// Applies the file's prices, packs and upstreams. A file with a mistake changes nothing, even
-/// where the mistake is in a section that only a start reads, since the next start would fail on
-/// it. The checks read the file, the environment and the files of issuers' keys, but take no lock
-/// and no socket and call no server. Other settings that have changed are logged: they apply after
-/// a restart.
+/// Applies the file's prices, packs and upstreams. If the file has a mistake in any section,
+/// nothing is applied, since the next start would fail on it. The checks read the file, the
+/// environment and the issuers' key files, but take no lock, open no socket and call no server.
+/// Other settings that have changed are logged: they apply after a restart.
 async fn reload(file: &ConfigFile, gateway: &Gateway, running: &StartKeys) {
     match file.load(Sections::ALL) {
         Ok(config) => match gateway.reload(&config).await {

@@ -9,7 +9,7 @@ use time::{Date, Duration, OffsetDateTime};
 use crate::cli::admin_client::{AdminClient, segment};
 use crate::cli::{CliError, ConfigFile, block_on};
 
-/// Compare the ledger with Stripe, and look at Stripe's events.
+/// Compare the ledger with Stripe, and list or replay Stripe's events.
 #[derive(Debug, Args)]
 pub(super) struct Stripe {
     #[command(subcommand)]
@@ -18,10 +18,11 @@ pub(super) struct Stripe {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compare the ledger with Stripe's payments, refunds and disputes, and apply those whose events were lost.
-    /// Running it again applies nothing twice.
+    /// Compare the ledger with Stripe's payments, refunds and disputes, and apply those whose
+    /// events were lost. Repeating the command applies nothing twice.
     Reconcile {
-        /// The earliest moment to compare: a day (2026-01-31), a time (2026-01-31T08:00:00Z), or an age (7d, 12h).
+        /// The earliest time to compare: a day (2026-01-31), a time (2026-01-31T08:00:00Z), or an
+        /// age (7d, 12h).
         #[arg(long, value_parser = moment)]
         since: OffsetDateTime,
     },
@@ -31,7 +32,7 @@ enum Command {
         #[arg(long)]
         state: Option<String>,
     },
-    /// Apply an event once more. It moves only what it had not moved before.
+    /// Apply an event once more. Effects that it had before are not repeated.
     Replay {
         /// The event's id: evt_…
         event: String,

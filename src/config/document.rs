@@ -1,13 +1,14 @@
-//! The parsed file, and the place of each key in it.
+//! The parsed file, and the place of each key in the text.
 
 use toml::de::{DeTable, DeValue};
 
 use crate::config::{Located, Mistake};
 
-/// The lists of tables. A file that writes one of them twice in single brackets is not valid TOML.
+/// The names of the lists of tables. TOML does not allow a name in single brackets twice, so the
+/// hint for that error tells the user to write double ones.
 const LISTS: [&str; 4] = ["upstreams", "routes", "packs", "auth.jwt"];
 
-/// A well-formed TOML file. Its values are as they were written, with variables unexpanded.
+/// A well-formed TOML file, with its values as they were written: variables are not expanded.
 pub(crate) struct Document<'t> {
     text: &'t str,
     table: DeTable<'t>,
@@ -17,12 +18,12 @@ impl<'t> Document<'t> {
     /// Parses `text`.
     ///
     /// # Errors
-    /// The first place that is not TOML. Whatever follows it cannot be interpreted safely.
+    /// The first place that is not TOML. The text after it cannot be interpreted safely.
     pub(crate) fn parse(text: &'t str) -> Result<Self, Located> {
         match DeTable::parse(text) {
             Ok(table) => Ok(Self { text, table: table.into_inner() }),
-            // `error.message()` never quotes the file, unlike its `Display`: the line may hold a
-            // secret.
+            // `error.message()` never quotes the file. The error's `Display` does, and the quoted
+            // line may contain a secret.
             Err(error) => {
                 let offset = error.span().map_or(0, |span| span.start);
                 let message = format!("not valid TOML: {}", error.message());
@@ -52,12 +53,13 @@ impl<'t> Document<'t> {
         &self.table
     }
 
-    /// The line of an offset, counted from 1.
+    /// The line of a byte offset, counted from 1.
     pub(crate) fn line_of(&self, offset: usize) -> usize {
         line_of(self.text, offset)
     }
 
-    /// The offset at which the key `path` starts, or its nearest parent in the file.
+    /// The byte offset at which the key `path` starts. If it is not in the file, its nearest parent
+    /// counts.
     pub(crate) fn offset_of(&self, path: &str) -> Option<usize> {
         let mut steps = path.split('.').flat_map(split_index);
         let Some(Step::Key(top)) = steps.next() else { return None };
@@ -87,7 +89,7 @@ enum Step<'p> {
     Index(usize),
 }
 
-/// Splits off the indexes: `routes[2]` → `routes`, 2.
+/// Splits a part of a path into its key and its indexes: `routes[2]` → `routes`, 2.
 fn split_index(part: &str) -> impl Iterator<Item = Step<'_>> {
     let mut pieces = part.split('[');
     let key = pieces.next().map(Step::Key);
@@ -100,7 +102,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + before(text, offset).matches('\n').count()
 }
 
-/// The line around an offset, trimmed.
+/// The line at a byte offset, trimmed.
 fn line_at(text: &str, offset: usize) -> &str {
     let start = before(text, offset).rfind('\n').map_or(0, |at| at + 1);
     text[start..].lines().next().unwrap_or_default().trim()
@@ -111,7 +113,8 @@ fn column_of(text: &str, offset: usize) -> usize {
     1 + head.rsplit('\n').next().unwrap_or(head).chars().count()
 }
 
-/// The text before an offset. An error may give an offset past the end or inside a character.
+/// The text before a byte offset. The offset may come from an error, and then be past the end or
+/// inside a character.
 fn before(text: &str, offset: usize) -> &str {
     &text[..text.floor_char_boundary(offset)]
 }

@@ -1,18 +1,18 @@
-//! Explains serde's errors in the words of the file. An error is recognised by its wording, which
-//! serde does not guarantee, so a text that is not recognised is passed on as it is. No message
-//! here repeats a value that serde quotes.
+//! Explains serde's errors in terms of the file. An error is recognised by its wording, which serde
+//! does not guarantee; a text that is not recognised is passed on as it is. The messages here never
+//! repeat a value that serde quotes.
 
 use toml::de::DeValue;
 
 /// The hint for an unknown key in a table whose keys serde does not list.
 pub(crate) const NO_SUCH_KEY: &str = "correct its name, or remove it";
 
-/// A mistake explained: its place, its message and its hint.
+/// An explained mistake: its place, its message and its hint.
 pub(crate) struct Explained {
     pub(crate) key: String,
     pub(crate) message: String,
     pub(crate) hint: String,
-    /// The name of the absent key, where the mistake is an absent key.
+    /// The name of the missing key, if the mistake is a missing key.
     pub(crate) missing: Option<String>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
         let hint = suggest(value, &quoted(expected), "it can be");
         (format!("`{name}` cannot be `{value}`"), hint)
     } else if error == "wanted string or table" {
-        // The toml crate's error where one of several names is expected.
+        // The toml crate gives this error where one of several names is expected.
         (format!("`{name}` wants a string, not {}", kind(found)), example("a string", key))
     } else if about.starts_with("invalid type") || about.starts_with("invalid length") {
         let wanted = wanted(expected);
@@ -52,7 +52,8 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
         let hint = format!("write an address and a port: {name} = \"127.0.0.1:8080\"");
         (format!("`{name}` is not a socket address"), hint)
     } else {
-        // A `Deserialize` of this crate, whose hint, if any, follows a semicolon.
+        // The error comes from a `Deserialize` of this crate. If it has a hint, that follows a
+        // semicolon.
         let (message, hint) = error.split_once("; ").unwrap_or((error, ""));
         let fallback = match message.contains("credits") {
             true => "write 5, 0.25 or 0",
@@ -64,7 +65,7 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
     Explained { key: key.to_owned(), message, hint, missing: None }
 }
 
-/// The message for a key that no section has.
+/// The message for a key that the config does not know.
 pub(crate) fn unknown_key(key: &str) -> String {
     format!("unknown key `{}`", last_step(key))
 }
@@ -103,7 +104,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// A name for one of serde's types in the user's words.
+/// The user's word for one of serde's types.
 fn wanted(expected: &str) -> &str {
     match expected {
         "u8" => "a whole number from 0 to 255",

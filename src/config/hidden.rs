@@ -2,35 +2,35 @@
 
 use std::ops::Range;
 
-/// The values that came from a variable, or whose key is secret by its name. Every message is
-/// cleaned of them before it is shown.
+/// The values that came from a variable, or whose key is secret by its name. They are removed from
+/// every message before it is shown.
 #[derive(Default)]
 pub(crate) struct Hidden(Vec<String>);
 
-/// Shorter values are hidden only in quotes and as a whole word; hiding `a` everywhere would make
-/// every message unreadable.
+/// Values shorter than this are hidden only in quotes and as a whole word. Hiding the value `a`
+/// everywhere would make every message unreadable.
 const SHORT: usize = 4;
 
-/// A word of this length does not occur in a message of our own.
+/// Values of this length or longer are always hidden: no message of our own has so long a word.
 const LONG: usize = 16;
 
 impl Hidden {
-    /// Hides `value` from now on.
+    /// Adds a value to those that are hidden.
     pub(crate) fn add(&mut self, value: &str) {
-        // A message may have the value as it is or as `{:?}` prints it.
+        // A message may contain the value as it is, or as `{:?}` prints it.
         for shape in [value.to_owned(), value.escape_debug().to_string()] {
             if !shape.trim().is_empty() && !self.0.contains(&shape) {
                 self.0.push(shape);
             }
         }
-        // Longer values first, since one value may contain another.
+        // Longer values are replaced first, since one value may contain another.
         self.0.sort_by_key(|value| std::cmp::Reverse(value.len()));
     }
 
     /// Returns `text`, a message about the key `key`, with every hidden value replaced by `…`.
     ///
-    /// A value that reads like one of the message's own words is replaced in quotes only: a gap in
-    /// a fixed sentence would reveal the value.
+    /// A value that is also one of the message's own words is replaced only in quotes. A gap in a
+    /// fixed sentence would reveal the value.
     pub(crate) fn clean(&self, text: &str, key: &str) -> String {
         let name = key.rsplit('.').next().unwrap_or(key);
         self.0.iter().fold(text.to_owned(), |text, value| without(&text, value, name))
@@ -61,7 +61,7 @@ fn without(text: &str, value: &str, name: &str) -> String {
     clean
 }
 
-/// The ranges between quotes.
+/// The ranges of the text that are between quotes.
 fn quotes(text: &str) -> Vec<Range<usize>> {
     let mut quotes = Vec::new();
     let mut open = None;

@@ -2,8 +2,8 @@
 
 use crate::config::Mistake;
 
-/// The elements of `[[name]]` that could be read, each with its index in the file. A check counts
-/// the elements that it was given; a message counts the elements in the file.
+/// The elements of `[[name]]` that could be read, each with its index in the file. A check numbers
+/// the elements that it was given; a message must number the elements in the file.
 pub(crate) struct List<T> {
     pub(crate) name: &'static str,
     pub(crate) items: Vec<T>,
@@ -15,7 +15,7 @@ impl<T> List<T> {
         Self { name, items: Vec::new(), places: Vec::new() }
     }
 
-    /// `mistakes` about `name[n]`, with n as counted in the file.
+    /// Renumbers `mistakes` about `name[n]`, so that n is the index in the file.
     pub(crate) fn in_file_order(&self, mistakes: Vec<Mistake>) -> Vec<Mistake> {
         let renumber = |mut mistake: Mistake| {
             if let Some(key) = self.renumbered(&mistake.key) {

@@ -1,15 +1,15 @@
-//! Mistakes in a config file, and warnings about it, with what to do about them.
+//! Mistakes in a config file and warnings about it, each with a hint.
 
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// One mistake in a config. The module that checks a section names the key; the loader, which has
-/// the file, finds the line.
+/// One mistake in a config. The module that checks a section names the key. The loader, which has
+/// the file, then finds the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The key concerned, as a path from the top of the file: `routes[2].upstream`, counted from 0.
-    /// A path that is not in the file stands for its nearest parent that is.
+    /// The key concerned, as a path from the top of the file: `routes[2].upstream`, with indexes
+    /// from 0. If the file has no such key, its nearest parent in the file counts.
     pub key: String,
     /// The mistake, in one sentence without a full stop.
     pub message: String,
@@ -50,19 +50,20 @@ pub fn within<T: PartialOrd + Display>(
     Some(Mistake::new(key, message, format!("it can be {least} to {most}")))
 }
 
-/// One mistake and its place.
+/// One mistake with its place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
     /// The line, counted from 1; `None` for a key that is not in the file.
     pub line: Option<usize>,
-    /// The column in characters, counted from 1; only where the line alone does not say enough.
+    /// The column in characters, counted from 1. It is set only where the line alone does not show
+    /// the place.
     pub column: Option<usize>,
     /// The mistake at that place.
     pub mistake: Mistake,
 }
 
 impl Located {
-    /// The place as text: `gateway.toml:41`.
+    /// The place as text, such as `gateway.toml:41`.
     pub(crate) fn place(&self, file: &Path) -> String {
         let mut place = file.display().to_string();
         for number in [self.line, self.column].into_iter().flatten() {
@@ -71,7 +72,8 @@ impl Located {
         place
     }
 
-    /// The place, the `kind` and the message on one line, and the hint on the next.
+    /// The mistake as text: the place, the `kind` and the message on one line, and the hint on the
+    /// next.
     pub(crate) fn shown(&self, file: &Path, kind: &str) -> String {
         let Mistake { message, hint, .. } = &self.mistake;
         let first_line = format!("{}: {kind}{message}", self.place(file));
@@ -79,8 +81,8 @@ impl Located {
     }
 }
 
-/// Every mistake of a refused config, in the order of the file. Displays one paragraph a mistake:
-/// `gateway.toml:41: no upstream is named …` and its hint.
+/// All mistakes of a refused config, in the order of the file. The text form has one paragraph for
+/// each mistake: `gateway.toml:41: no upstream is named …` and its hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
     file: PathBuf,
@@ -92,7 +94,7 @@ impl Mistakes {
         Self { file: file.to_owned(), found }
     }
 
-    /// The one mistake of a file that could not be read.
+    /// The mistake of a file that could not be read at all.
     pub(crate) fn of_file(file: &Path, (line, mistake): (Option<usize>, Mistake)) -> Self {
         Self::new(file, vec![Located { line, column: None, mistake }])
     }
@@ -122,8 +124,7 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// The warnings about one file, in its order. A gateway starts with such a file and logs its
-/// warnings.
+/// The warnings about one file, in its order. A gateway starts in spite of them, and logs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Warnings {
     file: PathBuf,

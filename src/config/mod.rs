@@ -1,8 +1,8 @@
-//! The work on the text of `gateway.toml`, below the modules that own its sections. `document`
-//! finds the place of a key, `variables` expands `${NAME}`, `read` and `repair` turn a table into a
-//! struct past its first mistake, `explain` puts serde's errors into the words of the file,
-//! `hidden` keeps secrets out of messages, `report` collects the mistakes, and `restart` finds the
-//! settings that a reload does not apply.
+//! Reads the text of `gateway.toml` for the modules that own its sections. `document` finds the
+//! place of a key. `variables` expands `${NAME}`. `read` and `repair` turn a table into a struct
+//! and find all of its mistakes, not only the first. `explain` puts serde's errors into terms of
+//! the file. `hidden` keeps secrets out of messages. `report` collects the mistakes. `restart`
+//! finds the settings that a reload does not apply.
 
 pub(crate) mod document;
 pub(crate) mod explain;

@@ -1,9 +1,9 @@
-//! Reads a section of the file into its struct, past its first mistake.
+//! Reads a section of the file into its struct, and finds all of its mistakes.
 //!
-//! serde stops at the first error. To find all of them, the wrong entry is removed from a copy of
-//! the section (or a missing one is filled in) and the copy is read again, until it fits or no
-//! repair is left. A struct from a repaired copy is only used for the checks: a file with a mistake
-//! never becomes a `Config`.
+//! serde stops at the first error. To find the others, the wrong entry is removed from a copy of
+//! the section, or a missing entry is filled in, and the copy is read again. This repeats until the
+//! copy can be read or no repair is left. A struct from a repaired copy is used only for further
+//! checks: a file with a mistake never becomes a `Config`.
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -25,25 +25,25 @@ pub(crate) struct Reader<'r, 'd> {
 }
 
 impl Reader<'_, '_> {
-    /// A section that always has a value: its defaults where the file lacks it or the command does
-    /// not read it.
+    /// Reads a section that always has a value: its defaults, if the file has no such section or
+    /// the command does not read it.
     pub(crate) fn table<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         let written = self.document.table().get(name).filter(|_| self.sections.contains(is));
         let empty = Spanned::new(0..0, DeValue::Table(DeTable::new()));
         self.element(written.unwrap_or(&empty), name)
     }
 
-    /// A section that has a value where the command reads it.
+    /// Reads a section that has a value only if the command reads it.
     pub(crate) fn required<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         if self.sections.contains(is) { self.table(name, is) } else { None }
     }
 
-    /// A section that has a value where the command reads it and the file has it.
+    /// Reads a section that has a value only if the command reads it and the file has it.
     pub(crate) fn optional<T: DeserializeOwned>(&mut self, name: &str, is: Sections) -> Option<T> {
         if self.document.table().contains_key(name) { self.required(name, is) } else { None }
     }
 
-    /// An array of tables.
+    /// Reads an array of tables.
     pub(crate) fn list<T: DeserializeOwned>(
         &mut self,
         name: &'static str,
@@ -69,8 +69,8 @@ impl Reader<'_, '_> {
         list
     }
 
-    /// The names of all upstreams in the file, whether or not the command reads them and they are
-    /// sound, so that a route is not blamed for a mistake in its upstream.
+    /// The names of all upstreams in the file, even if the command does not read them or they have
+    /// mistakes. So a mistake in an upstream causes no second mistake at its routes.
     pub(crate) fn upstream_names(&mut self) -> Vec<String> {
         let written = self.document.table().get("upstreams");
         let upstreams = written.and_then(|list| list.get_ref().as_array());
@@ -85,7 +85,7 @@ impl Reader<'_, '_> {
         names
     }
 
-    /// The code of the currency that the file's prices have, or its costs where it has no price.
+    /// The currency code of the file's prices; if there is no price, that of its costs.
     fn currency(&self) -> String {
         let is_code =
             |code: &&str| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
@@ -118,7 +118,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Reads `value`, which is `written` after expansion. `None` only where a mistake was reported.
+/// Reads `value`, which is `written` after expansion. `None` only if a mistake was reported.
 fn read<T: DeserializeOwned>(
     written: &Spanned<DeValue<'_>>,
     mut value: Spanned<DeValue<'_>>,

@@ -1,13 +1,13 @@
-//! Removes a mistake from a section, so that serde gets to the next one. An entry is identified by
-//! its span, its place in the file. No two entries share a span, except a table and its own first
-//! element; the inner one is meant then.
+//! Removes a mistake from a section, so that serde finds the next one. An entry is identified by
+//! its span, which is its place in the file. The only entries with the same span are a table and
+//! its own first element; the span then means the inner one.
 
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
-/// The span of the n-th missing entry that was filled in: beyond the end of any file.
+/// The span for the n-th missing entry that was filled in. It is beyond the end of any file.
 pub(crate) fn stand_in(n: usize) -> Range<usize> {
     usize::MAX - n..usize::MAX
 }
@@ -17,17 +17,17 @@ pub(crate) fn is_stand_in(span: &Range<usize>) -> bool {
     span.end == usize::MAX
 }
 
-/// The strings that stand in for a missing one, in the order in which they are tried.
+/// The values for a missing string, in the order in which they are tried.
 pub(crate) struct StandIns([String; 3]);
 
 impl StandIns {
-    /// `currency` is the code of the file's currency, so that a price that stands in does not
-    /// contradict the other prices.
+    /// `currency` is the file's currency, so that the price that is filled in does not contradict
+    /// the others.
     pub(crate) fn new(currency: &str) -> Self {
         Self([String::new(), "http://localhost".to_owned(), format!("1 {currency}")])
     }
 
-    /// The string after `text`.
+    /// The string to try after `text`.
     fn after(&self, text: &str) -> Option<&str> {
         let tried = self.0.iter().position(|stand_in| stand_in == text)?;
         self.0.get(tried + 1).map(String::as_str)
@@ -76,8 +76,8 @@ pub(crate) fn take_out(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) ->
     }
 }
 
-/// Adds an entry `name` to the innermost table at `span`, so that serde gets to the mistakes after
-/// it. Its value is a string at first, since most are.
+/// Adds an entry `name` to the innermost table at `span`, so that serde finds the mistakes after
+/// it. The entry's value is a string at first, since most values are.
 pub(crate) fn fill_in(
     value: &mut Spanned<DeValue<'_>>,
     span: &Range<usize>,
@@ -104,7 +104,7 @@ pub(crate) fn fill_in(
     }
 }
 
-/// Tries the next value for the entry that was filled in at `span` and did not fit.
+/// Tries the next value for the entry at `span`, which was filled in with a value that did not fit.
 pub(crate) fn fill_in_otherwise(
     value: &mut Spanned<DeValue<'_>>,
     span: &Range<usize>,

@@ -4,7 +4,7 @@ use crate::config::document::Document;
 use crate::config::hidden::Hidden;
 use crate::config::{Located, Mistake};
 
-/// Collects the mistakes of one file, without repeating one.
+/// Collects the mistakes of one file, each only once.
 pub(crate) struct Report<'d> {
     document: &'d Document<'d>,
     found: Vec<(Option<usize>, Mistake)>,
@@ -21,7 +21,7 @@ impl<'d> Report<'d> {
         self.found.is_empty()
     }
 
-    /// Adds a mistake at the byte `offset`, or at the place of `key` without one.
+    /// Adds a mistake at the byte `offset`. Without an offset, the place of `key` counts.
     pub(crate) fn add(
         &mut self,
         key: &str,
@@ -33,8 +33,8 @@ impl<'d> Report<'d> {
         self.found.push((offset, Mistake::new(key, message, hint)));
     }
 
-    /// True where `key`, a key above it or one below it has a mistake already: a later mistake
-    /// there probably has the same cause.
+    /// True if `key`, a key above it or a key below it has a mistake already: another mistake there
+    /// probably has the same cause.
     pub(crate) fn covers(&self, key: &str) -> bool {
         let above = |a: &str, b: &str| {
             b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -42,8 +42,9 @@ impl<'d> Report<'d> {
         self.found.iter().any(|(_, known)| above(&known.key, key) || above(key, &known.key))
     }
 
-    /// Adds the mistakes that the modules found, without those that [`Self::covers`]: a value that
-    /// could not be read had been replaced by a stand-in before the modules checked it.
+    /// Adds the mistakes that the modules found. A key that has a mistake already
+    /// ([`Self::covers`]) gets no second one, because the modules saw only a value that was filled
+    /// in for it.
     pub(crate) fn add_checked(&mut self, found: Vec<Mistake>) {
         let fresh: Vec<_> = found.into_iter().filter(|found| !self.covers(&found.key)).collect();
         for Mistake { key, message, hint } in fresh {
@@ -51,7 +52,7 @@ impl<'d> Report<'d> {
         }
     }
 
-    /// Warnings in the order of the file, without hidden values.
+    /// The warnings in the order of the file, without hidden values.
     pub(crate) fn locate(&self, warnings: Vec<Mistake>) -> Vec<Located> {
         let place = |mistake: Mistake| (self.document.offset_of(&mistake.key), mistake);
         let mut found: Vec<_> = warnings.into_iter().map(place).collect();

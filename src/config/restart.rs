@@ -12,10 +12,11 @@ use crate::config::variables;
 /// The sections that a reload applies.
 const RELOADED: [&str; 3] = ["upstreams", "routes", "packs"];
 
-/// A key of another section that a reload applies, since it decides the price of a call.
+/// A key of another section. A reload applies it, because it decides the price of a call.
 const RELOADED_KEY: &str = "api.exact_paths";
 
-/// The keys of all other sections, each with a hash of its value, since some are secrets.
+/// The keys of all other sections, each with a hash of its value. Hashes are stored because some
+/// values are secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StartKeys(BTreeMap<String, [u8; 32]>);
 
@@ -54,7 +55,7 @@ impl StartKeys {
         self.0.insert(key, Sha256::digest(text.as_bytes()).into());
     }
 
-    /// The keys that only one of the two has, and those whose values differ.
+    /// The keys that only one of the two has, and the keys whose values differ.
     pub fn changed<'k>(&'k self, newer: &'k Self) -> Vec<&'k str> {
         let gone_or_new = |one: &'k Self, other: &Self| {
             let only = one.0.keys().filter(|key| !other.0.contains_key(*key));

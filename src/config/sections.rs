@@ -6,8 +6,8 @@ use crate::config::document::Document;
 use crate::config::explain::suggest;
 use crate::config::report::Report;
 
-/// A set of sections, joined with `|`. Sections outside the set are neither expanded nor checked,
-/// so `farebox prices` works without any variable.
+/// A set of sections, joined with `|`. Sections outside the set are neither expanded nor checked.
+/// So `farebox prices` works without any variable, for example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sections(u16);
 
@@ -24,11 +24,11 @@ impl Sections {
     pub const API: Self = Self(1 << 4);
     /// `[[upstreams]]`
     pub const UPSTREAMS: Self = Self(1 << 5);
-    /// `[[routes]]`. Their upstreams must exist, whether or not `UPSTREAMS` is in the set.
+    /// `[[routes]]`. Their upstreams must exist, even if `UPSTREAMS` is not in the set.
     pub const ROUTES: Self = Self(1 << 6);
     /// `[[packs]]`
     pub const PACKS: Self = Self(1 << 7);
-    /// `[stripe]`, where the file has it.
+    /// `[stripe]`, which a file need not have.
     pub const STRIPE: Self = Self(1 << 8);
     /// `[brand]`
     pub const BRAND: Self = Self(1 << 9);
@@ -61,8 +61,8 @@ const NAMES: [&str; 10] = [
     "brand",
 ];
 
-/// Reports every unknown name at the top of the file, whatever the command reads: a section with a
-/// typing error in its name would silently have its defaults.
+/// Reports every unknown name at the top of the file, whichever sections the command reads.
+/// Otherwise a typing error in a section's name would silently leave the section's defaults.
 pub(crate) fn refuse_unknown(document: &Document<'_>, report: &mut Report<'_>) {
     for (name, _) in document.table() {
         let offset = name.span().start;

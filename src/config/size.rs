@@ -11,7 +11,7 @@ pub struct Size(pub u64);
 const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl Size {
-    /// Whole mebibytes.
+    /// A size of whole mebibytes.
     pub const fn from_mib(mebibytes: u64) -> Self {
         Self(mebibytes << 20)
     }
@@ -26,7 +26,7 @@ impl Size {
     }
 }
 
-/// As it would be written in the config.
+/// Writes the size as in the config.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fits = |(_, bytes): &(&str, u64)| self.0 >= *bytes && self.0.is_multiple_of(*bytes);

@@ -17,7 +17,7 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself, for the one place that sends it or verifies with it.
+    /// The secret itself, for the code that sends it or verifies with it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -27,7 +27,7 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// Describes the characters of this secret that no service puts into one: they were added when
+    /// Describes characters of this secret that no service uses in secrets. They were added when
     /// the secret was copied into a file or the environment.
     pub fn stray(&self) -> Option<&'static str> {
         const QUOTES: [char; 7] = ['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}'];

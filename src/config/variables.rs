@@ -1,8 +1,8 @@
 //! Expands `${NAME}` and `${NAME:-default}` in the strings of the file.
 //!
-//! A variable is text inside one string: it can neither add a key nor end a quote, and `${…}` in
-//! its own value is left as it is. The default counts where the variable is not set or empty, as in
-//! a shell. `$${` stands for `${`; any other `$` for itself.
+//! The value of a variable stays text inside one string: it can neither add a key nor end a quote,
+//! and a `${…}` in it is not expanded. The default is used if the variable is not set or empty, as
+//! in a shell. `$${` is read as `${`; any other `$` is read as itself.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -10,10 +10,10 @@ use toml::de::DeValue;
 use crate::config::hidden::is_secret_key;
 use crate::config::report::Report;
 
-/// Looks a variable up; [`process_env`] outside tests.
+/// A function that looks a variable up: [`process_env`], except in tests.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A variable of the process. A value that is not valid UTF-8 counts as not set.
+/// A variable of the process's environment. A value that is not valid UTF-8 counts as not set.
 pub fn process_env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -21,11 +21,11 @@ pub fn process_env(name: &str) -> Option<String> {
 /// A string after expansion.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expanded {
-    /// The string. A variable that failed leaves nothing in it.
+    /// The expanded string. A variable that failed is left out of it.
     pub(crate) text: String,
     /// The values that came from the environment.
     pub(crate) values: Vec<String>,
-    /// Message and hint of each variable that failed.
+    /// The message and the hint for each variable that failed.
     pub(crate) failed: Vec<(String, String)>,
 }
 
@@ -89,8 +89,8 @@ fn look_up(inside: &str, env: Env<'_>) -> Result<(String, bool), (String, String
     }
 }
 
-/// Expands every string at and below `value`, which stands at `key`. A float becomes the text that
-/// was typed, so that no amount passes through a floating-point number.
+/// Expands every string at and below `value`, whose key is `key`. A float is replaced by its text
+/// in the file, so that no amount passes through a floating-point number.
 pub(crate) fn expand_all(
     value: &mut Spanned<DeValue<'_>>,
     key: &str,

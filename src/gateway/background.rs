@@ -1,4 +1,4 @@
-//! The tasks that run beside the listeners for as long as a gateway does.
+//! The tasks that run beside the listeners while a gateway runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::app::App;
 use crate::ledger::Ledger;
 
-/// The interval at which the API keys of other gateways are read.
+/// How often the API keys that other gateways made or revoked are read.
 const FOLLOW_KEYS_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the published keys of the token issuers up to date.
@@ -21,7 +21,7 @@ pub(super) async fn follow_keys(app: Arc<App>) {
     let mut version = 0;
     loop {
         match app.ledger.read().key_changes(version).await {
-            // On the embedded ledger, every change goes through this process.
+            // On the embedded ledger no other process makes keys, so there is nothing to follow.
             Ok(None) => return,
             Ok(Some(changes)) => {
                 version = changes.version;

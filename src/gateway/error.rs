@@ -8,7 +8,7 @@ use crate::ledger::LedgerError;
 use crate::proxy::TlsFilesError;
 use crate::stripe::SalesError;
 
-/// The error of a gateway that cannot start, or cannot apply a new config.
+/// The error of a gateway that cannot start or cannot apply a new config.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The config has a mistake that the checks of the file could not find.

@@ -38,7 +38,7 @@ pub(super) async fn open_live(
     Ok(live)
 }
 
-/// The price table and the packs, with the texts of their listings.
+/// Builds the price table and the packs, with the JSON of their listings.
 pub(super) fn catalogue(
     routes: &[RouteConfig],
     packs: &[PackConfig],
@@ -54,8 +54,8 @@ pub(super) fn catalogue(
     Ok(Catalogue { prices, prices_json, packs: packs.to_vec(), packs_json })
 }
 
-/// Sets the metrics of costs and of the credit price, and removes those of earlier prices. Rules for
-/// different methods of one path share a label: the highest cost is shown.
+/// Sets the metrics of costs and of the credit price, and removes those of earlier prices. Rules
+/// for different methods of one path share a label, under which the highest cost is shown.
 fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
     metrics.route_cost_minor.reset();
     for route in prices.routes() {

@@ -1,4 +1,5 @@
-//! The composition root: reads the config, opens the ledger, starts the services, stops them.
+//! Puts the parts of a gateway together: reads the config, opens the ledger, starts the services
+//! and stops them.
 
 mod background;
 pub mod config;

@@ -1,4 +1,4 @@
-//! Opens the ledger, the sales and the app of a config: for a gateway, and for commands without one.
+//! Opens the ledger, the sales and the app of a config. Gateways and commands use this.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ pub async fn open_ledger(
     }
 }
 
-/// Opens the sales of a ledger, where the config has `[stripe]`. `own_url` is the URL of Farebox's
-/// own routes.
+/// Opens the sale of packs on a ledger, if the config has `[stripe]`. `own_url` is the URL of
+/// Farebox's own routes.
 ///
 /// # Errors
 /// `[stripe]` cannot be used.

@@ -1,26 +1,27 @@
-//! The limit of open files, and the number of client connections that fit into it.
+//! The limit of open files, and how many client connections it allows.
 //!
-//! A client's connection needs a file descriptor, and while it calls, the connection to the
-//! upstream needs another. A process that runs out of them can no longer open the ledger's files,
-//! reach Redis or Postgres, or answer probes. So connections are capped below the limit.
+//! Each client connection needs a file descriptor, and the upstream connection of a running call
+//! needs another. A process without free descriptors can no longer open the ledger's files, reach
+//! Redis or Postgres, or answer probes. So the number of connections is kept below the limit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::gateway::private_listener;
 
-/// Files set aside for the ledger, its servers, the listeners, logs and name look-ups.
+/// The number of files that are reserved for the ledger, its servers, the listeners, logs and name
+/// look-ups.
 const RESERVE: usize = 96;
 
-/// The fewest client connections with which a start makes sense.
+/// The smallest number of client connections with which a gateway starts.
 const FEWEST: usize = 16;
 
 /// The most idle upstream connections that stay open.
 const UPSTREAM_IDLE: usize = 1024;
 
-/// The shares of the process's file descriptors.
+/// How the process's file descriptors are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFiles {
-    /// The system's limit; `None` without one.
+    /// The system's limit; `None` if there is none.
     pub limit: Option<usize>,
     /// The most client connections at a time.
     pub connections: usize,
@@ -28,7 +29,7 @@ pub struct OpenFiles {
     pub upstream_idle: usize,
 }
 
-/// The system lets this process open too few files.
+/// The error where the system allows this process too few open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this process may open {limit} files, and needs {} at least; raise the limit \
@@ -40,15 +41,15 @@ pub struct TooFewFiles {
 }
 
 impl OpenFiles {
-    /// Raises the process's soft limit to its hard one, and shares the result out for a config
-    /// that asks for `max_connections`.
+    /// Raises the process's soft limit to its hard limit. Divides the result for a config that asks
+    /// for `max_connections`.
     ///
     /// # Errors
     /// The limit leaves no room for clients.
     pub fn raise(max_connections: usize) -> Result<Self, TooFewFiles> {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         if current != maximum {
-            // Where the system refuses this, the soft limit stays as it is.
+            // If the system refuses this, the soft limit stays as it is.
             let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
         }
         let limit = getrlimit(Resource::Nofile).current;

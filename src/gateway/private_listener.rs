@@ -1,8 +1,10 @@
-//! The private listeners, for operators and for probes: HTTP/1 only, on a few short-lived connections.
+//! The private listeners, for operators and for probes. They speak HTTP/1 only and serve few
+//! connections.
 //!
-//! A caller without the token must not be able to use up the process's file descriptors or to keep
-//! probes out. So a connection that waits for a request has the public listener's deadlines, and where
-//! the listener is full, the connection that has waited longest makes room for the next one.
+//! A caller without the token must not be able to use up the process's file descriptors, or to keep
+//! probes out. So a connection that waits for a request has the same deadlines as on the public
+//! listener. If the listener is full, the connection that has waited longest is closed, so that the
+//! next one can be accepted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,12 +30,12 @@ pub(super) const MAX_CONNECTIONS: usize = 128;
 /// The largest request head, and the most of a body that is read ahead, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// The pause before accepting again where the system has no file descriptor left.
+/// The pause before accepting again after an error, such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` on `socket` until `closed` turns true, and then until the running requests are
-/// answered. Only the deadlines of `limits` are used: a private listener has fewer connections and
-/// smaller heads than the public one.
+/// Serves `router` on `socket` until `closed` turns true, then finishes the running requests. Only
+/// the deadlines of `limits` are used: a private listener has fewer connections and smaller heads
+/// than the public one.
 pub(super) async fn serve(
     socket: TcpListener,
     router: Router,
@@ -45,7 +47,7 @@ pub(super) async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
-            // A dropped sender closes the listener as well.
+            // If the sender was dropped, this closes the listener as well.
             _ = closed.wait_for(|closed| *closed) => break,
             () = places.ended() => continue,
             accepted = socket.accept() => accepted,
@@ -81,7 +83,8 @@ async fn connection(
     head: Arc<HeadWatch>,
     mut closed: watch::Receiver<bool>,
 ) {
-    // Small answers must not wait for more bytes. Without the option they do, which is harmless.
+    // Small answers should be sent without delay. If the option cannot be set, they are only
+    // slower.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         head.begins();
@@ -99,7 +102,7 @@ async fn connection(
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
     );
-    // A broken connection concerns its client only.
+    // The result is ignored: a broken connection concerns only its client.
     tokio::select! {
         _ = serving.as_mut() => return,
         _ = closed.wait_for(|closed| *closed) => serving.as_mut().graceful_shutdown(),

@@ -29,7 +29,7 @@ use crate::proxy::{
 /// The addresses of a running gateway's listeners.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
-    /// The public listener: priced routes and Farebox's own.
+    /// The public listener, with the priced routes and Farebox's own.
     pub public: SocketAddr,
     /// The admin listener.
     pub admin: SocketAddr,
@@ -49,19 +49,20 @@ pub struct Gateway {
     pub(super) drain_delay: Duration,
     pub(super) shutdown_timeout: Duration,
     pub(super) signals: Signals,
-    /// The public listener. It returns the connections that are still open when it stops.
+    /// The task of the public listener. When it stops, it returns the connections that are still
+    /// open.
     pub(super) public: JoinHandle<JoinSet<()>>,
-    /// The other tasks, which all end with the gateway.
+    /// All other tasks. They end with the gateway.
     pub(super) background: JoinSet<()>,
 }
 
-/// The steps of a stop, each a flag that turns true once.
+/// The steps of a stop. Each is a flag that turns true once.
 pub(super) struct Signals {
-    /// The public listener stops accepting, and background tasks end.
+    /// Stops accepting on the public listener, and ends background tasks.
     pub(super) stop: watch::Sender<bool>,
-    /// The calls that still run are ended.
+    /// Cuts off the calls that are still running.
     pub(super) cut_off: watch::Sender<bool>,
-    /// The private listeners close, too.
+    /// Closes the private listeners.
     pub(super) close: watch::Sender<bool>,
 }
 
@@ -76,15 +77,15 @@ impl Gateway {
     /// Opens the ledger and starts every listener, on the current runtime.
     ///
     /// # Errors
-    /// Nothing runs then.
+    /// The gateway cannot start. Nothing of it keeps running.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         Self::start_resolving(config, Resolver::system()).await
     }
 
-    /// Like [`Self::start`], with another resolver for the upstreams' names.
+    /// Like [`Self::start`], but resolves the upstreams' names with `resolver`.
     ///
     /// # Errors
-    /// Nothing runs then.
+    /// The gateway cannot start. Nothing of it keeps running.
     pub async fn start_resolving(config: &Config, resolver: Resolver) -> Result<Self, StartError> {
         let server = config.server.as_ref().ok_or_else(|| {
             StartError::Internal("a gateway needs the [server] section".to_owned())
@@ -92,11 +93,12 @@ impl Gateway {
         let (limits, upstream_idle) = limits(server)?;
         let metrics = Metrics::new()?;
         let tls = server.tls.as_ref().map(TlsFiles::load).transpose()?;
-        // Sockets come first: an address in use must not touch the ledger.
+        // The sockets are opened first: if an address is in use, the ledger must not be touched.
         let sockets = Sockets::bind(server).await?;
         let addresses = sockets.addresses(server)?;
 
-        // Probes are answered from here on, since the ledger's servers may be away.
+        // Probes are answered from now on, because opening the ledger may take long if its servers
+        // are down.
         let readiness = Readiness::new(&metrics);
         let signals = Signals::new();
         let mut background = JoinSet::new();
@@ -123,7 +125,7 @@ impl Gateway {
         let public = listener.serve(signals.stop.subscribe(), signals.cut_off.subscribe());
 
         let routes = api::admin(app.clone(), server.admin_token.clone(), readiness.clone());
-        // The routes are set only here.
+        // This cannot fail: the routes are set nowhere else.
         let _ = admin_routes.set(routes);
         spawn_background(&mut background, config, &app, tls, &signals);
         let public = tokio::spawn(public);
@@ -144,11 +146,11 @@ impl Gateway {
         })
     }
 
-    /// Applies the prices, packs and upstreams of another config, either all or none of them. Calls
-    /// in flight go on under the old ones.
+    /// Applies the prices, packs and upstreams of another config: all of them, or none if there is
+    /// an error. Calls in flight keep the old ones.
     ///
     /// # Errors
-    /// Nothing has changed then.
+    /// The config cannot be applied, and nothing has changed.
     pub async fn reload(&self, config: &Config) -> Result<(), StartError> {
         let live = open_live(config, &self.resolver, &self.app.metrics).await?;
         self.app.catalogue.store(live.catalogue.clone());
@@ -156,7 +158,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// The addresses of its listeners.
+    /// The addresses of the gateway's listeners.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
@@ -171,9 +173,9 @@ impl Gateway {
         &self.app.metrics
     }
 
-    /// Accepts a key that is stored in the ledger already.
+    /// Accepts an API key that is already stored in the ledger.
     pub fn add_key(&self, key: KeyRecord) {
-        // The ledger refused a key that contradicts another one.
+        // This cannot fail: the ledger refuses keys that contradict each other.
         let _ = self.app.keys.insert(key);
     }
 }
@@ -194,7 +196,8 @@ impl Sockets {
         Ok(Self { public: bind(server.listen).await?, admin: bind(server.admin).await?, health })
     }
 
-    /// The addresses, with the port that the system chose where the config has 0.
+    /// The addresses of the sockets. Where the config has port 0, they have the port that the
+    /// system chose.
     fn addresses(&self, server: &ServerConfig) -> Result<Addresses, StartError> {
         let address = |socket: &TcpListener, wanted| {
             socket.local_addr().map_err(|error| StartError::Bind { address: wanted, error })
@@ -212,7 +215,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Bind { address, error })
 }
 
-/// The parts of the private listeners.
+/// The settings that the private listeners share.
 struct Private<'a> {
     limits: Limits,
     metrics: &'a Metrics,
@@ -220,7 +223,8 @@ struct Private<'a> {
 }
 
 impl Private<'_> {
-    /// Serves probes, and 503 in place of the admin routes until those are put into the returned cell.
+    /// Serves the private listeners. The admin listener answers 503, except to probes, until the
+    /// admin routes are put into the returned cell.
     fn serve(
         &self,
         admin: TcpListener,
@@ -243,8 +247,8 @@ impl Private<'_> {
     }
 }
 
-/// The limits of the listeners, and the most idle connections to upstreams. Raises the process's limit of open
-/// files first.
+/// Raises the process's limit of open files, then returns the limits of the listeners and the
+/// largest number of idle upstream connections.
 fn limits(server: &ServerConfig) -> Result<(Limits, usize), StartError> {
     let files = OpenFiles::raise(server.max_connections)?;
     if files.connections < server.max_connections {
@@ -307,7 +311,7 @@ fn spawn_background(
     let stopping = || signals.stop.subscribe();
     background.spawn(background::refresh_keys(app.clone(), stopping()));
     background.spawn(background::until(stopping(), background::follow_keys(app.clone())));
-    // On the cluster ledger each start of each gateway would read all of it again.
+    // The cluster ledger is not checked here: each start of each gateway would read all of it.
     if config.ledger.backend == BackendKind::Embedded {
         let reconciling = background::reconcile(app.ledger.clone());
         background.spawn(background::until(signals.close.subscribe(), reconciling));

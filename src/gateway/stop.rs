@@ -1,4 +1,4 @@
-//! Stops a gateway: calls finish or are cut off, and every hold is settled.
+//! Stops a gateway. Calls finish or are cut off, and every hold is settled.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use crate::gateway::start::Gateway;
 use crate::ledger::Ledger;
 use crate::proxy::CallsInFlight;
 
-/// The time for calls that were cut off to end their holds.
+/// How long calls that were cut off have to end their holds.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
-/// The time for connections without a call to send the rest of an answer.
+/// How long connections without a call have to send the rest of an answer.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
-/// The interval at which a stop counts the calls in flight.
+/// The interval at which a stop counts the calls that are still in flight.
 const COUNT_EVERY: Duration = Duration::from_millis(5);
 
 impl Gateway {
-    /// Stops: the gateway is not ready any more and still accepts calls for `drain_delay`, then
-    /// finishes the calls in flight within `shutdown_timeout`, then settles every hold. Returns false
-    /// where a hold could not be settled.
+    /// Stops the gateway. It is not ready any more but still accepts calls for `drain_delay`. Then
+    /// it lets the calls in flight finish within `shutdown_timeout`, and settles every hold.
+    /// Returns false if a hold could not be settled.
     pub async fn stop(mut self) -> bool {
         self.readiness.set(false);
         tokio::time::sleep(self.drain_delay).await;
-        // Sending fails only without a receiver, where nothing is left to stop.
+        // Sending fails only if there is no receiver. Then nothing is left to stop.
         let _ = self.signals.stop.send(true);
         if let Ok(open) = self.public.await {
             let (ledger, limit) = (&self.app.ledger, self.shutdown_timeout);
@@ -34,7 +34,7 @@ impl Gateway {
         }
         let settled = self.pipeline.stop().await;
         let _ = self.signals.close.send(true);
-        // An operator's request that runs is answered first.
+        // A request to the admin listener that is running is answered first.
         let ended = async { while self.background.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_BYTES, ended).await;
         self.background.shutdown().await;
@@ -42,8 +42,8 @@ impl Gateway {
     }
 }
 
-/// Waits until no call is in flight, and cuts off the calls that run longer than `limit`. The hold of
-/// such a call ends as `after_crash` says.
+/// Waits until no call is in flight, for at most `limit`. Calls that run longer are cut off, and
+/// their holds end as `after_crash` says.
 async fn finish_calls(
     mut open: JoinSet<()>,
     in_flight: &CallsInFlight,
@@ -61,7 +61,8 @@ async fn finish_calls(
     if running > 0 {
         tracing::warn!(calls = running, "cut off the calls that ran longer than shutdown_timeout");
     } else {
-        // The last bytes of answers may still be unsent; their connections close by themselves.
+        // The last bytes of answers may still be unsent. Their connections close once they are
+        // sent.
         let closed = async { while open.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_BYTES, closed).await;
     }

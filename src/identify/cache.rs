@@ -9,8 +9,8 @@ use crate::account::AccountId;
 use crate::identify::jwt::Verified;
 use crate::ledger::KeyHash;
 
-/// The most tokens in the cache. At about 200 bytes each this stays near 10 MB; beyond it, the
-/// tokens used least are verified again.
+/// The most tokens in the cache. At about 200 bytes each, the cache stays near 10 MB. When it is full,
+/// the tokens used least are dropped, and verified again on their next call.
 const CAPACITY: usize = 50_000;
 
 /// Verified tokens by their SHA-256. The tokens themselves are not stored, so a memory dump of the
@@ -24,14 +24,14 @@ impl Default for VerifiedTokens {
 }
 
 impl VerifiedTokens {
-    /// The result for this token, as long as `now` (since the epoch) is before its `exp`. The
-    /// leeway for clocks applies to verification only: after `exp` the token is verified on each
+    /// The result for this token, as long as `now` (since the epoch) is before its `exp`. The leeway
+    /// for clocks applies to verification only: a token that is past its `exp` is verified on each
     /// call.
     pub(super) fn get(&self, hash: &KeyHash, now: Duration) -> Option<Verified> {
         self.0.get(hash).filter(|verified| now < verified.exp)
     }
 
-    /// Stores a result, in place of an earlier one; returns true where there was none.
+    /// Stores a result, and replaces an earlier one. Returns true where there was no earlier one.
     pub(super) fn insert(&self, hash: KeyHash, verified: Verified) -> bool {
         let new = self.0.peek(&hash).is_none();
         self.0.insert(hash, verified);

@@ -31,12 +31,12 @@ pub(super) struct CheckedIssuer {
 }
 
 impl AuthConfig {
-    /// The mistakes in this section. Reads the key files, fetches nothing.
+    /// The mistakes in this section. Reads the key files; fetches nothing.
     pub fn check(&self) -> Vec<Mistake> {
         checked(self).err().unwrap_or_default()
     }
 
-    /// Settings that are possible, and dangerous unless they are meant.
+    /// Warnings about settings that are valid, but dangerous unless they are intended.
     pub fn warn(&self) -> Vec<Mistake> {
         shared_accounts(&self.jwt).into_iter().collect()
     }
@@ -64,8 +64,8 @@ pub(super) fn checked(config: &AuthConfig) -> Result<Vec<CheckedIssuer>, Vec<Mis
     if mistakes.is_empty() { Ok(issuers) } else { Err(mistakes) }
 }
 
-/// Prefixes that begin with another one: with `a:` and `a:b:`, the account `a:b:c` could belong to
-/// two users.
+/// Mistakes for prefixes that begin with another prefix: with `a:` and `a:b:`, the account `a:b:c`
+/// could belong to two users.
 fn nested_prefixes(jwt: &[JwtConfig]) -> Vec<Mistake> {
     let prefixes = || {
         let prefixes = jwt.iter().enumerate();
@@ -86,8 +86,8 @@ fn nested_prefixes(jwt: &[JwtConfig]) -> Vec<Mistake> {
     nested.collect()
 }
 
-/// A warning for two issuers whose accounts share one name space. Two entries with one `issuer` are
-/// allowed: they hold its old and new key.
+/// A warning for two issuers without prefixes, whose accounts could have the same ids. Two entries with
+/// one `issuer` are allowed: they have its old and new key.
 fn shared_accounts(jwt: &[JwtConfig]) -> Option<Mistake> {
     let mut open = jwt.iter().enumerate().filter(|(_, jwt)| jwt.account_prefix.is_none());
     let (first, one) = open.next()?;

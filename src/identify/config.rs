@@ -10,8 +10,8 @@ use crate::config::{Secret, Span};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// `[[auth.jwt]]`, one entry for each issuer. Two may overlap while keys change. An account
-    /// that two of them name is one account; `account_prefix` keeps ids apart that could collide.
+    /// `[[auth.jwt]]`, one entry for each issuer, or two while an issuer changes its key. An account
+    /// that two entries name is one account; `account_prefix` keeps ids apart that could collide.
     #[serde(default)]
     pub jwt: Vec<JwtConfig>,
     /// `[auth.api_keys]`.
@@ -47,12 +47,12 @@ pub struct JwtConfig {
     /// The claim with the account's id; dots lead into nested objects. Default: `sub`.
     #[serde(default = "default_account_claim")]
     pub account_claim: String,
-    /// A prefix of its accounts' ids, put before the claim: `acme:` turns `bob` into `acme:bob`.
-    /// Other issuers' tokens cannot name accounts that begin with it.
+    /// A prefix that is put before the claim to make the account's id: `acme:` turns `bob` into
+    /// `acme:bob`. Other issuers' tokens cannot name accounts that begin with it.
     pub account_prefix: Option<String>,
-    /// The required value of `iss`; not checked when absent.
+    /// The required value of `iss`. Without this key `iss` is not checked.
     pub issuer: Option<String>,
-    /// The accepted values of `aud`, a text or a list; not checked when absent.
+    /// The accepted values of `aud`, as a text or a list. Without this key `aud` is not checked.
     #[serde(default, deserialize_with = "one_or_many")]
     pub audience: Option<Vec<String>>,
     /// The tolerated difference between clocks, for `exp` and `nbf`. Default: 30 s; at most 10 min.

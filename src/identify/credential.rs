@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::account::AccountId;
 use crate::identify::Unauthenticated;
 
-/// Every header that may carry a credential: the standard one, then Anthropic's, Azure's and
-/// Google's. The proxy forwards none of them unless the upstream's config asks for it.
+/// Every header that may carry a credential: the standard one, and those of Anthropic, Azure and
+/// Google. The proxy forwards none of them unless the upstream's config asks for it.
 pub static CREDENTIAL_HEADERS: [HeaderName; 4] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -15,17 +15,17 @@ pub static CREDENTIAL_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("x-goog-api-key"),
 ];
 
-/// The header in which a service key names the account that it acts for; ignored from other
-/// callers.
+/// The header in which a service key names the account that it acts for. From other callers it is
+/// ignored.
 pub static ACCOUNT_HEADER: HeaderName = HeaderName::from_static("x-farebox-account");
 
-/// The cookies of the account page, which count on Farebox's own routes only: the one of pages over
-/// https, which no other host of the domain can set, and the one of pages over http. The proxy
+/// The cookies of the account page, which are read on Farebox's own routes only. The first is for pages
+/// over https, and no other host of the domain can set it; the second is for pages over http. The proxy
 /// removes both from forwarded requests.
 pub const SESSION_COOKIES: [&str; 2] = ["__Host-farebox_session", "farebox_session"];
 
-/// The longest credential, in bytes. Tokens with many groups reach a few KiB; hashing and parsing
-/// longer ones would be work for unknown callers.
+/// The longest credential, in bytes. Tokens with many groups reach a few KiB. A higher limit would let
+/// unknown callers cause more work, for hashing and parsing.
 pub(super) const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
 
 /// The headers that identify a caller, copied from the request. They are secrets, so this has no
@@ -44,15 +44,15 @@ impl Credentials {
         Self(kept)
     }
 
-    /// Adds a credential from another place, as a bearer token. Text that cannot stand in a header
-    /// is ignored.
+    /// Adds a credential that does not come from these headers, as a bearer token. Text that cannot
+    /// stand in a header is ignored.
     pub fn add(&mut self, credential: &str) {
         if let Ok(value) = HeaderValue::from_str(&format!("Bearer {credential}")) {
             self.0.append(AUTHORIZATION, value);
         }
     }
 
-    /// True without any credential.
+    /// True where there is no credential.
     pub fn is_empty(&self) -> bool {
         sent(&self.0).next().is_none()
     }
@@ -81,8 +81,8 @@ pub(super) fn read(headers: &HeaderMap) -> Result<&str, Unauthenticated> {
     found.ok_or(Unauthenticated::NoCredentials)
 }
 
-/// The headers that carry a credential. An empty one counts as absent: SDKs and scripts send the
-/// header of a key that was not set.
+/// The headers that carry a credential. An empty header counts as absent, since SDKs and scripts send
+/// one when a key is not set.
 fn sent(headers: &HeaderMap) -> impl Iterator<Item = (&'static HeaderName, &HeaderValue)> {
     let all = CREDENTIAL_HEADERS.iter();
     let all = all.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));

@@ -10,12 +10,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// A check without a mistake so far. `key` is the place in the config.
+    /// Starts a check that has found no mistake yet. `key` is the place in the config.
     pub(super) fn new(key: String) -> Self {
         Self { key, mistakes: Vec::new() }
     }
 
-    /// Notes a mistake as [`Entry::note`] does.
+    /// Notes a mistake, like [`Entry::note`], and returns `None`.
     pub(super) fn refuse<T>(&mut self, name: &str, problem: &str, hint: &str) -> Option<T> {
         self.note(name, problem, hint);
         None

@@ -29,9 +29,9 @@ pub struct Identity {
     pub on_behalf_by: Option<AccountId>,
     /// The end of the token's validity, in milliseconds since 1970. API keys have none.
     pub expires_at_ms: Option<i64>,
-    /// True where this process may see the account for the first time, by a token or named by a
-    /// service key: it may be due a sign-up grant. False for an account's own keys, since the
-    /// account exists.
+    /// True where this process may see the account for the first time, from a token or named by a
+    /// service key. The account may then be due a sign-up grant. False for an account's own keys, since
+    /// that account exists already.
     pub fresh: bool,
 }
 
@@ -86,7 +86,7 @@ impl Identifier {
         names.find(|name| !name.is_empty()).unwrap_or(id)
     }
 
-    /// Remembers that an account named by a service key exists.
+    /// Adds an account that a service key named to the cache of existing accounts.
     pub fn exists(&self, identity: &Identity) {
         if identity.on_behalf_by.is_some() {
             self.named.insert(&identity.account);
@@ -109,10 +109,10 @@ impl Identifier {
         }
     }
 
-    /// Identifies the sender of these headers at the address `client`, at `now`. Known keys and
-    /// cached tokens are answered without waiting. A token whose signature no known key made may
-    /// wait for a fetch of its issuer's keys, and each client can cause only a few of those.
-    /// `client` is used for nothing else.
+    /// Identifies the sender of these headers at the address `client`, at `now`. Known keys and cached
+    /// tokens are answered without waiting. A token whose signature was made by no known key may wait
+    /// for a fetch of its issuer's keys. Each client can cause only a few such fetches; `client` is
+    /// used for nothing else.
     ///
     /// # Errors
     /// The refusal to send; its [`status`](Unauthenticated::status) is 401 for most.
@@ -134,7 +134,8 @@ impl Identifier {
             return Ok(by_token(verified, false));
         }
         let token = Token::parse(credential)?;
-        // Boxed, since this future is rare and large and the surrounding one is part of every call.
+        // The future is boxed, since it is rarely needed and large, and it would be part of every
+        // call's future.
         let verified = Box::pin(self.issuers.verify(&token, client, now)).await?;
         let fresh = self.verified.insert(hash, verified.clone());
         Ok(by_token(verified, fresh))
@@ -172,7 +173,8 @@ fn by_token(verified: Verified, fresh: bool) -> Identity {
     }
 }
 
-/// The time since the Unix epoch, from which tokens count; zero for a clock set before it.
+/// The time since the Unix epoch, as dates in tokens count it; zero for a clock that is set before the
+/// epoch.
 fn since_epoch(now: SystemTime) -> Duration {
     now.duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -14,11 +14,11 @@ use crate::config::Mistake;
 use crate::identify::key_set::{KeySet, NotKeys};
 use crate::identify::key_source::is_loopback;
 
-/// The time in which calls of one client can cause one fetch, however many `kid`s and signatures
-/// they invent.
+/// The time in which the calls of one client can cause only one fetch, however many `kid`s and
+/// signatures the client invents.
 pub(super) const MIN_REFETCH: Duration = Duration::from_secs(30);
 
-/// The most fetches that the calls of all clients can cause in that time. There are several, so
+/// The most fetches that the calls of all clients can cause in [`MIN_REFETCH`]. There are several, so
 /// that a client that invents tokens does not delay the fetch of a rotated key for the others.
 const MAX_REFETCHES: usize = 5;
 
@@ -38,14 +38,13 @@ pub(super) struct Jwks {
     refetches: Arc<Mutex<Refetches>>,
 }
 
-/// The clients that caused a fetch in the last [`MIN_REFETCH`], with its time: at most
-/// [`MAX_REFETCHES`].
+/// The clients that caused a fetch in the last [`MIN_REFETCH`], each with the time of its fetch: at
+/// most [`MAX_REFETCHES`].
 #[derive(Default)]
 struct Refetches(Vec<(Option<IpAddr>, Duration)>);
 
 impl Refetches {
-    /// Records a fetch caused by `client` at `now` and returns true, where the client may cause
-    /// one.
+    /// Returns true where `client` may cause a fetch at `now`, and then records it.
     fn allow(&mut self, client: Option<IpAddr>, now: Duration) -> bool {
         self.0.retain(|(_, at)| now.abs_diff(*at) < MIN_REFETCH);
         let is_allowed =
@@ -57,8 +56,8 @@ impl Refetches {
     }
 }
 
-/// A client's address; for IPv6 its network, since one machine has all of the network's 2^64
-/// addresses.
+/// A client's address. For IPv6 it is the address of the network, since one machine has all of the
+/// network's 2^64 addresses.
 fn network_of(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -79,7 +78,7 @@ enum FetchError {
 }
 
 impl Jwks {
-    /// Creates a client; nothing is fetched yet. `name` is the place in the config.
+    /// Creates the JWKS of an issuer; nothing is fetched yet. `name` is the place in the config.
     ///
     /// # Errors
     /// The system offers no TLS for fetching.
@@ -126,7 +125,7 @@ impl Jwks {
         }
     }
 
-    /// Fetches once, for the gateway itself. False where the fetch failed.
+    /// Fetches once, not for the sake of a call. False where the fetch failed.
     pub(super) async fn refresh(&self) -> bool {
         let _turn = self.refetches.lock().await;
         self.fetch_and_keep().await
@@ -211,9 +210,10 @@ fn innermost(mut error: &dyn Error) -> &dyn Error {
     error
 }
 
-/// `pause`, changed by up to a tenth, so that many gateways do not ask their issuer at once.
+/// `pause`, made longer or shorter by up to a tenth, so that many gateways do not ask their issuer at
+/// the same moment.
 fn jittered(pause: Duration) -> Duration {
-    // Without randomness every pause is the shortest, which is still correct.
+    // If there is no randomness, every pause is the shortest, which is still correct.
     let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
     pause.mul_f64(0.9 + 0.2 * share)
 }

@@ -19,7 +19,7 @@ use crate::identify::token::{Date, Token};
 #[derive(Clone)]
 pub(super) struct Verified {
     pub(super) account: AccountId,
-    /// The token's `exp`, since the epoch. Until then the cached result counts.
+    /// The token's `exp`, since the epoch. Until then the cached result is used.
     pub(super) exp: Duration,
     /// The `exp` plus the issuer's leeway, since the epoch. From then on the token is refused.
     pub(super) until: Duration,
@@ -29,7 +29,7 @@ pub(super) struct Verified {
     generation: u64,
 }
 
-/// Every `[[auth.jwt]]` of the config. Two issuers without prefixes that name the same account mean
+/// Every `[[auth.jwt]]` of the config. If two issuers without prefixes name the same account, they mean
 /// the same account.
 pub(super) struct Issuers(Vec<Issuer>);
 
@@ -84,9 +84,9 @@ impl Issuers {
         self.0.get(verified.issuer).is_some_and(|i| i.generation() == verified.generation)
     }
 
-    /// Verifies a token that `client` sent, at `now` (since the epoch). Where no known key made the
-    /// signature, the keys of the possible issuers are fetched once: a key of this `kid` may be new
-    /// or changed.
+    /// Verifies a token that `client` sent, at `now` (since the epoch). If no known key made the
+    /// signature, the keys of the possible issuers are fetched once, since a key of this `kid` may be
+    /// new or changed.
     pub(super) async fn verify(
         &self,
         token: &Token<'_>,
@@ -104,8 +104,8 @@ impl Issuers {
         if fetched.await.contains(&true) { self.judge(token, now) } else { judged }
     }
 
-    /// Tries every issuer that fits. While keys change, two entries may differ in nothing but their
-    /// key.
+    /// Tries every issuer that fits. While an issuer changes its key, two entries may differ only in
+    /// the key.
     fn judge(&self, token: &Token<'_>, now: Duration) -> Result<Verified, Unauthenticated> {
         let mut refusal = Unauthenticated::AlgorithmNotAllowed;
         for (index, issuer) in self.0.iter().enumerate() {
@@ -145,7 +145,7 @@ impl Issuer {
         })
     }
 
-    /// The checks, in order; returns the account, the token's `exp`, and the generation of the
+    /// Checks the token step by step; returns the account, the token's `exp`, and the generation of the
     /// keys.
     fn judge(
         &self,
@@ -175,8 +175,8 @@ impl Issuer {
         Ok((self.account(token)?, exp, generation))
     }
 
-    /// The account that a token names: the issuer's prefix and the claim. An issuer without a
-    /// prefix cannot name the accounts of an issuer with one. No prefix begins with another one.
+    /// The account that a token names: the issuer's prefix and the claim. An issuer without a prefix
+    /// cannot name the accounts of an issuer with a prefix. No prefix begins with another prefix.
     fn account(&self, token: &Token<'_>) -> Result<AccountId, Unauthenticated> {
         let named = token.account(&self.account_claim).ok_or(Unauthenticated::NoAccountClaim)?;
         match &self.account_prefix {
@@ -191,9 +191,9 @@ impl Issuer {
         }
     }
 
-    /// Whether this issuer may have made the token, before any cryptography: the algorithm is one
-    /// of the config's, and all of those belong to the kind of key in the config. This prevents the
-    /// use of a public key as an HMAC secret.
+    /// Whether this issuer may have made the token, before any cryptography: the token's algorithm must
+    /// be one of the config's, and all of these belong to the kind of key in the config. This prevents
+    /// the use of a public key as an HMAC secret.
     fn fits(&self, token: &Token<'_>) -> Result<Algorithm, Unauthenticated> {
         let algorithm = token
             .algorithm

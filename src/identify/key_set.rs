@@ -33,11 +33,11 @@ pub(super) enum NotKeys {
 }
 
 impl KeySet {
-    /// Reads a JWKS that follows `before`. Keys of another type or for another use are skipped, as
-    /// RFC 7517 (5) asks.
+    /// Reads a JWKS, which takes the place of `before`. Keys of another type or for another use are
+    /// skipped, as RFC 7517 (5) asks.
     ///
     /// # Errors
-    /// No usable key is left: an issuer without keys is far more often a broken one.
+    /// No usable key is left. Such a document is far more often a mistake than an issuer without keys.
     pub(super) fn parse(jwks: &[u8], before: Option<&Self>) -> Result<Self, NotKeys> {
         #[derive(Deserialize)]
         struct Published {
@@ -93,7 +93,7 @@ fn is_for_signatures(jwk: &Jwk) -> bool {
     let signs = asked.public_key_use.as_ref().is_none_or(|r#use| *r#use == PublicKeyUse::Signature);
     let verifies =
         asked.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
-    // A published symmetric key would let anybody sign.
+    // A published symmetric key would let anybody sign tokens.
     let public = !matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_));
     signs && verifies && public
 }

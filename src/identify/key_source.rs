@@ -152,7 +152,7 @@ fn of_another_family(family: AlgorithmFamily, algorithms: &[Algorithm]) -> Optio
 }
 
 /// A flaw that a secret probably got when it was copied. Spaces and quotes in the middle may be
-/// meant.
+/// intended.
 fn flaw(secret: &str) -> Option<&'static str> {
     const QUOTES: [(char, char); 5] =
         [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
@@ -171,8 +171,8 @@ fn flaw(secret: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the key can verify this very algorithm of its family: it has the right curve, or enough
-/// bits.
+/// Whether the key can verify this particular algorithm of its family: it has the right curve, or
+/// enough bits.
 fn suits(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
     match algorithm {

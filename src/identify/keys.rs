@@ -10,10 +10,10 @@ use crate::ledger::{KeyHash, KeyRecord};
 #[error("this key exists already under another id, or this id under another key")]
 pub struct KeyTaken;
 
-/// Every key, in memory. The ledger stores the keys; this is the index of the running process, and
-/// a change here applies to every call that follows.
+/// Every API key, in memory. The ledger stores the keys; this is the index of the running process. A
+/// change here applies to every later call.
 ///
-/// Each look-up takes a read lock for tens of nanoseconds; writers come a few times a day.
+/// Each lookup takes a read lock for tens of nanoseconds. Writes come a few times a day.
 #[derive(Default)]
 pub struct KeyRing(RwLock<Index>);
 
@@ -28,8 +28,8 @@ impl KeyRing {
     /// record, but never undoes a revocation.
     ///
     /// # Errors
-    /// [`KeyTaken`], and nothing changes: a key that an import moved to another account would spend
-    /// that account's credits.
+    /// [`KeyTaken`], and nothing changes. Otherwise an import could move a key to another account,
+    /// whose credits it would then spend.
     pub fn insert(&self, mut record: KeyRecord) -> Result<(), KeyTaken> {
         let hash = record.hash;
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -67,7 +67,7 @@ impl KeyRing {
         self.0.read().unwrap_or_else(PoisonError::into_inner).by_hash.len()
     }
 
-    /// True without any key.
+    /// True where there is no key.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -6,15 +6,15 @@
 //!   twice is accepted, two different ones are refused; an empty header counts as absent.
 //! - A credential whose SHA-256 is in the [`KeyRing`] is that key, whatever it looks like, so keys
 //!   imported from another gateway keep working. Any other credential in three parts is a JWT.
-//! - A JWT is verified by the config alone ([`JwtConfig`]): the token chooses neither its
+//! - Only the config ([`JwtConfig`]) decides how a JWT is verified: the token chooses neither its
 //!   algorithm nor the source of its key, and it must expire.
 //! - A verified token is cached by its SHA-256 until it expires or its issuer withdraws a
 //!   key, so that its signature is checked once and not on each call.
 //! - Only a service key may act for another account ([`ACCOUNT_HEADER`]).
 //!
-//! Identification needs neither the ledger nor the network, except for the JWKS of an issuer. That
-//! is fetched in the background ([`Identifier::run`]), and at once where none of its keys made a
-//! token's signature: a few times in half a minute, and once for each client.
+//! Identification needs neither the ledger nor the network, except for the JWKS of an issuer. That is
+//! fetched in the background ([`Identifier::run`]). It is also fetched at once when none of its keys
+//! made a token's signature: at most a few times in half a minute, and once for each client.
 //!
 //! Browsers cannot set headers on a WebSocket. A credential in a query string would end up in
 //! logs, so it is not read; such a page opens its socket through its own backend.

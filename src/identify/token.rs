@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use crate::account::AccountId;
 use crate::identify::Unauthenticated;
 
-/// An unverified token. Keys, or addresses of keys, in its header (`jwk`, `jku`, `x5c`, `x5u`) are
-/// not read.
+/// An unverified token. Keys in its header, and addresses of keys (`jwk`, `jku`, `x5c`, `x5u`), are not
+/// read.
 pub(super) struct Token<'a> {
     /// The algorithm named in the header; `None` for `none` and for any unknown name.
     pub(super) algorithm: Option<Algorithm>,
@@ -87,8 +87,8 @@ impl<'a> Token<'a> {
         whole.or_else(fraction).map_or(Date::Unreadable, Date::At)
     }
 
-    /// The account in this claim: a text, or a whole number as its decimal digits. A claim of
-    /// exactly this name comes first (names like `https://example.com/account` contain dots);
+    /// The account in this claim: a text, or a whole number as its decimal digits. First a claim of
+    /// exactly this name is looked up, since a name like `https://example.com/account` contains dots;
     /// otherwise dots lead into nested objects.
     pub(super) fn account(&self, claim: &str) -> Option<AccountId> {
         let nested = || {
@@ -103,8 +103,8 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Header, payload, signed bytes and signature of a credential in three parts. Our own keys have no
-/// dots.
+/// Header, payload, signed bytes and signature of a credential that has three parts. Our own keys have
+/// no dots.
 fn split(credential: &str) -> Option<(&str, &str, &str, &str)> {
     let (message, signature) = credential.rsplit_once('.')?;
     let (header, payload) = message.split_once('.')?;

@@ -17,19 +17,20 @@ pub struct Expired {
     pub route: Arc<str>,
 }
 
-/// Whether a call in this process runs on a hold.
+/// Tells whether a hold belongs to a call that runs in this process.
 pub type IsLive<'a> = dyn Fn(&HoldId) -> bool + Send + Sync + 'a;
 
 /// A backend decides operations and makes them durable. The pipeline owns it, so it needs no lock.
 pub trait Backend: Send + 'static {
-    /// Decides every operation in order, each on the state that the ones before it leave. When this
-    /// returns, each outcome is as durable as the ledger promises, except
-    /// [`Refusal::Unavailable`](crate::ledger::Refusal::Unavailable): an unavailable operation changed
-    /// nothing, and may be tried again.
+    /// Decides the operations in order; each sees the changes of the operations before it. When this
+    /// returns, each outcome is as durable as `[ledger] durability` promises. An operation with the
+    /// outcome [`Refusal::Unavailable`](crate::ledger::Refusal::Unavailable) changed nothing, and may
+    /// be tried again.
     fn apply(&mut self, batch: &[Operation]) -> impl Future<Output = Vec<Outcome>> + Send;
 
-    /// Does the work that is due by time: writes pending changes, and expires the holds whose time has run
-    /// out. A hold for which `is_live` returns true is renewed instead. Returns the holds that expired.
+    /// Does the work that is due by time: writes pending changes, and expires the holds whose time has
+    /// run out. A hold for which `is_live` returns true is renewed instead of expired. Returns the
+    /// holds that expired.
     fn tick(&mut self, is_live: &IsLive<'_>) -> impl Future<Output = Vec<Expired>> + Send;
 
     /// Whether the hold of a call that is cut off is captured or released.
@@ -40,8 +41,9 @@ pub trait Backend: Send + 'static {
     /// The time from now until the next [`Backend::tick`] is due.
     fn tick_after(&self) -> Duration;
 
-    /// Hands ends of holds that could not be decided to the gateway that serves the ledger next, where the
-    /// backend can do that, and removes these from `unsettled`. Only before [`Backend::close`].
+    /// Stores the ends of holds in `unsettled`, which this gateway could not have decided, for the
+    /// gateway that serves the ledger next. Removes those that it stored from `unsettled`. A backend
+    /// that cannot do this leaves them there. Called only before [`Backend::close`].
     fn hand_over(&mut self, unsettled: &mut Vec<Operation>) -> impl Future<Output = ()> + Send {
         let _ = unsettled;
         async {}

@@ -4,8 +4,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::ledger::rules::state::Now;
 
-/// The wall clock for entries, and a clock that never jumps for deadlines, so that setting the machine's
-/// clock expires no live call's hold.
+/// Two clocks: the wall clock dates entries, and a clock that never jumps measures deadlines. So a
+/// change of the machine's clock expires no live call's hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,

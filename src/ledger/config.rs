@@ -8,7 +8,7 @@ use crate::config::{Mistake, Secret, within};
 use crate::credits::Credits;
 use crate::ledger::crash::AfterCrash;
 
-/// `[ledger]`: the place of the credits, and how durable they are.
+/// `[ledger]`: where the credits are stored, and how durable they are.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
@@ -18,7 +18,8 @@ pub struct LedgerConfig {
     pub path: PathBuf,
     /// The address of the Redis of the `redis` backend.
     pub redis_url: Option<Secret>,
-    /// The certificate authorities of that Redis, as PEM; without the file, those of the system.
+    /// A PEM file with the certificate authorities that may vouch for that Redis. Without the file, the
+    /// system's authorities count.
     pub redis_ca_file: Option<PathBuf>,
     /// The address of the Postgres of the `redis` backend.
     pub postgres_url: Option<Secret>,
@@ -30,17 +31,17 @@ pub struct LedgerConfig {
     pub durability: Durability,
     /// Whether the holds of calls that a crash or a stop cut off are captured or released.
     pub after_crash: AfterCrash,
-    /// The name of this gateway. A gateway that has the same name after a restart gives the holds of its
-    /// calls back at once after a crash. Without a name, each start generates a new one.
+    /// The name of this gateway. After a crash, a gateway that starts again under the same name gives
+    /// the holds of its calls back at once. Without a name, each start generates a new one.
     pub gateway_name: Option<String>,
-    /// The credits of one account that may be taken in `relaxed` before Postgres has them. As many can be
-    /// lost if Redis and a gateway are lost at once.
+    /// In `relaxed`, the most credits of one account that calls may take before Postgres has stored it.
+    /// Up to this amount can be lost if Redis and a gateway are lost at the same time.
     pub unsynced_cap: Credits,
-    /// The size of the redo log in a gateway's memory, in `relaxed`: the batches that Postgres does not
-    /// have yet. While the log is full, new calls get 503.
+    /// The memory, in bytes, of a gateway's redo log, which in `relaxed` has the batches that Postgres
+    /// does not have yet. While the log is full, new calls get 503.
     pub redo_limit_bytes: usize,
-    /// The layout of the data in Redis; `None` for this version's own. Not a setting: tests stand in for
-    /// other versions with it.
+    /// The layout of the data in Redis; `None` for the layout of this version. Only tests set it, to
+    /// act as another version.
     #[serde(skip)]
     pub layout: Option<i32>,
 }
@@ -91,7 +92,7 @@ const LOW_BALANCE: Credits = whole(20);
 /// a second that a sync takes.
 const UNSYNCED_CAP: Credits = whole(100_000);
 
-/// The default of `redo_limit_bytes`: some minutes of a thousand calls a second.
+/// The default of `redo_limit_bytes`: enough for some minutes at a thousand calls a second.
 const REDO_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The longest name of a gateway, in bytes.
@@ -130,8 +131,8 @@ impl Default for CreditsConfig {
 }
 
 impl LedgerConfig {
-    /// Finds mistakes, without looking at the disk or the network. `store::check_addresses` checks the
-    /// addresses, which only the client libraries can read.
+    /// Finds mistakes, without access to the disk or the network. `store::check_addresses` checks the
+    /// addresses, because only the client libraries can read them.
     pub fn check(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
         if self.backend == BackendKind::Redis {
@@ -198,7 +199,8 @@ impl CreditsConfig {
         grant.into_iter().collect()
     }
 
-    /// Warns of a sign-up grant below `low_balance`: every new account would run low at once.
+    /// Warns of a sign-up grant below `low_balance`: every new account would be warned at once that it
+    /// runs low.
     pub fn warn(&self) -> Option<Mistake> {
         let Self { low_balance, signup_grant } = self;
         if signup_grant.is_zero() || signup_grant >= low_balance {

@@ -1,5 +1,6 @@
-//! Calls that a crash, or a stop that ran out of time, cut off. `[ledger] after_crash` decides whether
-//! their holds are captured or released, and a list shows the operator what happened to each.
+//! Calls that were cut off, by a crash or by a stop that ran out of time. `[ledger] after_crash`
+//! decides whether their holds are captured or released, and a list shows the operator what happened to
+//! each.
 
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ pub enum CrashOutcome {
     Charged,
     /// The hold was given back.
     Released,
-    /// The gateway had only been paused, and ended the call's hold later; that end counts.
+    /// The call's gateway had only been paused, and ended the hold itself later; that later end counts.
     Corrected,
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::ledger::operation::Refusal;
 
-/// A failure that a database or Redis reported. `store` makes it out of the client library's error.
+/// A failure that a database or Redis reported. `store` converts the client library's error into this.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct StoreFailure {

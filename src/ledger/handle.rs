@@ -57,7 +57,8 @@ impl Ledger {
         self.holds.queue.ask(operation).await
     }
 
-    /// Requests an operation whose outcome `read` knows. `None` from `read` is a mistake of the backend.
+    /// Requests an operation, and lets `read` take the result out of the outcome. `read` returns `None`
+    /// for an outcome that does not fit the operation; that is a mistake of the backend.
     async fn request<T>(
         &self,
         operation: Operation,
@@ -100,11 +101,11 @@ impl Ledger {
     }
 
     /// Sets credits aside for an API caller, under an id of the caller's choosing; returns the balance
-    /// with the hold counted. The same hold again changes nothing.
+    /// with the hold counted. A repetition of the same hold changes nothing.
     ///
     /// # Errors
-    /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Zero`]; [`Refusal::Conflict`] where
-    /// the id stands for another hold, and [`Refusal::Ended`] where its hold has ended.
+    /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Zero`]; [`Refusal::Conflict`]
+    /// where the id was used for another hold, and [`Refusal::Ended`] where the hold has ended.
     pub async fn hold_for_api(
         &self,
         id: HoldId,
@@ -117,8 +118,9 @@ impl Ledger {
         self.request(Operation::Hold(hold), held).await
     }
 
-    /// Charges an API caller's hold `amount` and gives the rest back. A hold that has expired is charged
-    /// all the same. `account` is the account that the caller may act for; `None` for any.
+    /// Charges an API caller's hold `amount` and gives the rest back. A hold that has expired is
+    /// charged all the same. `account` is the account that the caller may act for; `None` where the
+    /// caller may act for any.
     ///
     /// # Errors
     /// [`Refusal::UnknownHold`], [`Refusal::AboveHold`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] and
@@ -136,8 +138,8 @@ impl Ledger {
         self.request(capture, closed).await
     }
 
-    /// Gives an API caller's hold back. `account` is the account that the caller may act for; `None` for
-    /// any.
+    /// Gives an API caller's hold back. `account` is the account that the caller may act for; `None`
+    /// where the caller may act for any.
     ///
     /// # Errors
     /// [`Refusal::UnknownHold`]; [`Refusal::Ended`] where the hold was captured before.
@@ -150,8 +152,8 @@ impl Ledger {
         self.request(release, closed).await
     }
 
-    /// Reads the account's balance, after everything that was requested before; `None` where the account
-    /// does not exist.
+    /// Reads the account's balance, after every operation that was requested before; `None` where the
+    /// account does not exist.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
@@ -180,7 +182,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Moves a balance, once; returns the entry, and whether it is new.
+    /// Moves a balance, once for each id; returns the entry, and whether it is new.
     ///
     /// # Errors
     /// [`Refusal::Conflict`] where the id was used for something else, [`Refusal::WrongWay`],
@@ -189,7 +191,9 @@ impl Ledger {
         self.request(Operation::Post(posting), posted).await
     }
 
-    /// Gives back all that is left of a capture, once; returns the entry, and whether it is new.
+    /// Refunds the part of a capture that has not been refunded yet, once; returns the entry, and
+    /// whether it is new.
+    /// is new.
     ///
     /// # Errors
     /// [`Refusal::UnknownCapture`]; [`Refusal::AboveCapture`] where nothing is left.
@@ -201,11 +205,11 @@ impl Ledger {
         self.request(Operation::Refund { hold, reason }, posted).await
     }
 
-    /// Gives a part of a capture back, once under this id; returns the entry, and whether it is new.
+    /// Refunds a part of a capture, once for each id; returns the entry, and whether it is new.
     ///
     /// # Errors
-    /// [`Refusal::UnknownCapture`], [`Refusal::AboveCapture`] and [`Refusal::Zero`]; [`Refusal::Conflict`]
-    /// where the id stands for another amount.
+    /// [`Refusal::UnknownCapture`], [`Refusal::AboveCapture`] and [`Refusal::Zero`];
+    /// [`Refusal::Conflict`] where the id was used for another amount.
     pub async fn refund_part(
         &self,
         hold: HoldId,
@@ -216,8 +220,8 @@ impl Ledger {
         self.request(Operation::RefundPart { hold, id, amount, reason }, posted).await
     }
 
-    /// Imports all rows, or none where one is refused; returns the outcome of each row. In a dry run, and
-    /// where a row is refused, nothing has changed.
+    /// Imports all rows, or none where one is refused; returns the outcome of each row. A dry run
+    /// changes nothing.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
@@ -268,7 +272,7 @@ impl Ledger {
         .await
     }
 
-    /// Notes the final state of an event that moves no credits.
+    /// Records the final state of an event that moves no credits.
     ///
     /// # Errors
     /// [`Refusal::UnknownEvent`].
@@ -298,8 +302,8 @@ impl Ledger {
         .await
     }
 
-    /// Remembers an account's customer at Stripe, unless another one than `instead_of` is recorded; returns
-    /// the customer that is recorded now.
+    /// Records an account's customer at Stripe. A customer that is recorded already is replaced only if
+    /// it is `instead_of`. Returns the customer that is recorded now.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
@@ -345,19 +349,20 @@ impl Ledger {
         Ok(report)
     }
 
-    /// Folds entries older than `before_ms` into opening balances, slice by slice. Between two slices the
-    /// ledger serves others for as long as the slice took.
+    /// Folds entries older than `before_ms` into opening balances, slice by slice. After each slice the
+    /// ledger serves other operations for as long as that slice took.
     ///
     /// # Errors
-    /// Fails where the ledger cannot write. The slices before stay folded.
+    /// Fails where the ledger cannot write. Slices that were folded before the failure stay folded.
     pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
         self.fold_months(before_ms, OldMonths::Keep).await
     }
 
-    /// As [`Ledger::fold`], with a choice for the tables of whole months, where the ledger has any.
+    /// Does the same as [`Ledger::fold`], with a choice for the tables of whole months, where the
+    /// ledger has any.
     ///
     /// # Errors
-    /// As [`Ledger::fold`].
+    /// The same as for [`Ledger::fold`].
     pub async fn fold_months(
         &self,
         before_ms: i64,

@@ -23,7 +23,7 @@ pub struct AccountView {
 /// An account's usage by day and route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The rows: newest day first, then the dearest route first.
+    /// The rows, newest day first; within a day, the route with the most credits comes first.
     pub days: Vec<DayUsage>,
     /// False where the account has so many entries that the oldest were left out.
     pub is_whole: bool,
@@ -100,11 +100,12 @@ pub struct Activity {
 pub struct FoundAccounts {
     /// The accounts, in order of their ids.
     pub accounts: Vec<AccountView>,
-    /// The last account that was examined, where the search ended before the last account.
+    /// The last account that the search examined; `None` where it examined all of them.
     pub looked_until: Option<AccountId>,
 }
 
-/// The checkouts that were begun since a moment, with their ends, and Stripe's events since then.
+/// The checkouts that were begun since a given moment, how many of them were paid, and Stripe's events
+/// since then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sold {
     /// The number of checkouts that were begun.

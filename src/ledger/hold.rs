@@ -60,7 +60,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// A guard for a hold that is about to be requested. From here on the guard will end the hold.
+    /// Makes the guard of a hold that is about to be requested. From here on the guard will end the
+    /// hold.
     pub(crate) fn arm(
         holds: Arc<CallHolds>,
         id: HoldId,
@@ -72,13 +73,13 @@ impl Hold {
         Self { holds, id, account, amount, route, after: Balance::default(), armed: true }
     }
 
-    /// Notes the balance that the account has after the hold was granted.
+    /// Records the balance that the account has after the hold was granted.
     pub(crate) fn granted(mut self, after: Balance) -> Self {
         self.after = after;
         self
     }
 
-    /// Ends the guard of a hold that was refused: there is no hold to end.
+    /// Drops the guard without ending a hold: the hold was refused, so there is none.
     pub(crate) fn disarm(mut self) {
         self.armed = false;
         self.holds.live.remove(&self.id);
@@ -212,7 +213,7 @@ impl Hold {
         });
     }
 
-    /// Counts the end of the whole hold.
+    /// Counts a hold in the metrics that ended whole, with this outcome.
     fn count(&self, outcome: &str) {
         let (metrics, route) = (&self.holds.metrics, &*self.route);
         let credits = match outcome {

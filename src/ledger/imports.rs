@@ -1,5 +1,6 @@
 //! Imports from an earlier system: accounts with their balances, the payments that were made there, and
-//! API keys. An import has many rows, since a commit costs the same for one row as for a thousand.
+//! API keys. One import may have many rows, since a commit of a thousand rows costs no more than a
+//! commit of one.
 
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, Posting};
@@ -17,7 +18,7 @@ pub struct Import {
 /// One row of an [`Import`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportRow {
-    /// An account's balance: a grant, which may be of zero credits. The account exists from then on.
+    /// Grants an account its balance, which may be zero. The account exists from then on.
     Grant {
         /// The grant.
         posting: Posting,

@@ -8,11 +8,12 @@ use sha2::{Digest, Sha256};
 
 use crate::account::AccountId;
 
-/// The SHA-256 of a credential. The ledger stores nothing else of the credential. A fast hash without a salt
-/// is enough, since keys have more random bits than anyone can search. Reads and displays as 64 hex digits.
+/// The SHA-256 of a credential. The ledger stores nothing else of the credential. A fast hash without a
+/// salt is enough, because a key has more random bits than anyone can search through. Its text form is
+/// 64 hex digits.
 ///
-/// A lookup need not take constant time. Its time depends on the hash of the guess, and nobody can steer a
-/// SHA-256 towards a hash that is known in part.
+/// A lookup need not take constant time. The time that it takes depends on the hash of the guessed
+/// credential, and nobody can steer a SHA-256 towards a hash that is known in part.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash([u8; 32]);
 
@@ -79,13 +80,13 @@ pub struct KeyRecord {
     pub name: Arc<str>,
     /// True for a service key, which may name another account.
     pub service: bool,
-    /// The ends of the key, to recognise it in a list (`fb_Ab3d…x9Yz`); empty for an imported key, of which
-    /// only the hash is known.
+    /// The first and last characters of the key, which identify it in a list (`fb_Ab3d…x9Yz`). Empty
+    /// for an imported key, because only its hash is known.
     pub hint: Arc<str>,
     /// The time at which the key was made, in milliseconds since 1970.
     pub created_at_ms: i64,
-    /// The time of the revocation, in milliseconds since 1970. A key with any such time is refused, even if
-    /// the time lies ahead.
+    /// The time of the revocation, in milliseconds since 1970. A key with a time here is refused, even
+    /// if the time is in the future.
     pub revoked_at_ms: Option<i64>,
 }
 

@@ -7,8 +7,8 @@ use ahash::HashSet;
 
 use crate::ledger::operation::HoldId;
 
-/// The holds of running calls, and the holds whose end is still in the queue or not durable yet: until
-/// then they must not expire.
+/// The holds that must not expire: those of running calls, and those whose end is still in the queue or
+/// is not durable yet.
 #[derive(Debug, Default)]
 pub(crate) struct LiveHolds {
     ids: Mutex<HashSet<HoldId>>,

@@ -2,8 +2,9 @@
 //! balance.
 //!
 //! [`Ledger`] is the handle that the rest of the gateway uses. It puts [`Operation`]s on the queue of a
-//! pipeline, which decides them in natural batches on a [`Backend`]. [`Hold`] is the guard of a call's hold:
-//! however the call ends, its hold ends once. `rules` decides the effect of an operation on the state.
+//! pipeline, and the pipeline passes them in batches to a [`Backend`], which decides them. [`Hold`] is
+//! the guard of a call's hold: however the call ends, its hold ends once. `rules` decides the effect of
+//! an operation on the state.
 //!
 //! Nothing here speaks SQL or Redis: `store` has the backends.
 

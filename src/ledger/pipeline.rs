@@ -1,6 +1,6 @@
-//! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch, replies
-//! to all callers, and takes what has queued up meanwhile. A lone request does not wait; under load the
-//! batches grow by themselves.
+//! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch,
+//! and replies to all callers. Then it takes what was queued during that time. A lone request does not
+//! wait; under load the batches grow by themselves.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,15 +23,15 @@ const MAX_BATCH: usize = 1024;
 /// the runtime runs every task that is ready.
 const MAX_ROUNDS: usize = 16;
 
-/// How long these rounds may take in total. A round runs every ready call; with thousands of them the writes
-/// that `relaxed` promises within 50 ms must not wait for all.
+/// How long these rounds may take in total. A round runs every ready task. With thousands of ready
+/// tasks, many rounds would delay the writes that `relaxed` promises within 50 ms.
 const GATHER_LIMIT: Duration = Duration::from_millis(3);
 
 /// How long a stopping pipeline retries the ends of calls' holds.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// The least time after that for the backend to close, so that it can hand over its pending ends where one of
-/// its servers is away.
+/// The least time that the backend has after [`STOP_LIMIT`] to close. Where one of its servers is
+/// unreachable, it needs this time to hand its pending ends over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The task that owns the backend.
@@ -97,7 +97,8 @@ impl<B: Backend> Worker<B> {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
         let mut inbox = Vec::with_capacity(MAX_BATCH);
         let mut tick_at = Instant::now() + self.backend.tick_after();
-        // One timer for all batches: setting a timer to an earlier time wakes the runtime.
+        // One timer serves all batches, since setting a timer to an earlier time costs a wake-up of the
+        // runtime.
         let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
             tokio::select! {
@@ -156,7 +157,7 @@ impl<B: Backend> Worker<B> {
         let replies = std::iter::repeat_with(|| None).take(retried).chain(replies);
         for ((operation, outcome), reply) in operations.into_iter().zip(outcomes).zip(replies) {
             match (reply, outcome) {
-                // A caller that is gone does not matter: its guard queues the operation that undoes this one.
+                // The caller may be gone. Its guard has then queued the operation that undoes this one.
                 (Some(reply), outcome) => drop(reply.send(outcome)),
                 (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
                 (None, outcome) => {
@@ -175,8 +176,8 @@ impl<B: Backend> Worker<B> {
 
     async fn stop(mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        // This loop retries the ends of holds that nobody has acknowledged. The backend has the acknowledged
-        // ones, and gets its own time below.
+        // This loop retries the ends of holds that the backend has not accepted yet. The backend itself
+        // keeps those that it has accepted, and gets time of its own below to write them.
         while !self.unsettled.is_empty() && Instant::now() < limit {
             self.backend.hand_over(&mut self.unsettled).await;
             if !self.unsettled.is_empty() {
@@ -189,7 +190,7 @@ impl<B: Backend> Worker<B> {
             if !self.unsettled.is_empty() {
                 self.backend.hand_over(&mut self.unsettled).await;
             }
-            // Ends that are still pending then are lost.
+            // Ends of holds that are still pending at the limit are lost.
             let is_late = Instant::now() >= limit;
             if (self.unsettled.is_empty() || is_late) && self.backend.close().await {
                 break true;
@@ -217,8 +218,8 @@ mod tests {
         Message::Operation(Queued { operation: Operation::Balance { account }, reply: None })
     }
 
-    /// Runs callers that are ready again as soon as they have sent a request; each keeps the thread busy for
-    /// `each` a round. Returns the number of requests in the batch.
+    /// Runs tasks that send a request in each round and are ready again at once; each keeps the thread
+    /// busy for `each` in every round. Returns the number of requests in the batch.
     async fn gathered(callers: usize, each: Duration) -> usize {
         let (queue, mut messages) = mpsc::unbounded_channel();
         for _ in 0..callers {

@@ -8,8 +8,8 @@ use crate::ledger::operation::{Operation, Outcome, Refusal};
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub operation: Operation,
-    /// The channel to the waiting caller. Without one, the operation is the end of a call's hold: nobody
-    /// waits, and the pipeline retries it until it succeeds.
+    /// The channel to the waiting caller. `None` for the end of a call's hold: no caller waits for
+    /// that, and the pipeline retries it until it succeeds.
     pub reply: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -38,7 +38,7 @@ impl Queue {
         let (reply, outcome) = oneshot::channel();
         let queued = Queued { operation, reply: Some(reply) };
         match self.0.send(Message::Operation(queued)) {
-            // A stopped pipeline changes nothing any more.
+            // The pipeline has stopped, so the operation changes nothing.
             Err(_) => Outcome::Refused(Refusal::Unavailable),
             Ok(()) => outcome.await.unwrap_or(Outcome::Refused(Refusal::Unavailable)),
         }

@@ -1,4 +1,4 @@
-//! Reads beside the pipeline.
+//! Reads of the ledger that do not go through the pipeline.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,10 +16,12 @@ use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 
-/// Reads beside the pipeline: the past, for people and reports. A reader sees only durable changes.
+/// Reads that do not go through the pipeline: the past, for people and reports. A reader sees only
+/// durable changes.
 #[async_trait]
 pub trait Reader: fmt::Debug + Send + Sync + 'static {
-    /// Makes all decisions so far durable, where that can be done beside the pipeline. Calls do not wait.
+    /// Makes all decisions so far durable, if the backend can do that outside the pipeline. Calls do
+    /// not wait for it.
     async fn catch_up(&self) -> Result<(), LedgerError> {
         Ok(())
     }
@@ -140,8 +142,9 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Folds entries older than `before_ms` into opening balances beside the pipeline; `None` where the
-    /// backend can do that only between two batches, by [`Operation::Fold`](crate::ledger::Operation::Fold).
+    /// Folds entries older than `before_ms` into opening balances outside the pipeline. `None` where
+    /// the backend can do that only between two batches, by
+    /// [`Operation::Fold`](crate::ledger::Operation::Fold).
     async fn fold(
         &self,
         before_ms: i64,

@@ -30,7 +30,7 @@ pub struct ReconcileReport {
 }
 
 impl ReconcileReport {
-    /// True without differences.
+    /// True where there are no differences.
     pub fn is_clean(&self) -> bool {
         self.differences.is_empty()
     }
@@ -39,7 +39,7 @@ impl ReconcileReport {
 /// Whether the cluster ledger drops the tables of whole months that it has folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OldMonths {
-    /// The tables stay beside the ledger, for an archive.
+    /// The tables stay in the database, for an archive.
     #[default]
     Keep,
     /// The tables are dropped.
@@ -61,8 +61,8 @@ impl Difference {
         Self { account: account.to_owned(), what: what.into() }
     }
 
-    /// A difference out of a sentence that a database wrote, with amounts in micro-credits between braces:
-    /// `the balance is {95000000}`.
+    /// Makes a difference out of a sentence that a database wrote. Amounts in it stand between braces,
+    /// in micro-credits: `the balance is {95000000}`.
     pub(crate) fn in_micros(account: &str, text: &str) -> Self {
         let mut what = String::with_capacity(text.len());
         let mut rest = text;
@@ -85,7 +85,7 @@ impl Difference {
     }
 }
 
-/// An amount for people, also where the amount is beyond the range of an account.
+/// Formats an amount for people, even if it is beyond the range of an account.
 pub(crate) fn in_credits(micros: i64) -> String {
     let amount = SignedCredits::from_micros(micros);
     amount.map_or_else(|| format!("{micros} micro-credits"), |amount| amount.to_string())
@@ -98,7 +98,8 @@ pub struct FoldReport {
     pub accounts: u64,
     /// The number of entries that were folded.
     pub entries: u64,
-    /// The tables of whole months that stand beside the ledger now, with their schema.
+    /// The tables of whole months that are still in the database but no longer part of the ledger, with
+    /// their schema.
     pub months: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ use crate::price::route::{Route, is_short_line};
 /// The longest `badge`, in characters.
 const MAX_BADGE_CHARS: usize = 40;
 
-/// The mistakes in `[[routes]]`; `upstreams` are the names of the `[[upstreams]]`.
+/// Finds the mistakes in `[[routes]]`. `upstreams` are the names of the `[[upstreams]]`.
 pub fn check_routes(configs: &[RouteConfig], upstreams: &[&str]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut routes = Vec::new();
@@ -46,7 +46,7 @@ fn unknown_upstream(index: usize, name: &str, upstreams: &[&str]) -> Mistake {
     )
 }
 
-/// A contradiction between two rules for the same paths.
+/// The contradiction between two rules for the same paths, if there is one.
 fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     let (index, label) = (later.index, later.label());
     let other = format!("routes[{}] (`{}`)", earlier.index, earlier.label());
@@ -57,7 +57,8 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
             "keep one of the two, or give each its own `methods`",
         ));
     }
-    // Entries name only the path, so one path has one label.
+    // A ledger entry names the path without the method, so all rules of a path must share one
+    // label.
     if let (Some(first), Some(second)) = (&earlier.display_label, &later.display_label)
         && first != second
     {
@@ -80,8 +81,8 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     })
 }
 
-/// The mistakes in `[[packs]]`, and in the own costs of `routes`, which are compared with the
-/// packs' prices.
+/// Finds the mistakes in `[[packs]]`, and each `cost` in `[[routes]]` that is in another currency
+/// than the packs.
 pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut ids = HashSet::new();
@@ -134,7 +135,7 @@ fn is_pack_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)
 }
 
-/// Mistakes for own costs in another currency than the packs'.
+/// A mistake for each route whose `cost` is in another currency than the packs.
 fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {
     let Some(first) = packs.first() else { return Vec::new() };
     let currency = first.price.currency();

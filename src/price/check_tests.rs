@@ -1,4 +1,4 @@
-//! Each mistake is found, named by its key and explained.
+//! Every kind of mistake is found, reported under its key, and explained.
 
 use serde::Deserialize;
 
@@ -24,7 +24,7 @@ fn mistakes(toml: &str) -> Vec<Mistake> {
     found
 }
 
-/// The keys of the mistakes in these routes, each a path and more TOML.
+/// The keys of the mistakes found in `routes`; each route is its path and further lines of TOML.
 fn in_routes(routes: &[(&str, &str)]) -> Vec<String> {
     let toml = routes.iter().map(|(path, more)| {
         format!("[[routes]]\npath = '{path}'\nupstream = 'ai'\ncredits = 5\n{more}\n")
@@ -32,7 +32,8 @@ fn in_routes(routes: &[(&str, &str)]) -> Vec<String> {
     mistakes(&toml.collect::<String>()).into_iter().map(|mistake| mistake.key).collect()
 }
 
-/// The keys of the mistakes in these packs, each an id, a price and more TOML.
+/// The keys of the mistakes found in `packs`; each pack is its id, its price and further lines of
+/// TOML.
 fn in_packs(packs: &[(&str, &str, &str)]) -> Vec<String> {
     let toml = packs.iter().map(|(id, price, more)| {
         let credits = if more.contains("credits") { "" } else { "credits = 100" };

@@ -10,8 +10,8 @@ use crate::price::money::{Price, UnitAmount};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// An exact path, or a pattern with `{name}` for one segment and `{*rest}` for the rest. The
-    /// most exact rule wins.
+    /// An exact path, or a pattern with `{name}` for one segment and `{*rest}` for the rest. Where
+    /// several rules match a path, the most exact one applies.
     pub path: String,
     /// The label that people read in place of the path, such as "Image, HD".
     #[serde(default, deserialize_with = "unless_empty")]
@@ -20,20 +20,21 @@ pub struct RouteConfig {
     pub methods: Option<Vec<String>>,
     /// The name of an `[[upstreams]]`.
     pub upstream: String,
-    /// The price of a call, which has no default: a free call is written as 0.
+    /// The price of a call. There is no default: write 0 for a free call.
     pub credits: Credits,
-    /// The operator's own cost of a call, for the margin report; in the packs' currency.
+    /// The operator's own cost of a call, in the currency of the packs. The margin report uses it.
     pub cost: Option<UnitAmount>,
     /// The classes of answers that are charged.
     #[serde(default = "StatusClass::charged_by_default")]
     pub charge_on: Vec<StatusClass>,
-    /// The end of the hold where the client leaves before the answer ends.
+    /// Whether a call is charged when its client disconnects before the answer has ended.
     #[serde(default)]
     pub on_client_abort: OnClientAbort,
-    /// Whether WebSocket upgrades are allowed, each priced as one call.
+    /// Whether WebSocket upgrades are allowed. Each connection is priced as one call.
     #[serde(default)]
     pub websocket: bool,
-    /// The longest silence of the upstream on this route, in place of the upstream's own limit.
+    /// The longest time that the upstream may send nothing. Overrides the upstream's own
+    /// `read_timeout` on this route.
     pub read_timeout: Option<Span>,
 }
 
@@ -55,8 +56,8 @@ pub enum StatusClass {
 }
 
 impl StatusClass {
-    /// The class of a final status. 101 ends a call as a 2xx does. The other 1xx settle nothing and
-    /// have no class, and neither have statuses that HTTP does not define.
+    /// The class of a final status. 101 counts as a 2xx, because it ends a call. The other 1xx are
+    /// not final, so they have no class; statuses that HTTP does not define have none either.
     pub const fn of(status: u16) -> Option<Self> {
         match status {
             101 | 200..=299 => Some(Self::Success),
@@ -72,12 +73,12 @@ impl StatusClass {
     }
 }
 
-/// The end of a hold whose client leaves.
+/// The rule for the hold of a call whose client disconnects before the answer has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnClientAbort {
-    /// The hold is captured, once the whole request had been sent: leaving at second 29 of 30 is
-    /// not free.
+    /// The hold is captured if the whole request had been sent or a charged answer had begun.
+    /// Otherwise a client could avoid the charge by disconnecting just before the answer ends.
     #[default]
     Charge,
     /// The hold is released.
@@ -90,22 +91,23 @@ pub enum OnClientAbort {
 pub struct PackConfig {
     /// The pack's id in the API, in Stripe's metadata and in metrics.
     pub id: String,
-    /// The name that people read; see [`PackConfig::name`].
+    /// The name that people read. Use [`PackConfig::name`], which falls back to the id.
     #[serde(default, rename = "name", deserialize_with = "unless_empty")]
     pub display_name: Option<String>,
     /// The credits that the buyer gets.
     pub credits: Credits,
     /// The amount that the buyer pays.
     pub price: Price,
-    /// A price made in Stripe's dashboard, used in place of one made for each checkout. An empty
-    /// text counts as absent, so that the variable in `"${STRIPE_PRICE:-}"` may be unset.
+    /// The id of a price made in Stripe's dashboard. Without it, each checkout session gets the
+    /// price from this config. An empty text counts as absent, so that the variable in
+    /// `"${STRIPE_PRICE:-}"` may be unset.
     #[serde(default, deserialize_with = "unless_empty")]
     pub stripe_price: Option<String>,
-    /// Marks the recommended pack, of which there is at most one.
+    /// Marks the recommended pack. At most one pack has this mark.
     #[serde(default)]
     pub best_value: bool,
-    /// The seller's own text on the pack, such as "Most popular". Without it, the recommended pack
-    /// says "Recommended".
+    /// A short text that the seller shows on the pack, such as "Most popular". Without it, the
+    /// recommended pack is shown as "Recommended".
     #[serde(default, deserialize_with = "unless_empty")]
     pub badge: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! The price table and the packs as callers see them: without own costs, margins and upstreams.
+//! The price table and the packs as callers see them, without the operator's costs, margins and
+//! upstreams.
 
 use serde::Serialize;
 
@@ -8,21 +9,21 @@ use crate::price::money::Price;
 use crate::price::route::Route;
 use crate::price::table::PriceTable;
 
-/// A line of `GET /credits/prices`.
+/// One rule in the answer of `GET /credits/prices`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedPrice<'a> {
     path: &'a str,
     /// The label that people read in place of the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
-    /// `["*"]` for all methods.
+    /// The methods of the rule; `["*"]` for all methods.
     methods: Vec<&'a str>,
     credits: Credits,
     /// True where WebSocket connections are allowed, at the same price.
     websocket: bool,
 }
 
-/// A line of `GET /credits/packs`.
+/// One pack in the answer of `GET /credits/packs`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedPack<'a> {
     id: &'a str,
@@ -30,7 +31,7 @@ pub struct ListedPack<'a> {
     credits: Credits,
     price: Price,
     best_value: bool,
-    /// The seller's own text on the pack.
+    /// A short text that the seller shows on the pack, such as "Most popular".
     #[serde(skip_serializing_if = "Option::is_none")]
     badge: Option<&'a str>,
 }

@@ -1,36 +1,41 @@
-//! The rules that a path resembles: those that would match it in another ASCII case, or with one
+//! The rules that a path resembles: rules that would match it in another ASCII case, or with one
 //! trailing slash more or less.
 //!
-//! To the price table `/API/HD` and `/api/hd/` are other paths than `/api/hd`, and a `/{*rest}` may
-//! price them. Many upstreams ignore case or a trailing slash, and serve `/api/hd` for all three.
-//! So the rules that a path resembles set its lowest price: no spelling buys a cheaper call.
+//! The price table treats `/api/hd`, `/API/HD` and `/api/hd/` as three paths. Where only `/api/hd`
+//! has a rule of its own, a `/{*rest}` prices the other two. But many upstreams ignore case or a
+//! trailing slash, and serve the same resource under all three. So where a pattern with parameters
+//! prices a call, the call costs at least as much as every rule that its path resembles: spelling a
+//! path in another way never makes a call cheaper.
 //!
-//! A path resembles a rule whose pattern does not match it as it stands, and would match it in
-//! another spelling: with some letters in the other case, with one `/` more or less at its end, or
-//! both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so only the
-//! literal segments of a pattern are compared: `/v1/x/HD` and `/V1/x/hd/` resemble
-//! `/v1/{model}/hd`, and `/v1/x/y/hd` does not. A pattern that matches the path as it stands, but
-//! lost to a more exact one, is not resembled: the order of the price table applies there.
+//! A path resembles a rule if the rule's pattern does not match the path as it stands, but matches
+//! another spelling of it: with some letters in the other case, with one `/` more or less at its
+//! end, or both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so only
+//! the literal segments of a pattern are compared. `/v1/x/HD` and `/V1/x/hd/` resemble
+//! `/v1/{model}/hd`; `/v1/x/y/hd` does not.
+//!
+//! A pattern that matches the path as it stands does not count as resembled, even if a more exact
+//! pattern wins over it. The order of the price table decides between those two.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::price::pattern::Segment;
 
-/// A prefix tree of patterns whose literal segments are in small letters.
+/// A prefix tree of patterns, with their literal segments in lower case. Each pattern leads to a
+/// place: an index in the price table's list of patterns.
 #[derive(Debug, Default)]
 pub(super) struct Lookalikes {
     literals: HashMap<Box<str>, Lookalikes>,
     one: Option<Box<Lookalikes>>,
-    /// The places of the patterns whose `{*rest}` starts here. Patterns whose literals differ only
-    /// in case share a node.
+    /// The places of the patterns whose `{*rest}` starts here. There can be several, because
+    /// patterns whose literals differ only in case share a node.
     rest: Vec<usize>,
     /// The places of the patterns that end here.
     ends: Vec<usize>,
 }
 
 impl Lookalikes {
-    /// Adds the pattern with these segments, which leads to `place`.
+    /// Adds the pattern with these segments at `place`.
     pub(super) fn add(&mut self, segments: &[Segment], place: usize) {
         match segments.split_first() {
             None => self.ends.push(place),
@@ -43,8 +48,8 @@ impl Lookalikes {
         }
     }
 
-    /// Calls `found` with the place of every pattern that matches some spelling of `path`, its own
-    /// included.
+    /// Calls `found` with the place of every pattern that matches some spelling of `path`,
+    /// including the spelling of `path` itself.
     pub(super) fn visit(&self, path: &str, found: &mut dyn FnMut(usize)) {
         let lower: Cow<'_, str> = if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
             path.to_ascii_lowercase().into()
@@ -54,10 +59,12 @@ impl Lookalikes {
         self.walk(lower.strip_prefix('/'), found);
     }
 
-    /// Walks on with `path`, the part after the slash, or `None` at the end. Each node is reached
-    /// in one way only, so no path makes this visit more nodes than the table has.
+    /// Continues the visit below this node. `path` is the part after the slash, or `None` at the
+    /// end. There is only one way through the tree to each node, so no path makes this visit more
+    /// nodes than the table has.
     fn walk(&self, path: Option<&str>, found: &mut dyn FnMut(usize)) {
-        // At the end both spellings count, with a slash and without, whichever was sent.
+        // At the end of the path, patterns with and without a trailing slash count, whichever was
+        // sent.
         let Some(path) = path.filter(|path| !path.is_empty()) else {
             let after_slash = self.literals.get("").map_or(&[][..], |tree| &tree.ends);
             self.ends.iter().chain(after_slash).for_each(|place| found(*place));

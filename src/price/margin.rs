@@ -5,7 +5,7 @@ use crate::price::config::PackConfig;
 use crate::price::money::UnitAmount;
 use crate::price::route::Route;
 
-/// The margin of one call of a route. A part is `None` where the config lacks a value.
+/// The margin of one call of a route. A field is `None` where the config lacks a value for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Margin {
     /// The value of the call's credits, in the packs' currency. `None` without packs.
@@ -13,7 +13,8 @@ pub struct Margin {
     /// The operator's own cost of the call.
     pub cost: Option<UnitAmount>,
     /// (revenue - cost) / cost in whole percent, halves rounded up; negative for a call sold at a
-    /// loss. `None` where a part is, where the cost is zero, and across currencies.
+    /// loss. `None` if the revenue or the cost is `None`, the cost is zero, or their currencies
+    /// differ.
     pub percent: Option<i128>,
 }
 
@@ -34,8 +35,8 @@ impl Margin {
     }
 }
 
-/// The price of one credit in the smallest pack, which occasional users buy; of two packs of that
-/// size, in the cheaper one. `None` without packs.
+/// The price of one credit in the smallest pack, which occasional users buy. If two packs are
+/// equally small, the cheaper one counts. `None` without packs.
 pub fn credit_price(packs: &[PackConfig]) -> Option<UnitAmount> {
     value_in(smallest(packs)?, Credits::from_whole(1)?)
 }
@@ -44,8 +45,8 @@ fn smallest(packs: &[PackConfig]) -> Option<&PackConfig> {
     packs.iter().min_by_key(|pack| (pack.credits, pack.price.minor()))
 }
 
-/// The price of `credits` as a part of `pack`, rounded to a billionth. `None` for an empty pack,
-/// and for amounts that are too large.
+/// The price of `credits` as a part of `pack`, rounded to a billionth of the currency's unit.
+/// `None` for a pack without credits, and for amounts that are too large.
 pub(super) fn value_in(pack: &PackConfig, credits: Credits) -> Option<UnitAmount> {
     let value = pack.price.nanos().checked_mul(u128::from(credits.micros()))?;
     let nanos = divide_half_up(i128::try_from(value).ok()?, pack.credits.micros().into())?;
@@ -60,8 +61,8 @@ fn percent(revenue: UnitAmount, cost: UnitAmount) -> Option<i128> {
     divide_half_up(revenue.checked_sub(cost)?.checked_mul(100)?, cost)
 }
 
-/// `value / by`, rounded to the nearest integer and halves upwards. This is the floor of the
-/// quotient plus a half. `None` unless `by` is above zero.
+/// `value / by`, rounded to the nearest integer, halves upwards: the floor of the quotient plus a
+/// half. `None` unless `by` is above zero.
 fn divide_half_up(value: i128, by: i128) -> Option<i128> {
     if by <= 0 {
         return None;

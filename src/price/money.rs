@@ -1,4 +1,4 @@
-//! Money, in integers: prices of packs, and the revenue and cost of one call. Also currencies.
+//! Money as integers: prices of packs, the revenue and cost of one call, and currencies.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize, Serializer};
 /// The largest [`Price`], in minor units: Stripe's amounts have at most twelve digits.
 pub const MAX_MINOR: u64 = 999_999_999_999;
 
-/// Decimals of a [`UnitAmount`].
+/// The number of decimals of a [`UnitAmount`].
 const NANO_DECIMALS: u32 = 9;
 
-/// The price of a pack, in whole minor units as Stripe counts them. Read from and shown as `79.00
-/// EUR`; serializes as `{"amount":7900,"currency":"eur"}`.
+/// The price of a pack, in whole minor units as Stripe counts them. The text form is `79.00 EUR`;
+/// JSON has `{"amount":7900,"currency":"eur"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Price {
@@ -21,8 +21,8 @@ pub struct Price {
     currency: Currency,
 }
 
-/// The revenue or cost of one call. Calls are cheap, so this counts billionths of the currency's
-/// unit where [`Price`] counts cents. The text form is `0.0004 EUR`.
+/// The revenue or cost of one call. One call can be worth less than a cent, so this counts
+/// billionths of the currency's unit where [`Price`] counts cents. The text form is `0.0004 EUR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct UnitAmount {
@@ -30,7 +30,7 @@ pub struct UnitAmount {
     currency: Currency,
 }
 
-/// The error of a text that is not an amount of money.
+/// The reason why a text is not an amount of money.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
     /// The text is not a decimal, one space and a currency.
@@ -58,7 +58,7 @@ impl Price {
         (minor <= MAX_MINOR).then_some(Self { minor, currency })
     }
 
-    /// The amount in minor units: cents of EUR, whole JPY.
+    /// The amount in minor units: cents for EUR, whole yen for JPY.
     pub const fn minor(self) -> u64 {
         self.minor
     }
@@ -86,7 +86,7 @@ impl UnitAmount {
         self.nanos
     }
 
-    /// The amount in minor units, rounded: for gauges only.
+    /// The amount in minor units as a float, which may be rounded. For metrics only.
     pub fn as_minor_metric(self) -> f64 {
         let nanos_per_minor = 10_u64.pow(NANO_DECIMALS - self.currency.decimals());
         self.nanos as f64 / nanos_per_minor as f64
@@ -125,7 +125,8 @@ fn split(text: &str) -> Result<(&str, Currency), MoneyError> {
     Ok((decimal, code.parse()?))
 }
 
-/// A plain decimal as an integer, with `decimals` of its digits behind the point.
+/// Reads `decimal` as an integer that counts units of 10^-`decimals`: `1.5` with two decimals is
+/// 150. `text` is the whole amount, for the errors.
 fn scaled(text: &str, decimal: &str, decimals: u32) -> Result<u64, MoneyError> {
     let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -168,7 +169,7 @@ impl fmt::Display for Price {
     }
 }
 
-/// Writes the currency's usual decimals, and more where the amount has them.
+/// Writes the currency's usual number of decimals, or more if the amount needs them.
 impl fmt::Display for UnitAmount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_scaled(f, self.nanos, NANO_DECIMALS, self.currency.decimals())?;
@@ -176,7 +177,7 @@ impl fmt::Display for UnitAmount {
     }
 }
 
-/// Writes `value` / 10^`decimals` with all its decimals, and at least `shown` of them.
+/// Writes `value` / 10^`decimals` exactly, with at least `shown` decimals.
 fn write_scaled(
     f: &mut fmt::Formatter<'_>,
     mut value: u64,
@@ -195,7 +196,7 @@ fn write_scaled(
     write!(f, "{}.{:0width$}", value / unit, value % unit)
 }
 
-/// A currency of ISO 4217. Displays as `EUR`, serializes as Stripe writes it: `"eur"`.
+/// A currency of ISO 4217. The text form is `EUR`; JSON has `"eur"`, as Stripe writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency(&'static str);
 
@@ -215,8 +216,8 @@ impl Currency {
         self.0
     }
 
-    /// The decimals of the minor unit in which Stripe's `amount` counts. They are ISO 4217's, with
-    /// three exceptions: Stripe uses two for ISK and UGX, which have none, and none for MGA.
+    /// The number of decimals of Stripe's `amount` in this currency. It is ISO 4217's, except that
+    /// Stripe uses two for ISK and UGX, where ISO has none, and none for MGA, where ISO has two.
     pub fn decimals(self) -> u32 {
         match self.0 {
             "BIF" | "CLP" | "DJF" | "GNF" | "JPY" | "KMF" | "KRW" | "MGA" | "PYG" | "RWF"
@@ -226,7 +227,7 @@ impl Currency {
         }
     }
 
-    /// The number that a charged amount must be a multiple of, in minor units.
+    /// Stripe charges only multiples of this amount, in minor units.
     pub fn charge_step(self) -> u64 {
         match self.0 {
             "ISK" | "UGX" => 100,

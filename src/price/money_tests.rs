@@ -1,4 +1,4 @@
-//! Money is exact, going in and coming out.
+//! Amounts of money are read and written exactly.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Makes the path of a request canonical, once: the same bytes are priced and forwarded.
+//! Makes the path of a request canonical, once. The price and the upstream then see the same bytes.
 
 use std::fmt;
 
@@ -7,20 +7,22 @@ use percent_encoding::percent_decode_str;
 /// The longest path, in bytes, both as sent and as canonical.
 pub const MAX_PATH_BYTES: usize = 8 * 1024;
 
-/// A path with one spelling. It starts with `/`, has no empty, `.` or `..` segment, and every
-/// byte that RFC 3986 lets stand in a segment (`pchar`) stands plain while every other is
-/// `%XX`, in upper case. Two paths that a percent-decoding upstream reads alike are therefore
-/// the same bytes here, so no spelling of a path buys another price.
+/// A path in its one canonical spelling. It starts with `/`, and has no `.` or `..` segment and no
+/// empty segment but the last. Every byte that RFC 3986 allows in a segment (`pchar`) is written as
+/// it is; every other byte is written as `%XX` with capital digits. So two paths that a
+/// percent-decoding upstream reads alike are the same bytes here, and no spelling of a path gets
+/// another price.
 ///
-/// RFC 3986 6.2.2.2 decodes unreserved characters only. This goes one step further and also decodes
-/// `!$&'()*+,:@=`, which mean nothing inside a segment: otherwise `models/m%3Agenerate` would be
-/// another route than `models/m:generate`.
+/// RFC 3986 6.2.2.2 decodes unreserved characters only. This type goes one step further and also
+/// decodes `!$&'()*+,:@=`, which mean nothing inside a segment: otherwise `models/m%3Agenerate`
+/// would be another route than `models/m:generate`.
 ///
 /// Case and a trailing slash are kept, and are significant: `/a/` and `/A` are not `/a`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CanonicalPath(Box<str>);
 
-/// The reason why a path is ambiguous or broken. The message is for the client: 400 `BAD_REQUEST`.
+/// The reason why a path is ambiguous or broken. The client gets the message with 400
+/// `BAD_REQUEST`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathRefusal {
     /// The path is longer than [`MAX_PATH_BYTES`].
@@ -35,10 +37,10 @@ pub enum PathRefusal {
     /// The path has `.` or `..` as a segment, plain or encoded.
     #[error("the path has a `.` or `..` segment; resolve it before sending")]
     DotSegment,
-    /// The path has `%2F`: a slash to some servers, a letter to others.
+    /// The path has `%2F`: some servers read it as a slash, others as an ordinary character.
     #[error("the path has an encoded slash (%2F); send a plain `/`, or leave it out")]
     EncodedSlash,
-    /// The path has `\` or `%5C`: a slash to some servers.
+    /// The path has `\` or `%5C`, which some servers read as a slash.
     #[error("the path has a backslash, plain or encoded (%5C); use `/`")]
     Backslash,
     /// The path has NUL, a line break or another control character, plain or encoded.
@@ -56,7 +58,7 @@ pub enum PathRefusal {
     /// The path has a `%` without two hexadecimal digits after it.
     #[error("the path has a `%` without two hexadecimal digits; send a plain percent sign as %25")]
     BrokenEscape,
-    /// The path has `%252E` or the like, which becomes an escape when decoded once more.
+    /// The path has `%252E` or the like: decoded once, it becomes an escape again.
     #[error("the path is percent-encoded twice; encode it once")]
     DoubleEncoding,
     /// The decoded path is not UTF-8.
@@ -65,7 +67,7 @@ pub enum PathRefusal {
 }
 
 impl CanonicalPath {
-    /// Reads the path of a request target, without its query, as sent on the wire.
+    /// Makes a path canonical. `raw` is the path of the request target, without its query, as sent.
     ///
     /// A path of plain bytes is checked in one pass and copied once. Parsing a canonical path gives
     /// the same bytes again.
@@ -106,7 +108,8 @@ const fn is_pchar(byte: u8) -> bool {
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=')
 }
 
-/// The slow way: decodes every escape, and encodes the bytes that need it.
+/// Handles a path that is not canonical as sent: decodes every escape, then encodes the bytes that
+/// need it.
 fn respell(raw: &[u8]) -> Result<Box<str>, PathRefusal> {
     let mut canonical = String::with_capacity(raw.len());
     let mut ascii = true;
@@ -168,8 +171,9 @@ fn refuse_ambiguous(byte: u8, escaped: bool) -> Result<(), PathRefusal> {
     }
 }
 
-/// True where a second decoding would find an escape: `%25` and two hexadecimal digits. In the
-/// canonical text these digits are plain, however they were sent.
+/// True if decoding the text twice would decode an escape the second time: it has `%25` followed by
+/// two hexadecimal digits. In the canonical text these digits are plain, even if they were sent
+/// encoded.
 fn encodes_an_escape(canonical: &[u8]) -> bool {
     canonical
         .windows(5)

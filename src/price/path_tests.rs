@@ -1,4 +1,4 @@
-//! The canonical path, mostly against paths that no honest client sends.
+//! Tests of the canonical path, mostly with paths that no honest client sends.
 
 use percent_encoding::percent_decode;
 use proptest::prelude::*;
@@ -96,7 +96,8 @@ fn an_ambiguous_path_is_refused_with_its_reason() {
     }
 }
 
-/// Arbitrary bytes would nearly always be refused at once; these pieces reach every branch.
+/// Hostile paths, made of pieces that reach every branch. Paths of arbitrary bytes would nearly all
+/// be refused for the same few reasons.
 fn hostile_path() -> impl Strategy<Value = Vec<u8>> {
     const PIECES: &[&str] = &[
         "/", "/", "/", "a", "A", "0", "2", "e", "f", ".", "..", "%", "%2", "%2e", "%2E", "%2f",
@@ -112,7 +113,7 @@ fn hostile_path() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|pieces| [b"/".as_slice(), &pieces.concat()].concat())
 }
 
-/// One byte in one of its spellings.
+/// One byte as it is, or in one of its percent-encoded spellings; `way` chooses.
 fn spell(byte: u8, way: u8) -> Vec<u8> {
     match way {
         _ if byte == b'/' => vec![byte],

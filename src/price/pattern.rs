@@ -1,4 +1,4 @@
-//! The `path` of a price rule: literal segments, `{name}` for one, `{*rest}` for the rest.
+//! The `path` of a price rule: literal segments, `{name}` for one segment, `{*rest}` for the rest.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,19 +7,19 @@ use crate::price::path::{CanonicalPath, PathRefusal};
 
 /// A parsed `path` of a rule.
 ///
-/// `{name}` stands for one segment that is not empty, `{*rest}`, at the end only, for one or more.
-/// Both need a segment: `/a/{x}` and `/a/{*rest}` do not match `/a/`.
+/// `{name}` stands for one segment that is not empty. `{*rest}` may stand only at the end, for one
+/// or more segments, the first of which is not empty. So neither `/a/{x}` nor `/a/{*rest}` matches
+/// `/a/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
     segments: Box<[Segment]>,
 }
 
-/// One segment of a [`Pattern`], from the most exact kind to the least.
+/// One segment of a [`Pattern`]. The variants are in order, from the most exact to the least.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
-    /// The bytes of the segment, in canonical form. Empty only as the last one, after a trailing
-    /// slash.
+    /// A segment in canonical form. Only the last one may be empty: it stands for a trailing slash.
     Literal(Box<str>),
     /// `{name}`
     One,
@@ -27,7 +27,7 @@ pub enum Segment {
     Rest,
 }
 
-/// The error of a text that is not a pattern; [`PatternError::hint`] has the remedy.
+/// The reason why a text is not a pattern; [`PatternError::hint`] has the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// The text is not a path from the root.
@@ -45,7 +45,7 @@ pub enum PatternError {
     /// Something follows `{*rest}`.
     #[error("`{0}` takes the rest of the path, yet more follows")]
     RestNotLast(String),
-    /// A literal segment is one that no request can have.
+    /// No request can have this literal segment, because such a request is refused.
     #[error("`{segment}` can never match: a request with it is refused, because {why}")]
     NeverMatches {
         /// The segment as written.
@@ -118,7 +118,7 @@ impl Pattern {
         &self.segments
     }
 
-    /// True where the pattern matches this path in this spelling.
+    /// True where the pattern matches `path` as it is spelled.
     pub(super) fn matches(&self, path: &str) -> bool {
         let mut left = path.strip_prefix('/');
         for segment in &self.segments {
@@ -137,7 +137,8 @@ impl Pattern {
         left.is_none()
     }
 
-    /// True where the pattern matches one path only, its own text.
+    /// True if the pattern has no parameters, so that it matches only the path that is its own
+    /// text.
     pub fn is_exact(&self) -> bool {
         self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)))
     }
@@ -149,7 +150,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The segment and its name for `{name}` and `{*rest}`; `None` for literal text.
+/// For `{name}` and `{*rest}`: the segment and its name. `None` for literal text.
 fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
     if !piece.contains(['{', '}']) {
         return Ok(None);
@@ -167,8 +168,8 @@ fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
     Ok(Some((segment, name)))
 }
 
-/// A literal segment, which must equal its form in a [`CanonicalPath`]: otherwise no request could
-/// reach the rule, and its path would have no price or a wildcard's.
+/// Reads a literal segment. It must be spelled as in a [`CanonicalPath`]: no request would match
+/// another spelling, and calls meant for this rule would have no price, or a wildcard's.
 fn literal(piece: &str, last: bool) -> Result<Segment, PatternError> {
     let never = |why| PatternError::NeverMatches { segment: piece.to_owned(), why };
     if piece.is_empty() {

@@ -62,7 +62,7 @@ fn or_dash(cell: Option<impl Display>) -> String {
     cell.map_or_else(|| "-".to_owned(), |cell| cell.to_string())
 }
 
-/// A table with a line of titles; without rows, one line of dashes.
+/// Renders a table with a line of titles above it. A table without rows gets one line of dashes.
 fn render<const N: usize>(columns: &[Column; N], mut rows: Vec<[String; N]>) -> String {
     if rows.is_empty() {
         rows.push(std::array::from_fn(|_| "-".to_owned()));

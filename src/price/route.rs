@@ -1,4 +1,4 @@
-//! A price rule, checked.
+//! A price rule that has been checked.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,12 +14,13 @@ use crate::price::pattern::Pattern;
 /// A price rule of the table.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The index in the table, from 0: for metrics and other lists with one element a route. It is
-    /// the index in the config, so it holds until the table is reloaded.
+    /// The index of the rule in the table and in the config, from 0. Metrics and other lists with
+    /// one element for each route use it. A reload may change it.
     pub index: usize,
     /// The paths of the rule.
     pub pattern: Pattern,
-    /// The label that people read in place of the path; [`Route::label`] names the rule elsewhere.
+    /// The label that people read in place of the path. Metrics, logs and ledger entries use
+    /// [`Route::label`] instead.
     pub display_label: Option<Box<str>>,
     /// The methods of the rule.
     pub methods: Methods,
@@ -31,11 +32,11 @@ pub struct Route {
     pub cost: Option<UnitAmount>,
     /// The classes of answers that are charged.
     pub charge_on: Box<[StatusClass]>,
-    /// The charge for a client that leaves.
+    /// Whether a call is charged when its client disconnects before the answer has ended.
     pub on_client_abort: OnClientAbort,
     /// Whether WebSocket upgrades are allowed.
     pub websocket: bool,
-    /// The longest silence of the upstream, in place of the upstream's own limit.
+    /// The longest time that the upstream may send nothing, in place of the upstream's own limit.
     pub read_timeout: Option<Duration>,
 }
 
@@ -57,7 +58,8 @@ pub enum Methods {
 }
 
 /// Methods that are never forwarded, in any letter case. CONNECT would open a tunnel without a
-/// price limit; TRACE, and TRACK where a server has it, send the upstream's credentials back.
+/// price limit. TRACE, and TRACK on servers that have it, send the request back to the client, with
+/// the credentials that Farebox added for the upstream.
 const NEVER: [&str; 3] = ["CONNECT", "TRACE", "TRACK"];
 
 /// Methods that can be listed.
@@ -86,7 +88,7 @@ impl Route {
     /// Reads the rule at `index` of the config.
     ///
     /// # Errors
-    /// The mistakes that can be found without looking at other rules.
+    /// The mistakes that can be found without looking at other rules or at the upstreams.
     pub(super) fn read(index: usize, config: &RouteConfig) -> Result<Self, Vec<Mistake>> {
         let key = |name: &str| format!("routes[{index}].{name}");
         let pattern = Pattern::parse(&config.path)
@@ -116,8 +118,9 @@ impl Route {
     }
 }
 
-/// The classes of answers that are charged. A free rule may list none; its calls that cost more,
-/// because their path resembles another rule, are charged as by default.
+/// The classes of answers that are charged. A free rule may list none. Even so, a call of a free
+/// rule has a price if its path resembles a paid rule; such a call is charged for the default
+/// classes.
 fn charged(config: &RouteConfig) -> Box<[StatusClass]> {
     if config.charge_on.is_empty() {
         StatusClass::charged_by_default().into()
@@ -126,7 +129,7 @@ fn charged(config: &RouteConfig) -> Box<[StatusClass]> {
     }
 }
 
-/// The values that contradict each other.
+/// Finds values that are out of range, or contradict each other.
 fn nonsense(
     key: &dyn Fn(&str) -> String,
     config: &RouteConfig,
@@ -181,12 +184,12 @@ impl Methods {
         if mistakes.is_empty() { Ok(Self::Listed(methods.into())) } else { Err(mistakes) }
     }
 
-    /// True where the rule covers `method`: HEAD is covered by GET.
+    /// True where the rule covers `method`. A rule for GET covers HEAD as well.
     pub fn accept(&self, method: &Method) -> bool {
         self.name(method) || method == Method::HEAD && self.name(&Method::GET)
     }
 
-    /// True where the rule names `method` itself.
+    /// True where the rule names `method` itself. A rule for GET does not name HEAD.
     pub(super) fn name(&self, method: &Method) -> bool {
         match self {
             Self::All => !NEVER.iter().any(|name| method.as_str().eq_ignore_ascii_case(name)),
@@ -194,7 +197,7 @@ impl Methods {
         }
     }
 
-    /// True where a method is in both.
+    /// True if both name the same method.
     pub(super) fn overlap(&self, other: &Self) -> bool {
         PRICEABLE.iter().any(|method| self.name(method) && other.name(method))
     }

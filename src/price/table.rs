@@ -14,27 +14,28 @@ use crate::price::path::CanonicalPath;
 use crate::price::pattern::{Pattern, Segment};
 use crate::price::route::Route;
 
-/// Every price rule. Built once per config, used by every call.
+/// Every price rule. The table is built once for each version of the config, and every call uses
+/// it.
 ///
 /// The most exact pattern wins: segment by segment from the left, a literal beats `{name}`, and
 /// `{name}` beats `{*rest}`. Only the winner counts. Where it has no rule for the method, the call
-/// is refused, not passed on to a less exact pattern: a path with a price of its own is never
-/// served at a wildcard's, by whatever method.
+/// is refused, and no less exact pattern is tried. So a path with a price of its own is never
+/// served at a wildcard's price, whatever the method.
 ///
 /// Where a pattern with parameters wins, the call costs the highest price of its rule and of those
-/// that the path resembles (see `lookalikes.rs`); where all of these lack the method, the call is
-/// refused.
+/// that the path resembles (see `lookalikes.rs`). Where the path resembles rules and none of them
+/// is for the method, the call is refused.
 #[derive(Debug, Default)]
 pub struct PriceTable {
     routes: Vec<Arc<Route>>,
-    /// The rules of each pattern, for different methods.
+    /// The patterns, each with its rules for different methods. A place is an index in this list.
     places: Vec<Vec<Arc<Route>>>,
-    /// Patterns without parameters, by their path. No other pattern beats one of them.
+    /// The places of patterns without parameters, by their path. No other pattern beats one of
+    /// them.
     exact: HashMap<Box<str>, usize>,
-    /// The other patterns.
+    /// The places of the other patterns.
     tree: Tree,
-    /// Every pattern, for the paths that resemble it; `None` where each spelling is a path of its
-    /// own.
+    /// Every pattern, to find those that a path resembles; `None` with `[api] exact_paths`.
     lookalikes: Option<Lookalikes>,
 }
 
@@ -79,7 +80,7 @@ impl PriceTable {
         Ok(table)
     }
 
-    /// The rules that share `pattern`; empty at first.
+    /// The rules that share `pattern`. The list is empty for a pattern that is new.
     fn place_of(&mut self, pattern: &Pattern) -> &mut Vec<Arc<Route>> {
         let next = self.places.len();
         let place = if pattern.is_exact() {
@@ -96,15 +97,16 @@ impl PriceTable {
         &mut self.places[place]
     }
 
-    /// The same table for `[api] exact_paths`: a call costs the price of its matching rule,
-    /// whatever other rules its path resembles. For upstreams that distinguish every spelling.
+    /// The table, adapted to `[api] exact_paths`: with `exact`, a call costs the price of its
+    /// matching rule, whatever other rules its path resembles. This is for upstreams that
+    /// distinguish every spelling.
     #[must_use]
     pub fn with_exact_paths(self, exact: bool) -> Self {
         if exact { Self { lookalikes: None, ..self } } else { self }
     }
 
-    /// The quote for a call. HEAD costs what GET costs, unless it has a rule of its own, which has
-    /// the same price: [`check_routes`] makes sure of that.
+    /// The quote for a call. HEAD costs what GET costs. A rule of its own for HEAD has the same
+    /// price; [`check_routes`] makes sure of that.
     ///
     /// # Errors
     /// [`QuoteRefusal`] where no rule covers the call. Such a call is never free.
@@ -120,18 +122,18 @@ impl PriceTable {
         Ok(Quote { route: Arc::clone(route), credits })
     }
 
-    /// The rule of a pattern for a method.
+    /// The rule for `method` among those at `place`.
     fn rule_at(&self, place: usize, method: &Method) -> Option<&Arc<Route>> {
         let rules = self.places.get(place)?;
         let named = rules.iter().find(|route| route.methods.name(method));
         named.or_else(|| rules.iter().find(|route| route.methods.accept(method)))
     }
 
-    /// The highest price of the rules that `path` resembles, where the pattern at `winner` matches
-    /// it; 0 without such rules.
+    /// The highest price of the rules that `path` resembles; 0 if it resembles none. `winner` is
+    /// the place of the pattern that matches `path`.
     ///
     /// # Errors
-    /// There are such rules, and none of them is for the method.
+    /// Refuses a call whose path resembles rules of which none is for `method`.
     fn resembled(
         &self,
         winner: usize,
@@ -153,8 +155,8 @@ impl PriceTable {
         }
     }
 
-    /// The label that people read in place of `route`, a [`Route::label`]. `None` where its rules
-    /// have no label, or `route` has no rule any more.
+    /// The label that people read in place of `route`, which is a [`Route::label`]. `None` if no
+    /// rule of `route` has such a label, or the table has no rule for `route` any more.
     pub fn display_label(&self, route: &str) -> Option<&str> {
         let mut rules = self.routes.iter().filter(|rule| rule.label() == route);
         rules.find_map(|rule| rule.display_label.as_deref())
@@ -166,7 +168,7 @@ impl PriceTable {
     }
 }
 
-/// A prefix tree of the patterns with parameters, each leading to a place in a list.
+/// A prefix tree of the patterns with parameters. Each leads to its place in `PriceTable::places`.
 #[derive(Debug, Default)]
 struct Tree {
     literals: HashMap<Box<str>, Tree>,
@@ -178,7 +180,8 @@ struct Tree {
 }
 
 impl Tree {
-    /// The place of the pattern with these segments: its earlier one, or else `place`.
+    /// Adds the pattern with these segments at `place`, unless it is there already. Returns its
+    /// place.
     fn entry(&mut self, segments: &[Segment], place: usize) -> usize {
         match segments.split_first() {
             None => *self.end.get_or_insert(place),
@@ -190,11 +193,12 @@ impl Tree {
         }
     }
 
-    /// The place of the most exact pattern for a path. `path` is the part after the slash, or
-    /// `None` at the end.
+    /// The place of the most exact pattern that matches a path. `path` is the part after the slash,
+    /// or `None` at the end.
     ///
-    /// A branch without a match is left for the next less exact one. Each node is reached in one
-    /// way only, so no path makes this visit more nodes than the table has.
+    /// If the most exact branch has no match, the search goes back to the next less exact one.
+    /// There is only one way through the tree to each node, so no path makes this visit more nodes
+    /// than the table has.
     fn find(&self, path: Option<&str>) -> Option<usize> {
         let Some(path) = path else { return self.end };
         let (segment, after) = match path.split_once('/') {

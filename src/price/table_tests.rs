@@ -1,4 +1,4 @@
-//! The price table, at the end against a slow table that is plainly right.
+//! Tests of the price table. The last ones compare it with a slow table that is plainly right.
 
 use proptest::prelude::*;
 
@@ -129,7 +129,7 @@ fn a_config_with_a_mistake_makes_no_table() {
     assert!(PriceTable::new(&configs("* /a 1"), &["other"]).is_err());
 }
 
-/// True where a pattern matches, straight from its definition.
+/// True where a pattern matches a path, written straight from the definition of patterns.
 fn matches(pattern: &[Segment], path: &[&str]) -> bool {
     match (pattern, path) {
         ([], []) => true,
@@ -144,8 +144,8 @@ fn matches(pattern: &[Segment], path: &[&str]) -> bool {
     }
 }
 
-/// The exactness of each segment, smaller for more exact ones. All patterns that match one path
-/// have the same literals in the same segments.
+/// The exactness of each segment, smaller for more exact ones. It is enough to compare kinds: where
+/// two patterns match one path, both have the same text in every segment in which both are literal.
 fn exactness(pattern: &[Segment]) -> Vec<u8> {
     let rank = |segment: &Segment| match segment {
         Segment::Literal(_) => 0,

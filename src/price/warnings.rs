@@ -1,4 +1,4 @@
-//! Warnings about rules that are possible and probably not meant.
+//! Warnings about rules that are valid but probably a mistake.
 
 use std::collections::HashMap;
 
@@ -58,8 +58,9 @@ fn without_case(segments: &[Segment]) -> Vec<Segment> {
     lower.filter(|segment| *segment != Segment::Literal("".into())).collect()
 }
 
-/// Paths with a parameter as other gateways and frameworks write it: `*`, `**`, `:name`, `<name>`.
-/// Here these are plain characters, and the rule matches none of the intended requests.
+/// Warns of paths that write a parameter as other gateways and frameworks do: `*`, `**`, `:name`,
+/// `<name>`. Farebox takes these characters literally, so such a rule does not match the requests
+/// that it was meant for.
 pub fn foreign_patterns(routes: &[RouteConfig]) -> Vec<Mistake> {
     let found = routes.iter().enumerate().filter_map(|(index, route)| {
         let odd = route.path.split('/').find(|piece| is_foreign(piece))?;
@@ -99,7 +100,8 @@ fn in_our_words(path: &str) -> String {
     pieces.collect::<Vec<_>>().join("/")
 }
 
-/// Rules whose calls cost the operator more than their credits sell for in the smallest pack.
+/// Warns of rules whose calls cost the operator more than their credits sell for in the smallest
+/// pack.
 pub fn sold_at_a_loss(routes: &[RouteConfig], packs: &[PackConfig]) -> Vec<Mistake> {
     let found = routes.iter().enumerate().filter_map(|(index, config)| {
         let route = Route::read(index, config).ok()?;

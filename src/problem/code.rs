@@ -25,7 +25,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// The last segment of the problem's `type`.
+    /// The last segment of the `type` of problems with this code.
     pub(super) const fn slug(self) -> &'static str {
         match self {
             Self::Unauthenticated => "unauthenticated",
@@ -46,7 +46,7 @@ impl Code {
         }
     }
 
-    /// The name that OpenAI's API has for an error of this kind.
+    /// The `type` that OpenAI's API gives to errors of this kind.
     pub(super) const fn openai_type(self) -> &'static str {
         match self {
             Self::Unauthenticated => "authentication_error",

@@ -1,4 +1,4 @@
-//! Problems: a status, a stable code and a text, and for a 402 an offer.
+//! Problems: an HTTP status, a stable code and a message; a 402 also has an offer.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::problem::code::Code;
 use crate::problem::language::Text;
 use crate::problem::texts;
 
-/// The members that a 402 has beyond its text.
+/// The members that only a 402 has.
 #[derive(Clone, Debug)]
 pub struct Offer {
     /// The price of the call.
@@ -51,7 +51,7 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, detail)
     }
 
-    /// 403: the caller is identified, and may not do this.
+    /// 403: the caller is identified, but may not do this.
     pub fn forbidden(detail: Text) -> Self {
         Self::new(StatusCode::FORBIDDEN, Code::Forbidden, detail)
     }
@@ -68,7 +68,7 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, Code::AccountFrozen, texts::ACCOUNT_FROZEN)
     }
 
-    /// 404: the path has no price, and a path without a price is never free.
+    /// 404: the path has no price. A path without a price is never free.
     pub fn no_price_rule() -> Self {
         Self::new(StatusCode::NOT_FOUND, Code::NoPriceRule, texts::NO_PRICE_RULE)
     }
@@ -89,7 +89,7 @@ impl Problem {
         Self::new(status, Code::BadRequest, texts::METHOD_NOT_ALLOWED)
     }
 
-    /// 413: the body is larger than one of Farebox's own routes takes.
+    /// 413: the body is larger than Farebox's own routes accept.
     pub fn body_too_large(limit_bytes: usize) -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         Self::new(status, Code::BadRequest, texts::body_too_large(limit_bytes))
@@ -116,17 +116,18 @@ impl Problem {
         Self::bad_request(texts::UNREADABLE_HEAD)
     }
 
-    /// 409: the id was used for something else, or the named thing has ended.
+    /// 409: the request contradicts an earlier one, such as one that used its id for another
+    /// operation or that ended its hold.
     pub fn conflict(detail: Text) -> Self {
         Self::new(StatusCode::CONFLICT, Code::IdempotencyConflict, detail)
     }
 
-    /// 422: the idempotency key stands for another request already.
+    /// 422: the idempotency key was already used for another request.
     pub fn other_payload(detail: Text) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyConflict, detail)
     }
 
-    /// 422: the request can be read, and its values make no sense.
+    /// 422: the request can be read, but its values make no sense.
     pub fn unprocessable(detail: Text) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadRequest, detail)
     }
@@ -153,7 +154,7 @@ impl Problem {
         Self::new(StatusCode::GATEWAY_TIMEOUT, Code::UpstreamTimeout, texts::UPSTREAM_TIMEOUT)
     }
 
-    /// 503: the ledger is unavailable, through no fault of the caller.
+    /// 503: the ledger is unavailable. The caller is not at fault.
     pub fn ledger_unavailable() -> Self {
         Self::unavailable(texts::LEDGER_UNAVAILABLE)
     }
@@ -164,7 +165,7 @@ impl Problem {
         Self { retry_after_secs: Some(1), ..Self::new(status, Code::Overloaded, texts::OVERLOADED) }
     }
 
-    /// 503: the gateway stops before it has read the request.
+    /// 503: the gateway is stopping, and has not read the whole request.
     pub fn stopping() -> Self {
         Self::unavailable(texts::STOPPING)
     }
@@ -176,12 +177,13 @@ impl Problem {
         Self { retry_after_secs: Some(30), ..problem }
     }
 
-    /// 502: Stripe refused, or its answer cannot be read; only the operator can fix that.
+    /// 502: Stripe refused the request, or its answer cannot be read. Only the operator can fix
+    /// that.
     pub fn payments_failed() -> Self {
         Self::new(StatusCode::BAD_GATEWAY, Code::PaymentsUnavailable, texts::PAYMENTS_FAILED)
     }
 
-    /// 503 with a text of its own.
+    /// 503 with a message of its own.
     pub fn unavailable(detail: Text) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::LedgerUnavailable, detail);
         Self { retry_after_secs: Some(2), ..problem }

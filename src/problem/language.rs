@@ -1,4 +1,4 @@
-//! Texts in both languages, and the choice between them.
+//! Messages in English and French, and the choice of the language.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use http::{HeaderMap, header};
 /// The language of a message, from `accept-language`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Language {
-    /// The default.
+    /// English, the default.
     #[default]
     English,
-    /// `fr`, unless the client prefers English.
+    /// French, if the client accepts it and does not prefer English.
     French,
 }
 
 impl Language {
-    /// The language that the client prefers among the two.
+    /// The language that the client prefers, of the two.
     pub fn of(headers: &HeaderMap) -> Self {
         let header = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
         let Some(header) = header else { return Self::English };
@@ -45,7 +45,7 @@ impl Language {
     }
 }
 
-/// A quality value (RFC 9110, 12.4.2) in thousandths; zero where it cannot be read.
+/// Reads a quality value (RFC 9110, 12.4.2), in thousandths. Zero if it cannot be read.
 fn weight(text: &str) -> u32 {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
@@ -70,7 +70,7 @@ impl Text {
         Self { en: en.into(), fr: fr.into() }
     }
 
-    /// A message in both languages that never varies, for the catalogue.
+    /// A constant message in both languages.
     pub const fn fixed(en: &'static str, fr: &'static str) -> Self {
         Self { en: Cow::Borrowed(en), fr: Cow::Borrowed(fr) }
     }

@@ -1,4 +1,4 @@
-//! The addresses of one upstream: whose turn it is, and which could not be connected to lately.
+//! The addresses of one upstream. Calls use them in turn, and avoid those that failed lately.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-/// The most addresses that a call tries. Only connecting is ever retried, so a call finds out that no address
-/// answers within `MAX_ATTEMPTS` times `connect_timeout`.
+/// The most addresses that one call tries. Each attempt takes at most `connect_timeout`, so a call
+/// that reaches no address fails within `MAX_ATTEMPTS` times `connect_timeout`.
 pub(super) const MAX_ATTEMPTS: usize = 16;
 
-/// How long after its first failure a call still begins to connect to another address.
+/// A call begins no further attempt once this time has passed since its first failed one.
 const TRY_FOR: Duration = Duration::from_secs(60);
 
-/// How long an address that could not be connected to is tried last. Then one call tries it again
-/// while the others still avoid it.
+/// How long an address is tried last after a connection to it failed. Once this time is over, one
+/// call tries the address again, while the others still avoid it.
 const AVOID_MS: u64 = 10_000;
 
-/// The addresses that a name has, empty until it is resolved. Calls take turns.
+/// The addresses of one upstream; empty until its name is resolved. Successive calls begin at
+/// successive addresses.
 #[derive(Debug)]
 pub(super) struct Addresses {
     list: ArcSwap<Vec<Address>>,
@@ -29,28 +30,29 @@ pub(super) struct Addresses {
 #[derive(Debug)]
 struct Address {
     socket: SocketAddr,
-    /// In milliseconds since `opened`; 0 where the last connection to it succeeded.
+    /// The time until which the address is tried last, in milliseconds since `opened`. 0 if the
+    /// last connection to it succeeded.
     avoid_until_ms: AtomicU64,
 }
 
 /// The addresses that one call has tried.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// The call's turn, where there are several addresses: it begins there and goes on with the next.
+    /// The index of the address at which this call begins. `None` where there is only one address.
     turn: Option<usize>,
     failed: Vec<SocketAddr>,
     first_failure: Option<Instant>,
 }
 
 impl Attempts {
-    /// How many connections failed.
+    /// The number of connections that failed.
     pub fn failures(&self) -> usize {
         self.failed.len()
     }
 }
 
 impl Addresses {
-    /// The addresses that are known from the beginning.
+    /// The addresses that are known before the first look-up.
     pub fn new(known: impl IntoIterator<Item = SocketAddr>) -> Self {
         let list = known.into_iter().map(|socket| Address::new(socket, 0)).collect();
         Self {
@@ -60,7 +62,8 @@ impl Addresses {
         }
     }
 
-    /// Takes up what a look-up found. An address that stays keeps its record.
+    /// Replaces the list with the result of a look-up. Addresses in both keep their record of
+    /// failures.
     pub fn replace(&self, found: &[SocketAddr]) {
         let before = self.list.load();
         if before.iter().map(|address| &address.socket).eq(found) {
@@ -74,9 +77,9 @@ impl Addresses {
         self.list.store(Arc::new(list));
     }
 
-    /// Where a call connects to next: the first address from its turn on that it has not tried
-    /// and that did not fail lately, else the first that it has not tried. `None` where it has
-    /// tried all.
+    /// The address that a call tries next; `None` if it has tried all. The search begins at the
+    /// call's turn and skips the addresses that the call has tried. It prefers the first one that
+    /// did not fail lately; if all did, it takes the first.
     pub fn next(&self, attempts: &mut Attempts) -> Option<SocketAddr> {
         self.next_at(attempts, || self.now_ms())
     }
@@ -102,7 +105,8 @@ impl Addresses {
         last_resort
     }
 
-    /// A call could not connect to `socket`. True where it should try another address.
+    /// Records that a call could not connect to `socket`. True if the call should try another
+    /// address.
     pub fn failed(&self, attempts: &mut Attempts, socket: SocketAddr) -> bool {
         self.failed_at(attempts, socket, self.now_ms())
     }
@@ -119,7 +123,7 @@ impl Addresses {
             && list.iter().any(|address| !attempts.failed.contains(&address.socket))
     }
 
-    /// A connection to `socket` was opened.
+    /// Records that a connection to `socket` was opened.
     pub fn connected(&self, socket: SocketAddr) {
         let list = self.list.load();
         if list.len() < 2 {
@@ -142,8 +146,8 @@ impl Address {
         Self { socket, avoid_until_ms: AtomicU64::new(avoid_until_ms) }
     }
 
-    /// Whether the address did not fail lately. After a failure and [`AVOID_MS`] this is true for
-    /// one call, which finds out.
+    /// Whether the address may be tried in its turn. False for [`AVOID_MS`] after a failure. Then
+    /// it is true for a single call; the outcome of that attempt decides for the others.
     fn is_worth_trying(&self, now_ms: impl Fn() -> u64) -> bool {
         let until = self.avoid_until_ms.load(Ordering::Relaxed);
         if until == 0 {
@@ -167,8 +171,8 @@ mod tests {
         (1..=count).map(|last| SocketAddr::from(([10, 0, 0, last], 80))).collect()
     }
 
-    /// One call at `now_ms`: the addresses that it tried, in order; the last one was connected to
-    /// if it is not among the `dead`.
+    /// Makes one call at `now_ms`, and returns the addresses that it tried, in order. The call
+    /// connects to the first address that is not `dead`.
     fn call(addresses: &Addresses, dead: &[SocketAddr], now_ms: u64) -> Vec<SocketAddr> {
         let (mut attempts, mut tried) = (Attempts::default(), Vec::new());
         while let Some(socket) = addresses.next_at(&mut attempts, || now_ms) {
@@ -201,7 +205,7 @@ mod tests {
                     once.sort();
                     once.dedup();
                     assert_eq!(once.len(), tried.len(), "each is tried once: {tried:?}");
-                    // Each dead address is met once, and tried last from then on.
+                    // Each dead address is tried once in its turn, and last from then on.
                     let met_all = number >= all.len();
                     assert!(alive == 0 || !met_all || tried.len() == 1, "{subset:b}: {tried:?}");
                 }
@@ -239,10 +243,10 @@ mod tests {
             assert_eq!(call(&addresses, dead, now_ms), all[1..], "at {now_ms} ms");
             assert_eq!(call(&addresses, dead, now_ms), all[1..], "at {now_ms} ms");
         }
-        // The address is still dead: one of two calls meets it, whichever has the turn.
+        // The address is still dead. One of two calls finds that out, whichever has the turn.
         let again = [call(&addresses, dead, AVOID_MS), call(&addresses, dead, AVOID_MS)];
         assert_eq!(again.iter().filter(|tried| tried.contains(&all[0])).count(), 1, "{again:?}");
-        // The address lives again, and has its turns as before.
+        // The address works again, and has its turns as before.
         let tried: Vec<_> = (0..4).flat_map(|_| call(&addresses, &[], 3 * AVOID_MS)).collect();
         assert_eq!(tried.iter().filter(|socket| **socket == all[0]).count(), 2, "{tried:?}");
     }

@@ -1,4 +1,4 @@
-//! The body of an answer over HTTP/2: what the client's window has no room for waits here.
+//! The body of an answer over HTTP/2. It keeps the bytes for which the client's window has no room.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use super::stall::Stall;
 pub(super) struct AnswerBody {
     stream: SendStream<Bytes>,
     unsent: Bytes,
-    /// Nothing follows what is unsent.
+    /// Whether the body ends after the unsent bytes.
     ends: bool,
     has_ended: bool,
     is_blocked: bool,
@@ -21,7 +21,7 @@ pub(super) struct AnswerBody {
 }
 
 impl AnswerBody {
-    /// `has_ended` where the head was all of the answer.
+    /// The body that follows a head. `has_ended`: the answer has no body.
     pub fn new(stream: SendStream<Bytes>, has_ended: bool) -> Self {
         Self {
             stream,
@@ -33,7 +33,8 @@ impl AnswerBody {
         }
     }
 
-    /// Takes a part of the body, and with `end` its end, and sends what there is room for.
+    /// Accepts a part of the body, and sends as much as there is room for. `end`: the body ends
+    /// here.
     pub fn write(&mut self, part: &[u8], end: bool) -> Result<()> {
         if self.ends {
             return match part {
@@ -52,14 +53,14 @@ impl AnswerBody {
         if self.is_blocked {
             return Ok(());
         }
-        // A flush waits for what there is no room for now.
+        // Bytes for which there is no room now are sent by a later flush.
         match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(flushed) => flushed,
             Poll::Pending => Ok(()),
         }
     }
 
-    /// Ready once everything has its place in the client's window.
+    /// Ready once all bytes have been sent within the client's window.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while !self.unsent.is_empty() {
             self.stream.reserve_capacity(self.unsent.len());
@@ -97,7 +98,7 @@ impl AnswerBody {
         self.stream.send_data(part, end).or_err(ErrorType::WriteError, "HTTP/2")
     }
 
-    /// Ready once the client has given the stream up.
+    /// Ready once the client has reset the stream.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // A stream that has ended cannot be reset.
         if self.has_ended {
@@ -110,7 +111,7 @@ impl AnswerBody {
         self.is_blocked
     }
 
-    /// Since when the client's window has had no room for what was written.
+    /// The time since which written bytes have been waiting for room in the client's window.
     pub fn blocked_since(&self) -> Option<Instant> {
         if self.is_blocked { self.stall.waiting_since() } else { None }
     }

@@ -1,10 +1,10 @@
-//! The body of a request: a small one is read before its call is forwarded, and of a larger one
-//! this counts how much was handed over.
+//! The body of a request. A small body is read whole before its call is forwarded. A larger body is
+//! streamed, and [`Sent`] counts how much of it was passed on to the upstream.
 //!
-//! An upstream may begin to work before it has the whole request. If a client that leaves before
-//! the last byte paid nothing, every client could have that work done for free. So an upstream
-//! sees a small body only once it is complete, and a large body counts as sent when little of it
-//! is missing.
+//! An upstream may begin to work before it has the whole request. If a client paid nothing when it
+//! left before the last byte, clients could have that work done for free. So an upstream sees a
+//! small body only once it is complete, and a large body counts as sent once only little of it is
+//! missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +19,20 @@ use super::body_memory::{BodyMemory, Reserved};
 use super::client::Client;
 use crate::account::AccountId;
 
-/// In bytes: the longest declared body that is read before its call is forwarded, and the most
-/// that a longer one may lack where a client that leaves pays all the same.
+/// In bytes. A body of at most this declared length is read whole before its call is forwarded. A
+/// longer body counts as sent once at most this much of it is missing.
 const SMALL: u64 = 64 * 1024;
 
-/// How long a request is, by its head.
+/// The length of a request, as far as its head tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Length {
-    /// The body says it at its end.
+    /// Only the end of the body tells its length.
     #[default]
     Unknown,
-    /// So many bytes of body.
+    /// The length of the body, in bytes.
     Declared(u64),
-    /// The head is the whole request, whatever body it declares: upstreams begin to work on a GET,
-    /// HEAD, DELETE or OPTIONS without looking at one.
+    /// The head counts as the whole request, whatever body it declares. Upstreams begin to work on
+    /// a GET, HEAD, DELETE or OPTIONS without waiting for a body.
     Head,
 }
 
@@ -49,13 +49,13 @@ impl Length {
         if head.headers.contains_key(TRANSFER_ENCODING) {
             return Self::Unknown;
         }
-        // The head was checked: there is at most one, and it is a number.
+        // `target.rs` has checked that there is at most one length, and that it is a number.
         let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         length.and_then(|value| value.parse().ok()).map_or(Self::Unknown, Self::Declared)
     }
 }
 
-/// How much of a request was handed over to the upstream's connection.
+/// Counts how much of a request was handed over to the upstream's connection.
 #[derive(Debug, Default)]
 pub struct Sent {
     length: Length,
@@ -65,30 +65,31 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// A request of this length that was not handed over yet.
+    /// A request of this length, of which nothing was handed over yet.
     fn nothing_of(length: Length) -> Self {
         Self { length, ..Self::default() }
     }
 
-    /// Records that the head is handed over.
+    /// Records that the head was handed over.
     pub fn begin(&mut self) {
         self.has_head = true;
     }
 
-    /// Records that `body_bytes` more bytes of the body are handed over. `end` is true if the request ends there.
+    /// Records that `body_bytes` more bytes of the body were handed over. `end` is true if the
+    /// request ends there.
     pub fn add(&mut self, body_bytes: usize, end: bool) {
         self.body_bytes = self.body_bytes.saturating_add(body_bytes as u64);
         self.has_ended |= end;
     }
 
-    /// Whether nothing of the request is missing.
+    /// Whether the whole request was handed over.
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Whether a client that leaves now has left a request that counts as sent: complete, or with
-    /// at most [`SMALL`] bytes of a declared length missing, or with any byte of a body without
-    /// one.
+    /// Whether the request counts as sent if the client leaves now. It does if it is complete, or
+    /// if at most [`SMALL`] bytes of its declared length are missing. Without a declared length,
+    /// any byte of the body is enough.
     pub fn counts(&self) -> bool {
         let is_enough = match self.length {
             Length::Head => true,
@@ -99,7 +100,7 @@ impl Sent {
     }
 }
 
-/// The part of a body that is read before its call is forwarded. It is sent on whole and unchanged, before the
+/// The part of a body that is read before its call is forwarded. It is sent unchanged, before the
 /// rest of the body.
 #[derive(Debug, Default)]
 pub(super) struct Buffered {
@@ -109,32 +110,32 @@ pub(super) struct Buffered {
     _reserved: Option<Reserved>,
 }
 
-/// Why a body could not be read.
+/// The reason why a body could not be read.
 #[derive(Debug)]
 pub(super) enum Unread {
     /// The client has left, or its body does not have the framing that its head announced.
     Failed(BError),
-    /// Nothing came for too long.
+    /// The client sent nothing for too long.
     Silent,
-    /// There is no memory for it.
+    /// The limit on the memory for bodies is reached.
     Overloaded,
 }
 
-/// The bound and the room that a body buffer has.
+/// The limits for reading one body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room<'a> {
-    /// How much is read at the most, in bytes; the last part that comes may exceed it.
+    /// The number of bytes after which reading stops. The last part that arrives may exceed it.
     pub most: usize,
-    /// The longest silence of the client.
+    /// The longest time that the client may send nothing.
     pub silence: Duration,
     pub memory: &'a Arc<BodyMemory>,
     pub account: &'a AccountId,
 }
 
-/// Reads a request's body, up to `room.most` bytes of it.
+/// Reads a request's body. Stops early once it has `room.most` bytes.
 ///
 /// # Errors
-/// [`Unread`]; nothing of the body is to be forwarded then.
+/// [`Unread`]. The caller must then forward nothing of the request.
 pub(super) async fn read_ahead(client: &mut Client, room: Room<'_>) -> Result<Buffered, Unread> {
     let (mut first, mut more) = (Bytes::new(), BytesMut::new());
     let mut reserved = None;
@@ -153,7 +154,8 @@ pub(super) async fn read_ahead(client: &mut Client, room: Room<'_>) -> Result<Bu
             Err(_) => return Err(Unread::Silent),
         };
         length += part.len();
-        // A body that comes in one part lies in the connection's own memory already.
+        // A body that arrives in one part stays in the connection's own memory, so nothing is
+        // reserved.
         if client.is_body_done() && first.is_empty() {
             first = part;
             break true;
@@ -175,15 +177,15 @@ pub(super) async fn read_ahead(client: &mut Client, room: Room<'_>) -> Result<Bu
     Ok(Buffered { bytes, is_whole, _reserved: reserved })
 }
 
-/// Reads a body of at most [`SMALL`] bytes whole, and leaves every other one to be streamed. Calls
-/// of free routes are read the same way, so that an upstream sees all bodies alike. The second
-/// value counts from here on how much of the request is handed over.
+/// Reads a body of at most [`SMALL`] bytes whole; every other body is left to be streamed. Bodies
+/// of free calls are read in the same way, so that an upstream cannot tell the difference. The
+/// returned [`Sent`] counts from now on how much of the request is handed over.
 ///
-/// `Expect: 100-continue` is answered here where the body is read here. The upstream is asked
-/// what it expects only where its own answer can reach the client.
+/// Where the body is read here, this function also answers `Expect: 100-continue`. Otherwise the
+/// header is left for the upstream, except over HTTP/1.0, where a 100 cannot reach the client.
 ///
 /// # Errors
-/// As [`read_ahead`].
+/// The same as those of [`read_ahead`].
 pub(super) async fn read_small(
     client: &mut Client,
     memory: &Arc<BodyMemory>,
@@ -193,7 +195,7 @@ pub(super) async fn read_small(
     let length = Length::of(client);
     let is_small = matches!(length, Length::Declared(1..=SMALL));
     if expects_continue(client.head()) {
-        // HTTP/1.0 knows no 1xx (RFC 9110, 10.1.1).
+        // A client of HTTP/1.0 must not be sent a 1xx answer (RFC 9110, 10.1.1).
         let is_1_0 = client.head().version < Version::HTTP_11;
         if is_small || is_1_0 {
             client.head_mut().remove_header(&EXPECT);
@@ -211,7 +213,7 @@ pub(super) async fn read_small(
     Ok((read_ahead(client, room).await?, sent))
 }
 
-/// Whether the client waits for a 100 before it sends its body.
+/// Whether the client waits for a 100 (Continue) before it sends its body.
 fn expects_continue(head: &RequestHeader) -> bool {
     let expected = head.headers.get_all(EXPECT).iter();
     expected

@@ -6,13 +6,13 @@ use ahash::HashMap;
 
 use crate::account::AccountId;
 
-/// One account has at most this part of the memory.
+/// One account may use at most 1 / `SHARE` of the memory.
 const SHARE: usize = 4;
 
-/// The memory for bodies, of all calls together.
+/// The memory for bodies, shared by all calls.
 #[derive(Debug)]
 pub(super) struct BodyMemory {
-    /// In bytes.
+    /// The limit for all calls together, in bytes.
     most: usize,
     used: Mutex<Used>,
 }
@@ -23,7 +23,7 @@ struct Used {
     by_account: HashMap<AccountId, usize>,
 }
 
-/// A part of the memory, given back when it is dropped.
+/// Reserved memory. Dropping this gives it back.
 #[derive(Debug)]
 pub(super) struct Reserved {
     memory: Arc<BodyMemory>,
@@ -32,19 +32,19 @@ pub(super) struct Reserved {
 }
 
 impl BodyMemory {
-    /// `most` bytes of memory.
+    /// Creates a limit of `most` bytes.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, used: Mutex::default() })
     }
 
-    /// A reservation of nothing yet.
+    /// Begins an empty reservation for a body of `account`.
     pub fn begin(self: &Arc<Self>, account: AccountId) -> Reserved {
         Reserved { memory: self.clone(), account, bytes: 0 }
     }
 }
 
 impl Reserved {
-    /// Reserves so many more bytes; false where there is no room for them.
+    /// Reserves `bytes` more bytes. False if there is no room for them; nothing is reserved then.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         let most = self.memory.most;

@@ -1,8 +1,8 @@
-//! The end of a client's connection on which no request head grows without end.
+//! A client's connection, with a limit on the size of a request head.
 //!
-//! Pingora reads a megabyte of head, and parses all of it again after every read, before anybody
-//! may look at it. Here no more than `max_header_bytes` are read of a head; a client that has not
-//! ended its head by then is told 431, whoever it is.
+//! Pingora reads up to a megabyte of head, and parses all of it again after every read, before our
+//! code sees any of it. Here at most `max_header_bytes` of a head are read. A client that sends a
+//! longer head is refused with 431 before it is identified.
 
 use std::io;
 use std::pin::Pin;
@@ -24,11 +24,11 @@ use super::watch::HeadWatch;
 use crate::ledger::CallId;
 use crate::problem::{Language, Problem, Rendered};
 
-/// How much of the rest of a head that is too long is read, so that its client is not cut off
-/// before it has read why, in bytes. The head's deadline bounds it in time.
+/// If a head is too long, at most this many bytes of its rest are read: a client that is cut off
+/// while it still sends may never see the answer. The head's deadline limits the time of this.
 const LINGER_BYTES: usize = 128 * 1024;
 
-/// A link's end on which a head that is too long is refused.
+/// The session's end of a [`Link`], which refuses a head that is too long.
 #[derive(Debug)]
 pub(super) struct Bounded {
     end: LinkEnd,
@@ -37,26 +37,27 @@ pub(super) struct Bounded {
     refusal: Option<Refusal>,
 }
 
-/// How far the refusal of a head has come.
+/// The progress of refusing a head.
 #[derive(Debug, Default)]
 struct Refusal {
-    /// Whether the client was told that nothing more comes.
+    /// Whether the answer was sent and the connection shut down for writing.
     is_shut: bool,
-    /// How much of the head was thrown away since.
+    /// How many bytes of the head were read and dropped since then.
     lingered: usize,
 }
 
 impl Bounded {
-    /// `head` says whether a head is being read, and how long it is by now.
+    /// `head` knows whether a head is being read, and how many bytes of it have been read so far.
     pub fn new(link: Arc<Link>, head: Arc<HeadWatch>, max_header_bytes: usize) -> Self {
         Self { end: LinkEnd(link), head, max_header_bytes, refusal: None }
     }
 
-    /// Tells the client why its head is not read, and reads on until it has hung up.
+    /// Sends the refusal, then reads and drops bytes until the client hangs up or [`LINGER_BYTES`]
+    /// are exceeded. The error returned ends the session.
     fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Self { end, max_header_bytes, refusal, .. } = self;
         if refusal.is_none() {
-            // Writes never wait, and take everything.
+            // A write to a link never waits, and accepts all bytes.
             if let Err(error) =
                 ready!(Pin::new(&mut *end).poll_write(cx, &too_long(*max_header_bytes)))
             {

@@ -1,4 +1,4 @@
-//! One call, a type for each state that it is in: arrived, admitted, forwarded.
+//! One call. There is a type for each state that it goes through: arrived, admitted, forwarded.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::metrics::NO_ROUTE;
 use crate::price::CanonicalPath;
 use crate::problem::Language;
 
-/// Counted for a client that left before it was sent a status.
+/// Calls are counted under this status if their client left before any status was sent.
 pub(super) const CLIENT_LEFT: u16 = 499;
 
-/// Counted for a call that was dropped before its client was sent a status.
+/// Calls are counted under this status if they were dropped before any status was sent.
 const CUT_OFF: u16 = 503;
 
 /// A call whose head was read.
 #[derive(Debug)]
 pub(super) struct Arrived {
-    /// The right to the call's hold.
+    /// The call's unused id. Placing a hold uses it up, so a call has one hold at most.
     pub unheld: CallId,
     pub about: About,
     pub figures: Figures,
@@ -35,32 +35,33 @@ pub(super) struct Arrived {
 /// The facts of a call that its answers need.
 #[derive(Debug)]
 pub(super) struct About {
-    /// The request id, and the id of the hold.
+    /// The id of the request and of its hold.
     pub id: HoldId,
     pub client: Option<IpAddr>,
     pub language: Language,
-    /// The `origin` header, where it is one that may read the answer.
+    /// The request's `origin` header, if that origin may read the answer.
     pub origin: Option<HeaderValue>,
 }
 
-/// A call that was identified, priced and held. Its hold is a guard: if the call is dropped at any
-/// moment, the hold is released.
+/// A call that was identified, priced and held. Its hold is a guard: if the call is dropped, the
+/// hold is released.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub account: AccountId,
-    /// The rule that prices the call, from the config at the time the call began. A reload does not change it.
+    /// The rule that prices the call, from the config as it was when the call began. A reload does
+    /// not change it.
     pub route: Arc<PricedRoute>,
     /// `None` where the route is free.
     pub hold: Option<Hold>,
     /// The path that was priced.
     pub path: CanonicalPath,
-    /// The query that goes with it, with its `?`.
+    /// The query that follows the path, with its `?`.
     pub query: String,
-    /// Headers that the `connection` header names, and that go no further.
+    /// The headers that the `connection` header names. They are not forwarded.
     pub nominated: Vec<HeaderName>,
 }
 
-/// A call that was handed to an upstream's connection.
+/// A call that was handed over to an upstream's connection.
 #[derive(Debug)]
 pub(super) struct Forwarded {
     pub route: Arc<PricedRoute>,
@@ -68,14 +69,14 @@ pub(super) struct Forwarded {
     pub hold: Option<Hold>,
     /// How much of the request has been handed over.
     pub sent: Sent,
-    /// The upstream's final status; 101 is one.
+    /// The upstream's final status. 101 counts as one.
     pub status: Option<u16>,
-    /// The answer's body has ended.
+    /// Whether the answer's body has ended.
     pub is_whole: bool,
 }
 
 impl Arrived {
-    /// A call of `client`, whose head was read just now.
+    /// A call of `client`, whose head has just been read.
     pub fn new(
         client: &Client,
         cors: &Cors,
@@ -95,24 +96,24 @@ impl Arrived {
 }
 
 impl About {
-    /// The facts of a request whose head could not be read.
+    /// The facts of a call whose head could not be read.
     pub fn unread() -> Self {
         let id = CallId::new().into();
         Self { id, client: None, language: Language::English, origin: None }
     }
 }
 
-/// The figures of one call. They are counted once: when this is dropped.
+/// The measurements of one call. They are recorded in the metrics once, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Figures {
-    /// `farebox_requests_total`
+    /// The metric `farebox_requests_total`.
     requests: IntCounterVec,
     started: Instant,
     /// The route that the call is counted under, once it is known.
     pub route: Option<Arc<PricedRoute>>,
-    /// When the call was handed to the upstream's connection.
+    /// The time at which the call was handed over to the upstream's connection.
     pub forwarded: Option<Instant>,
-    /// When the answer's body ended.
+    /// The time at which the answer's body ended.
     pub ended: Option<Instant>,
     /// The status that the client was sent.
     pub status: Option<u16>,
@@ -133,7 +134,8 @@ impl Figures {
     }
 }
 
-/// A call that ends without a status was cut off: by a stop that waited long enough, or by a panic.
+/// Records the call. A call without a status was cut off: by a stop whose waiting time had run out,
+/// or by a panic.
 impl Drop for Figures {
     fn drop(&mut self) {
         let status = self.status.unwrap_or(CUT_OFF);
@@ -155,7 +157,7 @@ impl Drop for Figures {
     }
 }
 
-/// How many calls are being served.
+/// Counts the calls that are being served.
 #[derive(Clone, Debug)]
 pub struct CallsInFlight(IntGauge);
 
@@ -168,7 +170,7 @@ impl CallsInFlight {
         Self(gauge)
     }
 
-    /// How many there are now.
+    /// The number of calls that are being served now.
     pub fn count(&self) -> i64 {
         self.0.get()
     }

@@ -1,8 +1,8 @@
 //! The client's side of a call, over HTTP/1 or HTTP/2.
 //!
-//! Nothing that is written here waits: over HTTP/1 it goes into the connection's [`Link`], over
-//! HTTP/2 into [`AnswerBody`]. A caller that writes a body asks [`Client::is_blocked`] before each
-//! part.
+//! A write never waits here. Over HTTP/1 the bytes go into the buffer of the connection's [`Link`],
+//! over HTTP/2 into [`AnswerBody`]. So that these buffers stay small, a caller that writes a body
+//! asks [`Client::is_blocked`] before each part.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -25,13 +25,14 @@ use super::answer_body::AnswerBody;
 use super::halves::{Incoming, Outgoing};
 use super::link::Link;
 
-/// How long a client may take to read a part of an answer.
+/// The longest time that a client may take none of the bytes that are written to it.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the rest of a refused request's body is read, so that its client sees the answer.
+/// The longest time for reading the rest of a refused request's body. A client that is cut off
+/// while it still sends may never see the answer.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The sender of a request, who gets its answer.
+/// The client of one call: its request is read from here, and its answer written.
 pub(super) enum Client {
     /// One request of an HTTP/1 connection.
     Http1(Http1),
@@ -48,22 +49,23 @@ pub(super) struct Http1 {
 /// One stream of an HTTP/2 connection.
 pub(super) struct Http2 {
     session: Http2Session,
-    /// There once the answer's head was sent.
+    /// `None` until the answer's head was sent.
     body: Option<AnswerBody>,
 }
 
 /// The next thing to do on a connection after an answer.
 #[expect(clippy::large_enum_variant, reason = "the usual variant is the large one")]
 pub(super) enum Next {
-    /// The next request is read at once.
+    /// The next request can be read at once.
     Now(Client),
-    /// The next request is read once this is done, where it says so.
+    /// The next request can be read once this future returns its client. The connection ends if it
+    /// returns `None`.
     Later(Pin<Box<dyn Future<Output = Option<Client>> + Send>>),
     /// The connection ends.
     Never,
 }
 
-/// Finishes a future that never waits, because what it writes to never does.
+/// Finishes a future that writes to a [`Link`] and therefore never waits.
 pub(super) fn at_once<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
@@ -72,21 +74,21 @@ pub(super) fn at_once<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 impl Http1 {
-    /// A session on a connection on which a request is awaited.
+    /// A session for the first request of a connection.
     pub fn new(stream: Stream, link: Arc<Link>) -> Self {
         let mut session = Http1Session::new(stream);
-        // The connection's own deadlines count (`watch.rs`).
+        // The connection has deadlines of its own (`watch.rs`), so the session's are turned off.
         session.set_server_keepalive(Some(0));
         session.set_read_timeout(None);
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        // A client that pipelines its next request has not gone away.
+        // Without this, Pingora would take a pipelined request for a client that has left.
         session.set_pipelining_enabled(true);
         Self { session, link }
     }
 }
 
 impl Http1 {
-    /// The session of the next request on a connection.
+    /// A session for the next request of a connection.
     fn after(reused: ReusableHttpStream, link: Arc<Link>) -> Client {
         let (stream, prefix) = reused.into_parts();
         let mut next = Self::new(stream, link);
@@ -107,7 +109,7 @@ impl Client {
     /// Reads the next request's head. Returns false if the connection ended before a head arrived.
     ///
     /// # Errors
-    /// Where the head cannot be read.
+    /// The head cannot be read.
     pub async fn read_head(&mut self) -> Result<bool> {
         match self {
             Self::Http1(http1) => Ok(http1.session.read_request().await?.is_some()),
@@ -115,11 +117,11 @@ impl Client {
         }
     }
 
-    /// The source of the connection's next request, once what is left of this one has been
-    /// read.
+    /// Tells how the connection's next request can be read. What is left of this request's body is
+    /// read before that.
     pub fn next_request(self, link: &Arc<Link>) -> Next {
         let Self::Http1(mut http1) = self else { return Next::Never };
-        // An answer that is not whole is followed by nothing.
+        // After an answer that is not complete, the connection cannot be used again.
         if at_once(http1.session.finish_body()).is_err() {
             return Next::Never;
         }
@@ -132,7 +134,7 @@ impl Client {
                 _ => Next::Never,
             };
         }
-        // The rest of a body is read, or the connection is shut.
+        // This future reads the rest of the request's body, or shuts the connection down.
         let link = link.clone();
         Next::Later(Box::pin(async move { Some(Http1::after(reused.await.ok()??, link)) }))
     }
@@ -144,7 +146,7 @@ impl Client {
         }
     }
 
-    /// The call begins: its head was read.
+    /// Records that a call begins: its head was read.
     pub fn begin_call(&mut self) {
         if let Self::Http1(Http1 { session, link }) = self {
             link.begin_call();
@@ -153,7 +155,7 @@ impl Client {
         }
     }
 
-    /// The request's head; a stub of it once it was [taken](Self::take_head).
+    /// The request's head, or what is left of it after [`take_head`](Self::take_head).
     pub fn head(&self) -> &RequestHeader {
         match self {
             Self::Http1(http1) => http1.session.req_header(),
@@ -161,7 +163,7 @@ impl Client {
         }
     }
 
-    /// The request's head, to be changed.
+    /// The request's head, for changes.
     pub fn head_mut(&mut self) -> &mut RequestHeader {
         match self {
             Self::Http1(http1) => http1.session.req_header_mut(),
@@ -169,10 +171,11 @@ impl Client {
         }
     }
 
-    /// Takes the request's head out, and leaves what the session still reads of it: the method, the
-    /// version, and whether it asks for an upgrade or a close.
+    /// Takes the request's head out. The session keeps the parts that it still reads: the method,
+    /// the version, and the headers that ask for an upgrade or a close.
     pub fn take_head(&mut self) -> Result<RequestHeader> {
-        // The framing of the request's body is read from the head, if it was not yet.
+        // The session reads the body's framing from the head. This call makes it do so before the
+        // head is taken out.
         let _ = self.is_body_done();
         let head = self.head_mut();
         let mut stub = RequestHeader::build_no_case(head.method.clone(), b"/", Some(0))?;
@@ -185,7 +188,7 @@ impl Client {
         Ok(std::mem::replace(head, stub))
     }
 
-    /// The head's bytes as they came over HTTP/1.
+    /// The bytes of the head as they were sent. `None` for HTTP/2.
     pub fn raw_head(&self) -> Option<Bytes> {
         match self {
             Self::Http1(http1) => Some(http1.session.get_headers_raw_bytes()),
@@ -209,30 +212,32 @@ impl Client {
         self.digest().is_some_and(|digest| digest.ssl_digest.is_some())
     }
 
-    /// Where the client is.
+    /// The client's IP address.
     pub fn address(&self) -> Option<IpAddr> {
         let socket = self.digest()?.socket_digest.as_ref()?;
         // A listener on `[::]` sees IPv4 clients as `::ffff:192.0.2.1`.
         socket.peer_addr()?.as_inet().map(|address| address.ip().to_canonical())
     }
 
-    /// Whether the client's connection is closed from its side. A connection on whose request
-    /// much is on its way, or behind whose request more was sent, is not read, and so may not have
-    /// told.
+    /// Whether the client has closed its side of the connection.
+    ///
+    /// This can be false although the client has left. The close comes after the bytes sent before
+    /// it, and those may fill the socket's buffer while a large body or a pipelined request is not
+    /// read.
     pub fn has_left(&self) -> bool {
-        /// `TCP_ESTABLISHED` of Linux: neither side has said that it will send no more.
+        /// Linux's `TCP_ESTABLISHED`: neither side has closed its direction.
         const ESTABLISHED: u8 = 1;
         let socket = self.digest().and_then(|digest| digest.socket_digest.as_ref());
         let info = socket.and_then(|socket| socket.tcp_info());
         info.is_some_and(|info| info.tcpi_state != ESTABLISHED)
     }
 
-    /// Whether the request asks to change the protocol.
+    /// Whether the request asks for another protocol, such as WebSocket.
     pub fn asks_for_upgrade(&self) -> bool {
         matches!(self, Self::Http1(http1) if http1.session.is_upgrade_req())
     }
 
-    /// Whether the request has no (more) body to read.
+    /// Whether the request has no body, or all of it was read.
     pub fn is_body_done(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.session.is_body_done(),
@@ -255,18 +260,18 @@ impl Client {
         }
     }
 
-    /// Whether the connection is closed after an answer that comes before the request's end, as it
-    /// is by default. Otherwise the rest of the request is read.
+    /// Sets what happens if an answer is complete before its request is. With `close`, which is the
+    /// default, the connection is closed. Otherwise the rest of the request is read.
     pub fn close_before_request_ends(&mut self, close: bool) {
         if let Self::Http1(http1) = self {
             http1.session.set_close_on_response_before_downstream_finish(close);
         }
     }
 
-    /// The next part of the request's body; `None` where it has ended.
+    /// The next part of the request's body; `None` once it has ended.
     ///
     /// # Errors
-    /// Where the client has left, or its body does not have the framing that its head announced.
+    /// The client has left, or its body does not have the framing that its head announced.
     pub async fn read_body(&mut self) -> Result<Option<Bytes>> {
         match self {
             Self::Http1(http1) => http1.session.read_body_bytes().await,
@@ -275,7 +280,7 @@ impl Client {
         .map_err(|error| error.into_down())
     }
 
-    /// Resolves when the client has left. Sends meanwhile what was written.
+    /// Resolves when the client has left. Meanwhile it sends bytes that were written before.
     pub async fn left(&mut self) -> BError {
         let (incoming, mut outgoing) = self.halves();
         let mut incoming = pin!(incoming.next(true, false));
@@ -285,14 +290,14 @@ impl Client {
             }
             match incoming.as_mut().poll(cx) {
                 Poll::Ready(Err(error)) => Poll::Ready(error),
-                // There is nothing to read but the end.
+                // The request was read to its end, so only the end of the connection matters.
                 Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
             }
         })
         .await
     }
 
-    /// The two directions apart: what comes from the client, and what goes to it.
+    /// Splits the client into its two directions: bytes that come from it, and bytes that go to it.
     pub fn halves(&mut self) -> (Incoming<'_>, Outgoing<'_>) {
         match self {
             Self::Http1(Http1 { session, link }) => {
@@ -305,19 +310,20 @@ impl Client {
         }
     }
 
-    /// Sends an interim answer (1xx), where the protocol has them.
+    /// Sends an interim answer (1xx) over HTTP/1. Does nothing over HTTP/2.
     pub fn write_interim(&mut self, head: ResponseHeader) -> Result<()> {
         match self {
             Self::Http1(http1) => at_once(http1.session.write_response_header(Box::new(head))),
-            // h2 could; Pingora's session keeps the means to itself.
+            // The h2 crate can send interim answers, but Pingora's session does not give access to
+            // that.
             Self::Http2(_) => Ok(()),
         }
         .map_err(|error| error.into_down())
     }
 
-    /// Has a client that waits for a 100 send its body.
+    /// Sends a 100 (Continue), so that a client that waits for it sends its body.
     pub fn write_continue(&mut self) -> Result<()> {
-        // Pingora would take the 100 for an answer that came before the request's end, and close.
+        // Pingora would take the 100 for an answer that is complete before its request, and close.
         self.close_before_request_ends(false);
         let written = ResponseHeader::build(StatusCode::CONTINUE, Some(0))
             .and_then(|head| self.write_interim(head));
@@ -331,7 +337,8 @@ impl Client {
             Self::Http1(http1) => {
                 let session = &mut http1.session;
                 let written = at_once(session.write_response_header(Box::new(head)));
-                // A tunnel has no end yet.
+                // After a switch of protocols the answer has no end yet: the bytes of the tunnel
+                // follow.
                 if end && written.is_ok() && !session.was_upgraded() {
                     at_once(session.finish_body()).map(drop)
                 } else {
@@ -347,7 +354,7 @@ impl Client {
         .map_err(|error| error.into_down())
     }
 
-    /// Sends a part of the answer's body, and with `end` its end.
+    /// Sends a part of the answer's body. `end`: the body ends with it.
     pub fn write_body(&mut self, part: &[u8], end: bool) -> Result<()> {
         self.write_part(part, end).map_err(|error| error.into_down())
     }
@@ -356,7 +363,7 @@ impl Client {
         match self {
             Self::Http1(http1) => {
                 let session = &mut http1.session;
-                // An empty chunk would be the end.
+                // In chunked coding, an empty chunk ends the body.
                 if !part.is_empty() {
                     at_once(session.write_body(part))?;
                 }
@@ -372,12 +379,13 @@ impl Client {
         }
     }
 
-    /// Whether the client does not take what was written.
+    /// Whether written bytes are waiting because the client does not take them.
     pub fn is_blocked(&mut self) -> bool {
         self.halves().1.is_blocked()
     }
 
-    /// Whether the client has lately made a write wait for a second or more.
+    /// Whether the client has recently delayed a write: see
+    /// [`Stall::is_recent`](super::stall::Stall::is_recent).
     pub fn has_stalled(&self) -> bool {
         match self {
             Self::Http1(http1) => http1.link.has_stalled(),
@@ -385,7 +393,7 @@ impl Client {
         }
     }
 
-    /// The status that was sent, interim ones excepted.
+    /// The final status that was sent; `None` if none was sent yet.
     pub fn answered(&self) -> Option<StatusCode> {
         let written = match self {
             Self::Http1(http1) => http1.session.response_written(),
@@ -394,22 +402,22 @@ impl Client {
         written.map(|head| head.status).filter(|status| is_final(*status))
     }
 
-    /// Sends everything that was written.
+    /// Sends all bytes that were written.
     ///
     /// # Errors
-    /// Where the client has left, or takes nothing for [`WRITE_TIMEOUT`].
+    /// The client has left, or has taken no bytes for [`WRITE_TIMEOUT`].
     pub async fn flush(&mut self) -> Result<()> {
         let mut outgoing = self.halves().1;
-        // Usually everything can be sent at once, so no timer is needed.
+        // Usually all bytes can be sent at once, so no timer is needed.
         match outgoing.flush_now() {
             Poll::Ready(flushed) => flushed,
             Poll::Pending => Box::pin(flush_slowly(outgoing)).await,
         }
     }
 
-    /// Reads what is left of the request's body, for [`DRAIN_TIMEOUT`] at most.
+    /// Reads and drops the rest of the request's body, for at most [`DRAIN_TIMEOUT`].
     pub async fn drain(&mut self) {
-        // A client that has gone has nothing more to send.
+        // An error means that the client has left, so there is nothing to read.
         let _ = match self {
             Self::Http1(http1) => http1.session.drain_request_body().await,
             Self::Http2(http2) => http2.session.drain_request_body().await,
@@ -434,7 +442,7 @@ async fn flush_slowly(mut outgoing: Outgoing<'_>) -> Result<()> {
     }
 }
 
-/// True for a status that ends a call; 101 is one.
+/// True for a status that ends the exchange of heads. 101 is one; the other 1xx are not.
 pub(super) fn is_final(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
 }

@@ -1,4 +1,4 @@
-//! A connection to the upstream of a call: one that was kept, or a new one.
+//! A connection to the upstream of a call: an idle one from the pool, or a new one.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use super::live::{Outcome, PricedRoute};
 use super::pool::{Idle, Pool, PoolKey};
 use super::upstream::Upstream;
 
-/// How often idle connections are looked over.
+/// The time between two sweeps, which close idle connections whose time is up.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Opens connections to upstreams, and keeps idle ones.
+/// Opens connections to upstreams, and keeps idle ones for later calls.
 pub(super) struct Connector {
     tls: TransportConnector,
     pool: Pool,
@@ -36,28 +36,28 @@ pub(super) struct Connection {
     pub session: HttpSession,
     pub link: Arc<Link>,
     pub address: SocketAddr,
-    /// The connection has served another request before.
+    /// Whether the connection was idle in the pool, so it has served another request before.
     pub was_kept: bool,
 }
 
 impl Connector {
-    /// Keeps at most `most_idle` idle connections.
+    /// Creates a connector that keeps at most `most_idle` idle connections.
     pub fn new(most_idle: usize) -> Self {
-        // The pool is our own, so Pingora's is not used.
+        // Idle connections are kept in our own pool, so Pingora's pool needs no room.
         let options = ConnectorOptions::new(1);
         Self { tls: TransportConnector::new(Some(options)), pool: Pool::new(most_idle) }
     }
 
-    /// Closes idle connections whose time is up, for as long as it is polled.
+    /// Closes idle connections whose time is up. Runs until it is dropped.
     pub async fn keep_swept(&self) {
         self.pool.keep_swept(SWEEP_EVERY).await;
     }
 
-    /// A connection for a call of `route`. Only connecting is tried again, at the next address:
-    /// nothing was sent.
+    /// Gets a connection for a call of `route`. If an address cannot be connected to, the next one
+    /// is tried; this is safe, because nothing was sent yet.
     ///
     /// # Errors
-    /// Where no address can be connected to, or the client has left meanwhile.
+    /// No address can be connected to, or the client has left meanwhile.
     pub async fn connect(
         &self,
         client: &mut Client,
@@ -73,7 +73,8 @@ impl Connector {
         };
         let key = PoolKey { upstream: upstream.id(), address };
         if upstream.has_tls() {
-            // Below TLS the kernel cannot be asked whether something came: have tokio look first.
+            // A pooled connection must not be used if the upstream has closed it. Over TLS the
+            // kernel cannot be asked for that, so tokio gets a chance here to notice it.
             tokio::task::yield_now().await;
         }
         if let Some(Idle { stream, link, .. }) = self.pool.take(key) {
@@ -116,10 +117,10 @@ impl Connector {
         }
     }
 
-    /// A new connection, or why there is none.
+    /// Opens a connection to `address`. The inner result tells why none could be opened.
     ///
     /// # Errors
-    /// Where the client has left.
+    /// The client has left.
     async fn open_at(
         &self,
         client: &mut Client,
@@ -134,7 +135,8 @@ impl Connector {
                 open_plain(address, upstream.connect_timeout()).await.map(Link::over)
             }
         };
-        // A client whose body is still to come is not read yet.
+        // A client whose body is not read yet cannot be watched: reading would take bytes of the
+        // body.
         let watches = client.is_body_done();
         let left =
             async { if watches { client.left().await } else { std::future::pending().await } };
@@ -145,8 +147,8 @@ impl Connector {
         }
     }
 
-    /// Keeps a connection for the next call, where request **and** answer have ended and nothing
-    /// came behind the answer; else closes it.
+    /// Keeps the connection for a later call if request **and** answer have ended and no bytes
+    /// followed the answer. Otherwise closes it.
     pub fn give_back(&self, mut connection: Connection, upstream: &Upstream) {
         let Connection { session, link, address, .. } = &mut connection;
         session.respect_keepalive();
@@ -155,7 +157,7 @@ impl Connector {
             return;
         }
         let headers = session.resp_header().map(|head| &head.headers);
-        // Pingora reads the first line of `connection` alone.
+        // Pingora looks only at the first `connection` header.
         if headers.is_some_and(hop::asks_to_close) {
             return;
         }
@@ -166,7 +168,7 @@ impl Connector {
         }
         let key = PoolKey { upstream: upstream.id(), address: *address };
         let link = link.clone();
-        // A connection that stays open is handed over without a wait.
+        // If the connection stays open, `reuse` returns it without a wait.
         let kept = at_once(async { Ok::<_, BError>(connection.session.reuse().await) });
         if let Ok(Some(stream)) = kept {
             self.pool.put(key, Idle { stream, link, until: Instant::now() + keep });
@@ -174,8 +176,8 @@ impl Connector {
     }
 }
 
-/// Opens a plain connection. Pingora's connector would hide the socket, of which the kernel is asked
-/// before each use whether something came.
+/// Opens a connection without TLS. Pingora's connector is not used, because it hides the socket.
+/// The pool needs the socket to ask the kernel whether an idle connection is still usable.
 async fn open_plain(address: SocketAddr, timeout: Duration) -> Result<TcpStream> {
     let said = || format!("Fail to connect to {address}");
     let socket = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
@@ -192,13 +194,14 @@ async fn open_plain(address: SocketAddr, timeout: Duration) -> Result<TcpStream>
         }
         Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, said())),
     };
-    // Small requests must not wait for more; where it cannot be set they do.
+    // Small requests should be sent without delay. If the option cannot be set, they are only
+    // slower.
     let _ = socket.set_nodelay(true);
     Ok(socket)
 }
 
-/// How long to keep an idle connection that its upstream keeps for `secs`: shorter, or calls are
-/// lost on connections that it is just closing.
+/// How long to keep an idle connection that the upstream keeps for `secs` seconds. It is a shorter
+/// time, because a call that is sent on a connection that the upstream is just closing is lost.
 fn shorter_than(secs: u64) -> Duration {
     let theirs = Duration::from_secs(secs);
     theirs.saturating_sub(Duration::from_secs(1).min(theirs / 2))
@@ -207,7 +210,7 @@ fn shorter_than(secs: u64) -> Duration {
 impl Connection {
     fn new(stream: Stream, link: Arc<Link>, address: SocketAddr, was_kept: bool) -> Self {
         link.begin_call();
-        // The relay's own deadlines count.
+        // The session has no read or write timeout: the relay has deadlines of its own.
         Self { session: HttpSession::new(stream), link, address, was_kept }
     }
 }

@@ -1,4 +1,5 @@
-//! The connections of clients: one request after the other over HTTP/1, many at once over HTTP/2.
+//! The connections of clients. An HTTP/1 connection carries one request after the other, an HTTP/2
+//! connection many at once.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,19 +21,19 @@ use super::link::Link;
 use super::watch::HeadWatch;
 use super::watched::Watched;
 
-/// The parts that every connection of a listener shares.
+/// The parts that all connections of a listener share.
 #[derive(Clone)]
 pub(super) struct Server {
     pub gate: Arc<Gate>,
     pub limits: Limits,
-    /// Turns true when no further request is to be read.
+    /// Turns true when no further requests shall be read.
     pub stop: watch::Receiver<bool>,
-    /// Turns true when the calls that still run are ended.
+    /// Turns true when the calls that are still running shall be cut off.
     pub cut_off: watch::Receiver<bool>,
 }
 
 impl Server {
-    /// Serves a connection until it ends, or is silent for too long.
+    /// Serves a connection until it ends, or its client is silent for too long.
     pub async fn serve(self, stream: Stream, is_http2: bool, head: Arc<HeadWatch>) {
         let limits = self.limits;
         tokio::select! {
@@ -49,7 +50,7 @@ impl Server {
             options.h2_idle_timeout = Some(self.limits.keepalive_timeout);
             let stream = Box::new(Watched::new(stream, head.clone()));
             let connection = Arc::new(Http2Connection { server: self, options, head });
-            // Pingora reads the connection, and hands each of its streams over.
+            // Pingora reads the connection, and passes each of its streams to [`Http2Connection`].
             let _ = Box::pin(connection.process_new(stream, &shutdown)).await;
         } else {
             self.serve_http1(stream, head).await;
@@ -66,7 +67,7 @@ impl Server {
         loop {
             head.awaits_next();
             let read = tokio::select! {
-                // A request that has arrived is served.
+                // If a request has arrived by the time of the stop, it is still served.
                 biased;
                 read = client.read_head() => read,
                 _ = &mut stopped => return,
@@ -74,7 +75,8 @@ impl Server {
             match read {
                 Ok(true) => head.begins(),
                 Ok(false) => return,
-                // A client that broke its head off waits for no answer.
+                // After any other error than a malformed head the client is gone, so it gets no
+                // answer.
                 Err(error) if *error.etype() != ErrorType::InvalidHTTPHeader => return,
                 Err(_) => {
                     head.begins();
@@ -100,7 +102,7 @@ impl Server {
     }
 }
 
-/// One HTTP/2 connection. Each stream of it is a call.
+/// One HTTP/2 connection. Each of its streams is a call.
 struct Http2Connection {
     server: Server,
     options: HttpServerOptions,
@@ -114,14 +116,14 @@ impl HttpServerApp for Http2Connection {
         session: ServerSession,
         _: &watch::Receiver<bool>,
     ) -> Option<ReusedHttpStream> {
-        // ALPN has chosen the protocol.
+        // The protocol was negotiated by ALPN, so the session is one of HTTP/2.
         let ServerSession::H2(session) = session else { return None };
         let _open = self.head.begins_stream();
         let mut client = Client::http2(session);
         let mut cut_off = self.server.cut_off.clone();
         tokio::select! {
-            // First, or a call whose connection was cut as well would pass for one whose client
-            // has left.
+            // The cut-off is polled first. Otherwise a call that is cut off together with its
+            // connection would be taken for one whose client has left.
             biased;
             _ = cut_off.wait_for(|cut_off| *cut_off) => {}
             _ = self.server.gate.serve(&mut client) => {}
@@ -133,8 +135,9 @@ impl HttpServerApp for Http2Connection {
         Some(&self.options)
     }
 
-    /// Windows that let an upload over a long line run, and one that stalls leave room for the
-    /// others of its connection. A larger head is 431.
+    /// The window of a connection is larger than that of one stream, so that a stalled upload
+    /// leaves room for the others (see `config/memory.rs`). A head above the limit is refused with
+    /// 431.
     fn h2_options(&self) -> Option<H2Options> {
         let most = self.server.limits.max_header_bytes;
         let mut options = default_h2_options();
@@ -151,7 +154,7 @@ impl HttpServerApp for Http2Connection {
 mod tests {
     use super::*;
 
-    /// The size of a future that is never made.
+    /// The size of the future that this function would return. The function is never called.
     fn size_of<F: Future>(_: impl FnOnce() -> F) -> usize {
         std::mem::size_of::<F>()
     }
@@ -160,7 +163,7 @@ mod tests {
         unreachable!("the closures of this test are never called")
     }
 
-    /// A connection's task holds this for as long as it is open, and a call moves through it.
+    /// This future is in memory for as long as the connection is open, so its size counts.
     #[test]
     fn the_future_of_a_connection_keeps_to_its_budget() {
         let (server, stream, head) = (never::<Server>, never::<Stream>, never::<Arc<HeadWatch>>);

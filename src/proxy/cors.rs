@@ -1,25 +1,26 @@
-//! Browsers on other origins (the Fetch standard's CORS protocol).
+//! Browsers on other origins: the CORS protocol of the Fetch standard.
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 
-/// Which origins may call from a browser. With none, no CORS header is sent at all.
+/// The origins whose pages may call Farebox. If there are none, no CORS header is sent at all.
 #[derive(Clone, Debug, Default)]
 pub struct Cors {
     origins: Vec<HeaderValue>,
 }
 
-/// The headers that a page may read of every answer.
+/// The headers of an answer that a page may always read.
 const EXPOSED: &str = "x-credits-cost, x-credits-held, x-credits-remaining, x-request-id, \
                        retry-after, idempotent-replayed";
 
-/// How long a browser may remember a preflight: two hours, the most that Chromium does.
+/// How long a browser may cache the answer to a preflight: two hours, the most that Chromium
+/// allows.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 const VARY: HeaderValue = HeaderValue::from_static("origin");
 
-/// What an upstream may say of its own, and does not where Farebox speaks.
+/// CORS headers of an upstream. They are dropped where Farebox sends its own.
 const UPSTREAMS_OWN: [header::HeaderName; 6] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -30,24 +31,24 @@ const UPSTREAMS_OWN: [header::HeaderName; 6] = [
 ];
 
 impl Cors {
-    /// `[api] cors_origins`, which were checked before.
+    /// Reads `[api] cors_origins`, which was checked before.
     pub fn new(origins: &[String]) -> Self {
         let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
         Self { origins: origins.collect() }
     }
 
-    /// True where Farebox speaks CORS.
+    /// True if any origin is allowed, so that Farebox answers preflights and sends CORS headers.
     pub fn is_on(&self) -> bool {
         !self.origins.is_empty()
     }
 
-    /// The request's origin, where it is one that may read answers.
+    /// The request's origin, if its pages may read answers.
     pub fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
         self.origins.contains(origin).then(|| origin.clone())
     }
 
-    /// True for a preflight: a question, never forwarded, never charged.
+    /// True for a preflight, which is never forwarded and never charged.
     pub fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
         self.is_on()
             && *method == Method::OPTIONS
@@ -55,7 +56,7 @@ impl Cors {
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// The answer to a preflight. For an origin that is not allowed, the answer grants nothing.
+    /// The answer to a preflight. For an origin that is not allowed, it grants nothing.
     pub fn preflight(&self, request: &HeaderMap) -> Result<ResponseHeader> {
         let mut head = ResponseHeader::build(204, Some(6))?;
         let Some(origin) = self.allowed(request) else { return Ok(head) };
@@ -73,8 +74,8 @@ impl Cors {
         Ok(head)
     }
 
-    /// Puts Farebox's word on an answer in place of the upstream's. Headers that the upstream exposes
-    /// stay exposed.
+    /// Replaces the upstream's CORS headers on an answer with Farebox's own. Headers that the
+    /// upstream exposes stay exposed.
     pub fn mark(&self, head: &mut ResponseHeader, origin: Option<&HeaderValue>) -> Result<()> {
         if !self.is_on() {
             return Ok(());
@@ -92,8 +93,8 @@ impl Cors {
     }
 }
 
-/// Our names and those that the answer exposes, each once. A `*` of the upstream stays among them: as
-/// no answer allows credentials, browsers take it for every other name.
+/// Farebox's exposed headers and those of the answer, each once. A `*` from the upstream is kept:
+/// browsers take it for all names, because answers never allow credentials.
 fn exposed(answer: &HeaderMap) -> HeaderValue {
     let ours = HeaderValue::from_static(EXPOSED);
     let lines = answer.get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter();

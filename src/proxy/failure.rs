@@ -1,5 +1,5 @@
-//! The line that a failed call leaves in the log: never with what an upstream sent. Pingora puts the head
-//! that it could not read into its error, cookies and all.
+//! The log line of a failed call. It never contains bytes that an upstream sent: Pingora puts a
+//! head that it could not read into its error, with the cookies in it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,23 +10,23 @@ use pingora_error::{BError, Error, ErrorType, ImmutStr};
 use super::call::About;
 use super::live::{Outcome, PricedRoute};
 
-/// How much of a path the line has, in characters.
+/// The most characters of the path in the log line.
 const MOST_PATH: usize = 200;
 
-/// A call that failed, as its line names it.
+/// A call that failed, with the facts for its log line.
 pub(super) struct Failed<'a> {
     pub about: &'a About,
     pub route: &'a PricedRoute,
     pub method: &'a Method,
     pub path: &'a str,
-    /// The address that was sent the request, and whether the connection to it had been kept from
-    /// an earlier call. `None` where there was no connection.
+    /// The address to which the request was sent, and whether the connection was an idle one from
+    /// the pool. `None` if there was no connection.
     pub sent_to: Option<(SocketAddr, bool)>,
     pub failed_connections: usize,
 }
 
 impl Failed<'_> {
-    /// Logs the failure; `status` is what the client was told, 0 where it was told nothing.
+    /// Logs the failure. `status` is the status that the client was sent, or 0 if it was sent none.
     pub fn log(&self, error: &Error, outcome: Option<Outcome>, status: u16) {
         tracing::error!(
             upstream = self.route.upstream.name(),
@@ -36,7 +36,7 @@ impl Failed<'_> {
             outcome = outcome.map(Outcome::label),
             status,
             failed_connections = self.failed_connections,
-            // Without the query: some services take their keys in there.
+            // The query is left out, because some services take their keys in it.
             request = format!("{} {:.MOST_PATH$}", self.method, self.path),
             request_id = self.about.id.as_str(),
             "a call failed"
@@ -44,8 +44,9 @@ impl Failed<'_> {
     }
 }
 
-/// The words of an error and its causes, but for texts that may hold bytes of a request or an answer: texts
-/// that were made while connecting do not, nor do those that are parts of the program.
+/// The text of an error and its causes, without texts that may contain bytes of a request or an
+/// answer. Texts from opening a connection are safe, and so are texts that are constants of the
+/// program.
 pub(super) fn without_bytes(error: &Error) -> String {
     let mut said = format!("{} {}", error.esource().as_str(), error.etype().as_str());
     let mut add = |text: &str| {

@@ -25,30 +25,30 @@ use super::{hop, own, reply, settle};
 use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::app::{App, refuse_quote};
 use crate::ledger::CallId;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The settings of a gate.
+/// The settings of a [`Gate`].
 #[derive(Clone, Debug)]
 pub struct GateOptions {
-    /// Where Farebox's own routes are.
+    /// The path below which Farebox's own routes are.
     pub prefix: String,
-    /// Which browsers may call.
+    /// The browser origins that may call.
     pub cors: Cors,
-    /// The largest request head.
+    /// The largest request head, in bytes.
     pub max_header_bytes: usize,
-    /// How long the body of a call to an own route may take.
+    /// The longest time for the body of a call to one of Farebox's own routes.
     pub own_body_timeout: Duration,
-    /// The longest silence in the body of a priced call.
+    /// The longest time that a client may send nothing in the body of a forwarded call.
     pub body_timeout: Duration,
     /// The most memory for bodies that are read before their call is forwarded, in bytes.
     pub body_memory: usize,
-    /// The most idle connections to upstreams.
+    /// The most idle connections to upstreams that are kept.
     pub upstream_idle: usize,
     /// Turns true when the gateway stops.
     pub stop: watch::Receiver<bool>,
 }
 
-/// The gate that every call passes.
+/// Serves every call of the public listener.
 pub struct Gate {
     pub(super) app: Arc<App>,
     live: Arc<ArcSwap<Live>>,
@@ -59,17 +59,18 @@ pub struct Gate {
     connector: Connector,
 }
 
-/// The fate of the client's connection after a call.
+/// Whether the client's connection can go on after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// The answer is whole. The session decides whether the connection stays open.
+    /// The answer is complete. The session decides whether the connection stays open.
     GoesOn,
-    /// The answer is not whole, or nobody reads it.
+    /// The connection must be closed: the answer is not complete, or the client has left.
     Closes,
 }
 
 impl Gate {
-    /// A gate before `live`'s upstreams, with `own` routes beside them.
+    /// Creates a gate. It forwards calls to `live`'s upstreams, and passes calls of Farebox's own
+    /// routes to `own`.
     pub fn new(
         app: Arc<App>,
         live: Arc<ArcSwap<Live>>,
@@ -82,12 +83,12 @@ impl Gate {
         Self { app, live, own, options, in_flight, memory, connector }
     }
 
-    /// Closes idle connections to upstreams whose time is up, for as long as it is polled.
+    /// Closes idle connections to upstreams whose time is up. Runs until it is dropped.
     pub(super) async fn keep_swept(&self) {
         self.connector.keep_swept().await;
     }
 
-    /// Serves one request, whose head was read.
+    /// Serves one request, whose head has been read.
     pub(super) async fn serve(&self, client: &mut Client) -> After {
         client.begin_call();
         let (cors, requests) = (&self.options.cors, &self.app.metrics.requests);
@@ -97,7 +98,8 @@ impl Gate {
         if ended.is_err() {
             client.close_afterwards();
             figures.status = figures.status.or(Some(CLIENT_LEFT));
-            // The delivered part of an answer is sent; its client may be gone.
+            // The part of the answer that was written is still sent. An error means that the client
+            // is gone.
             let _ = client.flush().await;
             return After::Closes;
         }
@@ -119,7 +121,8 @@ impl Gate {
         self.app.metrics.requests.with_label_values(&labels).inc();
     }
 
-    /// The ladder of steps. An error says that the answer is not whole.
+    /// The ladder of steps that a call goes through. An error means that the answer is not
+    /// complete.
     async fn pass(
         &self,
         client: &mut Client,
@@ -129,14 +132,15 @@ impl Gate {
     ) -> Result<()> {
         hop::drop_unnamed_upgrade(client.head_mut());
         let read = match client.head().method {
-            // The method changes what a message's body is (RFC 9110, 9.3.6).
+            // After a CONNECT, the bytes that follow are not a body (RFC 9110, 9.3.6).
             Method::CONNECT => Err(Problem::method_not_allowed()),
             _ => target::read(client, self.options.max_header_bytes),
         };
         let target = match read {
             Ok(target) => target,
             Err(problem) => {
-                // The end of this request is not known, so no further request can be read from this connection.
+                // The end of this request is not known, so no further request can be read from this
+                // connection.
                 client.close_afterwards();
                 return self.refuse(client, about, figures, &problem);
             }
@@ -147,7 +151,7 @@ impl Gate {
             figures.status = Some(head.status.as_u16());
             return reply::send(client, about, &self.options.cors, head, &[]);
         }
-        // Pingora reads the first line of `connection` alone.
+        // Pingora looks only at the first `connection` header.
         if hop::asks_to_close(&client.head().headers) {
             client.close_afterwards();
         }
@@ -175,8 +179,8 @@ impl Gate {
                 None => return Err(error),
             },
         };
-        // Nothing was forwarded, so the hold is released. The rest of the body may still come, so
-        // no other request is read from here.
+        // Nothing was forwarded, so the hold is released. The rest of the body may still arrive, so
+        // no other request can be read from this connection.
         drop(call);
         client.close_afterwards();
         self.refuse(client, about, figures, &problem)
@@ -189,7 +193,7 @@ impl Gate {
         under(&self.options.prefix) || path == STRIPE_WEBHOOK_PATH
     }
 
-    /// Identify, price and hold. A call that is refused here never reaches an upstream.
+    /// Identifies, prices and holds. A call that is refused here never reaches an upstream.
     async fn admit(
         &self,
         client: &Client,
@@ -205,16 +209,13 @@ impl Gate {
             let live = self.live.load();
             let prices = &live.catalogue.prices;
             let quote = prices.quote(&head.method, &target.path).map_err(refuse_quote)?;
-            // Each rule of the table has its route.
+            // `Live` has one route for each rule of the price table.
             let route = live.route(quote.route.index).ok_or_else(Problem::no_price_rule)?;
             (route.clone(), quote.credits)
         };
         let asks_for_websocket = client.asks_for_upgrade() && hop::is_websocket(&head.headers);
         if asks_for_websocket && !route.rule.websocket {
-            return Err(Problem::bad_request(Text::new(
-                "This route does not take WebSocket connections.",
-                "Cette route n'accepte pas les connexions WebSocket.",
-            )));
+            return Err(Problem::bad_request(texts::NO_WEBSOCKET));
         }
         figures.route = Some(route.clone());
         let hold = if credits.is_zero() {
@@ -228,7 +229,7 @@ impl Gate {
         Ok(Admitted { account, route, hold, path, query, nominated })
     }
 
-    /// Tells the client why its call goes no further.
+    /// Answers with `problem`.
     fn refuse(
         &self,
         client: &mut Client,
@@ -237,8 +238,9 @@ impl Gate {
         problem: &Problem,
     ) -> Result<()> {
         figures.status = Some(problem.status.as_u16());
-        // The rest of its body is read, so that the client is not cut off before it has heard
-        // why, and may go on. One that waits to be told to send it may never do so.
+        // The rest of the request's body is read, so that the client sees the answer and can use
+        // its connection again. But a client that waits for a 100 may never send the body: its
+        // connection is closed.
         let waits = client.head().headers.contains_key(header::EXPECT);
         client.close_before_request_ends(waits);
         reply::problem(client, about, &self.options.cors, problem)
@@ -309,7 +311,8 @@ impl Gate {
         Box::pin(self.fail(client, figures, &mut forwarded, error, &failed)).await
     }
 
-    /// Ends a call that failed: its hold, its line in the log, its answer.
+    /// Ends a call that failed: settles its hold, logs the failure, and answers the client if that
+    /// is still possible.
     async fn fail(
         &self,
         client: &mut Client,
@@ -319,16 +322,16 @@ impl Gate {
         failed: &Failed<'_>,
     ) -> Result<()> {
         settle::settle(call, failed.about, Some(&error), client.has_stalled());
-        // Attempts to connect were counted where they were made.
+        // Failed attempts to connect were counted when they failed.
         let outcome = match failed.sent_to {
             Some(_) => count(call, Some(&error)),
             None => Some(Outcome::Connect),
         };
-        // After a mere 100 or 103 the client still waits for an answer.
+        // A client that was sent only a 1xx such as 100 or 103 still waits for an answer.
         let answered = client.answered().is_some();
         let request_ended = call.sent.has_ended();
         let problem = if answered { None } else { settle::problem_of(&error, request_ended) };
-        // Clients leave all the time.
+        // Clients leave all the time, so this is not logged.
         if error.esource() != &ErrorSource::Downstream {
             let status = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
             failed.log(&error, outcome, status);
@@ -337,13 +340,14 @@ impl Gate {
         client.close_afterwards();
         self.refuse(client, failed.about, figures, &problem)?;
         client.flush().await?;
-        // The client may still send its body for a while.
+        // The client may still be sending its body.
         client.drain().await;
         Ok(())
     }
 }
 
-/// Counts how the attempt ended that sent the request, where that is the upstream's doing.
+/// Counts the outcome of the attempt that sent the request. Returns `None`, and counts nothing,
+/// where the upstream neither answered nor failed.
 fn count(call: &Forwarded, error: Option<&BError>) -> Option<Outcome> {
     use ErrorType::{ReadTimedout, WriteTimedout};
     let is_answered = call.status.map(Outcome::of_status);

@@ -1,4 +1,4 @@
-//! The two directions of a client's connection, apart: the relay reads one while it sends on the
+//! The two directions of a client's connection. The relay reads from one while it writes to the
 //! other.
 
 use std::future::poll_fn;
@@ -14,31 +14,33 @@ use pingora_error::{BError, Error, ErrorType, OrErr as _, Result};
 use super::answer_body::AnswerBody;
 use super::link::Link;
 
-/// The direction from a client.
+/// The direction from the client.
 pub(super) enum Incoming<'a> {
     Http1(&'a mut Http1Session),
     Http2 { session: &'a mut Http2Session, has_head: bool },
 }
 
-/// Where a client's answer goes.
+/// The direction to the client.
 pub(super) enum Outgoing<'a> {
     Http1(&'a Link),
     Http2(Option<&'a mut AnswerBody>),
 }
 
 impl Incoming<'_> {
-    /// The next part of the body, where there `is_open` more of it and it is read; else this
-    /// resolves only when the client has left. May be dropped at any time.
+    /// The next part of the request's body. `is_done`: all of the body was read. `reads`: the
+    /// caller wants its next part. If there is no more of the body, or the caller does not want it,
+    /// this resolves only once the client has left. May be dropped at any time.
     pub async fn next(self, is_done: bool, reads: bool) -> Result<Option<Bytes>> {
         match self {
             Self::Http1(session) if is_done || reads => {
                 session.read_body_or_idle(is_done).await.map_err(|error| error.into_down())
             }
-            // Whether the client has left shows only once its body was read.
+            // Over HTTP/1 the end of the connection can be seen only after the whole body was read.
             Self::Http1(_) => std::future::pending().await,
             Self::Http2 { session, has_head } => {
                 poll_fn(|cx| {
-                    // Behind a body that is not read a reset would go unnoticed.
+                    // A reset is looked for here as well, because it would go unnoticed while the
+                    // body is not read.
                     if !has_head && Pin::new(&mut session.idle()).poll(cx).is_ready() {
                         return Poll::Ready(Err(reset()));
                     }
@@ -57,14 +59,14 @@ impl Incoming<'_> {
     }
 }
 
-/// The client has given up its stream.
+/// The error for a client that has reset its stream.
 fn reset() -> BError {
     Error::explain(ErrorType::ConnectionClosed, "the client reset its stream").into_down()
 }
 
 impl Outgoing<'_> {
-    /// Ready once everything that was written has been sent, or, over HTTP/2, has its place in the
-    /// client's window.
+    /// Ready once all written bytes have been sent. Over HTTP/2, h2 has then accepted them within
+    /// the client's window.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
             Self::Http1(link) => {
@@ -83,7 +85,7 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Sends what can be sent now, without waiting.
+    /// Sends as much as can be sent now, without waiting.
     pub fn flush_now(&mut self) -> Poll<Result<()>> {
         self.poll_flush(&mut Context::from_waker(Waker::noop()))
     }
@@ -95,7 +97,7 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Since when the client has taken nothing of what was written.
+    /// The time since which the client has taken none of the written bytes.
     pub fn blocked_since(&self) -> Option<Instant> {
         match self {
             Self::Http1(link) => link.blocked_since(),

@@ -1,4 +1,4 @@
-//! Headers towards the upstream and towards the client.
+//! Sets the headers of the forwarded request and of the answer.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
@@ -19,9 +19,10 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 
-/// Headers by which a client could have its call read as another one, or claim to be somebody.
-/// Some frameworks take path and method from the last seven of them, whatever was priced. CGI programs
-/// would take their own proxy from the second one (`HTTP_PROXY`).
+/// Client headers that are not forwarded, because they could misrepresent the caller or the call.
+/// Some frameworks take the path and the method from the last seven, and so would run another call
+/// than the one that was priced. CGI programs see `proxy` as `HTTP_PROXY`, and would send their own
+/// requests through that proxy.
 const DROPPED: [&str; 10] = [
     "forwarded",
     "proxy",
@@ -35,15 +36,15 @@ const DROPPED: [&str; 10] = [
     "x-rewrite-url",
 ];
 
-/// The same, by their beginnings.
+/// Beginnings of further names that are dropped for the same reason.
 const DROPPED_PREFIXES: [&str; 3] = ["x-farebox-", "x-credits-", "x-forwarded-"];
 
-/// Names that only Farebox speaks under.
+/// Beginnings of the names that only Farebox may use.
 const OWN_PREFIXES: [&str; 2] = ["x-farebox-", "x-credits-"];
 
-/// Whether a name means the same to every upstream. CGI, WSGI, Rack and PHP read `x_farebox_account` as
-/// they read `x-farebox-account` (RFC 3875, 4.1.18), and some of them `x.farebox.account` and
-/// `x~farebox~account` too.
+/// Whether all upstreams read this name in the same way. CGI, WSGI, Rack and PHP read
+/// `x_farebox_account` as `x-farebox-account` (RFC 3875, 4.1.18); some of them do so with
+/// `x.farebox.account` and `x~farebox~account` too.
 fn is_plain(name: &HeaderName) -> bool {
     name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -52,7 +53,7 @@ fn is_ours(name: &HeaderName) -> bool {
     OWN_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
-/// Whether a client's header goes no further.
+/// Whether a client's header is not forwarded.
 fn is_dropped(name: &HeaderName, upstream: &Upstream) -> bool {
     !is_plain(name)
         || hop::is_of_connection(name)
@@ -61,18 +62,19 @@ fn is_dropped(name: &HeaderName, upstream: &Upstream) -> bool {
         || !upstream.forward_authorization && CREDENTIAL_HEADERS.contains(name)
 }
 
-/// How the request's body goes on.
+/// How the request is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Onward {
-    /// The request has a body.
+    /// Whether the request has a body.
     pub has_body: bool,
-    /// The client's connection is encrypted.
+    /// Whether the client's connection is encrypted.
     pub is_tls: bool,
-    /// The client asks for a WebSocket, and the route takes them.
+    /// Whether the client asks for a WebSocket and the route allows it.
     pub is_websocket: bool,
 }
 
-/// Turns a client's head into the one that goes upstream: with our word on who calls, over HTTP/1.1.
+/// Turns the client's request head into the one that is sent upstream, over HTTP/1.1. Farebox's own
+/// headers tell the upstream who calls.
 pub(super) fn towards_upstream(
     head: &mut RequestHeader,
     call: &Admitted,
@@ -115,7 +117,7 @@ pub(super) fn towards_upstream(
     Ok(())
 }
 
-/// Frames a request's body: by its length where the client said it, else in chunks.
+/// Sets the framing of the request's body: by its length if the client declared one, else chunked.
 fn frame(head: &mut RequestHeader, has_body: bool) -> Result<()> {
     let is_chunked = head.remove_header(&TRANSFER_ENCODING).is_some();
     if is_chunked || has_body && !head.headers.contains_key(CONTENT_LENGTH) {
@@ -124,8 +126,8 @@ fn frame(head: &mut RequestHeader, has_body: bool) -> Result<()> {
     Ok(())
 }
 
-/// Takes out the account page's cookie: it is a credential, and browsers send it to every route. What is left
-/// is one line, as HTTP/1.1 has it (RFC 9113, 8.2.3).
+/// Removes the account page's cookie: it is a credential, and browsers send it to every route. The
+/// other cookies are joined into one line, as HTTP/1.1 requires (RFC 9113, 8.2.3).
 fn drop_session(head: &mut RequestHeader) -> Result<()> {
     let is_session = |pair: &&[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
@@ -150,7 +152,8 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Our words on the upstream's answer. Headers of the upstream under our names are dropped.
+/// Adds Farebox's headers to the upstream's answer, and drops headers of the upstream that use
+/// Farebox's names.
 pub(super) fn towards_client(
     head: &mut ResponseHeader,
     about: &About,
@@ -173,7 +176,7 @@ pub(super) fn towards_client(
     Ok(())
 }
 
-/// Frames an answer that has a body and no end of its own: in chunks.
+/// Makes an answer chunked if it has a body and the upstream gave it no framing.
 pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     let is_framed =
         head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
@@ -183,7 +186,7 @@ pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
 }
 
-/// Drops what the upstream says under our names.
+/// Drops headers of the upstream that use Farebox's names.
 pub(super) fn drop_ours(head: &mut ResponseHeader) {
     let theirs: Vec<HeaderName> =
         head.headers.keys().filter(|name| is_ours(name)).cloned().collect();

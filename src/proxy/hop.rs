@@ -1,10 +1,10 @@
-//! Headers that belong to one connection and go no further (RFC 9110, 7.6.1).
+//! Headers that belong to one connection and are not forwarded (RFC 9110, 7.6.1).
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, header};
 use pingora_http::RequestHeader;
 
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -12,7 +12,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// The most headers that a request may name in `connection`.
 const MAX_NOMINATED: usize = 10;
 
-/// Headers of a client's own connection, and those that only make sense on it.
+/// Headers about the client's own connection, and headers that make sense only on it.
 const OF_REQUESTS: [HeaderName; 9] = [
     CONNECTION,
     UPGRADE,
@@ -25,26 +25,26 @@ const OF_REQUESTS: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Headers by which an upstream speaks of its own connection.
+/// Headers about the upstream's own connection.
 const OF_ANSWERS: [HeaderName; 5] =
     [CONNECTION, header::PROXY_AUTHENTICATE, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
 
-/// Headers that a `connection` header cannot have taken away: upstreams rely on them.
+/// Headers that a `connection` header must not name: upstreams rely on them.
 const PROTECTED: [&str; 4] = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 
-/// Whether a request's header is of its connection.
+/// Whether a request header belongs to the client's connection.
 pub(super) fn is_of_connection(name: &HeaderName) -> bool {
     OF_REQUESTS.contains(name)
 }
 
-/// The headers that a message's `connection` names, the framing excepted: it is written anew.
+/// The options in all `connection` headers of a message.
 fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(CONNECTION).iter();
     let options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     options.map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
-/// Whether a message says that its connection ends after it, in any line of its `connection`.
+/// Whether any of a message's `connection` headers says that the connection ends after it.
 pub(super) fn asks_to_close(headers: &HeaderMap) -> bool {
     options(headers).any(|option| option.eq_ignore_ascii_case(b"close"))
 }
@@ -53,10 +53,12 @@ fn is_framing(name: &HeaderName) -> bool {
     *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING
 }
 
-/// The further headers that a request's `connection` names, and that go no further.
+/// The headers that a request's `connection` names in addition to the usual ones. They are not
+/// forwarded. Framing headers are left out, because Farebox sets the framing anew.
 ///
 /// # Errors
-/// 400 where it names more than [`MAX_NOMINATED`], what is no name, or what is protected.
+/// 400 if `connection` lists more than [`MAX_NOMINATED`] options, an invalid name or a protected
+/// one.
 pub(super) fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Problem> {
     let mut names = Vec::new();
     for (count, option) in options(headers).enumerate() {
@@ -66,12 +68,7 @@ pub(super) fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Problem>
         let name = HeaderName::from_bytes(option).ok().filter(|_| option.iter().all(is_tchar));
         let name = name.filter(|name| !PROTECTED.contains(&name.as_str()));
         let Some(name) = name.filter(|_| count < MAX_NOMINATED) else {
-            return Err(Problem::bad_request(Text::new(
-                "The `connection` header names what it cannot name. Send it with `close`, \
-                 `keep-alive` or `upgrade`, or leave it out.",
-                "L'en-tête `connection` nomme ce qu'il ne peut pas nommer. Envoyez-le avec \
-                 `close`, `keep-alive` ou `upgrade`, ou omettez-le.",
-            )));
+            return Err(Problem::bad_request(texts::BAD_CONNECTION_HEADER));
         };
         if !is_framing(&name) && !is_of_connection(&name) {
             names.push(name);
@@ -80,13 +77,13 @@ pub(super) fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Problem>
     Ok(names)
 }
 
-/// A character of a token (RFC 9110, 5.6.2).
+/// True for a character that may stand in a token (RFC 9110, 5.6.2).
 fn is_tchar(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
-/// Takes out an `upgrade` that the `connection` header does not name, which a server ignores
-/// (RFC 9110, 7.8). Pingora goes by `upgrade` alone.
+/// Removes an `upgrade` header that the `connection` header does not name. A server must ignore
+/// such a header (RFC 9110, 7.8), but Pingora would follow it.
 pub(super) fn drop_unnamed_upgrade(head: &mut RequestHeader) {
     if head.headers.contains_key(UPGRADE)
         && !options(&head.headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
@@ -95,7 +92,7 @@ pub(super) fn drop_unnamed_upgrade(head: &mut RequestHeader) {
     }
 }
 
-/// Whether a request asks for a WebSocket, and for nothing else.
+/// Whether a request asks for a WebSocket and for no other protocol.
 pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     let mut upgrades = headers.get_all(UPGRADE).iter();
     let is_websocket =
@@ -103,8 +100,8 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     is_websocket && upgrades.next().is_none()
 }
 
-/// The headers of an answer in which the upstream speaks of its own connection, and those that it
-/// nominates, but for the framing.
+/// The headers of an answer that belong to the upstream's connection: the usual ones and those that
+/// its `connection` header names.
 pub(super) fn of_answer(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names: Vec<HeaderName> =
         OF_ANSWERS.iter().filter(|name| headers.contains_key(*name)).cloned().collect();
@@ -115,8 +112,8 @@ pub(super) fn of_answer(headers: &HeaderMap) -> Vec<HeaderName> {
     names
 }
 
-/// How long an upstream keeps an idle connection, in seconds, where its answer says so
-/// (`keep-alive: timeout=5`).
+/// How long the upstream keeps an idle connection, in seconds, if its answer tells (`keep-alive:
+/// timeout=5`).
 pub(super) fn keep_alive_secs(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;
     value.split(',').find_map(|part| {
@@ -125,7 +122,7 @@ pub(super) fn keep_alive_secs(headers: &HeaderMap) -> Option<u64> {
     })
 }
 
-/// The host that a request is for: an HTTP/2 request has it in its target (RFC 9113, 8.3.1).
+/// The host of a request. An HTTP/2 request has it in its target (RFC 9113, 8.3.1).
 pub(super) fn host(head: &RequestHeader) -> Option<http::HeaderValue> {
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     let authority = authority.and_then(|authority| authority.parse().ok());

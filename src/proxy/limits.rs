@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-/// The limits on what clients may take.
+/// The limits for the clients of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time.
+    /// The most connections at a time.
     pub max_connections: usize,
-    /// For a TLS handshake, and for the first request's head, from the connection on.
+    /// The longest time for a TLS handshake, and for the first request head, from the connection
+    /// on.
     pub header_timeout: Duration,
-    /// From an answer's end to the end of the next request's head.
+    /// The longest time from an answer's end to the end of the next request's head.
     pub keepalive_timeout: Duration,
-    /// For a request's head.
+    /// The largest request head, in bytes.
     pub max_header_bytes: usize,
 }

@@ -1,10 +1,12 @@
-//! A connection whose writes never wait: they go into a buffer, which reads and flushes empty.
+//! A connection whose writes never wait. Bytes are written into a buffer, which reads and flushes
+//! send.
 //!
-//! Pingora's sessions cannot be read and written at once, and a write of theirs that is dropped
-//! half-way is lost. Here a write is done as soon as it is called. So one task can serve both
-//! directions of a call without a channel, and cannot deadlock: it goes on reading while a write
-//! is under way, and reads nothing more for a side that [is blocked](Link::is_blocked), which
-//! bounds the buffer to one part of a body. A head and the body behind it go out in one piece.
+//! A session of Pingora cannot be read and written at once, and if one of its writes is dropped
+//! half-way, bytes are lost. Here a write is complete as soon as it is called. So one task can
+//! serve both directions of a call, without a channel and without deadlocks: it goes on reading
+//! while written bytes wait to be sent. The relay reads nothing more for a side that [is
+//! blocked](Link::is_blocked), which limits the buffer to one part of a body. A head and the body
+//! after it are sent in one piece.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd as _;
@@ -26,18 +28,19 @@ use tokio::net::TcpStream;
 use super::stall::Stall;
 use super::transport::Transport;
 
-/// How much is gathered before it is written without being asked to, in bytes.
+/// A write that would make the buffer larger than this, in bytes, begins to send at once. Smaller
+/// writes wait for a flush.
 const GATHERED: usize = 8 * 1024;
 
-/// The largest buffer that an idle connection keeps, in bytes.
+/// The largest buffer that is kept once it is empty, in bytes.
 const KEPT: usize = 4 * 1024;
 
-/// A connection, shared by the session that reads and writes it and the relay that flushes it.
-/// Both belong to one task.
+/// A connection that is shared by two users in one task: the session that reads and writes it, and
+/// the relay that flushes it.
 #[derive(Debug)]
 pub(super) struct Link {
     io: Mutex<Io>,
-    // Each session asks for these when it begins.
+    // Each session copies these when it begins.
     tls: Option<Arc<SslDigest>>,
     socket: Option<Arc<SocketDigest>>,
     alpn: Option<ALPN>,
@@ -47,14 +50,14 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Io {
     stream: Transport,
-    /// The bytes that were written and not sent yet, from `sent` on.
+    /// The written bytes. The bytes before `sent` have been sent already.
     out: Vec<u8>,
     sent: usize,
-    /// The stream may hold bytes of its own: TLS encrypts into a buffer.
+    /// Whether the stream may hold bytes of its own: TLS encrypts into a buffer.
     is_dirty: bool,
-    /// The last attempt to send could not send everything.
+    /// Whether the last attempt to send left bytes unsent.
     is_blocked: bool,
-    /// Sending has failed; nothing more is sent.
+    /// The error that sending failed with. Nothing is sent after it.
     broken: Option<io::ErrorKind>,
     stall: Stall,
 }
@@ -75,7 +78,7 @@ impl Link {
         Arc::new(Self { io, tls: None, socket: None, alpn: None, id })
     }
 
-    /// The end that a session reads and writes.
+    /// The end for a session, which reads and writes it.
     pub fn end(self: &Arc<Self>) -> Stream {
         Box::new(LinkEnd(self.clone()))
     }
@@ -84,49 +87,50 @@ impl Link {
         self.io.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends what was written, as far as the other side takes it, then reads. A failure to send is
-    /// told by [`poll_flush`](Self::poll_flush) alone: the other side may have said why.
+    /// Sends as much of the written bytes as the other side takes, then reads. A failure to send is
+    /// not returned here, because the other side may have sent the reason, which is to be read
+    /// first. [`poll_flush`](Self::poll_flush) returns it.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut io = self.io();
         let _ = io.poll_flush(cx);
         Pin::new(&mut io.stream).poll_read(cx, buf)
     }
 
-    /// Takes all of `bytes`.
+    /// Accepts all of `bytes`.
     fn write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         self.io().write(cx, bytes)
     }
 
-    /// Ready once everything that was written has been sent.
+    /// Ready once all written bytes have been sent.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io().poll_flush(cx)
     }
 
-    /// Sends what can be sent now, without waiting.
+    /// Sends as much as can be sent now, without waiting.
     pub fn flush_now(&self) -> Poll<io::Result<()>> {
         self.poll_flush(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Sends everything that was written, then shuts down the stream for writing.
+    /// Sends all written bytes, then shuts the stream down for writing.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut io = self.io();
         ready!(io.poll_flush(cx))?;
         Pin::new(&mut io.stream).poll_shutdown(cx)
     }
 
-    /// Whether the other side does not take what was written. Until it does, nothing more should
-    /// be written.
+    /// Whether written bytes are waiting because the other side does not take them. Nothing more
+    /// should be written until it does.
     pub fn is_blocked(&self) -> bool {
         self.io().is_blocked
     }
 
-    /// Since when the other side has taken nothing; `None` where it is not waited for.
+    /// The time since which the other side has taken no bytes; `None` if no bytes are waiting.
     pub fn blocked_since(&self) -> Option<Instant> {
         let io = self.io();
         if io.is_blocked { io.stall.waiting_since() } else { None }
     }
 
-    /// A call begins: see [`Stall::begin_call`].
+    /// Records that a call begins: see [`Stall::begin_call`].
     pub fn begin_call(&self) {
         self.io().stall.begin_call();
     }
@@ -136,8 +140,8 @@ impl Link {
         self.io().stall.is_recent()
     }
 
-    /// Whether an idle connection is fit for another request: it is open, and nothing was sent on
-    /// it unasked.
+    /// Whether an idle connection can be used for another request: it is open, and the other side
+    /// has sent nothing on it.
     pub fn is_quiet(&self) -> bool {
         let mut io = self.io();
         let is_clean = io.unsent().is_empty() && !io.is_dirty && io.broken.is_none();
@@ -182,7 +186,8 @@ impl Io {
         Ok(())
     }
 
-    /// Sends a part of what is unsent and of `more` behind it; how much of `more` was sent.
+    /// Sends a part of the unsent bytes followed by `more`. Returns how many bytes of `more` were
+    /// sent.
     fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
         let unsent = self.out.get(self.sent..).unwrap_or_default();
         let stream = Pin::new(&mut self.stream);
@@ -249,7 +254,7 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing more is sent from now on.
+    /// Records that sending failed; nothing is sent from now on.
     fn fail(&mut self, error: io::Error) -> io::Error {
         self.broken = Some(error.kind());
         self.is_blocked = false;
@@ -259,8 +264,8 @@ impl Io {
     }
 }
 
-/// The end of a [`Link`] that a session reads and writes. A session's flushes do nothing: the relay
-/// flushes before it waits, and so does each read.
+/// The end of a [`Link`] that a session reads and writes. Flushing it does nothing: the relay
+/// flushes the link before it waits, and so does each read.
 #[derive(Debug)]
 pub(super) struct LinkEnd(pub Arc<Link>);
 
@@ -295,7 +300,7 @@ impl AsyncWrite for LinkEnd {
 #[async_trait]
 impl Shutdown for LinkEnd {
     async fn shutdown(&mut self) {
-        // Where the other side is gone there is nobody to send the rest to.
+        // An error means that the other side is gone, so the rest cannot be sent.
         let _ = std::future::poll_fn(|cx| self.0.poll_shutdown(cx)).await;
     }
 }
@@ -319,7 +324,7 @@ impl Ssl for LinkEnd {
     }
 }
 
-/// The times are read nowhere, and each session would have them copied.
+/// Returns no times: they are used nowhere, and each session would copy them.
 impl GetTimingDigest for LinkEnd {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
@@ -346,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    /// A link over a pipe that holds `holds` bytes, and its other end.
+    /// A link over a pipe with a capacity of `holds` bytes, and the other end of the pipe.
     fn pipe(holds: usize) -> (Arc<Link>, DuplexStream) {
         let (near, far) = duplex(holds);
         (Link::new(Box::new(near)), far)

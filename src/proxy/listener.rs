@@ -1,8 +1,8 @@
-//! The public listener: accepts connections, bounds how long a client may take, and stops
-//! without cutting off a call.
+//! The public listener. It accepts connections, limits how long a client may take, and stops
+//! without cutting off calls.
 //!
-//! Pingora's own server sleeps its whole grace period on a stop and then drops what runs, so
-//! the socket is accepted from here.
+//! Pingora's own server is not used: on a stop it sleeps for its whole grace period, and then drops
+//! the calls that are still running.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -23,7 +23,7 @@ use super::limits::Limits;
 use super::places::Places;
 use super::watch::HeadWatch;
 
-/// How long accepting rests when the system has no file descriptor left.
+/// The pause before accepting again after an error, such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound listener.
@@ -36,23 +36,24 @@ pub struct PublicListener {
 }
 
 impl PublicListener {
-    /// A listener that hands its connections to `gate`.
+    /// Creates a listener that passes its connections to `gate`.
     pub fn new(socket: TcpListener, tls: Option<Acceptor>, gate: Gate, limits: Limits) -> Self {
         let connections = gate.app.metrics.connections.clone();
         Self { socket, tls, gate: Arc::new(gate), limits, connections }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// If the system does not say.
+    /// The system does not tell the address.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Serves until `stop` turns true; then accepts nothing more, lets idle connections go, and
-    /// returns the ones on which calls still run. Aborting these ends their calls, but HTTP/2's,
-    /// which are tasks of their own: they end when `cut_off` turns true.
+    /// Serves until `stop` turns true. Then it accepts no more connections, lets idle ones end, and
+    /// returns the tasks of those on which calls still run. Aborting such a task ends the call of
+    /// an HTTP/1 connection. The calls of an HTTP/2 connection are tasks of their own, which end
+    /// when `cut_off` turns true.
     pub async fn serve(
         self,
         mut stop: watch::Receiver<bool>,
@@ -105,7 +106,7 @@ impl PublicListener {
     }
 }
 
-/// Dresses a socket for Pingora, with TLS where there is TLS.
+/// Wraps a socket for Pingora, and makes the TLS handshake if the listener has TLS.
 async fn handshake(
     stream: TcpStream,
     tls: Option<Arc<Acceptor>>,
@@ -113,7 +114,8 @@ async fn handshake(
 ) -> Option<(Stream, bool)> {
     use std::os::fd::AsRawFd as _;
     let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-    // Small answers must not wait for more; where it cannot be set they do.
+    // Small answers should be sent without delay. If the option cannot be set, they are only
+    // slower.
     let _ = stream.set_nodelay(true);
     let mut stream = L4Stream::from(stream);
     stream.set_socket_digest(digest);
@@ -132,7 +134,7 @@ async fn handshake(
     }
 }
 
-/// Counts a connection for as long as it is open.
+/// Counts a connection in a gauge for as long as it is open.
 struct Counted(IntGauge);
 
 impl Counted {

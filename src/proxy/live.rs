@@ -1,4 +1,4 @@
-//! What a reload replaces: prices, packs and upstreams, all at once.
+//! The part of the config that a reload replaces: prices, packs and upstreams, all at once.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use crate::price::Route;
 /// One version of the reloadable config.
 #[derive(Debug)]
 pub struct Live {
-    /// What is for sale.
+    /// The prices and packs.
     pub catalogue: Arc<Catalogue>,
     routes: Vec<Arc<PricedRoute>>,
 }
 
-/// A price rule with all that serving it needs.
+/// A price rule, with everything that serving its calls needs.
 #[derive(Debug)]
 pub struct PricedRoute {
     pub rule: Arc<Route>,
-    /// The rule's label, shared with every hold.
+    /// The rule's label, which every hold shares.
     pub label: Arc<str>,
     pub upstream: Arc<Upstream>,
-    /// The route's metrics, looked up once.
+    /// The metrics of the route. They are looked up once, not for each call.
     pub answered_200: IntCounter,
     pub request_seconds: Histogram,
     pub overhead_seconds: Histogram,
-    /// `farebox_upstream_requests_total` of the route's upstream.
+    /// The counters `farebox_upstream_requests_total` of the route's upstream.
     pub attempts: AttemptCounters,
 }
 
@@ -39,13 +39,14 @@ pub struct AttemptCounters([IntCounter; Outcome::ALL.len()]);
 /// The outcome of one attempt to get an answer from an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The upstream answered, and the answer was not an error.
+    /// The upstream answered without an error.
     Ok,
     /// No connection could be opened.
     Connect,
-    /// The upstream was silent for too long, or took nothing of the request.
+    /// The upstream sent nothing, or took nothing of the request, for too long.
     Timeout,
-    /// The upstream broke off, before its answer or in it, or sent something that is no answer.
+    /// The upstream broke the connection off before or within its answer, or sent bytes that are
+    /// not HTTP.
     Closed,
     /// The upstream answered with a client error: a status from 400 to 499.
     Status4xx,
@@ -67,7 +68,7 @@ impl Outcome {
         }
     }
 
-    /// The label of the metric.
+    /// The metric's label for this outcome.
     pub fn label(self) -> &'static str {
         UPSTREAM_OUTCOMES[self as usize]
     }
@@ -88,10 +89,10 @@ impl AttemptCounters {
 }
 
 impl Live {
-    /// Puts a catalogue and its upstreams together.
+    /// Joins the rules of a catalogue with their upstreams.
     ///
     /// # Errors
-    /// The name of an upstream that a route names and that is not there.
+    /// The name of an upstream that a rule refers to and that does not exist.
     pub fn new(
         catalogue: Arc<Catalogue>,
         upstreams: &[Arc<Upstream>],

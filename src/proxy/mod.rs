@@ -1,9 +1,9 @@
-//! The Pingora side: identify → price → hold → forward → meter → settle.
+//! The proxy. A call goes through the steps identify → price → hold → forward → meter → settle.
 //!
-//! A call passes these files in their order: `listener`, `connection`, `client` (who sent it),
-//! `gate` (the ladder of steps), `target`, `own` or `body`, `connect`, `headers`, `relay`, `settle`.
-//! Parsing, framing, sessions and TLS are Pingora's; the order of the steps is ours. Nothing outside
-//! this folder and `gateway.rs` knows Pingora.
+//! A call passes through these files in this order: `listener`, `connection`, `client`, `gate` (the
+//! ladder of steps), `target`, `own` or `body`, `connect`, `headers`, `relay`, `settle`. Pingora
+//! does the parsing, the framing, the sessions and TLS; the order of the steps is ours. Only this
+//! folder uses Pingora.
 
 mod addresses;
 mod answer_body;

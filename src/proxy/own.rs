@@ -1,4 +1,4 @@
-//! Farebox's own routes: the axum router, called in process.
+//! Farebox's own routes. They are an axum router, which is called in process.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,21 +24,22 @@ use super::target::Target;
 use crate::api::{ClientAddress, RequestId};
 use crate::problem::Problem;
 
-/// The largest body that is read for an own route. Stripe's events are the largest of them.
+/// The largest body that an own route accepts, in bytes. Stripe's events are the largest bodies.
 const MAX_BODY_BYTES: usize = 512 * 1024;
 
-/// Headers of one connection; Pingora frames the answer itself.
+/// Headers of the router's answer that are dropped: Pingora sets the framing.
 const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODING];
 
-/// How long the body of a call to an own route is awaited.
+/// How long to wait for the body of a call to an own route.
 pub(super) struct Wait {
-    /// The longest time, from the moment at which the route asks for the body.
+    /// The longest time, counted from the moment at which the route asks for the body.
     pub time: Duration,
-    /// Turns true when the gateway stops: then the body is not awaited any longer.
+    /// Turns true when the gateway stops, which ends the wait.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Answers a call of an own route; its status. A body that the route asks for must come in time.
+/// Answers a call to an own route and returns its status. A body that the route asks for must
+/// arrive within `wait`.
 pub(super) async fn answer(
     client: &mut Client,
     about: &About,
@@ -83,7 +84,7 @@ pub(super) async fn answer(
     Ok(parts.status.as_u16())
 }
 
-/// Has `router` answer, and reads the request's body as far as its handler asks for it.
+/// Calls `router`, and reads as much of the request's body as its handler asks for.
 async fn ask(
     client: &mut Client,
     router: &Router,
@@ -98,10 +99,11 @@ async fn ask(
     loop {
         tokio::select! {
             biased;
-            // The router's error type has no values: it always answers.
+            // The router always answers: its error type has no values.
             answer = &mut answering => {
-                // A client that was not told to send its body may never do so; any other body is
-                // read to its end, so that the client is not cut off before it has read the answer.
+                // A client that waits for a 100 and was not sent one may never send its body, so
+                // its connection is closed. Any other body is read to its end, so that the client
+                // sees the answer.
                 client.close_before_request_ends(waits && deadline.is_none());
                 return match answer {
                     Ok(answer) => Ok(answer),
@@ -125,7 +127,7 @@ async fn ask(
         };
         let chunk = match chunk {
             Ok(Ok(chunk)) => chunk,
-            // A client that has gone hears nothing of it.
+            // If the client has left, nobody sees this answer.
             Ok(Err(_)) => return Err(Problem::unreadable_request()),
             Err(_) => return Err(Problem::request_timeout()),
         };
@@ -147,7 +149,7 @@ fn request(client: &Client, about: &About, target: &Target, body: Body) -> Resul
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = head.headers.clone();
-    // HTTP/2 has it in the target (RFC 9113, 8.3.1).
+    // An HTTP/2 request has its host in the target (RFC 9113, 8.3.1).
     if let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
@@ -158,7 +160,7 @@ fn request(client: &Client, about: &About, target: &Target, body: Body) -> Resul
     Ok(request)
 }
 
-/// Sends a body as it comes, until it ends or the client has gone.
+/// Sends the answer's body as it is made, until it ends or the client has left.
 async fn stream(client: &mut Client, body: &mut Body) -> Result<()> {
     loop {
         if client.is_blocked() {
@@ -171,7 +173,7 @@ async fn stream(client: &mut Client, body: &mut Body) -> Result<()> {
                     Some(frame) => frame.or_err(ErrorType::InternalError, "own route")?.into_data(),
                     None => return client.write_body(&[], true),
                 };
-                // Trailers and empty frames carry nothing that is sent.
+                // Trailers and empty frames are skipped, because they have no bytes to send.
                 if let Some(data) = data.ok().filter(|data| !data.is_empty()) {
                     let end = body.is_end_stream();
                     client.write_body(&data, end)?;
@@ -180,7 +182,7 @@ async fn stream(client: &mut Client, body: &mut Body) -> Result<()> {
                     }
                 }
             }
-            // Closing a tab is how a stream of events ends, and no error.
+            // A stream of events usually ends when its tab is closed, so this is not an error.
             _ = client.left() => {
                 client.close_afterwards();
                 return Ok(());

@@ -1,7 +1,8 @@
-//! The body of a call to an own route, read from the client only once its handler asks for it.
+//! The body of a call to an own route. It is read from the client only once the handler asks for
+//! it.
 //!
-//! Handlers identify their caller first, by the head. So a caller who is refused, or a path that
-//! does not exist, costs no memory for a body.
+//! Handlers first identify their caller by the head. So a caller who is refused, or a path that
+//! does not exist, uses no memory for a body.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,22 +13,22 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::{Notify, mpsc};
 
-/// The end that a handler reads.
+/// The end from which a handler reads.
 pub(super) struct OwnBody {
     chunks: mpsc::Receiver<Bytes>,
     wanted: Arc<Notify>,
-    /// The chunk that is awaited was asked for.
+    /// Whether the feeder was asked for the next chunk already.
     has_asked: bool,
 }
 
-/// The end that is fed from the connection.
+/// The end to which the connection gives the chunks.
 pub(super) struct Feeder {
     /// `None` once the body has ended.
     chunks: Option<mpsc::Sender<Bytes>>,
     wanted: Arc<Notify>,
 }
 
-/// Both ends of a body.
+/// Creates both ends of a body.
 pub(super) fn own_body() -> (Feeder, OwnBody) {
     let (sender, receiver) = mpsc::channel(1);
     let wanted = Arc::new(Notify::new());
@@ -41,11 +42,11 @@ impl Feeder {
         self.wanted.notified().await;
     }
 
-    /// Gives the chunk that was wanted; `None` ends the body.
+    /// Passes on the chunk that was asked for; `None` ends the body.
     pub fn give(&mut self, chunk: Option<Bytes>) {
         match (chunk, &self.chunks) {
-            // The channel holds one chunk, and is empty where the next one is wanted. A handler
-            // that has dropped the body misses nothing.
+            // The channel has room for one chunk, and is empty when the next one is asked for. So
+            // sending fails only if the handler has dropped its end and needs no more chunks.
             (Some(chunk), Some(chunks)) => drop(chunks.try_send(chunk)),
             _ => self.chunks = None,
         }

@@ -1,8 +1,9 @@
-//! The places that a listener has for connections.
+//! The limit on the number of connections of a listener.
 //!
-//! A client that connects and stays silent costs nothing, and could keep everybody else out. So
-//! where every place is taken, the connection that has waited longest for a request makes room for
-//! the next one. A connection on which a call runs never does.
+//! Staying connected without sending a request costs a client nothing, so silent clients could keep
+//! all others out. When the limit is reached, the connection that has waited longest for a request
+//! is closed, so that the next one can be accepted. A connection with a running call is never
+//! closed for that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +12,17 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::watch::HeadWatch;
 
-/// How long a connection may wait for its request, at least, before it has to make room.
+/// How long a connection may always wait for its request before it can be closed for another one.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The fewest connections whose list is worth clearing of those that have ended.
+/// The list of open connections is cleared of ended ones only once it has this many.
 const FEW: usize = 64;
 
-/// The connections of one listener, each of which is a task.
+/// The connections of one listener. Each connection is a task.
 pub(crate) struct Places {
     most: usize,
     tasks: JoinSet<()>,
-    /// The connections in `tasks`, and some that have ended but are not removed yet.
+    /// The connections in `tasks`. Some may have ended and not been removed yet.
     open: Vec<Place>,
 }
 
@@ -31,12 +32,12 @@ struct Place {
 }
 
 impl Places {
-    /// For at most `most` connections.
+    /// Creates places for at most `most` connections.
     pub fn new(most: usize) -> Self {
         Self { most, tasks: JoinSet::new(), open: Vec::new() }
     }
 
-    /// Serves a connection, of which `head` knows how long it has waited.
+    /// Serves a connection. `head` knows how long the connection has waited for a request.
     pub fn serve(
         &mut self,
         head: Arc<HeadWatch>,
@@ -49,14 +50,14 @@ impl Places {
         self.open.push(Place { head, task });
     }
 
-    /// Resolves when a connection has ended; never while there is none.
+    /// Resolves when a connection has ended; never if there are no connections.
     pub async fn ended(&mut self) {
         if self.tasks.join_next().await.is_none() {
             std::future::pending().await
         }
     }
 
-    /// Returns once another connection fits.
+    /// Returns once there is room for another connection. Closes waiting connections if it must.
     pub async fn make_room(&mut self) {
         while self.tasks.len() >= self.most {
             self.open.retain(|place| !place.task.is_finished());
@@ -75,12 +76,13 @@ impl Places {
                     "every connection is in use; the next client waits"
                 );
             }
-            // Where none has ended in the meantime, one may have waited long enough.
+            // If no connection ends within `GRACE`, one may by then have waited long enough to be
+            // closed.
             let _ = tokio::time::timeout(GRACE, self.tasks.join_next()).await;
         }
     }
 
-    /// The connections that are open.
+    /// The tasks of the connections that are open.
     pub fn into_tasks(self) -> JoinSet<()> {
         self.tasks
     }

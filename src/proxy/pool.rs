@@ -10,10 +10,10 @@ use pingora_core::protocols::Stream;
 
 use super::link::Link;
 
-/// Which connections are alike: those to one address of one upstream of the config.
+/// The key of connections that can replace each other: they lead to one address of one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolKey {
-    /// [`Upstream::id`](super::upstream::Upstream::id)
+    /// The upstream's [`id`](super::upstream::Upstream::id).
     pub upstream: u64,
     pub address: SocketAddr,
 }
@@ -23,12 +23,12 @@ pub(super) struct PoolKey {
 pub(super) struct Idle {
     pub stream: Stream,
     pub link: Arc<Link>,
-    /// When it is closed.
+    /// The time at which the connection is closed.
     pub until: Instant,
 }
 
-/// A bounded number of idle connections. The one that was used last is used again first, so that
-/// the others run out once there are more than are needed.
+/// A pool of idle connections with a limit on their number. The connection that was used last is
+/// used again first. So connections that are not needed stay idle until their time is up.
 #[derive(Debug)]
 pub(super) struct Pool {
     most: usize,
@@ -38,12 +38,13 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct IdleByKey {
     count: usize,
-    /// The one that was used last is at the back. A list that is empty stays until the next sweep.
+    /// The connections of each key; the one that was used last is at the back. An empty list stays
+    /// until the next sweep.
     lists: HashMap<PoolKey, VecDeque<Idle>>,
 }
 
 impl Pool {
-    /// Room for `most` connections.
+    /// Creates a pool for at most `most` connections.
     pub fn new(most: usize) -> Self {
         Self { most, idle: Mutex::default() }
     }
@@ -52,7 +53,8 @@ impl Pool {
         change(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A connection that is fit for a request: it is open, and nothing came on it unasked.
+    /// Takes a connection that can be used for a request: it is open, and the upstream has sent
+    /// nothing on it since its last answer.
     pub fn take(&self, key: PoolKey) -> Option<Idle> {
         loop {
             let idle = self.with(|idle| idle.pop_newest(key))?;
@@ -62,8 +64,8 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection on which request and answer have ended. Where there is no room, the one
-    /// that has been idle for longest is closed.
+    /// Adds a connection whose request and answer have ended. If the pool is full, the connection
+    /// that has been idle longest is closed.
     pub fn put(&self, key: PoolKey, connection: Idle) {
         if self.most == 0 {
             return;
@@ -77,7 +79,7 @@ impl Pool {
         drop(closed);
     }
 
-    /// Closes the connections whose time is up, or that the other side has closed.
+    /// Closes the connections whose time is up, and those that the upstream has closed.
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut closed = Vec::new();
@@ -94,7 +96,7 @@ impl Pool {
         });
     }
 
-    /// Sweeps every so often, forever.
+    /// Sweeps the pool again and again, with `every` as the pause. Never returns.
     pub async fn keep_swept(&self, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
@@ -151,7 +153,7 @@ mod tests {
         assert!(pool.take(key(2)).is_none());
         let other = PoolKey { upstream: 2, ..key(1) };
         assert!(pool.take(other).is_none(), "another upstream at the same address");
-        // The newer one is dirty, the older one is not.
+        // The newer connection has received a byte and cannot be used; the older one can.
         ends[1].write_all(b"x").await.unwrap();
         assert!(pool.take(key(1)).is_some());
         assert!(pool.take(key(1)).is_none());

@@ -1,9 +1,9 @@
 //! Passes a request on to its upstream and the answer back, in one task.
 //!
-//! Both directions run at once: an answer may begin before its request has ended. Writes never wait
-//! (`link.rs`, `answer_body.rs`), so the relay waits for reads alone, and reads nothing for a side
-//! that is blocked. A call ends when request and answer have ended, or with an error, whose source
-//! says which side failed.
+//! Both directions run at once, because an answer may begin before its request has ended. Writes
+//! never wait (see `link.rs` and `answer_body.rs`), so the relay waits only for reads. It reads
+//! nothing for a side that is blocked, so the buffers stay small. A call ends when its request and
+//! its answer have ended, or with an error, whose source tells which side failed.
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
@@ -26,18 +26,19 @@ use super::link::Link;
 use super::{headers, reply, settle};
 use crate::price::OnClientAbort;
 
-/// How many parts of an answer in a row are passed on before the client is listened to.
+/// The number of parts of an answer that are passed on in a row before the client is read from
+/// again.
 const STREAK: u32 = 16;
 
-/// The longest silences of both sides.
+/// The longest time that each side may send nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silences {
     pub upstream: Duration,
-    /// In the middle of a request's body.
+    /// Within the body of a request.
     pub client: Duration,
 }
 
-/// One call on its way.
+/// Relays one call.
 pub(super) struct Relay<'a> {
     pub client: &'a mut Client,
     pub call: &'a mut Forwarded,
@@ -47,25 +48,25 @@ pub(super) struct Relay<'a> {
     pub silences: Silences,
 }
 
-/// How far a request has come.
+/// The progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
-    /// More of its body is passed on.
+    /// The rest of the body is read and passed on.
     Open,
-    /// The upstream takes no more; what comes is thrown away.
+    /// The upstream takes no more of the request; the rest of the body is read and dropped.
     Discarded,
-    /// All of it was handed over, or read.
+    /// All of the request was read.
     Ended,
 }
 
-/// How far an answer has come.
+/// The progress of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// The head is awaited.
+    /// The head has not arrived yet.
     Head,
-    /// The body is awaited; so many bytes of it, where the length is known.
+    /// The body is arriving. The number of bytes still to come, if the length is known.
     Body(Option<u64>),
-    /// The protocol was switched: bytes pass both ways until one side ends.
+    /// The protocol was switched: bytes pass in both directions until one side ends.
     Tunnel,
     Ended,
 }
@@ -74,34 +75,34 @@ enum Answer {
 struct State {
     request: Request,
     answer: Answer,
-    /// Why the request could not be sent whole. The upstream may still answer.
+    /// The error that stopped sending the request. The upstream may still answer.
     send_error: Option<BError>,
-    /// When something last came from the upstream, or it was last sent something.
+    /// The last time that bytes came from the upstream or were sent to it.
     upstream_moved: Instant,
-    /// When something last came from the client, or it was last possible.
+    /// The last time that bytes came from the client, or that reading from it could go on.
     client_moved: Instant,
-    /// Parts of the answer in a row.
+    /// The number of parts of the answer that were passed on in a row.
     streak: u32,
 }
 
-/// One thing that happened.
+/// An event that the relay waits for.
 enum Event<'a> {
     /// The upstream's next head was read.
     Head(Result<()>),
     /// A part of the answer's body.
     Part(Result<Option<&'a [u8]>>),
-    /// A part of the request's body, or why none comes.
+    /// A part of the request's body, or the error that ended it.
     Request(Result<Option<Bytes>>),
-    /// The client took what was written, or cannot.
+    /// The client took the bytes that had been waiting, or sending them failed.
     ClientFlushed(Result<()>),
-    /// The upstream took what was written, or cannot.
+    /// The upstream took the bytes that had been waiting, or sending them failed.
     UpstreamFlushed(std::io::Result<()>),
-    /// The deadlines are to be looked at.
+    /// The time to check the deadlines has come.
     Time,
 }
 
 impl Relay<'_> {
-    /// Passes the call on. Returns once the answer has been handed over whole.
+    /// Relays the call. Returns once the whole answer has been written to the client.
     ///
     /// # Errors
     /// The error's source is the side that failed.
@@ -124,14 +125,14 @@ impl Relay<'_> {
         self.send(session, &mut state, head, std::mem::take(body))?;
         let ran = self.pass(session, link, &mut state).await;
         if let Err(error) = ran {
-            // The delivered part of the request goes on to the upstream.
+            // The part of the request that was written is still sent.
             let _ = link.flush_now();
             return Err(error);
         }
         Ok(())
     }
 
-    /// Hands over the head and what was read of the body.
+    /// Sends the head, and the part of the body that has been read.
     fn send(
         &mut self,
         session: &mut HttpSession,
@@ -139,7 +140,7 @@ impl Relay<'_> {
         head: Box<RequestHeader>,
         body: Buffered,
     ) -> Result<()> {
-        // A head that cannot be written never left.
+        // If the head is invalid, nothing of it was sent; that is the client's fault.
         at_once(session.write_request_header(head)).map_err(|error| match error.etype() {
             ErrorType::InvalidHTTPHeader => error.into_down(),
             _ => error.into_up(),
@@ -269,7 +270,7 @@ impl Relay<'_> {
         .await
     }
 
-    /// A part of the request's body came.
+    /// Handles a part of the request's body.
     fn on_request(&mut self, session: &mut HttpSession, state: &mut State, part: &[u8]) {
         if state.answer == Answer::Tunnel {
             session.maybe_upgrade_body_writer();
@@ -282,9 +283,9 @@ impl Relay<'_> {
         }
     }
 
-    /// Hands a part of the request's body over.
+    /// Passes a part of the request's body on to the upstream.
     fn pass_on(&mut self, session: &mut HttpSession, state: &mut State, part: &[u8]) {
-        // An empty chunk would be the end.
+        // In chunked coding, an empty chunk ends the body.
         if part.is_empty() {
             return;
         }
@@ -294,7 +295,7 @@ impl Relay<'_> {
         }
     }
 
-    /// The request's body has ended.
+    /// Handles the end of the request's body.
     fn end_request(&mut self, session: &mut HttpSession, state: &mut State) {
         if state.request == Request::Open {
             match at_once(session.finish_body()) {
@@ -305,14 +306,15 @@ impl Relay<'_> {
         state.request = Request::Ended;
     }
 
-    /// The upstream's next head was read.
+    /// Handles the upstream's next head.
     fn on_head(&mut self, session: &mut HttpSession, state: &mut State) -> Result<()> {
         let Some(theirs) = session.resp_header() else {
             return Error::e_explain(ErrorType::InternalError, "a head is missing");
         };
         let mut head = theirs.clone();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // A 101 counts where the request that went up asked for it, and both sides agree.
+            // A 101 is valid only if the client asked for the upgrade and the forwarded request did
+            // too.
             if !session.was_upgraded() || !self.client.asks_for_upgrade() {
                 let unasked = "101 for a request without upgrade";
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, unasked).into_up());
@@ -335,7 +337,8 @@ impl Relay<'_> {
         if status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
             state.answer = Answer::Tunnel;
             state.request = Request::Open;
-            // A tunnel is paid for when it opens: no stop or crash that cuts it gives it back.
+            // A tunnel is charged when it opens, so that a later stop or crash does not give it
+            // back.
             settle::settle(self.call, self.about, None, false);
         } else if is_whole {
             state.answer = Answer::Ended;
@@ -346,7 +349,7 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Turns the upstream's final head into the client's, and hands it over.
+    /// Adapts the upstream's final head for the client, and writes it.
     fn write_head(&mut self, mut head: ResponseHeader, is_whole: bool) -> Result<()> {
         let call = &self.call;
         headers::towards_client(&mut head, self.about, &call.route, call.hold.as_ref())?;
@@ -358,28 +361,29 @@ impl Relay<'_> {
         self.client.write_head(head, is_whole)
     }
 
-    /// A part of the answer came.
+    /// Handles a part of the answer.
     fn on_part(&mut self, part: &[u8], state: &mut State) -> Result<()> {
         if let Answer::Body(Some(missing)) = &mut state.answer {
             *missing = missing.saturating_sub(part.len() as u64);
         }
         let is_last = state.answer == Answer::Body(Some(0));
         if is_last {
-            // The call is charged before its client can have all of the answer.
+            // The call is settled before the client can have all of the answer.
             state.answer = Answer::Ended;
             settle::answer_ended(self.call, self.about, self.figures);
         }
         self.client.write_body(part, is_last)
     }
 
-    /// The answer ended by its own framing.
+    /// Handles the end of an answer whose length was not known before.
     fn end_answer(&mut self, state: &mut State) -> Result<()> {
         state.answer = Answer::Ended;
         settle::answer_ended(self.call, self.about, self.figures);
         self.client.write_body(&[], true)
     }
 
-    /// One side of a tunnel has ended it: what is on its way is sent, and both are closed.
+    /// Ends a tunnel of which one side has closed its direction: sends the bytes that are still
+    /// buffered, then closes both connections.
     async fn end_tunnel(&mut self, session: &mut HttpSession, link: &Link) -> Result<()> {
         self.client.close_afterwards();
         session.maybe_upgrade_body_writer();
@@ -388,22 +392,22 @@ impl Relay<'_> {
         self.client.write_body(&[], true)
     }
 
-    /// The client's silence counts while more of its request is awaited.
+    /// Whether the client's silence counts: more of its request is awaited.
     fn awaits_client(&self, link: &Link, state: &State) -> bool {
         let is_open = state.request == Request::Open && state.answer != Answer::Tunnel;
         is_open && !link.is_blocked()
     }
 
-    /// The upstream's silence counts unless its answer has ended, or one side does not take what it
-    /// is sent.
+    /// Whether the upstream's silence counts: its answer has not ended, and both sides take the
+    /// bytes that are sent to them.
     fn awaits_upstream(&mut self, link: &Link, state: &State) -> bool {
         state.answer != Answer::Ended && !self.client.is_blocked() && !link.is_blocked()
     }
 
-    /// Whether the call is over by now.
+    /// Checks the deadlines. True if the call is over.
     ///
     /// # Errors
-    /// Where one side has been silent, or has taken nothing, for too long.
+    /// One side has sent nothing, or has taken nothing, for too long.
     fn is_over(&mut self, link: &Link, state: &mut State) -> Result<bool> {
         let Silences { upstream, client } = self.silences;
         let is_due = |since: Instant, limit: Duration| since.elapsed() >= limit;
@@ -426,8 +430,8 @@ impl Relay<'_> {
         Ok(drains && self.figures.ended.is_some_and(|since| is_due(since, DRAIN_TIMEOUT)))
     }
 
-    /// When the deadlines are looked at next: no deadline that begins later can be nearer than the
-    /// shortest of them.
+    /// The time at which the deadlines are checked next. It is never later than the shortest limit
+    /// from now, because a deadline that begins in the meantime cannot end before that.
     fn next_look(&mut self, link: &Link, state: &State) -> Instant {
         let Silences { upstream, client } = self.silences;
         let mut next = Instant::now() + upstream.min(client).min(DRAIN_TIMEOUT);
@@ -448,7 +452,7 @@ impl Relay<'_> {
     }
 }
 
-/// The upstream takes no more of the request, and may have answered all the same.
+/// Records that the upstream takes no more of the request. It may have answered all the same.
 fn request_broke(state: &mut State, error: BError) {
     state.send_error.get_or_insert_with(|| error.into_up());
     if state.request == Request::Open {
@@ -456,18 +460,19 @@ fn request_broke(state: &mut State, error: BError) {
     }
 }
 
-/// Reading the answer failed; where the request had failed before, that is why.
+/// The error for a failed read of the answer. If sending the request failed before, that error is
+/// returned, because it is the cause.
 fn upstream_failed(state: &mut State, error: BError) -> BError {
     state.send_error.take().unwrap_or_else(|| error.into_up())
 }
 
-/// How many bytes of an answer's body are still to come, where its head says so.
+/// How many bytes of the answer's body are still to come, if its head tells.
 fn missing(session: &HttpSession) -> Option<u64> {
     let headers = &session.resp_header()?.headers;
     if headers.contains_key(TRANSFER_ENCODING) {
         return None;
     }
-    // Pingora has checked that it is a number, or several times the same.
+    // Pingora has checked that the value is a number, or a list that repeats one number.
     let length = headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?;
     length.split(',').next()?.trim().parse().ok()
 }

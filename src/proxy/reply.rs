@@ -1,4 +1,4 @@
-//! Answers that Farebox gives itself.
+//! Answers that Farebox makes itself.
 
 use http::{Version, header};
 use pingora_error::Result;
@@ -10,7 +10,7 @@ use super::cors::Cors;
 use super::headers::X_REQUEST_ID;
 use crate::problem::Problem;
 
-/// Writes a problem.
+/// Answers with a problem.
 pub(super) fn problem(
     client: &mut Client,
     about: &About,
@@ -21,7 +21,7 @@ pub(super) fn problem(
     write(client, about, cors, problem, has_body)
 }
 
-/// Writes a problem to a client whose head could not be read.
+/// Answers with a problem to a client whose request head could not be read.
 pub(super) fn unread(
     client: &mut Client,
     about: &About,
@@ -48,7 +48,7 @@ fn write(
     send(client, about, cors, head, body.as_bytes())
 }
 
-/// Writes a head, marked as ours, and a whole body.
+/// Sends a whole answer: its head, with the headers of [`mark`], and its body.
 pub(super) fn send(
     client: &mut Client,
     about: &About,
@@ -64,8 +64,8 @@ pub(super) fn send(
     Ok(())
 }
 
-/// Takes the chunks from an answer to an HTTP/1.0 client, which does not know them: its body ends
-/// with the connection (RFC 9112, 6.1 and 6.3).
+/// Removes the chunked coding from an answer to an HTTP/1.0 client, which does not know it. The end
+/// of the connection then ends the body (RFC 9112, 6.1 and 6.3).
 pub(super) fn frame_for_client(client: &mut Client, head: &mut ResponseHeader) {
     if client.head().version == Version::HTTP_10
         && head.remove_header(&header::TRANSFER_ENCODING).is_some()
@@ -74,10 +74,10 @@ pub(super) fn frame_for_client(client: &mut Client, head: &mut ResponseHeader) {
     }
 }
 
-/// The request id and CORS headers that every answer of ours carries.
+/// Adds the headers that every answer of Farebox's has: the request id, and CORS headers.
 pub(super) fn mark(head: &mut ResponseHeader, about: &About, cors: &Cors) -> Result<()> {
     head.insert_header(X_REQUEST_ID, about.id.as_str())?;
-    // A preflight's answer has said it already.
+    // The answer to a preflight has its CORS headers already.
     if !head.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         cors.mark(head, about.origin.as_ref())?;
     }

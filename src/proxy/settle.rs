@@ -1,4 +1,5 @@
-//! How a call ends: its hold, and what its client is told.
+//! The end of a call: the decision whether its hold is charged, and the error that its client is
+//! sent.
 
 use std::time::Instant;
 
@@ -10,15 +11,15 @@ use crate::ledger::Hold;
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
 
-/// Whether a call is paid for.
+/// Whether a call is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Charge,
     Release,
 }
 
-/// Ends the call's hold, if it still has one. `client_stalled`: the client has lately not read its
-/// answer for a second or more.
+/// Charges or releases the call's hold, if that was not done yet. `client_stalled`: the client has
+/// recently made a write of its answer wait for a second or more.
 pub(super) fn settle(
     call: &mut Forwarded,
     about: &About,
@@ -55,25 +56,26 @@ fn charge(hold: Hold, about: &About) {
     hold.capture(amount);
 }
 
-/// The answer's body has ended, or it has none: the call is settled here, so that nothing that
-/// comes later takes back what is due.
+/// Settles a call whose answer has ended, or has no body. Settling here means that later errors do
+/// not change the charge.
 pub(super) fn answer_ended(call: &mut Forwarded, about: &About, figures: &mut Figures) {
     call.is_whole = true;
     figures.ended = Some(Instant::now());
     settle(call, about, None, false);
 }
 
-/// The facts of an upstream's answer that the rules need.
+/// The facts about an upstream's answer that decide the charge.
 #[derive(Clone, Copy)]
 struct Answer {
     is_charged: bool,
     is_tunnel: bool,
-    /// The body has ended.
+    /// Whether the body has ended.
     is_whole: bool,
 }
 
-/// The side that an error is the fault of. An upstream that waits for the rest of a request is silent because its
-/// client is, and one that breaks off while its client does not read has been kept waiting by it.
+/// The side at fault for an error. Two errors of the upstream are the client's fault: the upstream
+/// is silent because the client has not sent the rest of its request, and the upstream breaks off
+/// because the client did not read.
 fn failing_side(error: &Error, request_ended: bool, client_stalled: bool) -> &ErrorSource {
     let is_upstream = *error.esource() == ErrorSource::Upstream;
     if is_waiting_for_client(error, request_ended) || is_upstream && client_stalled {
@@ -87,8 +89,8 @@ fn is_waiting_for_client(error: &Error, request_ended: bool) -> bool {
     !request_ended && *error.etype() == ErrorType::ReadTimedout
 }
 
-/// Who pays for a call that ended by this failure, or without one. `request_sent`: the request
-/// counts as sent ([`Sent::counts`](super::body::Sent::counts)).
+/// Decides whether a call is charged. `failure` is the side at fault, if the call failed.
+/// `request_sent`: the request counts as sent ([`Sent::counts`](super::body::Sent::counts)).
 fn judge(
     failure: Option<&ErrorSource>,
     answer: Option<Answer>,
@@ -101,10 +103,11 @@ fn judge(
     match (failure, answer) {
         (None, Some(_)) => Verdict::Charge,
         (None, None) => Verdict::Release,
-        // A tunnel ends when either side has had enough of it.
+        // Tunnels have no end of their own: they end when one side closes.
         (Some(_), Some(Answer { is_tunnel: true, .. })) => Verdict::Charge,
-        // An upstream need not wait for the end of a request, so a client could take the whole
-        // answer and leave with the last byte of its request unsent.
+        // This holds even if the request was not sent whole. An upstream need not wait for its end,
+        // so a client could otherwise take the whole answer for free by never sending the last
+        // byte.
         (Some(_), Some(Answer { is_whole: true, .. })) => Verdict::Charge,
         (Some(ErrorSource::Downstream), answer) => {
             let is_late = request_sent || answer.is_some();
@@ -118,8 +121,8 @@ fn judge(
     }
 }
 
-/// What the client is told of an error; `None` where it is gone. `request_ended`: nothing of the
-/// request was missing.
+/// The error that the client is sent; `None` if the client is gone. `request_ended`: the whole
+/// request had been sent.
 pub(super) fn problem_of(error: &Error, request_ended: bool) -> Option<Problem> {
     use ErrorType::{
         ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,

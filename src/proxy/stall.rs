@@ -1,35 +1,35 @@
-//! How long one side of a connection has not taken what was written to it.
+//! Records how long one side of a connection has not taken the bytes written to it.
 
 use std::time::{Duration, Instant};
 
-/// How long a write is pending before it counts as the reader's pause.
+/// The time from which a pending write counts as a pause of the reader.
 const STALL: Duration = Duration::from_secs(1);
 
-/// How much of an answer may be on its way in the buffers of both machines, in bytes. An upstream
-/// that has sent more after a pause did not break off because of it.
+/// The most bytes of an answer that may be in the buffers of both machines. If an upstream has sent
+/// more than this since a pause, the pause is not the reason why it breaks off.
 const BUFFERED: usize = 16 << 20;
 
 /// The pauses of one reader.
 #[derive(Debug, Default)]
 pub(super) struct Stall {
-    /// Since when a write has been pending without any progress.
+    /// The time since which a write has been pending without any progress.
     waiting_since: Option<Instant>,
-    /// How many bytes were written since the last pause of [`STALL`]; `None` where there was none.
+    /// The number of bytes written since the last pause; `None` if there was no pause.
     written_since: Option<usize>,
 }
 
 impl Stall {
-    /// A call begins: pauses of earlier calls no longer count.
+    /// Records that a call begins. Pauses of earlier calls no longer count.
     pub fn begin_call(&mut self) {
         self.written_since = None;
     }
 
-    /// A write is pending.
+    /// Records that a write is pending.
     pub fn waits(&mut self) {
         self.waiting_since.get_or_insert_with(Instant::now);
     }
 
-    /// `bytes` were written.
+    /// Records that `bytes` were written.
     pub fn moves(&mut self, bytes: usize) {
         if self.waiting_since.take().is_some_and(|since| since.elapsed() >= STALL) {
             self.written_since = Some(0);
@@ -39,13 +39,13 @@ impl Stall {
         }
     }
 
-    /// Since when a write has been pending without any progress.
+    /// The time since which a write has been pending without any progress.
     pub fn waiting_since(&self) -> Option<Instant> {
         self.waiting_since
     }
 
-    /// Whether the reader has lately made the other side wait: a write to it was pending for a
-    /// second or more, and what was written since may still be in the buffers of both machines.
+    /// Whether the reader has recently made the writer wait: a write was pending for [`STALL`] or
+    /// longer, and the bytes written since then may still be in the buffers of both machines.
     pub fn is_recent(&self) -> bool {
         self.waiting_since.is_some_and(|since| since.elapsed() >= STALL)
             || self.written_since.is_some_and(|written| written <= BUFFERED)

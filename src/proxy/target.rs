@@ -1,4 +1,5 @@
-//! The head of a request, read one way only: its target, and its framing.
+//! Reads a request's target and its framing. A head that two servers could read differently is
+//! refused.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Version};
@@ -7,20 +8,20 @@ use super::client::Client;
 use super::hop;
 use crate::app::refuse_path;
 use crate::price::CanonicalPath;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// A request's target.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// The path that is priced and that the upstream sees.
+    /// The path, which is priced and forwarded.
     pub path: CanonicalPath,
-    /// The query with its `?`, as it was sent; empty where there is none.
+    /// The query with its `?`, as it was sent; empty if there is none.
     pub query: String,
-    /// Headers that the `connection` header names, and that go no further.
+    /// The headers that the `connection` header names. They are not forwarded.
     pub nominated: Vec<HeaderName>,
 }
 
-/// Reads the head, or refuses what could be read in two ways.
+/// Reads the head. Refuses it if it is ambiguous.
 pub(super) fn read(client: &Client, max_header_bytes: usize) -> Result<Target, Problem> {
     check_framing(client, max_header_bytes)?;
     let head = client.head();
@@ -32,12 +33,10 @@ pub(super) fn read(client: &Client, max_header_bytes: usize) -> Result<Target, P
         None => (raw, &raw[raw.len()..]),
     };
     let path = CanonicalPath::parse(path).map_err(refuse_path)?;
-    let query = str::from_utf8(query).ok().filter(|query| is_plain(query)).ok_or_else(|| {
-        Problem::bad_request(Text::new(
-            "The query string has characters that must be percent-encoded.",
-            "La chaîne de requête contient des caractères à encoder.",
-        ))
-    })?;
+    let query = str::from_utf8(query)
+        .ok()
+        .filter(|query| is_plain(query))
+        .ok_or_else(|| Problem::bad_request(texts::QUERY_NOT_ENCODED))?;
     Ok(Target { path, query: query.to_owned(), nominated })
 }
 
@@ -45,15 +44,10 @@ fn is_plain(query: &str) -> bool {
     query.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
 }
 
-/// The path of an absolute-form target (`GET http://host/path`), which must name the host that
-/// the `host` header names.
+/// The path of an absolute-form target (`GET http://host/path`). Its host must be the one in the
+/// `host` header.
 fn own_authority<'a>(client: &Client, raw: &'a [u8]) -> Result<&'a [u8], Problem> {
-    let ambiguous = || {
-        Problem::bad_request(Text::new(
-            "The request's target is not a path on this host. Send it as `/path`.",
-            "La cible de la requête n'est pas un chemin de cet hôte. Envoyez-la comme `/chemin`.",
-        ))
-    };
+    let ambiguous = || Problem::bad_request(texts::NOT_ON_THIS_HOST);
     let rest = raw
         .strip_prefix(b"http://")
         .or_else(|| raw.strip_prefix(b"https://"))
@@ -65,57 +59,42 @@ fn own_authority<'a>(client: &Client, raw: &'a [u8]) -> Result<&'a [u8], Problem
     if same { Ok(path) } else { Err(ambiguous()) }
 }
 
-/// Refuses a head that is too large, and a body whose end could be read in two ways: an upstream
-/// must not be able to see another end of the request than we do.
+/// Refuses a head that is too large, and a body whose end is ambiguous. If the upstream saw another
+/// end of the request than Farebox does, it could take a part of the body for a second request,
+/// which would not be priced.
 fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem> {
     let headers = &client.head().headers;
-    // Pingora lets one number pass that is told several times, and a sender may mean each of them.
+    // Pingora accepts several lengths if they are equal. They are refused here, because a sender
+    // may add them up.
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
     if lengths.next().is_some_and(|length| !is_number(length)) || lengths.next().is_some() {
-        return Err(Problem::bad_request(Text::new(
-            "The request's body has two lengths, or one that is no number. Send one \
-             `content-length`, with digits only.",
-            "Le corps de la requête a deux longueurs, ou une qui n'est pas un nombre. Envoyez un \
-             seul `content-length`, en chiffres seulement.",
-        )));
+        return Err(Problem::bad_request(texts::BAD_CONTENT_LENGTH));
     }
     if client.head().version == Version::HTTP_11 && !headers.contains_key(HOST) {
-        return Err(Problem::bad_request(Text::new(
-            "The request names no host. Send one `host` header (RFC 9112, 3.2).",
-            "La requête ne nomme aucun hôte. Envoyez un en-tête `host` (RFC 9112, 3.2).",
-        )));
+        return Err(Problem::bad_request(texts::NO_HOST));
     }
-    // HTTP/2 has no other framing, and its own limit for heads (`listener.rs`).
+    // HTTP/2 has one framing only, and h2 limits its heads (`connection.rs`).
     let Some(raw) = client.raw_head() else { return Ok(()) };
     if raw.len() > max_header_bytes {
         return Err(Problem::head_too_large(max_header_bytes));
     }
-    // Pingora keeps only one of the two; what the client sent is still in the raw bytes.
+    // If a head has both framing headers, Pingora keeps only one of them, so they are counted in
+    // the raw bytes.
     let sent =
         |name: &str| raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count();
     let Some(coding) = headers.get(TRANSFER_ENCODING) else { return Ok(()) };
     if sent(CONTENT_LENGTH.as_str()) > 0 || sent(TRANSFER_ENCODING.as_str()) > 1 {
-        return Err(Problem::bad_request(Text::new(
-            "The request's body has two framings. Send either `content-length` or one \
-             `transfer-encoding: chunked`.",
-            "Le corps de la requête a deux délimitations. Envoyez soit `content-length`, soit un \
-             seul `transfer-encoding: chunked`.",
-        )));
+        return Err(Problem::bad_request(texts::TWO_FRAMINGS));
     }
-    // A further coding would be lost: the body goes on in chunks alone.
+    // Any other coding would be lost, because the body is forwarded as chunked.
     if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
-        return Err(Problem::bad_request(Text::new(
-            "The request's body has a transfer coding that is not taken here. Send it with \
-             `transfer-encoding: chunked` alone.",
-            "Le corps de la requête a un codage de transfert qui n'est pas accepté ici. Envoyez-le \
-             avec `transfer-encoding: chunked` seulement.",
-        )));
+        return Err(Problem::bad_request(texts::BAD_TRANSFER_CODING));
     }
     Ok(())
 }
 
-/// Whether a header line is of this name.
+/// Whether a header line has this name.
 fn names(line: &[u8], name: &[u8]) -> bool {
     let field = line.split(|b| *b == b':').next().unwrap_or_default();
     field.len() < line.len() && field.trim_ascii().eq_ignore_ascii_case(name)

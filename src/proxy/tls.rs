@@ -1,4 +1,4 @@
-//! TLS on the public listener: certificate files that may change while it runs.
+//! TLS on the public listener. The certificate files may change while it runs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,37 +15,37 @@ use rustls::sign::CertifiedKey;
 
 use super::config::TlsConfig;
 
-/// How often the files are looked at.
+/// The time between two checks of the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Why a certificate and its key cannot be used.
+/// The reason why a certificate and its key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFilesError {
     /// A file cannot be read as PEM.
     #[error("{}: {error}", path.display())]
     Pem {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         error: rustls::pki_types::pem::Error,
     },
     /// There is no certificate in the file.
     #[error("{}: no certificate in it", path.display())]
     Empty {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
-    /// The key is of no use, or belongs to another certificate.
+    /// The key is not usable, or belongs to another certificate.
     #[error("{}: {error}", path.display())]
     Key {
-        /// Which.
+        /// The file of the key.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         error: rustls::Error,
     },
 }
 
-/// The certificate in use, and the files it came from.
+/// The certificate in use, and the files that it was read from.
 pub struct TlsFiles {
     config: TlsConfig,
     current: ArcSwap<CertifiedKey>,
@@ -61,14 +61,14 @@ impl TlsFiles {
     /// Reads the files.
     ///
     /// # Errors
-    /// Where they are not a certificate and its key.
+    /// The files are not a certificate and its key.
     pub fn load(config: &TlsConfig) -> Result<Arc<Self>, TlsFilesError> {
         let current = ArcSwap::from_pointee(read(config)?);
         Ok(Arc::new(Self { config: config.clone(), current }))
     }
 
-    /// Takes up new files whenever they change, for as long as it is polled. Files that cannot
-    /// be used are logged, and the certificate before them stays.
+    /// Loads the files again whenever they change. If they cannot be used, this is logged, and the
+    /// earlier certificate stays in use. Runs until it is dropped.
     pub async fn watch(self: Arc<Self>) {
         let mut seen = self.modified();
         loop {
@@ -83,7 +83,8 @@ impl TlsFiles {
                     seen = modified;
                     tracing::info!("took up the new TLS certificate");
                 }
-                // Perhaps only one of the two is there yet: look again.
+                // Perhaps only one of the two files was replaced so far; the next check tries
+                // again.
                 Err(error) => tracing::warn!(%error, "the TLS files changed and cannot be used"),
             }
         }
@@ -94,10 +95,10 @@ impl TlsFiles {
             .map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok())
     }
 
-    /// Accepts TLS connections, with HTTP/2 for clients that have it.
+    /// Creates an acceptor of TLS connections, which offers HTTP/2 to clients.
     ///
     /// # Errors
-    /// Only if Pingora refuses empty settings, which it does not.
+    /// Pingora could refuse empty settings, but it never does.
     pub fn acceptor(self: &Arc<Self>) -> pingora_error::Result<Acceptor> {
         let mut settings = TlsSettings::intermediate("", "")?;
         settings.set_cert_resolver(Arc::new(Resolver(self.clone())));

@@ -1,4 +1,5 @@
-//! The stream below a [`Link`](super::link::Link): a plain socket, or one of Pingora's with TLS.
+//! The stream below a [`Link`](super::link::Link): a plain socket, or a stream of Pingora's, which
+//! may have TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,8 +20,9 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Whether the stream is open, and nothing waits to be read. The kernel is asked, where it can
-    /// be: tokio knows only of events that it has seen. For TLS this is what tokio has seen.
+    /// Whether the stream is open and no bytes wait to be read. For a plain socket the kernel is
+    /// asked, because tokio knows only of events that it has handled. For TLS only tokio can be
+    /// asked.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         match self {

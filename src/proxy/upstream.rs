@@ -1,4 +1,5 @@
-//! Where calls go: addresses resolved in the background, connections and their limits.
+//! An upstream: its addresses, which are resolved in the background, and the limits of its
+//! connections.
 
 use std::fmt;
 use std::io;
@@ -13,31 +14,32 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::addresses::{Addresses, Attempts};
 use super::config::UpstreamConfig;
 
-/// How often a name is looked up again.
+/// The time between two look-ups of a name.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 
-/// How soon after a failure.
+/// The time between a look-up that failed and the next one.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(2);
 
-/// How long one look-up may take.
+/// The longest time that one look-up may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The next upstream's [id](Upstream::id).
+/// The [id](Upstream::id) of the next upstream that is created.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
-/// Finds the addresses of a host name and a port.
+/// Finds the addresses of a host name.
 #[derive(Clone)]
 pub struct Resolver(Option<Arc<LookUp>>);
 
 type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 impl Resolver {
-    /// The system's.
+    /// A resolver that asks the system.
     pub const fn system() -> Self {
         Self(None)
     }
 
-    /// A function that never blocks, such as a fixed table.
+    /// A resolver that calls `look_up`, which must not block. It may read a fixed table, for
+    /// example.
     pub fn new(
         look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
@@ -69,18 +71,19 @@ pub struct Upstream {
     connect_timeout: Duration,
     read_timeout: Duration,
     keepalive_timeout: Duration,
-    /// Whether the client's credentials go on to it.
+    /// Whether the client's credentials are forwarded.
     pub forward_authorization: bool,
-    /// Its `host` header.
+    /// The value of the forwarded `host` header.
     pub authority: HeaderValue,
-    /// Sent in place of the client's.
+    /// The config's headers, which replace the client's headers of the same names.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     addresses: Addresses,
     resolver: Resolver,
 }
 
 impl Upstream {
-    /// An upstream by its config, which was checked before. `None` where it was not.
+    /// Creates an upstream from its config, which must have been checked. `None` if the config is
+    /// invalid.
     pub fn new(config: &UpstreamConfig, resolver: Resolver) -> Option<Arc<Self>> {
         let url = &config.url;
         let headers = config.headers.iter().map(|(name, value)| {
@@ -106,22 +109,23 @@ impl Upstream {
         }))
     }
 
-    /// The name by which routes refer to it.
+    /// The name by which routes refer to this upstream.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The number of this upstream. No two upstreams of this process have the same number, even after a reload.
+    /// The number of this upstream. It is never used for another upstream of this process, even
+    /// after a reload.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Where a call connects to next. `None` where there is no address that it has not tried.
+    /// The address that a call tries next; `None` if it has tried all.
     pub fn next_address(&self, attempts: &mut Attempts) -> Option<SocketAddr> {
         self.addresses.next(attempts)
     }
 
-    /// The peer by which Pingora's connector connects to an address.
+    /// The description of an address for Pingora's connector.
     pub fn peer(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = HttpPeer::new(address, self.tls, self.host.clone());
         peer.options.connection_timeout = Some(self.connect_timeout);
@@ -129,37 +133,39 @@ impl Upstream {
         peer
     }
 
-    /// Whether connections to it are encrypted.
+    /// Whether connections to this upstream are encrypted.
     pub fn has_tls(&self) -> bool {
         self.tls
     }
 
-    /// How long a connection to it may take to open.
+    /// The longest time for opening a connection.
     pub fn connect_timeout(&self) -> Duration {
         self.connect_timeout
     }
 
-    /// The upstream's longest silence, where the route sets no other.
+    /// The longest time that the upstream may send nothing, unless the route has a value of its
+    /// own.
     pub fn read_timeout(&self) -> Duration {
         self.read_timeout
     }
 
-    /// How long an idle connection to it is kept.
+    /// The longest time that an idle connection is kept.
     pub fn keepalive_timeout(&self) -> Duration {
         self.keepalive_timeout
     }
 
-    /// A call could not connect to an address. True where it should try another one.
+    /// Records that a call could not connect to an address. True if the call should try another
+    /// one.
     pub fn failed(&self, attempts: &mut Attempts, address: SocketAddr) -> bool {
         self.addresses.failed(attempts, address)
     }
 
-    /// A connection to an address was opened.
+    /// Records that a connection to an address was opened.
     pub fn connected(&self, address: SocketAddr) {
         self.addresses.connected(address);
     }
 
-    /// Looks its name up now, and again and again in the background for as long as it is in use.
+    /// Looks the upstream's name up now, then again and again in the background while it is in use.
     pub async fn resolve(self: &Arc<Self>) {
         if self.host.parse::<IpAddr>().is_ok() {
             return;

@@ -1,4 +1,4 @@
-//! How long a client's connection has waited for a request.
+//! Records how long a client's connection has waited for a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,19 +12,21 @@ use super::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct HeadWatch {
     opened: Instant,
-    /// In milliseconds since `opened`: 0 before the first head, [`BUSY`] from the end of a head
-    /// until the call is over and what is left of its body has been read.
+    /// The time from which on a head is awaited, in milliseconds since `opened`. 0 before the first
+    /// head. [`BUSY`] from the end of a head until the call is over and the rest of its body was
+    /// read.
     waiting_since_ms: AtomicU64,
-    /// How much was read since then.
+    /// The number of bytes of the head that have been read.
     bytes: AtomicUsize,
-    /// The calls that run, on an HTTP/2 connection: `waiting_since_ms` counts while there is none.
+    /// The number of running calls of an HTTP/2 connection. `waiting_since_ms` counts only while it
+    /// is 0.
     streams: AtomicUsize,
 }
 
 const BUSY: u64 = u64::MAX;
 
 impl HeadWatch {
-    /// A connection that was opened now, and waits for its first head.
+    /// A connection that has just been opened and waits for its first head.
     pub fn new() -> Self {
         Self {
             opened: Instant::now(),
@@ -39,26 +41,27 @@ impl HeadWatch {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// A whole head has arrived.
+    /// Records that a whole head has arrived.
     pub fn begins(&self) {
         self.set(BUSY);
     }
 
-    /// The next head is awaited from now on; the first one is from the beginning.
+    /// Records that the next head is awaited from now on. For the first head this is not needed.
     pub fn awaits_next(&self) {
         if self.is_busy() {
             self.set(self.elapsed_ms().max(1));
         }
     }
 
-    /// A call begins on an HTTP/2 connection, and runs until what this returns is dropped.
+    /// Records that a call begins on an HTTP/2 connection. The call ends when the returned value is
+    /// dropped.
     pub fn begins_stream(self: &Arc<Self>) -> OpenStream {
         self.streams.fetch_add(1, Ordering::AcqRel);
         OpenStream(self.clone())
     }
 
-    /// Something was sent: a connection that still sends an answer whose call has ended begins to
-    /// wait only now.
+    /// Records that bytes were sent. If they belong to an answer whose call has ended already, the
+    /// connection begins to wait only now.
     pub fn sends(&self) {
         let since = self.waiting_since_ms();
         if since != BUSY && since != 0 {
@@ -78,7 +81,7 @@ impl HeadWatch {
         self.waiting_since_ms.load(Ordering::Relaxed)
     }
 
-    /// How long a head has been awaited by now; `None` while a call runs.
+    /// How long the connection has waited for a head; `None` while a call runs.
     pub fn waited(&self) -> Option<Duration> {
         match self.waiting_since_ms() {
             BUSY => None,
@@ -86,12 +89,12 @@ impl HeadWatch {
         }
     }
 
-    /// How many bytes were read of a head that has not ended yet; `None` while a call runs.
+    /// How many bytes of an unfinished head have been read; `None` while a call runs.
     pub fn bytes_of_head(&self) -> Option<usize> {
         (!self.is_busy()).then(|| self.bytes.load(Ordering::Relaxed))
     }
 
-    /// Counts bytes that were read of a head.
+    /// Records that bytes of a head were read.
     pub fn grew(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -100,8 +103,8 @@ impl HeadWatch {
         self.opened.elapsed().as_millis() as u64
     }
 
-    /// Resolves once the client has taken longer than it may. This runs in the connection's own
-    /// task, so a head cannot arrive at the moment at which this decides.
+    /// Resolves once the client has taken longer than `limits` allow. This runs in the connection's
+    /// own task, so no head can arrive while it decides.
     pub async fn too_slow(&self, limits: Limits) {
         let shortest = limits.header_timeout.min(limits.keepalive_timeout);
         loop {
@@ -114,7 +117,8 @@ impl HeadWatch {
             if deadline <= now {
                 return;
             }
-            // A call that ends meanwhile may bring a nearer deadline.
+            // A call that ends in the meantime may bring a nearer deadline. It cannot be nearer
+            // than the shortest limit, so the sleep is never longer than that.
             tokio::time::sleep_until(deadline.min(now + shortest)).await;
         }
     }
@@ -127,7 +131,8 @@ pub(crate) struct OpenStream(Arc<HeadWatch>);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         let watch = &self.0;
-        // First the time, then the count: whoever sees that no call runs sees since when.
+        // The time is set before the count: when another task sees that no call runs, the time is
+        // right.
         watch.set(watch.elapsed_ms().max(1));
         watch.streams.fetch_sub(1, Ordering::AcqRel);
     }

@@ -1,7 +1,7 @@
-//! The stream of an HTTP/2 connection, whose writes are noted.
+//! The stream of an HTTP/2 connection, which records writes.
 //!
-//! Pingora's HTTP/2 goes on sending an answer after its call has ended. A connection that still
-//! does so is not idle, and must not make room for another one.
+//! Over HTTP/2, Pingora goes on sending an answer after its call has ended. A connection that still
+//! sends is not idle, and must not be closed to make room for another one.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::watch::HeadWatch;
 
-/// A stream that tells `head` of its writes.
+/// A stream that tells `head` about each write.
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: Stream,

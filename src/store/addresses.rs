@@ -12,8 +12,7 @@ use crate::ledger::{BackendKind, LedgerConfig};
 /// The schemes that the Redis client understands; each may have `-sentinel` behind it.
 const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "valkey", "valkeys"];
 
-/// Finds mistakes in the addresses, without connecting. An empty address is left to
-/// [`LedgerConfig::check`].
+/// Finds mistakes in the addresses, without connecting. [`LedgerConfig::check`] reports an empty one.
 pub fn check_addresses(config: &LedgerConfig) -> Vec<Mistake> {
     let mut found = Vec::from_iter(check_redis(config));
     for (name, url) in postgres_urls(config) {
@@ -22,7 +21,7 @@ pub fn check_addresses(config: &LedgerConfig) -> Vec<Mistake> {
     found
 }
 
-/// Warns of an address of a Postgres on another machine that does not choose whether to use TLS.
+/// Warns where the address of a Postgres on another machine does not say whether to use TLS.
 pub fn warn_of_addresses(config: &LedgerConfig) -> Vec<Mistake> {
     if config.backend != BackendKind::Redis {
         return Vec::new();
@@ -58,7 +57,7 @@ fn check_redis(config: &LedgerConfig) -> Option<Mistake> {
         let message = "`redis_url` is not the address of a Redis that Farebox can use";
         return Some(Mistake::new("ledger.redis_url", message, hint));
     }
-    // Without TLS, because the library would look for certificates.
+    // The address is read as one without TLS, because for TLS the library would look for certificates.
     let plain = url.replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
     if Config::from_url(&plain).is_err() {
         let hint = "write redis://:password@host:6379; in a password write `@`, `/`, `:` and `%` as \

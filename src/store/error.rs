@@ -12,8 +12,8 @@ const SQLITE_READ_ONLY: [u32; 2] = [8, 14];
 /// Postgres's codes for a transaction that it ended because it took too long: in a statement, or between two.
 const POSTGRES_TIMEOUT: [&str; 2] = ["57014", "25P03"];
 
-/// The beginnings of Postgres's codes for an outage: it starts or stops, or has no connection left; class 08
-/// comes from a PgBouncer that has no connection to it.
+/// The beginnings of Postgres's codes for an outage: Postgres starts or stops, or has no connection
+/// left. Class 08 comes from a PgBouncer that cannot connect to Postgres.
 const POSTGRES_OUTAGE: [&str; 3] = ["57P", "08", "53300"];
 
 impl From<sqlx::Error> for LedgerError {

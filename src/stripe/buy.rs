@@ -1,4 +1,4 @@
-//! Beginning a purchase: a checkout session at Stripe, in which an account can pay for a pack.
+//! Begins purchases: makes a checkout session at Stripe, in which an account can pay for a pack.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const MAX_REFERENCE: usize = 200;
 /// The age, in milliseconds, up to which an open session is used again. Stripe closes sessions after a day.
 const USED_AGAIN_MS: i64 = 3600 * 1000;
 
-/// The number of an account's newest unpaid sessions among which one to use again is searched.
+/// How many of an account's newest unpaid sessions are searched for one to use again.
 const LOOKED_AT: u32 = 20;
 
 /// The key under which two requests count as one purchase.
@@ -29,7 +29,7 @@ const LOOKED_AT: u32 = 20;
 pub enum BuyKey<'a> {
     /// The buyer's own idempotency key. The same key leads to the same session.
     Buyers(&'a str),
-    /// The id of the request. An open session for the same pack is used again.
+    /// The id of the request. An open session for the same pack, if there is one, is used again.
     Request(&'a str),
 }
 
@@ -47,7 +47,7 @@ pub enum BuyError {
     /// A request to Stripe failed.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The price at Stripe differs from the one that buyers see.
+    /// The price at Stripe is not the one that buyers see.
     #[error(
         "the `stripe_price` of {pack} asks another amount or currency than its `price`: run \
          `farebox packs sync`"
@@ -86,13 +86,13 @@ pub struct Bought {
 }
 
 impl Sales {
-    /// Makes a checkout session in which `account` can pay for `pack`. The sale is stored in the ledger before the
-    /// buyer sees the page. The same key of the buyer's leads to the same session for as long as Stripe remembers
-    /// the key, which is a day at least.
+    /// Makes a checkout session in which `account` can pay for `pack`. The sale is stored in the ledger
+    /// before the buyer sees the page. The same key of the buyer leads to the same session for as long
+    /// as Stripe remembers the key, which is at least a day.
     ///
     /// # Errors
-    /// Nothing can be paid then. [`BuyError::OtherPurchase`] means that the key belongs to another pack, or to the
-    /// same pack as it was before a change of gateway.toml.
+    /// After an error nothing can be paid. [`BuyError::OtherPurchase`] means that the key was used for
+    /// another pack, or for the same pack before a change of gateway.toml.
     pub async fn buy(
         &self,
         account: &AccountId,
@@ -128,8 +128,8 @@ impl Sales {
         Ok(bought)
     }
 
-    /// The open session in which the account can already pay for the pack at the same price, if a gateway of this
-    /// ledger has made one lately.
+    /// The open session in which the account can already pay for the pack at the same price, if a
+    /// gateway of this ledger has recently made one.
     async fn open_before(
         &self,
         account: &AccountId,
@@ -153,8 +153,8 @@ impl Sales {
             Ok(found) if found.status.as_deref() == Some("open") => {
                 Ok(found.url.map(|url| Bought { session, url }))
             }
-            // The session was paid or has expired, and its event is on the way; or it belongs to the other mode
-            // (test, live).
+            // Either the session was paid or has expired, and its event is on the way, or it belongs to
+            // the other mode (test, live).
             Ok(_) | Err(ApiError::Refused { status: 400 | 404, .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -169,7 +169,7 @@ impl Sales {
     ) -> Result<Bought, BuyError> {
         let customer = self.customer(client, account, key, None).await?;
         let session = match self.ask_for_session(client, account, pack, key, &customer).await {
-            // The customer was deleted, or belongs to the other mode (test, live).
+            // Either the customer was deleted, or it belongs to the other mode (test, live).
             Err(BuyError::Api(ApiError::Refused {
                 status: 400 | 404, param: Some(param), ..
             })) if param == "customer" => {
@@ -178,7 +178,8 @@ impl Sales {
             }
             answer => answer?,
         };
-        // A `stripe_price` may ask another amount or currency than buyers see. Nobody is charged that.
+        // A `stripe_price` may have another amount or currency than the one that buyers see. No buyer
+        // is charged that.
         let code = pack.price.currency().code();
         let is_other = session.amount_subtotal.is_some_and(|asked| asked != pack.price.minor())
             || session.currency.as_deref().is_some_and(|asked| !asked.eq_ignore_ascii_case(code));
@@ -198,7 +199,8 @@ impl Sales {
         customer: &str,
     ) -> Result<Session, BuyError> {
         let request = self.new_session(account, pack, customer);
-        // Stripe itself recognises another purchase under the same key, and one that is still being made.
+        // Stripe itself detects that the key was used for another purchase, or that the same purchase
+        // is still being made.
         let asked =
             client.create_session(&request, &idempotency_key(&["buy", key, customer])).await;
         asked.map_err(|error| match error {
@@ -224,11 +226,12 @@ impl Sales {
             locale: &checkout.locale,
             success_url: &self.config.success_url,
             cancel_url: &self.config.cancel_url,
-            // On the payment as well, for people who look at it in Stripe's dashboard.
+            // The metadata is also put on the payment, for people who look at it in Stripe's dashboard.
             payment_intent_data: PaymentIntentData { metadata: metadata.clone() },
             metadata,
             automatic_tax: Enabled::when(checkout.automatic_tax),
-            // The tax depends on an address, so the customer keeps the one that the buyer enters.
+            // The tax depends on an address, so the address that the buyer enters is saved with the
+            // customer.
             customer_update: checkout
                 .automatic_tax
                 .then_some(CustomerUpdate { address: "auto", name: "auto" }),
@@ -237,8 +240,9 @@ impl Sales {
         }
     }
 
-    /// The account's customer at Stripe: the stored one, or a new one. Two first purchases at once make two
-    /// customers, of which the ledger stores one. `gone` is a customer that Stripe does not know any more.
+    /// The account's customer at Stripe: the stored one, or a new one. Two first purchases at the same
+    /// time make two customers, and the ledger stores one of them. `gone` is a customer that Stripe
+    /// does not know any more.
     async fn customer(
         &self,
         client: &Client,
@@ -255,8 +259,8 @@ impl Sales {
             (metadata_key::ACCOUNT, account.to_string()),
         ];
         let request = NewCustomer { metadata: metadata.into() };
-        // The key belongs to this purchase: Stripe repeats a failure to the same key, so a key for the account would
-        // repeat one for ever.
+        // The key is made from the purchase's key. A key made from the account alone would repeat a
+        // failure for ever, since Stripe repeats it to the same key.
         let key = idempotency_key(&["customer", key, gone.as_deref().unwrap_or_default()]);
         let made = client.create_customer(&request, &key).await?;
         Ok(self.ledger.record_customer(account.clone(), made.id, gone).await?)
@@ -274,7 +278,7 @@ fn sale(session: &str, account: &AccountId, pack: &PackConfig) -> Sale {
     }
 }
 
-/// Stripe's own price where the config names one, else a price that is made for this session.
+/// Stripe's own price where the config names one, or else a price that is made for this session.
 fn line_item(pack: &PackConfig) -> LineItem<'_> {
     let price = match &pack.stripe_price {
         Some(price) => LinePrice::Price(price),

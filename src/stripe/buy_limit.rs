@@ -1,4 +1,4 @@
-//! The rate at which one account may begin purchases that it does not pay. Each purchase asks something of
+//! The rate at which one account may begin purchases without paying. Each purchase makes requests to
 //! Stripe, whose rate limit all accounts share, and may leave a row in the ledger.
 //!
 //! Each gateway counts for itself, so with several gateways an account has this rate at each of them.
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::account::AccountId;
 
-/// The time after which an account may begin one more purchase.
+/// The time after which an account may begin another purchase.
 const ONE_EVERY: Duration = Duration::from_secs(10);
 
 /// The number of purchases that an account may begin at once, after a pause.
@@ -24,8 +24,8 @@ pub(super) struct BuyLimit(Mutex<Recent>);
 
 #[derive(Debug, Default)]
 struct Recent {
-    /// For each account, the moment by which its purchases would have come if they were evenly spaced: GCRA's
-    /// theoretical arrival time.
+    /// For each account, the moment until which its past purchases use up the rate (in GCRA, the
+    /// theoretical arrival time).
     due: HashMap<AccountId, Instant>,
     /// The number of accounts at which the next clean-up is due.
     look_at: usize,

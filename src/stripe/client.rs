@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::config::StripeConfig;
 use super::objects::List;
 
-/// The version of Stripe's API that Farebox speaks. Without this header Stripe would use the version of
-/// the seller's account, which every seller has chosen for themselves.
+/// The version of Stripe's API that Farebox is written for. Without this header Stripe would use the
+/// version that the seller's account is set to.
 const API_VERSION: &str = "2026-09-30.endive";
 
 /// The time that Stripe has to answer. A buyer waits for the answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// The time that an idle connection stays open for the next request. Stripe's end waits longer.
+/// The time that an idle connection stays open for the next request. Stripe closes it later than that.
 const IDLE_LIMIT: Duration = Duration::from_secs(15);
 
 /// The largest answer that is read. A page of 100 objects has less than a tenth of this.
@@ -36,13 +36,13 @@ pub enum ApiError {
     /// No client can be made from `[stripe]`.
     #[error("[stripe] cannot be used: {0}")]
     Setup(String),
-    /// A request that cannot be written. Nothing was sent.
+    /// The request cannot be put into a valid form. Nothing was sent.
     #[error("the request to Stripe cannot be written: {0}")]
     Unwritable(String),
-    /// No answer in time.
+    /// Stripe did not answer in time.
     #[error("Stripe did not answer within {} seconds", ANSWER_LIMIT.as_secs())]
     Timeout,
-    /// No connection, or one that broke.
+    /// No connection could be made, or it broke.
     #[error("Stripe cannot be reached: {0}")]
     Unreachable(String),
     /// Stripe refused the request.
@@ -61,7 +61,7 @@ pub enum ApiError {
     /// The first request under this idempotency key is still running.
     #[error("the first request under this idempotency key is still running at Stripe")]
     KeyInUse,
-    /// An answer that is not one of Stripe's.
+    /// The answer is not one of Stripe's.
     #[error("Stripe's answer cannot be read: {0}")]
     Unreadable(String),
 }
@@ -78,9 +78,11 @@ impl ApiError {
 
     /// The error for an answer with this status, which is not a 2xx.
     fn of_refusal(status: StatusCode, body: &[u8]) -> Self {
-        // A proxy on the way refuses in other words than Stripe. Then the status has to do.
+        // A proxy on the way may refuse the request, without Stripe's JSON. Then only the status
+        // counts.
         let Refusal { error } = serde_json::from_slice(body).unwrap_or_default();
-        // https://docs.stripe.com/api/idempotent_requests
+        // These are the two ways in which Stripe reports a conflict
+        // (https://docs.stripe.com/api/idempotent_requests).
         let is_about_the_key = error.kind.as_deref() == Some("idempotency_error")
             || error.code.as_deref() == Some("idempotency_key_in_use");
         match status.as_u16() {
@@ -101,13 +103,14 @@ impl From<reqwest::Error> for ApiError {
     }
 }
 
-/// An error with its causes, down to the refused connection or the name that does not resolve.
+/// The text of an error and its causes, down to the refused connection or the name that does not
+/// resolve.
 fn reasons(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // A `String` takes whatever is written to it.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, ": {error}");
         cause = error.source();
     }
@@ -135,7 +138,7 @@ struct Reason {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    /// `api_base`, below which every path stands.
+    /// The address `api_base`. Every path is appended to it.
     base: Url,
     /// The secret key, marked as sensitive: `Debug` does not print it.
     authorization: HeaderValue,
@@ -160,7 +163,7 @@ impl Client {
             .user_agent(concat!("Farebox/", env!("CARGO_PKG_VERSION")))
             .timeout(ANSWER_LIMIT)
             .pool_idle_timeout(IDLE_LIMIT)
-            // A redirect would take the key to wherever it points.
+            // If redirects were followed, the key would be sent to wherever they point.
             .redirect(redirect::Policy::none())
             .no_proxy()
             .build()
@@ -186,8 +189,9 @@ impl Client {
         self.send(|| self.http.request(Method::GET, url.clone())).await
     }
 
-    /// Makes or changes the object at `path`. Stripe does so once, however many requests come under `key`. After a
-    /// broken connection, the request is sent once more: the first one may have arrived or not.
+    /// Makes or changes the object at `path`. Stripe does so once, however many requests have the same
+    /// `key`. After a broken connection, the request is sent once more, since the first one may not
+    /// have arrived.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -207,7 +211,8 @@ impl Client {
         .await
     }
 
-    /// Every object of the list at `path`, a page at a time. `id` tells where the next page begins.
+    /// Every object of the list at `path`, read page by page. `id` returns an object's id, after which
+    /// the next page begins.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -226,9 +231,9 @@ impl Client {
         }
     }
 
-    /// The address of `path`, whose segments are escaped: an id cannot lead elsewhere.
+    /// The address of `path`. Its segments are escaped, so that an id cannot lead to another path.
     fn url(&self, path: &[&str]) -> Result<Url, ApiError> {
-        // `Url` leaves these two out, which would be another path.
+        // `Url` drops an empty segment, `.` and `..`, which would lead to another path.
         if let Some(odd) = path.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
             return Err(ApiError::Unwritable(format!("{odd:?} is not an id of Stripe's")));
         }
@@ -281,8 +286,8 @@ struct Page<'a, F> {
     starting_after: Option<&'a str>,
 }
 
-/// Parameters as Stripe reads them, nested in brackets: `line_items[0][quantity]=1`. The same parameters
-/// give the same text, which repeats under one idempotency key must have.
+/// Parameters in the form that Stripe reads, nested in brackets: `line_items[0][quantity]=1`. Equal
+/// parameters give equal text, as a retry under the same idempotency key must have.
 fn form(parameters: &impl Serialize) -> Result<String, ApiError> {
     serde_qs::Config::new()
         .use_form_encoding(true)

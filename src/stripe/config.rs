@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::config::{Mistake, Secret};
 use crate::ledger::OnDispute;
 
-/// The section `[stripe]`. Without it packs are shown and not sold.
+/// The section `[stripe]`. Without it packs are shown and cannot be bought.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StripeConfig {
@@ -18,7 +18,7 @@ pub struct StripeConfig {
     /// The secrets that Stripe signs its events with: one, or two while one is being replaced.
     #[serde(default, deserialize_with = "one_or_many")]
     pub webhook_secret: Vec<Secret>,
-    /// The address of Stripe's API. Tests have another one.
+    /// The address of Stripe's API. Only tests set another one.
     #[serde(default = "api_base")]
     pub api_base: String,
     /// The page that a buyer returns to after paying.
@@ -33,8 +33,9 @@ pub struct StripeConfig {
     /// Options for Stripe's checkout page.
     #[serde(default)]
     pub checkout: CheckoutConfig,
-    /// Sells on a page of Farebox's own, on which nobody pays: for the demo, and for trying things out before there
-    /// is a Stripe account. It needs no other key of this section, and refuses to run beside a live key of Stripe's.
+    /// Sells on a page of Farebox's own, on which no money is paid: for the demo, and for trials before
+    /// there is a Stripe account. The sandbox needs no other key of this section, and refuses to run
+    /// beside a live key of Stripe's.
     #[serde(default)]
     pub sandbox: bool,
 }
@@ -47,7 +48,7 @@ pub struct CheckoutConfig {
     pub automatic_tax: bool,
     /// Stripe writes an invoice.
     pub invoice_creation: bool,
-    /// Buyers may enter a code.
+    /// Buyers may enter a promotion code.
     pub allow_promotion_codes: bool,
     /// The language of the page; `auto` follows the browser.
     pub locale: String,
@@ -79,8 +80,8 @@ pub fn is_live(secret_key: &Secret) -> bool {
 }
 
 impl StripeConfig {
-    /// The section of the demo, without Stripe. `secret_key` is the key that is set on this machine, if there is one:
-    /// beside a live key the sandbox refuses to start.
+    /// The section that the demo uses, without Stripe. `secret_key` is the key that is set on this
+    /// machine, if there is one: beside a live key the sandbox refuses to start.
     pub fn sandbox(secret_key: Option<Secret>) -> Self {
         Self {
             secret_key: secret_key.unwrap_or_else(|| Secret::new("sk_test_sandbox")),
@@ -202,7 +203,7 @@ fn no_web_address(name: &str) -> Mistake {
     Mistake::new(format!("stripe.{name}"), message, "write a whole URL: https://…")
 }
 
-/// The hint for a secret that was copied wrongly.
+/// The hint for a secret that was probably damaged when it was copied.
 fn copied_again(shape: &str) -> String {
     format!(
         "copy it from Stripe again ({shape}), without line breaks, spaces or quotes around it; in a \

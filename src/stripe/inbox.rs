@@ -33,7 +33,8 @@ pub struct Receipt {
 /// Why an event was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The signature is wrong. For an event that Stripe sent, a secret or a clock of ours is.
+    /// The signature is wrong. If Stripe did send the event, `webhook_secret` or this machine's clock
+    /// is wrong.
     #[error(transparent)]
     Unsigned(#[from] SignatureError),
     /// The signature is right, and the body is not an event.
@@ -45,11 +46,11 @@ pub enum ReceiveError {
 }
 
 impl Sales {
-    /// Receives an event. Once this returns `Ok`, the event is stored. It is applied as well, unless the ledger
-    /// failed in between; then [`Sales::catch_up`] applies it later.
+    /// Receives an event. Once this returns `Ok`, the event is stored. Usually the event is applied
+    /// too; if the ledger failed in between, [`Sales::catch_up`] applies it later.
     ///
     /// # Errors
-    /// Nothing was stored.
+    /// After an error nothing was stored.
     pub async fn receive(
         &self,
         payload: Bytes,
@@ -87,14 +88,15 @@ impl Sales {
             count(&event.kind, "duplicate");
             return Ok(receipt);
         }
-        // A failure here is no reason for Stripe to send the event again: it is stored, and tried again later.
+        // If applying fails, Stripe need not send the event again: the event is stored, and is applied
+        // later.
         let state = self.apply(&event.id, &event.payload).await.unwrap_or(EventState::Received);
         count(&event.kind, state.as_str());
         Ok(Receipt { state, ..receipt })
     }
 
-    /// Checks a body's signature. Anybody may send a body of half a megabyte, so large bodies are hashed on threads
-    /// of their own, a few at a time, and never on the threads that serve calls.
+    /// Checks a body's signature. Anybody may send a body of half a megabyte. So large bodies are
+    /// hashed on other threads, a few at a time, and never on the threads that serve calls.
     async fn verify(
         &self,
         payload: &Bytes,
@@ -110,11 +112,12 @@ impl Sales {
         let _turn = self.hashing.acquire().await;
         let (payload, secrets) = (payload.clone(), secrets.clone());
         let hashed = tokio::task::spawn_blocking(move || claim.verify(&payload, &secrets)).await;
-        // After a panic nothing is proved about the sender.
+        // The hashing has panicked, so nothing is known about the sender.
         hashed.unwrap_or(Err(SignatureError::Wrong))
     }
 
-    /// Applies a stored event once more, however far it had come. What it moved before, it does not move again.
+    /// Applies a stored event again, whatever its state is. Credits that it has already moved are not
+    /// moved again.
     ///
     /// # Errors
     /// [`Refusal::UnknownEvent`], or where the ledger cannot be read or written.
@@ -123,7 +126,7 @@ impl Sales {
         Ok(self.apply(&event.id, &event.payload).await?)
     }
 
-    /// Applies the events that were stored and not applied, because of a crash or a failing ledger.
+    /// Applies the events that were stored but not applied, because of a crash or a ledger that failed.
     pub async fn catch_up(&self) {
         let mut after: Option<(i64, Arc<str>)> = None;
         loop {
@@ -155,7 +158,8 @@ impl Sales {
         Ok(Receipt { state, new })
     }
 
-    /// Applies a stored event and returns how far it has come. An error means that the ledger is unavailable.
+    /// Applies a stored event, and returns its new state. An error means that the ledger is
+    /// unavailable.
     async fn apply(&self, id: &Arc<str>, payload: &str) -> Result<EventState, Refusal> {
         let reading = serde_json::from_str::<Envelope<'_>>(payload)
             .and_then(|envelope| read(&envelope, &self.ledger_id));

@@ -1,5 +1,5 @@
-//! Stripe's objects, as far as Farebox reads them: in events of any API version, and in answers. Members that are
-//! not needed are not parsed, so a change in them cannot break anything.
+//! Stripe's objects, with the members that Farebox reads, in events of any API version and in answers.
+//! Other members are not parsed, so a change in them cannot break anything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ pub(super) struct Envelope<'a> {
     pub data: EventData<'a>,
 }
 
-/// The members by which one of Stripe's thin events is recognised; pings are thin events too. A thin event names
-/// an object and does not contain it.
+/// The members that identify one of Stripe's thin events (pings are thin events too). A thin event
+/// names an object and does not contain it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Thin {
     object: Arc<str>,
@@ -27,7 +27,7 @@ pub(super) struct Thin {
 }
 
 impl Thin {
-    /// The thin event that `text` is; `None` for anything else.
+    /// Reads `text` as a thin event; `None` for anything else.
     pub fn of(text: &str) -> Option<Self> {
         let thin: Self = serde_json::from_str(text).ok()?;
         (&*thin.object == "v2.core.event").then_some(thin)
@@ -112,7 +112,8 @@ pub(super) struct Dispute {
 /// A movement on the seller's balance, for a dispute.
 #[derive(Debug, Deserialize)]
 pub(super) struct BalanceTransaction {
-    /// In minor units of the seller's balance, without the fee. Negative where the money was withdrawn.
+    /// The amount in minor units of the seller's balance, without the fee. Negative where money was
+    /// withdrawn.
     pub amount: i64,
     pub currency: Arc<str>,
 }
@@ -125,7 +126,7 @@ pub(super) struct List<T> {
     pub has_more: bool,
 }
 
-/// Any object, for its id alone.
+/// Any object, of which only the id is read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Identified {
     pub id: Arc<str>,

@@ -1,4 +1,4 @@
-//! Reading an event, or an object that Stripe was asked for, into facts about a payment. Pure: no I/O.
+//! Turns an event, or an object that Stripe was asked for, into facts about a payment. Pure: no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,8 +28,8 @@ pub(super) const EVENTS: [&str; 13] = [
     "charge.dispute.closed",
 ];
 
-/// A kind of event as a metric's label. Kinds that Farebox does not read share one label, so that a sender cannot
-/// make labels.
+/// The metric's label for a kind of event. Kinds that Farebox does not read share one label, so that a
+/// sender cannot add labels.
 pub(super) fn label(kind: &str) -> &'static str {
     EVENTS.into_iter().find(|known| *known == kind).unwrap_or(OTHER_EVENTS)
 }
@@ -49,17 +49,19 @@ const OLD_REFUND_UPDATE: &str = "charge.refund.updated";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub facts: Facts,
-    /// The source of the facts, as the ledger's entries name it.
+    /// The source of the facts, in the words that go into the ledger's entries.
     pub because: Arc<str>,
 }
 
 /// The longest id that is accepted.
 const MAX_ID_BYTES: usize = 255;
 
-/// Reads an event; `None` where its kind moves no credits. A session that another ledger began has no sale.
+/// Reads an event; `None` where its kind moves no credits. A session that another ledger began gives
+/// facts without a sale.
 ///
 /// # Errors
-/// An event of a kind that is read lacks a member, or has an impossible one, such as a refund of a negative amount.
+/// The kind is one that is read, and the event lacks a member or has an impossible one, such as a
+/// refund of a negative amount.
 pub(super) fn read(
     event: &Envelope<'_>,
     ledger_id: &str,
@@ -90,7 +92,8 @@ pub(super) fn read(
             let dispute: Dispute = parse(object)?;
             let stage = match kind {
                 "charge.dispute.funds_withdrawn" => Stage::Standing,
-                // The dispute is lost, and a part came back: what had been refunded before the bank took everything.
+                // The dispute is lost, and a part came back: the part that had been refunded before the
+                // bank took everything.
                 "charge.dispute.funds_reinstated" if dispute.is_lost() => Stage::Lost,
                 "charge.dispute.funds_reinstated" => Stage::Won,
                 _ => Stage::Inquiry,
@@ -109,7 +112,7 @@ fn parse<'a, T: serde::Deserialize<'a>>(object: &'a RawValue) -> Result<T, serde
     serde_json::from_str(object.get())
 }
 
-/// The facts of a session. `progress` counts where the session itself does not say that it is paid.
+/// The facts of a session. `progress` is used where the session itself does not show that it is paid.
 pub(super) fn of_session(session: &Session, progress: Progress, ledger_id: &str) -> Facts {
     let total = session.amount_total.zip(session.currency.clone());
     let total = total.map(|(amount, currency)| Money { amount, currency });
@@ -149,7 +152,8 @@ fn sale(session: &Session, ledger_id: &str) -> Option<Sale> {
     })
 }
 
-/// The metadata of a session, from which its events alone tell what was sold.
+/// The names of a session's metadata. With it, an event shows what was sold even where the ledger does
+/// not have the sale.
 pub(super) mod metadata_key {
     pub const LEDGER: &str = "farebox";
     pub const ACCOUNT: &str = "account";
@@ -193,14 +197,16 @@ fn of_charge(charge: &Charge) -> Facts {
     facts
 }
 
-/// The facts of a dispute. `stage` is the stage that its event tells; the later one of that and its status counts.
+/// The facts of a dispute. Its event tells a stage, and its status another one; the later of the two
+/// counts.
 pub(super) fn of_dispute(dispute: &Dispute, stage: Stage) -> Facts {
     let by_status = match dispute.status.as_deref() {
         Some("won") => Stage::Won,
         Some("lost") => Stage::Lost,
         Some("prevented") => Stage::Inquiry,
         Some(status) if status.starts_with("warning_") => Stage::Inquiry,
-        // A status of a later API version: the money may be on its way out.
+        // This status comes from a later API version. The money may be on its way out, so it counts as
+        // gone.
         _ => Stage::Standing,
     };
     let money = Money { amount: dispute.amount, currency: dispute.currency.clone() };
@@ -223,9 +229,9 @@ impl Dispute {
     /// The part of the disputed amount that came back, in minor units of the dispute; `None` where the dispute lists
     /// no money that came back.
     ///
-    /// The seller's balance may be in another currency, whose rate changed between the two movements. Then a
-    /// dispute that is won has come back whole, and otherwise the part is the money that came back divided by the
-    /// money that went.
+    /// The seller's balance may be in another currency, and the exchange rate may change between the
+    /// two movements. So a dispute that is won counts as given back whole. Otherwise the part is the
+    /// money that came back divided by the money that was withdrawn.
     fn returned(&self) -> Option<u64> {
         let moves = self.balance_transactions.as_deref()?;
         let sum = |came_back: bool| -> u128 {
@@ -240,7 +246,7 @@ impl Dispute {
         let returned = if moves.iter().all(|moved| moved.currency == self.currency) {
             amount.saturating_sub(went.saturating_sub(back))
         } else if self.is_lost() && went > 0 {
-            // Rounded in the buyer's favour.
+            // The part is rounded up, in the buyer's favour.
             (amount * back).div_ceil(went)
         } else {
             amount

@@ -9,10 +9,10 @@ use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::{Facts, PaymentChange, Progress, Refusal, Stage};
 
-/// Why the comparison stopped early. What it had applied by then stays applied.
+/// Why the comparison stopped early. The facts that it had applied until then stay applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The checkout is the sandbox's.
+    /// The checkout is the sandbox, so there is nothing at Stripe to compare with.
     #[error("[stripe] has `sandbox = true`: there is no Stripe to compare the ledger with")]
     Sandbox,
     /// A request to Stripe failed.
@@ -32,16 +32,16 @@ pub struct Reconciled {
     pub refunds: usize,
     /// Disputes that were compared.
     pub disputes: usize,
-    /// Sessions, refunds and disputes of payments that did not begin with this ledger.
+    /// Sessions, refunds and disputes whose payments did not begin with this ledger.
     pub foreign: usize,
-    /// The payments about which the ledger missed something, which is applied now.
+    /// The payments about which the ledger had missed something, which is now applied.
     pub applied: Vec<Applied>,
 }
 
-/// The effect of applying what the ledger missed about one payment.
+/// The credits that moved when missed facts about one payment were applied.
 #[derive(Debug, Serialize)]
 pub struct Applied {
-    /// The session, refund or dispute at Stripe.
+    /// The id of the session, refund or dispute at Stripe.
     pub from: String,
     /// The account that bought.
     pub account: Option<AccountId>,

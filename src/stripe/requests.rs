@@ -1,7 +1,7 @@
 //! The requests that Farebox makes of Stripe's API, with their parameters.
 //!
-//! A parameter has Stripe's own name and is left out where it is `None`. The tests hold every request
-//! against the types of Stripe's SDK.
+//! Each parameter has Stripe's own name and is left out where it is `None`. The tests check every
+//! request against the types of Stripe's SDK.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::objects::{Dispute, Identified, List, Price, Product, Refund, Session,
 /// The names and values with which Farebox marks its objects at Stripe.
 pub(super) type Metadata = BTreeMap<&'static str, String>;
 
-/// Checkout sessions, customers, refunds and disputes: what buying needs.
+/// Checkout sessions, customers, refunds and disputes, for purchases and the comparison with Stripe.
 impl Client {
     pub(super) async fn create_customer(
         &self,
@@ -57,13 +57,13 @@ impl Client {
     }
 }
 
-/// Prices, products and webhook endpoints: what `farebox packs sync` needs.
+/// Prices, products and webhook endpoints, for `farebox packs sync`.
 impl Client {
     pub(super) async fn price(&self, id: &str) -> Result<Price, ApiError> {
         self.get(&["prices", id], &NoParameters {}).await
     }
 
-    /// The active price that has this lookup key; there is one at the most.
+    /// The active price that has this lookup key. Stripe allows at most one.
     pub(super) async fn price_by_lookup_key(
         &self,
         lookup_key: &str,
@@ -177,7 +177,7 @@ pub(super) struct NewSession<'a> {
     pub allow_promotion_codes: Option<bool>,
 }
 
-/// One thing that is bought: at a price that Stripe has, or at one that is made for this session.
+/// One item of a purchase. Its price is one that Stripe has, or one that is made for this session.
 #[derive(Debug, Serialize)]
 pub(super) struct LineItem<'a> {
     pub quantity: u32,
@@ -210,14 +210,14 @@ pub(super) struct PaymentIntentData {
     pub metadata: Metadata,
 }
 
-/// An option of the checkout page that is on.
+/// An option of the checkout page that is switched on.
 #[derive(Debug, Serialize)]
 pub(super) struct Enabled {
     enabled: bool,
 }
 
 impl Enabled {
-    /// The option where it is `on`, and nothing where it is off.
+    /// The option where `on` is true; `None` leaves it out of the request.
     pub fn when(on: bool) -> Option<Self> {
         on.then_some(Self { enabled: true })
     }

@@ -1,4 +1,4 @@
-//! The seller: one in each gateway, for the checkout, the events and the metrics of sales.
+//! The seller. Each gateway has one, for the checkout, the events and the metrics of sales.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,12 +38,12 @@ pub enum SalesError {
     Ledger(#[from] LedgerError),
 }
 
-/// The page on which buyers pay.
+/// The place where buyers pay.
 #[derive(Debug)]
 pub(super) enum Checkout {
     /// Stripe's page.
     Stripe(Box<Client>),
-    /// The sandbox's page, below this address.
+    /// The sandbox's page. Its address begins with `base_url`.
     Sandbox { base_url: String },
 }
 
@@ -54,9 +54,10 @@ pub struct Sales {
     pub(super) checkout: Checkout,
     pub(super) ledger: Ledger,
     pub(super) metrics: Metrics,
-    /// Marks this ledger's sessions, among those of others on the same Stripe account.
+    /// The id that marks this ledger's sessions, so that they differ from those of other ledgers on the
+    /// same Stripe account.
     pub(super) ledger_id: Arc<str>,
-    /// The turns for checking the signatures of large webhooks.
+    /// Limits how many signatures of large webhooks are checked at a time.
     pub(super) hashing: Semaphore,
     /// The rate at which each account may begin purchases.
     pub(super) buying: BuyLimit,
@@ -93,7 +94,7 @@ impl Sales {
         Ok(sales)
     }
 
-    /// Applies the events that wait in the inbox, now and every few seconds.
+    /// Applies the events that wait in the inbox, at once and then every few seconds.
     pub async fn run(&self) {
         loop {
             self.catch_up().await;
@@ -153,7 +154,7 @@ impl Sales {
         self.count_buyers().await;
     }
 
-    /// Sets the metric of buyers, which the ledger counts, so that a restart forgets none.
+    /// Sets the metric of buyers to the ledger's count, so that a restart does not reset it.
     async fn count_buyers(&self) {
         match self.ledger.read().buyers().await {
             Ok(buyers) => self.metrics.buyers.set(i64::try_from(buyers).unwrap_or(i64::MAX)),
@@ -162,7 +163,7 @@ impl Sales {
     }
 }
 
-/// Warns the operator where credits moved for money in another currency than the buyer paid in.
+/// Warns the operator where credits moved because of money in another currency than the buyer paid in.
 fn warn_of_currency(change: &PaymentChange) {
     let payment = &change.payment;
     let moved = !change.clawed_back.is_zero() || !change.reinstated.is_zero();
@@ -177,7 +178,7 @@ fn warn_of_currency(change: &PaymentChange) {
     }
 }
 
-/// An idempotency key for Stripe, which is the same for the same parts.
+/// An idempotency key for Stripe. Equal parts give equal keys.
 pub(super) fn idempotency_key(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,5 +1,5 @@
-//! The sandbox: a checkout page of Farebox's own for the demo, on which pressing the button counts as paying. A
-//! signed event follows, as from Stripe, and the same code receives it.
+//! The sandbox: a checkout page of Farebox's own for the demo, on which pressing the button counts as
+//! paying. The sandbox then makes a signed event like Stripe's, which the same code receives.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::sales::{Checkout, Sales};
 use super::signature::{SignatureError, sign};
 use crate::ledger::{LedgerError, Progress, Refusal, Sale};
 
-/// The content of the sandbox's page for one session.
+/// The content of the sandbox's page for a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxPage {
     /// The pack that is for sale.
@@ -24,7 +24,8 @@ impl Sales {
         matches!(self.checkout, Checkout::Sandbox { .. })
     }
 
-    /// The page that the buyer goes to after the sandbox's page, as after Stripe's; `None` for the account page.
+    /// The page to which the buyer returns from the sandbox's page, as from Stripe's; `None` for the
+    /// account page.
     pub fn after_sandbox(&self, paid: bool) -> Option<&str> {
         let url = if paid { &self.config.success_url } else { &self.config.cancel_url };
         (!url.is_empty()).then_some(url)
@@ -72,7 +73,7 @@ impl Sales {
     }
 
     fn sandbox_session(&self, sale: &Sale, paid: bool) -> Value {
-        // The id follows from the session's, so pressing the button twice makes one payment.
+        // The id follows from the session's id, so pressing the button twice makes only one payment.
         let intent = paid.then(|| sale.session.replacen("cs_", "pi_", 1));
         json!({
             "id": sale.session,

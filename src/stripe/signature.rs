@@ -1,7 +1,8 @@
 //! Stripe's signature of a webhook: `t=<seconds>,v1=<HMAC-SHA256 of "t.body" in hexadecimal>`.
 //!
-//! Anybody can send a webhook, so the work for one is bounded. The time is checked first, a header may have a
-//! handful of signatures, and the body is hashed once for each of our secrets, however many signatures there are.
+//! Anybody can send a webhook, so the work for one is bounded. The time is checked first, a header may
+//! have only a handful of signatures, and the body is hashed once for each of our secrets, however many
+//! signatures there are.
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -9,11 +10,11 @@ use subtle::ConstantTimeEq as _;
 
 use crate::config::Secret;
 
-/// The most that a signature's time may differ from ours, either way.
+/// The most, in seconds, that a signature's time may be earlier or later than this machine's.
 const TOLERANCE_SECS: i64 = 300;
 
-/// The most signatures of scheme v1 in one header. Stripe sends one for each secret that is valid:
-/// one, or two while a secret is being replaced.
+/// The most signatures of scheme v1 in one header. Stripe sends one for each valid secret: usually one,
+/// and two while a secret is being replaced.
 const MAX_CANDIDATES: usize = 8;
 
 /// Why a webhook's signature is refused.
@@ -25,10 +26,10 @@ pub enum SignatureError {
     /// The header has more signatures than Stripe sends.
     #[error("the Stripe-Signature header has more than {MAX_CANDIDATES} signatures")]
     TooMany,
-    /// No signature was made with one of our secrets.
+    /// None of the signatures was made with one of our secrets.
     #[error("no signature was made with one of the webhook secrets")]
     Wrong,
-    /// The webhook was replayed, or one of the clocks is wrong.
+    /// The webhook is a replay of an old one, or one of the clocks is wrong.
     #[error("the signature is more than 300 seconds old or ahead")]
     Stale,
 }
@@ -36,7 +37,7 @@ pub enum SignatureError {
 /// A header whose time was accepted and whose signatures are still to be compared.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The time as the sender wrote it, because that text is what is signed.
+    /// The time as the sender wrote it, because the signature is over that text.
     time: String,
     candidates: Vec<Tag>,
 }
@@ -45,7 +46,8 @@ pub struct Claim {
 type Tag = [u8; 32];
 
 impl Claim {
-    /// Reads a header, and refuses a time that is too far from `now_secs`. This needs no body.
+    /// Reads a header, and refuses it if its time is too far from `now_secs`. The body is not needed
+    /// yet.
     ///
     /// # Errors
     /// See [`SignatureError`].
@@ -58,8 +60,8 @@ impl Claim {
         Ok(Self { time: time.to_owned(), candidates })
     }
 
-    /// Checks the signatures over `payload`, the body byte for byte as it arrived. Each secret costs one hash of the
-    /// body. The comparison takes constant time.
+    /// Checks the signatures over `payload`, which is the body byte for byte as it arrived. Each secret
+    /// costs one hash of the body. The comparison takes constant time.
     ///
     /// # Errors
     /// [`SignatureError::Wrong`].

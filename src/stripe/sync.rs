@@ -29,7 +29,7 @@ pub struct SyncReport {
 /// Makes or updates a product and a price for every pack.
 ///
 /// # Errors
-/// A request to Stripe failed. The packs before it are done, and a second run does the rest.
+/// A request to Stripe failed. The packs before the failure are done, and a second run does the rest.
 pub async fn sync_packs(
     client: &Client,
     packs: &[PackConfig],
@@ -46,7 +46,7 @@ async fn sync_pack(client: &Client, pack: &PackConfig) -> Result<SyncReport, Api
         |price: String, done: String| Ok(SyncReport { pack: pack.id.clone(), price, done });
     let key = lookup_key(pack);
     let Some(price) = find_price(client, pack, &key).await? else {
-        // One request makes both, so neither is ever there without the other.
+        // One request makes product and price, so there is never one without the other.
         let product = NewProduct { name: pack.name(), metadata: Some(pack_metadata(pack)) };
         let product = PriceProduct::ProductData(product);
         let made = client.create_price(&new_price(pack, &key, product), &fresh_key()).await?;
@@ -58,8 +58,8 @@ async fn sync_pack(client: &Client, pack: &PackConfig) -> Result<SyncReport, Api
             client.rename_product(product, pack.name(), &fresh_key()).await?;
         }
         if !asks_for(&price, pack) {
-            // The amount of a price at Stripe never changes, so a new price takes over the lookup key. Sessions
-            // that are open go on with the old price.
+            // The amount of a price at Stripe cannot change, so a new price takes over the lookup key.
+            // Open sessions keep the old price.
             let product = PriceProduct::Product(product);
             let new = client.create_price(&new_price(pack, &key, product), &fresh_key()).await?;
             let done = format!("made anew, because {} asks another amount", price.id);
@@ -113,8 +113,8 @@ fn pack_metadata(pack: &PackConfig) -> Metadata {
     [(metadata_key::PACK, pack.id.clone())].into()
 }
 
-/// An idempotency key for one request. It need not outlive this run: the next run finds what this one made by its
-/// lookup key or address, and Stripe would repeat a failure to the same key.
+/// An idempotency key for one request of this run. It is random, since Stripe would repeat a failure to
+/// the same key. A later run finds the objects of this one by their lookup key or address.
 fn fresh_key() -> String {
     format!("farebox-{}", uuid::Uuid::new_v4())
 }
@@ -126,12 +126,12 @@ pub struct SyncedWebhook {
     pub id: String,
     /// The action that was taken, in words.
     pub done: &'static str,
-    /// The signing secret, where the endpoint was made. Stripe tells it only then.
+    /// The signing secret, where the endpoint was made now. Stripe tells the secret only then.
     pub secret: Option<Secret>,
 }
 
-/// Makes or updates a webhook endpoint at `url`, so that Stripe sends it the events that Farebox needs. Other events
-/// that it is sent already stay.
+/// Makes or updates a webhook endpoint at `url`, so that Stripe sends it the events that Farebox needs.
+/// Other events that the endpoint receives already stay selected.
 ///
 /// # Errors
 /// A request to Stripe failed.

@@ -1,4 +1,5 @@
-//! Trimming an event before it is stored: the members that `read.rs` needs stay, the buyer's personal data go.
+//! Trims an event before it is stored: keeps the members that `read.rs` needs, and drops the buyer's
+//! personal data.
 //!
 //! Stripe's events contain the buyer's name, address, email, phone and card. An event that is stored stays in the
 //! ledger and in its backups, so everything that is not needed is dropped first. The migrations that trimmed older
@@ -16,11 +17,11 @@ use super::read::is_read;
 /// The trimmed event, as JSON. `read` gives the same result for it as for the whole event.
 pub(super) fn trim(event: &Envelope<'_>) -> String {
     let object = is_read(&event.kind).then(|| serde_json::from_str(event.data.object.get()));
-    // An object that cannot be parsed at all would not be readable later either.
+    // If the object cannot be parsed now, it could not be read later either.
     let object = object.and_then(Result::ok).unwrap_or_default();
     let data = Data { object };
     let event = Event { id: &event.id, kind: &event.kind, data };
-    // This cannot fail: all members are texts, or were JSON before.
+    // Serializing cannot fail: all members are texts, or were JSON before.
     serde_json::to_string(&event).unwrap_or_default()
 }
 
@@ -133,7 +134,8 @@ mod tests {
 
     const LEDGER: &str = "ledger-1";
 
-    /// Objects with every member that is read, in each form that Stripe sends it in, and a buyer.
+    /// Objects that have every member that is read, in each form in which Stripe sends it, and data
+    /// about a buyer.
     fn objects() -> Vec<Value> {
         let buyer = json!({ "name": "Jane Buyer", "email": "jane@example.org",
             "phone": "+33 6 12", "address": { "line1": "12 Rue du Secret" } });

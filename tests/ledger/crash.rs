@@ -137,8 +137,25 @@ impl OnDisk {
         let total = holds.len();
         let holds: BTreeSet<_> = holds.into_iter().collect();
         assert_eq!(holds.len(), total, "no hold is both live and ended");
-        sql.execute("SELECT 1").await.unwrap();
-        Self { entries: entries.into_iter().collect(), holds }
+        let logged: Vec<String> =
+            sqlx::query_scalar("SELECT batch FROM batch_log").fetch_all(&mut sql).await.unwrap();
+        let mut on_disk = Self { entries: entries.into_iter().collect(), holds };
+        logged.iter().for_each(|batch| on_disk.add_logged(batch));
+        on_disk
+    }
+
+    /// Adds the rows of a batch that `strict` has in its log, and not yet in the tables.
+    fn add_logged(&mut self, batch: &str) {
+        let [holds, entries, _, ended]: [Vec<Vec<serde_json::Value>>; 4] =
+            serde_json::from_str(batch).unwrap();
+        for row in holds.iter().chain(&ended) {
+            self.holds.insert(row[0].as_str().unwrap().to_owned());
+        }
+        for row in &entries {
+            let known =
+                self.entries.insert(row[2].as_str().unwrap().into(), row[4].as_i64().unwrap());
+            assert_eq!(known, None, "an entry is in the log or in the table");
+        }
     }
 
     fn has(&self, line: &Told) -> bool {

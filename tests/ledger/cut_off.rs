@@ -15,6 +15,7 @@ use crate::test_ledger::{
 
 on_embedded_ledgers!("current_thread":
     a_start_ends_what_a_crash_left_once_as_the_config_says,
+    a_start_writes_the_batches_that_a_crash_left_in_the_log_once,
     a_stop_charges_the_calls_that_it_cuts_off_where_the_config_says_so,
     a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once,
     the_list_is_bounded_and_paged,
@@ -83,6 +84,43 @@ async fn a_start_ends_what_a_crash_left_once_as_the_config_says(fixture: TestLed
         drop(calls);
         ledger.stop().await;
     }
+}
+
+/// In `strict` a batch of calls is one row first. The copies are of the moments before its rows are written.
+async fn a_start_writes_the_batches_that_a_crash_left_in_the_log_once(fixture: TestLedger) {
+    if !fixture.kind.is_strict() {
+        return;
+    }
+    let ledger = opened(&fixture, AfterCrash::Charge).await;
+    ledger.post(grant("initial", "alice", "100")).await.unwrap();
+    for round in 0.. {
+        assert!(round < 200, "no copy had both calls in its log");
+        let balance = ledger.has("alice").await.0;
+        let (charged, freed) = (ledger.call("3").await.unwrap(), ledger.call("4").await.unwrap());
+        charged.capture(credits("2"));
+        freed.release();
+        let live = ledger.call("1").await.unwrap();
+        let copy = fixture.crashed();
+        let logged = "SELECT coalesce(sum(json_array_length(batch, '$[0]')), 0) FROM batch_log";
+        let logged: i64 =
+            sqlx::query_scalar(logged).fetch_one(&mut copy.sql().await).await.unwrap();
+        live.release();
+        if logged < 3 {
+            eventually("all holds have ended", async || ledger.has("alice").await.1 == "0").await;
+            continue;
+        }
+        let balance = (credits(&balance).micros() - credits("3").micros()) as i64;
+        for _ in 0..2 {
+            let after = opened(&copy, AfterCrash::Charge).await;
+            let (now, held) = after.has("alice").await;
+            assert_eq!((credits(&now).micros() as i64, &*held), (balance, "0"));
+            assert_eq!(listed(after.read()).await.len(), 1, "the call that lived is charged");
+            after.reconciles().await;
+            after.stop().await;
+        }
+        break;
+    }
+    ledger.stop().await;
 }
 
 async fn a_stop_charges_the_calls_that_it_cuts_off_where_the_config_says_so(fixture: TestLedger) {

@@ -76,7 +76,8 @@ async fn usage_looks_at_the_newest_lines_and_says_where_these_are_not_all(fixtur
     fixture
         .execute(&format!(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 259200) \
-             INSERT INTO entries SELECT 'busy', n, 'capture:' || n, 'capture', -1000000, 0, '/a', \
+             INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, \
+             reason, created_at) SELECT 'busy', n, 'capture:' || n, 'capture', -1000000, 0, '/a', \
              NULL, {now} - (259200 - n) * 1000 FROM n"
         ))
         .await

@@ -136,7 +136,8 @@ async fn long(fixture: &TestLedger) -> (u64, u64) {
     let mut sql = fixture.sql().await;
     sql.execute(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000) \
-         INSERT INTO entries SELECT account, n, 'grant:' || account || n, 'grant', 1, n, NULL, \
+         INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
+         created_at) SELECT account, n, 'grant:' || account || n, 'grant', 1, n, NULL, \
          NULL, at FROM n JOIN (SELECT 'alice' AS account, 5000 AS count, 1000 AS at \
          UNION ALL SELECT 'account-' || n, 3, 1000 FROM n WHERE n <= 1000 \
          UNION ALL SELECT 'recent', 4500, 2000) WHERE n <= count; \

@@ -1,5 +1,5 @@
-//! A wall clock that can be moved while a process goes by it, with libfaketime. The process's
-//! monotonic clock stays as it is.
+//! A wall clock that a test can move while processes use it, by means of libfaketime. The
+//! processes' monotonic clock is not changed.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -8,19 +8,19 @@ use tempfile::TempDir;
 
 use super::servers::is_alive;
 
-/// The clock of the processes that were started with [`Clock::env`].
+/// The wall clock of the processes that were started with [`Clock::env`].
 pub struct Clock {
     _folder: TempDir,
     offset: PathBuf,
 }
 
 impl Clock {
-    /// As the machine's.
+    /// A clock that shows the machine's time.
     pub fn new() -> Self {
-        // Left by tests that were killed themselves.
+        // Tests that were killed may have left shared memory behind.
         free_shared_memory();
         let folder = tempfile::tempdir().unwrap();
-        // Postgres runs as another user.
+        // The folder must be readable for Postgres, which runs as another user.
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).unwrap();
         let clock = Self { offset: folder.path().join("offset"), _folder: folder };
@@ -28,9 +28,9 @@ impl Clock {
         clock
     }
 
-    /// Moves it away from the machine's, by such as `+3d` or `-50m`.
+    /// Sets the clock's difference from the machine's, such as `+3d` or `-50m`.
     pub fn is_off_by(&self, offset: &str) {
-        // Read at any moment: never half written.
+        // A process may read the file at any moment, so it is replaced as a whole.
         let new = self.offset.with_extension("new");
         std::fs::write(&new, format!("{offset}\n")).unwrap();
         std::fs::rename(&new, &self.offset).unwrap();
@@ -55,8 +55,9 @@ impl Drop for Clock {
     }
 }
 
-/// The memory that libfaketime shares with a process's children is named after the process, and stays if that is killed:
-/// one that gets its number later would find it, and may wait for it for ever.
+/// Removes shared memory of processes that were killed. libfaketime shares memory with a process's
+/// children, and names it after the process. If the process is killed, the memory stays, and a
+/// later process with the same number would use it and might wait for it for ever.
 fn free_shared_memory() {
     for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -66,7 +67,7 @@ fn free_shared_memory() {
             number?.parse().ok()
         });
         if number.is_some_and(|process| !is_alive(process)) {
-            // Another test may have been quicker.
+            // Another test may have removed the file already.
             let _ = std::fs::remove_file(entry.path());
         }
     }

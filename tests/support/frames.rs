@@ -1,4 +1,4 @@
-//! Frames of HTTP/2, made by hand: also those that no library would send.
+//! Builds frames of HTTP/2 by hand, including frames that no library would send.
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -11,13 +11,13 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
-/// Flags. `ACK` is what SETTINGS and PING call the first one.
+/// The flags of frames. `ACK` is the first flag of SETTINGS and PING.
 pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 pub const PADDED: u8 = 8;
 
-/// The bytes with which a client begins (RFC 9113, 3.4).
+/// The bytes that a client sends first (RFC 9113, 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A frame (RFC 9113, 4.1).
@@ -29,7 +29,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A header as HPACK has it, without an index and without Huffman's code (RFC 7541, 6.2.2).
+/// Appends a header in HPACK's form without an index and without Huffman's code (RFC 7541, 6.2.2).
 pub fn field(block: &mut Vec<u8>, name: &str, value: &str) {
     block.push(0);
     for text in [name, value] {

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::token;
 
-/// The name that the tests' certificates are for.
+/// The host name for which the tests' certificates are made.
 pub const HOST: &str = "shop.test";
 
 /// Writes a new certificate and its key into `folder`, as `cert.pem` and `key.pem`.
@@ -28,10 +28,10 @@ pub fn write_certificate(folder: &Path) -> CertificateDer<'static> {
     made.cert.der().clone()
 }
 
-/// `[server.tls]` with these files.
+/// The `[server]` key `tls` with these files.
 pub const TLS: &str = "tls = { cert_file = \"cert.pem\", key_file = \"key.pem\" }";
 
-/// A TLS connection to a server that has `certificate`, offering these protocols.
+/// Opens a TLS connection to a server that has `certificate`, and offers these protocols.
 pub async fn connect(
     address: SocketAddr,
     certificate: &CertificateDer<'static>,
@@ -49,7 +49,7 @@ pub async fn connect(
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST).unwrap(), stream).await
 }
 
-/// An HTTP/2 connection.
+/// Opens an HTTP/2 connection.
 pub async fn http2(
     address: SocketAddr,
     certificate: &CertificateDer<'static>,
@@ -60,7 +60,7 @@ pub async fn http2(
     client.ready().await.unwrap()
 }
 
-/// Sends the head of a request by `account`; `end` where it has no body.
+/// Sends the head of a request of `account`. `end`: the request has no body.
 pub fn send(
     client: &mut SendRequest<Bytes>,
     method: &str,
@@ -75,7 +75,7 @@ pub fn send(
     client.send_request(request.body(()).unwrap(), end).unwrap()
 }
 
-/// The whole of a body.
+/// Reads a whole body.
 pub async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut all = Vec::new();
     while let Some(data) = body.data().await {

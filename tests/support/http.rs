@@ -1,4 +1,4 @@
-//! Short words for the requests that these tests make.
+//! Short functions for the requests that these tests make.
 #![allow(dead_code)]
 
 use http::{HeaderMap, Method, StatusCode};
@@ -21,7 +21,7 @@ impl Answer {
         Self { status, headers, text: response.text().await.unwrap() }
     }
 
-    /// The body as JSON; null where it is none.
+    /// The body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
@@ -30,14 +30,14 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Expects a status, and returns the JSON.
+    /// Expects this status, and returns the body as JSON.
     #[track_caller]
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         self.json()
     }
 
-    /// Expects a problem of this status and code, of RFC 9457's shape, and returns it.
+    /// Expects a problem with this status and code, in the form of RFC 9457, and returns it.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -59,7 +59,7 @@ impl Answer {
     }
 }
 
-/// Asks the public listener, with any credential as a bearer.
+/// Sends a request to the public listener, with the credential as a bearer token.
 pub async fn ask(
     gateway: &TestGateway,
     method: Method,
@@ -79,7 +79,7 @@ pub async fn post(gateway: &TestGateway, path: &str, credential: &str, body: &st
     ask(gateway, Method::POST, path, credential, body).await
 }
 
-/// A service key in the name of `account`.
+/// Sends a POST with a service key, in the name of `account`.
 pub async fn post_as(
     gateway: &TestGateway,
     path: &str,
@@ -91,13 +91,13 @@ pub async fn post_as(
     Answer::of(request.header("x-farebox-account", account).body(body.to_owned())).await
 }
 
-/// Asks the admin listener, whatever it answers.
+/// Sends a request to the admin listener, and returns its answer whatever the status.
 pub async fn admin(gateway: &TestGateway, method: Method, path: &str, body: &str) -> Answer {
     let request = gateway.client.request(method, gateway.admin_url(path)).bearer_auth(ADMIN_TOKEN);
     Answer::of(request.body(body.to_owned())).await
 }
 
-/// All pages of a list, by its `next_cursor`.
+/// Reads all pages of a list, by following `next_cursor`.
 pub async fn pages(mut page: impl AsyncFnMut(Option<String>) -> Value, list: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut cursor = None;
@@ -112,7 +112,7 @@ pub async fn pages(mut page: impl AsyncFnMut(Option<String>) -> Value, list: &st
     }
 }
 
-/// Every transaction of an account, newest first, by the admin listener.
+/// Every transaction of an account, newest first, from the admin listener.
 pub async fn transactions(gateway: &TestGateway, account: &str) -> Vec<Value> {
     let page = async |cursor: Option<String>| {
         let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Messages of HTTP/1.1, read by the strict grammar of RFC 9112: whatever a lenient reader would put
-//! up with is an error here.
+//! Reads messages of HTTP/1.1 by the strict grammar of RFC 9112. Anything that only a lenient
+//! reader would accept is an error.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ const LONGEST: usize = 1 << 20;
 pub struct Head {
     /// The request line or the status line.
     pub line: String,
-    /// Names in lower case with their values, in the order in which they came. A byte that is not
-    /// ASCII is the character of the same number.
+    /// The fields in the order in which they came: each name in lower case with its value. A byte
+    /// that is not ASCII becomes the character with the same number.
     pub fields: Vec<(String, String)>,
 }
 
-/// How the length of a body is told.
+/// How a message tells the length of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// There is no body, whatever the fields say.
@@ -31,16 +31,16 @@ pub enum Framing {
     UntilClose,
 }
 
-/// Why there is nothing more to read.
+/// The reason why no more can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The other end closed the connection between two messages.
     Closed,
     /// The connection ended, or broke, within a message.
     Cut,
-    /// Nothing came for as long as the reader waits.
+    /// No bytes came for as long as the reader waits.
     Silent,
-    /// The bytes are no message.
+    /// The bytes are not a message.
     Malformed(String),
 }
 
@@ -48,7 +48,7 @@ impl Head {
     /// Reads a head, which ends with an empty line.
     ///
     /// # Errors
-    /// Says how the head breaks the grammar.
+    /// A description of how the head breaks the grammar.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
         let text = text.strip_suffix("\r\n\r\n").ok_or("the head has no end")?;
@@ -73,22 +73,22 @@ impl Head {
         Ok(Self { line, fields })
     }
 
-    /// The values of a field, in their order.
+    /// The values of a field, in the order in which they came.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let named = self.fields.iter().filter(|(field, _)| field == name);
         named.map(|(_, value)| &**value).collect()
     }
 
-    /// The value of a field that stands there once.
+    /// The value of a field that occurs exactly once.
     pub fn one(&self, name: &str) -> Option<&str> {
         let [value] = self.all(name)[..] else { return None };
         Some(value)
     }
 
-    /// The parts of a request line that a gateway may send: method and target.
+    /// The method and the target of a request line, if a gateway may send such a line.
     ///
     /// # Errors
-    /// Where the line is no request line of HTTP/1.1.
+    /// The line is not a request line of HTTP/1.1.
     pub fn request(&self) -> Result<(&str, &str), String> {
         let parts: Vec<&str> = self.line.split(' ').collect();
         let [method, target, "HTTP/1.1"] = parts[..] else {
@@ -104,11 +104,11 @@ impl Head {
     /// The version and the status of an answer.
     ///
     /// # Errors
-    /// Where the line is no status line.
+    /// The line is not a status line.
     pub fn status(&self) -> Result<(&str, u16), String> {
         let wrong = || format!("no status line: {:?}", self.line);
         let (version, rest) = self.line.split_once(' ').ok_or_else(wrong)?;
-        // The space behind the code stands there even where no reason follows.
+        // The space after the code is required, even if no reason follows.
         let (code, _) = rest.split_once(' ').ok_or_else(wrong)?;
         let is_code = code.len() == 3 && code.bytes().all(|b| b.is_ascii_digit());
         if !matches!(version, "HTTP/1.1" | "HTTP/1.0") || !is_code {
@@ -132,7 +132,7 @@ impl Head {
     /// How the body of a request is framed (RFC 9112, 6.3).
     ///
     /// # Errors
-    /// Where it could be read in two ways.
+    /// The framing is ambiguous.
     pub fn request_framing(&self) -> Result<Framing, String> {
         Ok(self.told()?.unwrap_or(Framing::None))
     }
@@ -140,7 +140,7 @@ impl Head {
     /// How the body of a final answer to `method` is framed.
     ///
     /// # Errors
-    /// Where it could be read in two ways.
+    /// The framing is ambiguous.
     pub fn answer_framing(&self, method: &str) -> Result<Framing, String> {
         let (version, status) = self.status()?;
         let told = self.told()?;
@@ -160,11 +160,11 @@ pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_tchar)
 }
 
-/// Reads one message after another.
+/// Reads the messages of a stream, one after another.
 pub struct Reader<R> {
     stream: R,
     unread: Vec<u8>,
-    /// How long it waits for more bytes.
+    /// The longest time that it waits for more bytes.
     patience: Duration,
 }
 
@@ -173,12 +173,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self { stream, unread: Vec::new(), patience }
     }
 
-    /// Bytes that came and were not read as a part of a message.
+    /// The bytes that have come and are not part of a message that was read.
     pub fn unread(&self) -> &[u8] {
         &self.unread
     }
 
-    /// The stream that it reads.
+    /// The stream that is read.
     pub fn stream(&mut self) -> &mut R {
         &mut self.stream
     }
@@ -186,7 +186,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// Waits for more bytes, and returns how many came.
     ///
     /// # Errors
-    /// Where none do.
+    /// No bytes came.
     pub async fn more(&mut self) -> Result<usize, Stop> {
         let mut buffer = [0; 16 * 1024];
         match tokio::time::timeout(self.patience, self.stream.read(&mut buffer)).await {
@@ -217,19 +217,20 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// The next head.
+    /// Reads the next head.
     ///
     /// # Errors
-    /// Where there is none.
+    /// There is no further head.
     pub async fn head(&mut self) -> Result<Head, Stop> {
         let bytes = self.up_to(b"\r\n\r\n").await?;
         Head::parse(&bytes).map_err(Stop::Malformed)
     }
 
-    /// Appends a body to `body`, as far as it comes.
+    /// Reads a body and appends it to `body`. If the body is cut off, the part that came is
+    /// appended.
     ///
     /// # Errors
-    /// Where it has no end.
+    /// The body has no end.
     pub async fn body(&mut self, framing: Framing, body: &mut Vec<u8>) -> Result<(), Stop> {
         match framing {
             Framing::None => Ok(()),
@@ -246,7 +247,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// Moves so many bytes.
+    /// Reads this number of bytes and appends them to `into`.
     async fn take(&mut self, mut bytes: usize, into: &mut Vec<u8>) -> Result<(), Stop> {
         loop {
             let here = bytes.min(self.unread.len());
@@ -279,17 +280,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// A connection that closes here closes within a message.
+/// The reason to report within a message, where a closed connection means that the message is cut
+/// off.
 fn within(stop: Stop) -> Stop {
     if stop == Stop::Closed { Stop::Cut } else { stop }
 }
 
-/// A body that no other call has.
+/// A body that differs from the bodies of all other calls.
 pub fn content(nonce: &str, length: usize) -> Vec<u8> {
     format!("<{nonce}>").into_bytes().into_iter().cycle().take(length).collect()
 }
 
-/// Writes all at once, or in pieces with pauses. False where the other end is gone.
+/// Writes all bytes at once, or in pieces with pauses. False if the other end is gone.
 pub async fn write(
     to: &mut (impl AsyncWrite + Unpin),
     mut bytes: &[u8],

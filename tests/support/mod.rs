@@ -1,5 +1,6 @@
-//! The harness of the tests that drive a whole gateway: a ledger of its own in a folder of its
-//! own, ports chosen by the system, and a real upstream on a socket that logs what it sees.
+//! The harness of the tests that run a whole gateway. Each gateway has a ledger in a folder of its
+//! own, and ports that the system chooses. Its upstream is a real server on a socket, which logs
+//! the requests that it gets.
 #![allow(dead_code)]
 
 pub mod clock;
@@ -34,13 +35,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-/// The shared secret of the tests' tokens.
+/// The secret that signs the tests' tokens.
 pub const JWT_SECRET: &str = "a secret of the tests, longer than 32 bytes";
 
 /// The admin token of the tests.
 pub const ADMIN_TOKEN: &str = "the-admin-token-of-the-tests";
 
-/// One request, as the upstream has seen it.
+/// One request, as the upstream received it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: Method,
@@ -54,7 +55,7 @@ impl Seen {
     }
 }
 
-/// A real HTTP server that logs every request head it is sent.
+/// A real HTTP server that logs the head of every request it receives.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     pub address: SocketAddr,
@@ -75,7 +76,7 @@ impl Upstream {
     /// Reads every request to its end, and answers it with 200 and a small JSON body.
     pub async fn canned() -> Self {
         let answer = async |request: Request| {
-            // Hyper closes a connection whose request it answered before the body had arrived.
+            // Hyper would close the connection if it answered before the body has arrived.
             let mut body = request.into_body().into_data_stream();
             while body.next().await.is_some() {}
             axum::Json(json!({ "ok": true }))
@@ -83,7 +84,7 @@ impl Upstream {
         Self::start(Router::new().fallback(answer)).await
     }
 
-    /// The requests that it has seen so far.
+    /// The requests that it has received so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.log.lock().unwrap().clone()
     }
@@ -102,20 +103,20 @@ async fn record(
     next.run(request).await
 }
 
-/// A gateway in this process.
+/// A gateway that runs in this process.
 pub struct TestGateway {
     pub gateway: Gateway,
     pub folder: TempDir,
     pub client: reqwest::Client,
 }
 
-/// A config: ports chosen by the system, HS256 tokens, one upstream named `ai`, one route
-/// `POST /api/ai/generate` of 5 credits, then `more` (TOML tables).
+/// A config with ports that the system chooses, HS256 tokens, an upstream named `ai`, and the route
+/// `POST /api/ai/generate` of 5 credits. `more` is appended; it consists of TOML tables.
 pub fn config_text(upstream: SocketAddr, more: &str) -> String {
     config_with(upstream, "", "", more)
 }
 
-/// The same with lines of one's own in `[server]` and `[ledger]`.
+/// The same config, with the lines `server` in `[server]` and `ledger` in `[ledger]`.
 pub fn config_with(upstream: SocketAddr, server: &str, ledger: &str, more: &str) -> String {
     format!(
         r#"
@@ -148,24 +149,24 @@ credits = 5
     )
 }
 
-/// Reads a config as if it stood in `folder`.
+/// Parses a config as if its file were in `folder`.
 pub fn parse(text: &str, folder: &Path) -> Config {
     config::parse(text, &folder.join("gateway.toml"), Sections::ALL, &|_| None)
         .unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
 impl TestGateway {
-    /// Starts on a config's text, in a new folder.
+    /// Starts a gateway with this config, in a new folder.
     pub async fn start(text: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), text).await
     }
 
-    /// Starts on a config's text, in a folder that may hold a ledger already.
+    /// Starts a gateway with this config, in a folder that may contain a ledger already.
     pub async fn start_in(folder: TempDir, text: &str) -> Self {
         Self::start_resolving(folder, text, Resolver::system()).await
     }
 
-    /// The same with a resolver of the test's own.
+    /// Like [`Self::start_in`], with a resolver of the test's own.
     pub async fn start_resolving(folder: TempDir, text: &str, resolver: Resolver) -> Self {
         let config = parse(text, folder.path());
         let gateway = Gateway::start_resolving(&config, resolver).await.unwrap();
@@ -173,7 +174,7 @@ impl TestGateway {
         Self { gateway, folder, client }
     }
 
-    /// In front of `upstream`, with the config of [`config_text`].
+    /// Starts a gateway in front of `upstream`, with the config of [`config_text`].
     pub async fn before(upstream: &Upstream, more: &str) -> Self {
         Self::start(&config_text(upstream.address, more)).await
     }
@@ -182,12 +183,12 @@ impl TestGateway {
         self.gateway.addresses().public
     }
 
-    /// A path on the public listener.
+    /// The URL of a path on the public listener.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.public())
     }
 
-    /// A path on the admin listener.
+    /// The URL of a path on the admin listener.
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.gateway.addresses().admin)
     }
@@ -196,7 +197,7 @@ impl TestGateway {
         self.folder.path().join("ledger.db")
     }
 
-    /// Asks the admin listener, and expects success.
+    /// Sends a request to the admin listener, and expects success.
     pub async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let mut request =
             self.client.request(method, self.admin_url(path)).bearer_auth(ADMIN_TOKEN);
@@ -210,7 +211,7 @@ impl TestGateway {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
-    /// Gives whole credits to an account.
+    /// Grants whole credits to an account.
     pub async fn grant(&self, account: &str, credits: u64) {
         let id = uuid::Uuid::new_v4().to_string();
         let body = json!({ "credits": credits, "id": id, "reason": "test" });
@@ -225,7 +226,7 @@ impl TestGateway {
         key["key"].as_str().unwrap().to_owned()
     }
 
-    /// `POST path` by `account`, with a small JSON body.
+    /// Sends `POST path` for `account`, with a small JSON body.
     pub async fn post(&self, account: &str, path: &str) -> reqwest::Response {
         let request = self.client.post(self.url(path)).bearer_auth(token(account));
         request.body(r#"{"prompt":"hello"}"#).send().await.unwrap()
@@ -237,7 +238,7 @@ impl TestGateway {
         request.send().await.unwrap().json().await.unwrap()
     }
 
-    /// Waits until nothing of `account` is held, and returns its balance in whole credits.
+    /// Waits until `account` has no holds, and returns its balance in whole credits.
     pub async fn settled_balance(&self, account: &str) -> i64 {
         let mut last = Value::Null;
         let settled = eventually(async || {
@@ -248,30 +249,31 @@ impl TestGateway {
         last["balance"].as_i64().unwrap_or_else(|| panic!("no whole credits: {last}"))
     }
 
-    /// Expects that everything the ledger must hold, holds.
+    /// Expects that reconciling the ledger finds no difference.
     pub async fn assert_reconciled(&self) {
         let report = self.admin(Method::GET, "/admin/reconcile", None).await;
         assert_eq!(report["clean"], true, "{report}");
     }
 
-    /// Stops it, and expects that everything was settled.
+    /// Stops the gateway, and expects that every hold was settled.
     pub async fn stop(self) -> TempDir {
         assert!(self.gateway.stop().await);
         self.folder
     }
 }
 
-/// A token of `account`, good for an hour.
+/// A token for `account`, valid for an hour.
 pub fn token(account: &str) -> String {
     token_for(account, 3600)
 }
 
-/// A token of `account` that expires in `seconds`; negative: it expired so long ago.
+/// A token for `account` that expires in `seconds`. If `seconds` is negative, it has expired
+/// already.
 pub fn token_for(account: &str, seconds: i64) -> String {
     token_signed(JWT_SECRET, account, seconds)
 }
 
-/// The same, signed with another secret.
+/// Like [`token_for`], signed with this secret.
 pub fn token_signed(secret: &str, account: &str, seconds: i64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let exp = now.as_secs().saturating_add_signed(seconds);

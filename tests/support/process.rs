@@ -1,4 +1,4 @@
-//! The real binary: short commands, and a gateway in a process of its own.
+//! Runs the real binary: short commands, and a gateway in its own process.
 #![allow(dead_code)]
 
 use std::io::{BufRead as _, BufReader};
@@ -15,7 +15,8 @@ use super::http::Answer;
 pub use super::servers::free_port;
 use super::{ADMIN_TOKEN, config_text, token};
 
-/// `farebox` with these arguments, in `folder`, with no variable set but PATH and `env`.
+/// A `farebox` command with these arguments, in `folder`. Only PATH and the variables in `env` are
+/// set.
 pub fn command(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farebox"));
     command.args(arguments).current_dir(folder).env_clear();
@@ -24,7 +25,7 @@ pub fn command(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Comma
     command
 }
 
-/// The same by somebody whom permissions bind: root without the right to pass them by.
+/// Like [`command`], but file permissions apply to the process even if the tests run as root.
 pub fn bound_command(folder: &Path, arguments: &[&str]) -> Command {
     let farebox = command(folder, arguments, &[]);
     if !rustix::process::geteuid().is_root() {
@@ -37,12 +38,12 @@ pub fn bound_command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs a command to its end.
 pub fn run(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments, &[]).output().unwrap()
 }
 
-/// The command's standard output; it must have succeeded.
+/// Runs a command that must succeed, and returns its standard output.
 #[track_caller]
 pub fn ok(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
@@ -51,7 +52,7 @@ pub fn ok(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The command's standard error; it must have ended with `code`.
+/// Runs a command that must end with `code`, and returns its standard error.
 #[track_caller]
 pub fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
     let output = run(folder, arguments);
@@ -61,7 +62,7 @@ pub fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
     errors
 }
 
-/// The config of [`config_text`] with ports that a command can find.
+/// The config of [`config_text`], with fixed ports, so that commands can find the gateway.
 pub fn config_on_ports(upstream: SocketAddr, more: &str) -> String {
     let mut text = config_text(upstream, more);
     for _ in 0..2 {
@@ -70,13 +71,13 @@ pub fn config_on_ports(upstream: SocketAddr, more: &str) -> String {
     text
 }
 
-/// The address of `key` in a config.
+/// The address that a config has for `key`.
 pub fn address_of(text: &str, key: &str) -> SocketAddr {
     let line = text.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
     line.split('"').nth(1).unwrap().parse().unwrap()
 }
 
-/// A running process; killed when it is dropped.
+/// A running process. Dropping it kills the process.
 pub struct Process {
     child: Child,
     pub public: SocketAddr,
@@ -100,23 +101,24 @@ fn collect(pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
 }
 
 impl Process {
-    /// `farebox serve` on `gateway.toml` in `folder`, which is written with `text` first.
+    /// Writes `text` to `gateway.toml` in `folder`, and runs `farebox serve` on it.
     pub fn serve(folder: &Path, text: &str) -> Self {
         Self::serve_with(folder, text, &[])
     }
 
-    /// The same with more arguments.
+    /// Like [`Self::serve`], with more arguments.
     pub fn serve_with(folder: &Path, text: &str, more: &[&str]) -> Self {
         let arguments = [&["serve"], more].concat();
         Self::serve_command(folder, text, &arguments, &[])
     }
 
-    /// The same with variables.
+    /// Like [`Self::serve`], with variables.
     pub fn serve_in(folder: &Path, text: &str, env: &[(&str, &str)]) -> Self {
         Self::serve_command(folder, text, &["serve"], env)
     }
 
-    /// `farebox serve` on the `gateway.toml` that stands in `folder`, from its first moment on.
+    /// Runs `farebox serve` on the `gateway.toml` that is in `folder`, without waiting until it
+    /// serves.
     pub fn begin_serving(folder: &Path, env: &[(&str, &str)]) -> Self {
         let text = std::fs::read_to_string(folder.join("gateway.toml")).unwrap();
         let command = command(folder, &["serve"], env);
@@ -129,14 +131,16 @@ impl Process {
         Self::start(command, address_of(text, "listen"), address_of(text, "admin"))
     }
 
-    /// The same, bound by permissions.
+    /// Like [`Self::serve`], but file permissions apply to the process even if the tests run as
+    /// root.
     pub fn serve_bound(folder: &Path, text: &str) -> Self {
         std::fs::write(folder.join("gateway.toml"), text).unwrap();
         let command = bound_command(folder, &["serve"]);
         Self::start(command, address_of(text, "listen"), address_of(text, "admin"))
     }
 
-    /// A command that prints `listening on` once it serves; where its log is JSON, that says it.
+    /// Starts a command and waits until it serves: it then prints `listening on`, or logs that if
+    /// its log is JSON.
     pub fn start(command: Command, public: SocketAddr, admin: SocketAddr) -> Self {
         let mut process = Self::begin(command, public, admin);
         process.wait_until(|process| {
@@ -146,7 +150,7 @@ impl Process {
         process
     }
 
-    /// The same, without waiting for that.
+    /// Starts a command without waiting until it serves.
     pub fn begin(mut command: Command, public: SocketAddr, admin: SocketAddr) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = collect(child.stdout.take().unwrap());
@@ -155,7 +159,8 @@ impl Process {
         Self { child, public, admin, out, err, client }
     }
 
-    /// Waits for something to come true; fails with what the process said.
+    /// Waits until `condition` holds. If it does not in time, panics with the output of the
+    /// process.
     #[track_caller]
     pub fn wait_until(&mut self, condition: impl Fn(&Self) -> bool) {
         let limit = Instant::now() + Duration::from_secs(20);
@@ -185,24 +190,24 @@ impl Process {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Kills the process (SIGKILL), and waits until it has ended.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it ended.
+    /// Asks the process to end (SIGTERM), waits for that, and returns the exit status.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.ended()
     }
 
-    /// Waits for its end by itself.
+    /// Waits until the process ends by itself.
     pub fn ended(&mut self) -> ExitStatus {
         self.ended_within(Duration::from_secs(20))
     }
 
-    /// The same for something that takes its time.
+    /// Like [`Self::ended`], with another time limit.
     pub fn ended_within(&mut self, limit: Duration) -> ExitStatus {
         let limit = Instant::now() + limit;
         loop {
@@ -214,17 +219,17 @@ impl Process {
         }
     }
 
-    /// Waits, after its end, until all that it wrote has been read.
+    /// Waits until all output of the process, which must have ended, has been read.
     pub fn wait_for_logs(&self) {
         let limit = Instant::now() + Duration::from_secs(10);
-        // The reading threads let go of the texts at the end of their pipes.
+        // A thread that reads a pipe drops its text when the pipe ends.
         while Arc::strong_count(&self.err) > 1 || Arc::strong_count(&self.out) > 1 {
             assert!(Instant::now() < limit, "the pipes do not end");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Resident memory in KiB.
+    /// The resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -235,27 +240,27 @@ impl Process {
         format!("http://{}{path}", self.public)
     }
 
-    /// `POST path` by `account`.
+    /// Sends `POST path` for `account`.
     pub async fn post(&self, account: &str, path: &str) -> Answer {
         let request = self.client.post(self.url(path)).bearer_auth(token(account));
         Answer::of(request.body("{}")).await
     }
 
-    /// Asks the admin listener.
+    /// Sends a request to the admin listener.
     pub async fn admin(&self, method: Method, path: &str, body: &str) -> Answer {
         let url = format!("http://{}{path}", self.admin);
         let request = self.client.request(method, url).bearer_auth(ADMIN_TOKEN);
         Answer::of(request.body(body.to_owned())).await
     }
 
-    /// Gives credits under an id.
+    /// Grants credits under this id.
     pub async fn grant(&self, account: &str, credits: u64, id: &str) -> Value {
         let body = format!(r#"{{"credits":{credits},"id":"{id}"}}"#);
         let path = format!("/admin/accounts/{account}/grants");
         self.admin(Method::POST, &path, &body).await.expect(200)
     }
 
-    /// The account as the admin listener shows it.
+    /// The account, as the admin listener shows it.
     pub async fn account(&self, account: &str) -> Value {
         self.admin(Method::GET, &format!("/admin/accounts/{account}"), "").await.expect(200)
     }

@@ -1,8 +1,8 @@
-//! Chance that can be had again: a run prints its seed and takes it back (`FAREBOX_SEED`).
+//! Random numbers that can be repeated: each run prints its seed, and `FAREBOX_SEED` sets it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The seed of this run: FAREBOX_SEED, or the clock; printed.
+/// Returns and prints the seed of this run: FAREBOX_SEED, or else the time.
 pub fn seed() -> u64 {
     let set = std::env::var("FAREBOX_SEED").ok().and_then(|seed| seed.parse().ok());
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
@@ -11,12 +11,12 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// xorshift64*: a small generator, so that a seed says all.
+/// xorshift64*: a small generator. Its whole state comes from the seed.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// From [`seed`].
+    /// A generator with the seed of [`seed`].
     pub fn seeded() -> Self {
         Self::of(seed())
     }
@@ -33,7 +33,7 @@ impl Random {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) as usize % limit
     }
 
-    /// A time of so many milliseconds.
+    /// A random time from `from` to `to` milliseconds.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below((to - from) as usize) as u64)
     }
@@ -42,7 +42,7 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    /// Another generator, for a task of its own.
+    /// A second generator, for another task.
     pub fn fork(&mut self) -> Self {
         self.below(1);
         Self(self.0 ^ 0x9E37_79B9_7F4A_7C15 | 1)

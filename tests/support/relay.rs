@@ -1,4 +1,4 @@
-//! A long line between a client and a server: bytes arrive late, at a bounded rate.
+//! Simulates a long line between a client and a server: bytes arrive late and at a limited rate.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Every byte arrives `delay` later, and no more than `rate` bytes a second each way.
+    /// Starts a relay to `to`. Each byte arrives `delay` later, and at most `rate` bytes a second
+    /// pass in each direction.
     pub async fn start(to: SocketAddr, delay: Duration, rate: usize) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -33,7 +34,7 @@ impl Relay {
     }
 }
 
-/// One direction of a connection, until its end, which arrives late as well.
+/// Passes on one direction of a connection until it ends. The end is delayed as well.
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin + Send + 'static,
@@ -50,7 +51,7 @@ async fn pass(
         }
         let _ = to.shutdown().await;
     });
-    // When the line has taken all that was put on it.
+    // The time at which the line has sent everything that it was given so far.
     let mut free = Instant::now();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
@@ -58,7 +59,7 @@ async fn pass(
         if queue.send((free + delay, buffer[..read].to_vec())).is_err() {
             return;
         }
-        // A line takes no more than it passes on.
+        // The line accepts no more bytes until it has sent these.
         tokio::time::sleep_until(free).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Raw bytes on a socket: clients and upstreams for tests where every byte matters.
+//! Clients and upstreams that send raw bytes on a socket, for tests in which every byte matters.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::token;
 
-/// How long a test waits for bytes that must come.
+/// How long a test waits for bytes that must arrive.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -21,7 +21,7 @@ type Log = Arc<Mutex<Vec<u8>>>;
 pub struct Wire {
     stream: Box<dyn Io>,
     unread: Vec<u8>,
-    /// Everything that was ever received.
+    /// All bytes that were received.
     log: Log,
 }
 
@@ -45,12 +45,12 @@ impl Wire {
         self.stream.flush().await
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts the connection down for writing.
     pub async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
 
-    /// The same, where the other end may have hung up.
+    /// Like [`Self::finish`], but the other end may have closed already.
     pub async fn finish_quietly(&mut self) {
         let _ = self.stream.shutdown().await;
     }
@@ -72,7 +72,7 @@ impl Wire {
         }
     }
 
-    /// Everything up to and with `mark`; `None` if the connection ends before.
+    /// Receives everything up to and including `mark`; `None` if the connection ends before it.
     pub async fn up_to(&mut self, mark: &str) -> Option<String> {
         loop {
             let found = self.unread.windows(mark.len()).position(|w| w == mark.as_bytes());
@@ -87,12 +87,12 @@ impl Wire {
         }
     }
 
-    /// A message's head.
+    /// Receives a message's head.
     pub async fn head(&mut self) -> Option<String> {
         self.up_to("\r\n\r\n").await
     }
 
-    /// Exactly so many bytes; `None` if the connection ends before.
+    /// Receives exactly this number of bytes; `None` if the connection ends before that.
     pub async fn exactly(&mut self, bytes: usize) -> Option<Vec<u8>> {
         while self.unread.len() < bytes {
             if !self.more().await {
@@ -103,19 +103,19 @@ impl Wire {
         Some(std::mem::replace(&mut self.unread, rest))
     }
 
-    /// Everything until the connection ends.
+    /// Receives everything until the connection ends.
     pub async fn rest(&mut self) -> String {
         while self.more().await {}
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
     }
 
-    /// A whole answer as one text, its head first.
+    /// Receives a whole answer as one text, its head first.
     pub async fn rest_of_one(&mut self) -> String {
         let (head, body) = self.message().await.unwrap();
         head + &body
     }
 
-    /// A whole message whose body, if it has one, has a `content-length`.
+    /// Receives a whole message. Its body, if there is one, must have a `content-length`.
     pub async fn message(&mut self) -> Option<(String, String)> {
         let head = self.head().await?;
         let length = header(&head, "content-length").map_or(0, |text| text.parse().unwrap());
@@ -124,7 +124,7 @@ impl Wire {
     }
 }
 
-/// A header of a head.
+/// The value of a header in this head.
 pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (field, value) = line.split_once(':')?;
@@ -132,24 +132,25 @@ pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The status of an answer's head.
+/// The status in the head of an answer.
 pub fn status(head: &str) -> u16 {
     head.split(' ').nth(1).unwrap_or_default().parse().unwrap_or_else(|_| panic!("{head:?}"))
 }
 
-/// A request of `account`, with more header lines (`"a: b\r\n"`) and a body as it is.
+/// A request of `account`, with the further header lines `more` (`"a: b\r\n"`) and the body as it
+/// is.
 pub fn request(line: &str, account: &str, more: &str, body: &str) -> String {
     let token = token(account);
     format!("{line} HTTP/1.1\r\nhost: shop\r\nauthorization: Bearer {token}\r\n{more}\r\n{body}")
 }
 
-/// A POST with a body of a known length.
+/// A POST whose body has a `content-length`.
 pub fn post(path: &str, account: &str, body: &str) -> String {
     let length = format!("content-length: {}\r\n", body.len());
     request(&format!("POST {path}"), account, &length, body)
 }
 
-/// An upstream that is told byte by byte what to do, and logs every byte it is sent.
+/// An upstream whose every byte the test chooses. It logs every byte that it receives.
 #[derive(Clone)]
 pub struct RawUpstream {
     pub address: SocketAddr,
@@ -157,7 +158,7 @@ pub struct RawUpstream {
 }
 
 impl RawUpstream {
-    /// Runs `serve` on each connection.
+    /// Starts an upstream that runs `serve` on each connection.
     pub async fn start<F, Served>(serve: F) -> Self
     where
         F: Fn(Wire) -> Served + Send + 'static,
@@ -190,7 +191,7 @@ impl RawUpstream {
         .await
     }
 
-    /// Everything it was sent, connection by connection.
+    /// All bytes that were received, as one text for each connection.
     pub fn seen(&self) -> Vec<String> {
         let text = |log: &Log| String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
         self.logs.lock().unwrap().iter().map(text).collect()

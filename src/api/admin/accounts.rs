@@ -18,9 +18,9 @@ use crate::api::transactions::{
 };
 use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{AccountView, Entry, EntryKind, HoldId, ImportRow, OperationId, Posting};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// Credits to grant.
+/// The body of a request for a grant.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GrantRequest {
@@ -31,12 +31,12 @@ pub(crate) struct GrantRequest {
     reason: Option<String>,
     #[serde(default)]
     source: GrantSource,
-    /// The payment in an earlier system by which the credits were bought.
+    /// The payment, in an earlier system, with which the credits were bought.
     #[serde(default)]
     payment: Option<ImportedPayment>,
 }
 
-/// A correction, up or down.
+/// The body of a request for an adjustment, which may be positive or negative.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AdjustmentRequest {
@@ -47,8 +47,8 @@ pub(crate) struct AdjustmentRequest {
     reason: Option<String>,
 }
 
-/// A header of a response that repeats an earlier one: the id was used before, and nothing moved
-/// this time. The body is the earlier one.
+/// A header of a response that repeats an earlier one, with the same body: the id was used before,
+/// so nothing moved this time.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 type Replayed = Option<[(HeaderName, &'static str); 1]>;
@@ -57,7 +57,8 @@ fn replayed(new: bool) -> Replayed {
     (!new).then_some([(REPLAYED, "true")])
 }
 
-/// The effect of a grant or adjustment. A repetition has the same body until the entry is folded.
+/// The effect of a grant or adjustment. A repeated request gets the same body, until the entry is
+/// folded.
 #[derive(Serialize)]
 pub(crate) struct PostedBody {
     id: String,
@@ -110,7 +111,7 @@ pub(crate) async fn adjust(
     Json(request): Json<AdjustmentRequest>,
 ) -> Result<(Extension<Change>, Replayed, axum::Json<PostedBody>), Problem> {
     let AdjustmentRequest { credits, id, reason } = request;
-    // An adjustment opens no account: a typing error in the name would create one.
+    // An adjustment opens no account: otherwise a typing error in the id would create one.
     let balance = admin.app.ledger.balance(&parse_account(&account)?).await;
     let refuse = |refusal| admin.app.refuse(refusal, Credits::ZERO);
     balance.map_err(refuse)?.ok_or_else(unknown_account)?;
@@ -130,7 +131,7 @@ async fn post(admin: &Admin, posting: Posting) -> Result<(Entry, bool), Problem>
 pub(crate) struct RefundRequest {
     #[serde(default, deserialize_with = "some_number")]
     credits: Option<Credits>,
-    /// The caller's id of the part. The same id again is no second refund.
+    /// The caller's id for this part. A repeated id refunds nothing again.
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
@@ -156,12 +157,7 @@ pub(crate) async fn refund(
             admin.app.ledger.refund_part(hold, id, amount, reason).await
         }
         _ => {
-            return Err(Problem::bad_request(Text::new(
-                "Send both `credits` and `id` (an id of your choice) to refund a part, or neither to refund all \
-                 that is left.",
-                "Le remboursement d'une partie a `credits` et `id`, un identifiant de votre choix ; sans l'un \
-                 ni l'autre, tout ce qui reste est rendu.",
-            )));
+            return Err(Problem::bad_request(texts::REFUND_PART_OR_ALL));
         }
     };
     let (entry, new) = refunded.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))?;
@@ -211,12 +207,12 @@ impl AccountsBody {
 /// The most accounts that one page of a search reads: a fraction of a second of work.
 const SEARCHED_ACCOUNTS: u32 = 100_000;
 
-/// Starts the cursor of a search once all ids that begin with the text were listed. No id has a
+/// Begins the cursor of a search after all ids that start with the text were listed. No id has a
 /// space.
 const ELSEWHERE: &str = " ";
 
-/// The accounts whose ids contain this text, ASCII case ignored; those that begin with it come
-/// first.
+/// A search for accounts whose ids contain this text, ignoring ASCII case. Ids that start with the
+/// text come first.
 #[derive(Deserialize)]
 pub(crate) struct SearchQuery {
     #[serde(default)]
@@ -260,8 +256,8 @@ pub(crate) async fn list(
         let full = accounts.len() + found.accounts.len() > limit;
         accounts.extend(found.accounts);
         accounts.truncate(limit);
-        // A full page continues after its last account that has the text in the middle of its id,
-        // or from the first such account where the page has none.
+        // A full page continues after its last account that has the text within its id. If the page
+        // has no such account, the next page begins with the first one.
         let last = if full {
             let last = accounts.last().filter(|last| !last.account.as_str().starts_with(&search));
             Some(last.map(|last| last.account.clone()))
@@ -298,5 +294,5 @@ pub(crate) async fn transactions(
 }
 
 fn unknown_account() -> Problem {
-    Problem::not_found(Text::new("There is no such account.", "Ce compte n'existe pas."))
+    Problem::not_found(texts::UNKNOWN_ACCOUNT)
 }

@@ -1,4 +1,4 @@
-//! Calls that a crash cut off, or a stop that ran out of time.
+//! Calls that were cut off by a crash, or by a stop that ran out of time.
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub(crate) struct CrashedListBody {
     next_cursor: Option<String>,
 }
 
-/// Lists the calls, newest first.
+/// Lists the calls that were cut off, newest first.
 pub(crate) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<PageQuery>, QueryRejection>,
@@ -61,7 +61,7 @@ pub(crate) async fn list(
     Ok(axum::Json(CrashedListBody { crashed, next_cursor }))
 }
 
-/// The cursor of the page after this call.
+/// The cursor of the page that follows after this call.
 fn cursor_of(call: &CrashedCall) -> String {
     format!("{}.{}", call.at_ms, call.id)
 }

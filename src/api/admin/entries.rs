@@ -8,7 +8,7 @@ use crate::api::admin::Admin;
 use crate::api::transactions::{PageQuery, Transaction, page_query, unreadable};
 use crate::problem::Problem;
 
-/// An entry and its account.
+/// An entry with its account.
 #[derive(Serialize)]
 struct EntryBody {
     account: AccountId,

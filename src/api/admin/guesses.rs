@@ -1,4 +1,4 @@
-//! The delays after wrong tokens.
+//! Delays the answers to wrong admin tokens.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,17 +17,17 @@ const MOST_DOUBLINGS: u32 = 5;
 /// The time without a wrong token after which the delay starts again.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
-/// The most wrong tokens that wait at a time: fewer than the listener's connections, so that they
-/// keep neither operators nor probes out.
+/// The most answers to wrong tokens that wait at a time. This is less than the listener's limit on
+/// connections, so operators and probes can still connect.
 const MOST_WAITING: usize = 8;
 
 /// Slows down a caller who tries one token after another. The right token never waits.
 #[derive(Debug)]
 pub(crate) struct Guesses {
     pub(super) started: Instant,
-    /// The number of wrong tokens that came shortly after each other.
+    /// The number of wrong tokens in a row, each within [`FORGOTTEN_AFTER`] of the one before.
     wrong: AtomicU32,
-    /// The moment of the newest, in milliseconds since `started`.
+    /// The time of the newest wrong token, in milliseconds since `started`.
     newest_ms: AtomicU64,
     pub(super) waiting: Semaphore,
 }
@@ -44,7 +44,8 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    /// Counts a wrong token that came `since_start`; returns the delay of its answer.
+    /// Counts a wrong token that came `since_start` after the start, and returns the delay of its
+    /// answer.
     pub(super) fn count(&self, since_start: Duration) -> Duration {
         let now_ms = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
         let before_ms = self.newest_ms.swap(now_ms, Ordering::Relaxed);

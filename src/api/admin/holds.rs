@@ -1,4 +1,4 @@
-//! Holds that have been live for long.
+//! Holds that have been open for a long time.
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{HoldView, Origin, wall_ms};
 use crate::price::PriceTable;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The age in seconds from which a call's hold counts as old: few calls take five minutes.
 pub(super) const OLD_SECS: u32 = 300;
@@ -20,7 +20,7 @@ const MAX_LIMIT: u32 = 1000;
 
 #[derive(Deserialize)]
 pub(crate) struct HoldsQuery {
-    /// The smallest age, in seconds.
+    /// Only holds of calls that are at least this old, in seconds.
     #[serde(default, deserialize_with = "unless_empty")]
     older_than: Option<u32>,
     #[serde(default, deserialize_with = "unless_empty")]
@@ -37,7 +37,7 @@ struct HoldBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     origin: &'static str,
-    /// `null` for a hold of the API: its id, chosen by its maker, has no time in it.
+    /// `null` for a hold of the API: the API's caller chose its id, which contains no time.
     created_at: Option<String>,
     expires_at: String,
 }
@@ -65,17 +65,12 @@ impl HoldBody {
     }
 }
 
-/// Lists calls' holds of that age, oldest first; then the API's holds by their expiry.
+/// Lists the holds of calls, oldest first, then the holds of the API, by their expiry.
 pub(crate) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<HoldsQuery>, QueryRejection>,
 ) -> Result<axum::Json<HoldsBody>, Problem> {
-    let Query(query) = query.map_err(|_| {
-        Problem::bad_request(Text::new(
-            "`older_than` is a number of seconds, `limit` a number up to 1000.",
-            "`older_than` est un nombre de secondes, `limit` un nombre jusqu'à 1000.",
-        ))
-    })?;
+    let Query(query) = query.map_err(|_| Problem::bad_request(texts::BAD_HOLDS_QUERY))?;
     let before_ms = made_before_ms(query.older_than.unwrap_or(OLD_SECS));
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let holds = admin.app.ledger.read().live_holds(before_ms, limit).await.map_err(unreadable)?;
@@ -84,7 +79,8 @@ pub(crate) async fn list(
     Ok(axum::Json(HoldsBody { holds }))
 }
 
-/// The latest moment, plus one, at which a hold of at least this age was made.
+/// One more than the latest time at which a hold of at least this age was made, in milliseconds
+/// since 1970.
 pub(super) fn made_before_ms(age_secs: u32) -> i64 {
     wall_ms().saturating_sub(i64::from(age_secs) * 1000).saturating_add(1)
 }

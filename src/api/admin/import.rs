@@ -1,5 +1,5 @@
-//! Imports from an earlier system: the balances of accounts, and their API keys. Either all rows of
-//! a request are imported, or none where one is refused.
+//! Imports the balances and API keys of an earlier system. Either all rows of a request are
+//! imported, or none of them.
 
 use axum::extract::State;
 use http::HeaderMap;
@@ -14,12 +14,12 @@ use crate::credits::{Credits, SignedCredits, json_number};
 use crate::ledger::{
     Entry, EntryKind, Import, ImportRow, ImportedRow, KeyHash, KeyRecord, Refusal, wall_ms,
 };
-use crate::problem::{Language, Problem, Text};
+use crate::problem::{Language, Problem, Text, texts};
 
-/// The most rows of accounts in a request: the ledger decides nothing else while it imports them.
+/// The most account rows in one request. The ledger decides nothing else while it imports them.
 const MAX_ROWS: usize = 2000;
 
-/// Balances of accounts.
+/// The body of a request that imports balances.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccountsRequest {
@@ -33,7 +33,7 @@ pub(crate) struct AccountsRequest {
 #[serde(deny_unknown_fields)]
 struct AccountRow {
     account: String,
-    /// Zero is allowed: it opens the account.
+    /// The balance. Zero is allowed, and opens the account.
     #[serde(deserialize_with = "json_number")]
     credits: Credits,
     id: String,
@@ -55,7 +55,8 @@ impl AccountRow {
     }
 }
 
-/// Keys of an earlier system, by hash, so that customers need no new ones.
+/// The body of a request that imports API keys by their hashes, so that customers can go on using
+/// them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeysRequest {
@@ -69,7 +70,7 @@ pub(crate) struct KeysRequest {
 #[serde(deny_unknown_fields)]
 struct KeyRow {
     account: AccountId,
-    /// SHA-256 of the key, 64 hexadecimal digits.
+    /// The SHA-256 of the key, as 64 hexadecimal digits.
     hash: String,
     #[serde(default)]
     name: String,
@@ -79,14 +80,10 @@ struct KeyRow {
 
 impl KeyRow {
     fn read(self, created_at_ms: i64) -> Result<KeyRecord, Problem> {
-        let hash: KeyHash = self.hash.parse().map_err(|error| {
-            Problem::bad_request(Text::new(
-                format!("`hash`: {error}."),
-                "`hash` : le SHA-256 de la clé, en 64 chiffres hexadécimaux.",
-            ))
-        })?;
+        let hash: KeyHash =
+            self.hash.parse().map_err(|error| Problem::bad_request(texts::bad_key_hash(&error)))?;
         Ok(KeyRecord {
-            // The same key imported again gives the same record.
+            // The id is made from the hash, so importing a key again gives the same record.
             id: format!("key_{}", &hash.to_string()[..32]).into(),
             hash,
             account: self.account,
@@ -99,14 +96,14 @@ impl KeyRow {
     }
 }
 
-/// The outcome of the rows; in a dry run, the outcome that they would have.
+/// The outcome of an import; in a dry run, the outcome that it would have.
 #[derive(Serialize)]
 pub(crate) struct ImportBody {
     imported: usize,
     existing: usize,
     /// The credits that the new rows granted.
     credits: Credits,
-    /// The rows that would be refused; in a dry run only.
+    /// The rows that would be refused. Only a dry run lists them.
     refused: Vec<RefusedRow>,
 }
 
@@ -124,12 +121,7 @@ pub(crate) async fn accounts(
     LargeJson(request): LargeJson<AccountsRequest>,
 ) -> Result<axum::Json<ImportBody>, Problem> {
     if request.rows.len() > MAX_ROWS {
-        return Err(Problem::bad_request(Text::new(
-            format!("`rows` has at most {MAX_ROWS} rows. Send the others in further requests."),
-            format!(
-                "`rows` a au plus {MAX_ROWS} lignes. Envoyez les autres dans d'autres requêtes."
-            ),
-        )));
+        return Err(Problem::bad_request(texts::too_many_rows(MAX_ROWS)));
     }
     let rows = read_each(request.rows, "rows", |row| row.read(&admin))?;
     let body = import_rows(&admin, rows, request.dry_run, Language::of(&headers)).await?;
@@ -139,7 +131,7 @@ pub(crate) async fn accounts(
     Ok(axum::Json(body))
 }
 
-/// Imports API keys and accepts them at once.
+/// Imports API keys, which are valid at once.
 pub(crate) async fn keys(
     State(admin): State<Admin>,
     headers: HeaderMap,
@@ -151,14 +143,15 @@ pub(crate) async fn keys(
     let body = import_rows(&admin, rows, request.dry_run, Language::of(&headers)).await?;
     if !request.dry_run {
         for key in keys {
-            // A key that exists already keeps its id and its revocation.
+            // A key that exists already under another id stays as it is, and so does its
+            // revocation.
             let _ = admin.app.keys.insert(key);
         }
     }
     Ok(axum::Json(body))
 }
 
-/// Imports one account: returns its grant, and whether the grant is new.
+/// Imports one account. Returns its grant, and whether the grant is new.
 pub(super) async fn grant(admin: &Admin, row: ImportRow) -> Result<(Entry, bool), Problem> {
     let rows = import(admin, vec![row], false).await?;
     match rows.into_iter().next() {
@@ -211,7 +204,7 @@ async fn import_rows(
     Ok(ImportBody { imported, existing, credits, refused })
 }
 
-/// Reads all rows; the problem names the first row that cannot be read.
+/// Reads all rows. The error names the first row that cannot be read.
 fn read_each<R, T>(
     rows: Vec<R>,
     list: &str,
@@ -221,7 +214,7 @@ fn read_each<R, T>(
         read(row).map_err(|problem| {
             let Text { en, fr } = &problem.detail;
             let place = format!("{list}[{index}]");
-            let detail = Text::new(format!("`{place}`: {en}"), format!("`{place}` : {fr}"));
+            let detail = texts::at_place(&place, en, fr);
             problem.with_detail(detail)
         })
     };
@@ -229,18 +222,12 @@ fn read_each<R, T>(
 }
 
 fn of_another() -> Problem {
-    Problem::conflict(Text::new(
-        "This key is stored already, for another account.",
-        "Cette clé est déjà enregistrée, pour un autre compte.",
-    ))
+    Problem::conflict(texts::KEY_OF_ANOTHER)
 }
 
-/// The problem where one row is refused, and with it all of them.
+/// The problem for a request of which one row is refused, so that none is imported.
 fn nothing_imported(row: usize, problem: Problem) -> Problem {
     let Text { en, fr } = &problem.detail;
-    let detail = Text::new(
-        format!("Row {row} (from 0): {en} Nothing of this request was imported."),
-        format!("Ligne {row} (à partir de 0) : {fr} Rien de cette requête n'a été importé."),
-    );
+    let detail = texts::nothing_imported(row, en, fr);
     problem.with_detail(detail)
 }

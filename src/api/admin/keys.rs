@@ -1,4 +1,4 @@
-//! API keys.
+//! The routes for API keys.
 
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -22,7 +22,7 @@ pub(crate) struct NewKeyRequest {
     service: bool,
 }
 
-/// A new key. This is the only time that it is shown.
+/// A new key. It is shown only this once.
 #[derive(Serialize)]
 pub(crate) struct NewKeyBody {
     id: String,
@@ -41,7 +41,8 @@ pub(crate) async fn create(
     let NewKeyRequest { name, service } = request;
     let (record, key) = new_key(&account, &name, service)?;
     let id = record.id.to_string();
-    // A backend is not a customer; the accounts that it acts for are.
+    // A service key's own account is not a customer's, so it is not opened and gets no sign-up
+    // grant.
     if !service {
         admin.app.open(&account).await?;
     }
@@ -50,7 +51,7 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Change::of(&body.id), axum::Json(body)))
 }
 
-/// A key in a list, without anything secret.
+/// A key in a list, without its secret.
 #[derive(Serialize)]
 pub(crate) struct KeyBody {
     id: String,

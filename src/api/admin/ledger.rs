@@ -1,4 +1,4 @@
-//! The ledger as a whole.
+//! The routes for the ledger as a whole.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::api::admin::Admin;
 use crate::api::body::Json;
 use crate::api::transactions::unreadable;
 use crate::ledger::{FoldReport, OldMonths, ReconcileReport};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 #[derive(Serialize)]
 pub(crate) struct ReconcileBody {
@@ -28,7 +28,7 @@ pub(crate) async fn reconcile(
 pub(crate) struct FoldRequest {
     #[serde(with = "time::serde::rfc3339")]
     before: OffsetDateTime,
-    /// Whether the tables of whole months are dropped too, on the cluster ledger.
+    /// Whether to drop the tables of whole months as well. Only the cluster ledger has such tables.
     #[serde(default)]
     drop: bool,
 }
@@ -38,10 +38,7 @@ pub(crate) async fn fold(
     Json(request): Json<FoldRequest>,
 ) -> Result<axum::Json<FoldReport>, Problem> {
     if request.before > OffsetDateTime::now_utc() {
-        return Err(Problem::bad_request(Text::new(
-            "`before` lies in the future. Send a moment in the past.",
-            "`before` est dans le futur. Envoyez un instant passé.",
-        )));
+        return Err(Problem::bad_request(texts::FOLD_IN_THE_FUTURE));
     }
     let before_ms = request.before.unix_timestamp().saturating_mul(1000);
     let months = if request.drop { OldMonths::Drop } else { OldMonths::Keep };

@@ -1,4 +1,4 @@
-//! The routes of operators, behind the admin token.
+//! The operators' routes, which require the admin token.
 
 pub(super) mod accounts;
 pub(super) mod crashed;

@@ -14,7 +14,7 @@ use crate::app::Catalogue;
 use crate::credits::SignedCredits;
 use crate::ledger::{Activity, EntryKind, Movement, Sold, wall_ms};
 use crate::price::{Margin, Route};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const DEFAULT_HOURS: i64 = 24;
 
@@ -23,19 +23,20 @@ const MAX_HOURS: i64 = 168;
 
 const HOUR_SECS: i64 = 3600;
 
-/// The days that the sales figures cover: long enough for an app that sells a few packs a week.
+/// The number of days that the sales figures cover: enough for an app that sells a few packs a
+/// week.
 const SALES_DAYS: i64 = 30;
 
 #[derive(Deserialize)]
 pub(crate) struct OverviewQuery {
-    /// The number of hours, the current one included.
+    /// The number of hours, including the current one.
     hours: Option<i64>,
 }
 
-/// The movements of one hour.
+/// The credits that moved in one hour.
 #[derive(Default, Serialize)]
 struct HourBody {
-    /// The start of the hour, UTC.
+    /// The start of the hour, in UTC.
     hour: String,
     calls: u64,
     captured: SignedCredits,
@@ -43,8 +44,8 @@ struct HourBody {
     purchases: u64,
 }
 
-/// The revenue of a route. Rules for different methods of one path share a route; where they
-/// differ, all values are listed, in the order of the config.
+/// The figures of a route. Rules for different methods of one path share a route. Where their
+/// values differ, all of them are listed, in the order of the config.
 #[derive(Default, Serialize)]
 struct RouteBody {
     route: String,
@@ -54,7 +55,7 @@ struct RouteBody {
     methods: Option<String>,
     calls: u64,
     captured: SignedCredits,
-    /// The price in credits; `null` for a route that has no rule now.
+    /// The price in credits; `null` for a route that has no rule any more.
     price: Option<String>,
     cost: Option<String>,
     margin: Option<String>,
@@ -68,12 +69,13 @@ struct RevenueBody {
     purchases: u64,
 }
 
-/// The sales figures in the ledger. Views of the packs are counted by a metric only.
+/// The sales figures, as the ledger has them. Views of the packs are not among them: only a metric
+/// counts those.
 #[derive(Serialize)]
 struct SalesBody {
     /// The number of days that the figures cover.
     days: i64,
-    /// Checkouts that were opened in these days, and how many of them were paid.
+    /// The checkouts that were opened in these days. `purchases` are those of them that were paid.
     checkouts: u64,
     purchases: u64,
     currencies: Vec<SoldBody>,
@@ -87,13 +89,13 @@ struct SoldBody {
     amount: u64,
     purchases: u64,
     buyers: u64,
-    /// The average purchase.
+    /// The average payment of a purchase.
     basket: u64,
-    /// The average per account that bought.
+    /// The average sum of payments per account that bought.
     per_buyer: u64,
 }
 
-/// Stripe's events in the inbox.
+/// The numbers of Stripe's events in the inbox.
 #[derive(Serialize)]
 struct WebhooksBody {
     received: u64,
@@ -108,9 +110,9 @@ struct HoldsBody {
 
 #[derive(Serialize)]
 pub(crate) struct OverviewBody {
-    /// The hours, oldest first, without a gap.
+    /// The hours, oldest first, without gaps.
     hours: Vec<HourBody>,
-    /// The routes of the price table, then all others that credits were captured for.
+    /// The routes of the price table, then other routes that credits were charged for.
     routes: Vec<RouteBody>,
     revenue: Vec<RevenueBody>,
     sales: SalesBody,
@@ -118,18 +120,15 @@ pub(crate) struct OverviewBody {
     holds: HoldsBody,
 }
 
-/// The movements of the last hours, and the current state.
+/// Shows the movements of the last hours, the sales and the current state.
 pub(crate) async fn overview(
     State(admin): State<Admin>,
     query: Result<Query<OverviewQuery>, QueryRejection>,
 ) -> Result<axum::Json<OverviewBody>, Problem> {
     let hours = query.map_or(None, |Query(query)| Some(query.hours.unwrap_or(DEFAULT_HOURS)));
-    let hours = hours.filter(|hours| (1..=MAX_HOURS).contains(hours)).ok_or_else(|| {
-        Problem::bad_request(Text::new(
-            format!("`hours` is a number from 1 to {MAX_HOURS}."),
-            format!("`hours` est un nombre de 1 à {MAX_HOURS}."),
-        ))
-    })?;
+    let hours = hours
+        .filter(|hours| (1..=MAX_HOURS).contains(hours))
+        .ok_or_else(|| Problem::bad_request(texts::bad_hours(MAX_HOURS)))?;
     let now_ms = wall_ms();
     let now = (now_ms / 1000).div_euclid(HOUR_SECS);
     let since = now + 1 - hours;
@@ -157,7 +156,7 @@ fn by_hour(movements: &[Movement], since: i64, now: i64) -> Vec<HourBody> {
         .map(|hour| (hour, HourBody { hour: begun(hour), ..HourBody::default() }))
         .collect();
     for movement in movements {
-        // An entry that a clock dated ahead of now is in none of the hours.
+        // An entry from a clock that ran ahead may be in no listed hour.
         let Some(hour) = hours.get_mut(&movement.hour) else { continue };
         match movement.kind {
             EntryKind::Capture => {
@@ -254,13 +253,13 @@ impl SalesBody {
     }
 }
 
-/// The average, rounded to the nearest minor unit and halves upwards; 0 where `among` is 0.
+/// The average, rounded to the nearest minor unit, halves upwards. 0 if `among` is 0.
 fn average(amount: u64, among: u64) -> u64 {
     let rounded = amount.checked_add(among / 2).and_then(|sum| sum.checked_div(among));
     rounded.unwrap_or_default()
 }
 
-/// The sum, which stops at the largest amount of credits.
+/// Adds two amounts. Keeps `sum` if the result is too large for credits.
 fn plus(sum: SignedCredits, amount: SignedCredits) -> SignedCredits {
     sum.checked_add(amount).unwrap_or(sum)
 }

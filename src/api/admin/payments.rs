@@ -1,5 +1,5 @@
-//! Payments that an earlier system took. The ledger knows them, so that a refund or a dispute takes
-//! credits back from the account that bought them.
+//! Payments that an earlier system took. They are stored in the ledger, so that a refund or a
+//! dispute takes credits back from the account that bought them.
 
 use std::sync::Arc;
 
@@ -10,28 +10,29 @@ use crate::api::admin::Admin;
 use crate::credits::Credits;
 use crate::ledger::{Facts, Money, Progress, Sale, TakeFacts};
 use crate::price::Price;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The pack name of sales in an earlier system.
+/// The name of the pack that is stored with sales of an earlier system.
 const PACK: &str = "import";
 
 /// A payment for credits in an earlier system.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImportedPayment {
-    /// Stripe's id of the payment: `pi_…`.
+    /// Stripe's id of the payment, such as `pi_…`.
     payment_intent: Arc<str>,
-    /// The amount paid: `79.00 EUR`. Refunds take credits back in proportion to it.
+    /// The amount that was paid, such as `79.00 EUR`. If a part of it is refunded, the same part of
+    /// the credits is taken back.
     paid: String,
 }
 
-/// True for a text that may be Stripe's id of a payment.
+/// True if the text has the form of Stripe's id of a payment.
 pub(crate) fn is_payment_intent(text: &str) -> bool {
     text.starts_with("pi_") && text.len() <= 255
 }
 
 impl ImportedPayment {
-    /// The facts to store: that the payment was made, and for which credits and account.
+    /// The facts to store: the payment was made, for these credits and this account.
     pub fn facts(
         self,
         admin: &Admin,
@@ -41,20 +42,17 @@ impl ImportedPayment {
     ) -> Result<TakeFacts, Problem> {
         let Self { payment_intent, paid } = self;
         if !is_payment_intent(&payment_intent) {
-            return Err(bad(
-                "`payment_intent` is Stripe's id of a payment: it begins with pi_",
-                "`payment_intent` est l'identifiant Stripe d'un paiement : il commence par pi_",
-            ));
+            return Err(Problem::bad_request(texts::BAD_PAYMENT_INTENT));
         }
-        let price: Price = paid
-            .parse()
-            .map_err(|error| bad(format!("`paid`: {error}"), format!("`paid` : {error}")))?;
+        let price: Price =
+            paid.parse().map_err(|error| Problem::bad_request(texts::bad_paid(&error)))?;
         let money = Money {
             amount: price.minor(),
             currency: price.currency().code().to_ascii_lowercase().into(),
         };
         let facts = Facts {
-            // With the import's own id as a name, the same id with another payment is refused.
+            // The import's own id is one of the names, so the same id with another payment is
+            // refused.
             names: [payment_intent.clone(), format!("import:{id}").into()].into(),
             sale: Some(Sale {
                 session: payment_intent,
@@ -72,8 +70,4 @@ impl ImportedPayment {
         let because = "a payment of an earlier system".into();
         Ok(TakeFacts { event: None, facts, on_dispute: on_dispute.unwrap_or_default(), because })
     }
-}
-
-fn bad(en: impl Into<String>, fr: impl Into<String>) -> Problem {
-    Problem::bad_request(Text::new(en.into(), fr.into()))
 }

@@ -7,16 +7,16 @@ use crate::api::admin::Admin;
 use crate::api::holds::bad_id;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::{EntryKind, OperationId, Posting};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The source of a grant, for the metric.
+/// The source of granted credits, as the metric names it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum GrantSource {
     /// The operator.
     #[default]
     Admin,
-    /// A balance from an earlier system, which may be 0.
+    /// A balance from an earlier system. It may be 0.
     Import,
 }
 
@@ -29,7 +29,7 @@ impl GrantSource {
     }
 }
 
-/// The posting for a request, under the id that the caller chose.
+/// Makes the posting for a request. `id` is the id that the caller chose.
 pub(super) fn posting(
     kind: EntryKind,
     account: &str,
@@ -52,12 +52,9 @@ pub(super) fn count_granted(admin: &Admin, source: GrantSource, credits: Credits
     granted.with_label_values(&[source.as_str()]).inc_by(credits.as_metric());
 }
 
-/// The account in a path.
+/// Reads the account's id from a path.
 pub(super) fn parse_account(text: &str) -> Result<AccountId, Problem> {
     text.parse().map_err(|error: crate::account::AccountIdError| {
-        Problem::bad_request(Text::new(
-            format!("`account`: {error}."),
-            "`account` : un identifiant de compte fait de 1 à 255 caractères ASCII visibles.",
-        ))
+        Problem::bad_request(texts::bad_account(&error))
     })
 }

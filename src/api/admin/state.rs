@@ -6,7 +6,7 @@ use crate::api::admin::guesses::Guesses;
 use crate::app::App;
 use crate::config::Secret;
 
-/// The state of the admin routes.
+/// The state of the admin routes' handlers.
 #[derive(Clone)]
 pub(in crate::api) struct Admin {
     pub app: Arc<App>,

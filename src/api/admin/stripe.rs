@@ -1,4 +1,4 @@
-//! Stripe's events and purchases, for the operator.
+//! The operator's routes for Stripe's events and for frozen accounts.
 
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
@@ -13,13 +13,13 @@ use crate::api::parameters::unless_empty;
 use crate::api::transactions::{rfc3339, unreadable};
 use crate::credits::Credits;
 use crate::ledger::{EventState, LedgerError, StripeEvent};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 use crate::stripe::{ReconcileError, Reconciled, Sales};
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
-/// The events to list.
+/// The query for Stripe's events.
 #[derive(Deserialize)]
 pub(crate) struct EventsQuery {
     state: Option<EventState>,
@@ -35,7 +35,7 @@ pub(crate) struct EventBody {
     id: String,
     r#type: String,
     state: EventState,
-    /// The cause of a failure.
+    /// The cause, for an event that failed.
     note: Option<String>,
     received_at: String,
 }
@@ -58,7 +58,7 @@ pub(crate) struct EventsBody {
     next_cursor: Option<String>,
 }
 
-/// Lists the inbox, oldest first.
+/// Lists the events in the inbox, oldest first.
 pub(crate) async fn events(
     State(admin): State<Admin>,
     query: Result<Query<EventsQuery>, QueryRejection>,
@@ -87,7 +87,7 @@ pub(crate) struct ReplayBody {
     state: EventState,
 }
 
-/// Applies an event of the inbox once more. Its earlier effects are not repeated.
+/// Applies an event of the inbox once more. Effects that it had before are not repeated.
 pub(crate) async fn replay(
     State(admin): State<Admin>,
     Path(id): Path<String>,
@@ -105,7 +105,8 @@ pub(crate) struct ReconcileRequest {
     since: OffsetDateTime,
 }
 
-/// Applies the changes at Stripe since then for which no event arrived.
+/// Applies the payments, refunds and disputes at Stripe since the given time whose events did not
+/// arrive.
 pub(crate) async fn reconcile(
     State(admin): State<Admin>,
     Json(request): Json<ReconcileRequest>,
@@ -115,10 +116,7 @@ pub(crate) async fn reconcile(
     reconciled.map(axum::Json).map_err(|error| match error {
         ReconcileError::Api(error) => refuse_api(&error),
         ReconcileError::Refused(refusal) => admin.app.refuse(refusal, Credits::ZERO),
-        ReconcileError::Sandbox => Problem::not_found(Text::new(
-            "The sandbox has no Stripe to compare with.",
-            "Le bac à sable n'a pas de Stripe auquel se comparer.",
-        )),
+        ReconcileError::Sandbox => Problem::not_found(texts::SANDBOX_HAS_NO_STRIPE),
     })
 }
 
@@ -129,7 +127,7 @@ pub(crate) struct ThawBody {
     disputes: usize,
 }
 
-/// Unfreezes an account. The disputes themselves go on.
+/// Unfreezes an account. The disputes at Stripe go on.
 pub(crate) async fn thaw(
     State(admin): State<Admin>,
     Path(account): Path<String>,
@@ -141,19 +139,9 @@ pub(crate) async fn thaw(
 }
 
 fn sales(admin: &Admin) -> Result<&Sales, Problem> {
-    admin.app.sales.as_deref().ok_or_else(|| {
-        Problem::not_found(Text::new(
-            "Nothing is sold here: the config has no [stripe] section.",
-            "Rien n'est vendu ici : la configuration n'a pas de section [stripe].",
-        ))
-    })
+    admin.app.sales.as_deref().ok_or_else(|| Problem::not_found(texts::NOTHING_IS_SOLD))
 }
 
 fn bad_query() -> Problem {
-    Problem::bad_request(Text::new(
-        "`state` is received, applied, foreign, ignored or failed; `limit` is a number up to 200, \
-         `cursor` the `next_cursor` of the page before.",
-        "`state` est received, applied, foreign, ignored ou failed ; `limit` est un nombre jusqu'à \
-         200, `cursor` le `next_cursor` de la page précédente.",
-    ))
+    Problem::bad_request(texts::BAD_EVENTS_QUERY)
 }

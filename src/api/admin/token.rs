@@ -1,4 +1,4 @@
-//! The admin listener's bearer token, with a log line for every use of it.
+//! Checks the admin listener's bearer token, and logs every use of it.
 
 use std::net::SocketAddr;
 
@@ -9,21 +9,21 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 
 use crate::api::admin::Admin;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
-/// The id under which the ledger has a request's operation. Handlers put it into their response's
-/// extensions for the log.
+/// The ledger's id of the operation that a request made. Handlers add it to their response's
+/// extensions, from which the log takes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Change(pub Box<str>);
 
 impl Change {
-    /// The extension for the operation `id`.
+    /// The response extension for the operation `id`.
     pub fn of(id: &str) -> Extension<Self> {
         Extension(Self(id.into()))
     }
 }
 
-/// Passes on a request that carries the token, and logs every request that may change something.
+/// Passes on requests that carry the token. Logs every request that may change something.
 pub(crate) async fn require_token(
     State(admin): State<Admin>,
     OriginalUri(original): OriginalUri,
@@ -64,15 +64,11 @@ fn client(request: &Request) -> Option<String> {
     client.map(|ConnectInfo(client)| client.ip().to_canonical().to_string())
 }
 
-/// Refuses a wrong token, after a delay.
+/// Refuses a request with a wrong token, after a delay.
 async fn refuse(admin: &Admin, from: Option<String>) -> Response {
     admin.app.metrics.admin_wrong_tokens.inc();
     let Ok(_waits) = admin.guesses.waiting.try_acquire() else {
-        return Problem::too_many_requests(Text::new(
-            "Too many requests came with a wrong token. Check `[server] admin_token`, and try again later.",
-            "Trop de requêtes avec un mauvais jeton. Vérifiez `[server] admin_token` et réessayez plus tard.",
-        ))
-        .into_response();
+        return Problem::too_many_requests(texts::TOO_MANY_WRONG_TOKENS).into_response();
     };
     let delay = admin.guesses.count(admin.guesses.started.elapsed());
     tracing::warn!(
@@ -85,9 +81,5 @@ async fn refuse(admin: &Admin, from: Option<String>) -> Response {
 }
 
 fn unauthenticated() -> Response {
-    Problem::unauthenticated(Text::new(
-        "The admin routes need `Authorization: Bearer` with the token of `[server] admin_token`.",
-        "Les routes d'administration demandent `Authorization: Bearer` avec le jeton de `[server] admin_token`.",
-    ))
-    .into_response()
+    Problem::unauthenticated(texts::NO_ADMIN_TOKEN).into_response()
 }

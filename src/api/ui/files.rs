@@ -1,5 +1,5 @@
-//! The files of `web/`, embedded as they are: there is no build step. They are compressed once in a
-//! process, at the first request for one of them.
+//! The files of `web/`, embedded as they are: there is no build step. The first request for any of
+//! them compresses them all.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ macro_rules! web {
     };
 }
 
-/// Every file that a browser or an editor asks for. A new file needs a line here.
+/// Every file that a browser or an editor loads. A new file needs a line here.
 const WEB: &[(&str, &[u8])] = web![
     "account.html",
     "account.js",
@@ -45,7 +45,7 @@ const WEB: &[(&str, &[u8])] = web![
     "upsell.js",
 ];
 
-/// One file of `web/`, in both codings that are sent.
+/// One file of `web/`, both compressed and plain.
 pub(super) struct File {
     name: &'static str,
     pub media_type: HeaderValue,
@@ -56,14 +56,14 @@ pub(super) struct File {
 /// A file's bytes in one coding.
 pub(super) struct Form {
     pub bytes: Bytes,
-    /// A hash of these bytes. A browser that has them asks with this tag and gets 304.
+    /// A hash of these bytes. A browser that has them sends this tag, and gets 304.
     pub etag: HeaderValue,
 }
 
 impl Form {
     fn of(bytes: Bytes) -> Option<Self> {
         let hash = hex::encode(&Sha256::digest(&bytes)[..16]);
-        // Quotes and hexadecimal digits are a valid header.
+        // Quotes and hexadecimal digits are always a valid header.
         let etag = HeaderValue::from_str(&format!("\"{hash}\"")).ok()?;
         Some(Self { bytes, etag })
     }
@@ -78,7 +78,7 @@ static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
     WEB.iter().filter_map(file).collect()
 });
 
-/// Compresses `bytes`. Writing to memory never fails, so this is never `None`.
+/// Compresses `bytes`. This is never `None`, since writing to memory cannot fail.
 fn compressed(bytes: &[u8]) -> Option<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).ok()?;
@@ -91,7 +91,7 @@ impl File {
         FILES.iter().find(|file| file.name == name)
     }
 
-    /// True for a page, which has an address of its own.
+    /// True for an HTML page. Pages have addresses of their own.
     pub fn is_page(&self) -> bool {
         self.name.ends_with(".html")
     }

@@ -1,4 +1,4 @@
-//! The screens: the account page, the operator's page, and their modules.
+//! The web pages: the account page, the operator's page, and their modules.
 
 mod files;
 mod policy;

@@ -1,10 +1,10 @@
-//! The content security policy of the pages.
+//! The content security policy of the web pages.
 
 use http::HeaderValue;
 
-/// A page's content security policy: the page loads our own files only, and images of the origin
-/// `images` if there is one; it connects to us only, stands in no frame, and runs no text as a
-/// script.
+/// The content security policy of a page. The page may load only Farebox's own files, and images of
+/// the origin `images` if that is not empty. It may connect only to Farebox, must not be framed,
+/// and may not run inline scripts.
 pub(crate) fn page_policy(images: &str) -> Option<HeaderValue> {
     let space = if images.is_empty() { "" } else { " " };
     let policy = format!(

@@ -1,5 +1,5 @@
-//! Serves the screens. The files are public, since they contain no data; the scripts in
-//! them fetch the data with a credential.
+//! Serves the web pages and their modules. The files are public, since they contain no data; their
+//! scripts fetch the data with a credential.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use crate::api::brand::Brand;
 use crate::api::ui::files::File;
 use crate::api::ui::policy::page_policy;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -39,8 +39,8 @@ pub(crate) async fn file(
     Ok(answer(file, &headers))
 }
 
-/// A module for pages of any origin: apps load the widgets from here. The content is the same for
-/// everybody, so reading it reveals nothing.
+/// A module for pages of any origin: apps load the widgets from here. It is the same for everybody,
+/// so reading it reveals nothing.
 #[utoipa::path(get, path = "/ui/{file}", tag = "ui",
     params(("file" = String, Path, description = "The file's name, such as farebox.js")),
     responses((status = 200, content_type = "text/javascript", body = String), (status = 304),
@@ -64,7 +64,7 @@ fn page(name: &str, headers: &HeaderMap, policy: HeaderValue) -> Result<Response
     Ok(response)
 }
 
-/// The file, or 304 where the browser has it in the coding that it would be sent in.
+/// Answers with the file, or with 304 if the browser has the same bytes.
 fn answer(file: &'static File, headers: &HeaderMap) -> Response {
     let gzip = reads_gzip(headers);
     let form = if gzip { &file.gzip } else { &file.plain };
@@ -87,8 +87,8 @@ fn answer(file: &'static File, headers: &HeaderMap) -> Response {
     response
 }
 
-/// True where `accept-encoding` names gzip, or `*` stands for it, with a weight above zero (RFC
-/// 9110, 12.5.3).
+/// True if `accept-encoding` accepts gzip, by name or by `*`, with a weight above zero (RFC 9110,
+/// 12.5.3).
 fn reads_gzip(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::ACCEPT_ENCODING).iter();
     let (mut named, mut any) = (None, false);
@@ -106,7 +106,7 @@ fn reads_gzip(headers: &HeaderMap) -> bool {
     named.unwrap_or(any)
 }
 
-/// True where `if-none-match` has the tag, compared weakly, or `*` (RFC 9110, 13.1.2).
+/// True if `if-none-match` has the tag, compared weakly, or is `*` (RFC 9110, 13.1.2).
 fn has(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let lists = headers.get_all(header::IF_NONE_MATCH).iter();
     lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).any(|tag| {
@@ -116,5 +116,5 @@ fn has(headers: &HeaderMap, etag: &HeaderValue) -> bool {
 }
 
 fn unknown() -> Problem {
-    Problem::not_found(Text::new("There is no such file.", "Ce fichier n'existe pas."))
+    Problem::not_found(texts::NO_SUCH_FILE)
 }

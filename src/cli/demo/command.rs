@@ -32,7 +32,7 @@ pub(in crate::cli) struct Demo {
     /// The address of its admin listener.
     #[arg(long, default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
-    /// Run only the demo's upstream, at this address: for gateways that are started in another way.
+    /// Run only the demo's upstream, at this address, for gateways that are started separately.
     #[arg(long, hide = true, value_name = "ADDRESS")]
     upstream_only: Option<SocketAddr>,
 }
@@ -91,15 +91,15 @@ impl Demo {
         let offer = (tried.as_ref(), &*config.packs);
         let at = Places { addresses: gateway.addresses(), prefix: &config.api.prefix };
         print(&at, &notes, &account, &token, &link, offer);
-        // A demo has no file to reload.
+        // A demo reloads nothing: its config is not a file.
         while let Request::Reload = signals.next().await {}
         gateway.stop().await;
         serving.abort();
         Ok(())
     }
 
-    /// The error of a demo that did not start. Its addresses come from the command line, not from a
-    /// file.
+    /// The error for a demo that did not start. Its addresses come from the command line, so the
+    /// error names the options.
     fn not_started(&self, error: StartError) -> CliError {
         match error {
             StartError::Bind { address, error } => {
@@ -131,8 +131,8 @@ fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// A key from the environment or the file, preferably a live one. It is only inspected: the demo
-/// never calls Stripe.
+/// Finds a Stripe key in the environment or in the file, preferably a live one. The key is only
+/// inspected: the demo never calls Stripe.
 fn stripe_key(file: &ConfigFile) -> Option<Secret> {
     let of_file = || gateway::config::peek(file.path(), "stripe", "secret_key", &process_env);
     let of_file = if file.is_given() { of_file() } else { None };
@@ -142,7 +142,7 @@ fn stripe_key(file: &ConfigFile) -> Option<Secret> {
     found.into_iter().next()
 }
 
-/// A route that a printed command can call: with a price, and without `{…}` in its path.
+/// A route that the printed commands can call: it has a price, and no `{…}` in its path.
 struct Tried<'a> {
     method: &'a str,
     path: &'a str,
@@ -161,8 +161,8 @@ impl<'a> Tried<'a> {
     }
 }
 
-/// Commands for a paid call, and for calls until the credits are gone; empty where no route has a
-/// price.
+/// Two commands: one paid call, and calls until the credits are used up. Both are empty if no route
+/// has a price.
 fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, String) {
     let Some(Tried { method, path, credits }) = tried else { return Default::default() };
     let bearer = format!("-H 'authorization: Bearer {key}'");
@@ -195,7 +195,7 @@ fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, S
 /// The addresses of the demo.
 struct Places<'a> {
     addresses: Addresses,
-    /// The path above Farebox's own routes, such as `/credits`.
+    /// The path under which Farebox's own routes are, such as `/credits`.
     prefix: &'a str,
 }
 
@@ -253,6 +253,6 @@ Paste these into another terminal:
   curl http://{admin}/admin/accounts/{id}/grants -H 'authorization: Bearer {token}' -d '{{"credits":20,"id":"gift-1","reason":"for trying it out"}}'
 "#
     );
-    // A script may be waiting for these lines at the other end of a pipe.
+    // Without this, a script that reads these lines through a pipe could wait for them forever.
     let _ = std::io::stdout().flush();
 }

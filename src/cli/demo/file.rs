@@ -12,12 +12,11 @@ use crate::gateway;
 use crate::gateway::config::Config;
 use crate::proxy::UpstreamConfig;
 
-/// The longest time for connecting to an upstream of the file.
+/// The longest time for connecting to one of the file's upstreams.
 const REACHED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Reads the file. The returned lines name the parts that were left out, with the reason: a part
-/// whose variable is not set is left out, so that an app can be tried where its secrets are
-/// missing.
+/// Reads the file. A part whose variables are not set is left out, so that an app can be tried
+/// without its secrets. The returned lines name the parts that were left out, with the reason.
 ///
 /// # Errors
 /// The file has a mistake.
@@ -65,7 +64,7 @@ pub(super) async fn read(file: &ConfigFile) -> Result<(OwnFile, Vec<String>), Cl
     Ok((OwnFile { app, upstreams: reached, auth }, notes))
 }
 
-/// Loads the sections, or returns the names of the variables that they lack.
+/// Loads the sections. The inner error has the names of variables that are not set.
 fn load(file: &ConfigFile, sections: Sections) -> Result<Result<Config, Vec<String>>, CliError> {
     let missing = RefCell::new(Vec::new());
     let env = |name: &str| {
@@ -81,7 +80,7 @@ fn load(file: &ConfigFile, sections: Sections) -> Result<Result<Config, Vec<Stri
         Ok(config) => return Ok(Ok(config)),
         Err(mistakes) => mistakes,
     };
-    // A variable with a default is not missing.
+    // Variables that have a default are not missing.
     let (mut missing, text) = (missing.take(), mistakes.to_string());
     missing.retain(|name| text.contains(&format!("the variable {name} is not set")));
     if missing.is_empty() { Err(mistakes.into()) } else { Ok(Err(missing)) }

@@ -1,4 +1,4 @@
-//! The parts of `farebox demo`: its config, a ledger that lasts as long as the demo, and a funded
+//! Prepares `farebox demo`: its config, a ledger that exists only while the demo runs, and a funded
 //! account.
 
 use std::net::SocketAddr;
@@ -21,16 +21,16 @@ pub use crate::cli::demo::upstream::serve as serve_upstream;
 /// The demo's config.
 const CONFIG: &str = include_str!("demo.toml");
 
-/// The number of calls that the demo account can pay.
+/// The number of calls that the demo account can pay for.
 pub const CALLS: u64 = 10;
 
-/// The demo account's credits where no call costs anything.
+/// The demo account's credits if all calls are free.
 pub const FUNDS: Credits = match Credits::from_whole(50) {
     Some(funds) => funds,
     None => Credits::ZERO,
 };
 
-/// The issuer of the demo's token, as in demo.toml.
+/// The issuer of the demo's token. demo.toml names it too.
 const ISSUER: &str = "farebox-demo";
 
 /// The route with OpenAI's chat API.
@@ -40,11 +40,11 @@ pub const CHAT: &str = "/v1/chat/completions";
 const LINK_SECS: i64 = 12 * 3600;
 
 /// The demo's config, with its upstream at `upstream` and its ledger in `folder`. `token` is the
-/// operator's, and the app's tokens are signed with `jwt_secret`. Packs are sold in Farebox's
-/// sandbox, which refuses to start where `stripe_key` is a live key.
+/// admin token; the app's tokens are signed with `jwt_secret`. Packs are sold in Farebox's sandbox,
+/// which refuses to start if `stripe_key` is a live key.
 ///
 /// # Errors
-/// The embedded file has a mistake, which a test rules out.
+/// The embedded file has a mistake. A test makes sure that it has none.
 pub fn config(
     listen: SocketAddr,
     admin: SocketAddr,
@@ -66,19 +66,19 @@ pub fn config(
     Ok(Config { stripe: Some(StripeConfig::sandbox(stripe_key)), ..config })
 }
 
-/// The parts of a user's file that the demo uses. `None` leaves the demo's own.
+/// The parts of a user's file that the demo uses.
 #[derive(Debug)]
 pub struct OwnFile {
     /// The routes, packs, `[api]` and `[credits]`.
     pub app: Config,
-    /// The upstreams that answer.
+    /// The file's upstreams that answer.
     pub upstreams: Vec<UpstreamConfig>,
-    /// The issuers of tokens.
+    /// The file's issuers of tokens. `None` leaves the demo's issuer alone.
     pub auth: Option<AuthConfig>,
 }
 
-/// The demo's config with the user's file. Routes whose upstream does not answer lead to the demo's
-/// own upstream; the demo's account and issuer are added to those of the file.
+/// Adds the user's file to the demo's config. Routes whose upstream does not answer lead to the
+/// demo's own upstream. The demo's account and issuer are added to those of the file.
 pub fn with_file(demo: Config, file: OwnFile) -> Config {
     let OwnFile { app, upstreams: theirs, auth } = file;
     let Config { mut upstreams, auth: mut issuers, .. } = demo;
@@ -95,13 +95,13 @@ pub fn with_file(demo: Config, file: OwnFile) -> Config {
         }
     }
     upstreams.extend(theirs);
-    // API keys stay enabled: the demo's account has one.
+    // API keys stay enabled, because the demo's account has one.
     issuers.jwt.extend(auth.into_iter().flat_map(|auth| auth.jwt));
     let (api, credits, packs) = (app.api, app.credits, app.packs);
     Config { upstreams, auth: issuers, routes, packs, api, credits, ..demo }
 }
 
-/// A token of `account`, as the app would sign it after a sign-in there.
+/// A token for `account`, as the app would sign it when the user signs in there.
 ///
 /// # Errors
 /// The secret cannot sign.

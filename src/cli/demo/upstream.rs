@@ -1,5 +1,5 @@
-//! An upstream that speaks OpenAI's chat API, JSON and server-sent events, without a model behind
-//! it: it repeats the question, which shows that the call came through.
+//! An upstream with OpenAI's chat API, in JSON and as server-sent events. There is no model behind
+//! it: it repeats the question, which shows that the call arrived.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The answers that a first gateway.toml needs: four that are asked for, and the ledger's file.
+//! The values that a first gateway.toml needs: the answers to four questions, and the ledger's
+//! file.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use crate::credits::Credits;
 use crate::price::Pattern;
 use crate::proxy::UpstreamUrl;
 
-/// The values of a first gateway.toml that have no default.
+/// The values of a first gateway.toml that differ from one seller to the next.
 #[derive(Clone, Debug)]
 pub(super) struct Answers {
     pub upstream: Backend,
@@ -24,7 +25,7 @@ pub(super) struct Answers {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backend(String);
 
-/// A path that is sold, and the credits that a call of it costs.
+/// A path that is sold, and the price of a call to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Priced {
     pub path: String,
@@ -34,22 +35,22 @@ pub(super) struct Priced {
 /// The credentials by which callers are identified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Callers {
-    /// By API keys that `farebox key create` makes.
+    /// API keys that `farebox key create` makes.
     Keys,
-    /// By JWTs that the seller's app signs with a secret.
+    /// JWTs that the seller's app signs with a secret.
     Jwt,
-    /// By JWTs of an issuer that publishes its keys at this address.
+    /// JWTs of an issuer that publishes its keys at this address.
     Jwks(Url),
 }
 
-/// The way in which credits are sold.
+/// How credits are sold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Selling {
-    /// On a page of Farebox's own, on which nobody pays.
+    /// On the sandbox's checkout page, where no money is paid.
     Sandbox,
     /// On Stripe's checkout page.
     Stripe,
-    /// Not at all: `farebox grant` gives them.
+    /// Not at all: the operator gives credits with `farebox grant`.
     ByHand,
 }
 

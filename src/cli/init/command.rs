@@ -1,4 +1,4 @@
-//! The questions, and the file that is written.
+//! Asks the questions, and writes the file.
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
@@ -16,34 +16,34 @@ use crate::cli::init::file;
 use crate::config::Sections;
 use crate::gateway::config::parse;
 
-/// The file has the admin token in it.
+/// The mode of the file: only its owner may read it, since it contains the admin token.
 const MODE: u32 = 0o600;
 
 /// Write a first gateway.toml, after four questions.
 ///
-/// An option answers its question in advance. Answers are read from standard input, a line each; an empty line
-/// takes the answer in brackets.
+/// An option answers its question in advance. The other answers are read from standard input, one
+/// line each; an empty line takes the answer in brackets.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Init {
     /// The backend that calls are forwarded to.
     #[arg(long, value_name = "URL")]
     upstream: Option<Backend>,
-    /// The path that is sold and the credits that a call of it costs, such as "/api/generate 5".
+    /// The path that is sold and the price of a call in credits, such as "/api/generate 5".
     #[arg(long, value_name = "PATH CREDITS")]
     price: Option<Priced>,
-    /// How callers say who they are: keys, jwt, or the address of a JWKS.
+    /// How callers identify themselves: keys, jwt, or the address of a JWKS.
     #[arg(long, value_name = "HOW")]
     callers: Option<Callers>,
     /// How credits are sold: sandbox, stripe or by-hand.
     #[arg(long, value_name = "HOW")]
     sell: Option<Selling>,
-    /// The file for the credits; a relative one stands beside the config.
+    /// The file of the ledger; a relative path starts at the config's folder.
     #[arg(long, value_name = "FILE", default_value = "farebox.db")]
     ledger: String,
-    /// Ask nothing: take the usual answers where no option says otherwise.
+    /// Ask nothing: take the default answer to each question that no option answers.
     #[arg(long, short)]
     yes: bool,
-    /// Replace a file that is there; it stays beside the new one, with .old after its name.
+    /// Replace an existing file. The old one is kept beside it, with .old after its name.
     #[arg(long)]
     force: bool,
 }
@@ -58,7 +58,7 @@ impl Init {
         let answers = self.answers(&mut io::stdin().lock())?;
         let admin_token = random_hex()?;
         let text = file::write(&answers, &admin_token);
-        // The answers are checked one by one; this finds those that do not go together.
+        // Each answer was checked alone. This finds answers that contradict each other.
         parse(&text, path, Sections::ALL, &file::example_of_variable)?;
         save(path, &text, force)?;
         println!("{}", file::next_steps(&answers, path));
@@ -101,7 +101,7 @@ struct Questions<'a, R> {
 }
 
 impl<R: BufRead> Questions<'_, R> {
-    /// The answer `given` in advance, or the one to `question`, which is asked until it can be read.
+    /// Returns the answer `given` in advance, or asks `question` until the answer can be read.
     fn one<T: FromStr<Err: Display>>(
         &mut self,
         given: Option<T>,
@@ -145,7 +145,7 @@ fn exists(path: &Path) -> CliError {
     ))
 }
 
-/// Writes the file whole; one that is there stays beside it.
+/// Writes the whole file. An existing file is kept beside it.
 fn save(path: &Path, text: &str, force: bool) -> Result<(), CliError> {
     let failed = |error| CliError::File { path: path.to_owned(), error };
     if force && fs::symlink_metadata(path).is_ok() {
@@ -161,7 +161,7 @@ fn save(path: &Path, text: &str, force: bool) -> Result<(), CliError> {
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
 }
 
-/// 32 random bytes.
+/// 32 random bytes, in hexadecimal.
 fn random_hex() -> Result<String, CliError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)

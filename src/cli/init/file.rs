@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::cli::init::answers::{Answers, Callers, Selling};
 
-/// The file for these answers.
+/// The file's text for these answers.
 pub(super) fn write(answers: &Answers, admin_token: &str) -> String {
     let Answers { upstream, priced, callers, selling, ledger } = answers;
     let (upstream, path) = (quoted(&upstream.to_string()), quoted(&priced.path));
@@ -125,12 +125,13 @@ cancel_url = "http://127.0.0.1:8080/credits/account"
     }
 }
 
-/// A text as TOML writes it.
+/// A text as a string of TOML, with its quotes.
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// A value for each variable that the file reads, so that it can be checked before any is set.
+/// An example value for each variable that the file reads, so that the file can be checked before
+/// any variable is set.
 pub(super) fn example_of_variable(name: &str) -> Option<String> {
     let value = match name {
         "JWT_SECRET" => "an example of 32 bytes, never used",
@@ -141,7 +142,7 @@ pub(super) fn example_of_variable(name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-/// The commands to run next, with the file that was written.
+/// The commands to run next with the file that was written.
 pub(super) fn next_steps(answers: &Answers, path: &Path) -> String {
     let config = match path == Path::new("gateway.toml") {
         true => String::new(),

@@ -1,11 +1,11 @@
-//! Reads the sections of `gateway.toml` that a command needs, and reports every mistake in them
-//! with file, line and a hint.
+//! Reads the sections of `gateway.toml` that a command needs. Reports every mistake in them with
+//! file, line and a hint.
 //!
-//! Each module owns the part of the file that configures it (`proxy::ServerConfig`,
-//! `price::RouteConfig`, …): a serde struct for its shape, and a `check` that returns [`Mistake`]s.
-//! This file composes them. [`crate::config`] does the work on the text.
+//! Each module owns its part of the file (`proxy::ServerConfig`, `price::RouteConfig`, …): a serde
+//! struct for its form, and a `check` that returns [`Mistake`]s. This file puts the parts together.
+//! [`crate::config`] works on the text.
 //!
-//! A relative path in the file starts from the folder of the file, not from the working directory.
+//! A relative path in the file is relative to the file's folder, not to the working directory.
 
 use std::path::{Path, PathBuf};
 
@@ -25,14 +25,15 @@ use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::store::{check_addresses, warn_of_addresses};
 use crate::stripe::StripeConfig;
 
-/// The largest file that is read, in bytes: far more than a price table needs, and little memory.
+/// The largest file that is read, in bytes. It is far more than a price table needs, and still
+/// little memory.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The gateway's configuration. A section that the command does not read, or that the file leaves
-/// out, has its defaults.
+/// The gateway's configuration. A section has its defaults if the command does not read it or the
+/// file has no such section.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `[server]`: `Some` exactly where the command reads it, because its token has no default.
+    /// `[server]`: `Some` if the command reads it, and only then, because its token has no default.
     pub server: Option<ServerConfig>,
     /// `[ledger]`
     pub ledger: LedgerConfig,
@@ -48,9 +49,9 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// `[[packs]]`, in the order of the file.
     pub packs: Vec<PackConfig>,
-    /// `[stripe]`: `Some` where the command reads it and the file has it.
+    /// `[stripe]`: `Some` if the command reads it and the file has it.
     pub stripe: Option<StripeConfig>,
-    /// Settings that are possible and probably not meant.
+    /// Warnings about settings that are valid but probably a mistake.
     pub warnings: Warnings,
     /// A hash of every setting that a reload does not apply.
     pub start_keys: StartKeys,
@@ -85,8 +86,8 @@ pub fn parse(
     let senseless = draft.check(sections);
     report.add_checked(senseless);
     let warnings = Warnings::new(path, report.locate(draft.warn(sections)));
-    // A command that reads a part of the file never reloads it, and may lack the variables of the
-    // rest.
+    // A command that reads only a part of the file never reloads it, and the variables of the other
+    // parts may be missing.
     let start_keys = match sections.contains(Sections::ALL) {
         true => StartKeys::read(&document, env),
         false => StartKeys::default(),
@@ -97,9 +98,9 @@ pub fn parse(
     }
 }
 
-/// The string at `key` in the section `[section]` of the file at `path`, for a command that does
-/// not read the section. Mistakes are not reported: `None` where the file has no such string; a
-/// variable that is not set expands to nothing.
+/// Returns the string at `key` in the section `[section]` of the file at `path`, for a command that
+/// does not read this section. `None` if the file has no such string. Mistakes are not reported,
+/// and a variable that is not set is expanded to nothing.
 pub fn peek(path: &Path, section: &str, key: &str, env: Env<'_>) -> Option<Secret> {
     let text = read_text(path).ok()?;
     let document = Document::parse(&text).ok()?;
@@ -107,9 +108,9 @@ pub fn peek(path: &Path, section: &str, key: &str, env: Env<'_>) -> Option<Secre
     Some(Secret::new(variables::expand(value.get_ref().as_str()?, env).text))
 }
 
-/// The `account_prefix` of each `[[auth.jwt]]` in the file at `path`, for a command that does not
-/// read the section. Mistakes are not reported: `None` where an issuer has no prefix, or there is
-/// no issuer.
+/// Returns the `account_prefix` of each `[[auth.jwt]]` in the file at `path`, for a command that
+/// does not read this section. `None` if an issuer has no prefix, or there is no issuer. Mistakes
+/// are not reported.
 pub fn account_prefixes(path: &Path, env: Env<'_>) -> Option<Vec<String>> {
     let text = read_text(path).ok()?;
     let document = Document::parse(&text).ok()?;
@@ -122,7 +123,7 @@ pub fn account_prefixes(path: &Path, env: Env<'_>) -> Option<Vec<String>> {
     prefixes.filter(|prefixes| !prefixes.is_empty())
 }
 
-/// The sections that could be read. One is `None` where its mistakes could not be repaired.
+/// The sections that could be read. A section is `None` if its mistakes could not be repaired.
 struct Draft {
     server: Option<ServerConfig>,
     ledger: Option<LedgerConfig>,
@@ -130,7 +131,7 @@ struct Draft {
     credits: Option<CreditsConfig>,
     api: Option<ApiConfig>,
     upstreams: list::List<UpstreamConfig>,
-    /// The names of all upstreams, whether or not the command reads their section.
+    /// The names of all upstreams, even if the command does not read their section.
     upstream_names: Vec<String>,
     routes: list::List<RouteConfig>,
     packs: list::List<PackConfig>,
@@ -164,7 +165,7 @@ impl Draft {
         draft
     }
 
-    /// Resolves the relative paths of the file against `base`. Empty paths are left to the checks.
+    /// Makes the file's relative paths relative to `base`. Empty paths are left to the checks.
     fn resolve_paths(&mut self, base: &Path) {
         if let Some(brand) = &mut self.brand {
             brand.resolve(base);
@@ -252,7 +253,7 @@ impl Draft {
         found
     }
 
-    /// The config; `None` while a section is missing, whose mistake is in the report.
+    /// The config. `None` if a section is missing; its mistake is then in the report.
     fn finish(self, sections: Sections) -> Option<Config> {
         if sections.contains(Sections::SERVER) && self.server.is_none() {
             return None;
@@ -274,7 +275,8 @@ impl Draft {
     }
 }
 
-/// The folder of the file; for a bare file name the empty path, which joins to nothing.
+/// The folder of the file. It is the empty path for a bare file name, and joining it changes
+/// nothing.
 fn base_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }

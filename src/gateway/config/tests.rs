@@ -1,4 +1,4 @@
-//! The loader as a user sees it: a file goes in, a config or its mistakes come out.
+//! Tests of the loader, from the user's side: each reads a file into a config or into its mistakes.
 
 mod fuzz;
 mod shipped;
@@ -14,7 +14,7 @@ fn unset(_: &str) -> Option<String> {
     None
 }
 
-/// The values of the variables that the shipped file names.
+/// The values of the variables that the shipped file uses.
 fn env(name: &str) -> Option<String> {
     match name {
         "FAREBOX_ADMIN_TOKEN" => Some("from-the-environment-1".to_owned()),
@@ -34,7 +34,7 @@ fn mistakes(text: &str) -> Vec<String> {
     all.lines().filter(|line| !line.starts_with("  hint: ")).map(str::to_owned).collect()
 }
 
-/// `text` below a section that has no mistake of its own.
+/// Puts `text` below a `[server]` section that has no mistakes.
 fn with_server(text: &str) -> String {
     format!("server.admin_token = \"0123456789abcdef\"\n{text}")
 }
@@ -321,13 +321,13 @@ fn a_missing_or_wrong_key_hides_no_other_mistake_of_its_table() {
                 });
                 let entries: String = entries.collect();
                 let table = format!("[[{list}]]\n{entries}{more}\ncolour = 1\n");
-                // The table is first in one file and last in another.
+                // The table comes first in one file and last in the other.
                 for text in [format!("{table}{sound}"), format!("{sound}{table}")] {
                     let found = mistakes(&with_server(&text));
                     let shown = found.join("\n");
                     for key in more.lines().chain([wrong_key, "colour"]) {
                         let key = key.split(' ').next().unwrap();
-                        // The other pack has the mark as well; the later one is blamed.
+                        // Both packs have the mark; the mistake is reported for the later one.
                         let words = if key == "best_value" { "best value" } else { key };
                         assert!(
                             shown.contains(words) || key == wrong_key && shown.contains('€'),

@@ -5,7 +5,7 @@ use std::io::Write;
 use super::*;
 use crate::identify::tests::signer::{RSA_PRIVATE, RSA_PUBLIC, Signer};
 
-/// The keys of the mistakes in one `[[auth.jwt]]`, and their texts together.
+/// The keys of the mistakes in one `[[auth.jwt]]`, and all of their texts as one string.
 fn mistakes(jwt: &str) -> (Vec<String>, String) {
     let mistakes = config(&format!("[[jwt]]\n{jwt}")).check();
     let texts: Vec<_> = mistakes.iter().map(ToString::to_string).collect();

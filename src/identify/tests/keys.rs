@@ -19,7 +19,7 @@ fn record(hash: KeyHash, id: &str, account: &str, service: bool) -> KeyRecord {
     }
 }
 
-/// A ring with one customer's key and one service key.
+/// A key ring with one customer's key and one service key.
 fn ring() -> Arc<KeyRing> {
     let ring = KeyRing::default();
     ring.insert(record(KeyHash::of("fb_alice"), "k1", "alice", false)).unwrap();
@@ -71,7 +71,7 @@ fn anything_but_one_credential_is_refused() {
     assert!(ask(&identifier, &headers(&twice)).is_ok());
 }
 
-/// SDKs send the header of a key that was not set: `x-api-key:` beside a token.
+/// SDKs send an empty header for a key that was not set: `x-api-key:` beside a token.
 #[test]
 fn an_empty_credential_header_is_no_credential() {
     let identifier = with_keys(ring());

@@ -120,7 +120,7 @@ async fn a_key_that_changed_under_its_kid_is_fetched_anew() {
     assert_eq!(issuer.fetches(), 2);
 }
 
-/// Clients that invent `kid`s or signatures use up their own fetch and no other client's.
+/// Clients that invent `kid`s or signatures use up only their own fetches, and no other client's.
 #[tokio::test]
 async fn one_client_cannot_hold_up_a_rotated_key() {
     let (old, new, forger) = (Signer::new(ES256), Signer::new(ES256), Signer::new(ES256));
@@ -200,7 +200,7 @@ async fn a_failed_fetch_keeps_the_keys() {
     ] {
         issuer.answers(status, body);
         identifier.load_keys().await;
-        // Each token is new, so that the key itself is needed.
+        // Each token is new, so that it is not cached and the key itself is needed.
         let token = signer.token_of("a", &claims(json!({ "n": issuer.fetches() })));
         assert_eq!(ask_after(&identifier, &token, 0).await, Ok("alice".into()));
     }
@@ -258,7 +258,7 @@ async fn a_client_that_leaves_does_not_take_the_fetch_with_it() {
     let issuer = Issuer::start(&[signer.jwk("a")]).await;
     let identifier = trusting(&issuer);
     let token = token(&signer, "a");
-    // Polled once: the fetch has begun, and its client is gone.
+    // The call is polled once: its fetch has begun, and the client is gone.
     assert!(ask_after(&identifier, &token, 0).now_or_never().is_none());
     assert_eq!(ask_after(&identifier, &token, 1).await, Ok("alice".into()));
     assert_eq!(issuer.fetches(), 1);

@@ -78,7 +78,7 @@ impl Signer {
     }
 }
 
-/// A token's header and claims, in front of the last dot.
+/// A token's header and claims, without the last dot and the signature.
 pub(super) fn unsigned(header: &Value, claims: &Value) -> String {
     let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
     format!("{}.{}", part(header), part(claims))

@@ -1,4 +1,4 @@
-//! Tests of which tokens are accepted.
+//! Tests about which tokens are accepted.
 
 use std::io::Write;
 
@@ -190,7 +190,7 @@ fn two_keys_overlap_while_one_replaces_the_other() {
     };
     assert!(ask(&both, &token(new, "any")).is_ok());
     assert!(ask(&both, &token(SECRET, "web")).is_ok());
-    // The refusal of the issuer that matched the signature counts.
+    // The refusal that is returned is that of the issuer that matched the signature.
     assert_eq!(ask(&both, &token(SECRET, "any")), Err(WrongAudience));
     assert_eq!(ask(&both, &token("wrong", "web")), Err(BadSignature));
 }

@@ -22,16 +22,16 @@ pub struct Balance {
 impl Balance {
     /// The credits that a new hold can take: balance less held, below zero while there is a debt.
     pub fn available(self) -> SignedCredits {
-        // Both are within 2^53, so the difference is within 2^54 and fits; the type's range is
-        // 2^53, and a balance of -2^53 with 2^53 held cannot come about (holds need a balance).
+        // The subtraction fails only for a balance near -2^53 with holds near 2^53. There is no such
+        // account, because a hold needs a balance.
         self.balance.checked_sub(self.held.signed()).unwrap_or(self.balance)
     }
 }
 
-/// Credits to add to a balance, or to take from it, under an id of the maker's choosing.
+/// Credits to add to a balance, or to take from it. The id keeps a repetition from moving them again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posting {
-    /// The id from [`OperationId::posting`] or [`OperationId::signup`]; takes effect once.
+    /// The id, from [`OperationId::posting`] or [`OperationId::signup`].
     pub id: OperationId,
     /// The account whose balance moves.
     pub account: AccountId,
@@ -43,14 +43,14 @@ pub struct Posting {
     pub reason: Option<Arc<str>>,
 }
 
-/// One immutable line that moved a balance.
+/// An immutable record of one change of a balance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The account whose balance moved.
     pub account: AccountId,
     /// The number of the entry, which counts from 1 without a gap in each account.
     pub seq: u64,
-    /// The id under which the entry took effect, once.
+    /// The id of the operation that made the entry. No other entry has this id.
     pub operation: OperationId,
     /// The kind of the entry.
     pub kind: EntryKind,
@@ -70,8 +70,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// True where the entry was folded into an opening balance. The ledger then has only its id and its
-    /// amount, so that the operation cannot take effect twice.
+    /// True where the entry was folded into an opening balance. The ledger then has only the entry's id
+    /// and amount, so that the operation cannot take effect twice.
     pub fn is_folded(&self) -> bool {
         self.created_at_ms == 0
     }

@@ -48,8 +48,8 @@ impl fmt::Display for HoldId {
     }
 }
 
-/// The right to make one call's hold. [`Ledger::hold`](crate::ledger::Ledger::hold) consumes the id, so no
-/// two holds of calls share one. The rules rely on that: they look up no ids for a new call.
+/// The right to make one call's hold. [`Ledger::hold`](crate::ledger::Ledger::hold) consumes it, so two
+/// calls' holds never have the same id. The rules rely on that: they look up no ids for a new call.
 ///
 /// ```compile_fail,E0382
 /// use farebox::{account::AccountId, credits::Credits, ledger::{CallId, Ledger}};
@@ -107,7 +107,7 @@ impl OperationId {
     }
 
     /// The id of a refund of a part of a hold's capture; the refund's maker chose `id`. No hold's id
-    /// contains a space, so no two pairs of hold and `id` share an operation.
+    /// contains a space, so two different pairs of hold and `id` never give the same operation id.
     ///
     /// # Errors
     /// [`IdError`] where `id` cannot be an id.
@@ -115,8 +115,9 @@ impl OperationId {
         if is_id(id) { Ok(Self(format!("refund:{hold} {id}").into())) } else { Err(IdError) }
     }
 
-    /// The id of the refund that a call gets whose hold was captured for a crash, and which its gateway
-    /// ended after all. No API caller can choose an id with a `/`, and no call's id has one.
+    /// The id of the refund that corrects a capture which was made for a crash, when the call's gateway
+    /// turns out to have ended the hold itself. No API caller can choose an id with a `/`, and no
+    /// call's id has one, so no other refund has this id.
     pub fn corrected(hold: &HoldId) -> Self {
         Self(format!("refund:{hold}{CORRECTED}").into())
     }
@@ -126,8 +127,9 @@ impl OperationId {
         Self(format!("signup:{account}").into())
     }
 
-    /// The id of an entry that a payment makes, by its checkout session: the grant, or the `nth` time
-    /// that credits are taken back or given back. No caller can choose such an id.
+    /// The id of an entry that a payment makes, built from the id of its checkout session. `nth` is
+    /// `None` for the grant. It counts the entries that take credits back or give them back. No caller
+    /// can choose such an id.
     pub(crate) fn payment(session: &str, nth: Option<u32>) -> Self {
         match nth {
             None => Self(format!("stripe:{session}").into()),
@@ -135,7 +137,7 @@ impl OperationId {
         }
     }
 
-    /// An id as the ledger stores it.
+    /// Wraps an id that was read from the ledger's own data, without checking it.
     pub(crate) fn stored(text: &str) -> Self {
         Self(text.into())
     }
@@ -149,7 +151,7 @@ impl OperationId {
     pub fn hold(&self) -> Option<&str> {
         let refunded = || {
             let refund = self.0.strip_prefix("refund:")?;
-            // The maker of a partial refund chose the text behind the space, which may end in anything.
+            // The maker of a partial refund chose the text after the space, which may have any ending.
             Some(match refund.split_once(' ') {
                 Some((hold, _)) => hold,
                 None => refund.strip_suffix(CORRECTED).unwrap_or(refund),

@@ -37,7 +37,7 @@ impl EntryKind {
     ];
 
     /// Whether a [`Posting`](super::Posting) of this kind may move a balance by `amount`. Captures and
-    /// refunds come from holds, openings from folding.
+    /// refunds come from holds, and openings from folding, so none of them can be posted.
     pub fn may_post(self, amount: SignedCredits) -> bool {
         match self {
             Self::Grant | Self::Reinstatement => !amount.is_negative(),

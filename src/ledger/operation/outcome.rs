@@ -36,8 +36,9 @@ pub struct ClosedHold {
     pub end: Option<HoldEnd>,
 }
 
-/// The outcome of one [`Operation`](super::Operation), as a backend reports it to the pipeline. The rest of
-/// the gateway calls the methods of [`Ledger`](crate::ledger::Ledger), which return what fits their operation.
+/// The outcome of one [`Operation`](super::Operation), as a backend reports it to the pipeline. The
+/// rest of the gateway calls the methods of [`Ledger`](crate::ledger::Ledger) instead, each of which
+/// has its own type of result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The account exists; if it is new, with its sign-up entry.
@@ -50,7 +51,7 @@ pub enum Outcome {
         /// The account's balance with the hold counted.
         after: Balance,
     },
-    /// The hold lives on.
+    /// The hold lives until its new deadline.
     Renewed,
     /// The hold is charged, or the same operation had charged it before.
     Captured {
@@ -62,7 +63,7 @@ pub enum Outcome {
         /// them.
         end: Option<HoldEnd>,
     },
-    /// The hold is given back, or was before.
+    /// The hold is given back, or had been given back before.
     Released {
         /// The account's balance now.
         after: Balance,
@@ -78,24 +79,24 @@ pub enum Outcome {
         new: bool,
     },
     /// The outcome of each row of an [`Import`](crate::ledger::Import), in their order:
-    /// [`Outcome::Posted`], [`Outcome::KeysStored`] or [`Outcome::Refused`]. Where one row is refused, and
-    /// in a dry run, the outcomes are hypothetical and nothing has changed.
+    /// [`Outcome::Posted`], [`Outcome::KeysStored`] or [`Outcome::Refused`]. If one row is refused, and
+    /// in a dry run, nothing has changed, and the outcomes are those that the rows would have had.
     Imported(Vec<Self>),
     /// The keys are stored.
     KeysStored {
         /// The number of keys that were not stored before.
         new: usize,
     },
-    /// The key is revoked, now or before.
+    /// The key is revoked, or had been revoked before.
     KeyRevoked,
-    /// The event is in the inbox, now or before.
+    /// The event is in the inbox, or had been there before.
     EventRecorded {
         /// The event's state.
         state: EventState,
         /// False where the event was in the inbox before.
         new: bool,
     },
-    /// The event's final state is noted.
+    /// The event's final state is recorded.
     EventEnded,
     /// The facts are added to their payment.
     PaymentChanged(Box<PaymentChange>),

@@ -32,13 +32,13 @@ pub enum Refusal {
     /// The ledger has no such key.
     #[error("there is no such key")]
     UnknownKey,
-    /// A capture above its hold.
+    /// The capture is larger than its hold.
     #[error("a capture cannot be more than its hold")]
     AboveHold {
         /// The amount that was set aside.
         held: Credits,
     },
-    /// A refund above the rest of its capture.
+    /// The refund is larger than the part of its capture that has not been refunded.
     #[error("a refund cannot be more than what is left of its capture")]
     AboveCapture {
         /// The part of the capture that has not been given back.
@@ -50,10 +50,11 @@ pub enum Refusal {
         "this payment, or this id, is known already: with another id, account, price or other credits"
     )]
     PaymentKnown,
-    /// A hold of nothing, or a posting that moves nothing.
+    /// The amount of a hold or posting is zero.
     #[error("the amount cannot be zero")]
     Zero,
-    /// A grant that takes, a clawback that gives, or an entry that only a hold can make.
+    /// The sign of the amount does not fit the kind of entry (a negative grant, a positive clawback),
+    /// or an entry of this kind can only come from a hold.
     #[error("an entry of this kind cannot move a balance this way")]
     WrongWay,
     /// The balance would leave the range that can be counted.

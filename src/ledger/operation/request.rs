@@ -16,13 +16,13 @@ use crate::ledger::report::FoldCursor;
 use crate::usage::UsageRecord;
 
 /// How long a call's hold lives without a renewal, in milliseconds. A hold whose guard lives is renewed
-/// when its time is up, so this limits how long a leaked hold lasts, not how long a call may take.
+/// when this time is up, so the limit applies to leaked holds, not to long calls.
 pub(crate) const CALL_TTL_MS: u64 = 60_000;
 
 /// Credits to set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewHold {
-    /// The id of the hold; takes effect once.
+    /// The id of the hold. A repetition of the same hold has no second effect.
     pub id: HoldId,
     /// The account whose credits are set aside.
     pub account: AccountId,
@@ -58,7 +58,7 @@ pub enum Operation {
         /// The amount that the hold has afterwards. A hold that has as much already does not change.
         amount: Credits,
     },
-    /// Lets a hold live for another `ttl_ms` from now on.
+    /// Moves a hold's deadline to `ttl_ms` from now.
     Renew {
         /// The hold.
         hold: HoldId,
@@ -70,7 +70,7 @@ pub enum Operation {
     Capture {
         /// The hold.
         hold: HoldId,
-        /// The account that pays; `None` from an API caller that names the hold alone.
+        /// The account that pays; `None` from an API caller that names only the hold.
         account: Option<AccountId>,
         /// The amount to charge.
         amount: Credits,
@@ -89,12 +89,12 @@ pub enum Operation {
     Release {
         /// The hold.
         hold: HoldId,
-        /// The account of the hold; `None` from an API caller that names the hold alone.
+        /// The account of the hold; `None` from an API caller that names only the hold.
         account: Option<AccountId>,
         /// The origin of the hold.
         origin: Origin,
     },
-    /// Ends the hold of a call that was cut off, so nobody knows how the call ended.
+    /// Ends the hold of a call that was cut off, so that it is not known how the call would have ended.
     Abandon {
         /// The hold.
         hold: HoldId,
@@ -109,18 +109,18 @@ pub enum Operation {
     },
     /// Moves a balance.
     Post(Posting),
-    /// Gives back the whole of a capture, less the parts that [`Operation::RefundPart`] gave back.
+    /// Refunds the whole of a capture, less the parts that [`Operation::RefundPart`] refunded.
     Refund {
         /// The hold, or request id, that was captured.
         hold: HoldId,
         /// The reason in the operator's words.
         reason: Option<Arc<str>>,
     },
-    /// Gives a part of a capture back; all parts together are never more than was captured.
+    /// Refunds a part of a capture; all parts together are never more than was captured.
     RefundPart {
         /// The hold, or request id, that was captured.
         hold: HoldId,
-        /// The id from [`OperationId::refund_part`] of this hold; takes effect once.
+        /// The id, from [`OperationId::refund_part`] for this hold. A repetition has no second effect.
         id: OperationId,
         /// The amount to give back.
         amount: Credits,
@@ -138,7 +138,7 @@ pub enum Operation {
     },
     /// Stores a Stripe event in the inbox, so that the event can be acknowledged.
     RecordEvent(NewEvent),
-    /// Notes the final state of an event that moves no credits.
+    /// Records the final state of an event that moves no credits.
     EndEvent {
         /// The event.
         id: Arc<str>,
@@ -149,28 +149,29 @@ pub enum Operation {
     },
     /// Adds facts to a payment, and moves the credits that follow from them.
     TakeFacts(Box<TakeFacts>),
-    /// Remembers an account's customer at Stripe.
+    /// Records an account's customer at Stripe.
     RecordCustomer {
         /// The account.
         account: AccountId,
         /// Stripe's id of the customer.
         customer: Arc<str>,
-        /// A recorded customer that Stripe is known to have deleted; any other recorded one is not replaced.
+        /// The one recorded customer that may be replaced, since Stripe has deleted it. Any other
+        /// recorded customer stays.
         instead_of: Option<Arc<str>>,
     },
-    /// Unfreezes an account, whichever disputes freeze it.
+    /// Unfreezes an account, even if disputes against it are not over.
     Thaw {
         /// The account.
         account: AccountId,
     },
     /// Compares memory with the disk.
     Audit,
-    /// Folds entries older than a moment into one opening balance for each account: one slice of them, so
-    /// that other operations wait only briefly.
+    /// Folds one slice of the entries that are older than a moment, into one opening balance for each
+    /// account. A slice is small, so that other operations wait only briefly.
     Fold {
         /// The moment, in milliseconds since 1970.
         before_ms: i64,
-        /// The end of the slice before; `None` for the first one.
+        /// The start of this slice, as the slice before returned it; `None` for the first one.
         from: Option<FoldCursor>,
     },
     /// Reads a balance, after every operation that was requested before.
@@ -191,7 +192,7 @@ impl Operation {
         }
     }
 
-    /// True for the charge of a call: nobody repeats it if it gets lost.
+    /// True for the charge of a call. If such an operation is lost, no caller repeats it.
     pub(crate) fn is_charge(&self) -> bool {
         matches!(self, Self::Capture { origin: Origin::Call, .. })
     }
@@ -212,7 +213,8 @@ impl Operation {
         matches!(self, Self::Hold(_) | Self::Extend { .. })
     }
 
-    /// The cut off call whose hold this operation gave back at `at_ms`; `None` for other operations.
+    /// The line in the list of cut off calls, where this operation gave such a call's hold back at
+    /// `at_ms`; `None` for other operations.
     pub(crate) fn crashed_call(&self, at_ms: i64) -> Option<CrashedCall> {
         let Self::Abandon { hold, account, amount, route, .. } = self else { return None };
         Some(CrashedCall {

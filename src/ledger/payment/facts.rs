@@ -44,7 +44,8 @@ pub struct Sale {
     pub imported: bool,
 }
 
-/// An amount of money. The order, by amount first, is for [`Facts::join`].
+/// An amount of money. [`Facts::join`] needs an order, so that it picks the same one of two amounts
+/// each time; the order, by amount first, has no other meaning.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Money {
     /// The amount in the currency's minor units.
@@ -53,7 +54,7 @@ pub struct Money {
     pub currency: Arc<str>,
 }
 
-/// The progress of a payment; of several reports the furthest counts.
+/// The progress of a payment. Where reports differ, the later variant of this enum counts.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -101,8 +102,8 @@ pub struct Dispute {
     pub money: Money,
     /// The stage of the dispute.
     pub stage: Stage,
-    /// The part that the bank has given back, in minor units of `money`. `None` where Stripe has not
-    /// reported it: all of it counts as given back once the dispute is won, and nothing before.
+    /// The part that the bank has given back, in minor units of `money`. While Stripe has not reported
+    /// it (`None`), it counts as all of the money once the dispute is won, and as nothing before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<u64>,
     /// True where the operator has unfrozen the account despite this dispute.
@@ -123,9 +124,9 @@ impl Dispute {
     }
 }
 
-/// The stage of a dispute; of several reports the furthest counts. A lost dispute can still be won, where
-/// the bank gives the money back later; a won one is over. [`Dispute::returned`] has the amount that came
-/// back, since Stripe also calls a dispute lost of which a part came back.
+/// The stage of a dispute. Where reports differ, the later variant of this enum counts: a lost dispute
+/// can still be won, if the bank gives the money back later, and a won dispute is over. Stripe also
+/// reports a dispute as lost where the bank gave back a part; that part is in [`Dispute::returned`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -143,9 +144,11 @@ pub enum Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
-    /// Stripe's ids that stand for the payment: its session, payment intent, charge, disputes.
+    /// All of Stripe's ids by which the payment is known: of its session, payment intent, charge,
+    /// disputes.
     pub names: BTreeSet<Arc<str>>,
-    /// The sale. Without one, the payment is not Farebox's, or is not known to be yet.
+    /// The sale. `None` where the payment is not Farebox's, or where its sale has not been reported
+    /// yet.
     pub sale: Option<Sale>,
     /// The progress of the payment.
     pub progress: Progress,
@@ -177,7 +180,7 @@ impl Facts {
     /// Adds the facts in `other`.
     pub fn join(&mut self, other: &Self) {
         self.names.extend(other.names.iter().cloned());
-        // Both were written when the session was made, so they are equal.
+        // Where both have a sale, the two are equal: a sale is written once, when its session is made.
         if self.sale.is_none() {
             self.sale.clone_from(&other.sale);
         }
@@ -207,8 +210,8 @@ impl Facts {
         }
     }
 
-    /// True where money went back to the buyer, or may. Such facts are stored even before the payment is
-    /// known to be ours.
+    /// True where money went back to the buyer, or may go back. Such facts are stored even before it is
+    /// known that the payment is Farebox's.
     pub fn has_money_back(&self) -> bool {
         self.refunded > 0 || !self.refunds.is_empty() || !self.disputes.is_empty()
     }
@@ -237,9 +240,10 @@ impl Facts {
         Due { granted: sale.credits, taken: self.taken(sale.credits, on_dispute), frozen_by }
     }
 
-    /// The part of `credits` to be taken back: in proportion to the part of the money that went back,
-    /// rounded down to a micro-credit (in the buyer's favour), and all of them where all of the money did.
-    /// The calculation uses the total, so that the rounding of many small refunds does not add up.
+    /// The part of `credits` to be taken back, in proportion to the part of the money that went back.
+    /// It is rounded down to a micro-credit (in the buyer's favour), and is all of them where all of
+    /// the money went back. The calculation uses the total, so that the rounding of many small refunds
+    /// does not add up.
     fn taken(&self, credits: Credits, on_dispute: OnDispute) -> Credits {
         let paid = self.basis().map_or(0, |paid| paid.amount);
         if paid == 0 {
@@ -248,12 +252,12 @@ impl Facts {
         let back = self.refunded_minor().saturating_add(self.disputed_minor(on_dispute));
         let back = back.min(u128::from(paid));
         let micros = u128::from(credits.micros()) * back / u128::from(paid);
-        // At most the credits themselves, because `back` is at most `paid`.
+        // `back` is at most `paid`, so the result is at most `credits`.
         u64::try_from(micros).ok().and_then(Credits::from_micros).unwrap_or(credits)
     }
 
-    /// The refunded money. Each refund object counts once. Where the charge reports a larger sum than the
-    /// known refund objects, the charge counts, less the refunds that failed.
+    /// The refunded money. Each refund object counts once. If the charge reports a larger sum than the
+    /// known refund objects have, the charge's sum counts, less the refunds that failed.
     fn refunded_minor(&self) -> u128 {
         let of = |failed: bool| self.refunds.values().filter(move |r| r.failed == failed);
         let sum: u128 = of(false).map(|r| self.share(r.money.amount, &r.money)).sum();
@@ -279,15 +283,16 @@ impl Facts {
         disputes.map(|dispute| self.share(dispute.gone(), &dispute.money)).sum()
     }
 
-    /// The payment of which refunds and disputes are a part.
+    /// The amount that refunds and disputes are compared with: the money that was paid, or else the
+    /// pack's price.
     fn basis(&self) -> Option<&Money> {
         self.paid.as_ref().or(self.sale.as_ref().map(|sale| &sale.price))
     }
 
-    /// Converts `part` of `whole` into minor units of the paid currency. Money in another currency cannot
-    /// be compared with the payment, so `whole` then counts as all of the payment, and `part` as the same
-    /// part of it. Leaving a buyer credits whose money is gone would do more harm, and an operator can
-    /// grant credits that were taken in excess.
+    /// Converts `part` of `whole` into minor units of the paid currency. If `whole` is in another
+    /// currency, it cannot be compared with the payment. It then counts as all of the payment, and
+    /// `part` as the same fraction of the payment. This may take too many credits, which an operator
+    /// can grant again; a buyer who keeps credits whose money is gone would do more harm.
     fn share(&self, part: u64, whole: &Money) -> u128 {
         let part = u128::from(part);
         match self.basis() {

@@ -21,7 +21,8 @@ pub struct Payment {
     /// The part of [`Payment::granted`] that is taken back at present.
     #[serde(with = "crate::ledger::payment::micros")]
     pub taken: Credits,
-    /// The number of entries that took credits back or gave them back; the next one's id contains it.
+    /// The number of entries that took credits back or gave them back; the id of the next such entry
+    /// contains it.
     pub moves: u32,
     /// The time of the first report, in milliseconds since 1970.
     pub created_at_ms: i64,
@@ -50,7 +51,7 @@ impl Payment {
         self.facts.sale.as_ref().is_some_and(|sale| sale.imported)
     }
 
-    /// Joins `other`, which turned out to be the same payment under another name.
+    /// Joins `other`, which turned out to be the same payment under another id.
     ///
     /// Only one of the two can have a sale, because a payment intent belongs to one session, and only the
     /// one with a sale has moved credits. Where both have a sale, this returns `false` and changes nothing,
@@ -85,7 +86,7 @@ impl Payment {
 /// Facts to add to a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakeFacts {
-    /// The event of the inbox that reported the facts; adding them ends the event.
+    /// The event of the inbox that reported the facts. The event is applied once they are added.
     pub event: Option<Arc<str>>,
     /// The facts.
     pub facts: Facts,

@@ -1,4 +1,4 @@
-//! The context of one decision, and the changes of state that all rules are made of.
+//! The context of one decision, and the basic changes of state that the rules make.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::usage::UsageRecord;
 /// The context in which one operation is decided. Its methods are the rules, a file for each family of
 /// operations: `holds`, `cut_off`, `postings`, `keys`, `payments` and `imports`.
 ///
-/// Each rule is a flat ladder of checks. Idempotency comes before the checks of business, and a rule
-/// changes nothing before its last check has passed.
+/// Each rule is a flat series of checks. The check whether the operation is a repetition comes first,
+/// and a rule changes nothing before its last check has passed.
 pub(crate) struct Rules<'a> {
     /// Balances and live holds; the rules change them.
     pub state: &'a mut State,
-    /// The stored rows that the batch names; the rules add their own.
+    /// The stored rows that the batch names, with the rows that the rules have made since.
     pub known: &'a mut Known,
     /// The changes of the batch so far; the rules add their own.
     pub changes: &'a mut Changes,
@@ -87,12 +87,12 @@ impl Rules<'_> {
             self.replace_account(&live.account, Account { held, ..account });
         }
         self.set_hold(id, None);
-        // A hold that came and went before it reached the disk leaves no row there.
+        // If the hold ends before its row was written to disk, there is no row to delete.
         if self.changes.holds_added.remove(id).is_some() {
             return;
         }
         match live.origin {
-            Origin::Call => *self.changes.calls_gone.entry(live.commit).or_default() += 1,
+            Origin::Call => self.changes.calls_gone.push((id.clone(), live.commit)),
             Origin::Api => {
                 self.changes.holds_renewed.remove(id);
                 self.changes.holds_gone.push(id.clone());
@@ -104,7 +104,7 @@ impl Rules<'_> {
     /// has written of it does not count any more.
     pub(super) fn replace_hold(&mut self, id: &HoldId, mut hold: LiveHold) {
         if !self.changes.holds_added.contains_key(id) {
-            *self.changes.calls_gone.entry(hold.commit).or_default() += 1;
+            self.changes.calls_gone.push((id.clone(), hold.commit));
             hold.commit = self.now.commit;
         }
         self.changes.holds_added.insert(id.clone(), hold.clone());
@@ -117,16 +117,16 @@ impl Rules<'_> {
         self.changes.ended.push(ended);
     }
 
-    /// Sets an account, and marks its row to be written where the balance or the number changed.
+    /// Sets an account. Marks its row to be written where the balance or the sequence number changed.
     pub(super) fn set_account(&mut self, id: &AccountId, account: Account) {
         let before = self.replace_account(id, account);
-        // A hold moves only `held`, which the disk derives from the holds themselves.
+        // A hold changes only `held`, which is not stored: it is the sum of the stored holds.
         if before.is_none_or(|b| (b.balance, b.seq) != (account.balance, account.seq)) {
             self.changes.touched.insert(id.clone());
         }
     }
 
-    /// Sets or removes a live hold, with its way back.
+    /// Sets or removes a live hold, and records the step that undoes this.
     pub(super) fn set_hold(&mut self, id: &HoldId, hold: Option<LiveHold>) {
         let before = match hold {
             Some(hold) => {
@@ -138,7 +138,8 @@ impl Rules<'_> {
         self.changes.undo.push(Undo::Hold(id.clone(), before));
     }
 
-    /// Stores that a call's hold was released before it was made, so that the hold is refused.
+    /// Stores that a call's hold was released before it was made, so that the hold is refused when it
+    /// comes.
     pub(super) fn record_early_release(&mut self, id: &HoldId, account: AccountId, ending: Ending) {
         self.record_ended(EndedHold {
             id: id.clone(),
@@ -151,7 +152,7 @@ impl Rules<'_> {
         self.changes.undo.push(Undo::EarlyRelease(id.clone()));
     }
 
-    /// Sets an account, with its way back; returns the account before.
+    /// Sets an account, and records the step that undoes this; returns the account before.
     fn replace_account(&mut self, id: &AccountId, account: Account) -> Option<Account> {
         let before = self.state.accounts.insert(id.clone(), account);
         self.changes.undo.push(Undo::Account(id.clone(), before));

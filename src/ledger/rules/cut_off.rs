@@ -25,7 +25,7 @@ impl Rules<'_> {
     ) -> Result<Outcome, Refusal> {
         let is_ours = |live: &&LiveHold| live.origin == Origin::Call && live.account == *account;
         let Some(live) = self.state.holds.get(id).filter(is_ours).cloned() else {
-            // The operation is repeated, because its outcome was lost.
+            // This operation has been decided before; it is repeated because its outcome was lost.
             if let Some(charged) = self.captured_for_a_crash(id, Some(account), Origin::Call) {
                 let after = self.balance(&charged.account);
                 return Ok(Outcome::Captured { after, late: false, end: None });
@@ -60,9 +60,9 @@ impl Rules<'_> {
         (is_crash && is_its_call).then(|| entry.clone())
     }
 
-    /// Corrects a capture that was made for a crash, when the call's gateway turns out to have been paused
-    /// only and reports that the call `used` less. Gives back the difference, once, less the refunds that
-    /// an operator has made of it.
+    /// Corrects a capture that was made for a crash. The call's gateway had only been paused, and
+    /// reports now that the call `used` less. Gives the difference back, once, less the refunds of this
+    /// capture that an operator has made.
     pub(super) fn correct(
         &mut self,
         id: &HoldId,

@@ -6,7 +6,7 @@ use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::holds::Charge;
 use crate::ledger::rules::state::{Changes, Known, LiveHold, Now, State};
 
-/// Decides one operation, and changes the state where the operation is granted.
+/// Decides one operation, and changes the state unless the operation is refused.
 pub(crate) fn decide(
     operation: &Operation,
     state: &mut State,
@@ -55,7 +55,7 @@ pub(crate) fn decide(
     decided.unwrap_or_else(Outcome::Refused)
 }
 
-/// Lets a hold whose time has run out live for another `ttl_ms`.
+/// Extends the life of a hold whose time has run out by another `ttl_ms`.
 pub(crate) fn renew(
     hold: &HoldId,
     ttl_ms: u64,
@@ -68,7 +68,7 @@ pub(crate) fn renew(
     let _ = rules.renew(hold, ttl_ms);
 }
 
-/// Ends a hold whose time has run out; returns the hold as it was.
+/// Ends a hold whose time has run out; returns the hold as it was before.
 pub(crate) fn expire(
     hold: &HoldId,
     state: &mut State,
@@ -81,8 +81,8 @@ pub(crate) fn expire(
     Some(live)
 }
 
-/// Ends the holds of all calls, oldest first. Only for a start, when no call runs: the gateway that made
-/// these holds is gone, so nothing else will end them.
+/// Ends the holds of all calls, oldest first. Call this only at a start, when no call runs: the gateway
+/// that made these holds is gone, so nothing else will end them.
 pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut Changes, now: Now) {
     let calls = state.holds.iter().filter(|(_, hold)| hold.origin == Origin::Call);
     let mut calls: Vec<_> = calls.map(|(id, hold)| (id.clone(), hold.account.clone())).collect();
@@ -90,7 +90,7 @@ pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut 
     for (id, account) in calls {
         let mut rules = Rules { state, known: &mut Known::default(), changes, now };
         let ended = rules.abandon(&id, &account, after);
-        // Only a balance at the end of the range that can be counted refuses the charge.
+        // The charge is refused only where the balance would leave the range that can be counted.
         if let Err(refusal) = ended {
             tracing::error!(hold = %id, %account, %refusal, "the charge of a cut off call was refused; its hold is released");
             let _ = rules.abandon(&id, &account, AfterCrash::Release);

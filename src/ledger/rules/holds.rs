@@ -97,7 +97,7 @@ impl Rules<'_> {
         Outcome::Held { after: self.balance(account) }
     }
 
-    /// Lets a hold live for another `ttl_ms`.
+    /// Moves a hold's deadline to `ttl_ms` from now.
     pub(super) fn renew(&mut self, id: &HoldId, ttl_ms: u64) -> Result<Outcome, Refusal> {
         let mut hold = self.state.holds.get(id).cloned().ok_or(Refusal::UnknownHold)?;
         hold.expires_ms = self.now.ledger_ms.saturating_add(ttl_ms);
@@ -106,7 +106,7 @@ impl Rules<'_> {
             (None, Origin::Api) => {
                 self.changes.holds_renewed.insert(id.clone(), hold.expires_ms);
             }
-            // The hold does not outlive the process, so the disk need not know.
+            // A call's hold does not outlive the process, so its deadline is not stored.
             (None, Origin::Call) => {}
         }
         self.set_hold(id, Some(hold));
@@ -179,7 +179,7 @@ impl Rules<'_> {
         Ok(Outcome::Captured { after, late: false, end: for_api(origin, end) })
     }
 
-    /// Refuses an API caller that names another account than the hold's: for that account there is no
+    /// Refuses an API caller that names another account than the hold's: in that account there is no
     /// such hold.
     fn check_owner(
         &self,
@@ -197,8 +197,8 @@ impl Rules<'_> {
         }
     }
 
-    /// Captures without a live hold: after the hold expired, or for a call whose hold was lost in a crash
-    /// of the disk. The call's work was done, so the charge counts, and may make a debt.
+    /// Captures without a live hold: after the hold expired, or for a call whose hold was lost in a
+    /// crash. The call's work was done, so the charge counts, and may make a debt.
     fn capture_late(
         &mut self,
         id: &HoldId,
@@ -280,8 +280,8 @@ impl Rules<'_> {
         }
         if let Some(ended) = self.known.ended.get(id).cloned() {
             let after = ended.account.as_ref().map(|a| self.balance(a)).unwrap_or_default();
-            // The hold of an API caller had expired, and is released for good now: a later capture is
-            // refused. The guard of a call ends its hold only once.
+            // An API caller releases a hold that had expired. From now on it counts as released, so
+            // that a later capture is refused. (A call's guard ends its hold only once.)
             let is_api = (origin, ended.origin) == (Origin::Api, Origin::Api);
             if is_api && ended.ending == Ending::Expired {
                 self.record_ended(EndedHold { ending: Ending::Released, ..ended });
@@ -289,7 +289,7 @@ impl Rules<'_> {
             return Ok(Outcome::Released { after, end: None });
         }
         match (origin, account) {
-            // The release overtook its hold.
+            // The release arrived before its hold.
             (Origin::Call, Some(account)) => {
                 self.record_early_release(id, account.clone(), ending);
                 Ok(Outcome::Released { after: self.balance(account), end: None })
@@ -299,7 +299,7 @@ impl Rules<'_> {
     }
 }
 
-/// The amounts of a hold's end for an API caller; a call's guard knows them.
+/// The amounts of a hold's end, for an API caller. `None` for a call, whose guard knows them.
 fn for_api(origin: Origin, end: HoldEnd) -> Option<HoldEnd> {
     (origin == Origin::Api).then_some(end)
 }

@@ -6,7 +6,8 @@ use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::Changes;
 
 impl Rules<'_> {
-    /// Imports all rows, or none where one is refused. All rows are tried first and rolled back.
+    /// Imports all rows, or none where one is refused. To find out, all rows are first tried and rolled
+    /// back.
     pub(super) fn import(&mut self, import: &Import) -> Outcome {
         let (mut known, mut changes) = (self.known.clone(), Changes::default());
         let mut trial =

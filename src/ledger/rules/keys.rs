@@ -26,7 +26,7 @@ impl Rules<'_> {
         Ok(Outcome::KeysStored { new: in_order.len() })
     }
 
-    /// Revokes a key. The time of an earlier revocation stands.
+    /// Revokes a key. The time of an earlier revocation does not change.
     pub(super) fn revoke_key(&mut self, id: &Arc<str>) -> Result<Outcome, Refusal> {
         let key = self.known.keys.by_id_mut(id);
         let key = key.ok_or(Refusal::UnknownKey)?;

@@ -32,7 +32,7 @@ impl Rules<'_> {
         Ok(Outcome::EventRecorded { state, new: true })
     }
 
-    /// Notes the final state of an event.
+    /// Records the final state of an event.
     pub(super) fn end_event(
         &mut self,
         id: &Arc<str>,
@@ -56,7 +56,8 @@ impl Rules<'_> {
             self.move_credits(&account, &mut change, because)?;
             self.freeze(&account, &change.payment.facts, due.frozen_by);
         }
-        // Another seller's payment is stored only where money went back: the sale may still be reported.
+        // A payment without a known sale may be another seller's. It is stored only where money went
+        // back, because its sale may still be reported.
         let is_stored = change.is_ours() || change.payment.facts.has_money_back();
         if is_stored && before != [change.payment.clone()] {
             for gone in before.iter().filter(|payment| payment.id != change.payment.id) {
@@ -110,7 +111,8 @@ impl Rules<'_> {
         let before = self.known.payments.related(&facts.names);
         let mut payment = merge(before.clone(), facts, self.now.wall_ms)?;
         payment.facts.join(facts);
-        // A payment belongs to one sale. A sale whose credits an import has granted grants nothing more.
+        // A payment belongs to one sale. If an import has granted the credits of a sale, the sale
+        // grants nothing more.
         if let (Some(known), Some(new)) = (&payment.facts.sale, &facts.sale)
             && known.session != new.session
             && !known.imported
@@ -123,7 +125,7 @@ impl Rules<'_> {
         Ok(Joined { before, due, change })
     }
 
-    /// Remembers an account's customer at Stripe, unless another one than `instead_of` is recorded.
+    /// Records an account's customer at Stripe, unless a customer other than `instead_of` is recorded.
     pub(super) fn record_customer(
         &mut self,
         account: &AccountId,
@@ -143,7 +145,8 @@ impl Rules<'_> {
         }
     }
 
-    /// Unfreezes an account. The disputes are marked, so that their next event does not freeze it again.
+    /// Unfreezes an account. The disputes are marked, so that later events about them do not freeze it
+    /// again.
     pub(super) fn thaw(&mut self, account: &AccountId) -> Result<Outcome, Refusal> {
         let disputes = self.state.freezes.get(account).cloned().unwrap_or_default();
         for id in &disputes {
@@ -188,8 +191,8 @@ impl Rules<'_> {
         Ok(())
     }
 
-    /// Lets `frozen_by` and no other of the disputes in `facts` freeze the account. Disputes of other
-    /// payments freeze it as before.
+    /// Lets the disputes in `frozen_by`, and no others of those in `facts`, freeze the account.
+    /// Disputes of other payments are left as they are.
     fn freeze(&mut self, account: &AccountId, facts: &Facts, frozen_by: BTreeSet<Arc<str>>) {
         let mut freezes = self.state.freezes.get(account).cloned().unwrap_or_default();
         freezes.retain(|dispute| !facts.disputes.contains_key(dispute));
@@ -197,7 +200,7 @@ impl Rules<'_> {
         self.set_freezes(account, freezes);
     }
 
-    /// Sets the disputes that freeze the account, with its way back.
+    /// Sets the disputes that freeze the account, and records the step that undoes this.
     fn set_freezes(&mut self, account: &AccountId, freezes: BTreeSet<Arc<str>>) {
         let before = self.state.freezes.get(account).cloned().unwrap_or_default();
         if freezes == before {
@@ -224,7 +227,8 @@ impl Rules<'_> {
     }
 }
 
-/// Merges `related`, which turned out to be one payment; a new payment where there are none.
+/// Merges the payments in `related`, which turned out to be one payment. Makes a new payment where
+/// there are none.
 fn merge(related: Vec<Payment>, facts: &Facts, now_ms: i64) -> Result<Payment, Refusal> {
     let mut related = related.into_iter();
     let Some(mut payment) = related.next() else {
@@ -235,7 +239,7 @@ fn merge(related: Vec<Payment>, facts: &Facts, now_ms: i64) -> Result<Payment, R
     if related.all(|other| payment.absorb(other)) { Ok(payment) } else { Err(Refusal::Conflict) }
 }
 
-/// The change that brings a payment to `due`.
+/// The change that moves a payment's credits to the totals in `due`.
 fn difference(mut payment: Payment, due: &Due) -> PaymentChange {
     let less = |whole: Credits, part: Credits| whole.checked_sub(part).unwrap_or_default();
     let granted = less(due.granted, payment.granted);

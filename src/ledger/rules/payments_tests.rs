@@ -59,7 +59,7 @@ fn refund(id: &str, amount: u64, failed: bool) -> Facts {
     Facts { names: names(&["pi_1", "ch_1"]), refunds, ..Facts::default() }
 }
 
-/// The sum of refunds that the charge reports, under the charge's id alone.
+/// The facts of an event that names only the charge, and reports the sum of its refunds.
 fn charge(refunded: u64) -> Facts {
     Facts { names: names(&["ch_1"]), refunded, ..Facts::default() }
 }
@@ -68,7 +68,7 @@ fn dispute(id: &str, amount: u64, stage: Stage) -> Facts {
     returned_dispute(id, amount, stage, None)
 }
 
-/// A dispute of which the bank has given `returned` back.
+/// A dispute in which the bank has given `returned` back.
 fn returned_dispute(id: &str, amount: u64, stage: Stage, returned: Option<u64>) -> Facts {
     let dispute = Dispute { money: euros(amount), stage, returned, thawed: false };
     let disputes = [(Arc::from(id), dispute)].into();
@@ -156,7 +156,7 @@ fn any_facts() -> impl Strategy<Value = Vec<Facts>> {
     prop::collection::vec(one, 0..10)
 }
 
-/// Money that goes back in another currency than was paid.
+/// Facts about money that goes back in another currency than the one that was paid.
 fn in_dollars() -> impl Strategy<Value = Facts> {
     (any_money_back(), 1..=PAID).prop_map(|(mut facts, amount)| {
         let dollars = Money { amount, currency: "usd".into() };

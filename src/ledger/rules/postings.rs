@@ -33,8 +33,8 @@ impl Rules<'_> {
         self.post_new(posting)
     }
 
-    /// Grants an account's balance in an earlier system. A balance of zero leaves an entry as well: the
-    /// account exists from then on, and the id takes effect once.
+    /// Grants an account the balance that it had in an earlier system. A zero balance makes an entry
+    /// too, so that the account exists and the id is taken.
     pub(super) fn grant_imported(&mut self, posting: &Posting) -> Result<Outcome, Refusal> {
         match self.posted_before(posting)? {
             Some(again) => Ok(again),
@@ -63,7 +63,7 @@ impl Rules<'_> {
         Ok(Outcome::Posted { entry, new: true })
     }
 
-    /// Gives a capture back: a `part` of it under an id of its own, or all that is left of it.
+    /// Refunds a capture: a `part` of it under an id of its own, or all that has not been refunded yet.
     pub(super) fn refund(
         &mut self,
         hold: &HoldId,
@@ -96,7 +96,7 @@ impl Rules<'_> {
         Ok(Outcome::Posted { entry, new: true })
     }
 
-    /// The part of a capture that has not been given back.
+    /// The part of a capture that has not been refunded.
     pub(super) fn left_of(&self, hold: &HoldId, capture: &Entry) -> Credits {
         let is_refund = |entry: &&Entry| {
             entry.kind == EntryKind::Refund && entry.operation.hold() == Some(hold.as_str())

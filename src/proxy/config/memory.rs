@@ -1,41 +1,45 @@
-//! The memory that clients can make Farebox use, by what they send and by what they do not read.
+//! The memory that clients can make Farebox use: by the bytes that they send, and by the answers
+//! that they do not read.
 
 use crate::proxy::config::ServerConfig;
 
 const KIB: u64 = 1024;
 
 /// The most bytes of one HTTP/2 request's body that a client may send before they are passed on.
-/// With a round trip of 80 ms this allows 12 MB/s.
+/// With a round trip of 80 ms this window allows 12 MB/s.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 
-/// The same for all requests of one HTTP/2 connection together. The window is larger than one
-/// stream's, so that a body that its upstream does not read leaves room for the others.
+/// The same limit for all requests of one HTTP/2 connection together. It is larger than one
+/// stream's window, so that a body that its upstream does not read leaves room for the others.
 pub const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// The most concurrent requests on one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 100;
 
-/// Bytes of a body that were read and not sent on yet, for each HTTP/1 connection: a part being read, its copy, and
-/// the part before, which the upstream does not take, of 64 KiB each. A small body that is read whole takes the place
-/// of the last two.
+/// The most bytes of bodies that each HTTP/1 connection holds, because they were read and could not
+/// be sent on yet. There are three pieces of 64 KiB each: the part that is being read, its copy,
+/// and an earlier part that the upstream does not take. A small body that is read whole takes the
+/// place of the last two.
 const PASSING_HTTP_1: u64 = 3 * 64 * KIB;
 
-/// The same for each HTTP/2 stream, whose parts are frames of 16 KiB, beside a small body that is read whole. These
-/// bytes no longer count against the windows.
+/// The same for each HTTP/2 stream. Its parts are frames of 16 KiB, and a small body that is read
+/// whole comes on top of them. These bytes no longer count against the windows above.
 const PASSING_HTTP_2: u64 = 2 * 16 * KIB + 64 * KIB;
 
-/// Bytes of an answer that were read from the upstream and not sent yet, for each HTTP/1 connection: the buffer of the
-/// upstream's session, and a part that the client does not take, of 64 KiB each, beside what was gathered before it.
+/// The most bytes of an answer that each HTTP/1 connection holds, because they were read from the
+/// upstream and could not be sent yet. There are three pieces of 64 KiB each: the buffer of the
+/// upstream's session, a part that the client does not take, and the bytes that were gathered
+/// before that part.
 const UNREAD_HTTP_1: u64 = 3 * 64 * KIB;
 
-/// The same for each HTTP/2 stream, with the h2 crate's send buffer.
+/// The same for each HTTP/2 stream, plus the h2 crate's send buffer.
 const UNREAD_HTTP_2: u64 = UNREAD_HTTP_1 + SEND_BUFFER;
 
-/// The most bytes of one answer that the h2 crate buffers for a client that leaves its window closed.
+/// The most bytes of one answer that the h2 crate buffers while the client's window has no room.
 const SEND_BUFFER: u64 = 400 * KIB;
 
 impl ServerConfig {
-    /// The most memory, in bytes, that one client connection takes for answers that the client does
+    /// The most memory, in bytes, that one client connection uses for answers that the client does
     /// not read.
     pub fn unread_bytes(&self) -> u64 {
         match self.tls {
@@ -44,10 +48,11 @@ impl ServerConfig {
         }
     }
 
-    /// The most memory, in bytes, that one client connection takes for heads, and for bodies that
-    /// are not passed on yet.
+    /// The most memory, in bytes, that one client connection uses for request heads, and for bodies
+    /// that are not passed on yet.
     pub fn connection_bytes(&self) -> u64 {
-        // The buffer that a head is read into doubles when it is full.
+        // A head is read into a buffer that doubles whenever it is full, so it can be twice the
+        // limit.
         let http_1 = 2 * self.max_header_bytes as u64 + PASSING_HTTP_1;
         if self.tls.is_none() {
             return http_1;

@@ -1,4 +1,4 @@
-//! `[server]` and `[[upstreams]]`.
+//! The config of `[server]` and `[[upstreams]]`.
 
 mod memory;
 mod server;

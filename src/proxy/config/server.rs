@@ -17,18 +17,18 @@ pub struct ServerConfig {
     pub admin: SocketAddr,
     /// The admin listener's bearer token; required, at least 16 bytes.
     pub admin_token: Secret,
-    /// The address of a listener for probes and scrapers: health and metrics, without a token.
+    /// The address of a listener for health probes and metrics scrapers, which needs no token.
     pub health: Option<SocketAddr>,
-    /// Worker threads; 0 means one for each core.
+    /// The number of worker threads; 0 means one for each core.
     pub threads: usize,
-    /// The time after a SIGTERM during which `/readyz` answers 503 and calls are still accepted.
+    /// How long after a SIGTERM `/readyz` answers 503 while new calls are still accepted.
     pub drain_delay: Span,
-    /// The time that calls in flight are given after that.
+    /// How long the calls in flight may then go on.
     pub shutdown_timeout: Span,
-    /// The longest time for a request head, from its first byte to its last, and then for the body
-    /// of a request to Farebox's own routes, whose bodies are short.
+    /// The longest time for a request head, from its first byte to its last. For requests to
+    /// Farebox's own routes, the body then has the same time again.
     pub header_timeout: Span,
-    /// The longest silence in the body of a priced call.
+    /// The longest time that a client may send nothing in the body of a forwarded call.
     pub body_timeout: Span,
     /// The most memory for bodies that are read before their call is forwarded.
     pub body_memory: Size,
@@ -56,7 +56,7 @@ pub struct TlsConfig {
 const MIN_TOKEN_BYTES: usize = 16;
 
 impl ServerConfig {
-    /// The defaults of all keys but the token, which has none.
+    /// The defaults of all keys except the token, which has no default.
     pub fn new(admin_token: Secret) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -76,12 +76,12 @@ impl ServerConfig {
         }
     }
 
-    /// The defaults for serde, with an empty token that [`check`](Self::check) refuses.
+    /// The defaults for serde. The token is empty, which [`check`](Self::check) refuses.
     fn without_token() -> Self {
         Self::new(Secret::new(""))
     }
 
-    /// The mistakes in this section, found without opening a socket or a file.
+    /// Finds the mistakes in this section, without opening a socket or a file.
     pub fn check(&self) -> Vec<Mistake> {
         let (none, moment, hour) =
             (Span::from_secs(0), Span::from_millis(1), Span::from_secs(3600));
@@ -104,7 +104,7 @@ impl ServerConfig {
         found
     }
 
-    /// The settings that are possible and probably not meant.
+    /// Warns of settings that are valid but probably a mistake.
     pub fn warn(&self) -> Option<Mistake> {
         let is_private = self.admin.ip().to_canonical().is_loopback();
         (!is_private).then(|| {
@@ -134,7 +134,7 @@ impl ServerConfig {
         Some(Mistake::new("server.admin_token", message, hint))
     }
 
-    /// Finds listeners that share a socket: the second one could not start.
+    /// Finds listeners that use the same socket: the second one could not start.
     fn check_listeners(&self) -> Vec<Mistake> {
         let listeners =
             [("listen", Some(self.listen)), ("admin", Some(self.admin)), ("health", self.health)];
@@ -165,7 +165,7 @@ impl TlsConfig {
     }
 }
 
-/// True where the two sockets are the same. Port 0 stands for a free port, different each time.
+/// True if both are the same socket. Port 0 asks the system for a free port, so it never collides.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any)

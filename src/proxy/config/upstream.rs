@@ -12,26 +12,27 @@ use crate::proxy::config::UpstreamUrl;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
-    /// The name by which routes refer to it.
+    /// The name by which routes refer to this upstream.
     pub name: String,
     /// Scheme, host and port. A host name is resolved in the background.
     pub url: UpstreamUrl,
-    /// Headers that Farebox sends with every call to it, in place of the client's: usually
-    /// credentials.
+    /// Headers that Farebox sends with every call to this upstream. They replace the client's
+    /// headers of the same names, and are usually credentials.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
-    /// The longest time for opening a connection to it.
+    /// The longest time for opening a connection.
     #[serde(default = "connect_timeout")]
     pub connect_timeout: Span,
-    /// The longest silence of the upstream: 504 before its response, a cut after. A route may
-    /// override it.
+    /// The longest time that the upstream may send nothing. If this time is exceeded before the
+    /// answer, the client gets 504; if it is exceeded within the answer, the answer is cut off. A
+    /// route may set another value.
     #[serde(default = "read_timeout")]
     pub read_timeout: Span,
-    /// The longest time that an idle connection to it stays open. This must be shorter than the
-    /// upstream's own limit, or calls are lost on connections that the upstream is closing.
+    /// The longest time that an idle connection stays open. It must be shorter than the upstream's
+    /// own limit: a call that is sent on a connection that the upstream is just closing is lost.
     #[serde(default = "keepalive_timeout")]
     pub keepalive_timeout: Span,
-    /// Whether the client's credentials are sent on to it.
+    /// Whether the client's credentials are forwarded.
     #[serde(default)]
     pub forward_authorization: bool,
 }
@@ -48,8 +49,8 @@ const fn keepalive_timeout() -> Span {
     Span::from_secs(4)
 }
 
-/// Headers that belong to the connection or to Farebox. A value from the config would break the
-/// framing, or be mistaken for Farebox's own statement about the caller.
+/// Headers that belong to the connection or to Farebox. If the config could set them, it would
+/// break the framing, or pass for Farebox's own statement about the caller.
 const RESERVED_HEADERS: [&str; 18] = [
     "connection",
     "content-length",
@@ -71,7 +72,7 @@ const RESERVED_HEADERS: [&str; 18] = [
     "x-request-id",
 ];
 
-/// The mistakes in the upstreams, each alone and all together, found without asking the DNS.
+/// Finds the mistakes in each upstream and in all of them together, without asking the DNS.
 pub fn check_upstreams(upstreams: &[UpstreamConfig]) -> Vec<Mistake> {
     let mut found = Vec::new();
     let mut names = BTreeSet::new();

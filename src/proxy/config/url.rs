@@ -6,20 +6,20 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Scheme, host and port of an upstream. The path of a call comes from the client's request, so
-/// this has none.
+/// Scheme, host and port of an upstream. There is no path: the path of a call comes from the
+/// client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
     /// True for `https`.
     pub tls: bool,
-    /// A name in small letters, or an address; an IPv6 address without its brackets.
+    /// A name in lower case, or an IP address; an IPv6 address has no brackets here.
     pub host: String,
-    /// The port, from the scheme where the URL has none.
+    /// The port; if the URL has none, the default port of its scheme.
     pub port: u16,
 }
 
-/// The error of a text that is not an upstream's address. No message repeats the text, which may
-/// contain a password. The hint follows the semicolon.
+/// The reason why a text is not an upstream's address. The message does not repeat the text, which
+/// may contain a password. The part after the semicolon is the hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamUrlError {
     /// The text does not start with `http://` or `https://`.
@@ -99,7 +99,7 @@ fn parse_port(digits: &str) -> Option<u16> {
     port.filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Writes the URL as in the config, always with its port.
+/// Writes the URL as in the config, but always with its port.
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tls, host, port } = self;

@@ -1,12 +1,13 @@
-//! Work in steps of limited size, where there is no limit to the work that waits.
+//! Limits for the size of one step, for work whose backlog has no limit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// A step that takes longer is large enough: this is a third of the time that Postgres has for one.
+/// A step that takes longer is not made larger. This is a third of the time that Postgres has for a
+/// step.
 const QUICK: Duration = Duration::from_millis(500);
 
-/// The number of items from the start that together weigh at most `most`; at least one, if there is one.
+/// The number of leading items that together weigh at most `most`. At least 1, if there is any item.
 pub(crate) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> usize {
     let mut sum = 0_usize;
     let fit = items.iter().take_while(|item| {
@@ -16,7 +17,8 @@ pub(crate) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize)
     fit.count().max(1).min(items.len())
 }
 
-/// Splits items into chunks of at most `count`, each of at most the weight `most`, or of one item that weighs more.
+/// Splits items into chunks of at most `count` items, which together weigh at most `most`. An item that
+/// weighs more is a chunk of its own.
 pub(crate) fn chunks_within<T>(
     mut rest: &[T],
     count: usize,
@@ -48,7 +50,8 @@ impl AdaptiveLimit {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Notes a step that took so long. The size grows if a step of twice the size will have enough time.
+    /// Records that a step succeeded and took this long. The size doubles if a step of twice the size
+    /// will still have enough time.
     pub fn grow(&self, took: Duration) {
         if took > QUICK {
             return;
@@ -56,7 +59,7 @@ impl AdaptiveLimit {
         self.now.store(self.get().saturating_mul(2).min(self.most), Ordering::Relaxed);
     }
 
-    /// Notes that a step of this size failed.
+    /// Records that a step of the size `had` failed.
     pub fn shrink(&self, had: usize) {
         self.now.store((self.get().min(had) / 2).max(1), Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
-//! Ends of API holds that had ended before.
+//! Ends of API holds that are repeated: captures and releases of a hold that has ended already.
 //!
-//! The scripts know how a hold ended. They cannot name its account, nor turn a hold that expired into one that was
-//! released; Postgres does both, before such an end is answered.
+//! The scripts in Redis know how the hold ended. They cannot name its account, and they cannot turn an
+//! expired hold into a released one. Postgres does both, before such an end is answered.
 
 use std::collections::HashMap;
 
@@ -12,11 +12,11 @@ use crate::store::cluster::postgres::{self, Fate};
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME};
 
-/// An end of a hold that Redis decided by what it remembers of the id.
+/// An end of a hold that Redis decided by its record of the ended hold.
 struct RepeatedEnd<'a> {
     hold: &'a HoldId,
     account: Option<&'a AccountId>,
-    /// The outcome says that the hold is released.
+    /// True where the outcome says that the hold is released.
     is_release: bool,
     outcome: &'a mut Outcome,
 }
@@ -38,7 +38,7 @@ impl<'a> RepeatedEnd<'a> {
         is_open.then_some(Self { hold, account, is_release, outcome })
     }
 
-    /// Replaces the outcome where Postgres knows better.
+    /// Replaces an outcome that contradicts the hold's state in Postgres.
     fn correct(&mut self, fate: &Fate) {
         let owner = match fate {
             Fate::Live(account) | Fate::Captured { account, .. } | Fate::Ended { account, .. } => {
@@ -63,8 +63,8 @@ impl<'a> RepeatedEnd<'a> {
     }
 }
 
-/// True for an operation that must be the last of its batch: if its hold has expired, the release is recorded before
-/// anything else is decided.
+/// True for an operation that must be the last of its batch: if its hold has expired, the release is
+/// recorded before any later operation is decided.
 pub(crate) fn ends_its_batch(operation: &Operation) -> bool {
     match operation {
         Operation::Release { origin, .. } => *origin == Origin::Api,
@@ -73,9 +73,9 @@ pub(crate) fn ends_its_batch(operation: &Operation) -> bool {
     }
 }
 
-/// Corrects the outcomes of ends of API holds. A service key that names another account learns only that there is no
-/// such hold. A release is recorded before it is acknowledged, even if the hold had expired, so that no capture
-/// counts after it.
+/// Corrects the outcomes of ends of API holds. A service key that names another account learns only
+/// that there is no such hold. A release is recorded before it is acknowledged, even if the hold had
+/// expired, so that no later capture counts.
 pub(crate) async fn correct_outcomes(
     shared: &Shared,
     operations: &[Operation],
@@ -109,9 +109,11 @@ async fn correct(shared: &Shared, ends: &mut [RepeatedEnd<'_>]) -> Result<(), Le
     }
     postgres::release_expired(&shared.store, &expired).await?;
     let scripts = shared.epoch.require()?;
-    // From here on Redis asks Postgres about these holds. A batch that has read the old records asks again.
+    // From here on Redis asks Postgres about these holds. A batch that has already read the old records
+    // asks again.
     shared.redis.forget_endings(&scripts, &expired).await?;
-    // Redis may have decided a late capture before that. The capture counts, and not the release.
+    // Redis may have decided a late capture just before. Then the capture counts, and the release does
+    // not.
     let fates = fates_of(shared, ends).await?;
     for end in ends.iter_mut() {
         if let Some(fate) = fates.get(end.hold) {

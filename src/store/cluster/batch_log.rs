@@ -1,10 +1,12 @@
-//! The text of one batch, as it stands in the stream of Redis and is written into Postgres.
+//! The text of one batch. A script adds it to the stream of Redis, and a gateway writes its content
+//! into Postgres.
 //!
-//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and an outcome code
-//! for each operation. A line follows for each operation of code `+`. Behind them stands the request, as
-//! [`Request::text`](crate::store::cluster::redis::request::Request::text) writes it: the number of terms, the
-//! terms, and for each operation the number of its terms and its id, with what a metered call used (`usage_text`).
-//! A route is always the last word of its line, since it may contain spaces.
+//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and
+//! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
+//! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
+//! it: how many terms there are, the terms, and a line for each operation, which names its terms by
+//! their place and has its id, with what a metered call used (`usage_text`). A route is always the last word of its line, since it may contain
+//! spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use crate::usage::UsageRecord;
 /// One batch of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// When Redis decided it, by Redis's clock, in milliseconds since 1970.
+    /// The time at which Redis decided the batch, by Redis's clock, in milliseconds since 1970.
     pub at_ms: i64,
     pub decided: Vec<Decided>,
 }
@@ -31,7 +33,7 @@ pub(crate) enum Decided {
         account: AccountId,
         amount: Credits,
         origin: Origin,
-        /// The incarnation of the gateway whose hold it is.
+        /// The incarnation of the gateway that made the hold.
         owner: i64,
         expires_ms: i64,
         route: Arc<str>,
@@ -67,7 +69,7 @@ pub(crate) enum Decided {
 }
 
 impl Batch {
-    /// Reads the text of a batch; `None` for a text that no script of ours wrote.
+    /// Reads the text of a batch; `None` for a text that none of Farebox's scripts wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split('\n');
         let mut head = lines.next()?.splitn(3, ' ');
@@ -109,9 +111,9 @@ impl Batch {
         Some(Self { at_ms, decided })
     }
 
-    /// The operations that end the holds which the batch ended. Where the batch is lost they are decided once more:
-    /// by their ids they take effect once. Holds that it made or extended are not asked for again; calls that still
-    /// run on them capture late, or above their hold.
+    /// The captures and releases in this batch, for deciding them again after the batch was lost. Their
+    /// ids keep them from taking effect twice. The holds that the batch made or extended are not made again:
+    /// a call that still runs on one of them captures late, or above its hold.
     pub fn ends(self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for decided in self.decided {
@@ -136,7 +138,7 @@ impl Batch {
                         origin,
                     });
                 }
-                // An expiry comes again by itself, unless the hold is captured first.
+                // A hold that expired expires again by itself, unless it is captured first.
                 Decided::Held { .. }
                 | Decided::Extended { .. }
                 | Decided::Renewed { .. }
@@ -169,7 +171,7 @@ impl Terms {
         })
     }
 
-    /// The change by an operation that took effect exactly as asked.
+    /// The change by an operation that took effect exactly as requested.
     fn change(&self, code: u8, id: HoldId, expires_ms: i64) -> Option<Decided> {
         let Self { amount, origin, owner, .. } = *self;
         let (account, route) = (self.account.clone(), self.route.clone());
@@ -194,7 +196,7 @@ impl Decided {
         Some(self)
     }
 
-    /// Reads a line of the head.
+    /// Reads a line that describes one change.
     fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ')?;
         let (id, rest) = rest.split_once(' ')?;
@@ -242,7 +244,8 @@ fn origin_of(letter: &str) -> Option<Origin> {
     [Origin::Call, Origin::Api].into_iter().find(|origin| letter_of(*origin) == letter)
 }
 
-/// A route in one line. Postgres cannot store a NUL, so U+FFFD takes its place.
+/// Escapes a route, so that it stays on one line. Postgres cannot store a NUL, so U+FFFD takes its
+/// place.
 pub(crate) fn escape(route: &str) -> Cow<'_, str> {
     if route.contains(['\\', '\n', '\0']) {
         storable(route).replace('\\', "\\\\").replace('\n', "\\n").into()
@@ -256,7 +259,7 @@ pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The route that was escaped.
+/// Undoes [`escape`].
 pub(crate) fn unescape(text: &str) -> Arc<str> {
     if !text.contains('\\') {
         return text.into();

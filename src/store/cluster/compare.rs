@@ -1,8 +1,10 @@
 //! The comparison of Redis with Postgres, account by account and hold by hold, while gateways serve.
 //!
-//! Postgres is read as it is in one moment, at the batch n. Then one call of a script reads the same accounts and
-//! holds in Redis, and the batches after n. Postgres and those batches together come to exactly what Redis must have,
-//! however busy the account is, since no batch is decided in between.
+//! Postgres is read in one snapshot, which contains the batches up to n. Then one call of a script
+//! Postgres is read in one snapshot, which contains the batches up to number n. Then one call of a
+//! script reads the same accounts and holds in Redis, and the batches after n. The snapshot with these
+//! batches applied must be equal to the state of Redis. This holds however busy an account is, since no
+//! batch is decided during that call.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -20,8 +22,8 @@ use crate::store::cluster::redis::record::{HotAccount, HotHold, live_hold};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 
-/// The most attempts to compare an account. One is repeated where Redis has not applied all that Postgres decided, or
-/// batches that are needed have left the stream.
+/// The most attempts to compare an account. An attempt is repeated where Redis has not applied every
+/// decision of Postgres, or where a batch that is needed has left the stream.
 const ATTEMPTS: usize = 30;
 
 /// The time between two attempts.
@@ -30,10 +32,10 @@ const RETRY_EVERY: Duration = Duration::from_millis(50);
 /// The most accounts that are compared together.
 pub(crate) const ACCOUNTS: usize = 200;
 
-/// The most holds that are compared with them, unless one account has more.
+/// The most holds that are compared together, unless one account has more.
 const HOLDS: usize = 5000;
 
-/// One moment of Redis.
+/// The state of some accounts and holds in Redis at one moment.
 struct Snapshot {
     accounts: BTreeMap<String, Option<Bytes>>,
     holds: HashMap<String, Option<HotHold>>,
@@ -41,18 +43,18 @@ struct Snapshot {
     batches: Vec<Batch>,
 }
 
-/// Accounts to compare, with the ids of the live holds that Redis has of them.
+/// Accounts to compare, each with the ids of its live holds in Redis.
 type Wanted = BTreeMap<String, Vec<String>>;
 
-/// How an account in Redis differs from what it must be.
+/// A difference between an account in Redis and the state that it must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mismatch {
     what: String,
-    /// False where the rest may be on its way to Redis.
+    /// False where the cause may be that Redis has yet to apply a decision of Postgres.
     is_sure: bool,
 }
 
-/// Compares everything in Redis with Postgres. Lists at most some [`LISTED`] differences.
+/// Compares everything in Redis with Postgres. Lists no more than about [`LISTED`] differences.
 pub(crate) async fn compare(shared: &Shared) -> Result<Vec<Difference>, LedgerError> {
     let scripts = shared.epoch.require()?;
     let mut holds = live_holds(shared, &scripts).await?;
@@ -68,7 +70,7 @@ pub(crate) async fn compare(shared: &Shared) -> Result<Vec<Difference>, LedgerEr
             .map(|account| (account.to_owned(), holds.remove(account).unwrap_or_default()))
             .collect();
         if cursor == "0" {
-            // The holds whose accounts are not in Redis.
+            // The holds that are left belong to accounts that are not in Redis.
             wanted.extend(std::mem::take(&mut holds));
         }
         for some in chunks_within(&wanted, ACCOUNTS, HOLDS, |(_, holds)| holds.len()) {
@@ -141,8 +143,8 @@ async fn compare_once(
     Ok(Some(compared.collect()))
 }
 
-/// Reads these accounts and holds, and the batches after `from`, in one moment; `None` where some of the batches have
-/// become durable and left the stream.
+/// Reads these accounts and holds, and the batches after `from`, at one moment. `None` where some of
+/// these batches have become durable and left the stream.
 async fn snapshot(
     shared: &Shared,
     scripts: &Scripts,
@@ -209,7 +211,7 @@ pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
         }
         Decided::Captured { id, account, amount, .. } => {
             if let Some(stored) = stored.get_mut(account.as_str()) {
-                // A late capture finds no hold.
+                // The hold of a late capture has ended before.
                 stored.holds.remove(id.as_str());
                 stored.balance = stored.balance.saturating_sub(amount.signed().micros());
                 stored.exists = true;
@@ -224,7 +226,7 @@ pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
     }
 }
 
-/// How the value of an account in Redis differs from `stored`, which says what it must be.
+/// Compares the value of an account in Redis with `stored`, the state that it must have.
 fn mismatch(
     account: &str,
     value: Option<&[u8]>,
@@ -233,7 +235,8 @@ fn mismatch(
 ) -> Option<Mismatch> {
     let sure = |what: String| Some(Mismatch { what, is_sure: true });
     let Some(value) = value else {
-        // The account has gone cold since it was listed, unless it has live holds.
+        // Redis has dropped the account as cold since it was listed. That is right if no live holds are
+        // left.
         let left = holds.values().filter(|hold| is_hold_of(account, hold)).count();
         return if left > 0 {
             sure(format!("Redis has {left} live holds of it, and not the account"))
@@ -270,7 +273,7 @@ fn mismatch(
     if words.is_empty() { None } else { sure(words.join("; ")) }
 }
 
-/// How the live holds of an account in Redis differ from those that it must have.
+/// Compares the live holds of an account in Redis with those that it must have.
 fn hold_mismatches(
     account: &str,
     stored: &StoredAccount,
@@ -278,7 +281,7 @@ fn hold_mismatches(
 ) -> Vec<String> {
     let mut words = Vec::new();
     for (id, amount) in &stored.holds {
-        // A hold that is newer than the request was not read.
+        // A hold that was made after the list of ids was read is not in `holds`.
         let Some(hold) = holds.get(id) else { continue };
         match hold {
             Some((found, of)) if found == amount && of == account => {}

@@ -1,4 +1,4 @@
-//! Ends of holds that this gateway still has to bring about.
+//! Ends of holds that this gateway still has to carry out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,11 +7,11 @@ use crate::ledger::operation::{HoldId, Operation};
 /// A hold that has to expire, with the route of its call.
 pub(crate) type Expiring = (HoldId, Arc<str>);
 
-/// Ends of holds that nobody else will ask for.
+/// Ends of holds that no other gateway and no caller will request.
 #[derive(Debug, Default)]
 pub(crate) struct Debts {
-    /// Releases of holds that may stand although their callers heard 503, and operations of an epoch that ended
-    /// before this gateway could hand them over.
+    /// Releases of holds that Redis may have granted although their callers got 503, and operations of
+    /// an epoch that ended before this gateway could hand them over.
     owed: Mutex<Vec<Operation>>,
     /// Holds of calls whose gateway is gone for good.
     expiring: Mutex<Vec<Expiring>>,

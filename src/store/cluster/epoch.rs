@@ -1,18 +1,19 @@
 //! The identity of an epoch.
 
-/// One life of the data in Redis. It begins with a recovery from Postgres and ends where Redis loses data.
+/// The time from a recovery, which fills Redis from Postgres, until Redis loses its data.
 ///
 /// The scripts' text contains the nonce, which only Postgres and the gateways know, so a Redis that was emptied,
 /// restored or replaced does not have the scripts of the open epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
-    /// Greater than the number of any earlier epoch that Postgres or this Redis has seen.
+    /// The number of the epoch, greater than that of any earlier epoch that Postgres or this Redis has
+    /// seen.
     pub number: i64,
     pub nonce: String,
 }
 
 impl Epoch {
-    /// The name in `meta`: number and nonce.
+    /// The epoch's name in the key `meta`: number and nonce.
     pub fn name(&self) -> String {
         format!("{}.{}", self.number, self.nonce)
     }

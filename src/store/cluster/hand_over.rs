@@ -1,4 +1,4 @@
-//! Handing over: what only this gateway remembers goes to Postgres, for the recovery.
+//! The hand-over: writes into Postgres what only this gateway remembers, for the recovery.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,14 @@ use crate::store::cluster::postgres;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::MAX_BATCH;
 
-/// How long the redo log is handed over before the lease has to be renewed.
+/// How long a hand-over of the redo log may run before it stops so that the lease can be renewed.
 const HAND_OVER_FOR: Duration = Duration::from_secs(1);
 
-/// Hands over the redo log of an epoch that was given up, some of it in each transaction. The last transaction also
-/// checks this gateway in, so that the recovery does not wait for it any longer.
+/// Hands over the redo log of an epoch that was given up, in several transactions. The last transaction
+/// also checks this gateway in, so that the recovery does not wait for it any longer.
 ///
-/// Returns false where the next epoch has opened without this gateway, or the lease has to be renewed first.
+/// Returns false where the next epoch has opened without this gateway, or where the hand-over stopped
+/// so that the lease can be renewed.
 pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, LedgerError> {
     let began = Instant::now();
     while began.elapsed() < HAND_OVER_FOR {
@@ -39,8 +40,8 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
     Ok(false)
 }
 
-/// Hands over everything at a stop while Redis is away: what Redis decided, and the charges that it did not decide
-/// any more. Holds that would be released are left to expire with this gateway.
+/// Hands over everything at a stop while Redis is unreachable: what Redis decided, and the charges that
+/// it has not decided. Releases are not handed over: their holds expire once this gateway is gone.
 ///
 /// Returns whether Postgres has all of it. Then `unsettled` is empty.
 pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -> bool {

@@ -11,14 +11,16 @@ use crate::store::cluster::recovery;
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
 
-/// The time between two renewals of the lease. Two of them may fail in a row.
+/// The time between two renewals of the lease. Two renewals in a row may fail before the lease runs
+/// out.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 /// The time between two attempts to go on with a recovery.
 const RECOVER_EVERY: Duration = Duration::from_millis(100);
 
-/// How long all gateways of another layout must have been without a lease, while Postgres replies, before this
-/// gateway takes the ledger: each of them that lives would have renewed its lease several times.
+/// How long all gateways of another layout must have been without a lease, while Postgres replies,
+/// before this gateway takes the ledger. In that time each of them that is alive would have renewed its
+/// lease several times.
 const SILENT_FOR: Duration = Duration::from_secs(5);
 
 /// Runs until it is aborted.
@@ -36,11 +38,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Renews the lease once, and does what the state of the ledger requires.
+/// Renews the lease once. Then closes, recovers or opens the epoch, as the state of the ledger
+/// requires.
 pub(crate) async fn beat(shared: &Shared) -> Result<(), LedgerError> {
     let result = renew(shared).await;
     if result.is_err() {
-        // Postgres may have been away from the gateways of another layout as well.
+        // Postgres may have been unreachable for the gateways of another layout too.
         shared.epoch.forget_silence();
     }
     result
@@ -53,7 +56,8 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
         None => rejoin(shared).await?,
     };
     if checkpoint.recovering {
-        // Before the lease: replies of the epoch that ends must not be answered under a new lease.
+        // The epoch is closed before the lease is extended: replies from it must not be answered under
+        // the new lease.
         shared.epoch.close();
         shared.redo.close(checkpoint.epoch);
         shared.lease.extend(asked);
@@ -78,8 +82,8 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Takes a place among the gateways again, after the others took this one for gone. They gave up the holds of its
-/// calls as well, so captures of these calls are late.
+/// Adds this gateway again, after the others counted it as gone. They have also given up the holds of
+/// its calls, so captures of these calls are late.
 async fn rejoin(shared: &Shared) -> Result<Checkpoint, LedgerError> {
     let settings = &shared.settings;
     let joined =
@@ -98,11 +102,13 @@ async fn rejoin(shared: &Shared) -> Result<Checkpoint, LedgerError> {
     Ok(checkpoint)
 }
 
-/// Leaves the ledger to gateways of another version, whose scripts and data in Redis are of another layout.
+/// Leaves the ledger to gateways of another version, whose scripts and data in Redis have another
+/// layout.
 ///
-/// As long as one of them is there, the epoch stays theirs: they alone can settle the calls that they have begun.
-/// After that this gateway gives the epoch up, and an ordinary recovery opens the next one in its own layout. A
-/// gateway that has not left gets time to renew its lease, since Postgres may have been away from it too.
+/// As long as one of them is there, the epoch stays theirs: only they can settle the calls that they
+/// have begun. After that this gateway gives the epoch up, and an ordinary recovery opens the next one
+/// in this gateway's layout. A gateway that is still registered gets time to renew its lease, since
+/// Postgres may have been unreachable for it too.
 async fn leave_to_others(shared: &Shared, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
     shared.epoch.close();
     let (epoch, theirs, ours) = (checkpoint.epoch, checkpoint.layout, shared.settings.layout);
@@ -128,7 +134,8 @@ async fn leave_to_others(shared: &Shared, checkpoint: &Checkpoint) -> Result<(),
     postgres::give_up(&shared.store, epoch).await
 }
 
-/// Recovers the ledger, together with the other gateways, and serves the next epoch if this gateway has opened it.
+/// Recovers the ledger, together with the other gateways. If this gateway has opened the next epoch, it
+/// serves that epoch from now on.
 async fn recover(shared: &Shared, epoch: i64) -> Result<(), LedgerError> {
     if !recovery::recover(shared, epoch).await? {
         return Ok(());
@@ -138,7 +145,7 @@ async fn recover(shared: &Shared, epoch: i64) -> Result<(), LedgerError> {
         return Ok(());
     };
     if !checkpoint.recovering && checkpoint.layout == shared.settings.layout {
-        // The janitor brings the accounts, so that the lease is renewed meanwhile.
+        // The janitor loads the accounts into Redis, so that this task can renew the lease meanwhile.
         shared.epoch.begin_warming(checkpoint.epoch);
         follow(shared, checkpoint);
         shared.wake_janitor.notify_one();
@@ -146,7 +153,8 @@ async fn recover(shared: &Shared, epoch: i64) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Serves an epoch that has opened. Batches that its recovery did not wait for are decided once more.
+/// Serves an epoch that has opened. Batches of this gateway that the recovery did not wait for are
+/// decided again.
 fn follow(shared: &Shared, checkpoint: Checkpoint) {
     let left = shared.redo.begin(checkpoint.epoch);
     if !left.batches.is_empty() {

@@ -12,11 +12,11 @@ const FAILURE_LASTS: Duration = Duration::from_secs(5);
 pub(crate) struct Intake {
     /// The most memory that the redo log may take, in bytes.
     redo_limit: usize,
-    /// The redo log is at its limit, which has been logged.
+    /// True while the redo log is at its limit; the log has a line about it.
     is_full: AtomicBool,
-    /// Redis is too old, or evicts keys where its memory is full.
+    /// True while Redis is too old, or is set to evict keys when its memory is full.
     redis_is_unfit: AtomicBool,
-    /// When Redis last failed to decide a batch, unless it has decided one since.
+    /// When Redis last failed to decide a batch; `None` once it has decided one again.
     failed_at: Mutex<Option<Instant>>,
 }
 
@@ -30,7 +30,7 @@ impl Intake {
         }
     }
 
-    /// Returns whether new holds are taken while the redo log takes so many bytes.
+    /// Returns whether new holds are taken while the redo log takes `redo_bytes` of memory.
     pub fn takes_holds(&self, redo_bytes: usize) -> bool {
         let full = redo_bytes >= self.redo_limit;
         match (self.is_full.swap(full, Ordering::Relaxed), full) {
@@ -43,18 +43,19 @@ impl Intake {
         !full && !self.redis_is_unfit.load(Ordering::Relaxed)
     }
 
-    /// Notes whether this Redis may hold a ledger.
+    /// Records whether a ledger may live in this Redis.
     pub fn note_fitness(&self, is_fit: bool) {
         self.redis_is_unfit.store(!is_fit, Ordering::Relaxed);
     }
 
-    /// Notes whether Redis decided a batch.
+    /// Records whether Redis decided a batch.
     pub fn note_decided(&self, decided: bool) {
         let failed_at = (!decided).then(Instant::now);
         *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
     }
 
-    /// True where Redis failed to decide the newest batch, a moment ago: its memory may be full.
+    /// True where Redis failed to decide the newest batch a short while ago ([`FAILURE_LASTS`]): its
+    /// memory may be full.
     pub fn fails_to_decide(&self) -> bool {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         failed_at.is_some_and(|at| at.elapsed() < FAILURE_LASTS)

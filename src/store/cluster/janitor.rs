@@ -1,5 +1,5 @@
-//! The janitor: ends the calls of gateways that are gone, retires cold accounts, makes the partitions of the months to
-//! come, and checks Redis.
+//! The janitor: expires the holds of gateways that are gone, removes cold accounts from Redis, makes
+//! the partitions of the coming months, and checks Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,11 +25,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How long an account must be idle before it leaves Redis.
 const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// How long Redis must not have heard from a gateway, in milliseconds, before its calls expire. Postgres has not
-/// heard from it for longer.
+/// How long Redis must not have heard from a gateway, in milliseconds, before the holds of its calls
+/// expire. The limit for Postgres is longer.
 const SILENT_MS: i64 = 10_000;
 
-/// Runs until it is aborted. A step that fails does not keep the others from being done.
+/// Runs until it is aborted. A step that fails does not stop the other steps.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut next_upkeep = Instant::now() + UPKEEP_EVERY;
     loop {
@@ -47,7 +47,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Does what has to be done every hour. Returns whether all of it was done.
+/// Does the work of every hour. Returns false where some of it failed.
 async fn upkeep(shared: &Shared) -> bool {
     let before = |kept: Duration| {
         wall_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
@@ -63,13 +63,13 @@ async fn upkeep(shared: &Shared) -> bool {
         is_done("purging", purged),
         is_done("removing the keys of earlier epochs", remove_earlier_epochs(shared).await),
         is_done("retiring accounts", retire(shared, COLD_AFTER).await),
-        // A repair may have dropped accounts and ended before it brought them again.
+        // A repair may have dropped accounts and been interrupted before it loaded them again.
         is_done("warming accounts with live holds", warm::warm_held_accounts(shared).await),
     ];
     done == [true; 5]
 }
 
-/// Notes whether Redis is fit for a ledger, whether it has replicas, and its figures for the metrics.
+/// Records whether Redis is fit for a ledger, whether it has replicas, and the figures for the metrics.
 ///
 /// # Errors
 /// Where Redis does not reply, is too old, or evicts keys. New calls get 503 then.
@@ -82,21 +82,22 @@ pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
         shared.lease.note_replica();
     }
     if let Some(scripts) = shared.epoch.scripts() {
-        // The newest durable batch stays in the stream, so that a fork is seen.
+        // The newest durable batch stays in the stream for the check that finds forks, so it is not
+        // counted here.
         let waiting = shared.redis.stream_length(&scripts).await?.saturating_sub(1);
         shared.metrics.ledger_outbox.set(waiting.max(0));
     }
     fit.inspect_err(|error| tracing::error!(%error, "new calls get 503"))
 }
 
-/// Has the calls expire of every gateway that neither store has heard from for long.
+/// Expires the holds of calls whose gateway neither store has heard from for long.
 async fn expire_lost_calls(shared: &Shared) -> Result<(), LedgerError> {
     for incarnation in postgres::gone_gateways(&shared.store).await? {
         if incarnation == shared.settings.incarnation || reaches_redis(shared, incarnation).await? {
             continue;
         }
         sync::sync(shared).await?;
-        // Only if the gateway has not come back meanwhile.
+        // This finds no calls if the gateway has come back meanwhile.
         let calls = postgres::call_holds_of_gone(&shared.store, incarnation).await?;
         if calls.is_empty() {
             postgres::remove_gone(&shared.store, incarnation).await?;
@@ -106,7 +107,8 @@ async fn expire_lost_calls(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// True where a gateway without a lease speaks to Redis all the same: only Postgres is away from it.
+/// True where a gateway without a lease still reaches Redis: then only its connection to Postgres has
+/// failed.
 async fn reaches_redis(shared: &Shared, incarnation: i64) -> Result<bool, LedgerError> {
     let scripts = shared.epoch.require()?;
     let words = args(["silence", &incarnation.to_string()]);
@@ -114,8 +116,8 @@ async fn reaches_redis(shared: &Shared, incarnation: i64) -> Result<bool, Ledger
     Ok((0..SILENT_MS).contains(&silence))
 }
 
-/// Has the holds of a gateway's calls expire with the next sweep, whatever their deadlines are. If the gateway lives
-/// all the same, its captures count, as late ones.
+/// Lets the next sweep expire the holds of a gateway's calls, whatever their deadlines are. If the
+/// gateway is alive after all, its captures count as late ones.
 pub(crate) fn expire_calls(shared: &Shared, incarnation: i64, calls: Vec<CallHold>) {
     if !calls.is_empty() {
         tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
@@ -123,7 +125,8 @@ pub(crate) fn expire_calls(shared: &Shared, incarnation: i64, calls: Vec<CallHol
     shared.debts.expire(calls.into_iter().map(|call| (call.id, call.route)));
 }
 
-/// Removes from Redis the accounts that have been idle for so long. Returns how many.
+/// Removes from Redis the accounts that have been idle for at least `idle`. Returns how many it
+/// removed.
 pub(crate) async fn retire(shared: &Shared, idle: Duration) -> Result<i64, LedgerError> {
     let scripts = shared.epoch.require()?;
     let (mut cursor, mut removed) = ("0".to_owned(), 0);

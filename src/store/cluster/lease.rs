@@ -7,19 +7,21 @@ use std::time::{Duration, Instant};
 use crate::ledger::config::Durability;
 use crate::store::cluster::postgres::LEASE;
 
-/// This gateway counts its lease as shorter than Postgres does, so that it never believes in a lease that has run
-/// out there.
+/// By how much this gateway shortens its lease, so that its lease always ends here before it ends in
+/// Postgres.
 const MARGIN: Duration = Duration::from_millis(300);
 
-/// The greatest age of a reply that is answered without a lease. A recovery takes longer (`RECOVERY_TAKES` in
-/// `recovery`), so no reply of a Redis that then lost its data is answered after the recovery.
+/// The greatest age of a reply that is answered without a lease. A recovery takes longer than this (see
+/// `RECOVERY_TAKES` in `recovery`). So a reply from before a loss of Redis's data is never answered
+/// after the recovery.
 const REPLY_LIMIT: Duration = Duration::from_millis(500);
 
 /// The lease, and whether an answer may be given without one.
 #[derive(Debug)]
 pub(crate) struct Lease {
     durability: Durability,
-    /// Another Redis may take the place of this one unnoticed: there is a sentinel, or there was a replica.
+    /// True where another Redis may take the place of this one unnoticed: there is a sentinel, or there
+    /// has been a replica.
     can_fail_over: AtomicBool,
     term: Mutex<Term>,
 }
@@ -27,7 +29,7 @@ pub(crate) struct Lease {
 #[derive(Debug, Default)]
 struct Term {
     until: Option<Instant>,
-    /// Counts the leases that did not follow the one before without a gap.
+    /// The number of the present term. A term is a series of leases without a gap between them.
     number: u64,
 }
 
@@ -43,7 +45,7 @@ impl Lease {
         Self { durability, can_fail_over: can_fail_over.into(), term: Mutex::default() }
     }
 
-    /// Extends the lease by one that was asked for at `asked`.
+    /// Records a lease that Postgres granted to a request made at `asked`.
     pub fn extend(&self, asked: Instant) {
         let mut term = self.lock();
         if term.until.is_none_or(|until| until <= Instant::now()) {
@@ -52,22 +54,23 @@ impl Lease {
         term.until = Some(asked + LEASE.saturating_sub(MARGIN));
     }
 
-    /// Notes that Redis has a replica. This is never taken back: a replica that is no longer seen may have been
-    /// promoted.
+    /// Records that Redis has a replica. This is never undone: a replica that is no longer seen may
+    /// have been promoted.
     pub fn note_replica(&self) {
         self.can_fail_over.store(true, Ordering::Relaxed);
     }
 
-    /// To be called right before a request goes to Redis.
+    /// The time and term for [`Lease::may_answer`]. Call this right before a request goes to Redis.
     pub fn sending(&self) -> Sent {
         Sent { at: Instant::now(), term: self.number() }
     }
 
-    /// Returns whether the reply to a request may be answered.
+    /// Returns whether the caller may be answered with the reply to a request.
     ///
-    /// The reply may be answered if one lease has lasted from the request until now: this process may have been
-    /// stopped in between, while other gateways went on. Without a lease it may be answered in `relaxed`, if no other Redis can have taken the
-    /// place of this one and the reply is too young for a recovery to have come in between.
+    /// With a lease, yes if the lease has had no gap since the request was sent; after a gap, this
+    /// process may have been paused while other gateways went on. Without a lease, only in `relaxed`,
+    /// if no other Redis can have taken the place of this one and the reply is younger than any
+    /// recovery takes.
     pub fn may_answer(&self, sent: Sent) -> bool {
         if sent.term.is_some() && sent.term == self.number() {
             return true;

@@ -1,14 +1,15 @@
 //! The cluster ledger as a backend of the pipeline.
 //!
-//! - Operations on holds are decided in Redis: `work` has `decide.lua` decide a batch (`redis::request`,
-//!   `redis::reply`), and `warm` brings to Redis what that needs. The script adds each batch to a stream.
+//! - Operations on holds are decided in Redis: `work` lets `decide.lua` decide a batch
+//!   (`redis::request`, `redis::reply`), and `warm` loads the accounts that the batch needs into Redis.
+//!   The script adds each batch to a stream.
 //! - `sync` writes the stream into Postgres, and applies in Redis what Postgres decided. In `strict` a batch is in
 //!   Postgres before it is answered. In `relaxed` it is there within a quarter of a second, and until then also in
 //!   the gateway's redo log (`redo`).
 //! - All other operations are decided in Postgres.
-//! - `heartbeat` renews the lease and leads from one epoch to the next: an epoch is one life of Redis's data, and a
-//!   `recovery` begins the next one. `janitor` does the upkeep.
-//! - `compare` compares Redis with Postgres, and `repair` makes Redis follow Postgres again.
+//! - `heartbeat` renews the lease and leads from one epoch to the next. An epoch ends where Redis loses
+//!   its data, and a `recovery` begins the next one. `janitor` does the upkeep.
+//! - `compare` compares Redis with Postgres, and `repair` makes Redis agree with Postgres again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,16 +41,17 @@ use crate::store::cluster::work::{self, MAX_BATCH};
 /// The time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
-/// How long a start waits for the ledger to open. After that it serves 503 until the ledger does.
+/// How long a start waits for an open epoch. After that the gateway serves 503 until an epoch is open.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long a stop waits for Redis before it hands over to Postgres what only this gateway remembers.
+/// How long a stop waits for Redis. Then it hands over to Postgres what only this gateway remembers.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
-/// How long a stop waits until the accounts with live holds are in Redis, after a recovery by this gateway.
+/// How long a stop waits for the accounts with live holds to be loaded into Redis, after this gateway's
+/// recovery.
 const WARM_LIMIT: Duration = Duration::from_secs(2);
 
-/// One gateway's way into the cluster ledger.
+/// The cluster ledger, as one gateway uses it.
 #[derive(Debug)]
 pub struct ClusterLedger {
     pub(super) shared: Arc<Shared>,
@@ -60,7 +62,7 @@ pub struct ClusterLedger {
     expired: Vec<Expired>,
     /// The heartbeat, the syncer and the janitor. They end with the ledger.
     tasks: JoinSet<()>,
-    /// Since when a stop has tried to write everything.
+    /// The moment at which a stop began to write everything.
     stopping_since: Option<Instant>,
     closed: bool,
 }
@@ -70,12 +72,12 @@ pub struct ClusterLedger {
 enum DecidedIn {
     Redis,
     Postgres,
-    /// Not together with other operations.
+    /// By itself, never together with other operations.
     Alone,
 }
 
 impl ClusterLedger {
-    /// Takes a place among the gateways of the ledger. Makes the ledger where there is none.
+    /// Registers this gateway with the ledger. Creates the ledger where there is none.
     ///
     /// # Errors
     /// Where Postgres cannot be reached, or the settings of this gateway differ from those of the others.
@@ -125,7 +127,8 @@ impl ClusterLedger {
         Ok(ledger)
     }
 
-    /// Waits until the ledger is open, ends the calls of an earlier start, and starts the background tasks.
+    /// Waits until an epoch is open, ends the calls of an earlier start, and starts the background
+    /// tasks.
     async fn start(&mut self, replaced: Option<i64>) {
         wait_until_open(&self.shared).await;
         if let Some(earlier) = replaced
@@ -154,7 +157,8 @@ impl ClusterLedger {
         ClusterReader { shared: self.shared.clone(), lists: self.lists.clone() }
     }
 
-    /// Removes from Redis the accounts that have been idle for so long. Returns how many.
+    /// Removes from Redis the accounts that have been idle for at least `idle`. Returns how many it
+    /// removed.
     ///
     /// # Errors
     /// Where Redis does not reply.
@@ -162,8 +166,9 @@ impl ClusterLedger {
         janitor::retire(&self.shared, idle).await
     }
 
-    /// Makes everything durable, at a stop. Where Redis has been away for a while, or has not decided the charges
-    /// that calls owe, they are handed over to the recovery that follows. Returns whether the gateway may end.
+    /// Makes everything durable, at a stop. Where Redis has been unreachable for a while, or has not
+    /// decided the charges that calls owe, the rest is handed over to the recovery that follows.
+    /// Returns whether the gateway may end.
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
         let shared = &self.shared;
         let synced = sync::sync_within(shared, HAND_OVER_AFTER).await;
@@ -174,7 +179,7 @@ impl ClusterLedger {
             Err(error) => tracing::warn!(%error, "not everything is in Postgres yet"),
         }
         let since = *self.stopping_since.get_or_insert_with(Instant::now);
-        // The last check is for operations of an epoch that ended before they were handed over.
+        // The last check finds operations of an epoch that ended before they were handed over.
         since.elapsed() >= HAND_OVER_AFTER
             && hand_over::hand_over(shared, unsettled).await
             && !shared.debts.has_charges()
@@ -228,7 +233,7 @@ impl Backend for ClusterLedger {
         decide_owed(&self.shared).await;
         let written = self.write_all(&mut Vec::new()).await;
         if written {
-            // Other gateways bring the rest when a call needs it.
+            // Other gateways load the remaining accounts when a call needs them.
             let warmed = warm::warm_after_recovery(&self.shared);
             if !matches!(tokio::time::timeout(WARM_LIMIT, warmed).await, Ok(Ok(()))) {
                 tracing::warn!("not every account with a live hold is in Redis yet");
@@ -284,8 +289,8 @@ async fn wait_until_open(shared: &Shared) {
         let open = async {
             heartbeat::beat(shared).await?;
             sync::sync(shared).await?;
-            // The sync has read from Redis how far Postgres was. The second beat sees whether Postgres was taken
-            // back to an earlier point since.
+            // The sync has read from Redis how far Postgres had come. The second beat finds out whether
+            // Postgres has since been taken back to an earlier point.
             heartbeat::beat(shared).await?;
             shared.epoch.require().map(drop)
         };
@@ -332,7 +337,8 @@ async fn decide_owed(shared: &Shared) {
     }
 }
 
-/// Decides operations in Postgres, which must first have everything that Redis decided, and applies them in Redis.
+/// Decides operations in Postgres, once Postgres has everything that Redis decided, and then applies
+/// them in Redis.
 async fn decide_in_postgres(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     let decided = async {
         shared.require_postgres()?;
@@ -353,7 +359,8 @@ async fn decide_in_postgres(shared: &Shared, operations: &[Operation]) -> Vec<Ou
     }
 }
 
-/// Decides operations in Postgres, except the opening of an account that Redis has: that one is open.
+/// Decides operations in Postgres, except openings of accounts that exist in Redis: these are open
+/// already.
 async fn decide_in_postgres_unless_open(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     let open = warm::are_open(shared, operations).await;
     let rest = operations.iter().zip(&open).filter(|(_, is_open)| !**is_open);
@@ -371,7 +378,8 @@ async fn decide_in_postgres_unless_open(shared: &Shared, operations: &[Operation
     open.into_iter().map(outcome).collect()
 }
 
-/// Makes everything durable that Redis decided. The comparison with Postgres is the reader's, since it may take long.
+/// Makes everything durable that Redis decided. The comparison of Redis with Postgres is left to the
+/// reader, since it may take long and the pipeline would have to wait.
 async fn audit(shared: &Shared) -> Outcome {
     match sync::sync_within(shared, WRITTEN_WITHIN).await {
         Ok(()) => Outcome::Audited(Vec::new()),

@@ -11,15 +11,17 @@ use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::store::cluster::redis::script::Scripts;
 
-/// The open epoch, as far as this gateway knows, and who serves it.
+/// The epoch that is open, as far as this gateway knows, and whether this gateway serves it.
 #[derive(Debug)]
 pub(crate) struct OpenEpoch {
     scripts: ArcSwapOption<Scripts>,
-    /// Gateways of another layout serve the ledger, so this one does not.
+    /// True while gateways of another layout serve the ledger, and this one does not.
     left_to_others: AtomicBool,
-    /// Since when none of those gateways has had a lease, though not all have left.
+    /// The moment since which none of those gateways has had a lease, while some of them are still
+    /// registered.
     others_silent_since: Mutex<Option<Instant>>,
-    /// The epoch that this gateway opened, until the accounts with live holds are in Redis again; 0 for none.
+    /// The epoch that this gateway opened, until it has loaded the accounts with live holds into Redis;
+    /// 0 for none.
     unwarmed: AtomicI64,
     metrics: Metrics,
     /// Wakes the heartbeat, since the epoch may have ended.
@@ -75,18 +77,19 @@ impl OpenEpoch {
         self.left_to_others.load(Ordering::Relaxed)
     }
 
-    /// Notes that a gateway of another layout has a lease. True where this is news.
+    /// Records that a gateway of another layout has a lease. Returns true where this was not known
+    /// before.
     pub fn leave_to_others(&self) -> bool {
         self.forget_silence();
         !self.left_to_others.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes that no gateway of another layout has a lease; returns for how long that has been so.
+    /// Records that no gateway of another layout has a lease. Returns how long this has been so.
     pub fn others_are_silent(&self) -> Duration {
         self.silence().get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Notes that a gateway may have been silent only because Postgres was away.
+    /// Forgets how long they have been silent: the cause may be that Postgres was unreachable.
     pub fn forget_silence(&self) {
         *self.silence() = None;
     }
@@ -101,17 +104,18 @@ impl OpenEpoch {
         self.others_silent_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that this gateway has opened an epoch, whose accounts with live holds have to be brought to Redis.
+    /// Records that this gateway has opened an epoch, and has to load the accounts with live holds into
+    /// Redis.
     pub fn begin_warming(&self, epoch: i64) {
         self.unwarmed.store(epoch, Ordering::Relaxed);
     }
 
-    /// The epoch whose accounts with live holds have to be brought to Redis by this gateway.
+    /// The epoch whose accounts with live holds this gateway has to load into Redis.
     pub fn unwarmed(&self) -> Option<i64> {
         Some(self.unwarmed.load(Ordering::Relaxed)).filter(|epoch| *epoch != 0)
     }
 
-    /// Notes that they are there, unless another epoch has been opened meanwhile.
+    /// Records that these accounts are loaded, unless another epoch has been opened meanwhile.
     pub fn end_warming(&self, epoch: i64) {
         let relaxed = Ordering::Relaxed;
         let _ = self.unwarmed.compare_exchange(epoch, 0, relaxed, relaxed);

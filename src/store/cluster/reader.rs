@@ -24,7 +24,7 @@ use crate::store::sql::history;
 use crate::store::sql::search;
 use crate::store::sql::sold;
 
-/// A reader of the cluster ledger. It sees what is durable.
+/// A reader of the cluster ledger. It sees only durable changes.
 #[derive(Clone, Debug)]
 pub struct ClusterReader {
     pub(crate) shared: Arc<Shared>,

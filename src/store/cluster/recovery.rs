@@ -1,7 +1,8 @@
-//! The recovery: leads from one epoch to the next, after Redis has lost data.
+//! The recovery: opens the next epoch after Redis has lost data.
 //!
-//! Every gateway hands over its redo log. One of them then replays into Postgres what survives of the stream and of
-//! the redo logs, and opens the next epoch, first in Redis and then in Postgres.
+//! Every gateway hands over its redo log. One of them then writes into Postgres the batches that are
+//! left in the stream and in the redo logs, and opens the next epoch, first in Redis and then in
+//! Postgres.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use crate::store::cluster::shared::Shared;
 /// The least time that a recovery takes where a gateway has not checked in.
 pub(crate) const RECOVERY_TAKES: Duration = Duration::from_secs(1);
 
-/// How often a recovery that reads from Redis shows Postgres that it lives.
+/// How often a recovery that reads from Redis sends Postgres a statement, so that Postgres does not end
+/// its transaction as idle.
 const STAY_EVERY: Duration = Duration::from_secs(1);
 
 /// The number of batches that are read from the stream at once.
@@ -27,7 +29,8 @@ pub(crate) async fn recover(shared: &Shared, epoch: i64) -> Result<bool, LedgerE
     Ok(hand_over::check_in(shared, epoch).await? && open_next_epoch(shared).await?)
 }
 
-/// Returns false where another gateway recovers, or one that has a lease has not checked in yet.
+/// Opens the next epoch. Returns false where another gateway is opening it, or where a gateway with a
+/// lease has not checked in yet.
 async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     shared.redis.info().await?.check()?;
     shared.intake.note_fitness(true);
@@ -38,12 +41,14 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     };
     let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
     let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
-    // Postgres may have been taken back to an earlier epoch. The keys of later epochs must never be read again.
+    // Postgres may have been taken back to an earlier epoch. The keys that later epochs left in Redis
+    // must never be read again.
     let seen = shared.redis.meta(&ending).await?.number;
-    // A gateway that does not know of the recovery yet is stopped by Redis, if Redis still has the old scripts.
+    // This stops a gateway that does not know of the recovery yet, if Redis still has the old scripts.
     shared.redis.fence(&ending).await?;
     if epoch > 0 && recovery.awaits_check_in().await? {
-        // A silent gateway may hold a reply of Redis that it has not answered. After this time it must not.
+        // A silent gateway may have a reply of Redis that it has not passed on yet. After this time it
+        // must not pass it on.
         tokio::time::sleep(RECOVERY_TAKES).await;
     }
     let survived = surviving_batches(shared, &ending, &mut recovery).await?;

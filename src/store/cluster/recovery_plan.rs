@@ -29,10 +29,11 @@ const NAMED: usize = 50;
 /// The number of batches that are read at once.
 const AT_ONCE: usize = 500;
 
-/// How long a recovery may take that was set off here. Gateways have 3 s to hand over their batches.
+/// How long a recovery that is set off here may take. Gateways have 3 s of it to hand over their
+/// batches.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// The findings and steps of a recovery. The plan is made without any change to the stores.
+/// What a recovery would find and do. Making the plan changes nothing in the stores.
 #[derive(Clone, Debug)]
 pub struct RecoveryPlan {
     /// The state of Postgres, of each gateway and of Redis; one line each.
@@ -41,13 +42,14 @@ pub struct RecoveryPlan {
     pub steps: Vec<String>,
     /// The batches that no store and no gateway has any more. Empty where nothing is lost.
     pub lost: Vec<String>,
-    /// Accounts whose balance afterwards would differ from the one in Redis now. The list is cut off.
+    /// Accounts whose balance after the recovery would differ from the one in Redis now. The list is
+    /// cut off.
     pub accounts: Vec<ChangedAccount>,
-    /// The number of those accounts, with those that are not listed.
+    /// The number of all such accounts, also of those that are not listed.
     pub changed: usize,
 }
 
-/// An account that a recovery would leave with another balance than Redis shows now.
+/// An account whose balance after a recovery would differ from the one in Redis now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedAccount {
     /// The account's id.
@@ -62,8 +64,7 @@ pub struct ChangedAccount {
 
 /// Plans a recovery of the ledger, by what Redis and Postgres have now.
 ///
-/// # Errors
-/// Where Postgres cannot be read. A Redis that does not reply is a part of the plan.
+/// Where Postgres cannot be read. If Redis does not reply, the plan says so.
 pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, LedgerError> {
     let store = setup::database(config)?;
     let redis = setup::open_redis(config)?;
@@ -84,12 +85,12 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
     Ok(planner.plan)
 }
 
-/// Recovers the ledger: the next epoch begins, with everything that Redis and the gateways still have. Returns the
-/// number of that epoch.
+/// Recovers the ledger: begins the next epoch, with everything that Redis and the gateways still have.
+/// Returns the number of that epoch.
 ///
 /// # Errors
-/// Where Redis or Postgres cannot be reached, where gateways of another layout serve the ledger, or where it takes
-/// too long.
+/// Where Redis or Postgres cannot be reached, where gateways of another layout serve the ledger, or
+/// where the recovery takes too long.
 pub async fn recover_cluster(config: &LedgerConfig, metrics: Metrics) -> Result<i64, LedgerError> {
     let limit = Instant::now() + RECOVERED_WITHIN;
     let store = setup::database(config)?;
@@ -258,7 +259,7 @@ impl Planner {
         }
     }
 
-    /// Finds the batches that were decided and are not among those that were found.
+    /// Finds the batches after the checkpoint that were decided and are not among `found`.
     fn find_gaps(&mut self, meta: &Meta, found: impl Iterator<Item = i64>) {
         let checkpoint = &self.snapshot.checkpoint;
         if meta.number > checkpoint.epoch {
@@ -289,7 +290,7 @@ impl Planner {
         }
     }
 
-    /// Finds the accounts whose balance afterwards would differ from the one in Redis now.
+    /// Finds the accounts whose balance after the recovery would differ from the one in Redis now.
     async fn compare_accounts(
         &mut self,
         meta: &Meta,

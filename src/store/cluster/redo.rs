@@ -1,6 +1,7 @@
-//! The redo log: what this gateway acknowledged and Postgres may not have yet.
+//! The redo log: the batches that this gateway acknowledged and Postgres may not have yet.
 //!
-//! Where Redis loses its data, the debits in these batches are nowhere else. A recovery takes them from here.
+//! If Redis loses its data, only this log still has the debits in these batches. A recovery takes them
+//! from here.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,17 +23,18 @@ struct Log {
     epoch: i64,
     /// The newest batch of the epoch that Postgres is known to have.
     durable: i64,
-    /// The epoch has been given up, so replies of Redis are not answered any more.
+    /// True once the epoch has been given up: replies of Redis are not answered any more.
     closed: bool,
     batches: VecDeque<(Instant, NumberedBatch)>,
-    /// Captures that were acknowledged since they had been decided before, in a batch whose reply was lost. Each has
-    /// the number of the batch that was newest then: once that one is durable, so is the capture.
+    /// Captures that were acknowledged as repetitions: each had been decided before, in a batch whose
+    /// reply was lost. Each has the number of the batch that was newest at its repetition. Once that
+    /// batch is durable, the capture is durable too.
     repeated: VecDeque<(Instant, i64, Operation)>,
     /// The memory that the batches take, roughly.
     bytes: usize,
 }
 
-/// The content of the log where the next epoch opened without it.
+/// The content of the log where the next epoch opened before the log was handed over.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remainder {
     pub batches: Vec<NumberedBatch>,
@@ -41,7 +43,8 @@ pub(crate) struct Remainder {
 }
 
 impl RedoLog {
-    /// Begins an epoch. Returns what is left of the epoch before; nothing where the epoch is the same.
+    /// Begins an epoch. Returns the rest of the log of the epoch before; empty where `epoch` has begun
+    /// already.
     pub fn begin(&self, epoch: i64) -> Remainder {
         let mut log = self.lock();
         if log.epoch == epoch {
@@ -54,8 +57,9 @@ impl RedoLog {
         }
     }
 
-    /// Takes what a reply says: batches up to `durable` are durable; a batch, and captures that had been decided by
-    /// `seq`, are acknowledged. An epoch that was given up acknowledges nothing.
+    /// Records a reply of Redis. The batches up to `durable` are durable. `batch`, and the captures in
+    /// `repeated`, which had been decided by batch `seq`, are acknowledged now. An epoch that was given
+    /// up acknowledges nothing.
     pub fn record(
         &self,
         epoch: i64,
@@ -74,12 +78,12 @@ impl RedoLog {
         }
     }
 
-    /// The captures that are in none of the batches.
+    /// The captures that are in none of the log's batches.
     pub fn repeated(&self) -> Vec<Operation> {
         self.lock().repeated.iter().map(|(_, _, operation)| operation.clone()).collect()
     }
 
-    /// Forgets them, since Postgres has them.
+    /// Forgets these captures, since Postgres has them.
     pub fn forget_repeated(&self) {
         self.lock().repeated.clear();
     }
@@ -95,7 +99,8 @@ impl RedoLog {
         log.closed |= log.epoch == epoch;
     }
 
-    /// The oldest batches of an epoch, at most so many bytes or one batch, and whether these are all.
+    /// The oldest batches of an epoch, of at most `bytes` together, or one larger batch. The flag is
+    /// true where these are all batches of the log.
     pub fn oldest(&self, epoch: i64, bytes: usize) -> (Vec<NumberedBatch>, bool) {
         let log = self.lock();
         if log.epoch != epoch {
@@ -112,7 +117,7 @@ impl RedoLog {
         (some, are_all)
     }
 
-    /// Drops the batches up to this one, which have been handed over.
+    /// Drops the batches up to `seq`, which have been handed over.
     pub fn handed_over(&self, epoch: i64, seq: i64) {
         let mut log = self.lock();
         if log.epoch == epoch {
@@ -120,7 +125,7 @@ impl RedoLog {
         }
     }
 
-    /// Drops the batches up to this one, which are durable.
+    /// Drops the batches up to `durable`, which Postgres has.
     pub fn trim(&self, epoch: i64, durable: i64) {
         self.lock().trim(epoch, durable);
     }

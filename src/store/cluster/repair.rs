@@ -1,4 +1,4 @@
-//! `farebox reconcile --repair`: makes Postgres follow its entries, and Redis follow Postgres.
+//! `farebox reconcile --repair`: makes Postgres agree with its entries, and Redis agree with Postgres.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -19,10 +19,11 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, NO_HURRY};
 use crate::store::cluster::warm;
 
-/// The most rounds of repairs. A second one is needed only where something goes on damaging Redis.
+/// The most rounds of repairs. A second round is needed only where something keeps damaging Redis.
 const ROUNDS: usize = 20;
 
-/// Repairs what `farebox reconcile` finds and what can be repaired; gateways may serve meanwhile.
+/// Repairs the differences that `farebox reconcile` finds, as far as they can be repaired. Gateways may
+/// serve meanwhile.
 ///
 /// # Errors
 /// Where Redis or Postgres cannot be reached.
@@ -56,14 +57,14 @@ async fn repair(shared: &Shared) -> Result<RepairReport, LedgerError> {
         }
         replace(shared, &scripts, &std::mem::take(&mut wrong)).await?;
     }
-    // An earlier repair may have dropped accounts and ended before it brought them again.
+    // An earlier repair may have dropped accounts and been interrupted before it loaded them again.
     warm::warm_held_accounts(shared).await?;
     sync::deliver(shared).await?;
     Ok(report)
 }
 
-/// Drops accounts and their live holds from Redis, and brings them again. The batches that Redis decided about them
-/// are in the stream, and no gateway brings an account before all of these are in Postgres.
+/// Drops accounts and their live holds from Redis, and loads them again. The batches that Redis decided
+/// about them are in the stream, and no gateway loads an account before all of these are in Postgres.
 async fn replace(
     shared: &Shared,
     scripts: &Scripts,
@@ -79,7 +80,7 @@ async fn replace(
         words.extend(ids.iter().map(|id| arg(id)));
         shared.maintain(scripts, words).await?;
     }
-    // They are brought at once, since the deadlines of their holds have to be watched.
+    // They are loaded at once, since the deadlines of their holds have to be watched.
     let ids: Vec<AccountId> = accounts.iter().filter_map(|id| id.parse().ok()).collect();
     let nonce = warm::new_nonce();
     for some in ids.chunks(ACCOUNTS) {

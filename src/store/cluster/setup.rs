@@ -86,7 +86,8 @@ where
     }
 }
 
-/// Logs now and then that an attempt still waits: it may take as long as another gateway migrates the schema.
+/// Logs now and then that an attempt still waits, perhaps until another gateway has migrated the
+/// schema.
 async fn log_while_waiting<T>(attempt: impl Future<Output = T>) -> T {
     let mut attempt = std::pin::pin!(attempt);
     loop {

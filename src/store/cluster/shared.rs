@@ -35,13 +35,13 @@ pub(crate) struct Shared {
     pub settings: Settings,
     pub metrics: Metrics,
     pub clock: Clock,
-    /// The right to answer.
+    /// The lease, which is the right to answer callers.
     pub lease: Lease,
     /// The epoch that is served.
     pub epoch: OpenEpoch,
     /// Acknowledged batches that Postgres may not have yet.
     pub redo: RedoLog,
-    /// Ends of holds that nobody else will ask for.
+    /// Ends of holds that no other gateway and no caller will request.
     pub debts: Debts,
     /// Whether new holds are taken.
     pub intake: Intake,
@@ -104,7 +104,7 @@ impl Shared {
         })
     }
 
-    /// Fails at once where Postgres is known to be away, instead of waiting for it.
+    /// Fails at once where Postgres is known to be unreachable, instead of waiting for it.
     pub fn require_postgres(&self) -> Result<(), LedgerError> {
         if self.store.is_up() { Ok(()) } else { Err(LedgerError::Slow { what: "Postgres" }) }
     }

@@ -12,8 +12,8 @@ use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
-/// How long after its deadline, in milliseconds, a call's hold is left to its own gateway, which renews it while the
-/// call runs.
+/// The time after its deadline, in milliseconds, for which a call's hold is left to its own gateway.
+/// That gateway renews the hold while the call runs.
 const GRACE_MS: &str = "60000";
 
 /// The most holds that one sweep ends.

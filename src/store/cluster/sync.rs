@@ -1,4 +1,5 @@
-//! The sync between the stores: batches that Redis decided go to Postgres, and what Postgres decided goes to Redis.
+//! The sync between the stores: batches that Redis decided go to Postgres, and decisions of Postgres go
+//! to Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,11 +15,12 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 
-/// The time between two rounds of the syncer. It is half of the promised lag, with room for the write.
+/// The time between two rounds of the syncer: half of the promised lag, so that there is time left for
+/// the write.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the syncer delivers decisions of Postgres to Redis. A gateway also delivers its own decision at once,
-/// unless it dies or Redis is away.
+/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made the
+/// decision has delivered it at once; this is for the case that it died, or that Redis was unreachable.
 const DELIVER_EVERY: Duration = Duration::from_millis(500);
 
 /// The number of batches that are read from the stream at once.
@@ -30,7 +32,7 @@ const DELIVERIES: i64 = 500;
 /// How long the syncer writes before it does its other work.
 const SYNC_FOR: Duration = Duration::from_secs(1);
 
-/// How long a sync may take that no call waits for.
+/// How long a sync may take if no call waits for it.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
 
 /// How long a sync may take while all calls of this gateway wait for it.
@@ -39,7 +41,8 @@ pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Makes durable everything that Redis has decided so far. Where that is much, it may take long.
+/// Makes durable everything that Redis has decided so far. This may take long where the backlog is
+/// long.
 pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
     sync_within(shared, NO_HURRY).await
 }
@@ -99,7 +102,8 @@ pub(crate) async fn sync_up_to(
     if is_done { Ok(()) } else { Err(LedgerError::Behind) }
 }
 
-/// Writes batches into Postgres, if they follow the checkpoint. Returns whether they are durable.
+/// Writes batches into Postgres, if they continue from the checkpoint. Returns whether they are
+/// durable.
 pub(crate) async fn write_batches(
     shared: &Shared,
     scripts: &Scripts,
@@ -167,8 +171,8 @@ async fn announce_checkpoint(
     Ok((newest, durable))
 }
 
-/// Applies in Redis what Postgres decided: grants, refunds, freezes. Each takes effect once, however often it is
-/// delivered.
+/// Applies the decisions of Postgres in Redis: grants, refunds, freezes. Each takes effect once,
+/// however often it is delivered.
 pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
     loop {
         let waiting = postgres::deliveries(&shared.store, DELIVERIES).await?;
@@ -176,8 +180,8 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
             return Ok(());
         }
         let scripts = shared.epoch.require()?;
-        // All are sent in their order before the first reply is read. A delivery that arrives before an earlier one
-        // of its account is not applied, and is sent again.
+        // All deliveries are sent in their order before the first reply is read. A delivery that
+        // arrives before an earlier one of the same account is not applied, and is sent again.
         let sent = waiting.iter().map(|delivery| deliver_one(shared, &scripts, delivery));
         let mut applied: Vec<Delivery> = Vec::new();
         for (delivery, is_applied) in waiting.iter().zip(join_all(sent).await) {
@@ -205,8 +209,9 @@ async fn deliver_one(
     Ok(shared.maintain(scripts, words).await? == Value::Integer(1))
 }
 
-/// Sets the metric that says whether a new call would be taken. `strict` needs both stores. `relaxed` can do without
-/// Postgres, with a lease or on a lone Redis, until too much waits.
+/// Sets the metric that says whether a new call would be taken. `strict` needs both stores. `relaxed`
+/// goes on without Postgres until the backlog is too long, if it has a lease or if no other Redis can
+/// take over.
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     let has_stores = match error {
         None => true,
@@ -239,7 +244,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             delivered = Instant::now();
         }
         note_health(&shared, synced.as_ref().err());
-        // In `strict` the redo log is empty, so the lag is measured here. While Redis is away it is not known.
+        // In `strict` the redo log is empty, so the lag is measured here. While Redis is unreachable,
+        // the lag is not known.
         behind_since = match &synced {
             Ok(()) | Err(LedgerError::Redis(_)) => None,
             Err(_) if shared.settings.durability == Durability::Relaxed => None,
@@ -249,7 +255,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(()) | Err(LedgerError::Behind) => {}
             Err(error) => {
                 tracing::debug!(%error, "nothing was synced");
-                // A store that is away is asked less often.
+                // A store that is unreachable is asked less often.
                 tokio::time::sleep(SYNC_EVERY * 4).await;
             }
         }

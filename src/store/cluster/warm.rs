@@ -1,8 +1,8 @@
-//! Warming: brings to Redis what a batch needs and Redis does not have. These are accounts that have gone cold, and
-//! the fate of hold ids that Redis has forgotten.
+//! Warming: loads into Redis what a batch needs and Redis does not have. These are accounts that Redis
+//! has dropped as cold, and the ends of holds that Redis has forgotten.
 //!
-//! A gateway leaves a nonce in Redis, then reads Postgres. What it read counts only if the nonce still stands, since
-//! then nothing came in between.
+//! A gateway stores a nonce in Redis, then reads Postgres. Redis accepts what was read only if the
+//! nonce is still there: then nothing has changed in between.
 
 use std::time::Duration;
 
@@ -21,24 +21,24 @@ use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME, NO_HURRY};
 
-/// The shortest life of a restored hold, in milliseconds, whatever the clocks did meanwhile.
+/// The shortest life of a restored hold, in milliseconds, even if a clock was set forward.
 const MIN_TTL_MS: i64 = 60_000;
 
-/// The longest life that an API hold can have been given, in milliseconds. After a clock was set back, more would
-/// seem to be left.
+/// The longest lifetime that an API hold can have been given, in milliseconds. After a clock was set
+/// back, a hold would seem to have more time left.
 const MAX_API_TTL_MS: i64 = 24 * 3_600_000;
 
-/// The most accounts that are brought together after a recovery.
+/// The most accounts that are loaded together after a recovery.
 const ACCOUNTS: usize = 500;
 
-/// The most holds that come with them, unless one account has more.
+/// The most holds that are loaded with them, unless one account has more.
 const HOLDS: usize = 5000;
 
-/// The number of failures in a row after which a store, and not an account, is taken to be the cause.
+/// The number of failures in a row after which the store, and not an account, is taken to be the cause.
 const FAILURES: usize = 3;
 
-/// Brings to Redis what a batch needs. Where something came in between, the batch asks again, and nothing else
-/// happens.
+/// Loads into Redis what a batch needs. If something changes in between, nothing is loaded, and the
+/// batch asks again.
 pub(crate) async fn warm(
     shared: &Shared,
     scripts: &Scripts,
@@ -50,7 +50,8 @@ pub(crate) async fn warm(
     if !needs.holds.is_empty() {
         let names = needs.holds.iter().map(|id| format!("i:{id}"));
         announce_read(shared, scripts, &nonce, names).await?;
-        // Redis may have decided about an id and forgotten it since: Postgres must have that first.
+        // Redis may have decided about an id and forgotten it since. Postgres must have that decision
+        // first.
         sync::sync_within(shared, IN_TIME).await?;
         for (id, fate) in
             needs.holds.iter().zip(postgres::fates(&shared.store, &needs.holds).await?)
@@ -60,7 +61,7 @@ pub(crate) async fn warm(
                     let words = ["warm_ended", &nonce, id.as_str(), &record];
                     shared.maintain(scripts, args(words)).await?;
                 }
-                // A live hold comes with its account.
+                // A live hold is loaded with its account.
                 Err(account) => accounts.push(account),
             }
         }
@@ -68,10 +69,12 @@ pub(crate) async fn warm(
     warm_accounts(shared, scripts, &accounts, &nonce, IN_TIME).await
 }
 
-/// Brings accounts with their live holds. `limit` is the time in which Postgres must take what Redis decided before.
+/// Loads accounts with their live holds. `limit` is how long Postgres may take to store what Redis
+/// decided before.
 ///
 /// # Errors
-/// Where a store is away, or an account cannot be brought. The other accounts are brought all the same.
+/// Where a store is unreachable, or an account cannot be loaded. The other accounts are loaded all the
+/// same.
 pub(crate) async fn warm_accounts(
     shared: &Shared,
     scripts: &Scripts,
@@ -83,7 +86,7 @@ pub(crate) async fn warm_accounts(
     while let Some(some) = left.pop() {
         match warm_together(shared, scripts, some, nonce, limit).await {
             Ok(()) => {}
-            // A store that is away is away for all accounts.
+            // A store that is unreachable for one account is unreachable for all.
             Err(error) if error.is_outage() => return Err(error),
             Err(error) if some.len() == 1 => {
                 let account = some.first().map_or("", AccountId::as_str);
@@ -122,8 +125,8 @@ async fn warm_together(
     Ok(())
 }
 
-/// Brings every account with a live hold, if this gateway has opened the epoch and has not done so yet. On an error
-/// it has to be called again.
+/// Loads every account with a live hold, if this gateway has opened the epoch and has not loaded them
+/// yet. After an error, call this again.
 pub(crate) async fn warm_after_recovery(shared: &Shared) -> Result<(), LedgerError> {
     if let Some(epoch) = shared.epoch.unwarmed() {
         warm_held_accounts(shared).await?;
@@ -132,7 +135,8 @@ pub(crate) async fn warm_after_recovery(shared: &Shared) -> Result<(), LedgerErr
     Ok(())
 }
 
-/// Brings every account with a live hold that Redis does not have, so that the deadlines of the holds are watched.
+/// Loads every account with a live hold that Redis does not have, so that the deadlines of the holds
+/// are watched.
 pub(crate) async fn warm_held_accounts(shared: &Shared) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let nonce = new_nonce();
@@ -153,7 +157,7 @@ pub(crate) async fn warm_held_accounts(shared: &Shared) -> Result<(), LedgerErro
     result
 }
 
-/// Brings those of the accounts that Redis does not have.
+/// Loads those of the accounts that Redis does not have.
 async fn warm_cold(
     shared: &Shared,
     scripts: &Scripts,
@@ -167,8 +171,8 @@ async fn warm_cold(
     warm_accounts(shared, scripts, &cold, nonce, NO_HURRY).await
 }
 
-/// Returns which of the operations open an account that Redis has, and that exists. An account never ceases to
-/// exist, so the order of the operations does not matter.
+/// Returns, for each operation, whether it opens an account that Redis has and that exists. An account
+/// never ceases to exist, so the order of the operations does not matter.
 pub(crate) async fn are_open(shared: &Shared, operations: &[Operation]) -> Vec<bool> {
     let none = vec![false; operations.len()];
     let opened = operations.iter().map(|operation| match operation {
@@ -197,7 +201,8 @@ pub(crate) fn new_nonce() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Leaves the nonce under names. Returns false where Postgres must first have everything that Redis decided.
+/// Stores the nonce under each of these names. Returns false where Postgres must first have everything
+/// that Redis decided.
 async fn announce_read(
     shared: &Shared,
     scripts: &Scripts,
@@ -209,7 +214,7 @@ async fn announce_read(
     Ok(shared.maintain(scripts, words).await? == Value::Integer(1))
 }
 
-/// The record of a hold that has ended or does not exist; the account of a live one.
+/// The record of a hold that has ended or does not exist. `Err` has the account of a live hold.
 fn record_of(fate: &Fate) -> Result<String, AccountId> {
     Ok(match fate {
         Fate::Live(account) => return Err(account.clone()),

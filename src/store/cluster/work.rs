@@ -1,4 +1,4 @@
-//! One batch at work: from its request to Redis until its decisions may be answered.
+//! The work on one batch, from its request to Redis until its decisions may be answered.
 
 use fred::types::Value;
 
@@ -17,7 +17,8 @@ use crate::store::cluster::warm;
 /// The largest batch of one call of `decide.lua`.
 pub(crate) const MAX_BATCH: usize = 1024;
 
-/// The most requests for one batch. Each one after the first follows a cache miss, and gets further.
+/// The most requests for one batch. Each request after the first follows a cache miss, and decides more
+/// of the batch.
 const MAX_ROUNDS: usize = 64;
 
 /// A batch between its first request and its decisions.
@@ -26,17 +27,18 @@ struct Work<'a> {
     items: &'a [BatchItem<'a>],
     /// Places of the items that are not decided yet, in order.
     waiting: Vec<usize>,
-    /// Places of the items that may or may not have been decided: the reply was lost.
+    /// Places of the items that may or may not have been decided, because a reply was lost.
     uncertain: Vec<usize>,
     decisions: Vec<Decision>,
-    /// The batches that its requests added to the stream.
+    /// The batches that the requests added to the stream.
     batches: Vec<NumberedBatch>,
-    /// The newest batch that its decisions depend on.
+    /// The newest batch that the decisions depend on.
     seq: i64,
 }
 
-/// Has Redis decide a batch and makes the decisions as durable as is promised. An item whose decision may not be
-/// answered gets [`Decision::UNAVAILABLE`], and if it is a call's hold it will be released.
+/// Lets Redis decide a batch, and makes the decisions as durable as `[ledger] durability` promises. An
+/// item whose decision may not be answered gets [`Decision::UNAVAILABLE`]; if it is a call's hold, it
+/// will be released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
     let mut work = Work::new(items, shared.takes_holds());
     let sent = shared.lease.sending();
@@ -51,7 +53,7 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
 }
 
 impl<'a> Work<'a> {
-    /// Without `takes_holds` new and larger holds are not asked for, and stay unavailable.
+    /// If `takes_holds` is false, new and larger holds are not sent to Redis, and stay unavailable.
     fn new(items: &'a [BatchItem<'a>], takes_holds: bool) -> Self {
         let is_asked = |place: &usize| takes_holds || !items[*place].takes_credits();
         Self {
@@ -64,7 +66,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Asks Redis until every item is decided, and brings to Redis what is missing there.
+    /// Asks Redis until every item is decided, and loads into Redis what is missing there.
     async fn run(&mut self, shared: &Shared, scripts: &Scripts) {
         for _ in 0..MAX_ROUNDS {
             if self.waiting.is_empty() {
@@ -91,8 +93,8 @@ impl<'a> Work<'a> {
         Request::new(self.waiting.iter().map(|place| items[*place]), owner)
     }
 
-    /// Takes the decisions of a reply, and records the batch in the redo log before anything is answered. Returns
-    /// what the other items need.
+    /// Stores the decisions of a reply, and records the batch in the redo log before anything is
+    /// answered. Returns what the other items need.
     fn take(&mut self, reply: Reply, text: &str, scripts: &Scripts, shared: &Shared) -> Needs {
         let Reply { seq, durable, has_replica, head, decisions, needs } = reply;
         let is_relaxed = shared.settings.durability == Durability::Relaxed;
@@ -108,7 +110,8 @@ impl<'a> Work<'a> {
                      machine, or that of Redis"
                 );
             }
-            // A capture that takes no effect now took it in a batch whose reply was lost, so no redo log has it.
+            // This capture is acknowledged but changed nothing in this batch. So it took effect in an
+            // earlier batch, whose reply was lost, and no redo log has that batch.
             if is_relaxed
                 && let BatchItem::Operation(operation @ Operation::Capture { .. }) =
                     self.items[item]
@@ -120,7 +123,7 @@ impl<'a> Work<'a> {
             self.decisions[item] = decision;
         }
         self.seq = self.seq.max(seq);
-        // The text as it stands in the stream.
+        // The batch's text, as it stands in the stream.
         let batch =
             (!head.is_empty()).then(|| NumberedBatch { seq, text: format!("{head}\n{text}") });
         let logged = if is_relaxed { batch.clone() } else { None };
@@ -129,12 +132,13 @@ impl<'a> Work<'a> {
         needs
     }
 
-    /// Notes that the items that are waiting may or may not have been decided.
+    /// Records that the items that are waiting may or may not have been decided.
     fn doubt_the_rest(&mut self) {
         self.uncertain.append(&mut self.waiting);
     }
 
-    /// Leaves out the items that cannot be decided without `needs`, and the first one, which the script stopped at.
+    /// Removes from the waiting items those that cannot be decided without `needs`, and the first one,
+    /// at which the script stopped.
     fn skip_blocked(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
         let items = self.items;
@@ -146,7 +150,8 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// Waits until the decisions are as durable as is promised, and returns whether they may be answered.
+    /// Makes the decisions as durable as `[ledger] durability` promises, and returns whether they may
+    /// be answered.
     async fn may_be_answered(&self, shared: &Shared, scripts: &Scripts, sent: Sent) -> bool {
         if !shared.lease.may_answer(sent) || !shared.redo.is_open(scripts.epoch.number) {
             return false;
@@ -154,7 +159,8 @@ impl<'a> Work<'a> {
         if !self.must_be_durable(shared.settings.durability) || self.seq <= shared.redo.durable() {
             return true;
         }
-        // The batches of this work may be all that Postgres lacks. If not, the stream has the others.
+        // The batches of this work may be all that Postgres lacks. If it lacks others too, the stream
+        // has those.
         let written = match sync::write_batches(shared, scripts, &self.batches).await {
             Ok(true) if self.seq <= shared.redo.durable() => Ok(()),
             Ok(_) => sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await,
@@ -166,8 +172,9 @@ impl<'a> Work<'a> {
         written.is_ok() && shared.lease.may_answer(sent)
     }
 
-    /// Whether the decisions must be in Postgres before they are answered: in `strict` all of them, in `relaxed`
-    /// those about API holds, which outlive every gateway and are captured by their ids alone.
+    /// Whether the decisions must be in Postgres before they are answered. In `strict` this is true of
+    /// all of them. In `relaxed` it is true of those about API holds, which outlive every gateway and
+    /// are captured by their ids alone.
     fn must_be_durable(&self, durability: Durability) -> bool {
         let mut acknowledged = self
             .items
@@ -188,7 +195,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Releases of the calls' holds that may stand although their callers get 503.
+    /// Releases of the calls' holds that Redis may have granted although their callers get 503.
     fn releases(&self) -> Vec<Operation> {
         let release = |place: &usize| match self.items[*place] {
             BatchItem::Operation(Operation::Hold(NewHold {
@@ -210,7 +217,8 @@ impl<'a> Work<'a> {
 /// The epoch has ended, and nothing was decided.
 struct EpochEnded;
 
-/// Sends one request. Returns `None` where there is no reply: the batch may have been decided all the same.
+/// Sends one request. Returns `None` where there is no reply; the batch may have been decided
+/// nevertheless.
 async fn ask(
     shared: &Shared,
     scripts: &Scripts,

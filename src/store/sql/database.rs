@@ -19,9 +19,9 @@ pub(crate) trait Database: Sync {
     /// A table expression for live holds.
     const LIVE_HOLDS: &'static str;
 
-    /// A table expression for the checkouts of this ledger: `account`, `created_at`, `paid`, and
-    /// `currency` and `amount` of what was paid, or of the price where nothing was. Imported
-    /// payments are left out.
+    /// A table expression for the checkouts of this ledger: `account`, `created_at`, `paid`, `currency`
+    /// and `amount`. The last two are of the money that was paid, or of the price where nothing was
+    /// paid. Imported payments are left out.
     const SALES: &'static str;
 
     /// `SELECT … FROM` for accounts, without a condition.

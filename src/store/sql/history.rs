@@ -9,13 +9,13 @@ use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
 use crate::store::sql::database::{Database, Value, first_row};
 use crate::store::sql::rows::{Column, ENTRY, entry_with_usage_from, payment_from};
 
-/// How many of an account's newest entries its usage is added up from. Customers may ask for their
-/// usage often, and this many take a fraction of a second.
+/// How many of an account's newest entries are added up for its usage. Customers may ask for their
+/// usage often, and this many entries take a fraction of a second.
 pub(crate) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;
 
-/// The largest amount, in micro-credits. A larger sum is shown as this.
+/// The largest amount that is shown, in micro-credits. It also stands for larger sums.
 const MOST: i64 = MAX_MICROS as i64;
 
 /// The usage of `account` since `since_ms` (milliseconds since 1970), by day and route.
@@ -54,8 +54,8 @@ pub(crate) async fn usage(
     Ok(Usage { days, is_whole })
 }
 
-/// The newest entries of all accounts, newest first. Most of them are minutes old, so the last hour
-/// is searched first, then longer times.
+/// The newest entries of all accounts, newest first. Usually they are only minutes old, so the last
+/// hour is searched first, and then longer periods.
 pub(crate) async fn newest(
     database: &impl Database,
     limit: u32,
@@ -111,8 +111,8 @@ fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     })
 }
 
-/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and counts
-/// of accounts and live holds, with those of calls that were made before `before_ms`.
+/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and three
+/// counts: of accounts, of live holds, and of calls' live holds that were made before `before_ms`.
 pub(crate) async fn activity<D: Database>(
     database: &D,
     since_hour: i64,

@@ -1,7 +1,8 @@
 //! The migrations of both databases, built into the program.
 //!
-//! `sqlx::migrate!` would find the files by itself, but its macros build SQLite and both database clients a
-//! second time, for the compiler: a quarter of a cold build. A test holds this list against the folders.
+//! `sqlx::migrate!` would find the files by itself, but its macros build SQLite and both database
+//! clients a second time, for the compiler: a quarter of a cold build. A test compares this list with
+//! the folders.
 
 use std::sync::LazyLock;
 
@@ -28,6 +29,7 @@ pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         4 => "0004_crashed.sql",
         5 => "0005_purchases.sql",
         6 => "0006_usage.sql",
+        7 => "0007_batch_log.sql",
     }
 });
 
@@ -70,7 +72,8 @@ mod tests {
                 let name = file.file_name().unwrap().to_str().unwrap();
                 let version: i64 = name.split_once('_').unwrap().0.parse().unwrap();
                 let text = std::fs::read_to_string(&file).unwrap();
-                // sqlx runs a file that begins so outside of a transaction, which this list cannot say.
+                // sqlx runs a file that begins like this outside of a transaction. This list has no way
+                // to request that.
                 assert!(!text.starts_with("-- no-transaction"), "{name}");
                 let found = built_in.next().unwrap_or_else(|| panic!("{name} is not in the list"));
                 assert_eq!((found.version, found.sql.as_str()), (version, &*text), "{name}");

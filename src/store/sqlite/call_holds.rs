@@ -28,20 +28,20 @@ impl CallHolds {
     }
 
     /// The commits whose last live hold ends with `changes`.
-    pub fn spent<'a>(&'a self, changes: &'a Changes) -> impl Iterator<Item = i64> + 'a {
-        let gone = |(commit, ended): (&i64, &usize)| {
-            (self.live.get(commit).copied().unwrap_or(0) <= *ended).then_some(*commit)
+    pub fn spent(&self, changes: &Changes) -> Vec<i64> {
+        let gone = |(commit, ended): (i64, usize)| {
+            (self.live.get(&commit).copied().unwrap_or(0) <= ended).then_some(commit)
         };
-        changes.calls_gone.iter().filter_map(gone)
+        gone_by_commit(changes).into_iter().filter_map(gone).collect()
     }
 
     /// Updates the counts after `changes` were written as commit number `commit`.
     pub fn count(&mut self, commit: i64, changes: &Changes) {
-        for (written_by, ended) in &changes.calls_gone {
-            if let Some(live) = self.live.get_mut(written_by) {
-                *live = live.saturating_sub(*ended);
+        for (written_by, ended) in gone_by_commit(changes) {
+            if let Some(live) = self.live.get_mut(&written_by) {
+                *live = live.saturating_sub(ended);
                 if *live == 0 {
-                    self.live.remove(written_by);
+                    self.live.remove(&written_by);
                 }
             }
         }
@@ -51,4 +51,13 @@ impl CallHolds {
             self.live.insert(commit, added);
         }
     }
+}
+
+/// The number of holds that end with `changes`, by the commit that wrote them.
+fn gone_by_commit(changes: &Changes) -> HashMap<i64, usize> {
+    let mut gone = HashMap::default();
+    for (_, commit) in &changes.calls_gone {
+        *gone.entry(*commit).or_default() += 1;
+    }
+    gone
 }

@@ -10,7 +10,7 @@ use crate::ledger::LedgerError;
 use crate::store::sql::migrations::SQLITE;
 use crate::store::sqlite::rewrite::rewrite_once;
 
-/// The oldest version of SQLite that is used: older ones can corrupt a WAL that several connections
+/// The oldest version of SQLite that is used. Older versions can corrupt a WAL that several connections
 /// checkpoint.
 const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
@@ -29,7 +29,7 @@ pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        // Checkpoints cost two more syncs: at 16 MB instead of SQLite's 4 they are rare.
+        // A checkpoint costs two more syncs of the disk, so it comes after 16 MB instead of SQLite's 4.
         .pragma("wal_autocheckpoint", "4000")
         .pragma("journal_size_limit", "67108864")
         .pragma("cache_size", "-32768")
@@ -37,6 +37,8 @@ pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error
     SqliteConnection::connect_with(&options).await
 }
 
+/// Checks that SQLite is new enough.
+///
 /// # Errors
 /// [`LedgerError::OldSqlite`] where SQLite is older than [`SAFE_SQLITE`].
 pub(crate) async fn check_version(connection: &mut SqliteConnection) -> Result<(), LedgerError> {

@@ -1,4 +1,4 @@
-//! An embedded ledger that a command reads or repairs while no gateway has it.
+//! An embedded ledger that a command reads or repairs while no gateway uses it.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::store::sqlite::file_rights;
 use crate::store::sqlite::left_calls::end_left_calls;
 use crate::store::sqlite::lock::LedgerLock;
 use crate::store::sqlite::reconcile::reconcile;
-use crate::store::sqlite::{connection, load};
+use crate::store::sqlite::{batch_log, connection, load};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -33,12 +33,12 @@ pub enum SourceError {
     Ledger(#[from] LedgerError),
 }
 
-/// An embedded ledger that no other process has.
+/// An embedded ledger that no other process uses.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub path: PathBuf,
     connection: SqliteConnection,
-    /// Held as long as the source, so that no gateway writes meanwhile.
+    /// The lock, held as long as the source, so that no gateway writes meanwhile.
     _lock: LedgerLock,
 }
 
@@ -61,6 +61,7 @@ impl Source {
                 return Ok(None);
             }
             connection::migrate(&mut connection).await?;
+            batch_log::replay(&mut connection).await?;
             Ok(Some(connection))
         };
         let opened = opened.await.map_err(|error: LedgerError| error.on_opening(path))?;

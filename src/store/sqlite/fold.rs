@@ -1,8 +1,8 @@
 //! Folding old entries into opening balances, so that the file does not grow for ever.
 //!
 //! Folding goes through the accounts in slices of [`SLICE`] entries. Each slice is one complete
-//! transaction: where an account is longer than a slice, the next slice moves its opening balance
-//! on. So a crash between two slices does no harm.
+//! transaction, so a crash between two slices does no harm. An account with more entries than a slice
+//! gets an opening balance from each slice, which the next slice folds again.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
@@ -71,7 +71,7 @@ async fn read(
     rows.iter().map(line).collect()
 }
 
-/// How a slice is folded.
+/// The plan for folding one slice.
 struct Plan {
     /// The last folded entry of each account, whose balance is the account's opening balance.
     openings: Vec<Opening>,
@@ -111,8 +111,8 @@ impl Plan {
         plan
     }
 
-    /// Where the slice after `last` begins: with the opening balance that this slice writes there,
-    /// or after the account, if the rest of it is not old.
+    /// The start of the slice after `last`. It is the opening balance that this slice writes for the
+    /// account of `last`, or the next account, if the rest of this one is not old.
     fn after(&self, last: &Line) -> FoldCursor {
         let is_own = self
             .openings

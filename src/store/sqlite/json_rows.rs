@@ -14,6 +14,11 @@ impl Rows {
         Row { out: &mut self.0, first: true }
     }
 
+    /// The length so far, in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// True where there is no row.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

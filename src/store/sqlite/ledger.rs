@@ -1,11 +1,13 @@
-//! The embedded ledger: balances in memory, one writer, SQLite for what must last.
+//! The embedded ledger: balances in memory, one writer, and SQLite for the data that must last.
 //!
-//! A batch is decided in memory first. In `strict` it counts once SQLite has committed it with
-//! `synchronous=FULL`; when the commit fails, memory is rolled back and the operations are refused
-//! as unavailable. In `relaxed` the operations of calls (hold, renew, capture, release) are
-//! answered at once and written within [`FLUSH_EVERY`]; when a commit fails, they stay in memory
-//! until one succeeds, and no new hold is granted meanwhile. Grants, keys and everything else are
-//! on disk before they are answered, in both.
+//! A batch is decided in memory first. In `strict` its outcomes count once SQLite has committed it with
+//! `synchronous=FULL`; if the commit fails, memory is rolled back and the operations are refused as
+//! unavailable. The operations of calls (hold, renew, capture, release) are committed as one row of the log
+//! of batches (`batch_log.rs`), and their own rows follow within [`FLUSH_EVERY`].
+//!
+//! In `relaxed` the operations of calls are answered at once and written within [`FLUSH_EVERY`]; if a commit
+//! fails, they stay in memory until one succeeds, and no new hold is granted meanwhile. In both modes,
+//! grants, keys and everything else are on disk before they are answered.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,61 +16,56 @@ use crate::ledger::CALL_TTL_MS;
 use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::clock::Clock;
 use crate::ledger::config::LedgerConfig;
-use crate::ledger::crash::{AfterCrash, CrashedCall};
+use crate::ledger::crash::AfterCrash;
 use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
 use crate::ledger::report::FoldCursor;
 use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Known, Lookups, Now, State};
 use crate::ledger::{Durability, LedgerError};
 use crate::metrics::Metrics;
+use crate::store::sqlite::batch_log;
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::connection::{self, Writer};
+use crate::store::sqlite::disk::{Disk, Log, RETRY_EVERY};
 use crate::store::sqlite::fold::fold_slice;
 use crate::store::sqlite::left_calls::{count_left_calls, end_left_calls};
 use crate::store::sqlite::lock::LedgerLock;
 use crate::store::sqlite::purge::Purge;
 use crate::store::sqlite::read::SqliteReader;
-use crate::store::sqlite::write::Batch;
 use crate::store::sqlite::{compare, file_rights, load};
 
 /// How long an answered operation of a call may wait to be written in `relaxed`: half of the
 /// promised time, so that the commit itself fits into the other half.
 const FLUSH_EVERY: Duration = Duration::from_millis(25);
 
+/// How many entries and ended holds wait in `strict` at most before their rows are written. A larger
+/// commit would hold up the calls that come in meanwhile.
+const FLUSH_AT: usize = 256;
+
 /// How often expired holds are looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
-
-/// How long to wait between two attempts to write to a failing disk.
-const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 /// How long closing the file waits for reads that are under way.
 const READS_END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The embedded ledger, as its one writer has it.
+/// The embedded ledger. A file has one of these, which is its only writer.
 #[derive(Debug)]
 pub struct SqliteLedger {
     durability: Durability,
     after_crash: AfterCrash,
-    writer: Writer,
-    /// How many batches the file has committed.
-    commits: i64,
     state: State,
-    call_holds: CallHolds,
-    /// The changes of answered operations that are not written yet (`relaxed` only).
+    disk: Disk,
+    /// The changes of answered operations whose rows are not written yet. In `strict` all of them are in
+    /// the log.
     unwritten: Changes,
     clock: Clock,
     metrics: Metrics,
-    /// Since when `unwritten` has not been empty.
+    /// The moment since which `unwritten` has not been empty.
     unwritten_since: Option<Instant>,
     purge: Purge,
-    /// The earliest time of the next commit; set only while commits fail.
-    failing_until: Option<Instant>,
-    /// True after a commit that failed, and may have been written all the same, since the file
-    /// could not be read to find out. Nothing is decided until it can.
-    in_doubt: bool,
     /// The reader of the same file, which is closed before the writer.
     reader: SqliteReader,
-    /// Held as long as the ledger: a file has one writer.
+    /// The lock, held as long as the ledger, so that a file has one writer.
     _lock: LedgerLock,
 }
 
@@ -76,7 +73,7 @@ impl SqliteLedger {
     /// Opens the ledger at `path`, with the defaults for all other settings.
     ///
     /// # Errors
-    /// As [`SqliteLedger::open_as`].
+    /// The same as for [`SqliteLedger::open_as`].
     pub async fn open(
         path: &Path,
         durability: Durability,
@@ -110,6 +107,7 @@ impl SqliteLedger {
         let mut connection = connection::connect(path).await?;
         connection::check_version(&mut connection).await?;
         connection::migrate(&mut connection).await?;
+        batch_log::replay(&mut connection).await?;
         let (mut state, mut commits) = load::state(&mut connection, clock.now(0)).await?;
         let now = clock.now(commits.saturating_add(1));
         let left = end_left_calls(&mut connection, &mut state, after_crash, now).await?;
@@ -121,23 +119,19 @@ impl SqliteLedger {
         Ok(Self {
             durability,
             after_crash,
-            writer: Writer::new(path, connection),
-            commits,
             state,
-            call_holds: CallHolds::default(),
+            disk: Disk::new(Writer::new(path, connection), commits, metrics.clone()),
             unwritten: Changes::default(),
             clock,
             metrics,
             unwritten_since: None,
             purge: Purge::default(),
-            failing_until: None,
-            in_doubt: false,
             reader: SqliteReader::new(path),
             _lock: lock,
         })
     }
 
-    /// A reader of the same file. It reads what is committed, until the ledger is closed.
+    /// A reader of the same file. It sees only committed changes, and works until the ledger is closed.
     pub fn reader(&self) -> SqliteReader {
         self.reader.clone()
     }
@@ -149,7 +143,7 @@ impl SqliteLedger {
             .iter()
             .map(|operation| match operation {
                 // Credits that are set aside now could not be written soon.
-                operation if operation.takes_credits() && self.is_failing() => {
+                operation if operation.takes_credits() && self.disk.is_failing() => {
                     Outcome::Refused(Refusal::Unavailable)
                 }
                 _ => rules::decide(operation, &mut self.state, known, &mut self.unwritten, now),
@@ -159,6 +153,26 @@ impl SqliteLedger {
         if !self.unwritten.is_empty() {
             self.unwritten_since.get_or_insert_with(Instant::now);
         }
+        outcomes
+    }
+
+    /// Decides operations of calls that count once their batch is in the log.
+    async fn apply_by_log(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
+        let now = self.now();
+        let mut changes = Changes::default();
+        let outcomes: Vec<Outcome> = batch
+            .iter()
+            .map(|operation| rules::decide(operation, &mut self.state, known, &mut changes, now))
+            .collect();
+        if changes.is_empty() {
+            return outcomes;
+        }
+        if !self.disk.append(&self.state, &changes, now).await {
+            self.state.roll_back(&mut changes);
+            return Vec::new();
+        }
+        self.unwritten.add_calls(changes);
+        self.unwritten_since.get_or_insert_with(Instant::now);
         outcomes
     }
 
@@ -191,7 +205,7 @@ impl SqliteLedger {
             .iter()
             .map(|operation| rules::decide(operation, &mut self.state, known, &mut changes, now))
             .collect();
-        if changes.is_empty() || self.commit(&changes, now).await {
+        if changes.is_empty() || self.disk.commit(&self.state, &changes, now, Log::Stays).await {
             return Some(outcomes);
         }
         self.state.roll_back(&mut changes);
@@ -201,7 +215,7 @@ impl SqliteLedger {
     /// Compares memory with the file.
     async fn audit(&mut self) -> Outcome {
         let now = self.now();
-        let stored = match self.writer.get().await {
+        let stored = match self.disk.writer.get().await {
             Ok(connection) => load::state(connection, now).await,
             Err(error) => Err(error.into()),
         };
@@ -209,7 +223,7 @@ impl SqliteLedger {
             Ok((stored, _)) => Outcome::Audited(compare::differences(&self.state, &stored)),
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be read");
-                self.writer.discard();
+                self.disk.writer.discard();
                 Outcome::Refused(Refusal::Unavailable)
             }
         }
@@ -217,7 +231,7 @@ impl SqliteLedger {
 
     /// Folds the next slice of the entries older than `before_ms`.
     async fn fold(&mut self, before_ms: i64, from: Option<&FoldCursor>) -> Outcome {
-        let folded = match self.writer.get().await {
+        let folded = match self.disk.writer.get().await {
             Ok(connection) => fold_slice(connection, before_ms, from).await,
             Err(error) => Err(error),
         };
@@ -225,30 +239,27 @@ impl SqliteLedger {
             Ok((report, next)) => Outcome::Folded { report, next },
             Err(error) => {
                 tracing::error!(%error, "old entries could not be folded");
-                self.writer.discard();
+                self.disk.writer.discard();
                 Outcome::Refused(Refusal::Unavailable)
             }
         }
     }
 
     fn now(&self) -> Now {
-        self.clock.now(self.commits.saturating_add(1))
+        self.clock.now(self.disk.commits.saturating_add(1))
     }
 
-    /// True while it is too early for the next attempt to write to a failing disk.
-    fn is_resting(&self) -> bool {
-        self.failing_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Records the age of the oldest unwritten operation; always 0 in `strict`.
+    /// Records the age of the oldest operation that is answered and not on disk; always 0 in `strict`.
     fn record_lag(&self) {
-        let lag = self.unwritten_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let since = self.unwritten_since.filter(|_| self.durability == Durability::Relaxed);
+        let lag = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         self.metrics.ledger_sync_lag_seconds.set(lag);
     }
 
-    /// True while commits fail.
-    fn is_failing(&self) -> bool {
-        self.failing_until.is_some()
+    /// True in `strict` where the rows that wait are many.
+    fn has_much_unwritten(&self) -> bool {
+        self.durability == Durability::Strict
+            && self.unwritten.entries.len() + self.unwritten.ended.len() >= FLUSH_AT
     }
 
     /// Commits the unwritten changes. True where none are left.
@@ -256,11 +267,11 @@ impl SqliteLedger {
         if self.unwritten.is_empty() {
             return true;
         }
-        if self.in_doubt {
+        if self.disk.in_doubt {
             return false;
         }
         let unwritten = std::mem::take(&mut self.unwritten);
-        let written = self.commit(&unwritten, self.now()).await;
+        let written = self.disk.commit(&self.state, &unwritten, self.now(), Log::Emptied).await;
         if written {
             self.unwritten_since = None;
         } else {
@@ -269,107 +280,49 @@ impl SqliteLedger {
         written
     }
 
-    /// Commits `changes`. Returns false if they were not written, or if that is not known: `in_doubt` is then true.
-    async fn commit(&mut self, changes: &Changes, now: Now) -> bool {
-        if self.is_resting() {
-            return false;
-        }
-        let started = Instant::now();
-        let next = self.commits.saturating_add(1);
-        let result = match self.writer.get().await {
-            Ok(connection) => {
-                let (state, calls) = (&self.state, &self.call_holds);
-                let batch = Batch::new(state, calls, changes, Now { commit: next, ..now });
-                batch.write(connection).await
-            }
-            Err(error) => Err(error),
-        };
-        let written = match result {
-            Ok(()) => true,
-            Err(error) => self.was_written(next, error).await,
-        };
-        if written {
-            self.commits = next;
-            self.call_holds.count(next, changes);
-            changes.crashed.values().for_each(CrashedCall::log);
-            if self.failing_until.take().is_some() {
-                tracing::info!("the ledger can write again");
-                self.metrics.ledger_up.set(1);
-            }
-            self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
-        } else {
-            self.failing_until = Some(Instant::now() + RETRY_EVERY);
-            self.metrics.ledger_up.set(0);
-        }
-        written
-    }
-
-    /// Finds out by the file's count of commits whether the failed commit number `next` was written
-    /// after all. Where the file cannot be read, the ledger is in doubt.
-    async fn was_written(&mut self, next: i64, error: sqlx::Error) -> bool {
-        if self.failing_until.is_none() {
-            tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
-        }
-        // Closed after the next connection is open: the last one to close deletes the shared
-        // memory's file, and a full disk has no room for a new one.
-        let _broken = self.writer.discard();
-        match self.count_commits().await {
-            Ok(done) => done >= next,
-            Err(_) => {
-                self.in_doubt = true;
-                false
-            }
-        }
-    }
-
     /// Finds out whether the commit in doubt was written. False while the file cannot be read.
     async fn resolve_doubt(&mut self) -> bool {
-        if !self.in_doubt {
+        if !self.disk.in_doubt {
             return true;
         }
-        if self.is_resting() {
+        if self.disk.is_resting() {
             return false;
         }
         match self.catch_up().await {
-            Ok(()) => self.in_doubt = false,
+            Ok(()) => self.disk.in_doubt = false,
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be read");
-                self.writer.discard();
-                self.failing_until = Some(Instant::now() + RETRY_EVERY);
+                self.disk.writer.discard();
+                self.disk.rest();
             }
         }
-        !self.in_doubt
+        !self.disk.in_doubt
     }
 
     /// Updates memory where the file has one commit more than memory counted.
     async fn catch_up(&mut self) -> Result<(), LedgerError> {
-        let done = self.count_commits().await?;
-        if done > self.commits {
-            if self.unwritten.is_empty() {
-                // The commit's operations were refused, and memory was rolled back. Those that are
-                // repeated find their entries.
-                let now = self.now();
-                self.state = load::state(self.writer.get().await?, now).await?.0;
-                self.call_holds = CallHolds::of(&self.state);
-            } else {
-                let written = std::mem::take(&mut self.unwritten);
-                self.call_holds.count(done, &written);
-                self.unwritten_since = None;
-            }
-            self.commits = done;
+        // In `strict` every answered operation is in the file, as rows or in the log.
+        if self.unwritten.is_empty() || self.durability == Durability::Strict {
+            // The operations of the commit in doubt were refused, and memory was rolled back. Those that
+            // are repeated find their entries.
+            let now = self.now();
+            let connection = self.disk.writer.get().await?;
+            batch_log::replay(connection).await?;
+            let (state, commits) = load::state(connection, now).await?;
+            self.disk.call_holds = CallHolds::of(&state);
+            (self.state, self.disk.commits) = (state, commits);
+            self.unwritten = Changes::default();
+            self.unwritten_since = None;
+            return Ok(());
+        }
+        let done = self.disk.count_commits().await?;
+        if done > self.disk.commits {
+            let written = std::mem::take(&mut self.unwritten);
+            self.disk.call_holds.count(done, &written);
+            self.unwritten_since = None;
+            self.disk.commits = done;
         }
         Ok(())
-    }
-
-    async fn count_commits(&mut self) -> Result<i64, sqlx::Error> {
-        let counted = match self.writer.get().await {
-            Ok(connection) => load::commits(connection).await,
-            Err(error) => Err(error),
-        };
-        if counted.is_err() {
-            self.writer.discard();
-        }
-        counted
     }
 
     /// Reads what the file has of ids that memory does not know; `None` where it cannot be read.
@@ -381,7 +334,7 @@ impl SqliteLedger {
         if !self.flush().await {
             return None;
         }
-        let found = match self.writer.get().await {
+        let found = match self.disk.writer.get().await {
             Ok(connection) => load::known(connection, wanted).await,
             Err(error) => Err(error),
         };
@@ -389,7 +342,7 @@ impl SqliteLedger {
             Ok(known) => Some(known),
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be read");
-                self.writer.discard();
+                self.disk.writer.discard();
                 None
             }
         }
@@ -407,6 +360,16 @@ fn is_answered_from_memory(durability: Durability, operation: &Operation) -> boo
         }
 }
 
+/// True for operations that `strict` commits to the log: where their holds are in memory, they touch nothing
+/// but calls' holds, entries and balances.
+fn is_logged(operation: &Operation) -> bool {
+    match operation {
+        Operation::Balance { .. } => true,
+        Operation::Abandon { .. } => false,
+        other => other.origin() == Some(Origin::Call),
+    }
+}
+
 /// True for operations on the whole file, which run between batches.
 fn is_on_whole_file(operation: &Operation) -> bool {
     matches!(operation, Operation::Audit | Operation::Fold { .. })
@@ -422,18 +385,27 @@ impl Backend for SqliteLedger {
         if !self.resolve_doubt().await {
             return vec![unavailable; batch.len()];
         }
-        let Some(mut known) = self.look_up(&Lookups::of(batch, &self.state)).await else {
+        let wanted = Lookups::of(batch, &self.state);
+        let Some(mut known) = self.look_up(&wanted).await else {
             return vec![unavailable; batch.len()];
         };
         // A batch is one commit, so all of it waits for the disk if one operation has to.
         let durability = self.durability;
         let mut outcomes = if batch.iter().all(|o| is_answered_from_memory(durability, o)) {
             self.apply_in_memory(batch, &mut known)
+        } else if durability == Durability::Strict
+            && wanted.is_empty()
+            && batch.iter().all(is_logged)
+        {
+            self.apply_by_log(batch, &mut known).await
         } else {
             self.apply_on_disk(batch, &mut known).await
         };
         outcomes.resize(batch.len(), unavailable);
-        if self.unwritten_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY) {
+        // In `strict` the rows are written in a tick, after the batch was answered.
+        if durability == Durability::Relaxed
+            && self.unwritten_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY)
+        {
             self.flush().await;
         }
         self.record_lag();
@@ -447,12 +419,12 @@ impl Backend for SqliteLedger {
         let now = self.now();
         self.state.forget_early_releases(now.ledger_ms);
         // An empty commit probes a failing disk, so that the first call after the failure succeeds.
-        if self.is_failing() && self.unwritten.is_empty() {
-            self.commit(&Changes::default(), now).await;
+        if self.disk.is_failing() && self.unwritten.is_empty() {
+            self.disk.commit(&self.state, &Changes::default(), now, Log::Stays).await;
         }
         let flushed = self.flush().await;
         let mut expired = Vec::new();
-        if flushed && !self.is_failing() {
+        if flushed && !self.disk.is_failing() {
             let mut changes = Changes::default();
             for hold in self.state.expired(now.ledger_ms) {
                 if is_live(&hold) {
@@ -462,12 +434,14 @@ impl Backend for SqliteLedger {
                     expired.push(Expired { hold, route: live.route });
                 }
             }
-            if !changes.is_empty() && !self.commit(&changes, now).await {
+            if !changes.is_empty()
+                && !self.disk.commit(&self.state, &changes, now, Log::Stays).await
+            {
                 self.state.roll_back(&mut changes);
                 expired.clear();
             }
-            if !self.is_failing() {
-                self.purge.run_if_due(&mut self.writer, now).await;
+            if !self.disk.is_failing() {
+                self.purge.run_if_due(&mut self.disk.writer, now).await;
             }
         }
         self.record_lag();
@@ -475,10 +449,11 @@ impl Backend for SqliteLedger {
     }
 
     fn tick_after(&self) -> Duration {
-        match (self.failing_until, self.unwritten_since) {
-            (Some(_), _) => RETRY_EVERY,
-            (None, Some(since)) => FLUSH_EVERY.saturating_sub(since.elapsed()),
-            (None, None) => SWEEP_EVERY,
+        match self.unwritten_since {
+            _ if self.disk.is_failing() => RETRY_EVERY,
+            Some(_) if self.has_much_unwritten() => Duration::ZERO,
+            Some(since) => FLUSH_EVERY.saturating_sub(since.elapsed()),
+            None => SWEEP_EVERY,
         }
     }
 
@@ -492,7 +467,7 @@ impl Backend for SqliteLedger {
                 "the ledger was closed while reads were under way; its WAL stays beside it"
             );
         }
-        self.writer.close().await;
+        self.disk.writer.close().await;
         true
     }
 }

@@ -8,6 +8,7 @@ use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Now, State};
 use crate::metrics::Metrics;
 use crate::store::sqlite::call_holds::CallHolds;
+use crate::store::sqlite::disk::Log;
 use crate::store::sqlite::write::Batch;
 
 /// Ends the holds of calls in `state`, which was just read from the file, and adds the calls to the
@@ -26,7 +27,7 @@ pub(crate) async fn end_left_calls(
     let mut changes = Changes::default();
     rules::abandon_calls(after, state, &mut changes, now);
     if !changes.is_empty() {
-        Batch::new(state, &calls, &changes, now).write(&mut *connection).await?;
+        Batch::new(state, &calls, &changes, now, Log::Stays).write(&mut *connection).await?;
     }
     // Rows whose holds have all ended may be left.
     sqlx::query("DELETE FROM call_holds").execute(connection).await?;

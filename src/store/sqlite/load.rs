@@ -1,4 +1,4 @@
-//! Reading the state of the ledger from its file, and the rows that decisions need beside it.
+//! Reads the state of the ledger from its file, and the further rows that decisions need.
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -66,7 +66,7 @@ fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx:
     Ok((row.hold("id")?, hold))
 }
 
-/// Reads what the file has of the ids in `wanted`.
+/// Reads the file's rows for the ids in `wanted`.
 pub(crate) async fn known(
     connection: &mut SqliteConnection,
     wanted: &Lookups,
@@ -87,8 +87,9 @@ pub(crate) async fn known(
         }
     }
     if !wanted.refunds.is_empty() {
-        // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the
-        // space in ASCII.
+        // A partial refund's id is the full refund's id, a space, and its own id. `!` follows the space
+        // in ASCII, so the range from the full refund's id with a space to the same id with a `!` has
+        // all of them.
         let holds = json(wanted.refunds.iter().map(HoldId::as_str));
         let rows = sqlx::query(
             "SELECT account, seq, operation, kind, amount, balance_after, route, reason, created_at \

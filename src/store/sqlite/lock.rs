@@ -10,8 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 use crate::ledger::LedgerError;
 use crate::store::sqlite::file_rights;
 
-/// An advisory lock on a file beside the ledger's, held until this is dropped. The system releases
-/// it too when the process ends in any way.
+/// An advisory lock on a file beside the ledger's, held until this is dropped. The system also releases
+/// it when the process ends in any way.
 #[derive(Debug)]
 pub(crate) struct LedgerLock {
     _file: File,

@@ -1,9 +1,11 @@
 //! The embedded ledger, in a file of SQLite.
 
 pub(crate) mod backup;
+mod batch_log;
 mod call_holds;
 mod compare;
 mod connection;
+mod disk;
 pub(crate) mod export;
 pub(crate) mod file_rights;
 mod fold;

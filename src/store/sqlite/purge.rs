@@ -47,7 +47,8 @@ async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx
     if let Err(error) = crashed.execute(&mut *connection).await {
         tracing::warn!(%error, "old lines of the list of calls that were cut off could not be deleted");
     }
-    // While a hold's row in call_holds stands, its ending shows that the hold is not live.
+    // A hold's row in `call_holds` can outlast the hold. As long as the row is there, the record of the
+    // hold's end must stay, since it shows that the hold is not live.
     let purged = sqlx::query(
         "DELETE FROM ended_holds WHERE id IN (SELECT id FROM ended_holds \
          WHERE origin = 'call' AND ended_at < ?1 AND id NOT IN \

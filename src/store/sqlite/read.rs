@@ -1,4 +1,4 @@
-//! Reads beside the writer, on a small pool of read-only connections.
+//! Reads that do not go through the writer, on a small pool of read-only connections.
 
 use std::ops::Range;
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::store::sql::{history, search, sold};
 use crate::store::sqlite::connection;
 use crate::store::sqlite::reconcile::reconcile;
 
-/// Reads what is committed.
+/// A reader of the file. It sees only committed changes.
 #[derive(Clone, Debug)]
 pub struct SqliteReader {
     pool: SqlitePool,

@@ -40,9 +40,9 @@ const CHECKS: [&str; 7] = [
      (SELECT 1 FROM entries e WHERE e.operation = 'capture:' || h.id)",
     "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
      FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
-    // The entries of a payment, folded ones too, add up to what it granted and took back. Their ids
-    // are the payment's name, alone or followed by ':'. An imported payment was granted by the
-    // import, not by itself.
+    // The entries of a payment, also the folded ones, add up to what the payment granted and took back.
+    // Their ids are the payment's name, alone or followed by ':'. An imported payment was granted by
+    // the import, so its grant is not counted here.
     "SELECT account, 'payment ' || id || ' has moved {' || moved || '}, its entries add up to {' || \
      total || '}' AS what FROM (SELECT account, id, moved, \
       (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \

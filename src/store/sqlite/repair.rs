@@ -1,5 +1,5 @@
-//! Repairs: what contradicts the entries is changed to follow them; entries themselves are never
-//! edited. The file's lock is needed, since a gateway has balances in memory.
+//! Repairs: rows that contradict the entries are changed to agree with them; entries themselves are
+//! never edited. The file's lock is needed, since a gateway has balances in memory.
 
 use std::path::Path;
 
@@ -10,9 +10,9 @@ use crate::ledger::report::{Difference, RepairReport};
 use crate::store::sql::rows::Column as _;
 use crate::store::sqlite::export::{Source, SourceError};
 
-/// Selects accounts whose balance or newest entry's number differs from their entries, also those
-/// without a row. `gaps` counts the entries that do not follow the one before, and those that are
-/// missing after the newest.
+/// Selects accounts whose balance, or number of the newest entry, differs from their entries, and
+/// accounts that have entries but no row. `gaps` counts the entries whose number does not follow the
+/// one before, and the newest entries that are missing although the account's row counts them.
 const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0) AS total, \
      coalesce(e.newest, 0) AS newest, \
      coalesce(e.gaps, 0) + max(coalesce(a.seq, 0) - coalesce(e.newest, 0), 0) AS gaps, \

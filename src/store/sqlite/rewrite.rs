@@ -1,4 +1,4 @@
-//! Rewriting the file once, after a migration has trimmed the events in it: SQLite keeps
+//! Rewrites the file once, after a migration has trimmed the events in it: until then SQLite keeps the
 //! overwritten data in unused pages and in its WAL.
 
 use sqlx::sqlite::SqliteConnection;
@@ -7,8 +7,8 @@ use sqlx::{Executor as _, query_scalar};
 /// The `PRAGMA user_version` of a file that has no remains of untrimmed events.
 const REWRITTEN: i64 = 1;
 
-/// The largest file that is rewritten at a start. Rewriting takes a second for each 100 to 200 MB,
-/// and as much free space on the disk as the file has.
+/// The largest file that is rewritten at a start. Rewriting takes a second for each 100 to 200 MB, and
+/// needs as much free space on the disk as the file takes.
 const LARGEST_BYTES: i64 = 1 << 30;
 
 /// Rewrites the file unless that was done before. A failure is logged, and the next start tries
@@ -47,7 +47,7 @@ async fn rewrite_if_due(connection: &mut SqliteConnection) -> Result<(), sqlx::E
 }
 
 async fn rewrite(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    // With the connection's setting, the temporary copy would be in memory.
+    // The copy is as large as the file. With this connection's setting, SQLite would make it in memory.
     connection.execute("PRAGMA temp_store = file").await?;
     let rewritten = connection.execute("VACUUM").await;
     connection.execute("PRAGMA temp_store = memory").await?;

@@ -1,5 +1,5 @@
-//! A batch's changes as SQL: one statement per table, whatever the size of the batch, and all
-//! statements as one script, so that a commit is one message to the driver's thread.
+//! Writes a batch's changes as SQL: one statement for each table, whatever the size of the batch. All
+//! statements are one script, so that a commit is one message to the driver's thread.
 //!
 //! A statement per row costs some 67 µs through the driver, `INSERT … SELECT … FROM jsonb_each`
 //! some 2 µs a row. (`json_each` would print each row as text and parse it again.)
@@ -8,22 +8,23 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::account::AccountId;
-use crate::ledger::operation::Origin;
+use crate::ledger::operation::{Entry, Origin};
 use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sql::rows::usage_column;
 use crate::store::sqlite::call_holds::CallHolds;
+use crate::store::sqlite::disk::Log;
 use crate::store::sqlite::json_rows::Rows;
 use crate::usage::UsageRecord;
 
 const ADD_CALL_HOLDS: &str =
     "INSERT INTO call_holds (written_by, holds) SELECT commits + 1, ? FROM ledger;";
 
-/// Deletes one row. A commit deletes one or two rows; from a list of them, SQLite would first build
-/// a table.
+/// Deletes one row. A commit usually deletes one or two rows; for a list of them, SQLite would first
+/// build a table.
 const DELETE_CALL_HOLDS: &str = "DELETE FROM call_holds WHERE written_by = ?;";
 
-/// Deletes many rows, where a statement for each would make a script that SQLite has not prepared
+/// Deletes many rows. A statement for each row would make a long script that SQLite has not prepared
 /// yet.
 const DELETE_MANY_CALL_HOLDS: &str =
     "DELETE FROM call_holds WHERE written_by IN (SELECT value->>0 FROM jsonb_each(?));";
@@ -95,6 +96,16 @@ const FREEZE: &str = "INSERT INTO freezes (dispute, account) \
 
 const THAW: &str = "DELETE FROM freezes WHERE dispute IN (SELECT value->>0 FROM json_each(?));";
 
+const BEGIN: &str = "BEGIN IMMEDIATE;";
+
+/// Deletes every row without looking at one.
+pub(crate) const EMPTY_LOG: &str = "DELETE FROM batch_log;";
+
+/// Deletes the oldest row.
+const DELETE_LOGGED: &str = "DELETE FROM batch_log WHERE number = ?;";
+
+const COUNT_AND_COMMIT: &str = "UPDATE ledger SET commits = commits + 1 WHERE one = 1; COMMIT";
+
 /// The transaction that writes one batch and counts itself as a commit.
 pub(crate) struct Batch {
     script: String,
@@ -103,16 +114,22 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Makes the transaction that writes `changes` as commit number `now.commit`.
-    pub fn new(state: &State, calls: &CallHolds, changes: &Changes, now: Now) -> Self {
-        let mut batch =
-            Self { script: "BEGIN IMMEDIATE;".into(), documents: Vec::with_capacity(6) };
+    /// Makes the transaction that writes `changes` as commit number `now.commit`. Where the log
+    /// is emptied, `changes` must have the changes of every batch in it.
+    pub fn new(state: &State, calls: &CallHolds, changes: &Changes, now: Now, log: Log) -> Self {
+        let mut batch = Self { script: BEGIN.into(), documents: Vec::with_capacity(6) };
         batch.add_holds(calls, changes, now);
-        batch.add_entries(state, changes, now);
+        let (plain, metered) = entries(changes);
+        batch.push(ADD_ENTRIES, plain);
+        batch.push(ADD_METERED_ENTRIES, metered);
+        batch.push(MOVE_BALANCES, balances(state, changes, now));
         batch.add_keys(changes, now);
         batch.add_payments(changes);
         batch.add_crashed(changes);
-        batch.script.push_str("UPDATE ledger SET commits = commits + 1 WHERE one = 1; COMMIT");
+        if log == Log::Emptied {
+            batch.script.push_str(EMPTY_LOG);
+        }
+        batch.script.push_str(COUNT_AND_COMMIT);
         batch
     }
 
@@ -136,31 +153,10 @@ impl Batch {
     }
 
     fn add_holds(&mut self, calls: &CallHolds, changes: &Changes, now: Now) {
-        let left = |ledger_ms: u64| ledger_ms.saturating_sub(now.ledger_ms);
-        let deadline = |ledger_ms: u64| {
-            now.wall_ms.saturating_add(i64::try_from(left(ledger_ms)).unwrap_or(i64::MAX))
-        };
-        let (mut of_calls, mut of_api) = (Rows::default(), Rows::default());
-        for (id, hold) in &changes.holds_added {
-            let rows = match hold.origin {
-                Origin::Call => &mut of_calls,
-                Origin::Api => &mut of_api,
-            };
-            let row = rows
-                .row()
-                .text(id.as_str())
-                .text(hold.account.as_str())
-                .count(hold.amount.micros())
-                .text(&hold.route)
-                .int(deadline(hold.expires_ms));
-            match hold.origin {
-                Origin::Call => row.end(),
-                Origin::Api => row.count(left(hold.expires_ms)).end(),
-            }
-        }
+        let (of_calls, of_api) = holds(changes, now);
         self.push(ADD_CALL_HOLDS, of_calls);
         self.push(ADD_API_HOLDS, of_api);
-        let spent: Vec<i64> = calls.spent(changes).collect();
+        let spent = calls.spent(changes);
         if spent.len() <= FEW {
             for commit in spent {
                 self.script.push_str(DELETE_CALL_HOLDS);
@@ -173,67 +169,14 @@ impl Batch {
         }
         let mut renewed = Rows::default();
         for (id, expires_ms) in &changes.holds_renewed {
-            let row = renewed.row().text(id.as_str()).int(deadline(*expires_ms));
-            row.count(left(*expires_ms)).end();
+            let row = renewed.row().text(id.as_str()).int(deadline(*expires_ms, now));
+            row.count(left(*expires_ms, now)).end();
         }
         self.push(RENEW_API_HOLDS, renewed);
         let mut gone = Rows::default();
         changes.holds_gone.iter().for_each(|id| gone.row().text(id.as_str()).end());
         self.push(END_API_HOLDS, gone);
-        let mut ended_holds = Rows::default();
-        for ended in &changes.ended {
-            ended_holds
-                .row()
-                .text(ended.id.as_str())
-                .optional(ended.account.as_ref().map(AccountId::as_str))
-                .count(ended.amount.micros())
-                .text(ended.origin.as_str())
-                .text(ended.ending.as_str())
-                .int(now.wall_ms)
-                .end();
-        }
-        self.push(REMEMBER_ENDED, ended_holds);
-    }
-
-    fn add_entries(&mut self, state: &State, changes: &Changes, now: Now) {
-        let (mut entries, mut metered) = (Rows::default(), Rows::default());
-        for entry in &changes.entries {
-            let rows = if entry.usage.is_none() { &mut entries } else { &mut metered };
-            let row = rows
-                .row()
-                .text(entry.account.as_str())
-                .count(entry.seq)
-                .text(entry.operation.as_str())
-                .text(entry.kind.as_str())
-                .int(entry.amount.micros())
-                .int(entry.balance_after.micros())
-                .optional(entry.route.as_deref())
-                .optional(entry.reason.as_deref())
-                .int(entry.created_at_ms);
-            match entry.usage.as_deref() {
-                None => row.end(),
-                Some(UsageRecord { held, model, usage, prices }) => row
-                    .count(held.micros())
-                    .optional(model.as_deref())
-                    .text(&usage_column(usage))
-                    .text(prices)
-                    .end(),
-            }
-        }
-        self.push(ADD_ENTRIES, entries);
-        self.push(ADD_METERED_ENTRIES, metered);
-        let mut balances = Rows::default();
-        for id in &changes.touched {
-            let account = state.account(id).copied().unwrap_or_default();
-            balances
-                .row()
-                .text(id.as_str())
-                .int(account.balance.micros())
-                .count(account.seq)
-                .int(now.wall_ms)
-                .end();
-        }
-        self.push(MOVE_BALANCES, balances);
+        self.push(REMEMBER_ENDED, ended(changes, now));
     }
 
     fn add_payments(&mut self, changes: &Changes) {
@@ -328,4 +271,130 @@ impl Batch {
 /// A payment as JSON. All its keys are strings, so it always serializes.
 fn document(payment: &Payment) -> String {
     serde_json::to_string(payment).unwrap_or_default()
+}
+
+/// The rows that `changes` of calls make, as JSON: `[holds, entries, balances, ended holds]`, for the log.
+pub(crate) fn calls_as_json(state: &State, changes: &Changes, now: Now) -> String {
+    let (of_calls, _) = holds(changes, now);
+    let mut entries = Rows::default();
+    changes.entries.iter().for_each(|entry| add_entry(&mut entries, entry));
+    let rows = [of_calls, entries, balances(state, changes, now), ended(changes, now)];
+    let mut json = String::with_capacity(rows.iter().map(Rows::len).sum::<usize>() + 16);
+    for (index, rows) in rows.into_iter().enumerate() {
+        json.push(if index == 0 { '[' } else { ',' });
+        json.push_str(&rows.finish());
+    }
+    json.push(']');
+    json
+}
+
+/// The transaction that writes the rows of one batch in the log, and deletes it there. It counts as a commit.
+/// Members that an entry's row lacks read as NULL.
+pub(crate) fn replay_script() -> String {
+    [
+        BEGIN,
+        ADD_CALL_HOLDS,
+        ADD_METERED_ENTRIES,
+        MOVE_BALANCES,
+        REMEMBER_ENDED,
+        DELETE_LOGGED,
+        COUNT_AND_COMMIT,
+    ]
+    .concat()
+}
+
+/// The time that is left before `ledger_ms`, in milliseconds.
+fn left(ledger_ms: u64, now: Now) -> u64 {
+    ledger_ms.saturating_sub(now.ledger_ms)
+}
+
+/// `ledger_ms` as a time of the wall clock.
+fn deadline(ledger_ms: u64, now: Now) -> i64 {
+    now.wall_ms.saturating_add(i64::try_from(left(ledger_ms, now)).unwrap_or(i64::MAX))
+}
+
+/// The rows of new holds: those of calls, and those of the API.
+fn holds(changes: &Changes, now: Now) -> (Rows, Rows) {
+    let (mut of_calls, mut of_api) = (Rows::default(), Rows::default());
+    for (id, hold) in &changes.holds_added {
+        let rows = match hold.origin {
+            Origin::Call => &mut of_calls,
+            Origin::Api => &mut of_api,
+        };
+        let row = rows
+            .row()
+            .text(id.as_str())
+            .text(hold.account.as_str())
+            .count(hold.amount.micros())
+            .text(&hold.route)
+            .int(deadline(hold.expires_ms, now));
+        match hold.origin {
+            Origin::Call => row.end(),
+            Origin::Api => row.count(left(hold.expires_ms, now)).end(),
+        }
+    }
+    (of_calls, of_api)
+}
+
+/// The rows of holds that ended without a charge.
+fn ended(changes: &Changes, now: Now) -> Rows {
+    let mut rows = Rows::default();
+    for ended in &changes.ended {
+        rows.row()
+            .text(ended.id.as_str())
+            .optional(ended.account.as_ref().map(AccountId::as_str))
+            .count(ended.amount.micros())
+            .text(ended.origin.as_str())
+            .text(ended.ending.as_str())
+            .int(now.wall_ms)
+            .end();
+    }
+    rows
+}
+
+/// The rows of new entries: those of metered calls are longer.
+fn entries(changes: &Changes) -> (Rows, Rows) {
+    let (mut plain, mut metered) = (Rows::default(), Rows::default());
+    for entry in &changes.entries {
+        add_entry(if entry.usage.is_none() { &mut plain } else { &mut metered }, entry);
+    }
+    (plain, metered)
+}
+
+fn add_entry(rows: &mut Rows, entry: &Entry) {
+    let row = rows
+        .row()
+        .text(entry.account.as_str())
+        .count(entry.seq)
+        .text(entry.operation.as_str())
+        .text(entry.kind.as_str())
+        .int(entry.amount.micros())
+        .int(entry.balance_after.micros())
+        .optional(entry.route.as_deref())
+        .optional(entry.reason.as_deref())
+        .int(entry.created_at_ms);
+    match entry.usage.as_deref() {
+        None => row.end(),
+        Some(UsageRecord { held, model, usage, prices }) => row
+            .count(held.micros())
+            .optional(model.as_deref())
+            .text(&usage_column(usage))
+            .text(prices)
+            .end(),
+    }
+}
+
+/// The rows of accounts whose balance moved.
+fn balances(state: &State, changes: &Changes, now: Now) -> Rows {
+    let mut rows = Rows::default();
+    for id in &changes.touched {
+        let account = state.account(id).copied().unwrap_or_default();
+        rows.row()
+            .text(id.as_str())
+            .int(account.balance.micros())
+            .count(account.seq)
+            .int(now.wall_ms)
+            .end();
+    }
+    rows
 }

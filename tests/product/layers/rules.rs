@@ -89,6 +89,19 @@ fn only_the_ledger_and_its_stores_name_outcomes() {
     assert!(found.is_empty(), "call a method of `Ledger` in place of these: {found:#?}");
 }
 
+/// A text that a client reads stands in one place, in both languages.
+#[test]
+fn only_the_catalogue_has_texts_for_clients() {
+    let source = Source::read();
+    let others = source.files.values().filter(|file| !file.name.starts_with("problem/"));
+    let makes_one = |name: &String| {
+        let text = std::fs::read_to_string(root().join("src").join(name)).unwrap();
+        ["Text::new(", "Text::fixed("].iter().any(|call| text.contains(call))
+    };
+    let found: Vec<_> = others.map(|file| &file.name).filter(|name| makes_one(name)).collect();
+    assert!(found.is_empty(), "move the texts of these files to src/problem/texts/: {found:#?}");
+}
+
 /// The lists of modules in the block of ARCHITECTURE.md, from top to bottom.
 fn layers(document: &str) -> Vec<Vec<String>> {
     let block = document.split_once("```layers\n").and_then(|(_, rest)| rest.split_once("```"));

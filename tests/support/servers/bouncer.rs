@@ -1,4 +1,4 @@
-//! A private PgBouncer in transaction mode, before a Postgres.
+//! A private PgBouncer in transaction mode, in front of a Postgres.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use tempfile::TempDir;
 use super::postgres::{Postgres, USER, as_user, folder};
 use super::process::{Family, free_port, program};
 
-/// So few connections to Postgres that transactions of one client are spread over all of them: what is
-/// left in a session meets another one.
+/// The number of connections to Postgres. There are so few that each client's transactions are
+/// spread over all of them. So state that a client leaves in a session is met by another client.
 const POOL: u32 = 5;
 
-/// A PgBouncer of one test.
+/// A PgBouncer for one test.
 #[derive(Debug)]
 pub struct Bouncer {
     port: u16,
@@ -23,11 +23,11 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts one that leads to this Postgres, also over its restarts.
+    /// Starts a PgBouncer in front of this Postgres. It finds the Postgres again after restarts.
     pub fn before(postgres: &Postgres) -> Self {
         let before = postgres.address();
         let mut bouncer = Self { port: free_port(), before, folder: folder(), process: None };
-        // Somebody else may have taken the port in between.
+        // Another process may have taken the port in the meantime.
         while !bouncer.try_start() {
             bouncer.port = free_port();
         }
@@ -38,23 +38,23 @@ impl Bouncer {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// SIGKILL: every connection on both sides breaks.
+    /// Kills it (SIGKILL), which breaks every connection on both sides.
     pub fn kill(&mut self) {
         self.process.take().unwrap().kill();
     }
 
-    /// Ends at once.
+    /// Asks it to end at once.
     pub fn stop(&mut self) {
         self.process.take().unwrap().end(Signal::TERM);
     }
 
-    /// Starts again, on the same port, after its end.
+    /// Starts it again on the same port, after it has ended.
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "it still runs");
         assert!(self.try_start(), "it does not start again: {}", self.said());
     }
 
-    /// Its log since its last start.
+    /// The log since its last start.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
@@ -71,7 +71,7 @@ impl Bouncer {
             "auth_type = any".to_owned(),
             "pool_mode = transaction".to_owned(),
             format!("default_pool_size = {POOL}"),
-            // As it is shipped it waits for 15 s before it looks for a Postgres again that was away.
+            // After losing Postgres it would by default wait 15 s before connecting to it again.
             "server_login_retry = 1".to_owned(),
         ];
         std::fs::write(&config, lines.join("\n")).unwrap();

@@ -1,4 +1,4 @@
-//! A TCP proxy that can be cut, stalled, or made to lose what goes one way.
+//! A TCP proxy that a test can cut or stall, or make lose the bytes of one direction.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The fate of bytes that go one way.
+/// The fate of the bytes that pass in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     Open,
-    /// They wait, in order, until it is open again.
+    /// The bytes wait, in order, until the direction is open again.
     Stalled,
-    /// They are taken, and never arrive.
+    /// The bytes are accepted and dropped.
     Lost,
 }
 
@@ -25,11 +25,11 @@ struct State {
     target: SocketAddr,
     requests: Flow,
     replies: Flow,
-    /// New connections are closed as soon as they are made.
+    /// Whether new connections are closed at once.
     refusing: bool,
-    /// How often it was cut: a connection of an earlier count is closed.
+    /// The number of cuts so far. A connection that was made at a lower number is closed.
     cuts: u64,
-    /// Requests on connections of a smaller number wait.
+    /// Requests wait on connections whose number is lower than this.
     late_before: u64,
 }
 
@@ -39,7 +39,7 @@ impl State {
     }
 }
 
-/// Stands in front of one server at a time. It ends when it is dropped.
+/// A proxy in front of one server at a time. It ends when it is dropped.
 #[derive(Debug)]
 pub struct CutProxy {
     address: SocketAddr,
@@ -79,12 +79,12 @@ impl CutProxy {
         self.address
     }
 
-    /// Closes every connection; new ones are carried.
+    /// Closes every connection. New ones are accepted.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// Closes every connection and takes no new one, until [`CutProxy::mend`].
+    /// Closes every connection and accepts no new ones, until [`CutProxy::mend`].
     pub fn part(&self) {
         self.state.send_modify(|state| {
             state.cuts += 1;
@@ -92,19 +92,19 @@ impl CutProxy {
         });
     }
 
-    /// Says what happens to requests and to replies from now on.
+    /// Sets what happens to requests and to replies from now on.
     pub fn set(&self, requests: Flow, replies: Flow) {
         self.state.send_modify(|state| (state.requests, state.replies) = (requests, replies));
     }
 
-    /// Bytes sent on today's connections arrive late, after [`CutProxy::mend`], even if the
-    /// sender has hung up long before. New connections are carried at once.
+    /// From now on, bytes sent on the present connections arrive only after [`CutProxy::mend`],
+    /// even if the sender has closed the connection long before. New connections are not delayed.
     pub fn delay_connections(&self) {
         let number = self.connections.load(Ordering::SeqCst);
         self.state.send_modify(|state| state.late_before = number);
     }
 
-    /// Carries everything again. Connections that lost bytes are closed: what follows on them
+    /// Passes on everything again. Connections that lost bytes are closed: the bytes that follow
     /// would make no sense.
     pub fn mend(&self) {
         self.state.send_modify(|state| {
@@ -115,7 +115,7 @@ impl CutProxy {
         });
     }
 
-    /// Leads new connections to another server, and closes the others.
+    /// Directs new connections to another server, and closes the present ones.
     pub fn lead_to(&self, target: SocketAddr) {
         self.state.send_modify(|state| {
             state.target = target;
@@ -134,7 +134,7 @@ impl Drop for CutProxy {
 async fn carry(client: TcpStream, number: u64, state: watch::Receiver<State>) {
     let State { target, cuts, .. } = *state.borrow();
     let Ok(server) = TcpStream::connect(target).await else { return };
-    // The two ends measure time; the relay must not add Nagle's waits.
+    // The tests measure times, so Nagle's algorithm must not add delays.
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let (from_client, to_client) = client.into_split();
@@ -147,7 +147,7 @@ async fn carry(client: TcpStream, number: u64, state: watch::Receiver<State>) {
     }
 }
 
-/// Carries one way until an end hangs up.
+/// Passes on the bytes of one direction until an end closes.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::process::{Family, free_port, program};
 
-/// A lighttpd of one test.
+/// A lighttpd for one test.
 #[derive(Debug)]
 pub struct Lighttpd {
     port: u16,
@@ -17,7 +17,7 @@ pub struct Lighttpd {
 }
 
 impl Lighttpd {
-    /// Starts one that runs this shell script for calls of `path`.
+    /// Starts a lighttpd that runs this shell script for calls of `path`.
     pub fn running(path: &str, script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pages").join(path.trim_start_matches('/'));
@@ -25,7 +25,7 @@ impl Lighttpd {
         std::fs::write(&file, script).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut server = Self { port: free_port(), folder, process: None };
-        // Somebody else may have taken the port in between.
+        // Another process may have taken the port in the meantime.
         while !server.try_start() {
             server.port = free_port();
         }

@@ -1,6 +1,6 @@
-//! Real servers for tests: private ones, on free ports of 127.0.0.1, in folders of their own.
-//! A server that is started here ends with its value, also when the test panics.
-// Each test binary uses some of it.
+//! Real servers for tests. Each is private: it has a free port of 127.0.0.1 and a folder of its
+//! own. A server ends when its value is dropped, also if the test panics.
+// Each test binary uses only a part of this module.
 #![allow(dead_code, unused_imports)]
 
 mod bouncer;

@@ -13,16 +13,17 @@ use tempfile::TempDir;
 
 use super::process::{Family, free_port, is_alive};
 
-/// Whether the disk is waited for.
+/// Whether Postgres waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disk {
-    /// No: quick. A crash of the process loses nothing all the same, only one of the machine would.
+    /// The server does not wait, which is fast. Data would be lost only if the machine crashed, not
+    /// if the process does.
     Relaxed,
-    /// fsync, as in production.
+    /// The server waits (fsync), as in production.
     Synced,
 }
 
-/// A Postgres server of one test.
+/// A Postgres server for one test.
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
@@ -41,14 +42,14 @@ impl Postgres {
         Self::start_with(disk, &[])
     }
 
-    /// Starts one with these variables.
+    /// Starts a Postgres with these variables.
     pub fn start_with(disk: Disk, env: &[(String, String)]) -> Self {
         let folder = folder();
         copy(&template(), &folder.path().join("data"));
         Self::start_in(folder, disk, env)
     }
 
-    /// Starts a hot standby that follows this one by streaming replication: it can be read, not written.
+    /// Starts a hot standby that follows this server by streaming replication. It can only be read.
     pub fn replica(&self) -> Self {
         let folder = folder();
         let mut backup = as_server_user("pg_basebackup");
@@ -63,9 +64,9 @@ impl Postgres {
     fn start_in(folder: TempDir, disk: Disk, env: &[(String, String)]) -> Self {
         let env = env.to_vec();
         let mut postgres = Self { port: free_port(), disk, env, folder, process: None };
-        // Left by tests that were killed themselves.
+        // Tests that were killed may have left shared memory behind.
         free_shared_memory();
-        // Somebody else may have taken the port in between.
+        // Another process may have taken the port in the meantime.
         while !postgres.try_start() {
             postgres.port = free_port();
         }
@@ -80,7 +81,7 @@ impl Postgres {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// Makes an empty database, and returns its name.
+    /// Creates an empty database, and returns its name.
     pub fn database(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -88,7 +89,7 @@ impl Postgres {
         name
     }
 
-    /// Copies a database as it is now, in use or not, and returns the copy's name.
+    /// Copies a database, which may be in use, and returns the copy's name.
     pub fn copy_of(&self, database: &str) -> String {
         let copy = self.database();
         let dump = Command::new(program("pg_dump")).arg(self.url(database)).output().unwrap();
@@ -102,23 +103,23 @@ impl Postgres {
         copy
     }
 
-    /// The address of a database.
+    /// The URL of a database.
     pub fn url(&self, database: &str) -> String {
         Self::url_at(self.address(), database)
     }
 
-    /// The address of a database, where somebody stands in between.
+    /// The URL of a database that is reached through a proxy at `address`.
     pub fn url_at(address: SocketAddr, database: &str) -> String {
         format!("postgres://{USER}@{address}/{database}")
     }
 
-    /// Runs SQL; a line for each row, `|` between columns.
+    /// Runs SQL. Returns a line for each row, with `|` between the columns.
     #[track_caller]
     pub fn sql(&self, database: &str, sql: &str) -> String {
         self.try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// The same where it may fail.
+    /// Like [`Self::sql`], for SQL that may fail.
     pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
         let mut psql = Command::new(program("psql"));
         psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "-v"]);
@@ -128,7 +129,7 @@ impl Postgres {
         output.status.success().then(|| text(&output.stdout)).ok_or_else(|| text(&output.stderr))
     }
 
-    /// A file of its data, by its path below them.
+    /// Reads a file in the data folder, by its relative path.
     pub fn read(&self, file: &str) -> Vec<u8> {
         let mut read = as_user(Path::new("cat"));
         read.arg(self.folder.path().join("data").join(file));
@@ -137,31 +138,31 @@ impl Postgres {
         output.stdout
     }
 
-    /// SIGKILL to the server and to the process of every connection.
+    /// Kills the server and the processes of its connections (SIGKILL).
     pub fn kill(&mut self) {
         self.process.take().unwrap().kill();
     }
 
-    /// Ends as on a quick shutdown: connections are closed, everything is written.
+    /// Shuts down fast: connections are closed, and everything is written.
     pub fn stop(&mut self) {
         self.process.take().unwrap().end(Signal::INT);
     }
 
-    /// Starts again, on the same port and with the same data, after [`Postgres::kill`] or
+    /// Starts again on the same port with the same data, after [`Postgres::kill`] or
     /// [`Postgres::stop`].
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "it still runs");
         assert!(self.try_start(), "it does not start again: {}", self.said());
     }
 
-    /// Stops, and copies all of its data: a backup. It runs again afterwards.
+    /// Makes a backup: stops, copies all of the data, and starts again.
     pub fn back_up(&mut self) {
         self.stop();
         copy(&self.folder.path().join("data"), &self.backup());
         self.restart();
     }
 
-    /// Goes back to what [`Postgres::back_up`] copied: what came after it is gone.
+    /// Restores the backup of [`Postgres::back_up`]. Later changes are lost.
     pub fn take_back(&mut self) {
         self.stop();
         let data = self.folder.path().join("data");
@@ -174,41 +175,43 @@ impl Postgres {
         self.folder.path().join("backup")
     }
 
-    /// SIGSTOP: the system takes connections, and nobody answers.
+    /// Pauses the server (SIGSTOP). The system still accepts connections, but nothing answers.
     pub fn pause(&self) {
         self.process.as_ref().unwrap().pause();
     }
 
-    /// SIGCONT.
+    /// Resumes a paused server (SIGCONT).
     pub fn resume(&self) {
         self.process.as_ref().unwrap().resume();
     }
 
-    /// The number of the segment of shared memory that it holds.
+    /// The id of the server's segment of shared memory.
     pub fn shared_memory(&self) -> String {
         let text = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
         let line = text.lines().nth(6).unwrap();
         line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
-    /// Its log since its last start.
+    /// The log since its last start.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     fn try_start(&mut self) -> bool {
-        // These variables are for Postgres alone: the program that starts it runs as another user.
+        // `env` sets these variables for Postgres only: `setpriv`, which changes the user, must not
+        // have them.
         let mut command = as_user(Path::new("env"));
         command.args(self.env.iter().map(|(name, value)| format!("{name}={value}")));
         command.arg(program("postgres")).arg("-D").arg(self.folder.path().join("data"));
-        // In its folder, which goes with it, and not in what the machine shares.
+        // The memory is in the server's folder, which is removed with it, and not in the machine's
+        // `/dev/shm`.
         command.args(["-c", "dynamic_shared_memory_type=mmap"]);
         command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
         if self.disk == Disk::Relaxed {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
         }
         let mut process = Family::start(&mut command, &self.log());
-        // A standby accepts "read-only connections".
+        // This also matches a standby's "ready to accept read-only connections".
         let ready = "database system is ready to accept";
         let started = process.starts(|process| process.said().contains(ready));
         self.process = started.then_some(process);
@@ -227,8 +230,9 @@ impl Drop for Postgres {
     }
 }
 
-/// A Postgres that is killed leaves a segment of shared memory, a few bytes by which it would see on its next
-/// start whether it still runs. The system has room for 4 096 of them: then no Postgres starts any more.
+/// Removes segments of shared memory that killed servers left. Each is a few bytes, by which a
+/// Postgres would see on its next start whether it still runs. The system has room for 4 096
+/// segments; when they are used up, no Postgres can start.
 fn free_shared_memory() {
     const SIZE: i64 = 56;
     let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
@@ -248,13 +252,13 @@ fn free_shared_memory() {
         }
     }
     if found {
-        // Another test may have been quicker.
+        // Another test may have removed them already.
         let _ = ipcrm.stderr(Stdio::null()).status();
     }
 }
 
-/// The one server of this test process, for tests that need no more than a database of their own in
-/// it. It ends with its last user.
+/// A server that the tests of this process share, for those that need only a database of their own.
+/// It ends when the last of them drops it.
 pub fn shared_postgres() -> Arc<Mutex<Postgres>> {
     static SHARED: Mutex<Weak<Mutex<Postgres>>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap();
@@ -277,8 +281,8 @@ pub(super) fn folder() -> TempDir {
     folder
 }
 
-/// A data folder as `initdb` makes it. It takes a second to make, so it is made once for each
-/// version of Postgres, and kept beside what cargo built.
+/// A data folder as `initdb` makes it. Making it takes a second, so it is made once for each
+/// version of Postgres and stored beside cargo's build output.
 fn template() -> PathBuf {
     let version = Command::new(program("postgres")).arg("--version").output().unwrap();
     let version = String::from_utf8(version.stdout).unwrap();
@@ -287,7 +291,7 @@ fn template() -> PathBuf {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
     std::fs::create_dir_all(home).unwrap();
     let template = home.join(format!("{version}-{owner}"));
-    // Every test is a process of its own; the first of them makes it.
+    // Every test is a process of its own. The first one makes the folder.
     let lock = File::create(home.join("postgres.lock")).unwrap();
     lock.lock().unwrap();
     if !template.exists() {
@@ -299,7 +303,7 @@ fn template() -> PathBuf {
         let output = initdb.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "initdb: {errors}");
-        // Whole or not at all.
+        // The folder is renamed only when it is complete.
         let unfinished = template.with_extension("new");
         let _ = std::fs::remove_dir_all(&unfinished);
         copy(&data, &unfinished);
@@ -308,30 +312,30 @@ fn template() -> PathBuf {
     template
 }
 
-/// Copies a folder with its owners.
+/// Copies a folder, and keeps the owners of its files.
 fn copy(from: &Path, to: &Path) {
     let mut cp = Command::new("cp");
     assert!(cp.args(["-a", "--reflink=auto"]).arg(from).arg(to).status().unwrap().success());
     std::fs::set_permissions(to, Permissions::from_mode(0o700)).unwrap();
 }
 
-/// One of Postgres's programs, by a user whom Postgres accepts: it refuses root.
+/// A command that runs one of Postgres's programs as another user, since Postgres refuses root.
 fn as_server_user(name: &str) -> Command {
     as_user(&program(name))
 }
 
-/// A program that refuses root, by a user whom it accepts.
+/// A command that runs a program as another user if the tests run as root.
 pub(super) fn as_user(program: &Path) -> Command {
     let Some((uid, gid)) = other_user() else { return Command::new(program) };
     let mut command = Command::new("setpriv");
     command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
     command.args(["--clear-groups", "--"]).arg(program);
-    // The folder of the tests may be closed to it.
+    // That user may not be allowed to enter the tests' working directory.
     command.current_dir("/");
     command
 }
 
-/// The user and group to change to, where we are root.
+/// The user and group to change to, if the tests run as root.
 fn other_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -345,8 +349,8 @@ fn other_user() -> Option<(u32, u32)> {
     Some(found.expect("Postgres refuses root, and there is no user `postgres` or `nobody`"))
 }
 
-/// Where a program of Postgres lies. Debian keeps the server's off the PATH, in a folder of each
-/// version.
+/// The path of one of Postgres's programs. Debian keeps the server's programs in a folder for each
+/// version, which is not on the PATH.
 fn program(name: &str) -> PathBuf {
     let bindir = Command::new("pg_config").arg("--bindir").output();
     let said = bindir.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());

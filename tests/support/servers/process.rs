@@ -1,4 +1,4 @@
-//! A server's process, with the children that it has.
+//! A server's process together with its children.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a server may take to start.
+/// The longest time that a server may take to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// The ports below those that the system hands out for connections: the first of this test's own, and how many there
-/// are. Each test that runs locks a range for itself, so no two of them choose one port, also where nobody listens on
-/// it yet, and whichever checkout they run from.
+/// A range of ports for this test alone: its first port, and the number of ports. The range is
+/// below the ports that the system assigns to connections. Each running test locks a range. So no
+/// two tests choose the same port, even before a server listens on it, and even if they run from
+/// different checkouts.
 pub fn own_ports() -> (u16, u16) {
     const FIRST: u16 = 20_000;
     const EACH: u16 = 200;
     const RANGES: u32 = 60;
     static OWN: OnceLock<(u16, File)> = OnceLock::new();
     let (first, _lock) = OWN.get_or_init(|| {
-        // Nextest numbers the tests that run at the same time, so the first attempt mostly succeeds.
+        // Nextest numbers the tests that run at the same time, so the first range is usually free.
         let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok();
         let slot = slot.and_then(|slot| slot.parse().ok()).unwrap_or_else(std::process::id);
         let ranges = (0..RANGES).map(|more| slot.wrapping_add(more) % RANGES);
@@ -36,7 +37,7 @@ pub fn own_ports() -> (u16, u16) {
     (*first, EACH)
 }
 
-/// A port of this test's own on which nobody listens.
+/// A port of this test's range on which no process listens.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let (first, count) = own_ports();
@@ -48,8 +49,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// A server's program, which says its version when it is asked with `asked`. Debian keeps some off the
-/// PATH of those who are not root.
+/// The path of a server's program, which must print its version when called with `asked`. Debian
+/// keeps some of these programs in folders that only root has on the PATH.
 pub fn program(name: &str, asked: &str) -> PathBuf {
     let folders = ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -65,8 +66,8 @@ pub fn program(name: &str, asked: &str) -> PathBuf {
     found
 }
 
-/// A process and its children: Postgres serves each connection by one, Redis saves by one. All are
-/// killed when it is dropped.
+/// A process and its children: Postgres has one for each connection, Redis one for each save.
+/// Dropping this kills them all.
 #[derive(Debug)]
 pub struct Family {
     child: Child,
@@ -74,7 +75,7 @@ pub struct Family {
 }
 
 impl Family {
-    /// Starts a command that writes all it says into `log`.
+    /// Starts a command whose output goes to the file `log`.
     pub fn start(command: &mut Command, log: &Path) -> Self {
         let out = File::create(log).unwrap();
         command.stdin(Stdio::null()).stderr(out.try_clone().unwrap()).stdout(out);
@@ -82,7 +83,7 @@ impl Family {
         Self { child, log: log.to_owned() }
     }
 
-    /// Waits until the server is `ready`; false if somebody else has its port.
+    /// Waits until the server is `ready`. False if its port is in use by another process.
     pub fn starts(&mut self, ready: impl Fn(&Self) -> bool) -> bool {
         let started = self.wait_until(ready);
         let taken = "address already in use";
@@ -91,7 +92,7 @@ impl Family {
         started
     }
 
-    /// Waits until something is so; false if the process ended before.
+    /// Waits until `ready` is true. False if the process ends before that.
     pub fn wait_until(&mut self, ready: impl Fn(&Self) -> bool) -> bool {
         let limit = Instant::now() + START_LIMIT;
         while !ready(self) {
@@ -113,30 +114,31 @@ impl Family {
         self.child.id()
     }
 
-    /// SIGSTOP to all of them. Twice over: the first round stops who makes children.
+    /// Sends SIGSTOP to all of them. It is sent twice: after the first time no process is left that
+    /// makes more children.
     pub fn pause(&self) {
         self.signal_all(Signal::STOP);
         self.signal_all(Signal::STOP);
     }
 
-    /// SIGCONT to all of them.
+    /// Sends SIGCONT to all of them.
     pub fn resume(&self) {
         self.signal_all(Signal::CONT);
     }
 
-    /// One signal to the parent alone.
+    /// Sends a signal to the parent only.
     pub fn signal(&self, signal: Signal) {
         let _ = kill_process(pid(self.child.id()), signal);
     }
 
-    /// SIGKILL to all of them, and waits for their end.
+    /// Kills all of them (SIGKILL), and waits until they have ended.
     pub fn kill(&mut self) {
         let members = self.signal_all(Signal::KILL);
         let _ = self.child.wait();
         self.await_end(&members);
     }
 
-    /// Asks the parent to end, with the signal that it takes for that, and waits until all have.
+    /// Asks the parent to end with `signal`, and waits until all of them have ended.
     pub fn end(&mut self, signal: Signal) -> ExitStatus {
         let members = members(self.child.id());
         self.signal(signal);
@@ -154,13 +156,14 @@ impl Family {
     fn signal_all(&self, signal: Signal) -> Vec<u32> {
         let members = members(self.child.id());
         for member in &members {
-            // The process may have ended by itself meanwhile.
+            // The process may have ended in the meantime.
             let _ = kill_process(pid(*member), signal);
         }
         members
     }
 
-    /// Until the last of them is gone the server's files and shared memory are in use.
+    /// Waits until all members have ended. Until then the server's files and shared memory are in
+    /// use.
     fn await_end(&self, members: &[u32]) {
         let limit = Instant::now() + START_LIMIT;
         while members.iter().any(|member| is_alive(*member)) {
@@ -182,7 +185,7 @@ fn pid(number: u32) -> Pid {
     Pid::from_raw(number as i32).unwrap()
 }
 
-/// The process itself, then all that descend from it.
+/// The process itself, followed by all its descendants.
 fn members(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
         .unwrap()
@@ -202,10 +205,11 @@ pub fn is_alive(process: u32) -> bool {
     stat(process).is_some_and(|(state, _)| state != 'Z')
 }
 
-/// A process's state and its parent.
+/// The state and the parent of a process.
 fn stat(process: u32) -> Option<(char, u32)> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // Past the name, which may hold anything.
+    // The process's name comes first, in parentheses. It may contain any character, so reading
+    // starts after the last one.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }

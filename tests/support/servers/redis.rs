@@ -11,28 +11,28 @@ use tempfile::TempDir;
 
 use super::process::{Family, free_port};
 
-/// How much of its data survives a `kill -9`.
+/// How much of a Redis's data survives a `kill -9`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// Nothing: after a restart it is empty.
+    /// None: it is empty after a restart.
     None,
-    /// The data of about a second ago.
+    /// The data as of about a second before.
     Rdb,
-    /// Everything that it has answered.
+    /// All data that it has confirmed.
     Aof,
 }
 
-/// A copy of a Redis's data, as it was once.
+/// A copy of a Redis's data at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot(Vec<u8>);
 
-/// A Redis server of one test.
+/// A Redis server for one test.
 #[derive(Debug)]
 pub struct Redis {
     address: SocketAddr,
-    /// The port where clients speak TLS to it.
+    /// The port for clients with TLS.
     tls: Option<u16>,
-    /// The commands that open each of our connections.
+    /// The password, with which each of the tests' own connections begins.
     password: Option<Box<str>>,
     options: Vec<String>,
     folder: TempDir,
@@ -40,7 +40,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one that is empty.
+    /// Starts an empty Redis.
     pub fn start(persistence: Persistence) -> Self {
         let options: &[&str] = match persistence {
             Persistence::None => &["--save", "", "--appendonly", "no"],
@@ -50,8 +50,8 @@ impl Redis {
         Self::start_with(options)
     }
 
-    /// Starts a replica of the Redis at `master`, and waits until it has all of its data. With a
-    /// [`super::CutProxy`] in between it can be made to lag.
+    /// Starts a replica of the Redis at `master`, and waits until it has all of the data. A
+    /// [`super::CutProxy`] between the two can make it lag.
     pub fn replica_of(master: SocketAddr) -> Self {
         let of = format!("{} {}", master.ip(), master.port());
         let replica = Self::start_with(&["--save", "", "--appendonly", "no", "--replicaof", &of]);
@@ -61,13 +61,13 @@ impl Redis {
         replica
     }
 
-    /// Starts a Sentinel that watches the Redis at `master` under this name, and makes a replica of
-    /// it the master half a second after it is gone.
+    /// Starts a Sentinel that watches the Redis at `master` under the name `name`. Half a second
+    /// after the master is gone, it makes one of its replicas the master.
     pub fn sentinel_of(master: SocketAddr, name: &str) -> Self {
         Self::sentinel_among(master, name, 1)
     }
 
-    /// One of several: so many have to agree that the master is gone.
+    /// Starts one of several Sentinels. `quorum` of them must agree that the master is gone.
     pub fn sentinel_among(master: SocketAddr, name: &str, quorum: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("sentinel.conf");
@@ -80,7 +80,7 @@ impl Redis {
         Self::start_in(folder, &[config.to_str().unwrap(), "--sentinel"])
     }
 
-    /// Starts one with these options besides its address and folder.
+    /// Starts a Redis with these options, in addition to its address and folder.
     pub fn start_with(options: &[&str]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), options)
     }
@@ -90,21 +90,22 @@ impl Redis {
         let address = local(free_port());
         let (tls, password) = (None, None);
         let mut redis = Self { address, tls, password, options, folder, process: None };
-        // Somebody else may have taken the port in between.
+        // Another process may have taken the port in the meantime.
         while !redis.try_start() {
             redis.address = local(free_port());
         }
         redis
     }
 
-    /// From here on it asks every client for this password, also after a restart.
+    /// Requires this password from every client from now on, also after a restart.
     pub fn require(&mut self, password: &str) {
         assert_eq!(self.ask(&["CONFIG", "SET", "requirepass", password]), "OK");
         self.options.extend(["--requirepass".to_owned(), password.to_owned()]);
         self.password = Some(password.into());
     }
 
-    /// Starts one that speaks TLS with this certificate, beside the plain port that the tests use.
+    /// Starts a Redis that offers TLS with this certificate, in addition to the plain port that the
+    /// tests use.
     pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
         let mut redis = Self::start(Persistence::None);
         let tls = free_port();
@@ -128,7 +129,7 @@ impl Redis {
         self.address
     }
 
-    /// Where clients come in: with TLS, if it speaks that.
+    /// The address for clients: that of the TLS port, if there is one.
     pub fn door(&self) -> SocketAddr {
         self.tls.map_or(self.address, local)
     }
@@ -141,43 +142,43 @@ impl Redis {
         self.process.as_ref().unwrap().pid()
     }
 
-    /// SIGKILL.
+    /// Kills the server (SIGKILL).
     pub fn kill(&mut self) {
         self.process.take().unwrap().kill();
     }
 
-    /// Ends as Redis ends on SIGTERM: with a last save, if it saves at all.
+    /// Ends the server by SIGTERM. It saves its data before, if it saves at all.
     pub fn stop(&mut self) {
         self.process.take().unwrap().end(Signal::TERM);
     }
 
-    /// Starts again, on the same port and with the same folder, after [`Redis::kill`] or
+    /// Starts again on the same port with the same folder, after [`Redis::kill`] or
     /// [`Redis::stop`].
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "it still runs");
         assert!(self.try_start(), "it does not start again: {}", self.said());
     }
 
-    /// SIGKILL, and a new start with the data of `snapshot`.
+    /// Kills the server (SIGKILL), and starts it again with the data of `snapshot`.
     pub fn restart_from(&mut self, snapshot: &Snapshot) {
         self.kill();
         std::fs::write(self.dump(), &snapshot.0).unwrap();
         self.restart();
-        // Read once: the next restart is one of its own.
+        // The snapshot is for this start only, not for a later restart.
         std::fs::remove_file(self.dump()).unwrap();
     }
 
-    /// SIGSTOP: it takes connections, and says nothing.
+    /// Pauses the server (SIGSTOP). The system still accepts connections, but nothing answers.
     pub fn pause(&self) {
         self.process.as_ref().unwrap().pause();
     }
 
-    /// SIGCONT.
+    /// Resumes a paused server (SIGCONT).
     pub fn resume(&self) {
         self.process.as_ref().unwrap().resume();
     }
 
-    /// A copy of its data as it is now. Not for a server that saves by itself.
+    /// A copy of its present data. Not for a server that saves by itself.
     pub fn snapshot(&self) -> Snapshot {
         assert_eq!(self.ask(&["SAVE"]), "OK");
         let snapshot = Snapshot(std::fs::read(self.dump()).unwrap());
@@ -185,17 +186,17 @@ impl Redis {
         snapshot
     }
 
-    /// Deletes everything.
+    /// Deletes all data.
     pub fn flush_all(&self) {
         assert_eq!(self.ask(&["FLUSHALL"]), "OK");
     }
 
-    /// Forgets every script.
+    /// Removes every script from the server's cache.
     pub fn script_flush(&self) {
         assert_eq!(self.ask(&["SCRIPT", "FLUSH"]), "OK");
     }
 
-    /// Makes a replica a master, also after a restart.
+    /// Makes a replica a master, which it stays after a restart.
     pub fn promote(&mut self) {
         assert_eq!(self.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
         let of = self.options.iter().position(|option| option == "--replicaof");
@@ -203,13 +204,13 @@ impl Redis {
         self.options.drain(of..of + 2);
     }
 
-    /// Runs one command on a connection of its own. What a list holds comes a line each; an error
-    /// comes as its text.
+    /// Runs one command on a new connection. The elements of a list are returned one per line, and
+    /// an error as its text.
     pub fn ask(&self, command: &[&str]) -> String {
         self.try_ask(command).unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    /// The same where it may not answer.
+    /// Like [`Self::ask`], for a server that may not answer.
     pub fn try_ask(&self, command: &[&str]) -> std::io::Result<String> {
         let mut socket = TcpStream::connect(self.address)?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -242,17 +243,17 @@ impl Redis {
 
     fn try_start(&mut self) -> bool {
         let mut command = Command::new(program());
-        // A config file, if there is one, comes first.
+        // A config file, if there is one, must be the first argument.
         command.args(&self.options);
         command.args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"]);
         command.arg("--dir").arg(self.folder.path());
-        // A replica gets its data at once, not after waiting for others.
+        // Without this, a replica waits for others before it gets its data.
         command.args(["--repl-diskless-sync-delay", "0"]);
         let mut process = Family::start(&mut command, &self.log());
         let answers = |_: &Family| self.try_ask(&["PING"]).is_ok_and(|reply| reply == "PONG");
         let ready = ["Ready to accept connections", "Sentinel ID is"];
         let said = |process: &Family| ready.iter().any(|ready| process.said().contains(ready));
-        // The server's own log comes first: on a taken port another server would answer.
+        // The server's own log is checked first: if the port is taken, another server would answer.
         let started = process.starts(|process| said(process) && answers(process));
         self.process = started.then_some(process);
         started
@@ -275,7 +276,8 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Redis, or Valkey where that is what is installed; another one where `FAREBOX_REDIS_SERVER` names it.
+/// The program to run: Redis, or Valkey if that is installed instead. `FAREBOX_REDIS_SERVER` can
+/// name another one.
 fn program() -> String {
     let named = std::env::var("FAREBOX_REDIS_SERVER").ok();
     let known = ["redis-server", "valkey-server"].map(str::to_owned);

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::process::{Family, free_port, program};
 
-/// A uWSGI of one test.
+/// A uWSGI for one test.
 #[derive(Debug)]
 pub struct Uwsgi {
     port: u16,
@@ -16,12 +16,12 @@ pub struct Uwsgi {
 }
 
 impl Uwsgi {
-    /// Starts one that runs this program, whatever is called.
+    /// Starts a uWSGI that runs this program for every path.
     pub fn running(python: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("program.py"), python).unwrap();
         let mut server = Self { port: free_port(), folder, process: None };
-        // Somebody else may have taken the port in between.
+        // Another process may have taken the port in the meantime.
         while !server.try_start() {
             server.port = free_port();
         }

@@ -1,4 +1,4 @@
-//! The objects of one Stripe account, made from Stripe's own examples.
+//! The objects of one Stripe account, made from Stripe's own example objects.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -8,28 +8,28 @@ use serde_json::{Map, Value, json};
 
 use super::reply::Reply;
 
-/// Stripe's example objects (github.com/stripe/openapi, fixtures3.json, MIT licence), of the
-/// kinds that are needed here.
+/// Stripe's example objects of the kinds that the tests need (github.com/stripe/openapi,
+/// fixtures3.json, MIT licence).
 static EXAMPLES: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("objects.json")).unwrap());
 
 #[derive(Debug, Default)]
 pub struct Books {
     objects: HashMap<String, Value>,
-    /// Their ids, oldest first.
+    /// The ids of the objects, oldest first.
     order: Vec<String>,
-    /// The order of each session.
+    /// The line items of each session.
     pub line_items: HashMap<String, Vec<Value>>,
-    /// The metadata that a session's payment intent will get.
+    /// The metadata for the payment intent that a session will create.
     pub intent_metadata: HashMap<String, Value>,
 }
 
-/// Seconds since 1970.
+/// The present time, in seconds since 1970.
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
 }
 
-/// Writes the members of `changes` over those of `object`.
+/// Overwrites the members of `object` that `changes` names.
 pub fn change(object: &mut Value, changes: Value) {
     let Value::Object(changes) = changes else { panic!("no object: {changes}") };
     object.as_object_mut().unwrap().extend(changes);
@@ -40,7 +40,7 @@ pub fn example(kind: &str) -> Value {
     EXAMPLES.get(kind).unwrap_or_else(|| panic!("no example of {kind}")).clone()
 }
 
-/// Writes metadata over what is there; an empty value takes a name away, as with Stripe.
+/// Changes an object's metadata. As with Stripe, an empty value removes a name.
 pub fn change_metadata(object: &mut Value, changes: &Value) {
     let metadata = object["metadata"].as_object_mut().unwrap();
     for (name, value) in changes.as_object().into_iter().flatten() {
@@ -53,7 +53,7 @@ pub fn change_metadata(object: &mut Value, changes: &Value) {
 }
 
 impl Books {
-    /// A new object: Stripe's example of its kind, with an id of its own and these changes.
+    /// Makes a new object: Stripe's example of its kind, with a new id and these changes.
     pub fn make(&mut self, kind: &str, changes: Value) -> Value {
         let mut object = example(kind);
         let given = changes.get("id").cloned();
@@ -79,7 +79,7 @@ impl Books {
         object
     }
 
-    /// Writes an object, new or changed.
+    /// Stores an object, new or changed.
     pub fn put(&mut self, object: Value) {
         let id = object["id"].as_str().unwrap().to_owned();
         if self.objects.insert(id.clone(), object).is_none() {
@@ -92,29 +92,29 @@ impl Books {
         self.objects.get(id).filter(|object| object["object"] == kind)
     }
 
-    /// The same, which must be there.
+    /// An object by its id. It must exist.
     #[track_caller]
     pub fn get(&self, id: &str) -> Value {
         self.objects.get(id).unwrap_or_else(|| panic!("no {id}")).clone()
     }
 
-    /// All of a kind, newest first.
+    /// All objects of a kind, newest first.
     pub fn all(&self, kind: &str) -> Vec<Value> {
         let objects = self.order.iter().rev().map(|id| &self.objects[id]);
         objects.filter(|object| object["object"] == kind).cloned().collect()
     }
 
-    /// Those of a kind whose member has this value, newest first.
+    /// All objects of a kind whose `member` has this value, newest first.
     pub fn having(&self, kind: &str, member: &str, value: &Value) -> Vec<Value> {
         let objects = self.order.iter().rev().map(|id| &self.objects[id]);
         let wanted = |object: &&Value| object["object"] == kind && object[member] == *value;
         objects.filter(wanted).cloned().collect()
     }
 
-    /// One page of these objects, which are newest first, as Stripe's lists are.
+    /// One page of these objects, which must be newest first, as in Stripe's lists.
     ///
     /// # Errors
-    /// A cursor that is no object's id.
+    /// A cursor that is not an object's id.
     pub fn page(&self, url: &str, all: Vec<Value>, parameters: &Value) -> Result<Reply, Reply> {
         let limit = parameters["limit"].as_str().map_or(10, |limit| limit.parse().unwrap());
         let mut found: Vec<Value> =
@@ -138,7 +138,7 @@ impl Books {
         })))
     }
 
-    /// Puts whole objects where `expand[]` asks for them.
+    /// Replaces ids by whole objects where `expand[]` asks for that.
     ///
     /// # Errors
     /// A member that cannot be expanded.
@@ -174,7 +174,7 @@ impl Books {
     }
 }
 
-/// Whether a list's filters let this object through.
+/// Whether an object passes the filters of a list.
 fn wanted(object: &Value, parameters: &Value) -> bool {
     let none = Map::new();
     let filters = parameters.as_object().unwrap_or(&none);

@@ -1,18 +1,20 @@
-//! Actions of buyers, sellers and banks, and the events that Stripe then sends, in its order.
+//! Actions of buyers, sellers and banks, and the events that Stripe sends about them, in Stripe's
+//! order.
 
 use serde_json::{Value, json};
 
 use super::books::{Books, change};
 use super::event::{self, Event};
 
-/// How a session is paid.
+/// How a buyer pays for a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Payment {
-    /// By a debit or transfer that takes days: the session completes unpaid.
+    /// Whether the payment is a debit or transfer that takes days: the session then completes
+    /// unpaid.
     pub later: bool,
-    /// Taken off by a promotion code, in minor units.
+    /// The amount that a promotion code subtracts, in minor units.
     pub discount: i64,
-    /// Added by automatic tax, in minor units.
+    /// The amount that automatic tax adds, in minor units.
     pub tax: i64,
 }
 
@@ -20,7 +22,7 @@ fn text(object: &Value, name: &str) -> String {
     object[name].as_str().unwrap_or_else(|| panic!("no {name} in {object}")).to_owned()
 }
 
-/// The buyer goes through with it.
+/// The buyer completes the session.
 pub fn pay(books: &mut Books, session: &str, payment: Payment) -> Vec<Event> {
     let mut session = books.get(session);
     assert_eq!(session["status"], "open", "{session}");
@@ -78,7 +80,7 @@ pub fn pay(books: &mut Books, session: &str, payment: Payment) -> Vec<Event> {
     events
 }
 
-/// The debit or transfer that was on its way arrives, or does not.
+/// A debit or transfer that was under way succeeds or fails.
 pub fn settle(books: &mut Books, session: &str, success: bool) -> Vec<Event> {
     let mut session = books.get(session);
     let mut intent = books.get(&text(&session, "payment_intent"));
@@ -112,7 +114,7 @@ pub fn settle(books: &mut Books, session: &str, success: bool) -> Vec<Event> {
         .collect()
 }
 
-/// The session's time runs out.
+/// The session expires.
 pub fn expire(books: &mut Books, session: &str) -> Vec<Event> {
     let mut session = books.get(session);
     change(&mut session, json!({ "status": "expired", "url": null }));
@@ -126,7 +128,7 @@ pub fn charge_of(books: &Books, session: &str) -> Value {
     books.get(&text(&intent, "latest_charge"))
 }
 
-/// The seller gives money back.
+/// The seller refunds `amount` of a charge.
 pub fn refund_charge(books: &mut Books, mut charge: Value, amount: i64) -> (Value, Vec<Event>) {
     let refund = books.make(
         "refund",
@@ -141,18 +143,19 @@ pub fn refund_charge(books: &mut Books, mut charge: Value, amount: i64) -> (Valu
     charge["refunded"] = (refunded == charge["amount"].as_i64().unwrap()).into();
     books.put(charge.clone());
     let created = event::of(books, "refund.created", refund.clone());
-    // As it was before 2022-11-15; `Event::body` takes it away from later versions.
+    // API versions before 2022-11-15 list the refunds here; `Event::body` removes the list for
+    // later versions.
     let refunds = books.having("refund", "charge", &charge["id"]);
     charge["refunds"]["data"] = refunds.into();
     let mut changed = event::of(books, "charge.refunded", charge);
     changed.was(json!({ "amount_refunded": before, "refunded": false }));
-    // When the bank has given it a number.
+    // Stripe sends this when the bank has given the refund a reference number.
     let mut updated = event::of(books, "refund.updated", refund.clone());
     updated.was(json!({ "destination_details": { "card": { "reference_status": "pending" } } }));
     (refund, vec![created, changed, updated])
 }
 
-/// The bank sends a refund back: the money is the seller's again.
+/// The bank returns a refund, so the seller has the money again.
 pub fn fail_refund(books: &mut Books, refund: &str) -> Vec<Event> {
     let mut refund = books.get(refund);
     change(
@@ -170,7 +173,7 @@ pub fn fail_refund(books: &mut Books, refund: &str) -> Vec<Event> {
         .collect()
 }
 
-/// The bank takes `amount` back, or only asks (an inquiry).
+/// The bank takes `amount` back, or only inquires about it.
 pub fn dispute(
     books: &mut Books,
     session: &str,
@@ -205,7 +208,8 @@ fn move_of(books: &mut Books, dispute: &Value, amount: i64, category: &str) -> V
     )
 }
 
-/// The bank gives back `amount` of a dispute that is lost: what Stripe's dashboard calls partially won.
+/// A dispute is lost, but the bank gives `amount` of it back. Stripe's dashboard calls this
+/// partially won.
 pub fn win_part(books: &mut Books, dispute: &str, amount: i64) -> Vec<Event> {
     let mut events = close(books, dispute, "lost");
     let mut dispute = books.get(dispute);
@@ -216,7 +220,7 @@ pub fn win_part(books: &mut Books, dispute: &str, amount: i64) -> Vec<Event> {
     events
 }
 
-/// The bank decides: `won`, `lost` or, after an inquiry, `warning_closed`.
+/// The bank closes a dispute as `won`, `lost` or, after an inquiry, `warning_closed`.
 pub fn close(books: &mut Books, dispute: &str, outcome: &str) -> Vec<Event> {
     let mut dispute = books.get(dispute);
     dispute["status"] = outcome.into();

@@ -1,21 +1,21 @@
-//! Events: what Stripe sends, as the raw bytes that it signs.
+//! Stripe's events, as the raw bytes that Stripe sends and signs.
 
 use serde_json::{Value, json};
 
 use super::books::Books;
 
-/// API versions that Stripe writes events in: an endpoint has its own, chosen years ago or by a
-/// later SDK.
+/// The API versions in which the tests write events. Each of Stripe's endpoints has its own
+/// version, from the time when the endpoint was made.
 pub const VERSIONS: [&str; 4] =
     ["2020-08-27", "2024-06-20", "2026-10-28.endive", "2031-01-01.zebra"];
 
-/// The version that plain tests use.
+/// The version that most tests use.
 pub const VERSION: &str = VERSIONS[1];
 
-/// The last one that lists a charge's refunds in the charge.
+/// The last version in which a charge lists its refunds.
 const LISTS_REFUNDS_UNTIL: &str = "2022-11-15";
 
-/// The first one that nobody knows yet.
+/// The first version that is only imagined.
 const UNKNOWN_FROM: &str = "2030";
 
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Event {
     value: Value,
 }
 
-/// A new event about this object as it is now.
+/// A new event about this object in its present state.
 pub fn of(books: &mut Books, kind: &str, object: Value) -> Event {
     let changes = json!({ "type": kind, "data": { "object": object }, "pending_webhooks": 1,
         "api_version": VERSION });
@@ -35,12 +35,12 @@ pub fn of(books: &mut Books, kind: &str, object: Value) -> Event {
 }
 
 impl Event {
-    /// Says which members were otherwise before.
+    /// Sets the members that had other values before.
     pub(super) fn was(&mut self, before: Value) {
         self.value["data"]["previous_attributes"] = before;
     }
 
-    /// The object that it is about.
+    /// The object that the event is about.
     pub fn object(&self) -> &Value {
         &self.value["data"]["object"]
     }
@@ -59,7 +59,8 @@ impl Event {
         serde_json::to_string_pretty(&event).unwrap()
     }
 
-    /// The same event about another object: what else a shared account may send.
+    /// The same event about another object, such as one that another program with the same account
+    /// made.
     pub fn about(&self, object: Value) -> Self {
         let mut event = self.clone();
         event.value["data"]["object"] = object;
@@ -69,8 +70,8 @@ impl Event {
     }
 }
 
-/// A version to come: members that nobody knows, and others that are gone or no longer what they
-/// were. What a sale consists of has not changed since 2020, and stays.
+/// Turns an event into one of an imagined later version: some members are new, others are gone or
+/// have another form. The members that describe a sale have not changed since 2020, and stay.
 fn strange(event: &mut Value) {
     event["context"] = json!({ "workspace": ["wrk_1"] });
     let object = event["data"]["object"].as_object_mut().unwrap();

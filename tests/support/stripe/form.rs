@@ -1,12 +1,13 @@
-//! Stripe's way of writing nested values in a form: `line_items[0][price_data][currency]=eur`.
+//! Decodes forms with nested values, as Stripe writes them:
+//! `line_items[0][price_data][currency]=eur`.
 
 use reqwest::Url;
 use serde_json::{Map, Value};
 
-/// The form as nested JSON: objects and lists, all values texts.
+/// The form as nested JSON of objects and lists. All values are texts.
 ///
 /// # Errors
-/// A key that cannot be read, or that says two things at once.
+/// A key that cannot be read, or that contradicts another one.
 pub fn decode(form: &str) -> Result<Value, String> {
     let mut url = Url::parse("http://form/").unwrap();
     url.set_query(Some(form));
@@ -18,7 +19,8 @@ pub fn decode(form: &str) -> Result<Value, String> {
     Ok(lists(tree))
 }
 
-/// `a[b][0][]` → a, b, 0, and an empty name for "the next one".
+/// Splits a key into its names: `a[b][0][]` → a, b, 0, and an empty name, which stands for the next
+/// element.
 fn path(key: &str) -> Result<Vec<String>, String> {
     let wrong = || format!("Invalid parameter name: {key}");
     let (first, mut rest) = key.split_at(key.find('[').unwrap_or(key.len()));
@@ -42,7 +44,7 @@ fn put(tree: &mut Value, path: &[String], value: &str) -> Option<()> {
     put(inner, &path[1..], value)
 }
 
-/// Objects whose names are 0, 1, 2, … are lists.
+/// Turns objects whose names are 0, 1, 2, … into lists.
 fn lists(tree: Value) -> Value {
     let Value::Object(map) = tree else { return tree };
     let list = !map.is_empty() && (0..map.len()).all(|n| map.contains_key(&n.to_string()));

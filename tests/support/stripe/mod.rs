@@ -1,5 +1,6 @@
-//! The part of Stripe that Farebox needs, on a socket: its API, as strict as Stripe's own, what
-//! buyers and banks do, and the events that follow. It can be slow, fail and hang up.
+//! A stand-in for the part of Stripe that Farebox uses, on a socket. It has an API as strict as
+//! Stripe's own, actions of buyers and banks, and the events that follow from them. It can be slow,
+//! fail and break off.
 
 pub mod books;
 pub mod buyer;
@@ -28,7 +29,7 @@ use buyer::Payment;
 use event::Event;
 use reply::Reply;
 
-/// The key that this Stripe knows.
+/// The secret key that this Stripe accepts.
 pub const SECRET_KEY: &str = "sk_test_theKeyOfTheTests";
 
 /// A request that Stripe received.
@@ -36,12 +37,12 @@ pub const SECRET_KEY: &str = "sk_test_theKeyOfTheTests";
 pub struct Asked {
     pub method: String,
     pub path: String,
-    /// Form or query, nested; every value is a text.
+    /// The form or query, decoded into nested JSON. Every value is a text.
     pub parameters: Value,
-    /// The same before it was decoded.
+    /// The form or query before it was decoded.
     pub form: String,
     pub headers: HeaderMap,
-    /// The status of the answer; 0 where the connection was cut before that.
+    /// The status of the answer; 0 if the connection was cut before it.
     pub status: u16,
     /// The answer's body.
     pub answer: Value,
@@ -53,22 +54,22 @@ impl Asked {
     }
 }
 
-/// A fault that a request meets.
+/// A fault that happens to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// The answer comes after this time.
     Slow(Duration),
-    /// The answer has this status, in Stripe's words: 402 is a declined card.
+    /// The answer has this status and Stripe's error body. 402 is a declined card.
     Status(u16),
-    /// The answer breaks off, and nothing was done.
+    /// The answer breaks off, and the request had no effect.
     CutBefore,
-    /// The answer breaks off, and everything was done.
+    /// The answer breaks off, and the request had its effect.
     CutAfter,
-    /// A page that is not Stripe's: a proxy on the way, say.
+    /// The answer is an HTML page that is not Stripe's, such as a proxy's.
     Page,
 }
 
-/// Stripe, with one account.
+/// A Stripe with one account.
 #[derive(Clone, Debug)]
 pub struct Stripe {
     pub address: SocketAddr,
@@ -79,9 +80,10 @@ pub struct Stripe {
 struct Account {
     books: Books,
     asked: Vec<Asked>,
-    /// The first answers, by idempotency key, with what was asked.
+    /// The first answer to each idempotency key, with the request that got it.
     answers: HashMap<String, (String, Reply)>,
-    /// Faults by the beginning of the path, with how many requests each will meet.
+    /// The faults, each with the beginning of the paths that it affects and the number of requests
+    /// left.
     faults: Vec<(String, Fault, usize)>,
 }
 
@@ -105,7 +107,7 @@ impl Stripe {
         format!("http://{}", self.address)
     }
 
-    /// Everything that was asked so far.
+    /// All requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.lock().asked.clone()
     }
@@ -117,12 +119,12 @@ impl Stripe {
         asked
     }
 
-    /// Lets requests whose path begins so go wrong, until `heal`.
+    /// Makes requests whose path begins with `path` fail, until `heal`.
     pub fn fail(&self, path: &str, fault: Fault) {
         self.fail_next(path, fault, usize::MAX);
     }
 
-    /// The same for so many requests.
+    /// Makes the next `times` requests whose path begins with `path` fail.
     pub fn fail_next(&self, path: &str, fault: Fault, times: usize) {
         self.lock().faults.push((path.to_owned(), fault, times));
     }
@@ -131,7 +133,7 @@ impl Stripe {
         self.lock().faults.clear();
     }
 
-    /// An object by its id, as it is now.
+    /// An object by its id, in its present state.
     #[track_caller]
     pub fn get(&self, id: &str) -> Value {
         self.lock().books.get(id)
@@ -142,12 +144,12 @@ impl Stripe {
         self.lock().books.all(kind)
     }
 
-    /// The order of a session.
+    /// The line items of a session.
     pub fn line_items(&self, session: &str) -> Vec<Value> {
         self.lock().books.line_items[session].clone()
     }
 
-    /// Changes an object behind everybody's back, such as its `created`.
+    /// Changes an object, such as its `created`, without an event.
     pub fn change(&self, id: &str, changes: Value) {
         let mut account = self.lock();
         let mut object = account.books.get(id);
@@ -155,7 +157,7 @@ impl Stripe {
         account.books.put(object);
     }
 
-    /// Asks the API as another program with the same key would: a shared account.
+    /// Sends a request as another program with the same account would.
     #[track_caller]
     pub fn ask(&self, method: &str, path: &str, form: &str) -> Value {
         let parameters = form::decode(form).unwrap();
@@ -163,12 +165,13 @@ impl Stripe {
         reply.unwrap_or_else(|refused| panic!("{method} {path}: {}", refused.body)).body
     }
 
-    /// The buyer pays by card: at once.
+    /// The buyer pays by card, which is paid at once.
     pub fn pay(&self, session: &str) -> Vec<Event> {
         self.pay_with(session, Payment::default())
     }
 
-    /// The buyer pays by a debit or transfer: the session completes unpaid. `settle` follows.
+    /// The buyer pays by a debit or transfer: the session completes unpaid. Call `settle`
+    /// afterwards.
     pub fn pay_later(&self, session: &str) -> Vec<Event> {
         self.pay_with(session, Payment { later: true, ..Payment::default() })
     }
@@ -177,7 +180,7 @@ impl Stripe {
         buyer::pay(&mut self.lock().books, session, payment)
     }
 
-    /// The money that was on its way arrives, or does not.
+    /// A debit or transfer that was under way succeeds or fails.
     pub fn settle(&self, session: &str, success: bool) -> Vec<Event> {
         buyer::settle(&mut self.lock().books, session, success)
     }
@@ -191,8 +194,8 @@ impl Stripe {
         buyer::charge_of(&self.lock().books, session)
     }
 
-    /// Gives back `amount` of what a session cost: the refund's id, and refund.created,
-    /// charge.refunded, refund.updated.
+    /// Refunds `amount` of a session's payment. Returns the refund's id and the events:
+    /// refund.created, charge.refunded, refund.updated.
     pub fn refund(&self, session: &str, amount: i64) -> (String, Vec<Event>) {
         let mut account = self.lock();
         let charge = buyer::charge_of(&account.books, session);
@@ -200,45 +203,46 @@ impl Stripe {
         (refund["id"].as_str().unwrap().to_owned(), events)
     }
 
-    /// The bank sends a refund back.
+    /// The bank returns a refund.
     pub fn fail_refund(&self, refund: &str) -> Vec<Event> {
         buyer::fail_refund(&mut self.lock().books, refund)
     }
 
-    /// The bank takes `amount` back: the dispute's id, and charge.dispute.created and
-    /// funds_withdrawn.
+    /// The bank takes `amount` back. Returns the dispute's id and the events:
+    /// charge.dispute.created and funds_withdrawn.
     pub fn dispute(&self, session: &str, amount: i64) -> (String, Vec<Event>) {
         let (dispute, events) = buyer::dispute(&mut self.lock().books, session, amount, false);
         (dispute["id"].as_str().unwrap().to_owned(), events)
     }
 
-    /// The bank only asks; no money moves.
+    /// The bank inquires about a payment; no money moves.
     pub fn inquire(&self, session: &str, amount: i64) -> (String, Vec<Event>) {
         let (dispute, events) = buyer::dispute(&mut self.lock().books, session, amount, true);
         (dispute["id"].as_str().unwrap().to_owned(), events)
     }
 
-    /// charge.dispute.closed and funds_reinstated.
+    /// The seller wins a dispute: charge.dispute.closed and funds_reinstated.
     pub fn win(&self, dispute: &str) -> Vec<Event> {
         buyer::close(&mut self.lock().books, dispute, "won")
     }
 
-    /// charge.dispute.closed.
+    /// The seller loses a dispute: charge.dispute.closed.
     pub fn lose(&self, dispute: &str) -> Vec<Event> {
         buyer::close(&mut self.lock().books, dispute, "lost")
     }
 
-    /// charge.dispute.closed as lost, and funds_reinstated for `amount` of it.
+    /// The seller loses a dispute but gets `amount` of it back: charge.dispute.closed, and
+    /// funds_reinstated.
     pub fn win_part(&self, dispute: &str, amount: i64) -> Vec<Event> {
         buyer::win_part(&mut self.lock().books, dispute, amount)
     }
 
-    /// charge.dispute.closed, after an inquiry.
+    /// The bank closes an inquiry: charge.dispute.closed.
     pub fn close_inquiry(&self, dispute: &str) -> Vec<Event> {
         buyer::close(&mut self.lock().books, dispute, "warning_closed")
     }
 
-    /// An event of any type about an object of any shape.
+    /// An event of any type about any object.
     pub fn event(&self, kind: &str, object: Value) -> Event {
         event::of(&mut self.lock().books, kind, object)
     }
@@ -283,7 +287,7 @@ async fn serve(State(state): State<Arc<Mutex<Account>>>, request: Request) -> Re
     }
 }
 
-/// The connection ends in the middle of an answer.
+/// An answer in whose middle the connection ends.
 fn cut() -> Response {
     let broken =
         futures_util::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
@@ -319,12 +323,13 @@ impl Account {
         }
         match operations::answer(&mut self.books, &asked.method, &asked.path, &asked.parameters) {
             Ok(reply) => self.keep(asked, reply),
-            // A request that was refused before anything was done is not remembered: its key is still new.
+            // A request that was refused before it had an effect is not remembered: its key can be
+            // used again.
             Err(refused) => refused,
         }
     }
 
-    /// The answer that this idempotency key got before.
+    /// The earlier answer to this request's idempotency key.
     fn kept(&self, asked: &Asked) -> Option<Reply> {
         let key = asked.header("idempotency-key").filter(|_| asked.method == "POST")?;
         if key.len() > 255 {
@@ -344,7 +349,7 @@ impl Account {
         Some(refused)
     }
 
-    /// Keeps an answer under its idempotency key, as Stripe does with failures too.
+    /// Stores an answer under its idempotency key. Stripe stores failures too.
     fn keep(&mut self, asked: &Asked, reply: Reply) -> Reply {
         let limited = reply.status == 429 || reply.status == 401;
         if let Some(key) = asked.header("idempotency-key").filter(|_| !limited) {
@@ -354,12 +359,12 @@ impl Account {
     }
 }
 
-/// Two requests with one idempotency key must agree in this.
+/// The parts in which two requests with the same idempotency key must agree.
 fn said(asked: &Asked) -> String {
     format!("{} {} {}", asked.method, asked.path, asked.form)
 }
 
-/// By `Bearer`, or as the user name of `Basic`.
+/// Whether the request has the secret key, as `Bearer` or as the user name of `Basic`.
 fn authenticated(headers: &HeaderMap) -> bool {
     let Some(given) = headers.get("authorization").and_then(|value| value.to_str().ok()) else {
         return false;

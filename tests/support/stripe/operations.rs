@@ -1,4 +1,4 @@
-//! The operations of Stripe's API that Farebox may need.
+//! The operations of Stripe's API that Farebox may use.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ const LISTS: [(&str, &str); 10] = [
     ("events", "event"),
 ];
 
-/// Answers one request that was authenticated.
+/// Answers one authenticated request.
 ///
 /// # Errors
 /// Stripe's answer to a request that it refuses.
@@ -84,7 +84,7 @@ fn integer(value: &Value) -> Option<i64> {
     value.as_str().and_then(|text| text.parse().ok())
 }
 
-/// The members of `parameters` that an object takes over as they are.
+/// The members of `parameters` that an object gets unchanged.
 fn taken(parameters: &Value, names: &[&str]) -> Value {
     let given = names.iter().filter_map(|name| {
         let value = match (*name, parameters.get(*name)?) {
@@ -137,7 +137,7 @@ fn make_session(books: &mut Books, parameters: &Value) -> Result<Reply, Reply> {
                 "invoice_data": {} },
             "locale": parameters["locale"],
             "metadata": parameters.get("metadata").cloned().unwrap_or(json!({})),
-            // Since 2022-08-01 there is none until the buyer pays.
+            // Since API version 2022-08-01 there is no intent until the buyer pays.
             "payment_intent": null,
             "shipping_address_collection": null,
             "shipping_cost": null,
@@ -157,7 +157,7 @@ fn make_session(books: &mut Books, parameters: &Value) -> Result<Reply, Reply> {
     Ok(Reply::ok(session))
 }
 
-/// A session's customer, in Stripe's shape.
+/// Checks a session's customer, with Stripe's errors.
 fn check_customer(books: &Books, parameters: &Value, customer: Option<&str>) -> Result<(), Reply> {
     let Some(id) = customer else {
         if parameters.get("customer_update").is_some() {
@@ -178,7 +178,7 @@ fn check_customer(books: &Books, parameters: &Value, customer: Option<&str>) -> 
     let taxed = flag(&parameters["automatic_tax"], "enabled");
     let asks =
         ["address", "shipping"].iter().any(|name| parameters["customer_update"][name] == "auto");
-    // The customers here have no address.
+    // The customers of this Stripe have no address.
     if taxed && !asks {
         let message = "Automatic tax calculation in Checkout requires a valid address on the \
                        Customer. Add a valid address to the Customer or set either \
@@ -189,7 +189,7 @@ fn check_customer(books: &Books, parameters: &Value, customer: Option<&str>) -> 
     Ok(())
 }
 
-/// One line of an order.
+/// Makes one line item of an order.
 fn order(books: &Books, n: usize, line: &Value) -> Result<Value, Reply> {
     let name = |member: &str| format!("line_items[{n}][{member}]");
     let quantity = integer(&line["quantity"]).filter(|quantity| *quantity > 0);
@@ -288,7 +288,8 @@ fn make_price(books: &mut Books, parameters: &Value) -> Result<Reply, Reply> {
     Ok(Reply::ok(books.make("price", price)))
 }
 
-/// A lookup key belongs to one price; it moves only where that is asked for.
+/// Takes a lookup key for a price. If another price has it, the key moves only if the request asks
+/// for that.
 fn claim_lookup_key(books: &mut Books, parameters: &Value, by: Option<&str>) -> Result<(), Reply> {
     let Some(key) = parameters["lookup_key"].as_str() else { return Ok(()) };
     let owner = books.all("price").into_iter().find(|price| price["lookup_key"] == key);
@@ -307,13 +308,13 @@ fn make_endpoint(books: &mut Books, parameters: &Value) -> Result<Reply, Reply> 
     check_public(parameters)?;
     let names = ["api_version", "description", "enabled_events", "metadata", "url"];
     let mut endpoint = books.make("webhook_endpoint", taken(parameters, &names));
-    // The secret is told in this answer and never again.
+    // The secret is only in this answer, and never in a later one.
     let secret = format!("whsec_{}", uuid::Uuid::new_v4().simple());
     change(&mut endpoint, json!({ "secret": secret }));
     Ok(Reply::ok(endpoint))
 }
 
-/// Stripe calls no address that the world cannot reach.
+/// Refuses an address that is not public, since Stripe could not reach it.
 fn check_public(parameters: &Value) -> Result<(), Reply> {
     let Some(url) = parameters["url"].as_str() else { return Ok(()) };
     let url = reqwest::Url::parse(url).ok();

@@ -1,16 +1,16 @@
-//! The server's answers, and Stripe's error shapes.
+//! The answers of this Stripe, and the forms of its errors.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-/// An answer before it is written.
+/// An answer that is not sent yet.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
     pub body: Value,
-    /// The answer was given before, to the same idempotency key.
+    /// Whether the same idempotency key got this answer before.
     pub replayed: bool,
 }
 
@@ -23,14 +23,14 @@ impl Reply {
         Self { status, body: json!({ "error": error }), replayed: false }
     }
 
-    /// A request that Stripe does not understand.
+    /// The error for a request that Stripe cannot interpret.
     pub fn invalid(message: &str, parameter: &str) -> Self {
         let kind = "invalid_request_error";
         let error = json!({ "message": message, "param": parameter, "type": kind });
         Self::error(400, error)
     }
 
-    /// The same with one of Stripe's codes.
+    /// Like [`Self::invalid`], with one of Stripe's error codes.
     pub fn invalid_as(code: &str, message: &str, parameter: &str) -> Self {
         let mut reply = Self::invalid(message, parameter);
         reply.body["error"]["code"] = code.into();
@@ -40,7 +40,8 @@ impl Reply {
         reply
     }
 
-    /// There is no such object. 404 where it is named in the path, else 400.
+    /// The error for an object that does not exist. The status is 404 if the path names it, else
+    /// 400.
     pub fn missing(status: u16, what: &str, id: &str, parameter: &str) -> Self {
         let message = format!("No such {what}: '{id}'");
         let mut reply = Self::invalid_as("resource_missing", &message, parameter);
@@ -48,7 +49,7 @@ impl Reply {
         reply
     }
 
-    /// The failures that a test asks for.
+    /// The error that a test asked for.
     pub fn failure(status: u16) -> Self {
         let (kind, message) = match status {
             402 => {

@@ -1,9 +1,10 @@
-//! The parameters that Stripe's API accepts: an unknown one is an error, and so is a wrong value.
+//! The parameters that Stripe's API accepts. An unknown parameter is an error, and so is a wrong
+//! value.
 //!
-//! `parameters.json` says it for the operations that Farebox may need, in the words of Stripe's
-//! API reference: a name with `!` is required, `[x]` a list of x, `a|b` one of these,
-//! `text:200` a text of at most 200 characters. It is narrower than Stripe, never wider: the
-//! `buying` tests hold it against the types of Stripe's own SDK.
+//! `parameters.json` has them for the operations that Farebox may use. The notation is that of
+//! Stripe's API reference: a name with `!` is required, `[x]` is a list of x, `a|b` is one of
+//! these, `text:200` is a text of at most 200 characters. The rules accept no more than Stripe
+//! does, and sometimes less: the `buying` tests compare them with the types of Stripe's own SDK.
 
 use std::sync::LazyLock;
 
@@ -14,7 +15,7 @@ use super::reply::Reply;
 static OPERATIONS: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("parameters.json")).unwrap());
 
-/// The events that Farebox may want to hear of; Stripe has more.
+/// The events that Farebox may subscribe to. Stripe has more.
 const EVENTS: [&str; 24] = [
     "*",
     "charge.dispute.closed",
@@ -42,7 +43,7 @@ const EVENTS: [&str; 24] = [
     "refund.updated",
 ];
 
-/// Every operation with its parameters, for a check of these rules themselves.
+/// Every operation with its parameters, for the tests of these rules.
 pub fn operations() -> &'static Value {
     &OPERATIONS
 }
@@ -50,7 +51,7 @@ pub fn operations() -> &'static Value {
 /// Checks a request's parameters.
 ///
 /// # Errors
-/// Stripe's answer to the first thing that is wrong.
+/// Stripe's answer to the first mistake.
 pub fn check(operation: &str, parameters: &Value) -> Result<(), Reply> {
     let rule = OPERATIONS.get(operation).unwrap_or_else(|| panic!("no rules for {operation}"));
     value("", rule, parameters)
@@ -137,7 +138,8 @@ fn leaf(name: &str, kind: &str, given: &Value) -> Result<(), Reply> {
     if fits { Ok(()) } else { Err(Reply::invalid(&format!("Invalid {kind}: {text}"), name)) }
 }
 
-/// At most 50 pairs; names up to 40 characters without brackets, values up to 500.
+/// Checks metadata: at most 50 pairs, names of up to 40 characters without brackets, values of up
+/// to 500.
 fn metadata(name: &str, given: &Value) -> Result<(), Reply> {
     let Some(pairs) = given.as_object() else {
         return Err(Reply::invalid("Invalid object", name));

@@ -1,14 +1,14 @@
-//! `Stripe-Signature`, for the many events of a long run. That it is right, a test shows with
-//! Stripe's own SDK.
+//! Makes `Stripe-Signature` headers, for long runs with many events. A test compares them with
+//! those of Stripe's own SDK.
 
 use sha2::{Digest as _, Sha256};
 
-/// The header for these bytes, signed at this moment (seconds since 1970).
+/// The header for these bytes, signed at the time `at` (seconds since 1970).
 pub fn header(body: &str, secret: &str, at: i64) -> String {
     format!("t={at},v1={}", scheme_v1(body, secret, at))
 }
 
-/// The value of `v1=` alone, in hexadecimal.
+/// Only the value of `v1=`, in hexadecimal.
 pub fn scheme_v1(body: &str, secret: &str, at: i64) -> String {
     hmac_sha256(secret.as_bytes(), format!("{at}.{body}").as_bytes())
         .iter()
@@ -16,7 +16,7 @@ pub fn scheme_v1(body: &str, secret: &str, at: i64) -> String {
         .collect()
 }
 
-/// RFC 2104.
+/// HMAC with SHA-256 (RFC 2104).
 fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     const BLOCK: usize = 64;
     let key = if key.len() > BLOCK { Sha256::digest(key).to_vec() } else { key.to_vec() };

@@ -1,4 +1,4 @@
-//! No text makes the loader panic, and every mistake names a line that exists.
+//! Fuzz tests of the loader: no text makes it panic, and every mistake names a line that exists.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::gateway::config::tests::{SHIPPED, Sections, read, with_server};
 
-/// Pieces that make a mutation likely to get past the TOML parser.
+/// Pieces of TOML that help a mutated file to pass the TOML parser.
 const PIECES: [&str; 16] = [
     "",
     "=",
@@ -26,14 +26,14 @@ const PIECES: [&str; 16] = [
     "1979-05-27",
 ];
 
-// More cases than usual: PROPTEST_CASES=100000 cargo test --lib config
+// To run more cases than usual: PROPTEST_CASES=100000 cargo test --lib config
 proptest! {
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC*|([a-z\\[\\]{}=\"'${}:\\-.,# \n0-9]{0,200})") {
         let _ = read(&text, Sections::ALL).map_err(|mistakes| mistakes.to_string());
     }
 
-    /// Swaps words of the shipped file for each other and for pieces of TOML.
+    /// Replaces words of the shipped file with its other words and with pieces of TOML.
     #[test]
     fn mutated_configs_never_panic_and_name_their_lines(
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..8),
@@ -58,7 +58,7 @@ proptest! {
         }
     }
 
-    /// Puts a value of any kind at any key.
+    /// Gives each key a value of any kind.
     #[test]
     fn a_value_of_any_kind_is_read_or_refused(
         key in prop::sample::select(vec![

@@ -1,4 +1,4 @@
-//! The gateway.toml at the root of the repository does what its comments promise.
+//! Tests that the gateway.toml at the root of the repository does what its comments promise.
 
 use std::path::Path;
 
@@ -30,7 +30,8 @@ fn the_shipped_file_is_sound_with_every_option_switched_on() {
         let key = rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(k, _)| k == word);
         key.then(|| rest.to_owned())
     };
-    // A JWT's keys have three possible sources, and only one may be set; the file has one already.
+    // An issuer's keys have three possible sources, of which only one may be set. The file sets one
+    // already, so the other two stay commented out.
     let rival = |line: &str| {
         ["public_key_file", "jwks_url"].iter().any(|key| line.contains(&format!("# {key} =")))
     };
@@ -72,7 +73,7 @@ fn a_command_asks_only_for_the_variables_of_its_sections() {
     assert_eq!(lines.len(), 2);
     assert!(lines.iter().all(named));
     assert!(missing.to_string().contains("hint: export JWT_SECRET=…"), "{missing}");
-    // A section that the command does not read may be wrong, but its name may not.
+    // A section that the command does not read may have mistakes, but its name must be known.
     let broken = SHIPPED.replace("threads = 0", "threads = \"many\"");
     assert!(parse(&broken, file, price_table(), &unset).is_ok());
     let renamed = SHIPPED.replace("[server]", "[sever]");

@@ -1,4 +1,4 @@
-//! The changes of a batch: the rows to write, and the way back.
+//! The changes of a batch: the rows to write, and the steps that undo the changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::rows::{Account, EndedHold, LiveHold, StripeCustomer};
 
-/// The changes of a batch: the rows to write, and how to take them back in memory.
+/// The changes of a batch: the rows to write, and the steps that undo the changes in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// New holds, and extended holds of calls.
     pub holds_added: HashMap<HoldId, LiveHold>,
     /// Holds of the API that are live on disk and have ended.
     pub holds_gone: Vec<HoldId>,
-    /// The number of calls' holds that have ended or were written anew, by the commit that wrote them.
-    pub calls_gone: HashMap<i64, usize>,
+    /// Calls' holds that have ended or were listed anew, with the commit that writes each of them.
+    pub calls_gone: Vec<(HoldId, i64)>,
     /// New deadlines of the API's holds, in milliseconds of the ledger's clock.
     pub holds_renewed: HashMap<HoldId, u64>,
     /// Holds that ended without a charge.
@@ -38,19 +38,19 @@ pub(crate) struct Changes {
     pub events: HashMap<Arc<str>, StripeEvent>,
     /// New and changed payments.
     pub payments: HashMap<Arc<str>, Payment>,
-    /// Payments that turned out to be another one.
+    /// Ids of payments that were merged into another payment.
     pub payments_gone: HashSet<Arc<str>>,
     /// New customers at Stripe.
     pub customers: Vec<StripeCustomer>,
     /// Disputes, with the account that each freezes from now on; `None` where a freeze is lifted.
     pub freezes: HashMap<Arc<str>, Option<AccountId>>,
-    /// Calls that were cut off, and cut off calls that their gateway ended after all.
+    /// Calls that were cut off, also those that their gateway ended after all.
     pub crashed: HashMap<HoldId, CrashedCall>,
-    /// The steps back, oldest first.
+    /// The steps that undo the changes, oldest first.
     pub(crate) undo: Vec<Undo>,
 }
 
-/// One step back: the value that a change replaced in memory.
+/// A step that undoes a change: the value in memory that the change replaced.
 #[derive(Debug)]
 pub(crate) enum Undo {
     /// An account before its change; `None` for a new one.
@@ -83,8 +83,22 @@ impl Changes {
             && self.crashed.is_empty()
     }
 
-    /// Makes the changes so far final in memory: their callers have been answered, so they stand even if
-    /// the disk refuses them.
+    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries and balances. A
+    /// hold that ends before it was written leaves no row.
+    pub fn add_calls(&mut self, later: Self) {
+        for (hold, commit) in later.calls_gone {
+            if self.holds_added.remove(&hold).is_none() {
+                self.calls_gone.push((hold, commit));
+            }
+        }
+        self.holds_added.extend(later.holds_added);
+        self.ended.extend(later.ended);
+        self.entries.extend(later.entries);
+        self.touched.extend(later.touched);
+    }
+
+    /// Makes the changes so far final in memory. Their callers have been answered, so they are not
+    /// undone even if the disk refuses them.
     pub fn forget_undo(&mut self) {
         self.undo.clear();
     }

@@ -11,7 +11,8 @@ use crate::ledger::payment::Payment;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownPayments {
     by_id: HashMap<Arc<str>, Payment>,
-    /// The payment's own id by each of Stripe's. The payment may be gone, until another one takes the name.
+    /// The ledger's id of a payment, by each of Stripe's ids for it. After [`KnownPayments::remove`]
+    /// the payment is missing until the one that it was merged into is inserted.
     id_of: HashMap<Arc<str>, Arc<str>>,
 }
 
@@ -24,7 +25,7 @@ impl KnownPayments {
         self.by_id.insert(payment.id.clone(), payment);
     }
 
-    /// Removes a payment that turned out to be another one.
+    /// Removes a payment that was merged into another one.
     pub fn remove(&mut self, id: &str) {
         self.by_id.remove(id);
     }

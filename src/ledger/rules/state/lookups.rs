@@ -8,12 +8,12 @@ use crate::ledger::key::{KeyHash, KeyRecord};
 use crate::ledger::operation::{HoldId, Operation, OperationId, Origin};
 use crate::ledger::rules::state::memory::State;
 
-/// The ids of a batch that only the disk knows.
+/// The ids in a batch whose rows must be read from disk.
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
     /// Ids of entries.
     pub operations: Vec<OperationId>,
-    /// Holds of whose captures every partial refund is needed.
+    /// Holds for which all partial refunds of the capture are needed.
     pub refunds: Vec<HoldId>,
     /// Holds that may have ended without a charge.
     pub holds: Vec<HoldId>,

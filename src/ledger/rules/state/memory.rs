@@ -10,7 +10,8 @@ use crate::ledger::operation::{Balance, CALL_TTL_MS, HoldId};
 use crate::ledger::rules::state::changes::{Changes, Undo};
 use crate::ledger::rules::state::rows::{Account, LiveHold};
 
-/// How long an early release waits for its hold, in milliseconds: as long as a hold lives that nobody renews.
+/// How long an early release waits for its hold, in milliseconds: as long as a hold lives without a
+/// renewal.
 const EARLY_RELEASE_TTL_MS: u64 = CALL_TTL_MS;
 
 /// Every balance and every live hold.
@@ -20,9 +21,9 @@ pub(crate) struct State {
     pub(crate) holds: HashMap<HoldId, LiveHold>,
     /// A time before which no hold expires, in milliseconds of the ledger's clock.
     pub(crate) next_expiry_ms: u64,
-    /// Calls' holds that were released before they were made, with the time of the release. The hold is
-    /// then refused without a lookup on disk for every new call. There are few, since a release rarely
-    /// overtakes its hold.
+    /// Calls' holds that were released before they were made, with the time of the release. Such a hold
+    /// is refused when it comes, without a lookup on disk for every new call. There are few of them,
+    /// since a release rarely overtakes its hold.
     pub(crate) early_releases: HashMap<HoldId, u64>,
     /// The disputes that freeze an account, for the few accounts that are frozen.
     pub(crate) freezes: HashMap<AccountId, BTreeSet<Arc<str>>>,
@@ -61,7 +62,7 @@ impl State {
         !self.freezes.is_empty() && self.freezes.contains_key(id)
     }
 
-    /// Sets the disputes that freeze an account; none unfreezes it.
+    /// Sets the disputes that freeze an account; an empty set unfreezes it.
     pub fn set_freezes(&mut self, account: AccountId, disputes: BTreeSet<Arc<str>>) {
         if disputes.is_empty() {
             self.freezes.remove(&account);

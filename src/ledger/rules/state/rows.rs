@@ -11,9 +11,9 @@ use crate::ledger::operation::{Ending, HoldId, Origin};
 pub(crate) struct Account {
     /// The sum of the account's entries.
     pub balance: SignedCredits,
-    /// The sum of its live holds.
+    /// The sum of the account's live holds.
     pub held: Credits,
-    /// The sequence number of its newest entry; 0 before the first.
+    /// The sequence number of the account's newest entry; 0 before the first.
     pub seq: u64,
 }
 
@@ -34,14 +34,15 @@ pub(crate) struct LiveHold {
     pub commit: i64,
 }
 
-/// A hold that ended without a charge. The ledger stores it so that its id takes effect once.
+/// A hold that ended without a charge. The ledger remembers it, so that a repetition under its id has
+/// no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EndedHold {
     /// The id of the hold.
     pub id: HoldId,
     /// The account of the hold, where it is known.
     pub account: Option<AccountId>,
-    /// The amount that was set aside; zero for a hold that its release overtook.
+    /// The amount that was set aside; zero where the release arrived before its hold.
     pub amount: Credits,
     /// The party that ended the hold.
     pub origin: Origin,
@@ -58,7 +59,7 @@ pub(crate) struct StripeCustomer {
     pub customer: Arc<str>,
 }
 
-/// The moment at which a batch is decided: on two clocks, and in the order of commits.
+/// The moment at which a batch is decided: the time on two clocks, and the number of the commit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     /// The wall clock, for entries: milliseconds since 1970.

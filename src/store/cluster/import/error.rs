@@ -9,7 +9,7 @@ use crate::store::sqlite::export::SourceError;
 /// The result of an import that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Imported {
-    /// Everything was moved. For each kind of row, the number of rows.
+    /// Everything was moved. The list has the number of rows of each kind.
     Moved(Vec<(&'static str, u64)>),
     /// An earlier import had moved everything.
     Before,
@@ -47,7 +47,7 @@ pub enum ImportError {
         /// The first table with rows.
         what: &'static str,
     },
-    /// Gateways serve the target, and could decide on half of the ledger.
+    /// Gateways serve the target, and could make decisions before all of the ledger is there.
     #[error(
         "{gateways} gateways serve the ledger in {schema}; stop them first (a gateway that was killed \
          counts for 3 s more)"
@@ -55,7 +55,7 @@ pub enum ImportError {
     Served {
         /// The ledger's schema.
         schema: String,
-        /// How many gateways have a lease.
+        /// The number of gateways that have a lease.
         gateways: u64,
     },
     /// A gateway has used the source after it was moved, so that source and target have diverged.
@@ -68,7 +68,7 @@ pub enum ImportError {
     WentOn {
         /// The embedded ledger.
         path: PathBuf,
-        /// How many batches it has committed since.
+        /// The number of batches that the source has committed since the import.
         commits: i64,
     },
     /// The copy differs from the source.

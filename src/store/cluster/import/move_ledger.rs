@@ -11,9 +11,9 @@ use crate::store::cluster::import::write::write_ledger;
 use crate::store::cluster::setup;
 use crate::store::sqlite::export::Source;
 
-/// Moves the embedded ledger at `from` into the cluster ledger of `config`, which must be empty and
-/// is made where it does not exist. An import that was interrupted can be repeated; after one that
-/// succeeded it does nothing.
+/// Moves the embedded ledger at `from` into the cluster ledger of `config`, which must be empty and is
+/// made where it does not exist. An import that was interrupted can be repeated. A repetition after a
+/// success changes nothing.
 ///
 /// # Errors
 /// Where a gateway serves either ledger, the target is not empty, or the source does not add up.
@@ -23,7 +23,7 @@ pub async fn import(config: &LedgerConfig, from: &Path) -> Result<Imported, Impo
     if let Some(first) = report.differences.first() {
         return Err(ImportError::Contradicts { path: from.to_owned(), first: first.clone() });
     }
-    // The gateway of these calls has died, so nothing else ends their holds.
+    // These calls' gateway has died, so nothing else ends their holds.
     if source.release_left_calls().await? {
         report = source.reconcile().await?;
     }

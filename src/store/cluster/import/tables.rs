@@ -56,7 +56,7 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "folded entries",
         read: "SELECT json_object('operation', operation, 'account', account, 'seq', seq, \
             'kind', kind, 'amount', amount) FROM folded_operations",
-        // Their times went with the entries.
+        // The embedded ledger does not keep the time of a folded operation.
         write: "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
             SELECT operation, account, seq, kind, amount, 0 FROM json_to_recordset($1::json) \
             AS n (operation text, account text, seq int8, kind text, amount int8)",
@@ -65,8 +65,8 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "live holds",
         read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
             'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
-        // As at a start: after a clock was set back, a hold lives no longer than its whole
-        // lifetime.
+        // The same as at a start of the embedded ledger: after a clock was set back, a hold lives no
+        // longer than its whole lifetime.
         write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
             SELECT id, account, amount, route, 'api', 0, 'live', \
             least(expires_at, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + ttl_ms) \
@@ -138,7 +138,8 @@ mod tests {
     use sqlx::{Connection as _, Row as _, SqliteConnection};
 
     /// The tables that are not moved, and why.
-    const NOT_MOVED: [(&str, &str); 3] = [
+    const NOT_MOVED: [(&str, &str); 4] = [
+        ("batch_log", "emptied when the file is opened"),
         ("call_holds", "released when the file is opened"),
         ("crashed", "its charges are entries; the list stays with the file"),
         ("ledger", "read separately"),

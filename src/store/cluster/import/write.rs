@@ -40,7 +40,8 @@ const EMPTY: [&str; 11] = [
     "freezes",
 ];
 
-/// Writes everything that `source` has. `sent` is its report, which the copy's must equal.
+/// Copies everything from `source`. `sent` is the source's report; the report of the copy must be
+/// equal.
 pub(crate) async fn write_ledger(
     store: &Store,
     source: &mut Source,
@@ -48,7 +49,7 @@ pub(crate) async fn write_ledger(
 ) -> Result<Imported, ImportError> {
     let mut transaction = store.begin(IDLE_LIMIT, Duration::ZERO).await?;
     let on: &mut PgConnection = &mut transaction;
-    // With this lock, no epoch opens and no gateway joins.
+    // While this transaction has the lock, no epoch opens and no gateway joins.
     read_checkpoint(store, "FOR UPDATE", on).await?;
     let (id, commits) = source.identity().await?;
     if was_imported(store, source, &id, commits, on).await? {
@@ -74,7 +75,7 @@ pub(crate) async fn write_ledger(
         .bind(commits)
         .execute(&mut *on)
         .await?;
-    // Redis may have data of the empty ledger: they belong to an epoch that is over after this.
+    // Redis may have data of the empty ledger. This ends the epoch that the data belong to.
     store
         .query(
             "UPDATE {s}.shards SET epoch = epoch + (epoch > 0)::int, nonce = '', checkpoint = 0, \
@@ -88,10 +89,10 @@ pub(crate) async fn write_ledger(
     Ok(Imported::Moved(moved))
 }
 
-/// True where an earlier import has written this ledger.
+/// True where an earlier import has copied this ledger to the target.
 ///
 /// # Errors
-/// Where a gateway has used the source since.
+/// Where a gateway has used the source since that import.
 async fn was_imported(
     store: &Store,
     source: &Source,
@@ -109,6 +110,8 @@ async fn was_imported(
     }
 }
 
+/// Checks that no gateway serves the target.
+///
 /// # Errors
 /// Where a gateway has a lease.
 async fn must_be_at_rest(store: &Store, on: &mut PgConnection) -> Result<(), ImportError> {
@@ -120,6 +123,8 @@ async fn must_be_at_rest(store: &Store, on: &mut PgConnection) -> Result<(), Imp
     }
 }
 
+/// Checks that the target has no rows.
+///
 /// # Errors
 /// Where a table has a row.
 async fn must_be_empty(store: &Store, on: &mut PgConnection) -> Result<(), ImportError> {
@@ -164,7 +169,7 @@ async fn copy_table(
     }
 }
 
-/// Compares the reports of the source and of the copy.
+/// Compares the report of the source with the report of the copy.
 ///
 /// # Errors
 /// Where they differ, or the copy does not add up.

@@ -1,10 +1,10 @@
-//! Writing the batches that Redis decided: in the order of the stream, each once.
+//! Writes the batches that Redis decided: in the order of the stream, each once.
 //!
 //! A batch is a text (`batch_log.rs` parses it). [`Tally`] adds up the net effect of all batches of
-//! a transaction, so that each table is written with one statement, and each account with one row
-//! update, however many batches there are. The shard's row is locked and its checkpoint moved in
-//! the same transaction; a second writer waits for the lock, and then finds the batches below the
-//! checkpoint.
+//! A batch is a text, which `batch_log.rs` parses. [`Tally`] adds up the net effect of all batches of a
+//! transaction. So however many batches there are, each table is written with one statement, and each
+//! account with one row update. The same transaction locks the shard's row and moves its checkpoint. A
+//! second writer waits for that lock, and then finds that its batches are below the checkpoint.
 
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ use crate::store::sql::rows::Column as _;
 /// The outcome of an attempt to write batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// Postgres has all of them, up to the batch of this number.
+    /// Postgres has every batch up to this number.
     Upto(i64),
     /// Another writer moved the checkpoint: read it again.
     ByAnother,
@@ -53,8 +53,8 @@ pub(crate) async fn write_batches(
     }
 }
 
-/// As [`write_batches`], with the shard's row locked. `careful`: some of the charges may have been
-/// written.
+/// The same as [`write_batches`], with the shard's row locked. `careful` is true where some of the
+/// charges may have been written before.
 async fn write_batches_locked(
     store: &Store,
     checkpoint: &Checkpoint,
@@ -83,8 +83,8 @@ async fn write_batches_locked(
     Ok(Written::Upto(last.seq))
 }
 
-/// Writes the entries and holds of these batches and leaves the checkpoint as it is. `careful`:
-/// some of the charges may have been written.
+/// Writes the entries and holds of these batches and leaves the checkpoint as it is. `careful` is true
+/// where some of the charges may have been written before.
 pub(crate) async fn write_contents(
     store: &Store,
     batches: &[&NumberedBatch],
@@ -125,8 +125,8 @@ async fn write_tally(
     write_holds(store, tally, on).await
 }
 
-/// Takes charges out of the tally that have an entry already, and gives their credits back in
-/// Redis, which charged them twice.
+/// Removes from the tally the charges that have an entry already. Redis has charged them twice, so
+/// their credits are given back there.
 async fn drop_repeated(
     store: &Store,
     tally: &mut Tally,
@@ -156,8 +156,8 @@ async fn drop_repeated(
     Ok(())
 }
 
-/// Queues a delivery that gives a charge back in Redis. The entries and the balance here are right
-/// already.
+/// Queues a delivery that gives a charge back in Redis. The entries and the balance in Postgres are
+/// right already.
 async fn give_back(
     store: &Store,
     capture: &Capture,

@@ -20,8 +20,8 @@ pub(crate) struct StoredAccount {
     pub holds: BTreeMap<String, i64>,
 }
 
-/// Reads accounts and the checkpoint from one snapshot. An account that does not exist is the
-/// default.
+/// Reads accounts and the checkpoint from one snapshot. An account that does not exist has the default
+/// value.
 pub(crate) async fn stored_accounts(
     store: &Store,
     ids: &[String],

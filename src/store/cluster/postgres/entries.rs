@@ -34,7 +34,7 @@ pub(crate) struct EntryColumns {
 }
 
 impl EntryColumns {
-    /// Adds the entry of a charge. `account` is as the charge leaves it.
+    /// Adds the entry of a charge. `account` is the account after the charge.
     pub fn push(&mut self, capture: &Capture, account: &Account) -> Result<(), LedgerError> {
         self.accounts.push(capture.account.as_str().to_owned());
         self.seqs.push(int(account.seq)?);
@@ -58,8 +58,8 @@ impl EntryColumns {
     }
 }
 
-/// Locks accounts and reads those that exist. The order of the ids keeps two writers from a
-/// deadlock.
+/// Locks accounts and reads those that exist. All writers lock in the order of the ids, so that two of
+/// them do not deadlock.
 pub(crate) async fn lock_accounts(
     store: &Store,
     sorted: &[AccountId],
@@ -159,8 +159,8 @@ pub(crate) async fn write_accounts(
             columns.1.push(account.balance.micros());
             columns.2.push(int(account.seq)?);
         }
-        // An account that another transaction has just made breaks the unique key; the second
-        // attempt finds it.
+        // An insert fails if another transaction has just made the account; the second attempt then
+        // finds the account.
         let written = store
             .query(&format!("{sql} RETURNING a.id, a.grant_seq, a.frozen"))
             .bind(columns.0)

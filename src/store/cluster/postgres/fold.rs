@@ -1,4 +1,4 @@
-//! Folding old entries into opening balances, under running gateways.
+//! Folds old entries into opening balances, while gateways serve.
 //!
 //! Whole months go first (`months.rs`): their partitions are detached, and no row is deleted. Then
 //! the entries of the remaining month that are older than the given moment are deleted row by row,

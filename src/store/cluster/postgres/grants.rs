@@ -1,5 +1,5 @@
-//! Operations that Postgres decides: grants, refunds, keys and payments, by the rules of
-//! `ledger/rules/`, which the embedded ledger uses too, on the locked rows that they concern.
+//! Operations that Postgres decides: grants, refunds, keys and payments. The rows that they concern are
+//! locked, and the rules of `ledger/rules/` decide, as they do for the embedded ledger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -24,7 +24,7 @@ use crate::store::cluster::postgres::payments::{
 use crate::store::cluster::postgres::store::{Store, is_race};
 use crate::store::sql::rows::{Column as _, entry_from, key_from};
 
-/// How often a transaction that raced with another one is attempted.
+/// How often a transaction is attempted that fails because of a concurrent transaction.
 const ATTEMPTS: usize = 5;
 
 /// A change of an account that Postgres decided and Redis has to apply.
@@ -38,7 +38,7 @@ pub(crate) struct Delivery {
     pub frozen: bool,
 }
 
-/// Decides operations in one transaction, each on the result of those before it. The changes that
+/// Decides operations in one transaction; each sees the results of those before it. The changes that
 /// Redis has to apply are stored as deliveries.
 pub(crate) async fn decide(
     store: &Store,
@@ -109,7 +109,7 @@ async fn accounts_to_lock(
             _ => {}
         }
     }
-    // A refund names the capture alone.
+    // A refund names the capture and not the account.
     let rows = store
         .query("SELECT DISTINCT account FROM {s}.operations WHERE id = ANY($1)")
         .bind(texts(&wanted.operations))
@@ -129,7 +129,7 @@ async fn read_known(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     if !wanted.operations.is_empty() {
-        // An operation stays when its entry is folded.
+        // The row in `operations` stays when the entry is folded.
         let rows = store
             .query(
                 "SELECT o.id AS operation, o.account, o.seq, o.kind, o.amount, \
@@ -165,7 +165,7 @@ async fn read_known(
     Ok(())
 }
 
-/// Reads the partial refunds of a capture, of which only the amounts count. Both bounds are
+/// Reads the partial refunds of a capture; the rules need only their amounts. Both bounds are
 /// parameters of the statement, so that the index is used however large the table is.
 async fn read_refunds(
     store: &Store,
@@ -173,8 +173,9 @@ async fn read_refunds(
     known: &mut Known,
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
-    // A partial refund's id is the full refund's id, a space, and its own id; `!` follows the space
-    // in ASCII.
+    // A partial refund's id is the full refund's id, a space, and its own id. `!` follows the space in
+    // ASCII, so the range from the full refund's id with a space to the same id with a `!` has all of
+    // them.
     let whole = OperationId::refund(hold);
     let rows = store
         .query(
@@ -193,7 +194,7 @@ async fn read_refunds(
     Ok(())
 }
 
-/// Writes what the rules changed, and a delivery for each account that moved.
+/// Writes the changes that the rules made, and a delivery for each account whose balance moved.
 async fn write_changes(
     store: &Store,
     state: &State,

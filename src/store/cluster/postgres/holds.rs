@@ -1,4 +1,4 @@
-//! Holds by their owner, and changes of holds that no batch makes.
+//! Reads of holds by their owner, and the changes of holds that are not part of a batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +38,8 @@ pub(crate) async fn call_holds(
     read_call_holds(store, CALLS, incarnation).await
 }
 
-/// As [`call_holds`], for a gateway that has been without a lease for long; empty where it has come
-/// back.
+/// The same as [`call_holds`], for a gateway that has been without a lease for long. Empty if the
+/// gateway has come back.
 pub(crate) async fn call_holds_of_gone(
     store: &Store,
     incarnation: i64,

@@ -13,11 +13,11 @@ use crate::store::sql::rows::Column as _;
 /// How long a lease lasts, by Postgres's clock.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// The condition for a gateway that counts as gone, so that the holds of its calls expire.
+/// The condition under which a gateway counts as gone, so that the holds of its calls expire.
 pub(crate) const GONE: &str = "lease_until < clock_timestamp() - interval '10 seconds'";
 
-/// Shortens leases that were given before Postgres's clock was set back; a gateway that has died
-/// would keep such a lease for too long. The new lease has the full length from now, so it never
+/// Shortens leases that were given before Postgres's clock was set back; otherwise a gateway that has
+/// died would keep such a lease for too long. The new lease has the full length from now, so it never
 /// ends before its gateway expects.
 const SHORTEN: &str = "UPDATE {s}.gateways SET lease_until = clock_timestamp() + {lease} WHERE incarnation IN \
      (SELECT incarnation FROM {s}.gateways \
@@ -43,15 +43,15 @@ pub(crate) struct Joined {
 pub(crate) enum LayoutUsers {
     /// No gateway has this layout.
     None,
-    /// Gateways have it, and all of them have been without a lease for long.
+    /// Gateways have this layout, and all of them have been without a lease for long.
     Gone,
     /// A gateway has a lease, or had one until a moment ago: it may have calls to capture or
     /// release.
     Serving,
 }
 
-/// Adds this gateway, with its first lease. An earlier start under the same name is deleted if its
-/// lease has ended; otherwise it is renamed, since a recovery has to wait for its lease.
+/// Adds this gateway, with its first lease. The row of an earlier start under the same name is deleted
+/// if its lease has ended. Otherwise that row is renamed, since a recovery has to wait for its lease.
 pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joined, LedgerError> {
     store
         .transact(async |on| {
@@ -75,8 +75,8 @@ pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joine
                 .fetch_optional(&mut *on)
                 .await?;
             let earlier = renamed.or(ended);
-            // This start remembers no batch, so it counts as checked in for every epoch but an open
-            // one.
+            // This start has no batches to hand over, so it counts as checked in for every epoch except
+            // an open one.
             let checked_in = shard.epoch - i64::from(!shard.recovering);
             let row = store
                 .query(&lease(
@@ -120,7 +120,8 @@ pub(crate) async fn renew(
             if renewed.rows_affected() == 0 {
                 return Ok(None);
             }
-            // After its own row, and skipping locked rows, so that no gateway waits for another.
+            // This comes after the gateway's own row and skips locked rows, so that no gateway waits
+            // for another.
             store.query(&lease(SHORTEN)).execute(&mut *on).await?;
             read_checkpoint(store, "", on).await.map(Some)
         })
@@ -157,8 +158,8 @@ pub(crate) async fn rejoin(
         .await
 }
 
-/// Ends the lease. The row is deleted too, unless the gateway's calls have live holds; then its
-/// next start, or the other gateways after a while, end those holds.
+/// Ends the lease. The gateway's row is deleted too, unless its calls have live holds. The gateway's
+/// next start then ends those holds, or the other gateways do so after a while.
 pub(crate) async fn leave(store: &Store, incarnation: i64) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -189,7 +190,7 @@ pub(crate) async fn layout_users(store: &Store, layout: i32) -> Result<LayoutUse
     store.transact(async |on| count_layout_users(store, layout, on).await).await
 }
 
-/// As [`layout_users`], in a transaction.
+/// The same as [`layout_users`], in a transaction.
 pub(crate) async fn count_layout_users(
     store: &Store,
     layout: i32,

@@ -1,4 +1,4 @@
-//! Reads on a cache miss in Redis: accounts with their live holds, and the fate of a hold.
+//! Reads for a cache miss in Redis: accounts with their live holds, and the state of a hold.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(crate) struct RestoredHold {
     pub route: String,
 }
 
-/// The fate of a hold, by its id.
+/// The state of a hold, found by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// A live hold of this account.
@@ -86,7 +86,7 @@ pub(crate) async fn cold_accounts(
         frozen: false,
         holds: Vec::new(),
     };
-    // Without duplicates: the second account would lack its balance and its holds.
+    // The map removes duplicates: a second account with the same id would have no balance and no holds.
     let mut cold: BTreeMap<_, _> = ids.iter().map(|id| (id, none(id))).collect();
     for row in &accounts {
         let id = row.account("id")?;
@@ -113,7 +113,7 @@ pub(crate) async fn cold_accounts(
     Ok(cold.into_values().collect())
 }
 
-/// Reads the fate of each of these holds, in their order.
+/// Reads the state of each of these holds, in their order.
 pub(crate) async fn fates(store: &Store, ids: &[HoldId]) -> Result<Vec<Fate>, LedgerError> {
     store
         .transact(async |on| {
@@ -129,7 +129,7 @@ pub(crate) async fn fates(store: &Store, ids: &[HoldId]) -> Result<Vec<Fate>, Le
         .await
 }
 
-/// Reads the fates of those ids that Postgres knows.
+/// Reads the states of those ids that Postgres knows.
 async fn read_fates(
     store: &Store,
     ids: &[HoldId],

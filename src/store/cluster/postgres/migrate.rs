@@ -11,12 +11,12 @@ use crate::ledger::config::Durability;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::migrations::POSTGRES;
 
-/// How long a migration may take: a later one may rewrite a table.
+/// How long a migration may take. The limit leaves time for one that rewrites a table.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
 
-/// Makes the schema or brings it up to date, in one transaction, under a lock that ends with it.
-/// (sqlx's own runner takes a lock of the session, which stays behind on a connection of
-/// PgBouncer.)
+/// Makes the schema or brings it up to date, in one transaction. The lock ends with the transaction;
+/// sqlx's own migrator locks the session instead, and behind PgBouncer that lock would stay on a shared
+/// connection.
 pub(crate) async fn migrate(store: &Store) -> Result<(), LedgerError> {
     store
         .transact_within(MIGRATION_LIMIT, async |on| {

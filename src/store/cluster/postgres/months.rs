@@ -2,15 +2,15 @@
 //! tables for an archive or are dropped. No row is deleted, and the ledger does not read these
 //! tables again.
 //!
-//! 1. The months are closed: a new entry with such a time goes into the first open month
-//!    (`insert_entries`). Transactions that wrote into the months before have ended.
+//! 1. The months are closed: a new entry whose time is in one of them goes into the first open month
+//! (`insert_entries`). All transactions that wrote into these months have ended by then.
 //! 2. The ledger is reconciled. Folding stops at the first difference.
-//! 3. Slice by slice, a new table is filled with an opening balance of each account, and with the
-//!    rare old entry that follows one which is not old (a clock once went backwards).
-//! 4. The new table replaces the months in one transaction, so at any moment the entries of an
-//!    account add up to its balance. Only this step needs an exclusive lock on the entries. It
-//!    changes catalogues alone, and waits for the lock a quarter of a second at a time, so queries
-//!    that queue behind it wait no longer than that.
+//! 3. Slice by slice, a new table is filled with an opening balance for each account. It also gets the
+//! rare old entry that comes after an entry which is not old (because a clock once went backwards).
+//! 4. The new table replaces the months in one transaction, so at any moment the entries of an account
+//! add up to its balance. Only this step needs an exclusive lock on the entries. It changes only
+//! catalogues. It waits for the lock for a quarter of a second at a time, so queries that queue behind
+//! it wait no longer than that.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use crate::store::sql::rows::{Column as _, ENTRY};
 /// How long other queries are let through before the next attempt to take the lock.
 const LOCK_EVERY: Duration = Duration::from_millis(750);
 
-/// How long the lock is tried for. A dump reads the entries for a long time.
+/// How long the lock is tried for. A dump of the database may hold it for a long time.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// The partitions that a folding replaces.
@@ -41,7 +41,7 @@ struct OldPartitions {
     openings: Option<Month>,
 }
 
-/// Folds the months before this one.
+/// Folds the months before `before`.
 ///
 /// # Errors
 /// [`LedgerError::Corrupt`] where the ledger does not add up; [`LedgerError::Disagrees`] where
@@ -84,7 +84,7 @@ pub(crate) async fn fold_months(
     }
 }
 
-/// Closes the months before this one: after this returns, no entry is written into them.
+/// Closes the months before `before`: after this returns, no entry is written into them.
 async fn close_months(store: &Store, before: Month, name: &str) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -95,7 +95,7 @@ async fn close_months(store: &Store, before: Month, name: &str) -> Result<(), Le
             Ok(())
         })
         .await?;
-    // This lock is granted once the transactions that wrote before have ended.
+    // The lock is granted once the transactions that have already written into these months have ended.
     let began = Instant::now();
     loop {
         let waited = store.transact(async |on| {
@@ -157,7 +157,7 @@ async fn make_openings(
 ) -> Result<(), LedgerError> {
     lock_folding(store, name, on).await?;
     let (table, upto) = (openings(before), before.start_ms());
-    // An interrupted folding may have left one.
+    // An interrupted folding may have left a table of this name.
     on.execute(store.sql(&format!("DROP TABLE IF EXISTS {{s}}.{table}"))).await?;
     let sql = format!(
         "CREATE TABLE {{s}}.{table} (LIKE {{s}}.entries INCLUDING DEFAULTS INCLUDING CONSTRAINTS \
@@ -200,8 +200,8 @@ pub(crate) async fn fill_openings(
         .await
 }
 
-/// Replaces the months with the table of opening balances. Returns the names of the tables that the
-/// months are now, without those that were dropped.
+/// Replaces the months with the table of opening balances. Returns the names of the plain tables that
+/// the months have become, without those that were dropped.
 async fn swap_in(
     store: &Store,
     before: Month,
@@ -213,7 +213,7 @@ async fn swap_in(
     store.lock("partitions", on).await?;
     let old = old_partitions(store, before, &mut *on).await?;
     let mut tables = Vec::new();
-    // Before the lock, since it may take a while; no query waits for these rows.
+    // This comes before the lock, since it may take a while; no query waits for these rows.
     if has_undated(store, before, &mut *on).await? {
         let table = format!("entries_undated_before_{}_detached", before.name());
         move_undated(store, before, &table, &mut *on).await?;
@@ -293,7 +293,7 @@ async fn lock_folding(store: &Store, name: &str, on: &mut PgConnection) -> Resul
 /// next one.
 ///
 /// # Errors
-/// The error itself, where it is another one or the lock has been tried for too long.
+/// `error` itself, where it is not about the lock, or where the lock has been tried for too long.
 async fn wait_for_the_lock(error: LedgerError, began: Instant) -> Result<(), LedgerError> {
     if !is_locked(&error) || began.elapsed() > LOCK_PATIENCE {
         return Err(error);
@@ -303,7 +303,7 @@ async fn wait_for_the_lock(error: LedgerError, began: Instant) -> Result<(), Led
     Ok(())
 }
 
-/// The name of the table of opening balances for what was folded before a month.
+/// The name of the table that has the opening balances of the months before `before`.
 fn openings(before: Month) -> String {
     format!("entries_before_{}", before.name())
 }

@@ -16,7 +16,7 @@ use crate::store::cluster::postgres::store::Store;
 use crate::store::cluster::usage_text;
 use crate::store::sql::rows::Column as _;
 
-/// Stores these charges for a recovery, and has one begin. Operations other than captures of a
+/// Stores these charges, and sets off a recovery that writes them. Operations other than captures of a
 /// known account are ignored.
 pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(), LedgerError> {
     let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -92,8 +92,8 @@ pub(crate) async fn read_owed(
     rows.iter().map(charge).collect()
 }
 
-/// Has a recovery begin where owed charges are left. An earlier version, which does not know them,
-/// leaves them at its own recoveries.
+/// Sets off a recovery where owed charges are left. A gateway of an earlier version does not know owed
+/// charges, so its recoveries leave them unwritten.
 pub(crate) async fn recover_if_owed(store: &Store) -> Result<(), LedgerError> {
     store
         .transact(async |on| {

@@ -14,14 +14,14 @@ pub(crate) const LOCK_LIMIT: &str = "SET LOCAL lock_timeout = '250ms'";
 /// Postgres's code for a lock that was not granted in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// How many months have a partition ahead of time, with the current one.
+/// The number of months that have a partition: the current one and the next ones.
 const MONTHS_AHEAD: i64 = 3;
 
 /// A month of the calendar, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Month {
     year: i64,
-    /// From 1.
+    /// Counted from 1.
     month: i64,
 }
 

@@ -1,5 +1,5 @@
-//! Payments in Postgres: the rows that the rules of payments read and change, and reads for
-//! Stripe's side.
+//! Payments in Postgres: the rows that the rules of payments read and change, and the reads that
+//! `stripe` needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,9 +29,9 @@ pub(crate) fn concerns_payments(operation: &Operation) -> bool {
     ) || matches!(operation, Operation::Import(import) if import.concerns_payments())
 }
 
-/// Takes the lock of payments, which ends with the transaction, and reads which accounts are
-/// frozen. One lock for all payments is needed: two gateways may learn of one payment at once under
-/// different ids, and only both events together show that it is one.
+/// Takes the lock of payments, which ends with the transaction, and reads which accounts are frozen.
+/// One lock for all payments is needed: two gateways may receive events about the same payment at once,
+/// under different ids, and only both events together show that it is the same.
 pub(crate) async fn lock_payments(
     store: &Store,
     state: &mut State,
@@ -181,7 +181,7 @@ async fn write_documents(
     Ok(())
 }
 
-/// Writes which disputes freeze which accounts, and a delivery for each account concerned.
+/// Writes which disputes freeze which accounts, and a delivery for each of these accounts.
 pub(crate) async fn write_freezes(
     store: &Store,
     state: &State,

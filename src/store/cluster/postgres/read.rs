@@ -26,8 +26,8 @@ const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, 
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
 
-/// How long a query for a page may take until its connection is given up. Postgres ends it before
-/// that.
+/// How long a query for a page may take until its connection is given up. Postgres ends such a query
+/// earlier.
 const SCREEN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Queries for pages. Postgres itself ends a query that takes too long, so that the database does

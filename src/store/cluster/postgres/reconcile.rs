@@ -1,10 +1,10 @@
 //! Checks that the database is consistent with itself.
 //!
-//! Everything is read once, in the order of an index and in slices, each a short statement that
-//! neither scans a table nor sorts. So no snapshot is open for minutes, memory does not grow with
-//! the number of accounts, and the disk stays free for calls. Slices are read at different moments,
-//! which is enough: an entry never changes, and an account's row changes in one transaction with
-//! its newest entry, so each statement sees both before or both after.
+//! Everything is read once, in the order of an index. The reads are slices: short statements that
+//! neither scan a whole table nor sort. So no snapshot is open for minutes, memory does not grow with
+//! the number of accounts, and the disk stays free for calls. Slices are read at different moments.
+//! That is enough, because an entry never changes, and an account's row changes in one transaction with
+//! its newest entry: each statement sees either both changes or none.
 
 use std::time::Duration;
 
@@ -27,10 +27,10 @@ const ACCOUNTS_SLICE: i64 = 250;
 /// How long a slice may take on a busy disk.
 const SLICE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Settings that make a slice read in the order of its index. The planner prefers a sort where it
-/// expects few rows, and its guess is wrong where statistics are old. It also takes a slice to cost
-/// as much as the whole table, and would compile it (JIT), which takes longer than the slice
-/// itself.
+/// Settings that make Postgres read a slice in the order of its index. The planner prefers a sort where
+/// it expects few rows, and its estimate is wrong where statistics are old. It also estimates that a
+/// slice costs as much as the whole table, and would then compile the query (JIT), which takes longer
+/// than the slice itself.
 const IN_ORDER: &str = "SET LOCAL enable_sort = off; SET LOCAL jit = off";
 
 /// The transaction that slices are read in.
@@ -52,8 +52,8 @@ struct Place {
 }
 
 /// Checks that each entry continues the one before it without a gap, and that its operation id is
-/// recorded. The slice follows the entry `$2` of account `$1`, which left the balance `$3`, and has
-/// `$4` entries. Selects its first and its last entry, and those that fail a check.
+/// recorded. The slice has `$4` entries and begins after the entry `$2` of account `$1`, which left the
+/// balance `$3`. Selects the first and the last entry of the slice, and the entries that fail a check.
 ///
 /// Operations are found by subqueries, since a join might read the whole table for a slice.
 const ENTRIES: &str = "SELECT * FROM \
@@ -74,8 +74,8 @@ const ENTRIES: &str = "SELECT * FROM \
 
 /// A table that is checked in the order of its ids.
 struct Table {
-    /// Selects, of the slice of `$2` rows after the id `$1`, the last row with counts, and the rows
-    /// that fail.
+    /// Selects rows of the slice, which is the `$2` rows after the id `$1`: the last row, with counts,
+    /// and every row that fails.
     sql: &'static str,
     /// How many rows a slice has.
     slice: i64,
@@ -85,8 +85,8 @@ struct Table {
     differences: fn(&PgRow) -> Result<Vec<Difference>, LedgerError>,
 }
 
-/// Checks that an account's balance is its newest entry's. That one is the sum of the entries by
-/// [`ENTRIES`].
+/// Checks that an account's balance is its newest entry's. [`ENTRIES`] checks that the newest entry's
+/// balance is the sum of all entries.
 const ACCOUNTS: Table = Table {
     sql: "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
      row_number() OVER () AS n, count(*) OVER () AS rows, \
@@ -131,7 +131,7 @@ pub(crate) async fn reconcile(store: &Store) -> Result<ReconcileReport, LedgerEr
     reconcile_through(store, Through::Many).await
 }
 
-/// As [`reconcile`], in one transaction.
+/// The same as [`reconcile`], in one transaction.
 pub(crate) async fn reconcile_in(
     store: &Store,
     on: &mut PgConnection,

@@ -37,9 +37,9 @@ pub(crate) async fn give_up(store: &Store, epoch: i64) -> Result<(), LedgerError
         .await
 }
 
-/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway, which
-/// must not answer from that epoch any more. With the last of them (`is_last`) the gateway has
-/// checked in. False where the next epoch has opened without it.
+/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway. By now the
+/// gateway must not answer any call from that epoch. The last batches (`is_last`) check the gateway in.
+/// Returns false where the next epoch has opened without it.
 pub(crate) async fn check_in(
     store: &Store,
     incarnation: i64,
@@ -79,9 +79,9 @@ pub(crate) async fn check_in(
         .await
 }
 
-/// Begins to open the next epoch. `None` where the ledger does not wait for one, where another
-/// gateway is opening it, where a gateway with a lease has not checked in, or where gateways still
-/// use the epoch's layout and this gateway has another one.
+/// Begins to open the next epoch. Returns `None` where no epoch has to be opened, where another gateway
+/// is opening it, where a gateway with a lease has not checked in, or where gateways still use the
+/// epoch's layout and this gateway has another layout.
 pub(crate) async fn begin_recovery(
     store: &Store,
     layout: i32,
@@ -137,7 +137,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// True where a gateway has not checked in: it may have died, be stopped, or not reach
+    /// True where a gateway has not checked in: it may have died, be stopped, or be unable to reach
     /// Postgres.
     pub async fn awaits_check_in(&mut self) -> Result<bool, LedgerError> {
         let row = self
@@ -149,8 +149,8 @@ impl Recovery {
         Ok(row.count("silent")? > 0)
     }
 
-    /// Writes, in order, the batches that survived in the stream and those that gateways handed
-    /// over. Returns how many were written, and how many in between are missing.
+    /// Writes, in order, the batches that survived in the stream and those that gateways handed over.
+    /// Returns how many it wrote, and how many are missing between them.
     pub async fn replay(
         &mut self,
         survived: Vec<NumberedBatch>,
@@ -186,7 +186,7 @@ impl Recovery {
         owed::charge_owed(&self.store, at_ms, &mut self.transaction).await
     }
 
-    /// Opens the epoch with this number, the next one or a later one, and commits.
+    /// Opens the epoch with this number and commits. The number may be above the next one.
     pub async fn open(mut self, number: i64, nonce: &str, layout: i32) -> Result<(), LedgerError> {
         self.store
             .query(

@@ -1,5 +1,5 @@
-//! Repairs: what contradicts the entries is changed to follow them; entries themselves are never
-//! edited. Every step takes the locks that a batch takes, so gateways may serve meanwhile.
+//! Repairs: rows that contradict the entries are changed to agree with them; entries themselves are
+//! never edited. Every step takes the locks that a batch takes, so gateways may serve meanwhile.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
@@ -10,7 +10,7 @@ use crate::store::cluster::postgres::read::REPORT_LIMIT;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// Repairs that are one statement each, with the end of the sentence that reports a row.
+/// Repairs of one statement each, with the words that report a repaired row.
 const STEPS: [(&str, &str); 3] = [
     // The entry shows that the operation took effect.
     (
@@ -35,9 +35,9 @@ const STEPS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Selects accounts whose balance or newest entry's number differs from their entries, also those
-/// without a row. `gaps` counts the entries that do not follow the one before, and those that are
-/// missing after the newest.
+/// Selects accounts whose balance, or number of the newest entry, differs from their entries, and
+/// accounts that have entries but no row. `gaps` counts the entries whose number does not follow the
+/// one before, and the newest entries that are missing although the account's row counts them.
 const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0)::text AS total, \
      coalesce(e.newest, 0) AS newest, \
      coalesce(e.gaps, 0) + greatest(a.seq - coalesce(e.newest, 0), 0) AS gaps, \
@@ -50,13 +50,13 @@ const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.tota
      WHERE (coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq OR a.id IS NULL)";
 
 /// Repairs balances by the sums of their entries, missing operation ids, holds that are live though
-/// captured, and accounts that are frozen or not against their disputes. Differences that cannot be
-/// repaired are listed.
+/// captured, and accounts whose freeze contradicts their disputes. Differences that cannot be repaired
+/// are listed.
 pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     let mut report = RepairReport::default();
     for (sql, how) in STEPS {
         let repaired = store.transact_within(REPORT_LIMIT, async |on| {
-            // Accounts are frozen under this lock.
+            // Every change of a freeze is made under this lock.
             store.lock("payments", on).await?;
             Ok(store.query(sql).fetch_all(on).await?)
         });
@@ -85,8 +85,8 @@ pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     Ok(report)
 }
 
-/// Compares one account again, with its row locked so that no batch changes it, and repairs it.
-/// Returns the report's text, or `None` where the account is right by now.
+/// Compares one account again, with its row locked so that no batch changes it, and repairs it. Returns
+/// the text for the report, or `None` where nothing is wrong with the account any more.
 async fn repair_sum(
     store: &Store,
     account: &str,

@@ -1,4 +1,4 @@
-//! Folding account by account, in slices that each are a transaction.
+//! Folding account by account, in slices; each slice is a transaction of its own.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ pub(crate) const SLICE: i64 = 500;
 /// How long a slice may take.
 pub(crate) const SLICE_LIMIT: Duration = Duration::from_secs(600);
 
-/// Settings that make a slice look its accounts up one by one. Where the planner expects more
-/// accounts than there are, it would read all entries for each slice.
+/// Settings that make a slice look up its accounts one by one. Otherwise the planner, where it expects
+/// too many accounts, would read all entries for each slice.
 pub(crate) const BY_INDEX: &str = "SET LOCAL enable_hashjoin = off; \
     SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off";
 
-/// Subqueries that find what can be folded of each account. `$1` is the last account of the slice
-/// before, `$2` the moment before which entries are old, `$3` the number of accounts.
+/// Subqueries that find the entries of each account that can be folded. `$1` is the last account of the
+/// slice before, `$2` the moment before which entries are old, `$3` the number of accounts.
 ///
 /// An account is folded up to its first entry that is not old (`kept`), so that a clock which once
 /// went backwards leaves no gap. `first` is the account's oldest entry, `newest` the last one that
@@ -51,7 +51,8 @@ impl Slices {
         Self { report: FoldReport::default(), after: String::new(), started: Instant::now() }
     }
 
-    /// Adds a slice that was folded, and rests for as long as it took. False after the last slice.
+    /// Adds a slice that was folded, and sleeps for as long as the slice took. False after the last
+    /// slice.
     pub async fn add(&mut self, (report, upto): Slice) -> bool {
         self.report.accounts = self.report.accounts.saturating_add(report.accounts);
         self.report.entries = self.report.entries.saturating_add(report.entries);

@@ -1,4 +1,4 @@
-//! The connection pool of the cluster ledger's database, and how a transaction runs on it.
+//! The connection pool of the cluster ledger's database, and the way to run a transaction on it.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -129,10 +129,10 @@ impl Store {
         result
     }
 
-    /// Begins a transaction that Postgres itself ends: after `idle` without a statement, so that a
-    /// gateway which is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
-    /// locks; and when a statement takes longer than `statement` (zero: no limit), since the
-    /// gateway no longer waits for it.
+    /// Begins a transaction with two limits that Postgres itself enforces. Postgres ends it after
+    /// `idle` without a statement, so that a gateway that is paused in the middle (SIGSTOP, a frozen
+    /// machine) does not keep its locks. And Postgres ends it when a statement takes longer than
+    /// `statement` (zero: no limit), since the gateway no longer waits for it.
     pub async fn begin(
         &self,
         idle: Duration,
@@ -144,8 +144,8 @@ impl Store {
             idle.as_millis(),
             statement.as_millis()
         );
-        // PgBouncer accepts a connection even where it has none to Postgres and leaves `BEGIN`
-        // waiting, so this has the short limit, however long the transaction may take.
+        // PgBouncer accepts a connection even when it has none to Postgres, and leaves `BEGIN` waiting.
+        // So beginning has this short limit, however long the transaction may take.
         let begun = tokio::time::timeout(LIMIT, self.pool.begin_with(AssertSqlSafe(begin))).await;
         Ok(begun.map_err(|_| LedgerError::Slow { what: "Postgres" })??)
     }

@@ -14,7 +14,7 @@ use crate::usage::UsageRecord;
 pub(crate) struct Capture {
     pub operation: OperationId,
     pub account: AccountId,
-    /// Below zero.
+    /// The change of the balance, below zero.
     pub amount: SignedCredits,
     pub route: Arc<str>,
     pub usage: Option<Arc<UsageRecord>>,
@@ -36,7 +36,7 @@ pub(crate) struct HoldRow {
     ended_ms: Option<i64>,
 }
 
-/// The net effect of some batches. A hold that they made and captured leaves no row.
+/// The net effect of some batches. A hold that was both made and captured in them leaves no row.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub captures: Vec<Capture>,
@@ -50,7 +50,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Adds the decisions of a batch that follows those before it.
+    /// Adds the decisions of the next batch.
     pub fn add(&mut self, batch: Batch) {
         let at_ms = batch.at_ms;
         for decided in batch.decided {

@@ -1,5 +1,5 @@
-//! The connections to Redis: one for the batches alone and one for everything else, so that a long reply there
-//! delays no call.
+//! The connections to Redis: one only for the batches and one for everything else, so that a long reply
+//! to another command delays no call.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::store::cluster::postgres::NumberedBatch;
 use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::script::{Script, Scripts};
 
-/// How long a reply is waited for. The command may still be executed after that.
+/// The longest wait for a reply. After that the command may still be executed.
 const COMMAND_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a connection may take to open.
@@ -39,18 +39,18 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(3);
 /// The time between two attempts to connect, in milliseconds.
 const RECONNECT_EVERY_MS: u32 = 100;
 
-/// Two clients of the same Redis. A command is sent once: if the connection breaks, the ledger finds out by its ids
-/// whether the command was executed.
+/// Two clients of the same Redis. A command is sent once. If the connection breaks, the ids of the
+/// operations show later whether the command was executed.
 #[derive(Clone)]
 pub(crate) struct Redis {
-    /// For the batches.
+    /// The client for the batches.
     hot: WithOptions<Client>,
-    /// For everything else.
+    /// The client for everything else.
     side: WithOptions<Client>,
     clients: [Client; 2],
-    /// The tasks that keep the connections up. They end with the last clone.
+    /// The tasks that keep the connections up. They end when the last clone is dropped.
     _tasks: Arc<JoinSet<()>>,
-    /// The address is given by a sentinel, so another Redis may take the place of this one.
+    /// True where a sentinel gives the address, so that another Redis may take the place of this one.
     pub has_sentinel: bool,
 }
 
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Redis {
 /// The state of the ledger in Redis: its key `meta`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meta {
-    /// The name of the open epoch, `closed`, or empty.
+    /// The name of the open epoch; `closed` after a fence; empty in new data.
     pub epoch: String,
     /// The number of the newest epoch that was ever open in this data.
     pub number: i64,
@@ -86,8 +86,8 @@ pub(crate) enum ScriptError {
 }
 
 impl Redis {
-    /// Begins to connect, and keeps trying. `ca` is a file of certificates to check the server's against, in place
-    /// of the system's authorities.
+    /// Begins to connect, and keeps trying. `ca` is a file of certificates to check the server's
+    /// certificate against, in place of the system's authorities.
     ///
     /// # Errors
     /// For an address or a file that cannot be read.
@@ -191,7 +191,7 @@ impl Redis {
         Ok(limited(self.side.mget(keys)).await?)
     }
 
-    /// The values of keys, by the connection of the batches.
+    /// The values of keys, read through the connection of the batches.
     pub async fn hot_values(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, LedgerError> {
         Ok(limited(self.hot.mget(keys)).await?)
     }
@@ -225,7 +225,7 @@ impl Redis {
             limited(self.side.hmget(&scripts.keys[0], names.to_vec())).await?;
         let word = |at: usize| found.get(at).cloned().flatten().unwrap_or_default();
         let number = |at: usize| word(at).parse().unwrap_or(0);
-        // An early version wrote the number into the epoch's name alone.
+        // An early version wrote the number only into the epoch's name.
         let named = word(0).split('.').next().and_then(|number| number.parse().ok());
         Ok(Meta {
             epoch: word(0),
@@ -236,7 +236,7 @@ impl Redis {
         })
     }
 
-    /// Fences Redis off: no script of any epoch runs any more.
+    /// Fences Redis off: from now on no script of any epoch runs.
     pub async fn fence(&self, scripts: &Scripts) -> Result<(), LedgerError> {
         Ok(limited(self.side.hset(&scripts.keys[0], ("epoch", "closed"))).await?)
     }
@@ -248,7 +248,8 @@ impl Redis {
             let sha: String = limited(self.side.script_load(script.text.clone())).await?;
             debug_assert_eq!(sha, script.sha);
         }
-        // The ids of a stream only grow. One that is ahead of this epoch belongs to no ledger that Postgres knows.
+        // The ids in a stream only grow. An id that is ahead of this epoch is from a ledger that
+        // Postgres does not know.
         let (stream, first) = (scripts.keys[1].clone(), scripts.first_id());
         let ahead: Vec<(String, Vec<String>)> =
             limited(self.side.xrange(&stream, first, "+", Some(1))).await?;
@@ -316,7 +317,7 @@ async fn limited<T>(command: impl Future<Output = Result<T, Error>>) -> Result<T
     tokio::time::timeout(COMMAND_LIMIT, command).await.map_err(timeout)?
 }
 
-/// fred's own task. It would outlive its client, so it is aborted on drop.
+/// fred's own connection task. It would outlive its client, so it is aborted on drop.
 struct Connecting(ConnectHandle);
 
 impl Drop for Connecting {
@@ -335,7 +336,8 @@ async fn stay_connected(client: Client) {
             _ = &mut connecting.0 => return,
             Ok((error, _)) = errors.recv() => {
                 let error = error.to_string();
-                // With a wrong password, say, every attempt fails with the same error: it is logged once.
+                // With a wrong password, for example, every attempt fails with the same error, which is
+                // logged only once.
                 if error != logged {
                     tracing::warn!(error, "a connection to Redis fails");
                     logged = error;

@@ -140,11 +140,12 @@ local stamp = format('%d', now)
 local fresh = now - oldest <= FRESH
 local holds, deadline = {}, nil -- records of new holds, by terms; and how they begin
 
--- Made by the first operation that needs them: the table that slow_path.lua is given, the functions that it
--- returns, and lists that the loop below then adds to as well.
+-- The first operation that needs them makes these: the table that is passed to slow_path.lua, the
+-- functions that it returns, and two lists, to which the loop below then adds too.
 local batch, slow_path, codes, decisions
 
--- In order, up to the first operation that cannot be decided: those behind it may depend on it.
+-- Decides in order, and stops at the first operation that cannot be decided: later ones may depend on
+-- it.
 local decided = 0
 while decided < n do
     local i = decided + 1
@@ -255,8 +256,8 @@ if #changed > 0 then
     call('MSET', unpack(values))
 end
 
--- Begins the next hash of ended holds once this one is old enough. So a hold that is forgotten ended at least
--- that long ago, whatever the clock did.
+-- Begins the next hash of ended holds once this one is old enough. So when a hold is forgotten, it
+-- ended at least that long ago, even if the clock was changed.
 local age = now - (meta[6] or 0)
 if moved and age >= ENDED_KEPT then
     -- One long value makes Redis keep the hash as a table; a small one would be a list that is searched from its

@@ -1,8 +1,8 @@
-//! INFO: what a Redis server reports of itself, and whether a ledger may live in it.
+//! INFO: a Redis server's report about itself, and the check whether a ledger may live in it.
 
 use crate::ledger::LedgerError;
 
-/// The oldest Redis that has what the scripts need. Every Valkey is younger.
+/// The oldest Redis that has the commands which the scripts use. Every Valkey is younger.
 const OLDEST_REDIS: u32 = 7;
 
 /// The fields of INFO that are read.
@@ -14,11 +14,11 @@ pub(crate) struct Info {
     pub name: String,
     /// The version of Redis that the server is, or is compatible with. Empty where the server hides it.
     pub version: String,
-    /// In bytes.
+    /// The memory in use, in bytes.
     pub used_memory: i64,
     /// The number of replicas that are connected.
     pub replicas: i64,
-    /// Changes whenever the server becomes a master.
+    /// The replication id, which changes whenever the server becomes a master.
     pub replication_id: String,
 }
 
@@ -47,7 +47,7 @@ impl Info {
     /// Checks that the server is new enough and never evicts keys.
     ///
     /// # Errors
-    /// [`LedgerError::Disagrees`], with what to change.
+    /// [`LedgerError::Disagrees`], with a hint at the remedy.
     pub fn check(&self) -> Result<(), LedgerError> {
         let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         // A server that hides its version is not known to be old.

@@ -1,14 +1,15 @@
--- The commands beside the batches: accounts come to Redis and leave it, grants of Postgres are applied, holds that
--- are due are listed.
+-- The commands that decide nothing: they load accounts into Redis and remove them, apply grants of
+-- Postgres, and list holds that are due.
 --
 -- Interface. This file follows layout.lua, which describes its argument, the table `ledger`.
 -- In: ARGV[1] is the name of a command below, and the words behind it are its arguments. The last argument may be
 -- a list; the comment names it with an ellipsis. Out: what the comment says.
 --
--- Cache misses. Postgres is read while Redis goes on deciding, so what was read may be old by the time that it
--- arrives. A gateway first leaves a nonce under the name of what it is going to read ("a:" and an account, "i:" and
--- a hold id), and what it read counts only if the nonce still stands. Several gateways may have a nonce under one
--- name: each would bring the same, and only the first one counts.
+-- Cache misses. Postgres is read while Redis goes on deciding, so the rows may be out of date when they
+-- arrive. Therefore a gateway first stores a nonce under the name of the thing that it is going to read
+-- ("a:" and an account, "i:" and a hold id). The rows are accepted only if the nonce is still there.
+-- Several gateways may have a nonce under one name: each would load the same rows, and only the first
+-- is accepted.
 local ledger = ...
 local call, match, sub, format = redis.call, string.match, string.sub, string.format
 local meta, now, NUMBER, STORED = ledger.meta, ledger.now, ledger.NUMBER, ledger.STORED
@@ -23,15 +24,16 @@ local function put_account(key, a)
         a[EXISTS], a[FROZEN], a[TOUCHED]))
 end
 
--- The commands by their names; and of those that take a list, the place in ARGV where it begins. A list is read
--- where it stands: Lua passes no more than some 8,000 values to a function.
+-- The commands by their names, and for each command with a list, the place in ARGV where the list
+-- begins. A list is read from ARGV itself: Lua passes no more than some 8,000 values to a function.
 local commands, list_from = {}, {}
 
 -- The most values that are passed to one call of Redis.
 local AT_ONCE = 1000
 
--- nonce, name…: leaves a nonce under each name, for 10 s. Returns 0 where Postgres must first have everything that
--- is decided so far, since an account that a repair dropped (`drop`) is among the names; otherwise 1.
+-- nonce, name…: stores a nonce under each name, for 10 s. Returns 0 where Postgres must first have
+-- everything that is decided so far, since an account that a repair dropped (`drop`) is among the
+-- names; otherwise 1.
 list_from.announce_read = 3
 function commands.announce_read(nonce)
     local durable, is_readable = tonumber(meta[4]), 1
@@ -41,7 +43,7 @@ function commands.announce_read(nonce)
             is_readable = 0
         else
             local nonces = NONCE .. name
-            -- So many nonces are left over from attempts that were given up.
+            -- This many nonces can only be left over from attempts that were given up.
             if call('HLEN', nonces) >= 100 then call('DEL', nonces) end
             call('HSET', nonces, nonce, '')
             call('PEXPIRE', nonces, '10000')
@@ -50,8 +52,9 @@ function commands.announce_read(nonce)
     return is_readable
 end
 
--- nonce, account, exists, balance, grants, frozen, (hold id, ms to live, rest of its record)…: stores an account as
--- Postgres has it, with its live holds. Returns 0 where something came in between, otherwise 1.
+-- nonce, account, exists, balance, grants, frozen, (hold id, ms to live, rest of its record)…: stores
+-- an account as Postgres has it, with its live holds. Returns 0 where the account changed after the
+-- nonce was stored, otherwise 1.
 list_from.warm_account = 8
 function commands.warm_account(nonce, account, exists, balance, grants, frozen)
     if call('HEXISTS', NONCE .. 'a:' .. account, nonce) == 0 then return 0 end
@@ -75,8 +78,8 @@ function commands.warm_account(nonce, account, exists, balance, grants, frozen)
     return 1
 end
 
--- nonce, hold id, record: stores the record of a hold that has ended, or of an id that Postgres does not know.
--- Returns 0 where something came in between, otherwise 1.
+-- nonce, hold id, record: stores the record of a hold that has ended, or of an id that Postgres does
+-- not know. Returns 0 where the hold changed after the nonce was stored, otherwise 1.
 function commands.warm_ended(nonce, id, record)
     if call('HEXISTS', NONCE .. 'i:' .. id, nonce) == 0 then return 0 end
     for _, key in ipairs({ LIVE, NEWER, OLDER }) do
@@ -85,13 +88,14 @@ function commands.warm_ended(nonce, id, record)
     return call('HSET', NEWER, id, record)
 end
 
--- account, number, amount, frozen: applies what Postgres decided about an account (a grant, a refund, a freeze),
--- in the order of its numbers. Returns 1 where the account has it: from now on, from before, or from Postgres
--- when the account is brought here. Returns 0 where an earlier number is missing.
+-- account, number, amount, frozen: applies what Postgres decided about an account (a grant, a refund, a
+-- freeze), in the order of its numbers. Returns 1 where the decision is applied now, was applied
+-- before, or will come with the account when it is loaded from Postgres. Returns 0 where an earlier
+-- number is missing.
 function commands.deliver(account, number, amount, frozen)
     local value = call('GET', ACCOUNT .. account)
     if not value then
-        -- A gateway that brings the account may have read Postgres too early.
+        -- A gateway that is loading the account may have read Postgres before this decision.
         call('DEL', NONCE .. 'a:' .. account)
         return 1
     end
@@ -121,7 +125,7 @@ function commands.due(owner, grace, limit, cursor)
                 call('HDEL', LIVE, id)
             elseif origin ~= 'c' or owned_by == owner or now - expires > tonumber(grace) then
                 if #due > 2 * tonumber(limit) then
-                    -- The same part of the scan again, once these have ended.
+                    -- The next call scans this part again, once these holds have ended.
                     due[1] = cursor
                     break
                 end
@@ -145,7 +149,8 @@ function commands.retire(idle)
             local a = { struct.unpack(STORED, value) }
             if a[HELD] == 0 and a[SEQ] <= durable and now - a[TOUCHED] >= tonumber(idle) then
                 removed = removed + call('DEL', key)
-                -- A gateway that brings the account read Postgres while it was still here.
+                -- A gateway that is loading the account has read Postgres while the account was still
+                -- here.
                 call('DEL', NONCE .. 'a:' .. sub(key, #ACCOUNT + 1))
             end
         end
@@ -181,8 +186,9 @@ function commands.live(cursor)
     return found
 end
 
--- from, n, account… (n of them), hold id…: one moment of Redis, for the comparison with Postgres. Returns the
--- newest batch; number and text of the batches after `from`; the values of the accounts; the records of the holds.
+-- from, n, account… (n of them), hold id…: reads Redis at one moment, for the comparison with Postgres.
+-- Returns the newest batch; number and text of the batches after `from`; the values of the accounts;
+-- the records of the holds.
 list_from.snapshot = 4
 function commands.snapshot(from, n)
     local first_hold = list_from.snapshot + tonumber(n)
@@ -199,8 +205,9 @@ function commands.snapshot(from, n)
     return { meta[3], batches, accounts, holds }
 end
 
--- account, hold id…: removes an account that differs from Postgres, and these of its live holds. It is brought here
--- again once Postgres has everything that is decided so far (`announce_read`). How its holds ended stays known.
+-- account, hold id…: removes an account that differs from Postgres, and these of its live holds. A
+-- gateway loads the account again once Postgres has everything that is decided so far (see
+-- `announce_read`). The records of ended holds stay.
 list_from.drop = 3
 function commands.drop(account)
     for i = list_from.drop, #ARGV do

@@ -1,4 +1,4 @@
-//! The values in Redis: accounts, live holds and ended holds. `layout.lua` says what stands in them.
+//! The values in Redis: accounts, live holds and ended holds. `layout.lua` describes each.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(crate) const UNKNOWN_HOLD: &str = "N";
 pub(crate) struct HotAccount {
     pub balance: i64,
     pub held: i64,
-    /// The number of the newest decision of Postgres that was applied to it.
+    /// The number of the newest decision of Postgres that was applied to the account.
     pub grant_seq: i64,
     pub exists: bool,
     pub frozen: bool,
@@ -69,7 +69,8 @@ pub(crate) fn live_record(
     format!("{amount:016} {origin} {account} {owner} {route}")
 }
 
-/// The record of a hold that was captured. The scripts do not read its origin, so it says `c` for every hold.
+/// The record of a hold that was captured. The scripts do not read the origin, so it is always written
+/// as `c`.
 pub(crate) fn captured_record(account: &AccountId, amount: Credits) -> String {
     format!("{:016} {} {account}", amount.micros(), letter_of(Origin::Call))
 }

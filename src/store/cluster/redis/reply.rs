@@ -1,4 +1,4 @@
-//! The reply of `decide.lua` to one batch; the script's head describes each member.
+//! The reply of `decide.lua` to one batch. The head of that file describes each member.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::ledger::operation::{Balance, HoldEnd, HoldId, Outcome, Refusal};
 use crate::store::cluster::batch_log::unescape;
 use crate::store::cluster::redis::request::{Kind, Request};
 
-/// The decision of `decide.lua` about one operation. `slow_path.lua` has the numbers.
+/// The decision of `decide.lua` about one operation. `slow_path.lua` lists the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The id of a new call is older than a day.
@@ -39,7 +39,7 @@ pub(crate) enum Verdict {
     /// The unsynced cap of the account is reached.
     Capped,
     Expired,
-    /// The balance of an account that is frozen.
+    /// The balance of an account, which is frozen.
     FrozenBalance,
 }
 
@@ -142,7 +142,8 @@ impl Decision {
             Verdict::Zero => refused(Refusal::Zero),
             Verdict::Range => refused(Refusal::OutOfRange),
             Verdict::Frozen => refused(Refusal::Frozen),
-            // The hold of a call that was cut off. The script does not read the account's balance for it.
+            // The hold of a call that was cut off. The script does not read the account's balance for
+            // this.
             Verdict::Expired => Some(Outcome::Released { after: Balance::default(), end }),
             // The cap is our own limit and not the account's: it is never answered with 402.
             Verdict::Unavailable | Verdict::Capped => None,
@@ -150,7 +151,7 @@ impl Decision {
     }
 }
 
-/// Accounts and ids that must be brought to Redis before the rest of a batch can be decided.
+/// Accounts and ids that must be loaded into Redis before the rest of a batch can be decided.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
     pub accounts: Vec<AccountId>,
@@ -191,7 +192,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Reads the reply to a request; `None` for a value that no script of ours returns.
+    /// Reads the reply to a request; `None` for a value that none of Farebox's scripts returns.
     pub fn parse(value: Value, request: &Request<'_>) -> Option<Self> {
         type Usual = (i64, i64, i64, String, Vec<i64>);
         type Rest = (usize, Vec<i64>, Vec<String>, Vec<String>);
@@ -227,7 +228,7 @@ pub(crate) enum Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// Reads them from the head of the batch.
+    /// Reads from the head of a batch which of its operations changed something.
     pub fn of(head: &'a str) -> Self {
         match head.lines().next().and_then(|line| line.splitn(3, ' ').nth(2)) {
             None => Self::None,
@@ -246,8 +247,9 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// The decisions about the first `decided` operations. The script lists a decision only where it does not follow
-/// from the balances before the batch: where a usual operation did not take effect exactly as asked.
+/// The decisions about the first `decided` operations. The script lists a decision only where an
+/// operation is not a usual one, or did not take effect exactly as requested. All others follow from
+/// the balances before the batch.
 fn decisions(
     request: &Request<'_>,
     decided: usize,

@@ -13,7 +13,8 @@ use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::usage_text;
 use crate::usage::UsageRecord;
 
-/// The longest life of a hold that Redis is asked for: a hundred years. It can still be added to the time of day.
+/// The longest lifetime of a hold that is sent to Redis: a hundred years. The script can still add it
+/// to the current time.
 const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
 
 /// One item of a batch for Redis.
@@ -23,7 +24,7 @@ pub(crate) enum BatchItem<'a> {
     /// Ends a hold whose time is up.
     Expire {
         hold: &'a HoldId,
-        /// Ends it even if its deadline has not passed.
+        /// True where the hold is to end even before its deadline.
         in_any_case: bool,
     },
 }
@@ -42,13 +43,14 @@ pub(crate) enum Kind {
 /// The amount, account and route that several holds and captures of calls share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// In micro-credits.
+    /// The amount, in micro-credits.
     pub amount: u64,
     /// The place of the account in [`Request::accounts`].
     pub account: usize,
 }
 
-/// The operations of a batch, as `decide.lua` reads them; its head describes each member.
+/// The operations of a batch, in the form that `decide.lua` reads. The head of that file describes each
+/// member.
 #[derive(Debug, Default)]
 pub(crate) struct Request<'a> {
     ids: Vec<&'a str>,
@@ -59,7 +61,7 @@ pub(crate) struct Request<'a> {
     lines: Vec<String>,
     /// What metered calls used, each with the place of its capture.
     usages: Vec<(usize, &'a UsageRecord)>,
-    /// When the oldest id of a call's hold was made, in milliseconds since 1970.
+    /// The time at which the oldest of the ids of calls' holds was made, in milliseconds since 1970.
     oldest_ms: u64,
     owner: i64,
 }
@@ -124,7 +126,8 @@ impl<'a> Request<'a> {
     pub fn new(items: impl Iterator<Item = BatchItem<'a>> + Clone, owner: i64) -> Self {
         let mut request = Self { owner, oldest_ms: u64::MAX, ..Self::default() };
         let mut ids = HashSet::default();
-        // Items of one id are described by lines: the script then decides each on what the one before it left.
+        // If two items have the same id, all items are described by lines: the script then decides each
+        // on the state that the one before it left.
         let are_apart = items.clone().filter_map(BatchItem::hold).all(|id| ids.insert(id));
         let mut known = HashMap::default();
         for item in items {
@@ -228,8 +231,8 @@ impl<'a> Request<'a> {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
-            // An abandoned call's hold expires at once, since its gateway may be gone before a later attempt, and
-            // `GET /admin/crashed` lists the holds that expired.
+            // An abandoned call's hold expires at once: this gateway may be gone before a later
+            // attempt. `GET /admin/crashed` lists the holds that expired.
             Operation::Abandon { hold, .. } => {
                 self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");
             }
@@ -291,8 +294,9 @@ impl<'a> Request<'a> {
         pack.finish()
     }
 
-    /// ARGV[2] of the script, which becomes a part of the stream: the number of terms, the terms, then for each
-    /// item a letter with the number of its terms (`-` for a line), its id, and what a metered call used.
+    /// ARGV[2] of the script, which becomes a part of the stream: how many terms there are, the terms,
+    /// then for each item a letter with the place of its terms (`-` for an item that a line describes),
+    /// its id, and what a metered call used.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.
@@ -322,7 +326,8 @@ fn named(account: Option<&AccountId>, with: char, without: char) -> (char, &str)
     account.map_or((without, "-"), |account| (with, account.as_str()))
 }
 
-/// When a call's id was made, in milliseconds since 1970; 0 for an id that is not a UUID of version 7.
+/// The time when a call's id was made, in milliseconds since 1970; 0 for an id that is not a UUID of
+/// version 7.
 fn made_ms(id: &HoldId) -> u64 {
     let Ok(uuid) = uuid::Uuid::try_parse(id.as_str()) else { return 0 };
     match uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7) {
@@ -349,7 +354,7 @@ mod tests {
         }
     }
 
-    /// The example in the head of decide.lua is what such a batch really looks like.
+    /// Checks that the example in the head of decide.lua is the real form of such a batch.
     #[test]
     fn the_head_of_decide_lua_shows_this_request() {
         let (made, account, route) = (1_795_412_683_000_u64, "alice".parse().unwrap(), "/a b");

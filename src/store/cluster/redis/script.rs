@@ -11,10 +11,11 @@ const DECIDE_LUA: &str = include_str!("decide.lua");
 const SLOW_PATH_LUA: &str = include_str!("slow_path.lua");
 const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 
-/// The number of the scripts' text and of the layout of the data in Redis. Gateways serve an epoch together only
-/// if they have the same number, so it is raised with every version whose scripts differ; a test below fails
-/// where it is not. A recovery reads data of any layout, but only what all layouts have in common: the fields of
-/// `meta`, the ids of the stream, and the text of a batch.
+/// The version of the scripts' text and of the layout of the data in Redis. Gateways serve an epoch
+/// together only if they have the same version. So it is raised with every release whose scripts
+/// differ, and a test below fails if it was not. A recovery reads data of any layout, but only the
+/// parts that all layouts have in common: the fields of `meta`, the ids of the stream, and the text of
+/// a batch.
 pub(crate) const LAYOUT: i32 = 3;
 
 /// The one shard that there is. Its number is in every key.
@@ -50,8 +51,9 @@ pub(crate) fn tag(shard: i32) -> String {
 }
 
 impl Scripts {
-    /// Joins the Lua files: `layout.lua` and one of the two bodies become a function, which is called with a table of
-    /// the names of this epoch. Each file takes its argument from `...`, so each can be checked alone.
+    /// Joins the Lua files. `layout.lua` and one of the two bodies become a function, which is called
+    /// with a table of this epoch's names. Each file takes its argument from `...`, so each can be
+    /// checked alone.
     pub fn new(shard: i32, epoch: Epoch) -> Self {
         let tag = tag(shard);
         let number = epoch.number;
@@ -109,12 +111,12 @@ mod tests {
         assert_eq!(two.account_key("alice"), "{s00}:2:a:alice");
     }
 
-    /// Where this fails: has a version been released with the scripts as they were? Then raise `LAYOUT`. In
-    /// any case write down how their digests begin.
+    /// If this fails, the scripts have changed. If a version has been released with the scripts as they
+    /// were, raise `LAYOUT`. In any case write the beginnings of the new digests here.
     #[test]
     fn a_layout_is_one_text_of_the_scripts() {
         let scripts = Scripts::new(0, Epoch { number: 1, nonce: "n".into() });
         let [decide, maintain] = [&scripts.decide.sha[..8], &scripts.maintain.sha[..8]];
-        assert_eq!((LAYOUT, decide, maintain), (3, "a2c5ddbb", "795a9c85"));
+        assert_eq!((LAYOUT, decide, maintain), (3, "c7559913", "943c23d2"));
     }
 }

@@ -127,8 +127,9 @@ local function end_hold(i, r, a, state, word)
     set_record(i, { state = state, origin = r.origin, amount = r.amount, account = r.account })
 end
 
--- By the kind of a line. Each returns its verdict, and the account or one more number that belongs to it;
--- nothing where an account or an id must be brought to Redis first.
+-- The functions that decide, by the kind of a line. Each returns a verdict, and the account or one more
+-- number that belongs to the verdict. It returns nothing where an account or an id must be loaded into
+-- Redis first.
 local by_kind = {}
 
 function by_kind.h(i, account, amount, origin, ttl, made, route)
@@ -311,7 +312,7 @@ end
 
 local slow_path = {}
 
--- Decides operation i. Returns false where an account or an id must be brought to Redis first.
+-- Decides operation i. Returns false where an account or an id must be loaded into Redis first.
 function slow_path.decide(i)
     codes[i] = 46 -- a point
     local kind, account, amount, origin, ttl, made, route = members_of(i)
@@ -325,8 +326,8 @@ function slow_path.decide(i)
     return true
 end
 
--- Lists in `needs` whatever the operations after the first `decided` ones lack, so that all of it is brought at
--- once.
+-- Lists in `needs` everything that the operations after the first `decided` ones lack, so that all of
+-- it is loaded at once.
 function slow_path.look_ahead(decided)
     local needs = batch.needs
     for i = decided + 1, #ids do

@@ -1,6 +1,4 @@
-//! The catalogue of texts that clients read, in English and French, by the code of their problem.
-//!
-//! Texts that only one of Farebox's own routes needs stand beside that route.
+//! The messages about calls and their refusals, sorted by the code of their problem.
 
 use crate::credits::{Credits, SignedCredits};
 use crate::problem::code::Code;
@@ -29,10 +27,11 @@ pub(crate) const fn title(code: Code) -> Text {
     }
 }
 
-// UNAUTHENTICATED, except for two: an invalid account header is BAD_REQUEST, and keys that cannot be fetched are
-// LEDGER_UNAVAILABLE.
+// The messages for UNAUTHENTICATED. Two of them belong to other codes: an invalid account header is
+// BAD_REQUEST, and keys that cannot be fetched are LEDGER_UNAVAILABLE.
 
-/// The French text of several refusals; the English ones say more, for developers.
+/// The French text of several refusals. The English texts differ, because they tell developers
+/// more.
 const CREDENTIALS_REFUSED_FR: &str =
     "Les identifiants n'ont pas été acceptés ; reconnectez-vous ou vérifiez-les.";
 
@@ -158,7 +157,7 @@ pub(crate) const REQUEST_TIMEOUT: Text = Text::fixed(
     "Le corps de la requête n'arrive plus. Renvoyez-le sans interruption.",
 );
 
-/// `reason` is the reason why the path is ambiguous, as an English sentence.
+/// `reason` is an English sentence that tells why the path is ambiguous.
 pub(crate) fn ambiguous_path(reason: String) -> Text {
     Text::new(
         reason,
@@ -219,10 +218,10 @@ pub(crate) const ID_USED_BEFORE: Text = Text::fixed(
 pub(crate) const HOLD_ENDED: Text =
     Text::fixed("The hold has ended before.", "Cette réservation est déjà terminée.");
 pub(crate) const PAYMENT_KNOWN: Text = Text::fixed(
-    "This payment, or this id, is known already: with another id, account, price or other credits. \
+    "This payment or this id is known already, with another id, account, price or number of credits. \
      Nothing was granted.",
-    "Ce paiement, ou cet identifiant, est déjà connu : avec un autre identifiant, compte, prix ou \
-     d'autres crédits. Rien n'a été accordé.",
+    "Ce paiement ou cet identifiant est déjà connu, avec un autre identifiant, compte, prix ou \
+     nombre de crédits. Rien n'a été accordé.",
 );
 
 pub(crate) fn too_many_purchases(retry_after_secs: u32) -> Text {

@@ -1,0 +1,9 @@
+//! The catalogue of texts that clients read, in English and French: what happened, and what to do.
+
+mod calls;
+mod own_routes;
+mod requests;
+
+pub(crate) use calls::*;
+pub(crate) use own_routes::*;
+pub(crate) use requests::*;

@@ -1,0 +1,84 @@
+//! The log of batches, with which a batch of calls is on disk after one row.
+//!
+//! In `strict` a hold counts once it is on disk. Writing it as rows of several tables with their indexes costs
+//! more than the sync itself, and every caller of the batch waits for that. So a batch is written as one row of
+//! text first, its callers are answered, and the rows follow with those of many other batches in one commit,
+//! which empties the log. A start that finds batches in the log writes their rows.
+
+use serde_json::value::RawValue;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use crate::ledger::LedgerError;
+use crate::ledger::rules::state::{Changes, Now, State};
+use crate::store::sqlite::write::{calls_as_json, replay_script};
+
+/// The log, as its one writer has it.
+#[derive(Debug, Default)]
+pub(crate) struct BatchLog {
+    /// The number of the newest row.
+    newest: i64,
+}
+
+impl BatchLog {
+    /// Writes the changes of a batch of calls as the next row, which is on disk when this returns.
+    ///
+    /// # Errors
+    /// After an error, [`BatchLog::has_next`] tells whether the row was written.
+    pub async fn append(
+        &self,
+        connection: &mut SqliteConnection,
+        state: &State,
+        changes: &Changes,
+        now: Now,
+    ) -> Result<(), sqlx::Error> {
+        let batch = calls_as_json(state, changes, now);
+        let add = sqlx::query("INSERT INTO batch_log (number, batch) VALUES (?, ?)");
+        add.bind(self.next()).bind(batch).execute(connection).await.map(drop)
+    }
+
+    /// True where the next row is on disk, although [`BatchLog::append`] failed.
+    pub async fn has_next(&self, connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+        let exists = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM batch_log WHERE number = ?)");
+        exists.bind(self.next()).fetch_one(connection).await
+    }
+
+    /// Counts the next row, which is written.
+    pub fn count(&mut self) {
+        self.newest = self.next();
+    }
+
+    fn next(&self) -> i64 {
+        self.newest.saturating_add(1)
+    }
+}
+
+/// Writes the rows of the batches in the log, oldest first, each with its own commit; a replay that is
+/// interrupted goes on with the next. Returns the number of batches.
+///
+/// # Errors
+/// Where the file cannot be read or written, or a batch is not one that the ledger wrote.
+pub(crate) async fn replay(connection: &mut SqliteConnection) -> Result<usize, LedgerError> {
+    let logged = sqlx::query("SELECT number, batch FROM batch_log ORDER BY number");
+    let logged = logged.fetch_all(&mut *connection).await?;
+    for row in &logged {
+        let number: i64 = row.try_get("number")?;
+        let batch: &str = row.try_get("batch")?;
+        let rows: [&RawValue; 4] = serde_json::from_str(batch).map_err(|error| {
+            LedgerError::Corrupt { what: format!("batch {number} of the log: {error}") }
+        })?;
+        let script = replay_script();
+        let mut replayed = sqlx::query(AssertSqlSafe(script));
+        for rows in rows {
+            replayed = replayed.bind(rows.get());
+        }
+        replayed.bind(number).execute(&mut *connection).await?;
+    }
+    if !logged.is_empty() {
+        tracing::info!(
+            batches = logged.len(),
+            "the batches that a crash left in the log are written"
+        );
+    }
+    Ok(logged.len())
+}

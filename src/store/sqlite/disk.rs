@@ -1,0 +1,184 @@
+//! The ledger's file as its one writer sees it: commits, and commits that fail.
+
+use std::time::{Duration, Instant};
+
+use sqlx::sqlite::SqliteConnection;
+
+use crate::ledger::crash::CrashedCall;
+use crate::ledger::rules::state::{Changes, Now, State};
+use crate::metrics::Metrics;
+use crate::store::sqlite::batch_log::BatchLog;
+use crate::store::sqlite::call_holds::CallHolds;
+use crate::store::sqlite::connection::Writer;
+use crate::store::sqlite::load;
+use crate::store::sqlite::write::Batch;
+
+/// How long to wait between two attempts to write to a failing disk.
+pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// What a commit does with the log of batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// The log is not touched.
+    Stays,
+    /// The commit has the rows of every batch in the log, so it empties the log.
+    Emptied,
+}
+
+/// The file. A commit that fails closes its connection; the next one opens another.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub writer: Writer,
+    /// How many batches the file has committed as rows.
+    pub commits: i64,
+    pub call_holds: CallHolds,
+    /// True after a commit that failed, and may have been written all the same, since the file could not
+    /// be read to find out. Nothing is decided until it can.
+    pub in_doubt: bool,
+    log: BatchLog,
+    /// The earliest time of the next commit; set only while commits fail.
+    failing_until: Option<Instant>,
+    metrics: Metrics,
+}
+
+impl Disk {
+    /// The file behind `writer`, which has committed so many batches.
+    pub fn new(writer: Writer, commits: i64, metrics: Metrics) -> Self {
+        Self {
+            writer,
+            commits,
+            call_holds: CallHolds::default(),
+            in_doubt: false,
+            log: BatchLog::default(),
+            failing_until: None,
+            metrics,
+        }
+    }
+
+    /// True while commits fail.
+    pub fn is_failing(&self) -> bool {
+        self.failing_until.is_some()
+    }
+
+    /// True while it is too early for the next attempt to write to a failing disk.
+    pub fn is_resting(&self) -> bool {
+        self.failing_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Puts the next attempt off.
+    pub fn rest(&mut self) {
+        self.failing_until = Some(Instant::now() + RETRY_EVERY);
+    }
+
+    /// Commits the rows of `changes`. Returns false if they were not written, or if that is not known:
+    /// `in_doubt` is then true.
+    pub async fn commit(&mut self, state: &State, changes: &Changes, now: Now, log: Log) -> bool {
+        if self.is_resting() {
+            return false;
+        }
+        let started = Instant::now();
+        let next = self.commits.saturating_add(1);
+        let batch = {
+            let now = Now { commit: next, ..now };
+            Batch::new(state, &self.call_holds, changes, now, log)
+        };
+        let result = match self.writer.get().await {
+            Ok(connection) => batch.write(connection).await,
+            Err(error) => Err(error),
+        };
+        let written = match result {
+            Ok(()) => true,
+            Err(error) => {
+                let _broken = self.begin_to_fail(&error);
+                let counted = self.count_commits().await;
+                self.is_written(counted.map(|done| done >= next))
+            }
+        };
+        if written {
+            self.commits = next;
+            self.call_holds.count(next, changes);
+            changes.crashed.values().for_each(CrashedCall::log);
+        }
+        self.note_commit(written, started);
+        written
+    }
+
+    /// Commits the changes of a batch of calls to the log. Returns false as [`Disk::commit`] does. While
+    /// commits fail, a tick finds out when they no longer do.
+    pub async fn append(&mut self, state: &State, changes: &Changes, now: Now) -> bool {
+        if self.is_failing() {
+            return false;
+        }
+        let started = Instant::now();
+        let result = match self.writer.get().await {
+            Ok(connection) => self.log.append(connection, state, changes, now).await,
+            Err(error) => Err(error),
+        };
+        let written = match result {
+            Ok(()) => true,
+            Err(error) => {
+                let _broken = self.begin_to_fail(&error);
+                let found = match self.writer.get().await {
+                    Ok(connection) => self.log.has_next(connection).await,
+                    Err(error) => Err(error),
+                };
+                if found.is_err() {
+                    self.writer.discard();
+                }
+                self.is_written(found)
+            }
+        };
+        if written {
+            self.log.count();
+        }
+        self.note_commit(written, started);
+        written
+    }
+
+    /// Counts the batches that the file has committed as rows.
+    ///
+    /// # Errors
+    /// Where the file cannot be read; its connection is given up.
+    pub async fn count_commits(&mut self) -> Result<i64, sqlx::Error> {
+        let counted = match self.writer.get().await {
+            Ok(connection) => load::commits(connection).await,
+            Err(error) => Err(error),
+        };
+        if counted.is_err() {
+            self.writer.discard();
+        }
+        counted
+    }
+
+    /// Gives up the connection of a commit that failed. It has to be closed after the next one is open: the
+    /// last one to close deletes the shared memory's file, and a full disk has no room for a new one.
+    fn begin_to_fail(&mut self, error: &sqlx::Error) -> Option<SqliteConnection> {
+        if self.failing_until.is_none() {
+            tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
+        }
+        self.writer.discard()
+    }
+
+    /// Judges a failed commit by what was found in the file. Where the file cannot be read, the ledger is
+    /// in doubt.
+    fn is_written(&mut self, found: Result<bool, sqlx::Error>) -> bool {
+        found.unwrap_or_else(|_| {
+            self.in_doubt = true;
+            false
+        })
+    }
+
+    /// Notes the outcome of a commit for the metrics and the next attempt.
+    fn note_commit(&mut self, written: bool, started: Instant) {
+        if !written {
+            self.rest();
+            self.metrics.ledger_up.set(0);
+            return;
+        }
+        if self.failing_until.take().is_some() {
+            tracing::info!("the ledger can write again");
+            self.metrics.ledger_up.set(1);
+        }
+        self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
+    }
+}

@@ -127,7 +127,7 @@ async fn the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump
         let (mut longest, mut calls) = (Duration::ZERO, 0);
         while began.elapsed() < Duration::from_secs(4) {
             let asked = Instant::now();
-            ledger.call("1").await.unwrap().release();
+            ledger.call("0.1").await.unwrap().capture(credits("0.1"));
             longest = longest.max(asked.elapsed());
             calls += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;

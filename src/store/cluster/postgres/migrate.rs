@@ -1,23 +1,46 @@
 //! Migrations of the schema, safe from any number of gateways at once, and settings that gateways
 //! must share.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
+use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, is_locked};
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::migrations::POSTGRES;
 
 /// How long a migration may take. The limit leaves time for one that rewrites a table.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
 
-/// Makes the schema or brings it up to date, in one transaction. The lock ends with the transaction;
+/// The time between two attempts to migrate, where others have a table locked.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Makes the schema or brings it up to date. Gateways of an earlier version may serve meanwhile. Each query
+/// that comes behind a request for an exclusive lock waits as long as that request, so a request that is not
+/// granted soon is taken back and repeated later: a dump keeps its locks for as long as it takes.
+pub(crate) async fn migrate(store: &Store) -> Result<(), LedgerError> {
+    let limit = Instant::now() + MIGRATION_LIMIT;
+    loop {
+        match migrate_once(store).await {
+            Err(error) if is_locked(&error) && Instant::now() < limit => {
+                tracing::warn!(
+                    "the schema cannot be brought up to date yet, since a long transaction reads the \
+                     ledger's tables; it is tried again"
+                );
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+            migrated => return migrated,
+        }
+    }
+}
+
+/// Migrates in one transaction, under a lock of this ledger's migrations. The lock ends with the transaction;
 /// sqlx's own migrator locks the session instead, and behind PgBouncer that lock would stay on a shared
 /// connection.
-pub(crate) async fn migrate(store: &Store) -> Result<(), LedgerError> {
+async fn migrate_once(store: &Store) -> Result<(), LedgerError> {
     store
         .transact_within(MIGRATION_LIMIT, async |on| {
             store.lock("migrate", on).await?;
@@ -28,6 +51,7 @@ pub(crate) async fn migrate(store: &Store) -> Result<(), LedgerError> {
              checksum BYTEA NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())",
             ))
             .await?;
+            on.execute(LOCK_LIMIT).await?;
             apply_missing(store, on).await
         })
         .await

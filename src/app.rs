@@ -149,7 +149,7 @@ impl App {
         endpoint: &str,
     ) -> Result<(Credits, Arc<Route>), Problem> {
         let (_, quote, _) = self.find_endpoint(method, endpoint)?;
-        let metered = || Problem::bad_request(texts::METERED_ENDPOINT);
+        let metered = || Problem::bad_request(texts::HOLD_PRICED_BY_USAGE);
         Ok((quote.credits.ok_or_else(metered)?, quote.route))
     }
 
@@ -168,7 +168,7 @@ impl App {
         let Some(metering) = route.metering().filter(|_| credits.is_none()) else {
             return Ok(credits.unwrap_or_default());
         };
-        let body = body.ok_or_else(|| Problem::bad_request(texts::BODY_NEEDED))?;
+        let body = body.ok_or_else(|| Problem::bad_request(texts::CHECK_NEEDS_BODY))?;
         if body.len() as u64 > metering.max_body {
             let limit = usize::try_from(metering.max_body).unwrap_or(usize::MAX);
             return Err(Problem::body_too_large(limit));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::meter::{ReadRequest, Watched, read_request};
 use crate::price::metered::{self, MeteredQuote, MeteredRefusal, Model, Tariff, is_model_name};
 use crate::price::{CanonicalPath, Metering, PriceTable, Route, RoutePrice};
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, Text, texts};
 
 /// The quote of a metered call.
 #[derive(Clone, Debug)]
@@ -68,10 +68,7 @@ fn asked_model(
     let in_path = route.model_in(path);
     let asked = match (in_body, in_path.as_deref()) {
         (Some(body), Some(path)) if !body.eq_ignore_ascii_case(path) => {
-            return Err(Problem::bad_request(Text::new(
-                "The path and the body name different models. Name the same one in both.",
-                "Le chemin et le corps nomment des modèles différents. Nommez le même dans les deux.",
-            )));
+            return Err(Problem::bad_request(texts::TWO_MODELS));
         }
         (Some(asked), _) | (None, Some(asked)) => asked,
         (None, None) => return Err(Problem::model_not_priced(None)),
@@ -79,37 +76,13 @@ fn asked_model(
     if is_model_name(asked) {
         return Ok(asked.into());
     }
-    Err(Problem::bad_request(Text::new(
-        "The model's name is not 1 to 255 visible ASCII characters. Check it against the price list.",
-        "Le nom du modèle n'est pas fait de 1 à 255 caractères ASCII visibles. Vérifiez-le dans la liste des prix.",
-    )))
+    Err(Problem::bad_request(texts::NO_MODEL_NAME))
 }
 
 fn text_for_refusal(refusal: &MeteredRefusal) -> Text {
     match refusal {
-        MeteredRefusal::UnboundedInput { member } => Text::new(
-            format!(
-                "`{member}` names input that is not in the request, and this model has no limit for it. Send the input itself."
-            ),
-            format!(
-                "`{member}` désigne une entrée absente de la requête, et ce modèle n'a pas de limite pour elle. Envoyez l'entrée elle-même."
-            ),
-        ),
-        MeteredRefusal::WrongType { member } => Text::new(
-            format!(
-                "`{member}` has a value of the wrong type, and the price depends on it. Check its type."
-            ),
-            format!(
-                "`{member}` a une valeur d'un mauvais type, et le prix en dépend. Vérifiez son type."
-            ),
-        ),
-        MeteredRefusal::Misspelled { member } => Text::new(
-            format!(
-                "`{member}` is spelled in another case or with spaces, and the price depends on it. Spell it as the provider does."
-            ),
-            format!(
-                "`{member}` est écrit dans une autre casse ou avec des espaces, et le prix en dépend. Écrivez-le comme le fournisseur."
-            ),
-        ),
+        MeteredRefusal::UnboundedInput { member } => texts::unbounded_input(member),
+        MeteredRefusal::WrongType { member } => texts::wrong_type(member),
+        MeteredRefusal::Misspelled { member } => texts::misspelled(member),
     }
 }

@@ -182,14 +182,6 @@ pub(crate) const UNKNOWN_KEY: Text =
 
 pub(crate) const INVALID_METHOD: Text =
     Text::fixed("`method` is not an HTTP method.", "`method` n'est pas une méthode HTTP.");
-pub(crate) const METERED_ENDPOINT: Text = Text::fixed(
-    "Calls of this path are priced by their usage. Name the `credits` to hold.",
-    "Les appels de ce chemin sont facturés à l'usage. Indiquez les `credits` à retenir.",
-);
-pub(crate) const BODY_NEEDED: Text = Text::fixed(
-    "Calls of this path are priced by their body. Send it as `body`.",
-    "Le prix des appels de ce chemin dépend de leur corps. Envoyez-le dans `body`.",
-);
 pub(crate) const METHOD_NOT_ALLOWED: Text =
     Text::fixed("This path does not take this method.", "Ce chemin n'accepte pas cette méthode.");
 pub(crate) const UNREADABLE_REQUEST: Text = Text::fixed(

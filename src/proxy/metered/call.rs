@@ -17,7 +17,7 @@ use crate::ledger::{Hold, Refusal};
 use crate::meter::{self, AnswerUsage, Piece, StreamOptions};
 use crate::price::OnClientAbort;
 use crate::price::metered::MeteredQuote;
-use crate::problem::{Language, Text};
+use crate::problem::{Language, texts};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::live::Destination;
 use crate::usage::{MeterKind, Usage, UsageRecord};
@@ -412,7 +412,8 @@ impl Metered {
 
     /// The event by which a stream ends whose hold is used up. `None` where the client could not read it.
     pub fn error_event(&self, language: Language) -> Option<Bytes> {
-        let text = if self.has_no_ledger { NO_LEDGER } else { USED_UP };
+        let text =
+            if self.has_no_ledger { texts::STREAM_WITHOUT_LEDGER } else { texts::STREAM_USED_UP };
         match &self.reading {
             Reading::Events(events) if events.is_plain() => {
                 Some(meter::error_event(&self.terms.meter, text.in_language(language)))
@@ -421,18 +422,6 @@ impl Metered {
         }
     }
 }
-
-/// The ledger cannot be asked for more.
-const NO_LEDGER: Text = Text::fixed(
-    "Credits cannot be checked at the moment, so the answer ends here. The part that was delivered is charged.",
-    "Les crédits ne peuvent pas être vérifiés pour le moment, la réponse s'arrête donc ici. La partie livrée est débitée.",
-);
-
-/// The account can pay no more.
-const USED_UP: Text = Text::fixed(
-    "The account has no more credits, so the answer ends here. The part that was delivered is charged.",
-    "Le compte n'a plus de crédits, la réponse s'arrête donc ici. La partie livrée est débitée.",
-);
 
 impl std::fmt::Debug for Metered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -5,7 +5,7 @@ use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 
 use crate::credits::Credits;
-use crate::problem::{Problem, Text, texts};
+use crate::problem::{Problem, texts};
 use crate::proxy::headers::{X_CREDITS_MAX, X_CREDITS_REPORT};
 
 /// Refuses a head with which an upstream might read another request than we do.
@@ -15,24 +15,13 @@ use crate::proxy::headers::{X_CREDITS_MAX, X_CREDITS_REPORT};
 pub(in crate::proxy) fn check(headers: &HeaderMap, query: &str) -> Result<(), Problem> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if !encodings.all(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
-        return Err(Problem::bad_request(Text::new(
-            "The price of this route is read from the request's body, so it must not be encoded. \
-             Send it without `content-encoding`.",
-            "Le prix de cette route se lit dans le corps de la requête, qui ne doit donc pas être \
-             encodé. Envoyez-le sans `content-encoding`.",
-        )));
+        return Err(Problem::bad_request(texts::ENCODED_BODY));
     }
     if headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
-        return Err(Problem::bad_request(Text::new(
-            "The request has two content types. Send one `content-type`.",
-            "La requête a deux types de contenu. Envoyez un seul `content-type`.",
-        )));
+        return Err(Problem::bad_request(texts::TWO_CONTENT_TYPES));
     }
     if names_model(query) {
-        return Err(Problem::bad_request(Text::new(
-            "The query names a model. Name it in the body alone.",
-            "La chaîne de requête nomme un modèle. Nommez-le dans le corps seulement.",
-        )));
+        return Err(Problem::bad_request(texts::MODEL_IN_QUERY));
     }
     Ok(())
 }

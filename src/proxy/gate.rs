@@ -30,7 +30,7 @@ use crate::app::{App, refuse_quote};
 use crate::credits::Credits;
 use crate::ledger::CallId;
 use crate::price::RoutePrice;
-use crate::problem::{Problem, Text};
+use crate::problem::{Problem, texts};
 
 /// The settings of a [`Gate`].
 #[derive(Clone, Debug)]

@@ -70,7 +70,6 @@ fn charge_usage(
 ) {
     let held = hold.amount();
     let cost = metered.cost(is_whole, held);
-    eprintln!("COST {cost:?} whole {is_whole}");
     if let Some(counters) = counters {
         counters.count(&metered.terms.label, &cost, about.id.as_str());
     }

@@ -1,10 +1,13 @@
 //! Models: where their calls go, under which name, and the list of them.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::shop::{CHAT, ask, balance, body, model, post, routes, shop, with};
-use crate::support::ai::{Ai, Reply, chat, chat_usage};
-use crate::support::token;
+use crate::support::ai::{Ai, Reply, Step, chat, chat_usage};
+use crate::support::{config_text, eventually, parse, token};
 
 async fn answering() -> Ai {
     Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await
@@ -42,11 +45,43 @@ async fn a_model_has_its_own_upstream_and_another_name_there() {
     let tokens =
         "farebox_tokens_total{kind=\"output\",model=\"big\",route=\"/v1/chat/completions\"}";
     assert_eq!(crate::shop::metric(&gateway, tokens).await, Some(100.0));
-    balance(&gateway).await;
-    let lines = gateway.client.get(gateway.url("/credits/transactions?limit=1"));
-    let lines: Value =
-        lines.bearer_auth(token("alice")).send().await.unwrap().json().await.unwrap();
-    assert_eq!(lines["transactions"][0]["kind"], "capture");
+}
+
+#[tokio::test]
+async fn a_call_keeps_the_prices_that_quoted_it() {
+    let permits = Arc::new(Semaphore::new(0));
+    let mut reply = Reply(vec![Step::Wait(permits.clone())]);
+    reply.0.extend(Reply::json(&chat("ok", &chat_usage(200, 100))).0);
+    let ai = Ai::answering(reply).await;
+    let gateway = shop(&ai, "", 100).await;
+    let asked = body(&json!({ "max_tokens": 500 }));
+    let call = tokio::spawn(post(&gateway, CHAT, &asked).send());
+    assert!(eventually(async || ai.asked().len() == 1).await);
+    let dearer = [routes(""), model("m", "").replace("output = 1000", "output = 2000")].concat();
+    let config = parse(&config_text(ai.address, &dearer), gateway.folder.path());
+    gateway.gateway.reload(&config).await.unwrap();
+    permits.add_permits(2);
+    assert_eq!(call.await.unwrap().unwrap().headers()["x-credits-cost"], "0.15");
+    assert_eq!(ask(&gateway, CHAT, &asked).await.header("x-credits-cost"), "0.25");
+    assert_eq!(balance(&gateway).await, "99.6");
+}
+
+#[tokio::test]
+async fn an_entry_says_which_model_was_used_for_what_at_which_prices() {
+    let ai = answering().await;
+    let gateway = shop(&ai, "", 100).await;
+    let asked = body(&json!({ "max_tokens": 500 })).replace("\"m\"", "\"M\"");
+    ask(&gateway, CHAT, &asked).await.expect(200);
+    let (mut page, alice) = (Vec::new(), "alice".parse().unwrap());
+    let is_written = eventually(async || {
+        page = gateway.gateway.ledger().read().entries(&alice, None, 10).await.unwrap();
+        page.len() == 2
+    });
+    assert!(is_written.await, "{page:?}");
+    let record = page[0].usage.clone().expect("a record");
+    assert_eq!((record.model.as_deref(), record.held.to_string().as_str()), (Some("M"), "0.55"));
+    assert_eq!(serde_json::to_value(record.usage).unwrap(), json!({ "input": 200, "output": 100 }));
+    assert!(record.prices.len() == 16, "{}", record.prices);
 }
 
 #[tokio::test]

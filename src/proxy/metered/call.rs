@@ -252,10 +252,13 @@ impl Metered {
     }
 
     fn ask(&mut self, hold: &Hold, tokens: u64) {
-        match self.terms.quote.held_for(tokens).checked_sub(hold.amount()) {
-            Some(by) if !by.is_zero() => self.growth.asks(tokens, Box::pin(hold.extension(by))),
-            // More tokens that cost nothing more.
-            _ => self.growth.covers(tokens),
+        let by = self.terms.quote.held_for(tokens).checked_sub(hold.amount());
+        match by.filter(|by| !by.is_zero()) {
+            Some(by) => {
+                let extension = hold.extension(by);
+                self.growth.asks(tokens, Box::pin(async move { extension.await.map(Some) }));
+            }
+            None => self.growth.asks(tokens, Box::pin(std::future::ready(Ok(None)))),
         }
     }
 
@@ -267,7 +270,8 @@ impl Metered {
     /// The ledger has answered whether the hold may grow. The pieces that waited for that go on, or the stream ends.
     pub fn grown(&mut self, answered: Answered, hold: &mut Hold) -> Fed {
         match answered {
-            Ok(extended) => hold.extended(extended),
+            Ok(Some(extended)) => hold.extended(extended),
+            Ok(None) => {}
             Err(Refusal::Insufficient { available }) => {
                 let all = hold.amount().checked_add(available.spendable());
                 let tokens = all.and_then(|all| self.terms.quote.output_tokens_for(all));

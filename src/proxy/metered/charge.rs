@@ -84,7 +84,9 @@ pub(super) fn cost(
     let told = answer.usage.filter(|_| answer.is_final).or_else(|| made(answer, end));
     if let Some(usage) = told {
         let charge = quote.charge(&usage, tier);
-        if MeteredQuote::is_beyond_belief(charge.credits, held, rules.max_overrun) {
+        // The hold of a stream may have been still small when its usage came.
+        let may_hold = held.max(quote.most);
+        if MeteredQuote::is_beyond_belief(charge.credits, may_hold, rules.max_overrun) {
             return unbelievable();
         }
         let (credits, unpriced) = (charge.credits, charge.unpriced);

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 
 use crate::ledger::{Extended, Refusal};
 
-/// The ledger's answer to a request for more.
-pub(in crate::proxy) type Answered = Result<Extended, Refusal>;
+/// The ledger's answer to a request for more; `None` where more tokens cost nothing more.
+pub(in crate::proxy) type Answered = Result<Option<Extended>, Refusal>;
 
 type Asking = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
@@ -55,11 +55,6 @@ impl Growth {
     /// The tokens that the hold covers.
     pub fn covered(&self) -> u64 {
         self.covered
-    }
-
-    /// The hold covers so many tokens without any more credits.
-    pub fn covers(&mut self, tokens: u64) {
-        self.covered = self.covered.max(tokens);
     }
 
     /// Whether a stream of which `tokens` were delivered may go on.

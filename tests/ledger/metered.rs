@@ -376,7 +376,8 @@ async fn an_extended_hold_is_ended_whole(fixture: TestLedger) {
         assert_eq!(after.has("alice").await, text((balance, "0")));
         after.reconciles().await;
         after.stop().await;
-        (early.release(), late.release());
+        early.release();
+        late.release();
         ledger.stop().await;
     }
 }

@@ -3,14 +3,14 @@
 //! tables again.
 //!
 //! 1. The months are closed: a new entry whose time is in one of them goes into the first open month
-//! (`insert_entries`). All transactions that wrote into these months have ended by then.
+//!    (`insert_entries`). All transactions that wrote into these months have ended by then.
 //! 2. The ledger is reconciled. Folding stops at the first difference.
 //! 3. Slice by slice, a new table is filled with an opening balance for each account. It also gets the
-//! rare old entry that comes after an entry which is not old (because a clock once went backwards).
+//!    rare old entry that comes after an entry which is not old (because a clock once went backwards).
 //! 4. The new table replaces the months in one transaction, so at any moment the entries of an account
-//! add up to its balance. Only this step needs an exclusive lock on the entries. It changes only
-//! catalogues. It waits for the lock for a quarter of a second at a time, so queries that queue behind
-//! it wait no longer than that.
+//!    add up to its balance. Only this step needs an exclusive lock on the entries. It changes only
+//!    catalogues. It waits for the lock for a quarter of a second at a time, so queries that queue behind
+//!    it wait no longer than that.
 
 use std::time::{Duration, Instant};
 

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One mistake in a config. The module that checks a section names the key. The loader, which has
 /// the file, then finds the line.
@@ -59,7 +60,7 @@ pub struct Located {
     /// the place.
     pub column: Option<usize>,
     /// The file, where it is another one than the config itself: the `models_file`.
-    pub file: Option<PathBuf>,
+    pub file: Option<Arc<Path>>,
     /// The mistake at that place.
     pub mistake: Mistake,
 }

@@ -17,6 +17,7 @@ use crate::config::{
     Env, Mistake, Mistakes, Secret, Sections, StartKeys, Warnings, list, read, sections, variables,
 };
 use crate::gateway::config::models_file;
+use crate::gateway::config::text::read_text;
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
 use crate::price::metered::{
@@ -30,10 +31,6 @@ use crate::price::{
 use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::store::{check_addresses, warn_of_addresses};
 use crate::stripe::StripeConfig;
-
-/// The largest file that is read, in bytes. It is far more than a price table needs, and still
-/// little memory.
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The gateway's configuration. A section has its defaults if the command does not read it or the
 /// file has no such section.
@@ -94,7 +91,7 @@ pub fn parse(
     sections::refuse_unknown(&document, &mut report);
     let mut draft = Draft::read(&document, sections, env, base_of(path), &mut report);
     let written = match sections.contains(Sections::MODELS) {
-        true => models_file::open(&document, base_of(path), env, read_text, &mut report),
+        true => models_file::open(&document, base_of(path), env, &mut report),
         false => None,
     };
     if written.is_none() && report.covers(models_file::KEY) {
@@ -360,22 +357,4 @@ fn base_of(path: &Path) -> &Path {
 fn today() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs() / (24 * 3600)).unwrap_or_default()
-}
-
-fn read_text(path: &Path) -> Result<String, (Option<usize>, Mistake)> {
-    let unreadable = |error: std::io::Error| {
-        let hint = "name the file with --config FILE; the gateway.toml that ships with Farebox is \
-                    a good start";
-        (None, Mistake::new("", format!("cannot be read: {error}"), hint))
-    };
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > MAX_FILE_BYTES {
-        let message = format!("is {length} bytes long, more than any config should be");
-        return Err((None, Mistake::new("", message, "is this the right file?")));
-    }
-    String::from_utf8(std::fs::read(path).map_err(unreadable)?).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-        (Some(line), Mistake::new("", "is not UTF-8 text here", "save the file as UTF-8"))
-    })
 }

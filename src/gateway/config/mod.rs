@@ -4,5 +4,6 @@ mod file;
 mod models_file;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use file::*;

@@ -1,6 +1,7 @@
 //! The `models_file`: more `[[models]]` in a file of their own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::Spanned;
 
@@ -9,6 +10,7 @@ use crate::config::list::List;
 use crate::config::read::Reader;
 use crate::config::report::Report;
 use crate::config::{Env, Located, Mistake, Sections, variables};
+use crate::gateway::config::text::read_text;
 use crate::price::metered::ModelConfig;
 
 /// The key of the config that names the file.
@@ -36,7 +38,6 @@ pub(super) fn open(
     document: &Document<'_>,
     base: &Path,
     env: Env<'_>,
-    read: fn(&Path) -> Result<String, (Option<usize>, Mistake)>,
     report: &mut Report<'_>,
 ) -> Option<Written> {
     let value = document.table().get(KEY).map(Spanned::get_ref)?;
@@ -60,7 +61,7 @@ pub(super) fn open(
         return None;
     }
     let path = base.join(&name.text);
-    match read(&path) {
+    match read_text(&path) {
         Ok(text) => Some(Written { path, text }),
         Err((line, mistake)) => {
             let place = line.map_or(String::new(), |line| format!(":{line}"));
@@ -79,7 +80,7 @@ impl Written {
     /// The first place that is not TOML.
     pub(super) fn parse(&self) -> Result<Document<'_>, Located> {
         Document::parse(&self.text)
-            .map_err(|syntax| Located { file: Some(self.path.clone()), ..syntax })
+            .map_err(|syntax| Located { file: Some(self.path.as_path().into()), ..syntax })
     }
 
     /// Reads the models of the file, parsed as `document`.
@@ -117,7 +118,8 @@ impl ModelsFile<'_> {
 }
 
 fn in_file(path: &Path, found: Vec<Located>) -> Vec<Located> {
-    found.into_iter().map(|found| Located { file: Some(path.to_owned()), ..found }).collect()
+    let path: Arc<Path> = path.into();
+    found.into_iter().map(|found| Located { file: Some(path.clone()), ..found }).collect()
 }
 
 /// Splits mistakes about the models of both files, where the config has `own` of them: those of the

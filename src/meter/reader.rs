@@ -20,7 +20,8 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum AnyMeter {
-    OpenAi(OpenAi),
+    // The largest by far.
+    OpenAi(Box<OpenAi>),
     Anthropic(Anthropic),
     Pointers(Pointers),
 }
@@ -29,7 +30,7 @@ impl Reader {
     /// A reader at the start of an answer.
     pub fn new(kind: &MeterKind) -> Self {
         let meter = match kind {
-            MeterKind::OpenAi => AnyMeter::OpenAi(OpenAi::new()),
+            MeterKind::OpenAi => AnyMeter::OpenAi(Box::new(OpenAi::new())),
             MeterKind::Anthropic => AnyMeter::Anthropic(Anthropic::new()),
             MeterKind::Pointers(places) => AnyMeter::Pointers(Pointers::new(places.clone())),
         };
@@ -46,7 +47,7 @@ impl Reader {
         }
         let scanner = &mut self.scanner;
         self.is_broken = match &mut self.meter {
-            AnyMeter::OpenAi(meter) => scan(scanner, part, meter),
+            AnyMeter::OpenAi(meter) => scan(scanner, part, &mut **meter),
             AnyMeter::Anthropic(meter) => scan(scanner, part, meter),
             AnyMeter::Pointers(meter) => scan(scanner, part, meter),
         };
@@ -95,7 +96,7 @@ impl Reader {
 
     fn meter(&mut self) -> &mut dyn Meter<Stop = std::convert::Infallible> {
         match &mut self.meter {
-            AnyMeter::OpenAi(meter) => meter,
+            AnyMeter::OpenAi(meter) => &mut **meter,
             AnyMeter::Anthropic(meter) => meter,
             AnyMeter::Pointers(meter) => meter,
         }

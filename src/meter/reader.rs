@@ -20,9 +20,8 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum AnyMeter {
-    // The largest by far.
     OpenAi(Box<OpenAi>),
-    Anthropic(Anthropic),
+    Anthropic(Box<Anthropic>),
     Pointers(Pointers),
 }
 
@@ -31,7 +30,7 @@ impl Reader {
     pub fn new(kind: &MeterKind) -> Self {
         let meter = match kind {
             MeterKind::OpenAi => AnyMeter::OpenAi(Box::new(OpenAi::new())),
-            MeterKind::Anthropic => AnyMeter::Anthropic(Anthropic::new()),
+            MeterKind::Anthropic => AnyMeter::Anthropic(Box::new(Anthropic::new())),
             MeterKind::Pointers(places) => AnyMeter::Pointers(Pointers::new(places.clone())),
         };
         Self { scanner: Scanner::new(MAX_DEPTH), is_broken: false, meter }
@@ -48,7 +47,7 @@ impl Reader {
         let scanner = &mut self.scanner;
         self.is_broken = match &mut self.meter {
             AnyMeter::OpenAi(meter) => scan(scanner, part, &mut **meter),
-            AnyMeter::Anthropic(meter) => scan(scanner, part, meter),
+            AnyMeter::Anthropic(meter) => scan(scanner, part, &mut **meter),
             AnyMeter::Pointers(meter) => scan(scanner, part, meter),
         };
     }
@@ -97,7 +96,7 @@ impl Reader {
     fn meter(&mut self) -> &mut dyn Meter<Stop = std::convert::Infallible> {
         match &mut self.meter {
             AnyMeter::OpenAi(meter) => &mut **meter,
-            AnyMeter::Anthropic(meter) => meter,
+            AnyMeter::Anthropic(meter) => &mut **meter,
             AnyMeter::Pointers(meter) => meter,
         }
     }

@@ -20,8 +20,8 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum AnyMeter {
-    OpenAi(OpenAi),
-    Anthropic(Anthropic),
+    OpenAi(Box<OpenAi>),
+    Anthropic(Box<Anthropic>),
     Pointers(Pointers),
 }
 
@@ -29,8 +29,8 @@ impl Reader {
     /// A reader at the start of an answer.
     pub fn new(kind: &MeterKind) -> Self {
         let meter = match kind {
-            MeterKind::OpenAi => AnyMeter::OpenAi(OpenAi::new()),
-            MeterKind::Anthropic => AnyMeter::Anthropic(Anthropic::new()),
+            MeterKind::OpenAi => AnyMeter::OpenAi(Box::new(OpenAi::new())),
+            MeterKind::Anthropic => AnyMeter::Anthropic(Box::new(Anthropic::new())),
             MeterKind::Pointers(places) => AnyMeter::Pointers(Pointers::new(places.clone())),
         };
         Self { scanner: Scanner::new(MAX_DEPTH), is_broken: false, meter }
@@ -46,8 +46,8 @@ impl Reader {
         }
         let scanner = &mut self.scanner;
         self.is_broken = match &mut self.meter {
-            AnyMeter::OpenAi(meter) => scan(scanner, part, meter),
-            AnyMeter::Anthropic(meter) => scan(scanner, part, meter),
+            AnyMeter::OpenAi(meter) => scan(scanner, part, &mut **meter),
+            AnyMeter::Anthropic(meter) => scan(scanner, part, &mut **meter),
             AnyMeter::Pointers(meter) => scan(scanner, part, meter),
         };
     }
@@ -95,8 +95,8 @@ impl Reader {
 
     fn meter(&mut self) -> &mut dyn Meter<Stop = std::convert::Infallible> {
         match &mut self.meter {
-            AnyMeter::OpenAi(meter) => meter,
-            AnyMeter::Anthropic(meter) => meter,
+            AnyMeter::OpenAi(meter) => &mut **meter,
+            AnyMeter::Anthropic(meter) => &mut **meter,
             AnyMeter::Pointers(meter) => meter,
         }
     }

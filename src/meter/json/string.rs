@@ -109,23 +109,63 @@ impl StringState {
 /// The bytes before the first one that ends a run of plain characters: a quote, a backslash or a control character.
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
     // Most strings are short, and a call of memchr costs more than their bytes.
-    const BY_HAND: usize = 24;
-    let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
-    let head = bytes.get(..BY_HAND).unwrap_or(bytes);
-    if let Some(end) = head.iter().position(|byte| !is_plain(byte)) {
-        return end;
+    const WORDS: usize = 8;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().take(WORDS).enumerate() {
+        let stops = stops(u64::from_le_bytes(*word));
+        if stops != 0 {
+            return at * 8 + (stops.trailing_zeros() / 8) as usize;
+        }
     }
-    let tail = bytes.get(head.len()..).unwrap_or_default();
+    let from = words.len().min(WORDS) * 8;
+    let tail = bytes.get(from..).unwrap_or_default();
+    if words.len() < WORDS {
+        return from + tail.iter().position(is_stop).unwrap_or(tail.len());
+    }
     let run = memchr2(b'"', b'\\', tail).unwrap_or(tail.len());
     let tail = tail.get(..run).unwrap_or(tail);
     // Without an early exit, so that the compiler compares many bytes at once.
     let has_control = |bytes: &[u8]| bytes.iter().fold(false, |any, byte| any | (*byte < b' '));
     match tail.chunks(4096).position(has_control) {
-        None => head.len() + run,
+        None => from + run,
         Some(chunk) => {
-            let from = chunk * 4096;
-            let rest = tail.get(from..).unwrap_or_default();
-            head.len() + from + rest.iter().position(|byte| *byte < b' ').unwrap_or(rest.len())
+            let rest = tail.get(chunk * 4096..).unwrap_or_default();
+            from + chunk * 4096 + rest.iter().position(is_stop).unwrap_or(rest.len())
+        }
+    }
+}
+
+const fn is_stop(byte: &u8) -> bool {
+    *byte < b' ' || *byte == b'"' || *byte == b'\\'
+}
+
+/// The highest bit of each of eight bytes that ends a run. Exact for the lowest such byte; those above may be wrong.
+const fn stops(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES * 0x80;
+    const fn below(word: u64, limit: u8) -> u64 {
+        word.wrapping_sub(ONES * limit as u64) & !word & HIGHS
+    }
+    let quote = below(word ^ (ONES * b'"' as u64), 1);
+    let backslash = below(word ^ (ONES * b'\\' as u64), 1);
+    quote | backslash | below(word, b' ')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_run_ends_where_a_look_at_each_byte_ends_it(
+            mut bytes in prop::collection::vec(prop_oneof![20 => 0x20..=0xff_u8, 1 => any::<u8>()], 0..200),
+            shift in 0..8_usize,
+        ) {
+            bytes.drain(..shift.min(bytes.len()));
+            let expected = bytes.iter().position(is_stop).unwrap_or(bytes.len());
+            prop_assert_eq!(plain_run(&bytes), expected);
         }
     }
 }

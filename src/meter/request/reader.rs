@@ -74,6 +74,14 @@ impl<'a> Reader<'a> {
         self.depth.checked_sub(1).and_then(|at| self.frames.get(at)).copied().unwrap_or(CLOSED)
     }
 
+    /// The place of the innermost object or list.
+    pub(super) fn place(&self) -> Place {
+        self.depth
+            .checked_sub(1)
+            .and_then(|at| self.frames.get(at))
+            .map_or(Place::Any, |frame| frame.place)
+    }
+
     /// The innermost object or list, to be changed.
     pub(super) fn frame(&mut self) -> Option<&mut Frame> {
         self.frames.get_mut(self.depth.checked_sub(1)?)
@@ -81,17 +89,28 @@ impl<'a> Reader<'a> {
 
     fn name(&mut self, name: Text<'_>) -> Taken {
         self.next = NOTHING;
+        let known = members(self.place());
+        let is_exact = |known: &Known| !name.has_escapes && name.raw == known.spelled.as_bytes();
+        // Below the top most known names are spelled so, and need not be folded.
+        if self.depth > 1
+            && let Some((at, known)) = known.iter().enumerate().find(|(_, known)| is_exact(known))
+        {
+            if known.is_strict {
+                self.once(at, known, true)?;
+            }
+            (self.next.role, self.next.name) = (known.role, known.spelled);
+            return Ok(());
+        }
         let mut buffer = [0; LONGEST];
         let Some(folded) = fold(&name, &mut buffer) else { return Ok(()) };
         if self.depth == 1 {
             self.top_name(&name, folded)?;
         }
-        let known = members(self.here().place);
         let found = known.iter().position(|known| known.folded.as_bytes() == folded);
         let Some((at, known)) = found.and_then(|at| Some((at, known.get(at)?))) else {
             return Ok(());
         };
-        let is_so = !name.has_escapes && name.raw == known.spelled.as_bytes();
+        let is_so = is_exact(known);
         if known.is_strict {
             self.once(at, known, is_so)?;
         }
@@ -249,7 +268,7 @@ impl Sink for Reader<'_> {
 impl Reader<'_> {
     /// `stream_options` has a member.
     fn not_empty(&mut self) {
-        if self.here().place != Place::StreamOptions {
+        if self.place() != Place::StreamOptions {
             return;
         }
         if let Some(StreamOptions::Without { is_empty, .. }) = &mut self.facts.places.stream_options

@@ -35,6 +35,8 @@ pub(super) struct Passing {
     is_too_long: bool,
     /// The fate of the last event that was decided.
     last_fate: Fate,
+    /// The fate of the last line: a line feed may still belong to it.
+    line_fate: Fate,
     /// All lines of the event are decided: its empty line shares their fate.
     is_settled: bool,
     /// The byte of the part from which on nothing was passed on or kept.
@@ -48,6 +50,7 @@ impl Passing {
             kept: BytesMut::new(),
             is_too_long: false,
             last_fate: Fate::Passes,
+            line_fate: Fate::Passes,
             is_settled: false,
             from: 0,
         }
@@ -90,7 +93,7 @@ impl Passing {
     /// The bytes before `at` belong to the end of the line before.
     pub fn rest_of_line_end(&mut self, part: &Bytes, at: usize, to_client: &mut Vec<Piece>) {
         if self.kept.is_empty() {
-            self.flush(self.last_fate, part, at, to_client);
+            self.flush(self.line_fate, part, at, to_client);
         }
     }
 
@@ -113,6 +116,7 @@ impl Passing {
     }
 
     fn flush(&mut self, fate: Fate, part: &Bytes, at: usize, to_client: &mut Vec<Piece>) {
+        self.line_fate = fate;
         let from = std::mem::replace(&mut self.from, at);
         if fate == Fate::Hidden {
             self.kept.clear();

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use farebox::ledger::{HoldId, Ledger, NewHold, Operation, Origin, Outcome};
 use farebox::metrics::Metrics;
 use farebox::store::SqliteLedger;
-use sqlx::Executor as _;
 
 use crate::test_ledger::{
     HOUR_MS, Kind, TestLedger, account, credits, grant, hold_id, on_embedded_ledgers, seed,

@@ -14,7 +14,10 @@ use crate::credits::{Credits, SignedCredits};
 use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
 use crate::metrics::Metrics;
-use crate::price::{CanonicalPath, PackConfig, PathRefusal, PriceTable, Quote, QuoteRefusal};
+use crate::price::metered::Rates;
+use crate::price::{
+    CanonicalPath, PackConfig, PathRefusal, PriceTable, PricesVersion, Quote, QuoteRefusal,
+};
 use crate::problem::{Offer, Problem, Text, texts};
 use crate::stripe::Sales;
 
@@ -25,6 +28,10 @@ pub struct Catalogue {
     pub prices: PriceTable,
     /// The price table as `GET /credits/prices` shows it.
     pub prices_json: Arc<RawValue>,
+    /// The version of the price table.
+    pub version: PricesVersion,
+    /// The rates at which own costs are compared with prices.
+    pub rates: Rates,
     /// The packs for sale.
     pub packs: Vec<PackConfig>,
     /// The packs as `GET /credits/packs` shows them.

@@ -12,7 +12,7 @@ use crate::api::caller::Caller;
 use crate::app::App;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::Balance;
-use crate::problem::Problem;
+use crate::problem::{Problem, texts};
 
 /// An account's credits. `balance` is `available` plus `held`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,7 +81,8 @@ pub(super) async fn check(
     Json(request): Json<CheckRequest>,
 ) -> Result<axum::Json<CheckBody>, Problem> {
     let method = request.method.as_deref().unwrap_or("POST");
-    let cost = app.quote_endpoint(method, &request.endpoint)?.credits;
+    let quote = app.quote_endpoint(method, &request.endpoint)?;
+    let cost = quote.credits.ok_or_else(|| Problem::bad_request(texts::CHECK_PRICED_BY_USAGE))?;
     let balance = app.ledger.balance(&caller.account).await;
     let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
     if balance.frozen && !cost.is_zero() {

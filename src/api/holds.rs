@@ -73,7 +73,9 @@ pub(super) async fn hold(
         (Some(endpoint), None) => {
             let method = request.method.as_deref().unwrap_or("POST");
             let quote = app.quote_endpoint(method, endpoint)?;
-            (quote.credits, quote.route.label().into())
+            let credits =
+                quote.credits.ok_or_else(|| Problem::bad_request(texts::HOLD_PRICED_BY_USAGE))?;
+            (credits, quote.route.label().into())
         }
         (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
         _ => {

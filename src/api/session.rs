@@ -1,4 +1,4 @@
-//! Signs a browser in: a credential becomes the account page's [cookie](crate::api::cookie).
+//! Signs a browser in: a credential becomes the account page's cookie.
 
 use std::sync::Arc;
 

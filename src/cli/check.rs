@@ -26,10 +26,14 @@ impl Check {
             println!("{warning}");
         }
         println!(
-            "{} is good (upstreams: {}, priced routes: {}, packs: {})",
+            "{} is good (upstreams: {}, priced routes: {}, {}packs: {})",
             file.path().display(),
             config.upstreams.len(),
             config.routes.len(),
+            match config.models.len() {
+                0 => String::new(),
+                models => format!("models: {models}, "),
+            },
             config.packs.len()
         );
         if let Some(server) = &config.server {

@@ -8,7 +8,7 @@ use crate::cli::config_file::ConfigFile;
 use crate::cli::logging::{self, LogFormat};
 use crate::cli::{
     account, backup, check, completions, demo, fold, grant, healthcheck, import, init, key, man,
-    migrate, packs, prices, reconcile, recover, serve, stripe,
+    migrate, models, packs, prices, reconcile, recover, serve, stripe,
 };
 
 /// Takes prepaid credits before it forwards a call to an AI backend.
@@ -38,6 +38,7 @@ enum Command {
     Account(account::Account),
     Key(key::Key),
     Prices(prices::Prices),
+    Models(models::Models),
     Packs(packs::Packs),
     Stripe(stripe::Stripe),
     Reconcile(reconcile::Reconcile),
@@ -65,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Account(command) => command.run(&config),
         Command::Key(command) => command.run(&config),
         Command::Prices(command) => command.run(&config),
+        Command::Models(command) => command.run(&config),
         Command::Packs(command) => command.run(&config),
         Command::Stripe(command) => command.run(&config),
         Command::Reconcile(command) => command.run(&config),

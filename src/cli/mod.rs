@@ -22,6 +22,7 @@ mod key;
 mod logging;
 mod man;
 mod migrate;
+mod models;
 mod packs;
 mod prices;
 mod reconcile;

@@ -6,7 +6,7 @@ use crate::config::{Located, Mistake};
 
 /// The names of the lists of tables. TOML does not allow a name in single brackets twice, so the
 /// hint for that error tells the user to write double ones.
-const LISTS: [&str; 4] = ["upstreams", "routes", "packs", "auth.jwt"];
+const LISTS: [&str; 5] = ["upstreams", "routes", "models", "packs", "auth.jwt"];
 
 /// A well-formed TOML file, with its values as they were written: variables are not expanded.
 pub(crate) struct Document<'t> {
@@ -42,6 +42,7 @@ impl<'t> Document<'t> {
                 Err(Located {
                     line: Some(line_of(text, offset)),
                     column: Some(column_of(text, offset)),
+                    file: None,
                     mistake: Mistake::new("", message, hint),
                 })
             }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One mistake in a config. The module that checks a section names the key. The loader, which has
 /// the file, then finds the line.
@@ -58,14 +59,16 @@ pub struct Located {
     /// The column in characters, counted from 1. It is set only where the line alone does not show
     /// the place.
     pub column: Option<usize>,
+    /// The file, where it is another one than the config itself: the `models_file`.
+    pub file: Option<Arc<Path>>,
     /// The mistake at that place.
     pub mistake: Mistake,
 }
 
 impl Located {
-    /// The place as text, such as `gateway.toml:41`.
+    /// The place as text: `gateway.toml:41`. `file` is the config.
     pub(crate) fn place(&self, file: &Path) -> String {
-        let mut place = file.display().to_string();
+        let mut place = self.file.as_deref().unwrap_or(file).display().to_string();
         for number in [self.line, self.column].into_iter().flatten() {
             place.push_str(&format!(":{number}"));
         }
@@ -81,8 +84,9 @@ impl Located {
     }
 }
 
-/// All mistakes of a refused config, in the order of the file. The text form has one paragraph for
-/// each mistake: `gateway.toml:41: no upstream is named …` and its hint.
+/// All mistakes of a refused config, in the order of the file, followed by those of its `models_file`.
+/// The text form has one paragraph for each mistake: `gateway.toml:41: no upstream is named …` and its
+/// hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
     file: PathBuf,
@@ -96,7 +100,7 @@ impl Mistakes {
 
     /// The mistake of a file that could not be read at all.
     pub(crate) fn of_file(file: &Path, (line, mistake): (Option<usize>, Mistake)) -> Self {
-        Self::new(file, vec![Located { line, column: None, mistake }])
+        Self::new(file, vec![Located { line, column: None, file: None, mistake }])
     }
 
     /// The mistakes in the order of the file.

@@ -71,6 +71,7 @@ impl<'d> Report<'d> {
         Located {
             line: offset.map(|offset| self.document.line_of(offset)),
             column: None,
+            file: None,
             mistake: Mistake {
                 message: self.hidden.clean(&mistake.message, &mistake.key),
                 hint: self.hidden.clean(&mistake.hint, &mistake.key),

@@ -10,7 +10,7 @@ use crate::config::document::Document;
 use crate::config::variables;
 
 /// The sections that a reload applies.
-const RELOADED: [&str; 3] = ["upstreams", "routes", "packs"];
+const RELOADED: [&str; 6] = ["upstreams", "routes", "models", "models_file", "rates", "packs"];
 
 /// A key of another section. A reload applies it, because it decides the price of a call.
 const RELOADED_KEY: &str = "api.exact_paths";

@@ -32,8 +32,10 @@ impl Sections {
     pub const STRIPE: Self = Self(1 << 8);
     /// `[brand]`
     pub const BRAND: Self = Self(1 << 9);
+    /// `[[models]]`, with those of the `models_file`, and `[rates]`.
+    pub const MODELS: Self = Self(1 << 10);
     /// The whole file.
-    pub const ALL: Self = Self((1 << 10) - 1);
+    pub const ALL: Self = Self((1 << 11) - 1);
 
     /// True when every section of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {
@@ -48,7 +50,7 @@ impl BitOr for Sections {
     }
 }
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 13] = [
     "server",
     "ledger",
     "auth",
@@ -59,6 +61,9 @@ const NAMES: [&str; 10] = [
     "packs",
     "stripe",
     "brand",
+    "models",
+    "models_file",
+    "rates",
 ];
 
 /// Reports every unknown name at the top of the file, whichever sections the command reads.

@@ -6,7 +6,8 @@ use crate::app::Catalogue;
 use crate::gateway::config::Config;
 use crate::gateway::error::StartError;
 use crate::metrics::Metrics;
-use crate::price::{PackConfig, PriceTable, RouteConfig, credit_price, list_packs, list_prices};
+use crate::price::metered::{Models, Rates};
+use crate::price::{PackConfig, PriceTable, PricesVersion, credit_price, list_packs, list_prices};
 use crate::proxy::{Live, Resolver, Upstream, UpstreamConfig};
 
 /// Builds the price table and the upstreams of a config, and creates their metrics.
@@ -16,7 +17,14 @@ pub(super) async fn open_live(
     metrics: &Metrics,
 ) -> Result<Live, StartError> {
     let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-    let catalogue = catalogue(&config.routes, &config.packs, &names, config.api.exact_paths)?;
+    let prices = PriceTable::new(&config.routes, &names).map_err(StartError::Config)?;
+    let prices = prices.with_exact_paths(config.api.exact_paths);
+    let prices = prices.with_models(Models::new(&config.models));
+    let catalogue = catalogue(prices, Rates::new(&config.rates), &config.packs)?;
+    let unserved = catalogue.prices.routes().iter().find(|route| !route.price.is_fixed());
+    if let Some(route) = unserved {
+        return Err(StartError::NotServed(route.label().to_owned()));
+    }
     let open = |upstream: &UpstreamConfig| {
         Upstream::new(upstream, resolver.clone()).ok_or_else(|| {
             StartError::Internal(format!(
@@ -40,18 +48,16 @@ pub(super) async fn open_live(
 
 /// Builds the price table and the packs, with the JSON of their listings.
 pub(super) fn catalogue(
-    routes: &[RouteConfig],
+    prices: PriceTable,
+    rates: Rates,
     packs: &[PackConfig],
-    upstreams: &[&str],
-    exact_paths: bool,
 ) -> Result<Catalogue, StartError> {
-    let prices = PriceTable::new(routes, upstreams).map_err(StartError::Config)?;
-    let prices = prices.with_exact_paths(exact_paths);
     let json = |error: serde_json::Error| StartError::Internal(error.to_string());
     let prices_json = serde_json::value::to_raw_value(&list_prices(&prices)).map_err(json)?;
+    let version = PricesVersion::of(prices_json.get());
     let packs_json = serde_json::value::to_raw_value(&list_packs(packs)).map_err(json)?;
     let (prices_json, packs_json) = (prices_json.into(), packs_json.into());
-    Ok(Catalogue { prices, prices_json, packs: packs.to_vec(), packs_json })
+    Ok(Catalogue { prices, prices_json, version, rates, packs: packs.to_vec(), packs_json })
 }
 
 /// Sets the metrics of costs and of the credit price, and removes those of earlier prices. Rules

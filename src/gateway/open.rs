@@ -10,6 +10,8 @@ use crate::gateway::live::catalogue;
 use crate::identify::{AuthConfig, Identifier, KeyRing};
 use crate::ledger::{BackendKind, CreditsConfig, Ledger, LedgerConfig, LedgerError, Pipeline};
 use crate::metrics::Metrics;
+use crate::price::PriceTable;
+use crate::price::metered::Rates;
 use crate::store::{ClusterLedger, SqliteLedger};
 use crate::stripe::{Sales, SalesError, StripeConfig};
 
@@ -75,7 +77,7 @@ pub async fn open_app(
         identifier,
         keys,
         metrics,
-        catalogue: ArcSwap::from_pointee(catalogue(&[], &[], &[], false)?),
+        catalogue: ArcSwap::from_pointee(catalogue(PriceTable::default(), Rates::default(), &[])?),
         credits,
         sales,
         topup_url: format!("{prefix}/account").into(),

@@ -6,6 +6,8 @@ use http::Method;
 
 use crate::config::Mistake;
 use crate::price::config::{PackConfig, RouteConfig};
+use crate::price::metered::Rates;
+use crate::price::money::{Currency, UnitAmount};
 use crate::price::pattern::Segment;
 use crate::price::route::{Route, is_short_line};
 
@@ -17,8 +19,9 @@ pub fn check_routes(configs: &[RouteConfig], upstreams: &[&str]) -> Vec<Mistake>
     let mut mistakes = Vec::new();
     let mut routes = Vec::new();
     for (index, config) in configs.iter().enumerate() {
-        if !upstreams.contains(&config.upstream.as_str()) {
-            mistakes.push(unknown_upstream(index, &config.upstream, upstreams));
+        let upstream = config.upstream.as_deref().filter(|_| config.answer.is_none());
+        if let Some(name) = upstream.filter(|name| !upstreams.contains(name)) {
+            mistakes.push(unknown_upstream(&format!("routes[{index}].upstream"), name, upstreams));
         }
         match Route::read(index, config) {
             Ok(route) => routes.push(route),
@@ -34,16 +37,13 @@ pub fn check_routes(configs: &[RouteConfig], upstreams: &[&str]) -> Vec<Mistake>
     mistakes
 }
 
-fn unknown_upstream(index: usize, name: &str, upstreams: &[&str]) -> Mistake {
+/// The mistake at `key`, which names an upstream that does not exist.
+pub(super) fn unknown_upstream(key: &str, name: &str, upstreams: &[&str]) -> Mistake {
     let hint = match upstreams {
         [] => "add an `[[upstreams]]` with this name".to_owned(),
         known => format!("add an `[[upstreams]]` with this name, or use {}", known.join(", ")),
     };
-    Mistake::new(
-        format!("routes[{index}].upstream"),
-        format!("no upstream is named `{name}`"),
-        hint,
-    )
+    Mistake::new(key, format!("no upstream is named `{name}`"), hint)
 }
 
 /// The contradiction between two rules for the same paths, if there is one.
@@ -72,18 +72,19 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
         get.methods.name(&Method::GET) && head.methods.name(&Method::HEAD)
     };
     let split = splits_head(earlier, later) || splits_head(later, earlier);
-    (split && earlier.credits != later.credits).then(|| {
+    let key = if later.metering().is_some() { "price" } else { "credits" };
+    (split && earlier.price != later.price).then(|| {
         Mistake::new(
-            format!("routes[{index}].credits"),
+            format!("routes[{index}].{key}"),
             format!("GET and HEAD of `{label}` differ in price here and in {other}"),
             "leave HEAD out: it comes with GET, at the same price",
         )
     })
 }
 
-/// Finds the mistakes in `[[packs]]`, and each `cost` in `[[routes]]` that is in another currency
-/// than the packs.
-pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {
+/// The mistakes in `[[packs]]`, and in the own costs of `routes`, which are compared with the
+/// packs' prices at these rates.
+pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig], rates: &Rates) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut ids = HashSet::new();
     let mut best = None;
@@ -111,7 +112,7 @@ pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake>
             wrong("best_value", message, "mark one pack only");
         }
     }
-    mistakes.extend(foreign_costs(packs, routes));
+    mistakes.extend(foreign_costs(packs, routes, rates));
     mistakes
 }
 
@@ -135,19 +136,35 @@ fn is_pack_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)
 }
 
-/// A mistake for each route whose `cost` is in another currency than the packs.
-fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig]) -> Vec<Mistake> {
+/// Mistakes for own costs in another currency than the packs', without a rate between the two.
+fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig], rates: &Rates) -> Vec<Mistake> {
     let Some(first) = packs.first() else { return Vec::new() };
     let currency = first.price.currency();
     let costs = routes.iter().enumerate().filter_map(|(i, route)| Some((i, route.cost?)));
-    costs
-        .filter(|(_, cost)| cost.currency() != currency)
-        .map(|(index, cost)| {
+    let foreign = costs.filter_map(|(index, cost)| {
+        foreign_cost(&format!("routes[{index}].cost"), cost, currency, rates)
+    });
+    foreign.collect()
+}
+
+/// The mistake at `key`, where `cost` cannot be compared with prices in `currency`.
+pub(super) fn foreign_cost(
+    key: &str,
+    cost: UnitAmount,
+    currency: Currency,
+    rates: &Rates,
+) -> Option<Mistake> {
+    let from = cost.currency();
+    (from != currency && rates.convert(UnitAmount::from_nanos(0, from), currency).is_none()).then(
+        || {
             let message = format!("{cost} is not in the currency of the packs");
-            let hint = format!("write what the call costs you in {currency}");
-            Mistake::new(format!("routes[{index}].cost"), message, hint)
-        })
-        .collect()
+            let hint = format!(
+                "write what it costs you in {currency}, or what one {from} is worth: \
+             {from} = \"… {currency}\" under [rates]"
+            );
+            Mistake::new(key, message, hint)
+        },
+    )
 }
 
 #[cfg(test)]

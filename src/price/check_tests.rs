@@ -16,7 +16,7 @@ struct File {
 fn mistakes(toml: &str) -> Vec<Mistake> {
     let file: File = toml::from_str(toml).unwrap();
     let mut found = check_routes(&file.routes, &["ai", "3d"]);
-    found.extend(check_packs(&file.packs, &file.routes));
+    found.extend(check_packs(&file.packs, &file.routes, &Rates::default()));
     for mistake in &found {
         assert!(!mistake.hint.is_empty(), "{mistake}");
         assert!(!mistake.message.ends_with('.'), "{mistake}");

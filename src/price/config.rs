@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Deserializer};
 
-use crate::config::Span;
+use crate::config::{Size, Span};
 use crate::credits::Credits;
+use crate::price::metered::{OnMissingUsage, OnOverrun, OnShort, OwnAnswer, PriceConfig};
 use crate::price::money::{Price, UnitAmount};
+use crate::usage::MeterKind;
 
 /// One `[[routes]]`: a price rule, and the options of its calls.
 #[derive(Clone, Debug, Deserialize)]
@@ -18,11 +20,33 @@ pub struct RouteConfig {
     pub label: Option<String>,
     /// The methods of the rule; all methods if absent.
     pub methods: Option<Vec<String>>,
-    /// The name of an `[[upstreams]]`.
-    pub upstream: String,
-    /// The price of a call. There is no default: write 0 for a free call.
-    pub credits: Credits,
-    /// The operator's own cost of a call, in the currency of the packs. The margin report uses it.
+    /// The name of an `[[upstreams]]`; only a route with `answer` has none.
+    pub upstream: Option<String>,
+    /// The fixed price of a call; a free call is written as 0. A route has one of `credits`, `price`
+    /// and `answer`, and no default.
+    pub credits: Option<Credits>,
+    /// The price by usage.
+    pub price: Option<PriceConfig>,
+    /// Farebox's own answer, free and without an upstream.
+    pub answer: Option<OwnAnswer>,
+    /// How usage is read. This and the keys down to `max_overrun` are for routes with `price`.
+    pub meter: Option<MeterKind>,
+    /// The credits that are held at least where the price has a kind that the request does not bound,
+    /// such as seconds.
+    pub hold: Option<Credits>,
+    /// The largest body of a request.
+    pub max_body: Option<Size>,
+    /// Top-level members of a request that are refused.
+    pub deny: Option<Vec<String>>,
+    /// The charge for an answer that does not say what was used.
+    pub on_missing_usage: Option<OnMissingUsage>,
+    /// The charge for usage that is worth more than the hold.
+    pub on_overrun: Option<OnOverrun>,
+    /// The answer to a call whose account cannot pay the hold.
+    pub on_short: Option<OnShort>,
+    /// The multiple of the hold above which usage is not believed.
+    pub max_overrun: Option<u32>,
+    /// The operator's own cost of a call, for the margin report; in the packs' currency.
     pub cost: Option<UnitAmount>,
     /// The classes of answers that are charged.
     #[serde(default = "StatusClass::charged_by_default")]
@@ -83,6 +107,8 @@ pub enum OnClientAbort {
     Charge,
     /// The hold is released.
     Release,
+    /// The answer is read to its end all the same, and charged by its usage. For routes with `price`.
+    Drain,
 }
 
 /// One `[[packs]]`: credits for sale.
@@ -132,10 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn a_route_without_credits_is_refused_and_not_free() {
-        let error = route("").unwrap_err().to_string();
-        assert!(error.contains("missing field `credits`"), "{error}");
-        assert!(route("credits = 0").unwrap().credits.is_zero());
+    fn a_free_route_says_so() {
+        assert_eq!(route("").unwrap().credits, None, "`check_routes` refuses it");
+        assert_eq!(route("credits = 0").unwrap().credits, Some(Credits::ZERO));
         assert!(route("credits = -5").is_err());
     }
 

@@ -10,8 +10,8 @@
 //! A path resembles a rule if the rule's pattern does not match the path as it stands, but matches
 //! another spelling of it: with some letters in the other case, with one `/` more or less at its
 //! end, or both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so only
-//! the literal segments of a pattern are compared. `/v1/x/HD` and `/V1/x/hd/` resemble
-//! `/v1/{model}/hd`; `/v1/x/y/hd` does not.
+//! the literal segments of a pattern, and the text behind a `{name}`, are compared. `/v1/x/HD` and
+//! `/V1/x/hd/` resemble `/v1/{model}/hd`; `/v1/x/y/hd` does not.
 //!
 //! A pattern that matches the path as it stands does not count as resembled, even if a more exact
 //! pattern wins over it. The order of the price table decides between those two.
@@ -19,13 +19,15 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::price::pattern::Segment;
+use crate::price::pattern::{Segment, ends_with};
 
 /// A prefix tree of patterns, with their literal segments in lower case. Each pattern leads to a
 /// place: an index in the price table's list of patterns.
 #[derive(Debug, Default)]
 pub(super) struct Lookalikes {
     literals: HashMap<Box<str>, Lookalikes>,
+    /// The patterns with `{name}text`, by that text.
+    endings: HashMap<Box<str>, Lookalikes>,
     one: Option<Box<Lookalikes>>,
     /// The places of the patterns whose `{*rest}` starts here. There can be several, because
     /// patterns whose literals differ only in case share a node.
@@ -41,6 +43,10 @@ impl Lookalikes {
             None => self.ends.push(place),
             Some((Segment::Rest, _)) => self.rest.push(place),
             Some((Segment::One, after)) => self.one.get_or_insert_default().add(after, place),
+            Some((Segment::Ending(text), after)) => {
+                let text = text.to_ascii_lowercase().into();
+                self.endings.entry(text).or_default().add(after, place);
+            }
             Some((Segment::Literal(text), after)) => {
                 let text = text.to_ascii_lowercase().into();
                 self.literals.entry(text).or_default().add(after, place);
@@ -76,6 +82,11 @@ impl Lookalikes {
         };
         if let Some(tree) = self.literals.get(segment) {
             tree.walk(after, found);
+        }
+        for (text, tree) in &self.endings {
+            if ends_with(segment, text) {
+                tree.walk(after, found);
+            }
         }
         if let Some(tree) = &self.one {
             tree.walk(after, found);

@@ -2,19 +2,21 @@
 
 use crate::credits::Credits;
 use crate::price::config::PackConfig;
+use crate::price::metered::{Rates, UnitPrice};
 use crate::price::money::UnitAmount;
 use crate::price::route::Route;
 
-/// The margin of one call of a route. A field is `None` where the config lacks a value for it.
+/// The margin of one call of a route, or of one unit of a model. A field is `None` where the config
+/// lacks a value for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Margin {
-    /// The value of the call's credits, in the packs' currency. `None` without packs.
+    /// The value of the credits, in the packs' currency. `None` without packs, and for calls that are
+    /// priced by usage.
     pub revenue: Option<UnitAmount>,
-    /// The operator's own cost of the call.
+    /// The operator's own cost, in the currency of the config.
     pub cost: Option<UnitAmount>,
     /// (revenue - cost) / cost in whole percent, halves rounded up; negative for a call sold at a
-    /// loss. `None` if the revenue or the cost is `None`, the cost is zero, or their currencies
-    /// differ.
+    /// loss. `None` where a part is, where the cost is zero, and between currencies without a rate.
     pub percent: Option<i128>,
 }
 
@@ -25,13 +27,30 @@ impl Margin {
     }
 
     /// The margin of `route`, with credits valued at [`credit_price`].
-    pub fn of(route: &Route, packs: &[PackConfig]) -> Self {
-        let revenue = smallest(packs).and_then(|pack| value_in(pack, route.credits));
-        let percent = match (revenue, route.cost) {
-            (Some(revenue), Some(cost)) => percent(revenue, cost),
+    pub fn of(route: &Route, packs: &[PackConfig], rates: &Rates) -> Self {
+        let value = |credits| value_in(smallest(packs)?, credits);
+        Self::between(route.price.fixed().and_then(value), route.cost, rates)
+    }
+
+    /// The margin of a unit that is sold for `price` and costs `cost`, where it has a cost.
+    pub fn of_unit(
+        price: UnitPrice,
+        cost: Option<UnitAmount>,
+        packs: &[PackConfig],
+        rates: &Rates,
+    ) -> Self {
+        let revenue = smallest(packs).and_then(|pack| value_of(pack, price.nanos().into(), 1000));
+        Self::between(revenue, cost, rates)
+    }
+
+    fn between(revenue: Option<UnitAmount>, cost: Option<UnitAmount>, rates: &Rates) -> Self {
+        let percent = match (revenue, cost) {
+            (Some(revenue), Some(cost)) => {
+                rates.convert(cost, revenue.currency()).and_then(|cost| percent(revenue, cost))
+            }
             _ => None,
         };
-        Self { revenue, cost: route.cost, percent }
+        Self { revenue, cost, percent }
     }
 }
 
@@ -48,8 +67,14 @@ fn smallest(packs: &[PackConfig]) -> Option<&PackConfig> {
 /// The price of `credits` as a part of `pack`, rounded to a billionth of the currency's unit.
 /// `None` for a pack without credits, and for amounts that are too large.
 pub(super) fn value_in(pack: &PackConfig, credits: Credits) -> Option<UnitAmount> {
-    let value = pack.price.nanos().checked_mul(u128::from(credits.micros()))?;
-    let nanos = divide_half_up(i128::try_from(value).ok()?, pack.credits.micros().into())?;
+    value_of(pack, credits.micros().into(), 1)
+}
+
+/// The price of `count` parts of a credit as a part of `pack`, where a micro-credit has `parts` of them.
+fn value_of(pack: &PackConfig, count: u128, parts: u128) -> Option<UnitAmount> {
+    let value = i128::try_from(pack.price.nanos().checked_mul(count)?).ok()?;
+    let all = i128::try_from(u128::from(pack.credits.micros()).checked_mul(parts)?).ok()?;
+    let nanos = divide_half_up(value, all)?;
     Some(UnitAmount::from_nanos(u64::try_from(nanos).ok()?, pack.price.currency()))
 }
 
@@ -84,7 +109,7 @@ mod tests {
         let cost = if cost.is_empty() { String::new() } else { format!("cost = '{cost}'") };
         let config = format!("path = '/a'\nupstream = 'ai'\ncredits = '{credits}'\n{cost}");
         let config: RouteConfig = toml::from_str(&config).unwrap();
-        let margin = Margin::of(&Route::read(0, &config).unwrap(), packs);
+        let margin = Margin::of(&Route::read(0, &config).unwrap(), packs, &Rates::default());
         (margin.revenue.map_or("-".into(), |revenue| revenue.to_string()), margin.percent)
     }
 

@@ -1,6 +1,7 @@
 //! Makes the path of a request canonical, once. The price and the upstream then see the same bytes.
 
 use std::fmt;
+use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
@@ -89,6 +90,24 @@ impl CanonicalPath {
         Ok(Self(text))
     }
 
+    /// This path with `text` in place of the bytes `range`, which are within one segment. `text` is the
+    /// operator's own, from the config: what cannot stand plain in a segment is encoded, a slash too.
+    /// `None` where the segment would become empty, `.` or `..`, and for a range outside the path.
+    pub(super) fn replaced(&self, range: Range<usize>, text: &str) -> Option<Self> {
+        let (before, after) = (self.0.get(..range.start)?, self.0.get(range.end..)?);
+        let mut path = before.to_owned();
+        for byte in text.bytes() {
+            if is_pchar(byte) {
+                path.push(char::from(byte));
+            } else {
+                push_escape(&mut path, byte);
+            }
+        }
+        path.push_str(after);
+        let is_sound = path.len() <= MAX_PATH_BYTES && check_segments(&path).is_ok();
+        (is_sound && !text.is_empty()).then(|| Self(path.into()))
+    }
+
     /// The path, always ASCII and starting with `/`. Send these bytes upstream.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -122,9 +141,7 @@ fn respell(raw: &[u8]) -> Result<Box<str>, PathRefusal> {
         } else {
             refuse_ambiguous(byte, escaped)?;
             ascii &= byte.is_ascii();
-            canonical.push('%');
-            canonical.push(HEX[usize::from(byte >> 4)]);
-            canonical.push(HEX[usize::from(byte & 0xf)]);
+            push_escape(&mut canonical, byte);
         }
     }
     if canonical.len() > MAX_PATH_BYTES {
@@ -142,6 +159,13 @@ fn respell(raw: &[u8]) -> Result<Box<str>, PathRefusal> {
         }
     }
     Ok(canonical.into())
+}
+
+/// Adds `byte` as `%XX`.
+fn push_escape(path: &mut String, byte: u8) {
+    path.push('%');
+    path.push(HEX[usize::from(byte >> 4)]);
+    path.push(HEX[usize::from(byte & 0xf)]);
 }
 
 const HEX: [char; 16] =

@@ -1,19 +1,23 @@
-//! The `path` of a price rule: literal segments, `{name}` for one segment, `{*rest}` for the rest.
+//! The `path` of a price rule: literal segments, `{name}` for one, `{name}text` for one that ends so,
+//! `{*rest}` for the rest.
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 
 use crate::price::path::{CanonicalPath, PathRefusal};
 
 /// A parsed `path` of a rule.
 ///
-/// `{name}` stands for one segment that is not empty. `{*rest}` may stand only at the end, for one
-/// or more segments, the first of which is not empty. So neither `/a/{x}` nor `/a/{*rest}` matches
-/// `/a/`.
+/// `{name}` stands for one segment that is not empty, `{*rest}`, at the end only, for one or more.
+/// Both need a segment: `/a/{x}` and `/a/{*rest}` do not match `/a/`. Text may follow `{name}` in its
+/// segment, as in `/models/{model}:generate`; it stands for at least one byte before that text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
     segments: Box<[Segment]>,
+    /// The segment whose parameter is named `model`.
+    model: Option<usize>,
 }
 
 /// One segment of a [`Pattern`]. The variants are in order, from the most exact to the least.
@@ -21,6 +25,8 @@ pub struct Pattern {
 pub enum Segment {
     /// A segment in canonical form. Only the last one may be empty: it stands for a trailing slash.
     Literal(Box<str>),
+    /// `{name}text`: one segment that ends with this text.
+    Ending(Box<str>),
     /// `{name}`
     One,
     /// `{*rest}`
@@ -33,8 +39,8 @@ pub enum PatternError {
     /// The text is not a path from the root.
     #[error("a path must start with `/`")]
     NotRooted,
-    /// A brace does not open or close a whole segment.
-    #[error("`{0}` has braces around a part of a segment")]
+    /// A brace does not open at the start of a segment, or a second one follows.
+    #[error("`{0}` has braces in the middle of a segment")]
     PartOfASegment(String),
     /// A parameter has no name, or an invalid one.
     #[error("`{0}` has no name, or one with other characters than letters, digits and `_`")]
@@ -69,9 +75,9 @@ impl PatternError {
         match self {
             Self::NotRooted => "write it like `/jobs/{id}`".to_owned(),
             Self::PartOfASegment(_) => {
-                "put them around the whole segment, as in `/jobs/{id}`; a literal brace is %7B or \
-                 %7D"
-                .to_owned()
+                "start the segment with them, as in `/jobs/{id}` or `/models/{model}:generate`; a \
+                 literal brace is %7B or %7D"
+                    .to_owned()
             }
             Self::BadName(_) => "write `{id}` for one segment, `{*rest}` for the rest".to_owned(),
             Self::RepeatedName(_) => "give each parameter a name of its own".to_owned(),
@@ -91,12 +97,18 @@ impl Pattern {
         let path = text.strip_prefix('/').ok_or(PatternError::NotRooted)?;
         let mut names = HashSet::new();
         let mut segments = Vec::new();
+        let mut model = None;
         let mut pieces = path.split('/').peekable();
         while let Some(piece) = pieces.next() {
             let last = pieces.peek().is_none();
             let segment = match parameter(piece)? {
                 None => literal(piece, last)?,
-                Some((segment, name)) if names.insert(name) => segment,
+                Some((segment, name)) if names.insert(name) => {
+                    if name == "model" && segment != Segment::Rest {
+                        model = Some(segments.len());
+                    }
+                    segment
+                }
                 Some(_) => return Err(PatternError::RepeatedName(piece.to_owned())),
             };
             if segment == Segment::Rest && !last {
@@ -104,7 +116,7 @@ impl Pattern {
             }
             segments.push(segment);
         }
-        Ok(Self { text: text.into(), segments: segments.into() })
+        Ok(Self { text: text.into(), segments: segments.into(), model })
     }
 
     /// The pattern as written.
@@ -131,10 +143,33 @@ impl Pattern {
                 Segment::Rest => return !first.is_empty(),
                 Segment::One if first.is_empty() => return false,
                 Segment::Literal(text) if **text != *first => return false,
-                Segment::One | Segment::Literal(_) => left = after,
+                Segment::Ending(text) if !ends_with(first, text) => return false,
+                Segment::One | Segment::Literal(_) | Segment::Ending(_) => left = after,
             }
         }
         left.is_none()
+    }
+
+    /// True where the path names the request's model: the pattern has `{model}`.
+    pub fn has_model(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// The bytes of a matching path that `{model}` stands for.
+    pub(super) fn model_in(&self, path: &CanonicalPath) -> Option<Range<usize>> {
+        let place = self.model?;
+        let mut start = 1;
+        for (index, segment) in path.as_str().strip_prefix('/')?.split('/').enumerate() {
+            if index == place {
+                let model = match self.segments.get(place)? {
+                    Segment::Ending(text) => segment.strip_suffix(&**text)?,
+                    _ => segment,
+                };
+                return Some(start..start + model.len());
+            }
+            start += segment.len() + 1;
+        }
+        None
     }
 
     /// True if the pattern has no parameters, so that it matches only the path that is its own
@@ -150,22 +185,49 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// For `{name}` and `{*rest}`: the segment and its name. `None` for literal text.
+/// True where `segment` is `text` with something before it, which does not end within an escape.
+pub(super) fn ends_with(segment: &str, text: &str) -> bool {
+    let before = segment.strip_suffix(text).map(str::as_bytes).unwrap_or_default();
+    !before.is_empty() && !before.iter().rev().take(2).any(|byte| *byte == b'%')
+}
+
+/// The segment and its name for `{name}`, `{name}text` and `{*rest}`; `None` for literal text.
 fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
     if !piece.contains(['{', '}']) {
         return Ok(None);
     }
-    let inner = piece.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-    let inner = inner.filter(|inner| !inner.contains(['{', '}']));
-    let inner = inner.ok_or_else(|| PatternError::PartOfASegment(piece.to_owned()))?;
-    let (segment, name) = match inner.strip_prefix('*') {
-        Some(name) => (Segment::Rest, name),
-        None => (Segment::One, inner),
+    let inner = piece.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    let inner = inner.filter(|(name, text)| ![*name, *text].concat().contains(['{', '}']));
+    let Some((inner, text)) = inner else {
+        return Err(PatternError::PartOfASegment(piece.to_owned()));
+    };
+    let (segment, name) = match (inner.strip_prefix('*'), text) {
+        (Some(name), "") => (Segment::Rest, name),
+        (Some(_), _) => return Err(PatternError::RestNotLast(piece.to_owned())),
+        (None, "") => (Segment::One, inner),
+        (None, text) => (ending(text)?, inner),
     };
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Err(PatternError::BadName(piece.to_owned()));
     }
     Ok(Some((segment, name)))
+}
+
+/// The text behind `{name}`, which is in canonical form as a literal segment is.
+fn ending(text: &str) -> Result<Segment, PatternError> {
+    // With a letter before it, since `.` alone would be a segment of another kind.
+    let without = |whole: &str| whole.strip_prefix('x').unwrap_or(whole).to_owned();
+    match literal(&format!("x{text}"), true) {
+        Ok(_) => Ok(Segment::Ending(text.into())),
+        Err(PatternError::NotCanonical { segment, canonical }) => Err(PatternError::NotCanonical {
+            segment: without(&segment),
+            canonical: without(&canonical),
+        }),
+        Err(PatternError::NeverMatches { segment, why }) => {
+            Err(PatternError::NeverMatches { segment: without(&segment), why })
+        }
+        Err(other) => Err(other),
+    }
 }
 
 /// Reads a literal segment. It must be spelled as in a [`CanonicalPath`]: no request would match
@@ -200,6 +262,33 @@ mod tests {
         assert_eq!(segments("/{a}/{*b}"), [One, Rest]);
         assert_eq!(segments("/a%20b"), [Literal("a%20b".into())]);
         assert_eq!(segments("/{a}/x"), segments("/{b}/x"));
+        assert_eq!(segments("/m/{model}:go"), [Literal("m".into()), Ending(":go".into())]);
+        assert_eq!(segments("/{a}.x/{b}"), [Ending(".x".into()), One]);
+    }
+
+    #[test]
+    fn the_model_of_a_path_is_found_and_ends_before_the_text_that_follows_it() {
+        for (pattern, path, model) in [
+            ("/m/{model}:go", "/m/gemini-3:go", Some("gemini-3")),
+            ("/m/{model}:go", "/m/a:b:go", Some("a:b")),
+            ("/{x}/{model}/go", "/eu/llama/go", Some("llama")),
+            ("/{model}", "/llama", Some("llama")),
+            ("/m/{x}", "/m/llama", None),
+            ("/m/{*model}", "/m/llama", None),
+        ] {
+            let (pattern, path) =
+                (Pattern::parse(pattern).unwrap(), CanonicalPath::parse(path.as_bytes()).unwrap());
+            assert!(pattern.matches(path.as_str()), "{pattern} {path}");
+            let found = pattern.model_in(&path).map(|range| &path.as_str()[range]);
+            assert_eq!(found, model, "{pattern} {path}");
+            assert_eq!(pattern.has_model(), model.is_some());
+        }
+        let pattern = Pattern::parse("/m/{model}9").unwrap();
+        for (path, matches) in
+            [("/m/a9", true), ("/m/9", false), ("/m/caf%C3%A9", false), ("/m/%C3%A99", true)]
+        {
+            assert_eq!(pattern.matches(path), matches, "{path}");
+        }
     }
 
     #[test]
@@ -207,9 +296,14 @@ mod tests {
         for (text, says) in [
             ("", "must start with `/`"),
             ("a/b", "must start with `/`"),
-            ("/a{id}", "part of a segment"),
-            ("/{a}{b}", "part of a segment"),
-            ("/{a", "part of a segment"),
+            ("/a{id}", "middle of a segment"),
+            ("/{a}{b}", "middle of a segment"),
+            ("/{a}b{c", "middle of a segment"),
+            ("/{a", "middle of a segment"),
+            ("/{*a}:b", "yet more follows"),
+            ("/{a}%3ab", "spelling"),
+            ("/{a}b;c", "path parameters are not accepted"),
+            ("/{a b}:c", "has no name"),
             ("/{}", "has no name"),
             ("/{*}", "has no name"),
             ("/{a-b}", "has no name"),

@@ -1,14 +1,18 @@
 //! A price rule that has been checked.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use http::Method;
+use percent_encoding::percent_decode_str;
 
 use crate::config::{Mistake, Span, within};
 use crate::credits::Credits;
 use crate::price::config::{OnClientAbort, RouteConfig, StatusClass};
+use crate::price::metering::{self, Metering, RoutePrice};
 use crate::price::money::UnitAmount;
+use crate::price::path::CanonicalPath;
 use crate::price::pattern::Pattern;
 
 /// A price rule of the table.
@@ -24,10 +28,10 @@ pub struct Route {
     pub display_label: Option<Box<str>>,
     /// The methods of the rule.
     pub methods: Methods,
-    /// The name of the upstream.
-    pub upstream: Box<str>,
-    /// The price of one call.
-    pub credits: Credits,
+    /// The name of the upstream; `None` where Farebox answers itself.
+    pub upstream: Option<Box<str>>,
+    /// The price of a call.
+    pub price: RoutePrice,
     /// The operator's own cost of one call.
     pub cost: Option<UnitAmount>,
     /// The classes of answers that are charged.
@@ -85,6 +89,25 @@ impl Route {
         StatusClass::of(status).is_some_and(|class| self.charge_on.contains(&class))
     }
 
+    /// How the route is metered; `None` where it is not.
+    pub fn metering(&self) -> Option<&Metering> {
+        self.price.metering()
+    }
+
+    /// The model that `path` names, decoded, where the rule's path has `{model}` and `path` matches
+    /// it. It is not checked: it may be no name of a model.
+    pub fn model_in<'p>(&self, path: &'p CanonicalPath) -> Option<Cow<'p, str>> {
+        let model = path.as_str().get(self.pattern.model_in(path)?)?;
+        // A canonical path is UTF-8 once decoded.
+        Some(percent_decode_str(model).decode_utf8_lossy())
+    }
+
+    /// `path` with `model` in the place of `{model}`, for an upstream that has another name for it.
+    /// `None` where the rule's path has no `{model}`, or `model` cannot stand in a path.
+    pub fn with_model(&self, path: &CanonicalPath, model: &str) -> Option<CanonicalPath> {
+        path.replaced(self.pattern.model_in(path)?, model)
+    }
+
     /// Reads the rule at `index` of the config.
     ///
     /// # Errors
@@ -94,22 +117,23 @@ impl Route {
         let pattern = Pattern::parse(&config.path)
             .map_err(|error| Mistake::new(key("path"), error.to_string(), error.hint()));
         let methods = Methods::read(&key("methods"), config.methods.as_deref());
-        let mut mistakes = nonsense(&key, config, methods.as_ref().ok());
-        match (pattern, methods) {
-            (Ok(pattern), Ok(methods)) if mistakes.is_empty() => Ok(Self {
+        let mut mistakes = metering::mistakes(&key, config);
+        mistakes.extend(nonsense(&key, config, methods.as_ref().ok()));
+        match (pattern, methods, RoutePrice::read(config)) {
+            (Ok(pattern), Ok(methods), Some(price)) if mistakes.is_empty() => Ok(Self {
                 index,
                 pattern,
                 display_label: config.label.as_deref().map(Into::into),
                 methods,
-                upstream: config.upstream.as_str().into(),
-                credits: config.credits,
+                upstream: config.upstream.as_deref().map(Into::into),
+                price,
                 cost: config.cost,
                 charge_on: charged(config),
                 on_client_abort: config.on_client_abort,
                 websocket: config.websocket,
                 read_timeout: config.read_timeout.map(|span| span.0),
             }),
-            (pattern, methods) => {
+            (pattern, methods, _) => {
                 mistakes.extend(pattern.err());
                 mistakes.extend(methods.err().unwrap_or_default());
                 Err(mistakes)
@@ -141,7 +165,7 @@ fn nonsense(
         let hint = "write the words that people read in place of the path: \"Image, HD\"";
         mistakes.push(Mistake::new(key("label"), message, hint));
     }
-    if config.charge_on.is_empty() && !config.credits.is_zero() {
+    if config.charge_on.is_empty() && !config.credits.is_some_and(Credits::is_zero) {
         let hint = "leave it out to charge for 2xx and 3xx, or write `credits = 0`";
         mistakes.push(Mistake::new(key("charge_on"), "no answer is ever charged for", hint));
     }

@@ -10,21 +10,22 @@ use crate::credits::Credits;
 use crate::price::check::check_routes;
 use crate::price::config::RouteConfig;
 use crate::price::lookalikes::Lookalikes;
+use crate::price::metered::Models;
 use crate::price::path::CanonicalPath;
-use crate::price::pattern::{Pattern, Segment};
+use crate::price::pattern::{Pattern, Segment, ends_with};
 use crate::price::route::Route;
 
 /// Every price rule. The table is built once for each version of the config, and every call uses
 /// it.
 ///
-/// The most exact pattern wins: segment by segment from the left, a literal beats `{name}`, and
-/// `{name}` beats `{*rest}`. Only the winner counts. Where it has no rule for the method, the call
-/// is refused, and no less exact pattern is tried. So a path with a price of its own is never
-/// served at a wildcard's price, whatever the method.
+/// The most exact pattern wins: segment by segment from the left, a literal beats `{name}text`, the
+/// longer text first, that beats `{name}`, and `{name}` beats `{*rest}`. Only the winner counts. Where
+/// it has no rule for the method, the call is refused, and no less exact pattern is tried. So a path
+/// with a price of its own is never served at a wildcard's price, whatever the method.
 ///
 /// Where a pattern with parameters wins, the call costs the highest price of its rule and of those
 /// that the path resembles (see `lookalikes.rs`). Where the path resembles rules and none of them
-/// is for the method, the call is refused.
+/// is for the method, or the matching rule or one of them is metered, the call is refused.
 #[derive(Debug, Default)]
 pub struct PriceTable {
     routes: Vec<Arc<Route>>,
@@ -37,6 +38,8 @@ pub struct PriceTable {
     tree: Tree,
     /// Every pattern, to find those that a path resembles; `None` with `[api] exact_paths`.
     lookalikes: Option<Lookalikes>,
+    /// The models with a price.
+    models: Models,
 }
 
 /// A rule applied to one call.
@@ -45,8 +48,8 @@ pub struct Quote {
     /// The matching rule, with the upstream, label and options of the call.
     pub route: Arc<Route>,
     /// The most that the call can cost. This is above the rule's own price where the path resembles
-    /// a more expensive rule.
-    pub credits: Credits,
+    /// a more expensive rule. `None` for a metered call, whose price needs its body.
+    pub credits: Option<Credits>,
 }
 
 /// The reason why a call has no price: 404 `NO_PRICE_RULE`. The call is not forwarded.
@@ -59,6 +62,12 @@ pub enum QuoteRefusal {
     /// resembles has one.
     #[error("the price rule for this path does not cover this method")]
     NoRuleForMethod,
+    /// The path resembles another rule, and one of the two is metered, so their prices cannot be
+    /// compared.
+    #[error(
+        "the path differs from that of a price rule only in case or a trailing `/`; write it as the rule does"
+    )]
+    ResemblesMetered,
 }
 
 impl PriceTable {
@@ -97,6 +106,17 @@ impl PriceTable {
         &mut self.places[place]
     }
 
+    /// The same table with models, for its routes with `price = "models"`.
+    #[must_use]
+    pub fn with_models(self, models: Models) -> Self {
+        Self { models, ..self }
+    }
+
+    /// The models with a price.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
     /// The table, adapted to `[api] exact_paths`: with `exact`, a call costs the price of its
     /// matching rule, whatever other rules its path resembles. This is for upstreams that
     /// distinguish every spelling.
@@ -114,11 +134,17 @@ impl PriceTable {
         let path = path.as_str();
         if let Some(&place) = self.exact.get(path) {
             let route = self.rule_at(place, method).ok_or(QuoteRefusal::NoRuleForMethod)?;
-            return Ok(Quote { route: Arc::clone(route), credits: route.credits });
+            return Ok(Quote { route: Arc::clone(route), credits: route.price.fixed() });
         }
         let place = self.tree.find(path.strip_prefix('/')).ok_or(QuoteRefusal::NoRule)?;
         let route = self.rule_at(place, method).ok_or(QuoteRefusal::NoRuleForMethod)?;
-        let credits = route.credits.max(self.resembled(place, method, path)?);
+        let credits = match (route.price.fixed(), self.resembled(place, method, path)?) {
+            (own, Resembled::Nothing) => own,
+            (Some(own), Resembled::Fixed(dearest)) => Some(own.max(dearest)),
+            (None, Resembled::Fixed(_)) | (_, Resembled::Metered) => {
+                return Err(QuoteRefusal::ResemblesMetered);
+            }
+        };
         Ok(Quote { route: Arc::clone(route), credits })
     }
 
@@ -129,8 +155,7 @@ impl PriceTable {
         named.or_else(|| rules.iter().find(|route| route.methods.accept(method)))
     }
 
-    /// The highest price of the rules that `path` resembles; 0 if it resembles none. `winner` is
-    /// the place of the pattern that matches `path`.
+    /// The rules that `path` resembles. `winner` is the place of the pattern that matches `path`.
     ///
     /// # Errors
     /// Refuses a call whose path resembles rules of which none is for `method`.
@@ -139,19 +164,24 @@ impl PriceTable {
         winner: usize,
         method: &Method,
         path: &str,
-    ) -> Result<Credits, QuoteRefusal> {
-        let (mut any, mut dearest) = (false, None);
-        let Some(lookalikes) = &self.lookalikes else { return Ok(Credits::ZERO) };
+    ) -> Result<Resembled, QuoteRefusal> {
+        let (mut any, mut dearest, mut is_metered) = (false, None, false);
+        let Some(lookalikes) = &self.lookalikes else { return Ok(Resembled::Nothing) };
         lookalikes.visit(path, &mut |place| {
             let pattern = self.places.get(place).and_then(|rules| Some(&rules.first()?.pattern));
             if place != winner && pattern.is_some_and(|pattern| !pattern.matches(path)) {
                 any = true;
-                dearest = dearest.max(self.rule_at(place, method).map(|route| route.credits));
+                if let Some(route) = self.rule_at(place, method) {
+                    dearest = dearest.max(route.price.fixed());
+                    is_metered |= route.metering().is_some();
+                }
             }
         });
         match dearest {
+            _ if is_metered => Ok(Resembled::Metered),
+            Some(dearest) => Ok(Resembled::Fixed(dearest)),
             None if any => Err(QuoteRefusal::NoRuleForMethod),
-            dearest => Ok(dearest.unwrap_or(Credits::ZERO)),
+            None => Ok(Resembled::Nothing),
         }
     }
 
@@ -168,10 +198,22 @@ impl PriceTable {
     }
 }
 
+/// The rules that a path resembles.
+enum Resembled {
+    /// There are none.
+    Nothing,
+    /// Their highest price.
+    Fixed(Credits),
+    /// One of them is metered.
+    Metered,
+}
+
 /// A prefix tree of the patterns with parameters. Each leads to its place in `PriceTable::places`.
 #[derive(Debug, Default)]
 struct Tree {
     literals: HashMap<Box<str>, Tree>,
+    /// The patterns with `{name}text`, from the longest text to the shortest.
+    endings: Vec<(Box<str>, Tree)>,
     one: Option<Box<Tree>>,
     /// The place of the pattern whose `{*rest}` starts here.
     rest: Option<usize>,
@@ -187,6 +229,18 @@ impl Tree {
             None => *self.end.get_or_insert(place),
             Some((Segment::Rest, _)) => *self.rest.get_or_insert(place),
             Some((Segment::One, after)) => self.one.get_or_insert_default().entry(after, place),
+            Some((Segment::Ending(text), after)) => {
+                let at = match self.endings.iter().position(|(other, _)| other == text) {
+                    Some(at) => at,
+                    None => {
+                        let at =
+                            self.endings.partition_point(|(other, _)| other.len() > text.len());
+                        self.endings.insert(at, (text.clone(), Self::default()));
+                        at
+                    }
+                };
+                self.endings[at].1.entry(after, place)
+            }
             Some((Segment::Literal(text), after)) => {
                 self.literals.entry(text.clone()).or_default().entry(after, place)
             }
@@ -209,7 +263,10 @@ impl Tree {
         if literal.is_some() || segment.is_empty() {
             return literal;
         }
-        self.one.as_ref().and_then(|tree| tree.find(after)).or(self.rest)
+        let mut endings = self.endings.iter().filter(|(text, _)| ends_with(segment, text));
+        let ending = endings.find_map(|(_, tree)| tree.find(after));
+        let one = || self.one.as_ref().and_then(|tree| tree.find(after));
+        ending.or_else(one).or(self.rest)
     }
 }
 

@@ -28,7 +28,7 @@ fn config(rule: &[&str]) -> RouteConfig {
 /// The credits of a call, or the refusal.
 fn price(table: &PriceTable, method: Method, path: &str) -> Result<u64, QuoteRefusal> {
     let path = CanonicalPath::parse(path.as_bytes()).unwrap();
-    table.quote(&method, &path).map(|quote| quote.credits.micros() / 1_000_000)
+    table.quote(&method, &path).map(|quote| quote.credits.unwrap().micros() / 1_000_000)
 }
 
 #[test]
@@ -137,6 +137,9 @@ fn matches(pattern: &[Segment], path: &[&str]) -> bool {
         ([Segment::One, pattern @ ..], [first, path @ ..]) => {
             !first.is_empty() && matches(pattern, path)
         }
+        ([Segment::Ending(text), pattern @ ..], [first, path @ ..]) => {
+            first.len() > text.len() && first.ends_with(&**text) && matches(pattern, path)
+        }
         ([Segment::Literal(text), pattern @ ..], [first, path @ ..]) => {
             **text == **first && matches(pattern, path)
         }
@@ -144,13 +147,14 @@ fn matches(pattern: &[Segment], path: &[&str]) -> bool {
     }
 }
 
-/// The exactness of each segment, smaller for more exact ones. It is enough to compare kinds: where
-/// two patterns match one path, both have the same text in every segment in which both are literal.
-fn exactness(pattern: &[Segment]) -> Vec<u8> {
+/// The exactness of each segment, smaller for more exact ones. All patterns that match one path
+/// have the same literals in the same segments.
+fn exactness(pattern: &[Segment]) -> Vec<usize> {
     let rank = |segment: &Segment| match segment {
         Segment::Literal(_) => 0,
-        Segment::One => 1,
-        Segment::Rest => 2,
+        Segment::Ending(text) => 100 - text.len(),
+        Segment::One => 200,
+        Segment::Rest => 300,
     };
     pattern.iter().map(rank).collect()
 }
@@ -204,7 +208,7 @@ fn upstream_and_label_of_a_call_are_those_of_the_rule_that_matches() {
     let path = CanonicalPath::parse(b"/API/HD").unwrap();
     let quote = table.quote(&Method::POST, &path).unwrap();
     assert_eq!((quote.route.label(), quote.route.index), ("/{*rest}", 1));
-    assert_eq!(quote.credits.micros(), 10_000_000);
+    assert_eq!(quote.credits, Credits::from_whole(10));
 }
 
 #[test]
@@ -218,6 +222,62 @@ fn a_method_without_a_rule_gets_none_by_another_spelling() {
     assert_eq!(price(&table, Method::HEAD, "/b/HD"), Ok(3));
     assert_eq!(price(&table, Method::POST, "/b/HD"), Ok(4));
     assert_eq!(price(&table, Method::PUT, "/b/HD"), Err(QuoteRefusal::NoRuleForMethod));
+}
+
+/// The prices of a metered rule and of a fixed one cannot be compared, so neither is a way around the other.
+#[test]
+fn a_path_that_resembles_a_metered_rule_has_no_price() {
+    let metered = |path: &str| {
+        let toml = format!(
+            "path = '{path}'\nmethods = ['POST']\nupstream = 'ai'\nmeter = 'openai'\nprice = {{ output = 1 }}"
+        );
+        toml::from_str::<RouteConfig>(&toml).unwrap()
+    };
+    let mut rules = configs("POST /a/hd 10\nPOST /{*rest} 1\nGET /{*rest} 1");
+    rules.push(metered("/v1/chat"));
+    rules.push(metered("/m/{model}:go"));
+    rules.push(metered("/A/{*rest}"));
+    let table = PriceTable::new(&rules, &["ai"]).unwrap();
+    let quote = |method: Method, path: &str| {
+        let path = CanonicalPath::parse(path.as_bytes()).unwrap();
+        table.quote(&method, &path).map(|quote| (quote.route.index, quote.credits))
+    };
+    let one = Credits::from_whole(1);
+    assert_eq!(quote(Method::POST, "/v1/chat"), Ok((3, None)));
+    assert_eq!(quote(Method::POST, "/m/x:go"), Ok((4, None)));
+    for path in ["/v1/CHAT", "/v1/chat/", "/V1/chat/", "/m/x:GO", "/m/x:go/", "/M/x:go"] {
+        assert_eq!(quote(Method::POST, path), Err(QuoteRefusal::ResemblesMetered), "{path}");
+    }
+    // The matching rule is metered, and the path resembles a fixed one.
+    assert_eq!(quote(Method::POST, "/A/hd"), Err(QuoteRefusal::ResemblesMetered));
+    assert_eq!(quote(Method::POST, "/A/x"), Ok((5, None)), "resembles no other rule");
+    assert_eq!(quote(Method::POST, "/other"), Ok((1, one)));
+    assert_eq!(quote(Method::GET, "/v1/CHAT"), Err(QuoteRefusal::NoRuleForMethod));
+    let exact = PriceTable::new(&rules, &["ai"]).unwrap().with_exact_paths(true);
+    let path = CanonicalPath::parse(b"/v1/CHAT").unwrap();
+    assert_eq!(exact.quote(&Method::POST, &path).unwrap().credits, one);
+}
+
+#[test]
+fn the_model_of_a_path_is_read_and_replaced() {
+    let rule = |path: &str| {
+        let toml = format!("path = '{path}'\nupstream = 'ai'\nmeter = 'openai'\nprice = 'models'");
+        let table = PriceTable::new(&[toml::from_str(&toml).unwrap()], &["ai"]).unwrap();
+        Arc::clone(&table.routes()[0])
+    };
+    let path = |text: &str| CanonicalPath::parse(text.as_bytes()).unwrap();
+    let google = rule("/v1beta/models/{model}:generateContent");
+    let asked = path("/v1beta/models/gemini-3:generateContent");
+    assert_eq!(google.model_in(&asked).as_deref(), Some("gemini-3"));
+    let renamed = |name: &str| google.with_model(&asked, name).map(|path| path.to_string());
+    assert_eq!(renamed("g-3.1"), Some("/v1beta/models/g-3.1:generateContent".into()));
+    assert_eq!(renamed("a/b?c"), Some("/v1beta/models/a%2Fb%3Fc:generateContent".into()));
+    let plain = rule("/m/{model}/x");
+    assert_eq!(plain.model_in(&path("/m/a%22b/x")).as_deref(), Some("a\"b"), "decoded");
+    for never in ["", ".", ".."] {
+        assert_eq!(plain.with_model(&path("/m/a/x"), never), None, "{never:?}");
+    }
+    assert_eq!(rule("/m/{name}").model_in(&path("/m/a")), None);
 }
 
 /// A free rule may leave `charge_on` empty. A call that costs more because of the rules that its
@@ -253,13 +313,13 @@ proptest! {
     #[test]
     fn no_respelling_is_cheaper_than_the_rules_it_resembles(
         rules in proptest::collection::btree_map(
-            "(/(a|A|b|\\{x\\})){0,2}(/\\{\\*r\\}|/a|/B|/)".prop_filter("names repeat", |path| {
+            "(/(a|A|b|\\{x\\}|\\{x\\}A|\\{x\\}:a)){0,2}(/\\{\\*r\\}|/a|/B|/)".prop_filter("names repeat", |path| {
                 path.matches("{x}").count() < 2
             }),
             (0..100u64, proptest::sample::select(vec!["*", "GET", "POST", "GET,POST"])),
             0..10,
         ),
-        path in "(/(a|A|b|B|c)){1,3}/?",
+        path in "(/(a|A|b|B|c|c:a|aA)){1,3}/?",
         post: bool,
     ) {
         let lines: Vec<_> =
@@ -281,19 +341,20 @@ proptest! {
             .filter(|route| respellings(&path).iter().any(|other| reads(route, other)))
             .collect();
         let bought = resembled.iter().filter(|route| route.methods.accept(&method));
-        let dearest = bought.map(|route| route.credits).max();
+        let credits = |route: &Route| route.price.fixed().unwrap();
+        let dearest = bought.map(|route| credits(route)).max();
         let expected = match best {
             None => Err(QuoteRefusal::NoRule),
             Some(route) if !route.methods.accept(&method) => Err(QuoteRefusal::NoRuleForMethod),
-            Some(route) if route.pattern.is_exact() => Ok((route.index, route.credits)),
+            Some(route) if route.pattern.is_exact() => Ok((route.index, credits(route))),
             Some(_) if !resembled.is_empty() && dearest.is_none() => {
                 Err(QuoteRefusal::NoRuleForMethod)
             }
-            Some(route) => Ok((route.index, dearest.unwrap_or_default().max(route.credits))),
+            Some(route) => Ok((route.index, dearest.unwrap_or_default().max(credits(route)))),
         };
         let path = CanonicalPath::parse(path.as_bytes()).unwrap();
         let quote = table.quote(&method, &path);
-        prop_assert_eq!(quote.map(|quote| (quote.route.index, quote.credits)), expected);
+        prop_assert_eq!(quote.map(|quote| (quote.route.index, quote.credits.unwrap())), expected);
     }
 }
 
@@ -303,13 +364,13 @@ proptest! {
     #[test]
     fn a_more_exact_route_is_never_passed_over(
         rules in proptest::collection::btree_map(
-            "(/(a|b|\\{x\\})){0,3}(/\\{\\*r\\}|/a|/)".prop_filter("names repeat", |path| {
+            "(/(a|b|\\{x\\}|\\{x\\}:a|\\{x\\}a)){0,3}(/\\{\\*r\\}|/a|/)".prop_filter("names repeat", |path| {
                 path.matches("{x}").count() < 2
             }),
             (1..100u64, proptest::sample::select(vec!["*", "GET", "POST", "GET,POST"])),
             0..12,
         ),
-        path in "(/(a|b|c)){1,4}/?",
+        path in "(/(a|b|c|c:a|ca)){1,4}/?",
         post: bool,
     ) {
         let lines: Vec<_> =

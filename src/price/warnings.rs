@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::config::Mistake;
 use crate::price::config::{PackConfig, RouteConfig};
 use crate::price::margin::Margin;
+use crate::price::metered::Rates;
 use crate::price::pattern::{Pattern, Segment};
 use crate::price::route::Route;
 
@@ -27,21 +28,29 @@ pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {
     for route in &routes {
         let earlier = alike.entry(without_case(route.pattern.segments())).or_default();
         let other = earlier.iter().find(|other| {
-            other.credits != route.credits
+            let are_fixed =
+                [&route.price, &other.price].iter().all(|price| price.fixed().is_some());
+            !(are_fixed && other.price.fixed() == route.price.fixed())
                 && other.pattern.segments() != route.pattern.segments()
                 && other.methods.overlap(&route.methods)
                 && !(other.pattern.is_exact() && route.pattern.is_exact())
         });
         found.extend(other.map(|other| {
+            let is_metered = [route, *other].iter().any(|rule| rule.metering().is_some());
+            let (follows, remedy) = match is_metered {
+                true => ("are refused with 404, since a price by usage cannot be compared", "remove one of the two"),
+                false => ("cost the higher price", "give both the same price"),
+            };
             let message = format!(
                 "`{}` differs from routes[{}] (`{}`) only in case or a trailing slash: calls to either \
-                 cost the higher price",
+                 {follows}",
                 route.label(),
                 other.index,
                 other.label()
             );
-            let hint = "give both the same price, or set `exact_paths = true` under [api] where the \
-                        upstream distinguishes them";
+            let hint = format!(
+                "{remedy}, or set `exact_paths = true` under [api] where the upstream distinguishes them"
+            );
             Mistake::new(format!("routes[{}].path", route.index), message, hint)
         }));
         earlier.push(route);
@@ -53,6 +62,7 @@ pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {
 fn without_case(segments: &[Segment]) -> Vec<Segment> {
     let lower = segments.iter().map(|segment| match segment {
         Segment::Literal(text) => Segment::Literal(text.to_ascii_lowercase().into()),
+        Segment::Ending(text) => Segment::Ending(text.to_ascii_lowercase().into()),
         other => other.clone(),
     });
     lower.filter(|segment| *segment != Segment::Literal("".into())).collect()
@@ -102,12 +112,13 @@ fn in_our_words(path: &str) -> String {
 
 /// Warns of rules whose calls cost the operator more than their credits sell for in the smallest
 /// pack.
-pub fn sold_at_a_loss(routes: &[RouteConfig], packs: &[PackConfig]) -> Vec<Mistake> {
+pub fn sold_at_a_loss(routes: &[RouteConfig], packs: &[PackConfig], rates: &Rates) -> Vec<Mistake> {
     let found = routes.iter().enumerate().filter_map(|(index, config)| {
         let route = Route::read(index, config).ok()?;
-        let Margin { revenue, cost, .. } = Margin::of(&route, packs);
+        let Margin { revenue, cost, .. } = Margin::of(&route, packs, rates);
         let (revenue, cost) = (revenue?, cost?);
-        if revenue.currency() != cost.currency() || revenue.nanos() >= cost.nanos() {
+        let comparable = rates.convert(cost, revenue.currency())?;
+        if revenue.nanos() >= comparable.nanos() {
             return None;
         }
         let message = format!("a call to `{}` sells for {revenue} and costs {cost}", route.label());
@@ -152,11 +163,19 @@ mod tests {
         let pack = |text: &str| vec![toml::from_str::<PackConfig>(text).unwrap()];
         let packs = pack("id = 'p'\ncredits = 100\nprice = '19.00 EUR'");
         for (credits, is_loss) in [("1", false), ("2", false), ("0.999999", true), ("0", true)] {
-            let found = sold_at_a_loss(&[route("/a", credits)], &packs);
+            let found = sold_at_a_loss(&[route("/a", credits)], &packs, &Rates::default());
             assert_eq!(!found.is_empty(), is_loss, "{credits}: {found:?}");
         }
-        assert_eq!(sold_at_a_loss(&[route("/a", "0")], &[]), [], "the selling price is unknown");
+        let none = Rates::default();
+        assert_eq!(
+            sold_at_a_loss(&[route("/a", "0")], &[], &none),
+            [],
+            "the selling price is unknown"
+        );
         let dollars = pack("id = 'p'\ncredits = 100\nprice = '1.00 USD'");
-        assert_eq!(sold_at_a_loss(&[route("/a", "0")], &dollars), [], "a mistake of its own");
+        let loss = |rates: &Rates| sold_at_a_loss(&[route("/a", "0.1")], &dollars, rates);
+        assert_eq!(loss(&none), [], "a mistake of its own");
+        let worth = toml::from_str("EUR = '1.10 USD'").unwrap();
+        assert_eq!(loss(&Rates::new(&worth)).len(), 1, "0.19 EUR is 0.209 USD");
     }
 }

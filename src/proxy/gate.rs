@@ -211,7 +211,9 @@ impl Gate {
             let quote = prices.quote(&head.method, &target.path).map_err(refuse_quote)?;
             // `Live` has one route for each rule of the price table.
             let route = live.route(quote.route.index).ok_or_else(Problem::no_price_rule)?;
-            (route.clone(), quote.credits)
+            // A gateway with a metered route does not start yet.
+            let credits = quote.credits.ok_or_else(Problem::no_price_rule)?;
+            (route.clone(), credits)
         };
         let asks_for_websocket = client.asks_for_upgrade() && hop::is_websocket(&head.headers);
         if asks_for_websocket && !route.rule.websocket {

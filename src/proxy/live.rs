@@ -99,8 +99,9 @@ impl Live {
         metrics: &Metrics,
     ) -> Result<Self, Box<str>> {
         let routes = catalogue.prices.routes().iter().map(|rule| {
-            let upstream = upstreams.iter().find(|upstream| upstream.name() == &*rule.upstream);
-            let upstream = upstream.ok_or_else(|| rule.upstream.clone())?.clone();
+            let name = rule.upstream.as_deref().unwrap_or_default();
+            let upstream = upstreams.iter().find(|upstream| upstream.name() == name);
+            let upstream = upstream.ok_or_else(|| Box::<str>::from(name))?.clone();
             let label = rule.label();
             metrics.begin_route(label);
             Ok(Arc::new(PricedRoute {

@@ -111,7 +111,7 @@ fn judge(
         (Some(_), Some(Answer { is_whole: true, .. })) => Verdict::Charge,
         (Some(ErrorSource::Downstream), answer) => {
             let is_late = request_sent || answer.is_some();
-            if is_late && on_client_abort == OnClientAbort::Charge {
+            if is_late && on_client_abort != OnClientAbort::Release {
                 Verdict::Charge
             } else {
                 Verdict::Release

@@ -1,5 +1,7 @@
 //! The kinds of usage that have a price.
 
+use serde::de::{self, Deserialize, Deserializer};
+
 /// One kind of usage. Kinds never overlap: a token that was read from a cache counts as
 /// [`Kind::CachedInput`] and not as [`Kind::Input`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +80,17 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
+    /// The names of [`Kind::ALL`].
+    const NAMES: [&'static str; Self::ALL.len()] = {
+        let mut names = [""; Self::ALL.len()];
+        let mut index = 0;
+        while index < names.len() {
+            names[index] = Self::ALL[index].as_str();
+            index += 1;
+        }
+        names
+    };
+
     /// The kind whose price this kind has where it has none of its own.
     pub const fn parent(self) -> Option<Self> {
         match self {
@@ -113,6 +126,14 @@ impl Kind {
 
     pub(super) const fn index(self) -> usize {
         self as usize
+    }
+}
+
+/// Reads the name of a kind, as a key of a table. Another name is an unknown key.
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::parse(&name).ok_or_else(|| de::Error::unknown_field(&name, &Self::NAMES))
     }
 }
 

@@ -2,9 +2,11 @@
 //! price table turns into credits, and the ledger stores.
 
 mod kind;
+mod meter_kind;
 mod request;
 mod tally;
 
 pub use kind::Kind;
+pub use meter_kind::{MAX_POINTER_BYTES, MeterKind, Pointer, PointerError, Pointers};
 pub use request::{Limits, RequestFacts, Scalar, UsageRecord};
 pub use tally::{MAX_COUNT, Usage, UsageError};

@@ -37,6 +37,8 @@ fn every_command_has_help_and_takes_a_config() {
         &["key"],
         &["prices"],
         &["packs"],
+        &["models"],
+        &["models", "list"],
         &["reconcile"],
         &["healthcheck"],
         &["backup"],

@@ -82,6 +82,7 @@ mod own;
 mod packaging;
 mod parameters;
 mod problems;
+mod reseller;
 mod session;
 mod time;
 mod ui;

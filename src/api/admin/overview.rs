@@ -16,6 +16,9 @@ use crate::ledger::{Activity, EntryKind, Movement, Sold, wall_ms};
 use crate::price::{Margin, Route};
 use crate::problem::{Problem, texts};
 
+/// The price of a route whose calls cost what they use.
+const BY_USAGE: &str = "by usage";
+
 const DEFAULT_HOURS: i64 = 24;
 
 /// The longest overview: a week.
@@ -209,9 +212,14 @@ impl RouteBody {
             route: label.to_owned(),
             label: catalogue.prices.display_label(label).map(str::to_owned),
             methods: all(&|rule| Some(rule.methods.to_string())),
-            price: all(&|rule| Some(rule.credits.to_string())),
+            price: all(&|rule| {
+                Some(match rule.price.fixed() {
+                    Some(credits) => credits.to_string(),
+                    None => BY_USAGE.to_owned(),
+                })
+            }),
             cost: all(&|rule| rule.cost.map(|cost| cost.to_string())),
-            margin: all(&|rule| Margin::of(rule, &catalogue.packs).shown()),
+            margin: all(&|rule| Margin::of(rule, &catalogue.packs, &catalogue.rates).shown()),
             ..Self::default()
         }
     }

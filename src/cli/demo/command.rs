@@ -152,12 +152,13 @@ struct Tried<'a> {
 impl<'a> Tried<'a> {
     fn first_of(routes: &'a [RouteConfig]) -> Option<Self> {
         let can_be_typed = |route: &&RouteConfig| {
-            !route.credits.is_zero() && !route.path.contains(['{', '\'', '\\'])
+            route.credits.is_some_and(|credits| !credits.is_zero())
+                && !route.path.contains(['{', '\'', '\\'])
         };
         let route = routes.iter().find(can_be_typed)?;
         let method = route.methods.as_ref().and_then(|methods| methods.first());
         let method = method.map_or("POST", String::as_str);
-        Some(Self { method, path: &route.path, credits: route.credits })
+        Some(Self { method, path: &route.path, credits: route.credits? })
     }
 }
 

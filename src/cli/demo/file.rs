@@ -21,7 +21,7 @@ const REACHED_WITHIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// The file has a mistake.
 pub(super) async fn read(file: &ConfigFile) -> Result<(OwnFile, Vec<String>), CliError> {
-    let app = Sections::ROUTES | Sections::PACKS;
+    let app = Sections::ROUTES | Sections::MODELS | Sections::PACKS;
     let (all, optional) = (app | Sections::API | Sections::CREDITS, "[api] and [credits]");
     let mut notes = Vec::new();
     let left_out = |what: &str, missing: &[String]| {

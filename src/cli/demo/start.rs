@@ -89,16 +89,23 @@ pub fn with_file(demo: Config, file: OwnFile) -> Config {
     }
     let own = upstreams.first().map(|upstream| upstream.name.clone()).unwrap_or_default();
     let mut routes = app.routes;
+    let mut models = app.models;
+    for named in models.iter_mut().filter_map(|model| model.upstream.as_mut()) {
+        if !theirs.iter().any(|upstream| upstream.name == *named) {
+            named.clone_from(&own);
+        }
+    }
     for route in &mut routes {
-        if !theirs.iter().any(|upstream| upstream.name == route.upstream) {
-            route.upstream.clone_from(&own);
+        let Some(named) = &mut route.upstream else { continue };
+        if !theirs.iter().any(|upstream| upstream.name == *named) {
+            named.clone_from(&own);
         }
     }
     upstreams.extend(theirs);
     // API keys stay enabled, because the demo's account has one.
     issuers.jwt.extend(auth.into_iter().flat_map(|auth| auth.jwt));
-    let (api, credits, packs) = (app.api, app.credits, app.packs);
-    Config { upstreams, auth: issuers, routes, packs, api, credits, ..demo }
+    let (api, credits, packs, rates) = (app.api, app.credits, app.packs, app.rates);
+    Config { upstreams, auth: issuers, routes, models, rates, packs, api, credits, ..demo }
 }
 
 /// A token for `account`, as the app would sign it when the user signs in there.

@@ -8,6 +8,7 @@
 //! A relative path in the file is relative to the file's folder, not to the working directory.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::api::{ApiConfig, BrandConfig};
 use crate::config::document::Document;
@@ -15,19 +16,21 @@ use crate::config::report::Report;
 use crate::config::{
     Env, Mistake, Mistakes, Secret, Sections, StartKeys, Warnings, list, read, sections, variables,
 };
+use crate::gateway::config::models_file;
+use crate::gateway::config::text::read_text;
 use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
+use crate::price::metered::{
+    ModelConfig, Rates, RatesConfig, check_metered_routes, check_models, check_rates,
+    warn_of_metered, warn_of_models, warn_of_rates,
+};
 use crate::price::{
-    PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns, lookalike_routes,
-    no_routes, sold_at_a_loss,
+    KEYS_BESIDE_PRICE, PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns,
+    lookalike_routes, no_routes, sold_at_a_loss,
 };
 use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
 use crate::store::{check_addresses, warn_of_addresses};
 use crate::stripe::StripeConfig;
-
-/// The largest file that is read, in bytes. It is far more than a price table needs, and still
-/// little memory.
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The gateway's configuration. A section has its defaults if the command does not read it or the
 /// file has no such section.
@@ -47,6 +50,10 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<RouteConfig>,
+    /// `[[models]]`, in the order of the file, followed by those of the `models_file`.
+    pub models: Vec<ModelConfig>,
+    /// `[rates]`
+    pub rates: RatesConfig,
     /// `[[packs]]`, in the order of the file.
     pub packs: Vec<PackConfig>,
     /// `[stripe]`: `Some` if the command reads it and the file has it.
@@ -82,10 +89,33 @@ pub fn parse(
     let document = Document::parse(text).map_err(|syntax| Mistakes::new(path, vec![syntax]))?;
     let mut report = Report::new(&document);
     sections::refuse_unknown(&document, &mut report);
-    let draft = Draft::read(&document, sections, env, base_of(path), &mut report);
-    let senseless = draft.check(sections);
-    report.add_checked(senseless);
-    let warnings = Warnings::new(path, report.locate(draft.warn(sections)));
+    let mut draft = Draft::read(&document, sections, env, base_of(path), &mut report);
+    let written = match sections.contains(Sections::MODELS) {
+        true => models_file::open(&document, base_of(path), env, &mut report),
+        false => None,
+    };
+    if written.is_none() && report.covers(models_file::KEY) {
+        // Its models are not known, so no check could tell whether one is missing.
+        return Err(Mistakes::new(path, report.finish()));
+    }
+    let more = written.as_ref().map(|written| written.parse()).transpose();
+    let more = more.map_err(|syntax| Mistakes::new(path, vec![syntax]))?;
+    let mut more = written.as_ref().zip(more.as_ref()).map(|(file, parsed)| file.read(parsed, env));
+    let own_models = draft.models.items.len();
+    draft.models.items.extend(more.iter().flat_map(|more| more.models.items.iter().cloned()));
+    let mut senseless = draft.check(sections);
+    senseless.retain(|mistake| !is_about_an_unread_price(mistake, &report));
+    let (senseless, theirs) = models_file::split(senseless, own_models);
+    report.add_checked(draft.models.in_file_order(senseless));
+    let (doubtful, theirs_doubtful) = models_file::split(draft.warn(sections), own_models);
+    let mut warnings = report.locate(draft.models.in_file_order(doubtful));
+    let mut in_more = Vec::new();
+    if let Some(mut more) = more.take() {
+        more.add_checked(theirs);
+        warnings.extend(more.locate(theirs_doubtful));
+        in_more = more.finish();
+    }
+    let warnings = Warnings::new(path, warnings);
     // A command that reads only a part of the file never reloads it, and the variables of the other
     // parts may be missing.
     let start_keys = match sections.contains(Sections::ALL) {
@@ -93,8 +123,14 @@ pub fn parse(
         false => StartKeys::default(),
     };
     match draft.finish(sections) {
-        Some(config) if report.is_empty() => Ok(Config { warnings, start_keys, ..config }),
-        _ => Err(Mistakes::new(path, report.finish())),
+        Some(config) if report.is_empty() && in_more.is_empty() => {
+            Ok(Config { warnings, start_keys, ..config })
+        }
+        _ => {
+            let mut found = report.finish();
+            found.extend(in_more);
+            Err(Mistakes::new(path, found))
+        }
     }
 }
 
@@ -134,6 +170,9 @@ struct Draft {
     /// The names of all upstreams, even if the command does not read their section.
     upstream_names: Vec<String>,
     routes: list::List<RouteConfig>,
+    /// The models of the config, and then those of its `models_file`.
+    models: list::List<ModelConfig>,
+    rates: Option<RatesConfig>,
     packs: list::List<PackConfig>,
     stripe: Option<StripeConfig>,
     brand: Option<BrandConfig>,
@@ -157,6 +196,8 @@ impl Draft {
             upstreams: reader.list("upstreams", Sections::UPSTREAMS),
             upstream_names: reader.upstream_names(),
             routes: reader.list("routes", Sections::ROUTES),
+            models: reader.list("models", Sections::MODELS),
+            rates: reader.table("rates", Sections::MODELS),
             packs: reader.list("packs", Sections::PACKS),
             stripe: reader.optional("stripe", Sections::STRIPE),
             brand: reader.table("brand", Sections::BRAND),
@@ -211,9 +252,20 @@ impl Draft {
             let names: Vec<&str> = self.upstream_names.iter().map(String::as_str).collect();
             found.extend(self.routes.in_file_order(check_routes(&self.routes.items, &names)));
         }
+        let rates = self.rates.as_ref().map(Rates::new).unwrap_or_default();
         if used(Sections::PACKS) {
-            let senseless = check_packs(&self.packs.items, &self.routes.items);
-            found.extend(self.packs.in_file_order(senseless));
+            let senseless = check_packs(&self.packs.items, &self.routes.items, &rates);
+            found.extend(self.routes.in_file_order(self.packs.in_file_order(senseless)));
+        }
+        if used(Sections::MODELS) {
+            let currency = self.packs.items.first().map(|pack| pack.price.currency());
+            let names: Vec<&str> = self.upstream_names.iter().map(String::as_str).collect();
+            found.extend(self.rates.iter().flat_map(|rates| check_rates(rates, currency)));
+            found.extend(check_models(&self.models.items, &names, currency, &rates));
+        }
+        if used(Sections::ROUTES | Sections::MODELS) {
+            let unknown = check_metered_routes(&self.routes.items, &self.models.items);
+            found.extend(self.routes.in_file_order(unknown));
         }
         found.extend(self.stripe.iter().flat_map(StripeConfig::check));
         if used(Sections::BRAND) {
@@ -245,9 +297,17 @@ impl Draft {
             found.extend(no_routes(&self.routes.items));
             found.extend(self.routes.in_file_order(foreign_patterns(&self.routes.items)));
         }
+        let rates = self.rates.as_ref().map(Rates::new).unwrap_or_default();
         if used(Sections::ROUTES | Sections::PACKS) {
-            let losses = sold_at_a_loss(&self.routes.items, &self.packs.items);
+            let losses = sold_at_a_loss(&self.routes.items, &self.packs.items, &rates);
             found.extend(self.routes.in_file_order(losses));
+        }
+        if used(Sections::ROUTES | Sections::MODELS) {
+            let (routes, models) = (&self.routes.items, &self.models.items);
+            found.extend(self.routes.in_file_order(warn_of_metered(routes, models)));
+            found.extend(warn_of_models(models, &self.packs.items, &rates));
+            let written = self.rates.iter();
+            found.extend(written.flat_map(|rates| warn_of_rates(rates, routes, models, today())));
         }
         found.extend(self.stripe.iter().filter_map(StripeConfig::warn));
         found
@@ -266,6 +326,8 @@ impl Draft {
             api: self.api?,
             upstreams: self.upstreams.items,
             routes: self.routes.items,
+            models: self.models.items,
+            rates: self.rates?,
             packs: self.packs.items,
             stripe: self.stripe,
             warnings: Warnings::default(),
@@ -275,26 +337,24 @@ impl Draft {
     }
 }
 
+/// True for a mistake that only says that a route has no `price` or `answer`, where it has one that could
+/// not be read: it is missing in the copy that was checked.
+fn is_about_an_unread_price(mistake: &Mistake, report: &Report<'_>) -> bool {
+    let Some((route, key)) = mistake.key.split_once('.') else { return false };
+    let is_unread = |name: &str| report.covers(&format!("{route}.{name}"));
+    let is_answer_unread = is_unread("answer") && (key == "upstream" || key == "credits");
+    route.starts_with("routes[")
+        && (is_answer_unread || KEYS_BESIDE_PRICE.contains(&key) && is_unread("price"))
+}
+
 /// The folder of the file. It is the empty path for a bare file name, and joining it changes
 /// nothing.
 fn base_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
 
-fn read_text(path: &Path) -> Result<String, (Option<usize>, Mistake)> {
-    let unreadable = |error: std::io::Error| {
-        let hint = "name the file with --config FILE; the gateway.toml that ships with Farebox is \
-                    a good start";
-        (None, Mistake::new("", format!("cannot be read: {error}"), hint))
-    };
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > MAX_FILE_BYTES {
-        let message = format!("is {length} bytes long, more than any config should be");
-        return Err((None, Mistake::new("", message, "is this the right file?")));
-    }
-    String::from_utf8(std::fs::read(path).map_err(unreadable)?).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-        (Some(line), Mistake::new("", "is not UTF-8 text here", "save the file as UTF-8"))
-    })
+/// The days since 1970-01-01.
+fn today() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs() / (24 * 3600)).unwrap_or_default()
 }

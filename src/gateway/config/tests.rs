@@ -1,6 +1,7 @@
 //! Tests of the loader, from the user's side: each reads a file into a config or into its mistakes.
 
 mod fuzz;
+mod metered;
 mod shipped;
 
 use std::path::Path;
@@ -220,7 +221,11 @@ fn amounts_are_read_as_they_were_typed() {
         ("inf", None),
     ] {
         let read = read(&format!("{route}\ncredits = {typed}"), Sections::ROUTES);
-        assert_eq!(read.ok().map(|config| config.routes[0].credits.micros()), micros, "{typed}");
+        assert_eq!(
+            read.ok().map(|config| config.routes[0].credits.unwrap().micros()),
+            micros,
+            "{typed}"
+        );
     }
 }
 

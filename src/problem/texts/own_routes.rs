@@ -185,6 +185,22 @@ pub(crate) const HOLD_ID_IN_A_PATH: Text = Text::fixed(
      `.` et `..`, sans `/`, `\\`, `;`, `?`, `#` ni `%`.",
 );
 
+/// 400: a hold for an endpoint whose price is not known without a request to it.
+pub(crate) const HOLD_PRICED_BY_USAGE: Text = Text::fixed(
+    "This endpoint is priced by usage, so the amount to hold is not known. Send `credits` in place of \
+     `endpoint`.",
+    "Ce point d'accès est facturé à l'usage : le montant à réserver n'est pas connu. Envoyez `credits` à \
+     la place de `endpoint`.",
+);
+
+/// 400: a check of an endpoint whose price is not known without a request to it.
+pub(crate) const CHECK_PRICED_BY_USAGE: Text = Text::fixed(
+    "This endpoint is priced by usage, so its price is not known without the request itself. Send the \
+     request: its possible cost is held, and its usage is charged.",
+    "Ce point d'accès est facturé à l'usage : son prix n'est pas connu sans la requête elle-même. Envoyez \
+     la requête : son coût possible est réservé, sa consommation est débitée.",
+);
+
 pub(crate) const ENDPOINT_OR_CREDITS: Text =
     Text::fixed("Send either `endpoint` or `credits`.", "Envoyez soit `endpoint`, soit `credits`.");
 

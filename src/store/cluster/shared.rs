@@ -59,7 +59,7 @@ pub(crate) struct Settings {
     pub durability: Durability,
     /// The most that one account may put on hold before Postgres has stored it, in micro-credits; 0 means no limit.
     pub unsynced_cap: u64,
-    /// The layout of the data in Redis: [`LAYOUT`](crate::store::cluster::redis::script::LAYOUT).
+    /// The layout of the data in Redis: `LAYOUT` of the scripts.
     pub layout: i32,
     /// The name of this gateway's place among the gateways.
     pub name: String,

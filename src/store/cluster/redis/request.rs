@@ -262,7 +262,7 @@ impl<'a> Request<'a> {
         self.ids.push(id.map_or("", HoldId::as_str));
     }
 
-    /// ARGV[1] of the script. `durable` is the newest batch that Postgres is known to have; `cap` is the unsynced
+    /// `ARGV[1]` of the script. `durable` is the newest batch that Postgres is known to have; `cap` is the unsynced
     /// cap in micro-credits, 0 for none.
     pub fn packed(&self, scripts: &Scripts, durable: i64, cap: u64) -> Vec<u8> {
         let count = i64::try_from(self.terms.len()).unwrap_or(i64::MAX);
@@ -294,7 +294,7 @@ impl<'a> Request<'a> {
         pack.finish()
     }
 
-    /// ARGV[2] of the script, which becomes a part of the stream: how many terms there are, the terms,
+    /// `ARGV[2]` of the script, which becomes a part of the stream: how many terms there are, the terms,
     /// then for each item a letter with the place of its terms (`-` for an item that a line describes),
     /// its id, and what a metered call used.
     pub fn text(&self) -> String {

@@ -1,0 +1,239 @@
+//! The table of models, which finds the prices of a request's model.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::price::metered::config::{CostConfig, ModelConfig};
+use crate::price::metered::pattern::{MAX_MODEL_BYTES, ModelPattern, Rename};
+use crate::price::metered::tariff::Tariff;
+
+/// A model, or the models of one pattern, with their prices.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The place in the table, from 0: for lists with one element a model.
+    pub index: usize,
+    /// The `match` as written: for metrics, and for people.
+    pub label: Arc<str>,
+    /// The upstream, in place of the route's.
+    pub upstream: Option<Box<str>>,
+    /// The prices.
+    pub tariff: Arc<Tariff>,
+    /// Whether streams have output that they do not show.
+    pub hidden_output: bool,
+    /// The operator's own costs.
+    pub cost: CostConfig,
+    pub(super) pattern: ModelPattern,
+    rename: Option<Rename>,
+}
+
+/// Every model with a price. Built once for a config, used by every metered call.
+#[derive(Clone, Debug, Default)]
+pub struct Models {
+    all: Vec<Arc<Model>>,
+    /// The models without `*`, by their name in small letters.
+    exact: HashMap<Box<str>, usize>,
+    /// The places of the others, from the longest pattern to the shortest.
+    patterns: Vec<usize>,
+    /// The members of requests that some price depends on.
+    members: Vec<Box<str>>,
+}
+
+/// The answer of `GET /v1/models`, in OpenAI's shape.
+#[derive(Debug, Serialize)]
+pub struct Listing<'a> {
+    object: &'static str,
+    data: Vec<ListedName<'a>>,
+}
+
+/// One model of a [`Listing`].
+#[derive(Debug, Serialize)]
+struct ListedName<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+}
+
+impl Model {
+    /// The model at `index` of the config. `None` for a `match` that is no pattern, which
+    /// `check_models` reports.
+    fn read(index: usize, config: &ModelConfig) -> Option<Self> {
+        Some(Self {
+            index,
+            label: config.r#match.as_str().into(),
+            upstream: config.upstream.as_deref().map(Into::into),
+            tariff: Arc::new(Tariff::of_model(config)),
+            hidden_output: config.hidden_output,
+            cost: config.cost.clone(),
+            pattern: ModelPattern::parse(&config.r#match).ok()?,
+            rename: config.rename.as_deref().map(Rename::new),
+        })
+    }
+
+    /// The name that the upstream is asked for in place of `asked`, which this model matches. `None`
+    /// where the name stays.
+    pub fn renamed(&self, asked: &str) -> Option<Cow<'_, str>> {
+        self.rename.as_ref().map(|rename| rename.apply(&self.pattern, asked))
+    }
+
+    /// The `rename` as written.
+    pub fn rename(&self) -> Option<&str> {
+        self.rename.as_ref().map(Rename::as_str)
+    }
+
+    /// True where the model is one name, not a pattern.
+    pub fn is_exact(&self) -> bool {
+        self.pattern.is_exact()
+    }
+}
+
+impl Models {
+    /// The table of these models. A model whose `match` is no pattern is left out; `check_models`
+    /// reports it.
+    pub fn new(configs: &[ModelConfig]) -> Self {
+        let mut models = Self::default();
+        for (index, config) in configs.iter().enumerate() {
+            let Some(model) = Model::read(index, config) else { continue };
+            let place = models.all.len();
+            if model.is_exact() {
+                models.exact.entry(model.pattern.as_str().into()).or_insert(place);
+            } else {
+                models.patterns.push(place);
+            }
+            models.all.push(Arc::new(model));
+        }
+        let members = models.all.iter().flat_map(|model| model.tariff.members());
+        let members: BTreeSet<&str> = members.collect();
+        models.members = members.into_iter().map(Into::into).collect();
+        let Self { all, patterns, .. } = &mut models;
+        patterns.sort_by_key(|place| {
+            std::cmp::Reverse(all.get(*place).map_or(0, |model| model.pattern.length()))
+        });
+        models
+    }
+
+    /// The prices of `model`, as a request spells it: those of its own name, or else of the longest
+    /// pattern that it matches. `None` for a model without a price, which is never served.
+    pub fn find(&self, model: &str) -> Option<&Arc<Model>> {
+        if model.len() > MAX_MODEL_BYTES {
+            return None;
+        }
+        let lower: Cow<'_, str> = if model.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            model.to_ascii_lowercase().into()
+        } else {
+            model.into()
+        };
+        if let Some(place) = self.exact.get(&*lower) {
+            return self.all.get(*place);
+        }
+        let mut patterns = self.patterns.iter().filter_map(|place| self.all.get(*place));
+        patterns.find(|model| model.pattern.matches(&lower))
+    }
+
+    /// The top-level members of a request that the price of some model depends on: what
+    /// [`crate::usage::RequestFacts::members`] must have where the request has them.
+    pub fn members(&self) -> &[Box<str>] {
+        &self.members
+    }
+
+    /// Every model, in the order of the config.
+    pub fn all(&self) -> &[Arc<Model>] {
+        &self.all
+    }
+
+    /// True where some model costs nothing, so that an account without credits may be served.
+    pub fn has_free(&self) -> bool {
+        self.all.iter().any(|model| model.tariff.is_free())
+    }
+
+    /// The models with a name of their own, in OpenAI's shape.
+    pub fn listing(&self) -> Listing<'_> {
+        let named = self.all.iter().filter(|model| model.is_exact());
+        let data = named.map(|model| ListedName {
+            id: &model.label,
+            object: "model",
+            created: 0,
+            owned_by: "farebox",
+        });
+        Listing { object: "list", data: data.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn models(names: &[(&str, &str)]) -> Models {
+        let config = |(name, more): &(&str, &str)| {
+            toml::from_str::<ModelConfig>(&format!("match = '{name}'\ninput = 1\n{more}")).unwrap()
+        };
+        Models::new(&names.iter().map(config).collect::<Vec<_>>())
+    }
+
+    fn found<'m>(models: &'m Models, name: &str) -> Option<&'m str> {
+        models.find(name).map(|model| &*model.label)
+    }
+
+    #[test]
+    fn the_longest_match_wins_and_an_exact_name_beats_every_pattern() {
+        let mut names = vec![
+            ("*", ""),
+            ("gpt-5", ""),
+            ("gpt-*", ""),
+            ("gpt-5*", ""),
+            ("*-mini", ""),
+            ("Claude-Opus", ""),
+        ];
+        for _ in 0..names.len() {
+            names.rotate_left(1);
+            let models = models(&names);
+            for (name, label) in [
+                ("gpt-5", "gpt-5"),
+                ("GPT-5", "gpt-5"),
+                ("gpt-5-nano", "gpt-5*"),
+                ("o4-mini", "*-mini"),
+                ("gpt-4o", "gpt-*"),
+                ("claude-opus", "Claude-Opus"),
+                ("llama", "*"),
+            ] {
+                assert_eq!(found(&models, name), Some(label), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_model_has_no_price() {
+        let models = models(&[("gpt-5", ""), ("claude-*", "")]);
+        for name in ["gpt-5 ", "gpt-50", "", "o4", "xclaude-1", &"claude-".repeat(40)] {
+            assert_eq!(found(&models, name), None, "{name:?}");
+        }
+        assert_eq!(found(&Models::default(), "gpt-5"), None);
+    }
+
+    #[test]
+    fn the_members_that_any_price_depends_on_are_named_once() {
+        let models = models(&[
+            ("a", "when = [{ if = { size = 'x', service_tier = 'y' }, image = 1 }]"),
+            ("b", "when = [{ if = { size = 'z' }, image = 1 }]"),
+        ]);
+        let members: Vec<&str> = models.members().iter().map(|name| &**name).collect();
+        assert_eq!(members, ["service_tier", "size"]);
+    }
+
+    #[test]
+    fn models_with_a_name_are_listed_as_openai_lists_them() {
+        let models = models(&[("gpt-5", ""), ("claude-*", ""), ("Llama", "free = true")]);
+        assert_eq!(
+            serde_json::to_string(&models.listing()).unwrap(),
+            concat!(
+                r#"{"object":"list","data":["#,
+                r#"{"id":"gpt-5","object":"model","created":0,"owned_by":"farebox"},"#,
+                r#"{"id":"Llama","object":"model","created":0,"owned_by":"farebox"}]}"#
+            )
+        );
+        assert!(models.has_free());
+    }
+}

@@ -1,0 +1,162 @@
+//! The prices of a model, or of a route with unit prices of its own, with all that changes them.
+
+use std::collections::BTreeMap;
+
+use crate::price::metered::condition::Condition;
+use crate::price::metered::config::{ModelConfig, UnitsConfig};
+use crate::price::metered::unit_prices::UnitPrices;
+use crate::price::metered::wanted::WantedValue;
+
+/// Caps the output that is held for, where a model names no other cap.
+pub const DEFAULT_MAX_OUTPUT_TOKENS: u64 = 8192;
+
+/// The output that a stream holds for at first, where a model names no other.
+pub const DEFAULT_HOLD_OUTPUT_TOKENS: u64 = 2048;
+
+/// The tokens that an image in a request counts as, where a model names no other number. Providers
+/// count at most about so many for one image.
+pub const DEFAULT_IMAGE_TOKENS: u64 = 2000;
+
+/// The prices of a model, or of a route itself: `when` chooses by the request, then `above` by the
+/// input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tariff {
+    pub(super) base: UnitPrices,
+    /// The first whose condition holds replaces the prices that it names. At most [`MAX_WHENS`].
+    pub(super) whens: Box<[When]>,
+    /// From the lowest bound to the highest.
+    pub(super) tiers: Box<[Tier]>,
+    pub(super) is_free: bool,
+    pub(super) caps: Caps,
+}
+
+/// The most `when` of a model: a quote marks those that may hold in the bits of one number.
+pub(super) const MAX_WHENS: usize = 64;
+
+/// The numbers of a model that bound what is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// The most tokens of input that a call can have, where that is known.
+    pub max_input_tokens: Option<u64>,
+    /// The most tokens of output that are held for, for each answer.
+    pub max_output_tokens: u64,
+    /// The tokens of output that a stream holds for at first, for each answer.
+    pub hold_output_tokens: u64,
+    /// The tokens that an image in a request counts as.
+    pub image_tokens: u64,
+}
+
+/// The prices of requests with certain members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct When {
+    pub(super) condition: Condition,
+    pub(super) prices: UnitPrices,
+}
+
+/// The prices of calls with more input than a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tier {
+    /// The tier applies to strictly more tokens of input than this.
+    pub(super) above: u64,
+    pub(super) prices: UnitPrices,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            max_input_tokens: None,
+            max_output_tokens: DEFAULT_MAX_OUTPUT_TOKENS,
+            hold_output_tokens: DEFAULT_HOLD_OUTPUT_TOKENS,
+            image_tokens: DEFAULT_IMAGE_TOKENS,
+        }
+    }
+}
+
+impl Tariff {
+    /// The prices of a model. `check_models` finds what makes no sense in them.
+    pub(super) fn of_model(config: &ModelConfig) -> Self {
+        let whens = config.when.iter().take(MAX_WHENS).map(|when| {
+            let wanted =
+                when.r#if.iter().map(|(name, value)| (name.as_str().into(), value.clone()));
+            When { condition: Condition::new(wanted), prices: when.prices() }
+        });
+        let tiers = config.above.iter();
+        let mut tiers: Vec<Tier> =
+            tiers.map(|tier| Tier { above: tier.input_tokens, prices: tier.prices() }).collect();
+        tiers.sort_by_key(|tier| tier.above);
+        let or_default = Caps::default();
+        Self {
+            base: config.prices(),
+            whens: whens.collect(),
+            tiers: tiers.into(),
+            is_free: config.free,
+            caps: Caps {
+                max_input_tokens: config.max_input_tokens,
+                max_output_tokens: config.max_output_tokens.unwrap_or(or_default.max_output_tokens),
+                hold_output_tokens: config
+                    .hold_output_tokens
+                    .unwrap_or(or_default.hold_output_tokens),
+                image_tokens: config.image_tokens.unwrap_or(or_default.image_tokens),
+            },
+        }
+    }
+
+    /// The prices of a route itself.
+    pub(in crate::price) fn of_route(config: &UnitsConfig) -> Self {
+        Self {
+            base: config.prices(),
+            whens: Box::default(),
+            tiers: Box::default(),
+            is_free: false,
+            caps: Caps::default(),
+        }
+    }
+
+    /// The prices of a call to which no `when` and no tier applies.
+    pub fn base(&self) -> &UnitPrices {
+        &self.base
+    }
+
+    /// The numbers that bound what is held.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// True where every call costs nothing.
+    pub fn is_free(&self) -> bool {
+        self.is_free
+    }
+
+    /// The bound of each tier, above which its prices replace others; from the lowest to the highest.
+    pub fn tiers(&self) -> impl Iterator<Item = (u64, &UnitPrices)> {
+        self.tiers.iter().map(|tier| (tier.above, &tier.prices))
+    }
+
+    /// The members that each `when` wants, with the prices that replace others.
+    pub fn whens(&self) -> impl Iterator<Item = (BTreeMap<&str, &WantedValue>, &UnitPrices)> {
+        self.whens.iter().map(|when| (when.condition.wanted().collect(), &when.prices))
+    }
+
+    /// The top-level members of a request that its price depends on.
+    pub fn members(&self) -> impl Iterator<Item = &str> {
+        self.whens.iter().flat_map(|when| when.condition.wanted().map(|(name, _)| name))
+    }
+
+    /// The prices for every amount of input from nothing to `input_tokens`, after `when` has replaced
+    /// some.
+    pub(super) fn up_to(
+        &self,
+        after_when: &UnitPrices,
+        input_tokens: u64,
+    ) -> impl Iterator<Item = UnitPrices> {
+        let reached = self.tiers.iter().filter(move |tier| input_tokens > tier.above);
+        let tiered = reached.map(|tier| after_when.replaced_by(&tier.prices));
+        std::iter::once(*after_when).chain(tiered)
+    }
+
+    /// The prices for so much input, after `when` has replaced some.
+    pub(super) fn tiered(&self, after_when: &UnitPrices, input_tokens: u64) -> UnitPrices {
+        let reached = self.tiers.iter().rev().find(|tier| input_tokens > tier.above);
+        reached.map_or(*after_when, |tier| after_when.replaced_by(&tier.prices))
+    }
+}

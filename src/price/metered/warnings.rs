@@ -1,0 +1,210 @@
+//! Warnings about prices by usage that are possible and probably not meant.
+
+use crate::config::Mistake;
+use crate::price::config::{PackConfig, RouteConfig};
+use crate::price::margin::Margin;
+use crate::price::metered::config::{ModelConfig, PriceConfig, RatesConfig};
+use crate::price::metered::rates::Rates;
+use crate::price::metered::tariff::Tariff;
+use crate::price::money::Currency;
+use crate::price::pattern::{Pattern, Segment};
+use crate::usage::Kind;
+
+/// Warnings about models: those that sell at a loss, those behind which a dearer one may hide, and
+/// those with half a price.
+pub fn warn_of_models(models: &[ModelConfig], packs: &[PackConfig], rates: &Rates) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    for (index, config) in models.iter().enumerate() {
+        let key = |name: &str| format!("models[{index}].{name}");
+        let tariff = Tariff::of_model(config);
+        if config.r#match.contains('*')
+            && config.rename.as_ref().is_none_or(|name| name.contains('*'))
+        {
+            let message = format!(
+                "every model that matches `{}` is sold at one price, also one that costs you more",
+                config.r#match
+            );
+            let hint =
+                "name the models one by one, or write `rename` with the one model that is meant";
+            found.push(Mistake::new(key("match"), message, hint));
+        }
+        let has = |kind| tariff.base().of(kind).is_some();
+        if has(Kind::Output) && !has(Kind::Input) {
+            let message = format!(
+                "`{}` has a price of `output` and none of `input`: input costs nothing",
+                config.r#match
+            );
+            let hint = "write `input = …`, or `input = 0` where that is meant";
+            found.push(Mistake::new(key("match"), message, hint));
+        }
+        if !config.free {
+            found.extend(losses(&key, config, &tariff, packs, rates));
+        }
+    }
+    found
+}
+
+/// Warnings for the units of a model that cost the operator more than they sell for.
+fn losses(
+    key: &dyn Fn(&str) -> String,
+    config: &ModelConfig,
+    tariff: &Tariff,
+    packs: &[PackConfig],
+    rates: &Rates,
+) -> Vec<Mistake> {
+    let base = tariff.base();
+    let request = config.cost.request.map(|cost| ("request", base.request(), cost));
+    let kinds = config.cost.kinds.iter();
+    let kinds = kinds.map(|(kind, cost)| (kind.as_str(), base.of(*kind), *cost));
+    let found = request.into_iter().chain(kinds).filter_map(|(unit, price, cost)| {
+        let Margin { revenue, .. } =
+            Margin::of_unit(price.unwrap_or_default(), Some(cost), packs, rates);
+        let revenue = revenue?;
+        let comparable = rates.convert(cost, revenue.currency())?;
+        if revenue.nanos() >= comparable.nanos() {
+            return None;
+        }
+        let message =
+            format!("`{unit}` of `{}` sells for {revenue} and costs {cost}", config.r#match);
+        let hint =
+            format!("raise `{unit}`, or correct its `cost`; `farebox prices` shows every margin");
+        Some(Mistake::new(key(&format!("cost.{unit}")), message, hint))
+    });
+    found.collect()
+}
+
+/// The days after which rates are called old.
+const MAX_RATE_AGE_DAYS: i64 = 92;
+
+/// Warnings about rates that are old or unused. `today` is the number of days since 1970.
+pub fn warn_of_rates(
+    config: &RatesConfig,
+    routes: &[RouteConfig],
+    models: &[ModelConfig],
+    today: i64,
+) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    let costs = models
+        .iter()
+        .flat_map(|model| model.cost.kinds.iter().map(|(_, cost)| *cost).chain(model.cost.request));
+    let costs = costs.chain(routes.iter().filter_map(|route| route.cost));
+    let used: Vec<Currency> = costs.map(|cost| cost.currency()).collect();
+    for code in config.worth.keys() {
+        if code.parse().is_ok_and(|currency| !used.contains(&currency)) {
+            let message = format!("no cost is in {code}, so this rate is not used");
+            found.push(Mistake::new(format!("rates.{code}"), message, "remove it"));
+        }
+    }
+    if let Some(date) = config.as_of {
+        let age = today - days_since_1970(date.year.into(), date.month.into(), date.day.into());
+        if age > MAX_RATE_AGE_DAYS {
+            let message = format!("the rates are {age} days old, so margins may be wrong");
+            let hint = "look them up again, and write the day into `as_of`";
+            found.push(Mistake::new("rates.as_of", message, hint));
+        }
+    }
+    found
+}
+
+/// The days from 1970-01-01 to a day of the Gregorian calendar.
+const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    // Years begin in March here, so the leap day is their last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Segments of provider paths under which data lies that belongs to the provider key, not to the
+/// account that calls.
+const SHARED: [&str; 11] = [
+    "files",
+    "uploads",
+    "threads",
+    "assistants",
+    "conversations",
+    "vector_stores",
+    "containers",
+    "batches",
+    "fine_tuning",
+    "evals",
+    "cachedcontents",
+];
+
+/// Members of a request that continue what an earlier request stored at the provider.
+const CONTINUES: &str = "previous_response_id";
+
+/// Warnings about routes through which one account may read another's data at the provider, and about
+/// routes whose models have a kind that no request bounds.
+pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    let sells_by_usage = routes.iter().any(|route| route.price.is_some());
+    for (index, route) in routes.iter().enumerate() {
+        let key = |name: &str| format!("routes[{index}].{name}");
+        let Ok(pattern) = Pattern::parse(&route.path) else { continue };
+        if let Some(data) = shared_data(&pattern, sells_by_usage) {
+            let message = format!(
+                "`{}` reaches {data} at the provider, where all accounts share your key: one can read another's",
+                route.path
+            );
+            let hint = "remove the route, unless the upstream keeps its callers apart";
+            found.push(Mistake::new(key("path"), message, hint));
+        }
+        let continues = last_literal(&pattern) == Some("responses") && route.price.is_some();
+        let denies = route.deny.iter().flatten().any(|name| name == CONTINUES);
+        let models = || models.iter().filter(|_| route.price == Some(PriceConfig::Models));
+        if continues && !denies && models().any(|model| model.max_input_tokens.is_some()) {
+            let message = format!(
+                "`{}` lets `{CONTINUES}` through: an account that learns an id can continue another's conversation",
+                route.path
+            );
+            let hint = format!("add deny = [\"{CONTINUES}\", \"conversation\"]");
+            found.push(Mistake::new(key("path"), message, hint));
+        }
+        let by_second = models()
+            .find(|model| model.prices().of(Kind::Second).is_some_and(|price| !price.is_zero()));
+        if let Some(model) = by_second.filter(|_| route.hold.is_none()) {
+            let message = format!(
+                "no request says how many seconds it takes, so nothing is held for those of `{}`",
+                model.r#match
+            );
+            let hint = "add `hold = …` to the route: the credits that one call may need";
+            found.push(Mistake::new(key("price"), message, hint));
+        }
+    }
+    found
+}
+
+/// The shared data of a provider that a path reaches. A pattern for all that lies below `/v1` counts
+/// where the file sells by usage.
+fn shared_data(pattern: &Pattern, sells_by_usage: bool) -> Option<String> {
+    let segments = pattern.segments();
+    let literal = |segment: &Segment| match segment {
+        Segment::Literal(text) => Some(text.to_ascii_lowercase()),
+        _ => None,
+    };
+    let named = segments.iter().filter_map(literal).find(|text| SHARED.contains(&text.as_str()));
+    if let Some(name) = named {
+        return Some(format!("`{name}`"));
+    }
+    match segments {
+        [.., Segment::Literal(first), Segment::One | Segment::Rest] if &**first == "responses" => {
+            Some("stored responses".to_owned())
+        }
+        [Segment::Literal(first), Segment::Rest] if sells_by_usage && first.starts_with('v') => {
+            Some("files and stored responses".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn last_literal(pattern: &Pattern) -> Option<&str> {
+    match pattern.segments().last()? {
+        Segment::Literal(text) => Some(text),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "warnings_tests.rs"]
+mod tests;

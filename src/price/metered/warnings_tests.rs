@@ -1,0 +1,130 @@
+//! Each doubtful setting is warned of, and no sound one.
+
+use super::*;
+
+fn models(models: &[&str]) -> Vec<ModelConfig> {
+    models.iter().map(|text| toml::from_str(text).unwrap()).collect()
+}
+
+fn routes(routes: &[&str]) -> Vec<RouteConfig> {
+    routes.iter().map(|text| toml::from_str(&format!("upstream = 'ai'\n{text}")).unwrap()).collect()
+}
+
+fn keys(found: Vec<Mistake>) -> Vec<String> {
+    assert!(found.iter().all(|found| !found.hint.is_empty()), "{found:?}");
+    found.into_iter().map(|found| found.key).collect()
+}
+
+const NONE: [&str; 0] = [];
+
+fn rates() -> Rates {
+    Rates::new(&toml::from_str("USD = '0.86 EUR'").unwrap())
+}
+
+fn packs() -> Vec<PackConfig> {
+    vec![toml::from_str("id = 'p'\ncredits = 1000\nprice = '10.00 EUR'").unwrap()]
+}
+
+#[test]
+fn a_pattern_behind_which_a_dearer_model_may_hide_is_warned_of() {
+    let warned = |model: &str| keys(warn_of_models(&models(&[model]), &packs(), &rates()));
+    assert_eq!(warned("match = 'gpt-*'\ninput = 1"), ["models[0].match"]);
+    assert_eq!(warned("match = 'gpt-*'\nrename = 'openai/*'\ninput = 1"), ["models[0].match"]);
+    assert_eq!(warned("match = 'gpt-*'\nrename = 'gpt-5-mini'\ninput = 1"), NONE);
+    assert_eq!(warned("match = 'gpt-5'\ninput = 1"), NONE);
+    assert_eq!(warned("match = 'gpt-5'\noutput = 1"), ["models[0].match"], "input costs nothing");
+    assert_eq!(warned("match = 'gpt-5'\ninput = 0\noutput = 1"), NONE);
+    assert_eq!(warned("match = 'gpt-5'\nimage = 1"), NONE);
+}
+
+#[test]
+fn a_model_that_costs_more_than_it_sells_for_is_warned_of() {
+    // A credit is worth 0.01 EUR, and 2.50 USD are 2.15 EUR.
+    let warned = |more: &str| {
+        let model = format!("match = 'm'\ninput = 215\noutput = 1000\n{more}");
+        keys(warn_of_models(&models(&[&model]), &packs(), &rates()))
+    };
+    assert_eq!(warned("cost = { input = '2.50 USD', output = '10 EUR' }"), NONE);
+    assert_eq!(warned("cost = { input = '2.51 USD' }"), ["models[0].cost.input"]);
+    assert_eq!(warned("cost = { input = '2.50 EUR' }"), ["models[0].cost.input"]);
+    assert_eq!(warned("cost = { cached_input = '2.51 USD' }"), ["models[0].cost.cached_input"]);
+    assert_eq!(
+        warned("cost = { image = '0.01 EUR' }"),
+        ["models[0].cost.image"],
+        "it has no price"
+    );
+    assert_eq!(warned("request = 1\ncost = { request = '0.02 EUR' }"), ["models[0].cost.request"]);
+    let free = models(&["match = 'm'\nfree = true\ncost = { input = '1 EUR' }"]);
+    assert_eq!(warn_of_models(&free, &packs(), &rates()), [], "it is meant");
+    let cheap = models(&["match = 'm'\ninput = 1\ncost = { input = '1 EUR' }"]);
+    assert_eq!(warn_of_models(&cheap, &[], &rates()), [], "no pack says what a credit is worth");
+}
+
+#[test]
+fn a_route_to_data_that_accounts_share_is_warned_of() {
+    let bounded = models(&["match = 'm'\ninput = 1\nmax_input_tokens = 5"]);
+    let unbounded = models(&["match = 'm'\ninput = 1"]);
+    let by_models = "meter = 'openai'\nprice = 'models'";
+    for (path, more, models, is_warned) in [
+        ("/v1/files", "credits = 1", &bounded, true),
+        ("/v1/files/{id}/content", "credits = 1", &bounded, true),
+        ("/v1/threads/{id}/runs", "credits = 1", &bounded, true),
+        ("/v1/responses/{id}", "credits = 1", &bounded, true),
+        ("/v1/responses", by_models, &bounded, true),
+        ("/v1/responses", by_models, &unbounded, false),
+        (
+            "/v1/responses",
+            "meter = 'openai'\nprice = 'models'\ndeny = ['previous_response_id']",
+            &bounded,
+            false,
+        ),
+        ("/v1/responses", "credits = 1", &bounded, false),
+        ("/v1/chat/completions", by_models, &bounded, false),
+        ("/v1/{*rest}", by_models, &bounded, true),
+        ("/v1/{*rest}", "credits = 1", &bounded, false),
+        ("/{*rest}", by_models, &bounded, false),
+        ("/api/ai/generate", "credits = 5", &bounded, false),
+    ] {
+        let found = warn_of_metered(&routes(&[&format!("path = '{path}'\n{more}")]), models);
+        let expected: &[&str] = if is_warned { &["routes[0].path"] } else { &[] };
+        assert_eq!(keys(found), expected, "{path} {more}");
+    }
+}
+
+#[test]
+fn seconds_that_nothing_is_held_for_are_warned_of() {
+    let speech = models(&["match = 'whisper'\nsecond = 1"]);
+    let route =
+        |more: &str| routes(&[&format!("path = '/a'\nmeter = 'openai'\nprice = 'models'\n{more}")]);
+    assert_eq!(keys(warn_of_metered(&route(""), &speech)), ["routes[0].price"]);
+    assert_eq!(keys(warn_of_metered(&route("hold = 9"), &speech)), NONE);
+}
+
+#[test]
+fn a_rate_that_is_old_or_unused_is_warned_of() {
+    let costs = models(&["match = 'm'\ninput = 1\ncost = { input = '1 USD' }"]);
+    let day = days_since_1970(2026, 11, 30);
+    let warned =
+        |rates: &str| keys(warn_of_rates(&toml::from_str(rates).unwrap(), &[], &costs, day));
+    assert_eq!(warned("USD = '0.86 EUR'"), NONE);
+    assert_eq!(warned("USD = '0.86 EUR'\nGBP = '1.15 EUR'"), ["rates.GBP"]);
+    assert_eq!(warned("USD = '0.86 EUR'\nas_of = 2026-08-30"), NONE);
+    assert_eq!(warned("USD = '0.86 EUR'\nas_of = 2026-08-29"), ["rates.as_of"]);
+    assert_eq!(warned("USD = '0.86 EUR'\nas_of = 2027-01-01"), NONE);
+    let route = routes(&["path = '/a'\ncredits = 1\ncost = '1 USD'"]);
+    let unused = toml::from_str("USD = '0.86 EUR'").unwrap();
+    assert_eq!(warn_of_rates(&unused, &route, &[], day), []);
+}
+
+#[test]
+fn days_are_counted_by_the_calendar() {
+    for (date, days) in [
+        ((1970, 1, 1), 0),
+        ((1970, 3, 1), 59),
+        ((2000, 2, 29), 11_016),
+        ((2024, 12, 31), 20_088),
+        ((2026, 11, 30), 20_787),
+    ] {
+        assert_eq!(days_since_1970(date.0, date.1, date.2), days, "{date:?}");
+    }
+}

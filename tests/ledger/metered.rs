@@ -498,3 +498,24 @@ async fn a_metered_ledger_is_moved_with_what_its_calls_used(fixture: TestLedger)
     ledger.reconciles().await;
     ledger.stop().await;
 }
+
+/// Whether it became a debt or was given up.
+#[tokio::test]
+async fn an_overrun_is_counted() {
+    let fixture = TestLedger::new(Kind::EmbeddedStrict);
+    std::fs::create_dir_all(fixture.dir()).unwrap();
+    let metrics = Metrics::new().unwrap();
+    let durability = fixture.kind.durability();
+    let backend = SqliteLedger::open(&fixture.path(), durability, metrics.clone()).await.unwrap();
+    let reader = backend.reader();
+    let ledger = Running::of(Ledger::start(backend, reader, metrics.clone()));
+    ledger.post(grant("initial", "alice", "20")).await.unwrap();
+    for (amount, overrun) in [("7", Overrun::Debt), ("6.5", Overrun::Cap), ("5", Overrun::Debt)] {
+        ledger.call("5").await.unwrap().settle(settlement(amount, overrun, None));
+        ledger.has("alice").await;
+    }
+    let of = |counter: &prometheus::CounterVec| counter.with_label_values(&["/x"]).get();
+    let counted = (of(&metrics.overrun_credits), of(&metrics.credits_captured));
+    assert_eq!((counted, of(&metrics.credits_released)), ((3.5, 17.0), 0.0));
+    ledger.stop().await;
+}

@@ -11,19 +11,10 @@ use crate::store::sqlite::batch_log::BatchLog;
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::connection::Writer;
 use crate::store::sqlite::load;
-use crate::store::sqlite::write::Batch;
+use crate::store::sqlite::write::{Batch, Log};
 
 /// How long to wait between two attempts to write to a failing disk.
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(250);
-
-/// What a commit does with the log of batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Log {
-    /// The log is not touched.
-    Stays,
-    /// The commit has the rows of every batch in the log, so it empties the log.
-    Emptied,
-}
 
 /// The file. A commit that fails closes its connection; the next one opens another.
 #[derive(Debug)]

@@ -26,12 +26,13 @@ use crate::metrics::Metrics;
 use crate::store::sqlite::batch_log;
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::connection::{self, Writer};
-use crate::store::sqlite::disk::{Disk, Log, RETRY_EVERY};
+use crate::store::sqlite::disk::{Disk, RETRY_EVERY};
 use crate::store::sqlite::fold::fold_slice;
 use crate::store::sqlite::left_calls::{count_left_calls, end_left_calls};
 use crate::store::sqlite::lock::LedgerLock;
 use crate::store::sqlite::purge::Purge;
 use crate::store::sqlite::read::SqliteReader;
+use crate::store::sqlite::write::Log;
 use crate::store::sqlite::{compare, file_rights, load};
 
 /// How long an answered operation of a call may wait to be written in `relaxed`: half of the

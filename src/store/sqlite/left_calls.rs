@@ -8,8 +8,7 @@ use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Now, State};
 use crate::metrics::Metrics;
 use crate::store::sqlite::call_holds::CallHolds;
-use crate::store::sqlite::disk::Log;
-use crate::store::sqlite::write::Batch;
+use crate::store::sqlite::write::{Batch, Log};
 
 /// Ends the holds of calls in `state`, which was just read from the file, and adds the calls to the
 /// list of those that were cut off. All of it is one transaction, which counts as the commit that

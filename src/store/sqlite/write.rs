@@ -13,7 +13,6 @@ use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sql::rows::usage_column;
 use crate::store::sqlite::call_holds::CallHolds;
-use crate::store::sqlite::disk::Log;
 use crate::store::sqlite::json_rows::Rows;
 use crate::usage::UsageRecord;
 
@@ -105,6 +104,15 @@ pub(crate) const EMPTY_LOG: &str = "DELETE FROM batch_log;";
 const DELETE_LOGGED: &str = "DELETE FROM batch_log WHERE number = ?;";
 
 const COUNT_AND_COMMIT: &str = "UPDATE ledger SET commits = commits + 1 WHERE one = 1; COMMIT";
+
+/// What a commit does with the log of batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// The log is not touched.
+    Stays,
+    /// The commit has the rows of every batch in the log, so it empties the log.
+    Emptied,
+}
 
 /// The transaction that writes one batch and counts itself as a commit.
 pub(crate) struct Batch {

@@ -93,7 +93,7 @@ async fn cache_writes_and_images_are_held_for_where_the_request_can_cause_them()
 
 #[tokio::test]
 async fn input_that_is_not_in_the_request_is_held_for_by_the_model_s_limit_or_refused() {
-    let more = json!({ "previous_response_id": "resp_1", "max_output_tokens": 500 });
+    let more = json!({ "previous_response_id": "resp_1", "max_tokens": 500 });
     holds(&tables(), "/v1/responses", &body(&more), "200.75").await;
 
     let (ai, _permits) = waiting().await;

@@ -20,9 +20,9 @@ pub struct Changes<'a> {
 pub(super) struct Places {
     /// The value of `model`.
     pub model: Option<Span>,
-    /// The limits of the output, each with its value. `None` where that is null, or 0, which many parsers take for
+    /// The limits of the output, each with its value. That is `None` where it is null, or 0, which many parsers take for
     /// unset.
-    pub limits: Vec<(Span, Option<u32>)>,
+    pub limits: Vec<Limit>,
     /// The limit that this shape of request has, where none is present.
     pub new_limit: Option<&'static str>,
     /// The value of `stream_options`.
@@ -31,6 +31,16 @@ pub(super) struct Places {
     pub top: usize,
     /// The body has no member.
     pub is_empty: bool,
+}
+
+/// A limit of the output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub name: &'static str,
+    pub span: Span,
+    pub value: Option<u32>,
+    /// The provider of this shape of request knows a limit of this name.
+    pub is_native: bool,
 }
 
 /// `stream_options` of a body.
@@ -88,21 +98,22 @@ impl Places {
     }
 
     fn limit_edits(&self, limit: u32) -> Vec<(Span, String)> {
-        let is_set = self.limits.iter().any(|(_, value)| value.is_some());
-        let lower = |(span, value): &(Span, Option<u32>)| match value {
-            Some(value) => Some((*span, (*value).min(limit).to_string())),
-            // Set one that is null only where nothing else sets a limit.
-            None => (!is_set).then(|| (*span, limit.to_string())),
-        };
-        if self.limits.is_empty() {
-            let Some(name) = self.new_limit else { return Vec::new() };
+        // Those that the provider does not know may be known to a server of its shape.
+        let set = self.limits.iter().filter_map(|one| Some((one, one.value?)));
+        let mut edits: Vec<_> =
+            set.clone().map(|(one, value)| (one.span, value.min(limit).to_string())).collect();
+        if set.clone().any(|(one, _)| one.is_native) {
+            return edits;
+        }
+        // One that is null is set only where nothing else sets a limit.
+        let unset = self.limits.iter().find(|one| one.is_native && one.value.is_none());
+        if let Some(unset) = unset {
+            edits.push((unset.span, limit.to_string()));
+        } else if let Some(name) = self.new_limit {
             let text = format!("\"{name}\":{limit}");
-            return vec![(empty(self.top), member(&text, self.is_empty))];
+            edits.push((empty(self.top), member(&text, self.is_empty)));
         }
-        if is_set {
-            return self.limits.iter().filter_map(lower).collect();
-        }
-        self.limits.iter().take(1).filter_map(lower).collect()
+        edits
     }
 }
 

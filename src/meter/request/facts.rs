@@ -1,6 +1,6 @@
 //! The facts that are gathered while a request is read.
 
-use super::edit::{Places, StreamOptions};
+use super::edit::{Limit, Places, StreamOptions};
 use super::mistake::BodyMistake;
 use super::outcome::{ReadRequest, UsageChunk};
 use crate::meter::json::{SHORT_BYTES, Span, Text, Token};
@@ -20,6 +20,8 @@ pub(super) struct Facts {
     pub is_stream: bool,
     pub asks_for_usage: bool,
     pub answers: u32,
+    /// The elements of a list of prompts that are not single tokens.
+    pub prompts: u32,
     pub exempt_bytes: usize,
     pub images: u32,
     pub elsewhere: Option<&'static str>,
@@ -54,8 +56,8 @@ impl Facts {
         token: Token<'_>,
         span: Span,
     ) -> Result<(), BodyMistake> {
-        let limit = count(name, token)?.filter(|limit| *limit > 0);
-        self.places.limits.push((span, limit));
+        let value = count(name, token)?.filter(|limit| *limit > 0);
+        self.places.limits.push(Limit { name, span, value, is_native: true });
         Ok(())
     }
 
@@ -63,6 +65,11 @@ impl Facts {
     pub fn answers(&mut self, name: &'static str, token: Token<'_>) -> Result<(), BodyMistake> {
         self.answers = self.answers.max(count(name, token)?.unwrap_or(0));
         Ok(())
+    }
+
+    /// Takes a text or a list of tokens in a list of prompts.
+    pub const fn prompt(&mut self) {
+        self.prompts = self.prompts.saturating_add(1);
     }
 
     /// Takes `include_usage`.
@@ -119,11 +126,12 @@ impl Facts {
             MeterKind::OpenAi if self.has_input => Some("max_output_tokens"),
             _ => None,
         };
-        let limits = self.places.limits.iter().filter_map(|(_, limit)| *limit);
+        let answers = self.answers.max(1).saturating_mul(self.prompts.max(1));
+        let output_tokens = self.output_limit(kind);
         let facts = RequestFacts {
             model: self.model,
             is_stream: self.is_stream,
-            limits: Limits { output_tokens: limits.max(), answers: self.answers.max(1) },
+            limits: Limits { output_tokens, answers },
             text_bytes: body_bytes.saturating_sub(self.exempt_bytes) as u64,
             images: self.images,
             input_elsewhere: self.elsewhere,
@@ -133,6 +141,32 @@ impl Facts {
             members: self.members,
         };
         ReadRequest { facts, usage_chunk, places: self.places }
+    }
+}
+
+impl Facts {
+    /// The largest limit of the output. `None` where none is set that the provider knows: it may ignore all others.
+    fn output_limit(&mut self, kind: &MeterKind) -> Option<u32> {
+        let mut is_limited = true;
+        let mut limits = |shape: bool, names: &[&str]| {
+            for limit in self.places.limits.iter_mut().filter(|_| shape) {
+                limit.is_native = names.contains(&limit.name);
+            }
+            let is_set = |limit: &Limit| limit.value.is_some() && names.contains(&limit.name);
+            is_limited &= !shape || self.places.limits.iter().any(is_set);
+        };
+        match kind {
+            MeterKind::Anthropic => limits(true, &["max_tokens"]),
+            MeterKind::OpenAi => {
+                let prompts = self.has_prompt && !self.has_input && !self.has_messages;
+                limits(prompts, &["max_tokens"]);
+                limits(self.has_input, &["max_output_tokens"]);
+                limits(self.has_messages, &["max_tokens", "max_completion_tokens"]);
+            }
+            MeterKind::Pointers(_) => {}
+        }
+        let largest = self.places.limits.iter().filter_map(|limit| limit.value).max();
+        largest.filter(|_| is_limited)
     }
 }
 

@@ -35,7 +35,9 @@ pub enum Role {
     AsksForAudio,
     /// An image: a string, or an object with `url`.
     ImageUrl,
-    /// The address of an image.
+    /// Films, sound or a document: a string, or an object with `url`.
+    MediaUrl,
+    /// The address of an image, or of other media.
     Url,
     /// `type` of a source.
     SourceType,
@@ -79,6 +81,9 @@ const CACHE: Known = known("cache_control", "cachecontrol", Role::Cache);
 const FILE_ID: Known = known("file_id", "fileid", Role::Elsewhere);
 const FILE_URL: Known = known("file_url", "fileurl", Role::Elsewhere);
 const IMAGE_URL: Known = known("image_url", "imageurl", Role::ImageUrl);
+const VIDEO_URL: Known = known("video_url", "videourl", Role::MediaUrl);
+const AUDIO_URL: Known = known("audio_url", "audiourl", Role::MediaUrl);
+const DOCUMENT_URL: Known = known("document_url", "documenturl", Role::MediaUrl);
 const AUDIO: Known = known("input_audio", "inputaudio", Role::SendsAudio);
 
 const TOP: &[Known] = &[
@@ -135,6 +140,9 @@ const MESSAGE: &[Known] = &[
 ];
 const PART: &[Known] = &[
     IMAGE_URL,
+    VIDEO_URL,
+    AUDIO_URL,
+    DOCUMENT_URL,
     known("source", "source", Role::Open(Place::Source(Within::Message))),
     known("content", "content", Role::Open(Place::Content(Within::Content))),
     FILE_ID,
@@ -218,7 +226,7 @@ pub const fn members(place: Place) -> &'static [Known] {
         Place::Prompt => PROMPT,
         Place::Message => MESSAGE,
         Place::Part(_) => PART,
-        Place::ImageUrl(_) => IMAGE,
+        Place::ImageUrl(_) | Place::MediaUrl => IMAGE,
         Place::Source(_) => SOURCE,
         Place::InputItem => INPUT_ITEM,
         Place::ContentsItem => CONTENTS_ITEM,

@@ -17,6 +17,8 @@ pub enum Place {
     Parameters,
     /// `prompt`, where it is an object: a stored prompt.
     Prompt,
+    /// `prompt`, where it is a list: each element has an answer of its own.
+    Prompts,
     /// `messages`.
     Messages,
     /// A message.
@@ -27,6 +29,8 @@ pub enum Place {
     Part(Within),
     /// `image_url`, where it is an object.
     ImageUrl(Within),
+    /// The same of films, sound or a document: its data counts as text.
+    MediaUrl,
     /// `source` of a part, Anthropic's.
     Source(Within),
     /// `input` of responses.
@@ -91,6 +95,7 @@ impl Place {
         match (self, is_object) {
             // One part without a list around it.
             (Self::Content(within), true) => Self::Part(within),
+            (Self::Prompt, false) => Self::Prompts,
             (
                 Self::Messages
                 | Self::Input

@@ -160,6 +160,10 @@ impl<'a> Reader<'a> {
         let place = match (self.depth, here.place) {
             (0, _) if is_object => Place::Top,
             (0, _) => return Err(BodyMistake::NotAnObject),
+            (_, Place::Prompts) => {
+                self.facts.prompt();
+                Place::Any
+            }
             (_, list) if here.is_list => match list.element() {
                 Place::Data => Place::Data,
                 // A list in a list is none of the lists that are known.
@@ -192,6 +196,7 @@ impl<'a> Reader<'a> {
             Role::Open(Place::Source(_)) => Place::Source(within.unwrap_or(Within::Output)),
             Role::Open(place) => place,
             Role::ImageUrl => Place::ImageUrl(within.unwrap_or(Within::Output)),
+            Role::MediaUrl => Place::MediaUrl,
             Role::ItemContent => {
                 if let Some(frame) = self.frame() {
                     frame.has_content = true;

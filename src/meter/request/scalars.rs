@@ -88,6 +88,7 @@ impl Reader<'_> {
             (Place::Images, Token::Text(_)) => {
                 self.image(self.images.others(), span.end - span.start - 2);
             }
+            (Place::Prompts, Token::Text(_)) => self.facts.prompt(),
             (Place::Modalities, Token::Text(text)) => {
                 let text = text.to_owned().map(|text| text.to_ascii_lowercase());
                 self.facts.asks_for_audio |= text.is_none_or(|text| text.contains("audio"));
@@ -103,6 +104,8 @@ impl Reader<'_> {
                 let within = if let Place::Part(within) = here.place { Some(within) } else { None };
                 self.address(self.images.image_url(within), text, "image_url");
             }
+            Role::MediaUrl => self.address(false, text, "url"),
+            Role::Url if here.place == Place::MediaUrl => self.address(false, text, "url"),
             Role::Url => {
                 let Place::ImageUrl(within) = here.place else { return };
                 self.address(self.images.url(within), text, "image_url");

@@ -56,6 +56,15 @@ fn the_output_limit_is_the_largest_wherever_it_stands() {
         (r#"{"max_tokens":5,"options":{"num_predict":7}}"#, Some(7)),
         (r#"{"max_tokens":null}"#, None),
         (r#"{"max_tokens":2147483647}"#, Some(i32::MAX as u32)),
+        // The provider of this shape may ignore a limit of another's.
+        (r#"{"messages":[],"max_completion_tokens":5,"n_predict":7}"#, Some(7)),
+        (r#"{"messages":[],"max_output_tokens":5}"#, None),
+        (r#"{"messages":[],"n_predict":5,"max_tokens":null}"#, None),
+        (r#"{"messages":[],"input":"a","max_tokens":5}"#, None),
+        (r#"{"input":"a","max_output_tokens":5}"#, Some(5)),
+        (r#"{"input":"a","max_tokens":5}"#, None),
+        (r#"{"prompt":"a","max_tokens":5}"#, Some(5)),
+        (r#"{"prompt":"a","max_output_tokens":5}"#, None),
         // Many parsers take 0 for unset.
         (r#"{"max_tokens":0}"#, None),
         (r#"{"max_tokens":0,"max_completion_tokens":4}"#, Some(4)),
@@ -73,6 +82,10 @@ fn the_output_limit_is_the_largest_wherever_it_stands() {
         (r#"{"parameters":{"sampleCount":4}}"#, 4),
         (r#"{"n":0}"#, 1),
         (r#"{"n":null,"best_of":2}"#, 2),
+        (r#"{"prompt":["a"]}"#, 1),
+        (r#"{"prompt":[1,2,3]}"#, 1),
+        (r#"{"prompt":[[1,2],[3]],"n":3}"#, 6),
+        (r#"{"best_of":2,"prompt":["a","b","c"]}"#, 6),
     ] {
         assert_eq!(facts(body).limits.answers, answers, "{body}");
     }
@@ -462,6 +475,16 @@ fn a_rewrite_changes_its_members_and_no_other_byte() {
         (r#"{"messages":[]}"#, limit, Some(r#"{"max_completion_tokens":50,"messages":[]}"#)),
         (r#"{"input":"a"}"#, limit, Some(r#"{"max_output_tokens":50,"input":"a"}"#)),
         (r#"{"prompt":"a"}"#, limit, Some(r#"{"max_tokens":50,"prompt":"a"}"#)),
+        (
+            r#"{"messages":[],"n_predict":60}"#,
+            limit,
+            Some(r#"{"max_completion_tokens":50,"messages":[],"n_predict":50}"#),
+        ),
+        (
+            r#"{"messages":[],"n_predict":60,"max_tokens":null}"#,
+            limit,
+            Some(r#"{"messages":[],"n_predict":50,"max_tokens":50}"#),
+        ),
         (
             r#"{"generationConfig":{"maxOutputTokens":99}}"#,
             limit,

@@ -33,7 +33,7 @@ pub enum Node {
     ToolCalls,
     /// A tool call.
     ToolCall,
-    /// `function` of a tool call.
+    /// `function` or `custom` of a tool call.
     Function,
     /// `output` of a whole response.
     Output,
@@ -100,9 +100,11 @@ pub fn member(node: Node, name: &[u8]) -> Member {
         (Node::Message, b"reasoning_content") => Reasoning(0),
         (Node::Message, b"reasoning") => Reasoning(1),
         (Node::Message, b"tool_calls") => Open(Node::ToolCalls),
-        (Node::Message, b"function_call") | (Node::ToolCall, b"function") => Open(Node::Function),
+        (Node::Message, b"function_call") | (Node::ToolCall, b"function" | b"custom") => {
+            Open(Node::Function)
+        }
         (Node::Message, b"audio") => Open(Node::Audio),
-        (Node::Audio, b"transcript") | (Node::Function, b"arguments") => Text,
+        (Node::Audio, b"transcript") | (Node::Function, b"arguments" | b"input") => Text,
         (Node::Part, b"text" | b"refusal" | b"transcript") => Text,
         (Node::Part, b"thinking") => TextOr(Node::Parts),
         (Node::Usage | Node::InputDetails | Node::OutputDetails | Node::ServerTools, _) => {

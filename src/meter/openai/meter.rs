@@ -20,6 +20,7 @@ pub struct OpenAi {
     text_bytes: u64,
     images: u32,
     searches: u64,
+    has_media: bool,
 }
 
 /// The state of the document that is being read.
@@ -79,6 +80,7 @@ impl OpenAi {
             text_bytes: 0,
             images: 0,
             searches: 0,
+            has_media: false,
         }
     }
 
@@ -120,6 +122,7 @@ impl OpenAi {
             }
             Member::Delta => document.delta_bytes += text.len,
             Member::Image => document.is_image = true,
+            Member::Media => self.has_media = true,
             Member::Tier => self.service_tier = text.to_owned(),
             Member::Type => document.kind = Kind::of(text),
             Member::ItemType => document.searches += u64::from(text.raw == b"web_search_call"),
@@ -189,6 +192,7 @@ impl Meter for OpenAi {
         if document.kind != Kind::Audio {
             self.text_bytes += document.delta_bytes;
         }
+        self.has_media |= document.kind == Kind::Audio || is_event && document.is_image;
         let images = u32::from(document.kind == Kind::Image && document.is_image);
         self.images = self.images.saturating_add(document.images).saturating_add(images);
         self.searches += document.searches;
@@ -230,6 +234,7 @@ impl Meter for OpenAi {
             service_tier: self.service_tier.clone(),
             delivered_text_bytes: self.text_bytes,
             images: self.images,
+            has_media: self.has_media,
         }
     }
 

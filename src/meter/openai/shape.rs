@@ -74,11 +74,13 @@ pub enum Member {
     Tier,
     /// An image, as base64 or as its address.
     Image,
+    /// Sound or a part of an image, which no text stands for.
+    Media,
 }
 
 /// The member `name` of `node`.
 pub fn member(node: Node, name: &[u8]) -> Member {
-    use Member::{Count, Delta, Image, ItemType, Open, Reasoning, Text, TextOr, Tier, Type};
+    use Member::{Count, Delta, Image, ItemType, Media, Open, Reasoning, Text, TextOr, Tier, Type};
     match (node, name) {
         (Node::Top | Node::Response, b"usage") => Open(Node::Usage),
         (Node::Top | Node::Response, b"service_tier") => Tier,
@@ -89,6 +91,7 @@ pub fn member(node: Node, name: &[u8]) -> Member {
         (Node::Top, b"output") => Open(Node::Output),
         (Node::Top, b"data") => Open(Node::Data),
         (Node::Top | Node::Datum, b"b64_json") | (Node::Datum, b"url") => Image,
+        (Node::Audio, b"data") | (Node::Top, b"partial_image_b64") => Media,
         (Node::Response, b"output") => Open(Node::Repeated),
         (Node::Item | Node::RepeatedItem, b"type") => ItemType,
         (Node::Item, b"content" | b"summary") => Open(Node::Parts),

@@ -108,7 +108,11 @@ fn cases() -> Vec<(MeterKind, &'static str, AnswerUsage)> {
     };
     vec![
         (MeterKind::OpenAi, CHAT, said(openai, Some("default"), 7)),
-        (MeterKind::OpenAi, RESPONSES, said(openai, Some("flex"), 5)),
+        (
+            MeterKind::OpenAi,
+            RESPONSES,
+            AnswerUsage { has_media: true, ..said(openai, Some("flex"), 5) },
+        ),
         (MeterKind::OpenAi, CONTINUOUS, said(openai, None, 5)),
         (MeterKind::Anthropic, ANTHROPIC, said(anthropic, Some("standard"), 14)),
     ]

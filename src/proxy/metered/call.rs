@@ -346,9 +346,11 @@ impl Metered {
             Reading::Kept(_) | Reading::Json(_) | Reading::Bytes { .. } => false,
             Reading::Unread | Reading::Done => return false,
         };
+        let has_media =
+            matches!(&self.reading, Reading::Events(events) if events.so_far().has_media);
         let drains = match terms.on_client_abort {
             OnClientAbort::Release => false,
-            OnClientAbort::Charge => !is_stream || terms.has_hidden_output,
+            OnClientAbort::Charge => !is_stream || terms.has_hidden_output || has_media,
             OnClientAbort::Drain => true,
         };
         if !drains || self.settled.is_some() {

@@ -32,7 +32,12 @@ impl Form {
         let kind = value.unwrap_or_default().split(';').next().unwrap_or_default();
         let kind = kind.trim().to_ascii_lowercase();
         match kind.as_str() {
-            "text/event-stream" => Self::Events,
+            "text/event-stream"
+            | "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonlines"
+            | "application/stream+json" => Self::Events,
             "" if asks_for_stream => Self::Events,
             "" | "application/json" | "text/json" => Self::Json,
             kind if kind.ends_with("+json") => Self::Json,
@@ -232,6 +237,7 @@ mod tests {
             (Some("text/event-stream; charset=utf-8"), false, Form::Events),
             (Some("text/plain"), true, Form::Events),
             (Some("text/plain"), false, Form::Text),
+            (Some("application/x-ndjson"), false, Form::Events),
             (Some("audio/mpeg"), true, Form::Other),
             (None, true, Form::Events),
             (None, false, Form::Json),

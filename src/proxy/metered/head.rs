@@ -31,9 +31,9 @@ fn names_model(query: &str) -> bool {
     let query = query.strip_prefix('?').unwrap_or(query);
     query.split(['&', ';']).any(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
-        // PHP and Rack read `model[]` and `model[x]` as values of `model`.
+        // PHP and Rack read `model[]` and `model[x]` as values of `model`. Parsers in C end a name at a NUL.
         let name: Vec<u8> = percent_decode_str(name).collect();
-        let name = name.split(|byte| *byte == b'[').next().unwrap_or_default();
+        let name = name.split(|byte| matches!(byte, b'[' | 0)).next().unwrap_or_default();
         let letters: Vec<u8> = name
             .iter()
             .filter(|byte| !matches!(**byte, b'_' | b'+' | b' ' | b'.' | b'-'))
@@ -78,6 +78,7 @@ mod tests {
             "?model[]=x",
             "?a;model=x",
             "?mo_del=",
+            "?model%00x=1",
         ] {
             assert!(names_model(query), "{query}");
         }

@@ -42,6 +42,8 @@ pub struct MeteredQuote {
     answers: u64,
     /// The tokens of output that the request allows, all answers together.
     allowed_output: Option<u64>,
+    /// The characters of the request, as held for; 0 where they cost nothing.
+    characters: u64,
     /// The least that is held, whatever the request asks for.
     least: Credits,
 }
@@ -130,6 +132,7 @@ pub fn quote(
         step: step.saturating_mul(answers),
         answers,
         allowed_output: limit.map(|limit| limit.saturating_mul(answers)),
+        characters: if after_when.of(Kind::Character).is_some() { facts.text_bytes } else { 0 },
         least: if is_bounded { Credits::ZERO } else { least },
     };
     if tariff.is_free {
@@ -310,6 +313,22 @@ impl MeteredQuote {
         Charge { credits: sum.rounded_up().unwrap_or(beyond), unpriced }
     }
 
+    /// What is charged for an answer whose usage is not known and is an estimate of `usage`: what the route holds
+    /// for a request that does not bound its price, at least.
+    pub fn charge_estimate(&self, usage: &Usage, service_tier: Option<&str>) -> Credits {
+        self.charge(usage, service_tier).credits.max(self.least)
+    }
+
+    /// `usage` with the characters of the request, which no provider counts.
+    #[must_use]
+    pub fn with_characters(&self, mut usage: Usage) -> Usage {
+        if usage.of(Kind::Character) == 0 {
+            // The count is capped, so it is never refused.
+            let _ = usage.set(Kind::Character, self.characters.min(MAX_COUNT));
+        }
+        usage
+    }
+
     /// An estimate of the usage, for an answer that does not say: the input as it was held for, and a
     /// token for two bytes of `delivered_text_bytes`, at most what the request allows. `known` is what
     /// the answer did say, such as the input at the start of a stream; its counts replace the
@@ -331,7 +350,7 @@ impl MeteredQuote {
             let others = known.map_or(0, |known| said - known.of(Kind::Output));
             set(Kind::Output, delivered - others);
         }
-        usage
+        self.with_characters(usage)
     }
 
     /// True where a charge is so far above the hold that the usage is not believed: more than

@@ -83,6 +83,7 @@ pub(super) fn cost(
     }
     let told = answer.usage.filter(|_| answer.is_final).or_else(|| made(answer, end));
     if let Some(usage) = told {
+        let usage = quote.with_characters(usage);
         let charge = quote.charge(&usage, tier);
         // The hold of a stream may have been still small when its usage came.
         let may_hold = held.max(quote.most);
@@ -101,7 +102,7 @@ pub(super) fn cost(
         (End::Whole, OnMissingUsage::Hold) => held,
         (End::Whole, OnMissingUsage::Release) => Credits::ZERO,
         (End::Whole, OnMissingUsage::Estimate) | (End::CutShort, _) => {
-            quote.charge(&usage, tier).credits
+            quote.charge_estimate(&usage, tier)
         }
     };
     Cost { credits, overrun, usage, unpriced: Unpriced::default(), source }

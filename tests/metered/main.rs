@@ -5,6 +5,7 @@
 mod support;
 
 mod answers;
+mod attacks;
 mod check;
 mod cut_short;
 mod growing;

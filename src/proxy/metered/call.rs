@@ -73,14 +73,6 @@ pub(in crate::proxy) struct Settled {
     pub usage: Usage,
 }
 
-/// The fate of an answer's head.
-pub(in crate::proxy) enum Begun {
-    /// The head goes on now.
-    Passes(ResponseHeader),
-    /// The head is kept until the usage of the answer is known.
-    IsKept,
-}
-
 /// The fate of a part of an answer.
 pub(in crate::proxy) enum Fed {
     /// The part goes on as it is.
@@ -119,6 +111,7 @@ impl Metered {
 
     /// Begins to read an answer. `is_charged` says whether an answer of this status is; `has_body` whether one
     /// follows, of so many bytes where `length` says it; `is_read` whether there is a client that reads it.
+    /// Returns the head where it goes on now; otherwise it is kept until the usage of the answer is known.
     pub fn begin_answer(
         &mut self,
         head: ResponseHeader,
@@ -126,11 +119,11 @@ impl Metered {
         has_body: bool,
         length: Option<u64>,
         is_read: bool,
-    ) -> Begun {
+    ) -> Option<ResponseHeader> {
         let terms = &self.terms;
         if !is_charged {
             self.reading = Reading::Unread;
-            return Begun::Passes(head);
+            return Some(head);
         }
         let form = Form::of(&head.headers, terms.asks_for_stream);
         let coding = Coding::of(&head.headers);
@@ -144,7 +137,7 @@ impl Metered {
                     let (body, json) = (BytesMut::new(), json());
                     let kept = Kept { head, body, json, reserved };
                     self.reading = Reading::Kept(Box::new(kept));
-                    return Begun::IsKept;
+                    return None;
                 }
                 Reading::Json(Box::new(json()))
             }
@@ -159,7 +152,7 @@ impl Metered {
             Form::Text => Reading::Bytes { text_bytes: 0, is_text: true },
             Form::Other => Reading::Bytes { text_bytes: 0, is_text: false },
         };
-        Begun::Passes(head)
+        Some(head)
     }
 
     /// True where the answer is charged, and its head goes out before its usage is known.

@@ -7,7 +7,7 @@ use pingora_http::ResponseHeader;
 use super::state::{Answer, PIECE, Relay, State};
 use crate::meter::Piece;
 use crate::proxy::headers::{self, Told};
-use crate::proxy::metered::{Answered, Begun, Fed};
+use crate::proxy::metered::{Answered, Fed};
 use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
@@ -24,7 +24,7 @@ impl Relay<'_> {
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
         let is_read = state.left.is_none();
         let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_read);
-        let Begun::Passes(mut head) = begun else { return Ok(()) };
+        let Some(mut head) = begun else { return Ok(()) };
         if is_whole {
             settle::answer_ended(self.call, self.about, self.figures);
         } else if metered.changes_length() {

@@ -71,7 +71,7 @@ enum Answer {
 }
 
 /// The state of both directions.
-struct State {
+pub(super) struct State {
     request: Request,
     answer: Answer,
     /// Why the request could not be sent whole. The upstream may still answer.
@@ -101,18 +101,18 @@ enum Event<'a> {
 }
 
 impl Relay<'_> {
-    /// Passes the call on. Returns once the answer has been handed over whole.
+    /// Hands over the head and what was read of the body. Nothing waits to be sent.
     ///
     /// # Errors
-    /// The error's source is the side that failed.
-    pub async fn run(
+    /// Where the head cannot be written.
+    pub fn send(
         &mut self,
         connection: &mut Connection,
         head: Box<RequestHeader>,
         body: &mut Buffered,
-    ) -> Result<()> {
-        let Connection { session, link, .. } = connection;
-        let now = Instant::now();
+    ) -> Result<State> {
+        let session = &mut connection.session;
+        let (now, body) = (Instant::now(), std::mem::take(body));
         let mut state = State {
             request: Request::Open,
             answer: Answer::Head,
@@ -121,24 +121,6 @@ impl Relay<'_> {
             client_moved: now,
             streak: 0,
         };
-        self.send(session, &mut state, head, std::mem::take(body))?;
-        let ran = self.pass(session, link, &mut state).await;
-        if let Err(error) = ran {
-            // The delivered part of the request goes on to the upstream.
-            let _ = link.flush_now();
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Hands over the head and what was read of the body.
-    fn send(
-        &mut self,
-        session: &mut HttpSession,
-        state: &mut State,
-        head: Box<RequestHeader>,
-        body: Buffered,
-    ) -> Result<()> {
         // A head that cannot be written never left.
         at_once(session.write_request_header(head)).map_err(|error| match error.etype() {
             ErrorType::InvalidHTTPHeader => error.into_down(),
@@ -146,10 +128,25 @@ impl Relay<'_> {
         })?;
         self.call.sent.begin();
         if !body.bytes.is_empty() {
-            self.pass_on(session, state, &body.bytes);
+            self.pass_on(session, &mut state, &body.bytes);
         }
         if body.is_whole || self.client.is_body_done() {
-            self.end_request(session, state);
+            self.end_request(session, &mut state);
+        }
+        Ok(state)
+    }
+
+    /// Passes on the rest of the call. Returns once the answer has been handed over whole.
+    ///
+    /// # Errors
+    /// The error's source is the side that failed.
+    pub async fn run(&mut self, connection: &mut Connection, mut state: State) -> Result<()> {
+        let Connection { session, link, .. } = connection;
+        let ran = self.pass(session, link, &mut state).await;
+        if let Err(error) = ran {
+            // The delivered part of the request goes on to the upstream.
+            let _ = link.flush_now();
+            return Err(error);
         }
         Ok(())
     }

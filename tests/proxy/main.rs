@@ -22,5 +22,6 @@ mod settlement;
 mod stop;
 mod streaming;
 mod tls;
+mod upstream_tls;
 mod upstreams;
 mod websocket;

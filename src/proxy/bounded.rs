@@ -24,9 +24,9 @@ use super::watch::HeadWatch;
 use crate::ledger::CallId;
 use crate::problem::{Language, Problem, Rendered};
 
-/// How much of the rest of a head that is too long is read, so that its client is not cut off
-/// before it has read why, in bytes. The head's deadline bounds it in time.
-const LINGER_BYTES: usize = 128 * 1024;
+/// How much is read behind a head that is refused, so that its client is not cut off before it has
+/// read why, in bytes. A deadline bounds it in time.
+pub(super) const LINGER_BYTES: usize = 128 * 1024;
 
 /// A link's end on which a head that is too long is refused.
 #[derive(Debug)]

@@ -137,13 +137,6 @@ impl Client {
         Next::Later(Box::pin(async move { Some(Http1::after(reused.await.ok()??, link)) }))
     }
 
-    /// Sends what was written, and closes the connection.
-    pub async fn shut_down(&mut self) {
-        if let Self::Http1(http1) = self {
-            http1.session.shutdown().await;
-        }
-    }
-
     /// The call begins: its head was read.
     pub fn begin_call(&mut self) {
         if let Self::Http1(Http1 { session, link }) = self {

@@ -8,6 +8,7 @@ mod aborts;
 mod addresses;
 mod bodies;
 mod cgi;
+mod closing;
 mod cors;
 mod first;
 mod framing;

@@ -234,23 +234,23 @@ impl Relay<'_> {
         let mut from_client = pin!(incoming.next(is_done, reads));
         let client_first = state.streak >= STREAK;
         poll_fn(move |cx| {
-            for is_client in [client_first, !client_first] {
-                if is_client {
-                    if let Poll::Ready(part) = from_client.as_mut().poll(cx) {
-                        return Poll::Ready(Event::Request(part));
-                    }
-                } else if !client_blocked
-                    && let Poll::Ready(event) = from_upstream.as_mut().poll(cx)
-                {
-                    return Poll::Ready(event);
-                }
+            if client_first && let Poll::Ready(part) = from_client.as_mut().poll(cx) {
+                return Poll::Ready(Event::Request(part));
             }
+            if !client_blocked && let Poll::Ready(event) = from_upstream.as_mut().poll(cx) {
+                return Poll::Ready(event);
+            }
+            // Nothing more of the answer is there to be sent with it, and a client that never stops
+            // sending must not keep it back.
             match outgoing.poll_flush(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::ClientFlushed(Err(error))),
                 Poll::Ready(Ok(())) if client_blocked => {
                     return Poll::Ready(Event::ClientFlushed(Ok(())));
                 }
                 _ => {}
+            }
+            if !client_first && let Poll::Ready(part) = from_client.as_mut().poll(cx) {
+                return Poll::Ready(Event::Request(part));
             }
             match link.poll_flush(cx) {
                 Poll::Ready(Err(error)) if state.send_error.is_none() => {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::UPGRADE;
 use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::ReusableHttpStream;
 use pingora_core::protocols::http::v1::server::HttpSession as Http1Session;
@@ -163,17 +163,15 @@ impl Client {
     }
 
     /// Takes the request's head out, and leaves what the session still reads of it: the method, the
-    /// version, and whether it asks for an upgrade or a close.
+    /// version, and whether it asks for an upgrade. Whether it asks for a close has been read.
     pub fn take_head(&mut self) -> Result<RequestHeader> {
         // The framing of the request's body is read from the head, if it was not yet.
         let _ = self.is_body_done();
         let head = self.head_mut();
         let mut stub = RequestHeader::build_no_case(head.method.clone(), b"/", Some(0))?;
         stub.set_version(head.version);
-        for name in [CONNECTION, UPGRADE] {
-            if let Some(value) = head.headers.get(&name) {
-                stub.insert_header(name, value.clone())?;
-            }
+        if let Some(value) = head.headers.get(UPGRADE) {
+            stub.insert_header(UPGRADE, value.clone())?;
         }
         Ok(std::mem::replace(head, stub))
     }

@@ -452,6 +452,16 @@ pub const CASES: &[Case] = &[
         Outcome::Served(1, "body"),
     ),
     case(
+        "9112 7.1.1",
+        "an extension with a bare LF is refused",
+        "POST {path} HTTP/1.1\r\n{who}transfer-encoding: chunked\r\n\r\n4;a\nb\r\nbody\r\n0\r\n\r\n",
+        Outcome::Refused(&[400]),
+    )
+    .known(
+        "httparse::parse_chunk_size takes any byte in an extension (`_ if in_ext`); chunks go up \
+         without their extensions",
+    ),
+    case(
         "9112 7.1.2",
         "a trailer is no field",
         "POST {path} HTTP/1.1\r\n{who}transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nx-sum: 1\r\ncontent-length: 9\r\n\r\n",

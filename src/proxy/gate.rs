@@ -291,7 +291,17 @@ impl Gate {
             let cors = &self.options.cors;
             let call = &mut forwarded;
             let mut relay = Relay { client, call, about, figures, cors, silences };
-            relay.run(&mut connection, head, body).await?;
+            let state = relay.send(&mut connection, head, body)?;
+            if connection.has_lost() {
+                // While a new connection is opened nothing counts as sent.
+                let sent = std::mem::take(&mut relay.call.sent);
+                sent_to = None;
+                let client = &mut *relay.client;
+                self.connector.save(&mut connection, client, about, route, &mut attempts).await?;
+                sent_to = Some((connection.address, connection.was_kept));
+                relay.call.sent = sent;
+            }
+            relay.run(&mut connection, state).await?;
             if forwarded.sent.has_ended() {
                 self.connector.give_back(connection, &route.upstream);
             }

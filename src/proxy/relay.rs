@@ -72,7 +72,7 @@ enum Answer {
 }
 
 /// The state of both directions.
-struct State {
+pub(super) struct State {
     request: Request,
     answer: Answer,
     /// The error that stopped sending the request. The upstream may still answer.
@@ -102,18 +102,18 @@ enum Event<'a> {
 }
 
 impl Relay<'_> {
-    /// Relays the call. Returns once the whole answer has been written to the client.
+    /// Hands over the head and what was read of the body. Nothing waits to be sent.
     ///
     /// # Errors
-    /// The error's source is the side that failed.
-    pub async fn run(
+    /// Where the head cannot be written.
+    pub fn send(
         &mut self,
         connection: &mut Connection,
         head: Box<RequestHeader>,
         body: &mut Buffered,
-    ) -> Result<()> {
-        let Connection { session, link, .. } = connection;
-        let now = Instant::now();
+    ) -> Result<State> {
+        let session = &mut connection.session;
+        let (now, body) = (Instant::now(), std::mem::take(body));
         let mut state = State {
             request: Request::Open,
             answer: Answer::Head,
@@ -122,35 +122,32 @@ impl Relay<'_> {
             client_moved: now,
             streak: 0,
         };
-        self.send(session, &mut state, head, std::mem::take(body))?;
-        let ran = self.pass(session, link, &mut state).await;
-        if let Err(error) = ran {
-            // The part of the request that was written is still sent.
-            let _ = link.flush_now();
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Sends the head, and the part of the body that has been read.
-    fn send(
-        &mut self,
-        session: &mut HttpSession,
-        state: &mut State,
-        head: Box<RequestHeader>,
-        body: Buffered,
-    ) -> Result<()> {
-        // If the head is invalid, nothing of it was sent; that is the client's fault.
+        // A head that cannot be written never left.
         at_once(session.write_request_header(head)).map_err(|error| match error.etype() {
             ErrorType::InvalidHTTPHeader => error.into_down(),
             _ => error.into_up(),
         })?;
         self.call.sent.begin();
         if !body.bytes.is_empty() {
-            self.pass_on(session, state, &body.bytes);
+            self.pass_on(session, &mut state, &body.bytes);
         }
         if body.is_whole || self.client.is_body_done() {
-            self.end_request(session, state);
+            self.end_request(session, &mut state);
+        }
+        Ok(state)
+    }
+
+    /// Passes on the rest of the call. Returns once the answer has been handed over whole.
+    ///
+    /// # Errors
+    /// The error's source is the side that failed.
+    pub async fn run(&mut self, connection: &mut Connection, mut state: State) -> Result<()> {
+        let Connection { session, link, .. } = connection;
+        let ran = self.pass(session, link, &mut state).await;
+        if let Err(error) = ran {
+            // The delivered part of the request goes on to the upstream.
+            let _ = link.flush_now();
+            return Err(error);
         }
         Ok(())
     }
@@ -238,23 +235,23 @@ impl Relay<'_> {
         let mut from_client = pin!(incoming.next(is_done, reads));
         let client_first = state.streak >= STREAK;
         poll_fn(move |cx| {
-            for is_client in [client_first, !client_first] {
-                if is_client {
-                    if let Poll::Ready(part) = from_client.as_mut().poll(cx) {
-                        return Poll::Ready(Event::Request(part));
-                    }
-                } else if !client_blocked
-                    && let Poll::Ready(event) = from_upstream.as_mut().poll(cx)
-                {
-                    return Poll::Ready(event);
-                }
+            if client_first && let Poll::Ready(part) = from_client.as_mut().poll(cx) {
+                return Poll::Ready(Event::Request(part));
             }
+            if !client_blocked && let Poll::Ready(event) = from_upstream.as_mut().poll(cx) {
+                return Poll::Ready(event);
+            }
+            // Nothing more of the answer is there to be sent with it, and a client that never stops
+            // sending must not keep it back.
             match outgoing.poll_flush(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::ClientFlushed(Err(error))),
                 Poll::Ready(Ok(())) if client_blocked => {
                     return Poll::Ready(Event::ClientFlushed(Ok(())));
                 }
                 _ => {}
+            }
+            if !client_first && let Poll::Ready(part) = from_client.as_mut().poll(cx) {
+                return Poll::Ready(Event::Request(part));
             }
             match link.poll_flush(cx) {
                 Poll::Ready(Err(error)) if state.send_error.is_none() => {

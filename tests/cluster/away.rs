@@ -70,11 +70,11 @@ async fn while_redis_is_away_a_503_comes_at_once_and_leaves_nothing(durability: 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     cluster.check(&[]).await;
-    // The two calls that were paid may have a line each; the first refusal may have been on its way.
+    // The two calls that were paid may have a line each; the first refusals may have been on their way.
     let left = holds(&cluster) - before;
     assert!(left <= 3, "{left} lines are left of calls that were refused");
     let live = cluster.redis.ask(&["EVAL", LIVE_RECORDS, "0"]);
-    assert!(live.parse::<i64>().unwrap() <= 1, "{live} records are left in Redis");
+    assert!(live.parse::<i64>().unwrap() <= 3, "{live} records are left in Redis");
 }
 
 /// Counts the records of live holds, and of releases that came before their holds.

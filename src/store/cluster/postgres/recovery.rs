@@ -144,7 +144,8 @@ pub(crate) async fn begin_recovery(
         let mut transaction = store.begin(RECOVERY_IDLE_LIMIT, Duration::ZERO).await?;
         let locked = store
             .query(&lease(&format!(
-                "SELECT opened_at + {WAIT} > clock_timestamp() AS waits, \
+                "SELECT clock_timestamp() >= opened_at \
+                 AND clock_timestamp() < opened_at + {WAIT} AS waits, \
                  s.redis NOT IN ('', $3) AND {REACHING} > 0 AS is_reached FROM {{s}}.shards s \
                  WHERE id = $2 AND recovering FOR UPDATE SKIP LOCKED"
             )))

@@ -99,7 +99,7 @@ impl Line {
                 self.note_demoted();
                 Err(error)
             }
-            Ok(Err(error)) if *error.kind() == ErrorKind::Timeout => {
+            Ok(Err(error)) if is_of_the_connection(&error) => {
                 self.state.is_silent.store(true, Ordering::Relaxed);
                 Err(error)
             }
@@ -110,6 +110,11 @@ impl Line {
             }
         }
     }
+}
+
+/// True where there was no reply, because it took too long or the connection broke.
+fn is_of_the_connection(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::IO | ErrorKind::Canceled)
 }
 
 /// True where a command that writes was sent to a replica.

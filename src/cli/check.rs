@@ -11,7 +11,7 @@ use crate::proxy::TlsFiles;
 
 /// Check a config, line by line.
 ///
-/// Prints each mistake with its file, line and a hint; the exit code is then 2. A setting that is
+/// Prints each mistake with its file, line and a hint, and ends with exit code 2. A setting that is
 /// valid but probably a mistake is printed as a warning, with exit code 0.
 #[derive(Debug, Args)]
 pub(super) struct Check {}

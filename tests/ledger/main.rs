@@ -21,6 +21,7 @@ mod layouts;
 mod lifetimes;
 mod mending;
 mod metered;
+mod metered_cluster;
 mod model;
 mod payments;
 mod plain;

@@ -7,8 +7,8 @@ use farebox::store::backup;
 use sqlx::Executor as _;
 
 use crate::test_ledger::{
-    TestLedger, account, api_capture, api_hold, credits, ended, eventually, grant, hold_id,
-    on_embedded_ledgers, on_every_ledger, posting, text,
+    HOUR_MS, TestLedger, account, api_capture, api_hold, call_capture, credits, ended, eventually,
+    grant, hold_id, hold_of, on_embedded_ledgers, on_every_ledger, posting, text,
 };
 
 on_every_ledger!("current_thread":
@@ -22,6 +22,7 @@ mod file {
     use super::*;
 
     on_embedded_ledgers!("current_thread":
+        a_read_has_the_calls_that_were_answered_before_it,
         folding_stops_at_what_is_newer_and_leaves_no_gap,
         folding_goes_in_slices_each_of_them_whole,
         folding_lets_others_in_between_its_slices,
@@ -32,6 +33,22 @@ mod file {
         the_lock_refuses_a_second_opener,
         the_lock_refuses_a_second_opener_by_another_name,
     );
+}
+
+/// The rows of calls are written a little after their answer.
+async fn a_read_has_the_calls_that_were_answered_before_it(fixture: TestLedger) {
+    let ledger = fixture.open_with("1000").await;
+    for round in 1..=30 {
+        let held = ledger.ask(hold_of(Origin::Call, &format!("call-{round}"), "2", HOUR_MS)).await;
+        assert!(matches!(held, Outcome::Held { .. }), "{held:?}");
+        let captured = ledger.ask(call_capture(&format!("call-{round}"), "1")).await;
+        assert!(matches!(captured, Outcome::Captured { .. }), "{captured:?}");
+        let newest = ledger.read().entries(&account("alice"), None, 1).await.unwrap();
+        assert_eq!(newest[0].balance_after.to_string(), (1000 - round).to_string());
+        let view = ledger.read().account(&account("alice")).await.unwrap().unwrap();
+        assert_eq!(view.balance.balance, newest[0].balance_after);
+    }
+    ledger.stop().await;
 }
 
 async fn the_database_itself_refuses_to_change_an_entry(fixture: TestLedger) {

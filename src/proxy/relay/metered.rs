@@ -14,12 +14,13 @@ impl Relay<'_> {
     /// The upstream's final head was read; so many bytes of body follow, where that is known.
     pub(super) fn on_metered_head(
         &mut self,
-        head: ResponseHeader,
+        mut head: ResponseHeader,
         is_whole: bool,
         length: Option<u64>,
         state: &mut State,
     ) -> Result<()> {
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
+        headers::one_framing(&mut head)?;
         state.answer = if is_whole { Answer::Ended } else { Answer::Body(length) };
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
         let is_read = state.left.is_none();

@@ -61,7 +61,7 @@ pub(super) enum Answer {
 }
 
 /// The state of both directions.
-pub(super) struct State {
+pub(in crate::proxy) struct State {
     pub request: Request,
     pub answer: Answer,
     /// The part of the request's body that was read before, and is not handed over yet.

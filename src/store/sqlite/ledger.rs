@@ -33,6 +33,7 @@ use crate::store::sqlite::lock::LedgerLock;
 use crate::store::sqlite::purge::Purge;
 use crate::store::sqlite::read::SqliteReader;
 use crate::store::sqlite::write::Log;
+use crate::store::sqlite::written::Written;
 use crate::store::sqlite::{compare, file_rights, load};
 
 /// How long an answered operation of a call may wait to be written in `relaxed`: half of the
@@ -64,6 +65,8 @@ pub struct SqliteLedger {
     /// The moment since which `unwritten` has not been empty.
     unwritten_since: Option<Instant>,
     purge: Purge,
+    /// Tells readers which batches' rows they can read.
+    written: Written,
     /// The reader of the same file, which is closed before the writer.
     reader: SqliteReader,
     /// The lock, held as long as the ledger, so that a file has one writer.
@@ -117,6 +120,7 @@ impl SqliteLedger {
             count_left_calls(&left, &metrics);
         }
         metrics.ledger_up.set(1);
+        let written = Written::default();
         Ok(Self {
             durability,
             after_crash,
@@ -127,7 +131,8 @@ impl SqliteLedger {
             metrics,
             unwritten_since: None,
             purge: Purge::default(),
-            reader: SqliteReader::new(path),
+            reader: SqliteReader::behind(path, written.clone()),
+            written,
             _lock: lock,
         })
     }
@@ -153,6 +158,7 @@ impl SqliteLedger {
         self.unwritten.forget_undo();
         if !self.unwritten.is_empty() {
             self.unwritten_since.get_or_insert_with(Instant::now);
+            self.written.count_answered();
         }
         outcomes
     }
@@ -174,6 +180,7 @@ impl SqliteLedger {
         }
         self.unwritten.add_calls(changes);
         self.unwritten_since.get_or_insert_with(Instant::now);
+        self.written.count_answered();
         outcomes
     }
 
@@ -263,6 +270,12 @@ impl SqliteLedger {
             && self.unwritten.entries.len() + self.unwritten.ended.len() >= FLUSH_AT
     }
 
+    /// Notes that every answered change is written.
+    fn forget_unwritten(&mut self) {
+        self.unwritten_since = None;
+        self.written.count_all_written();
+    }
+
     /// Commits the unwritten changes. True where none are left.
     async fn flush(&mut self) -> bool {
         if self.unwritten.is_empty() {
@@ -274,7 +287,7 @@ impl SqliteLedger {
         let unwritten = std::mem::take(&mut self.unwritten);
         let written = self.disk.commit(&self.state, &unwritten, self.now(), Log::Emptied).await;
         if written {
-            self.unwritten_since = None;
+            self.forget_unwritten();
         } else {
             self.unwritten = unwritten;
         }
@@ -313,14 +326,14 @@ impl SqliteLedger {
             self.disk.call_holds = CallHolds::of(&state);
             (self.state, self.disk.commits) = (state, commits);
             self.unwritten = Changes::default();
-            self.unwritten_since = None;
+            self.forget_unwritten();
             return Ok(());
         }
         let done = self.disk.count_commits().await?;
         if done > self.disk.commits {
             let written = std::mem::take(&mut self.unwritten);
             self.disk.call_holds.count(done, &written);
-            self.unwritten_since = None;
+            self.forget_unwritten();
             self.disk.commits = done;
         }
         Ok(())

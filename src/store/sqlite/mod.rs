@@ -20,3 +20,4 @@ mod reconcile;
 pub(crate) mod repair;
 mod rewrite;
 mod write;
+mod written;

@@ -26,18 +26,33 @@ use crate::store::sql::rows::{
 use crate::store::sql::{history, search, sold};
 use crate::store::sqlite::connection;
 use crate::store::sqlite::reconcile::reconcile;
+use crate::store::sqlite::written::Written;
 
-/// A reader of the file. It sees only committed changes.
+/// A reader of the file. It sees only committed changes. Lists of entries and balances wait for the rows of
+/// the calls that were answered before.
 #[derive(Clone, Debug)]
 pub struct SqliteReader {
     pool: SqlitePool,
+    written: Written,
 }
 
 impl SqliteReader {
     /// A reader of the file at `path`, which the first read opens.
     pub fn new(path: &Path) -> Self {
+        Self::behind(path, Written::default())
+    }
+
+    /// The same, for a file that is written behind the answers.
+    pub(crate) fn behind(path: &Path, written: Written) -> Self {
         let options = connection::options(path).read_only(true);
-        Self { pool: SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options) }
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
+        Self { pool, written }
+    }
+
+    /// The file, once it has the rows of every call that was answered.
+    async fn current(&self) -> &SqlitePool {
+        self.written.wait().await;
+        &self.pool
     }
 
     /// Waits for reads that are under way, and ends this reader and its clones.
@@ -93,7 +108,7 @@ impl Database for SqliteReader {
                 Value::Int(int) => query.bind(*int),
             };
         }
-        Ok(query.fetch_all(&self.pool).await?)
+        Ok(query.fetch_all(self.current().await).await?)
     }
 }
 
@@ -112,7 +127,7 @@ impl Reader for SqliteReader {
         .bind(account.as_str())
         .bind(before)
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(self.current().await)
         .await?;
         Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
     }
@@ -149,7 +164,7 @@ impl Reader for SqliteReader {
             "SELECT id, account, route, amount, outcome, at FROM crashed \
              WHERE (at, id) < (?1, ?2) ORDER BY at DESC, id DESC LIMIT ?3",
         );
-        let rows = rows.bind(at_ms).bind(id).bind(limit).fetch_all(&self.pool).await?;
+        let rows = rows.bind(at_ms).bind(id).bind(limit).fetch_all(self.current().await).await?;
         Ok(rows.iter().map(crashed_from).collect::<Result<_, _>>()?)
     }
 
@@ -174,7 +189,7 @@ impl Reader for SqliteReader {
             .bind(after.map_or("", AccountId::as_str))
             .bind(limit)
             .bind(prefix)
-            .fetch_all(&self.pool)
+            .fetch_all(self.current().await)
             .await?;
         Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
     }
@@ -193,7 +208,7 @@ impl Reader for SqliteReader {
         let sql = format!("{ACCOUNTS} WHERE id = ?1");
         let row = sqlx::query(AssertSqlSafe(sql))
             .bind(account.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.current().await)
             .await?;
         Ok(row.as_ref().map(view).transpose()?)
     }

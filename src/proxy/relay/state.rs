@@ -37,7 +37,7 @@ pub(in crate::proxy) struct Relay<'a> {
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(in crate::proxy) enum Request {
     /// More of its body is passed on.
     Open,
     /// The upstream takes no more; what comes is thrown away.
@@ -48,7 +48,7 @@ pub(super) enum Request {
 
 /// How far an answer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(in crate::proxy) enum Answer {
     /// The head is awaited.
     Head,
     /// The body is awaited; so many bytes of it, where the length is known.

@@ -130,6 +130,12 @@ metrics! {
     ledger_redis_memory: IntGauge(
         "farebox_ledger_redis_memory_bytes", "Memory that Redis says it uses");
     ledger_up: IntGauge("farebox_ledger_up", "1 while the ledger can write");
+    ledger_clock_skew_seconds: Gauge(
+        "farebox_ledger_clock_skew_seconds",
+        "How far this machine's clock is ahead of Redis's; negative where it is behind");
+    ledger_other_redis: IntGauge(
+        "farebox_ledger_other_redis",
+        "1 while this gateway reaches another Redis than the ledger's: it is not ready then");
     route_cost_minor: GaugeVec(
         "farebox_route_cost_minor",
         "What one call costs the operator, in minor units of the currency", &["route", "currency"]);

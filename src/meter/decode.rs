@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_decoded_wherever_it_is_cut() {
-        let text: Vec<u8> = (0..60_000_u32).map(|n| (n * n >> 7) as u8).collect();
+        let text: Vec<u8> = (0..60_000_u32).map(|n| ((n * n) >> 7) as u8).collect();
         let zstd = zstd::encode_all(text.as_slice(), 3).unwrap();
         for (encoding, encoded) in [
             (Encoding::Gzip, gzip(&text)),

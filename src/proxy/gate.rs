@@ -410,7 +410,17 @@ impl Gate {
             let cors = &self.options.cors;
             let call = &mut forwarded;
             let mut relay = Relay { client, call, about, figures, cors, silences };
-            let is_whole = relay.run(&mut connection, head, body).await?;
+            let state = relay.send(&mut connection, head, body)?;
+            if connection.has_lost() {
+                // While a new connection is opened nothing counts as sent.
+                let sent = std::mem::take(&mut relay.call.sent);
+                sent_to = None;
+                let (client, to) = (&mut *relay.client, relay.call.destination()?);
+                self.connector.save(&mut connection, client, about, to, &mut attempts).await?;
+                sent_to = Some((connection.address, connection.was_kept));
+                relay.call.sent = sent;
+            }
+            let is_whole = relay.run(&mut connection, state).await?;
             if is_whole && forwarded.sent.has_ended() {
                 self.connector.give_back(connection, &forwarded.destination()?.upstream);
             }

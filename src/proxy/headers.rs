@@ -2,7 +2,7 @@
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use pingora_error::Result;
+use pingora_error::{Error, ErrorType, OrErr as _, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::call::{About, Admitted};
@@ -201,8 +201,12 @@ impl Told {
 }
 
 /// Our words on the upstream's answer. Headers of the upstream under our names are dropped.
+///
+/// # Errors
+/// Where the answer has a framing that clients may read in two ways. The upstream is at fault.
 pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Told) -> Result<()> {
     drop_ours(head);
+    one_framing(head)?;
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         for name in hop::of_answer(&head.headers) {
             head.remove_header(&name);
@@ -221,7 +225,30 @@ pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Tol
     Ok(())
 }
 
-/// Makes an answer chunked if it has a body and the upstream gave it no framing.
+/// Leaves an answer one framing. No transfer coding but `chunked` was asked for (RFC 9112, 6.1): where
+/// the body ends behind another one, the client and we could disagree. A length that is told
+/// several times, which Pingora has found to be the same, is told once (RFC 9110, 8.6).
+pub(super) fn one_framing(head: &mut ResponseHeader) -> Result<()> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some()
+            || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    {
+        let unasked = "a transfer coding that nobody asked for";
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, unasked).into_up());
+    }
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_some() || first.contains(&b',') {
+        let once = first.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        let once =
+            HeaderValue::from_bytes(once).or_err(ErrorType::InvalidHTTPHeader, "a length")?;
+        head.insert_header(CONTENT_LENGTH, once)?;
+    }
+    Ok(())
+}
+
+/// Frames an answer that has a body and no end of its own: in chunks.
 pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     let is_framed =
         head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
@@ -231,8 +258,13 @@ pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
 }
 
-/// Drops headers of the upstream that use Farebox's names.
+/// Drops what the upstream says under our names, and the framing of an answer that has no body by its
+/// status: a client that went by it would take the next answer for the body (RFC 9110, 8.6).
 pub(super) fn drop_ours(head: &mut ResponseHeader) {
+    if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
+        head.remove_header(&CONTENT_LENGTH);
+        head.remove_header(&TRANSFER_ENCODING);
+    }
     let theirs: Vec<HeaderName> =
         head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in &theirs {

@@ -33,6 +33,7 @@ mod pool;
 mod relay;
 mod reply;
 mod settle;
+mod socket;
 mod stall;
 mod target;
 mod tls;

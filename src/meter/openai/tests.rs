@@ -16,6 +16,9 @@ fn read(body: &str) -> AnswerUsage {
     read
 }
 
+/// A name, an answer, its counts, and the bytes of its text.
+type Case = (&'static str, &'static str, &'static [(Kind, u64)], u64);
+
 fn usage(counts: &[(Kind, u64)]) -> Option<Usage> {
     Some(counts.iter().fold(Usage::NONE, |usage, (kind, count)| usage.with(*kind, *count).unwrap()))
 }
@@ -51,7 +54,7 @@ fn the_shapes_are_told_apart_by_their_members() {
         CacheWrite, CachedInput, Image, Input, InputAudio, InputImage, Output, OutputAudio,
         OutputImage, Reasoning, Search, Second,
     };
-    let cases: &[(&str, &str, &[(Kind, u64)], u64)] = &[
+    let cases: &[Case] = &[
         (
             "responses",
             r#"{"id":"resp_1","object":"response","status":"completed","output":[

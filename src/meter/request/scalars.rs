@@ -126,9 +126,12 @@ impl Reader<'_> {
     /// A string that matters once its object is whole.
     fn frame_text(&mut self, role: Role, text: Text<'_>) {
         let mut buffer = [0; SHORT_BYTES];
-        let short = text.short(&mut buffer).unwrap_or_default();
-        let is_elsewhere = role == Role::SourceType && matches!(short, b"url" | b"file");
-        if is_elsewhere {
+        // Most strings are text of a message, which need not be unescaped.
+        let short = match role {
+            Role::SourceType | Role::MediaType => text.short(&mut buffer).unwrap_or_default(),
+            _ => &[],
+        };
+        if role == Role::SourceType && matches!(short, b"url" | b"file") {
             self.facts.elsewhere("source");
         }
         let Some(frame) = self.frame() else { return };

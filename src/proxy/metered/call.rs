@@ -53,12 +53,12 @@ pub(in crate::proxy) struct Metered {
     pub terms: Terms,
     reading: Reading,
     growth: Growth,
-    /// What goes on to the client once the hold has grown.
+    /// The pieces of a stream that go on once the hold has grown.
     waiting: Option<Vec<Piece>>,
     /// The bytes of a stream's text that went on to the client.
     delivered: u64,
     outbox: Outbox,
-    /// What became of the hold, once that is known.
+    /// The charge, once the call is settled.
     settled: Option<Settled>,
     /// The ledger could not be asked for more when the hold was used up.
     has_no_ledger: bool,
@@ -73,19 +73,11 @@ pub(in crate::proxy) struct Settled {
     pub usage: Usage,
 }
 
-/// What becomes of the head of an answer.
-pub(in crate::proxy) enum Begun {
-    /// It goes on now.
-    Passes(ResponseHeader),
-    /// It is kept until the usage of the answer is known.
-    IsKept,
-}
-
-/// What becomes of a part of an answer.
+/// The fate of a part of an answer.
 pub(in crate::proxy) enum Fed {
-    /// It goes on as it is.
+    /// The part goes on as it is.
     Passes,
-    /// It is kept.
+    /// The part is kept.
     IsKept,
     /// The answer is too long to be kept: its head goes on, and then what the outbox has.
     Overflows(Box<ResponseHeader>),
@@ -119,6 +111,7 @@ impl Metered {
 
     /// Begins to read an answer. `is_charged` says whether an answer of this status is; `has_body` whether one
     /// follows, of so many bytes where `length` says it; `is_read` whether there is a client that reads it.
+    /// Returns the head where it goes on now; otherwise it is kept until the usage of the answer is known.
     pub fn begin_answer(
         &mut self,
         head: ResponseHeader,
@@ -126,11 +119,11 @@ impl Metered {
         has_body: bool,
         length: Option<u64>,
         is_read: bool,
-    ) -> Begun {
+    ) -> Option<ResponseHeader> {
         let terms = &self.terms;
         if !is_charged {
             self.reading = Reading::Unread;
-            return Begun::Passes(head);
+            return Some(head);
         }
         let form = Form::of(&head.headers, terms.asks_for_stream);
         let coding = Coding::of(&head.headers);
@@ -144,7 +137,7 @@ impl Metered {
                     let (body, json) = (BytesMut::new(), json());
                     let kept = Kept { head, body, json, reserved };
                     self.reading = Reading::Kept(Box::new(kept));
-                    return Begun::IsKept;
+                    return None;
                 }
                 Reading::Json(Box::new(json()))
             }
@@ -159,7 +152,7 @@ impl Metered {
             Form::Text => Reading::Bytes { text_bytes: 0, is_text: true },
             Form::Other => Reading::Bytes { text_bytes: 0, is_text: false },
         };
-        Begun::Passes(head)
+        Some(head)
     }
 
     /// True where the answer is charged, and its head goes out before its usage is known.
@@ -389,7 +382,7 @@ impl Metered {
         charge::cost(&terms.quote, &terms.meter, terms.rules, &answer, end, held)
     }
 
-    /// What the ledger stores of the call.
+    /// The record of the call for the ledger.
     pub fn record(&self, cost: &Cost, held: Credits) -> UsageRecord {
         let Terms { model, prices, .. } = &self.terms;
         UsageRecord { held, model: model.clone(), usage: cost.usage, prices: prices.clone() }

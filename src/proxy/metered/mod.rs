@@ -13,7 +13,7 @@ mod outbox;
 mod reading;
 
 pub(super) use admit::{Admission, Refused, admit};
-pub(super) use call::{Begun, Fed, Metered, Settled};
+pub(super) use call::{Fed, Metered, Settled};
 pub(super) use counters::MeteredRoute;
 pub(super) use growth::Answered;
 pub(super) use head::limit;

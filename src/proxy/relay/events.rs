@@ -2,7 +2,7 @@
 
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use pingora_core::protocols::http::v1::client::HttpSession;
 
@@ -38,17 +38,27 @@ impl Relay<'_> {
         let mut from_client = pin!(incoming.next(is_done, reads));
         let client_first = state.streak >= STREAK;
         poll_fn(move |cx| {
-            for is_client in [client_first, !client_first] {
-                if is_client {
-                    if !has_left && let Poll::Ready(part) = from_client.as_mut().poll(cx) {
-                        return Poll::Ready(Event::Request(part));
-                    }
-                } else if !client_blocked
-                    && !is_paused
-                    && let Poll::Ready(event) = from_upstream.as_mut().poll(cx)
-                {
-                    return Poll::Ready(event);
-                }
+            let mut poll_client = |cx: &mut Context<'_>| match from_client.as_mut().poll(cx) {
+                Poll::Ready(part) => Poll::Ready(Event::Request(part)),
+                Poll::Pending => Poll::Pending,
+            };
+            if client_first
+                && !has_left
+                && let Poll::Ready(event) = poll_client(cx)
+            {
+                return Poll::Ready(event);
+            }
+            if !client_blocked
+                && !is_paused
+                && let Poll::Ready(event) = from_upstream.as_mut().poll(cx)
+            {
+                return Poll::Ready(event);
+            }
+            if !client_first
+                && !has_left
+                && let Poll::Ready(event) = poll_client(cx)
+            {
+                return Poll::Ready(event);
             }
             if let Some(metered) = &mut metered {
                 if let Poll::Ready(extended) = metered.poll_growth(cx) {

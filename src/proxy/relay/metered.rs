@@ -7,24 +7,25 @@ use pingora_http::ResponseHeader;
 use super::state::{Answer, PIECE, Relay, State};
 use crate::meter::Piece;
 use crate::proxy::headers::{self, Told};
-use crate::proxy::metered::{Answered, Begun, Fed};
+use crate::proxy::metered::{Answered, Fed};
 use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
     /// The upstream's final head was read; so many bytes of body follow, where that is known.
     pub(super) fn on_metered_head(
         &mut self,
-        head: ResponseHeader,
+        mut head: ResponseHeader,
         is_whole: bool,
         length: Option<u64>,
         state: &mut State,
     ) -> Result<()> {
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
+        headers::one_framing(&mut head)?;
         state.answer = if is_whole { Answer::Ended } else { Answer::Body(length) };
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
         let is_read = state.left.is_none();
         let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_read);
-        let Begun::Passes(mut head) = begun else { return Ok(()) };
+        let Some(mut head) = begun else { return Ok(()) };
         if is_whole {
             settle::answer_ended(self.call, self.about, self.figures);
         } else if metered.changes_length() {
@@ -98,7 +99,7 @@ impl Relay<'_> {
         }
     }
 
-    /// What of a stream goes on.
+    /// Lets pieces of a stream go on, or ends it.
     fn on_fed(&mut self, fed: Fed, is_last: bool, state: &mut State) -> Result<()> {
         match fed {
             Fed::Pieces(pieces) => {

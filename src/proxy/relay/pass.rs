@@ -5,29 +5,20 @@ use std::time::Instant;
 
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_error::{BError, Error, ErrorSource, ErrorType, Result};
-use pingora_http::RequestHeader;
 
 use super::state::{Answer, Event, Relay, Request, STREAK, State};
-use crate::proxy::body::Buffered;
 use crate::proxy::connect::Connection;
 use crate::proxy::link::Link;
 use crate::proxy::metered::Metered;
 
 impl Relay<'_> {
-    /// Passes the call on. Returns once the answer has been handed over whole; true where the upstream's
+    /// Passes on the rest of the call. Returns once the answer has been handed over whole; true where the upstream's
     /// answer was read to its end, so that its connection may serve another request.
     ///
     /// # Errors
     /// The error's source is the side that failed.
-    pub async fn run(
-        &mut self,
-        connection: &mut Connection,
-        head: Box<RequestHeader>,
-        body: &mut Buffered,
-    ) -> Result<bool> {
+    pub async fn run(&mut self, connection: &mut Connection, mut state: State) -> Result<bool> {
         let Connection { session, link, .. } = connection;
-        let mut state = State::begin();
-        self.send(session, &mut state, head, std::mem::take(body))?;
         let ran = self.pass(session, link, &mut state).await;
         if let Err(error) = ran {
             // The delivered part of the request goes on to the upstream.

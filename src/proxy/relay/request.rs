@@ -7,16 +7,21 @@ use pingora_http::RequestHeader;
 use super::state::{Answer, PIECE, Relay, Request, State};
 use crate::proxy::body::Buffered;
 use crate::proxy::client::at_once;
+use crate::proxy::connect::Connection;
 
 impl Relay<'_> {
-    /// Hands over the head and what was read of the body, or the first piece of that.
-    pub(super) fn send(
+    /// Hands over the head and the part of the body that was read before, or the first piece of that.
+    ///
+    /// # Errors
+    /// The error's source is the side that failed.
+    pub fn send(
         &mut self,
-        session: &mut HttpSession,
-        state: &mut State,
+        connection: &mut Connection,
         head: Box<RequestHeader>,
-        mut body: Buffered,
-    ) -> Result<()> {
+        body: &mut Buffered,
+    ) -> Result<State> {
+        let session = &mut connection.session;
+        let (mut state, mut body) = (State::begin(), std::mem::take(body));
         // A head that cannot be written never left.
         at_once(session.write_request_header(head)).map_err(|error| match error.etype() {
             ErrorType::InvalidHTTPHeader => error.into_down(),
@@ -25,19 +30,19 @@ impl Relay<'_> {
         self.call.sent.begin();
         if body.bytes.len() > PIECE {
             let piece = body.bytes.split_to(PIECE);
-            self.pass_on(session, state, &piece);
+            self.pass_on(session, &mut state, &piece);
             if state.request == Request::Open {
                 state.unsent = Some(Box::new(body));
             }
-            return Ok(());
+            return Ok(state);
         }
         if !body.bytes.is_empty() {
-            self.pass_on(session, state, &body.bytes);
+            self.pass_on(session, &mut state, &body.bytes);
         }
         if body.is_whole || self.client.is_body_done() {
-            self.end_request(session, state);
+            self.end_request(session, &mut state);
         }
-        Ok(())
+        Ok(state)
     }
 
     /// Hands over the next piece of what was read of the body.

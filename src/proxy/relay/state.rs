@@ -37,7 +37,7 @@ pub(in crate::proxy) struct Relay<'a> {
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(in crate::proxy) enum Request {
     /// More of its body is passed on.
     Open,
     /// The upstream takes no more; what comes is thrown away.
@@ -48,7 +48,7 @@ pub(super) enum Request {
 
 /// How far an answer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(in crate::proxy) enum Answer {
     /// The head is awaited.
     Head,
     /// The body is awaited; so many bytes of it, where the length is known.
@@ -56,12 +56,12 @@ pub(super) enum Answer {
     /// The protocol was switched: bytes pass both ways until one side ends.
     Tunnel,
     Ended,
-    /// It ends here for the client, although the upstream would go on.
+    /// The answer ends here for the client, although the upstream would go on.
     CutShort,
 }
 
 /// The state of both directions.
-pub(super) struct State {
+pub(in crate::proxy) struct State {
     pub request: Request,
     pub answer: Answer,
     /// The part of the request's body that was read before, and is not handed over yet.

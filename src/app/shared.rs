@@ -1,8 +1,6 @@
 //! The parts of a gateway that the proxy and Farebox's own routes share, and the problems for
 //! refused calls and operations.
 
-mod quote;
-
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::value::RawValue;
 
 use crate::account::AccountId;
+use crate::app::quote::quote_body;
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
@@ -23,8 +22,6 @@ use crate::price::{
 };
 use crate::problem::{Offer, Problem, Text, texts};
 use crate::stripe::Sales;
-
-pub use quote::{BodyQuote, quote_body};
 
 /// Prices and packs, as of the last reload.
 #[derive(Debug)]
@@ -153,7 +150,7 @@ impl App {
         Ok((quote.credits.ok_or_else(metered)?, quote.route))
     }
 
-    /// What would be held for a call of an endpoint with this body, where it has one. Only the price of a metered
+    /// The credits that would be held for a call of an endpoint with this body. Only the price of a metered
     /// route depends on the body.
     ///
     /// # Errors

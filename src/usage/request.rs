@@ -16,6 +16,8 @@ pub enum Scalar {
     Bool(bool),
     /// `null`.
     Null,
+    /// A list or an object: no value that a price names, though some parsers take `["hd"]` for `"hd"`.
+    Nested,
 }
 
 /// How much a request asks for at most.

@@ -241,3 +241,16 @@ async fn characters_and_seconds_that_no_answer_tells_are_charged_as_they_were_he
         assert_eq!(balance(&gateway).await, left, "{price} {headers}");
     }
 }
+
+#[tokio::test]
+async fn a_member_that_the_price_names_is_no_list() {
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;
+    let dearer = "when = [{ if = { service_tier = \"priority\" }, input = 500, output = 2000 }]";
+    let tables = [routes(""), model("m", dearer)].concat();
+    let gateway = with(&ai, &tables, 100).await;
+    for tier in [json!(["priority"]), json!({ "priority": true })] {
+        let answer = ask(&gateway, CHAT, &body(&json!({ "service_tier": tier }))).await;
+        answer.problem(400, "BAD_REQUEST");
+    }
+    assert_eq!(ai.asked().len(), 0);
+}

@@ -11,7 +11,7 @@ use super::outcome::ReadRequest;
 use super::place::{Place, Within};
 use super::watched::Watched;
 use crate::meter::json::{Sink, Span, Text, Token};
-use crate::usage::MeterKind;
+use crate::usage::{MeterKind, Scalar};
 
 /// The deepest body that is read.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -157,6 +157,9 @@ impl<'a> Reader<'a> {
     fn open(&mut self, is_object: bool, span: Span) -> Taken {
         let here = self.here();
         let next = std::mem::replace(&mut self.next, NOTHING);
+        if let Some(name) = next.watched {
+            self.facts.members.push((name.into(), Scalar::Nested));
+        }
         let place = match (self.depth, here.place) {
             (0, _) if is_object => Place::Top,
             (0, _) => return Err(BodyMistake::NotAnObject),

@@ -362,7 +362,8 @@ fn members_of_the_config_are_watched_and_denied() {
     ];
     assert_eq!(members, expected);
     assert_eq!(read_facts.limits.answers, 2);
-    assert!(read(r#"{"size":{}}"#).unwrap().facts.members.is_empty());
+    let nested = read(r#"{"size":{}}"#).unwrap().facts.members;
+    assert_eq!(nested, [("size".into(), Scalar::Nested)]);
     for (body, mistake) in [
         (r#"{"Size":"a"}"#, BodyMistake::Spelling("size".into())),
         (r#"{"serviceTier":"a"}"#, BodyMistake::Spelling("service_tier".into())),

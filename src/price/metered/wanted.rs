@@ -195,6 +195,7 @@ mod tests {
             (WantedValue::Bool(true), number("1"), Some(Doubt::Type)),
             (WantedValue::Bool(true), Scalar::Bool(false), None),
             (WantedValue::Bool(true), Scalar::Null, None),
+            (text("hd"), Scalar::Nested, Some(Doubt::Type)),
         ] {
             assert_eq!(wanted.doubt(&value), doubt, "{wanted:?} {value:?}");
         }

@@ -257,9 +257,12 @@ mod tests {
         stream.conn.write_tls(&mut stream.sock).unwrap();
     }
 
+    /// What an upstream does.
+    type Act = fn(&mut Served);
+
     #[tokio::test]
     async fn tls_is_quiet_until_its_upstream_closes_it_or_sends_something() {
-        let cases: [(&str, fn(&mut Served)); 5] = [
+        let cases: [(&str, Act); 5] = [
             ("close_notify and FIN", |stream| {
                 close_notify(stream);
                 stream.sock.shutdown(Shutdown::Write).unwrap();

@@ -62,20 +62,20 @@ pub(in crate::proxy) enum Answer {
 
 /// The state of both directions.
 pub(in crate::proxy) struct State {
-    pub request: Request,
-    pub answer: Answer,
+    pub(super) request: Request,
+    pub(super) answer: Answer,
     /// The part of the request's body that was read before, and is not handed over yet.
-    pub unsent: Option<Box<Buffered>>,
+    pub(super) unsent: Option<Box<Buffered>>,
     /// Why the request could not be sent whole. The upstream may still answer.
-    pub send_error: Option<BError>,
+    pub(super) send_error: Option<BError>,
     /// Why nothing more is sent to the client, where its answer is read to the end all the same.
-    pub left: Option<BError>,
+    pub(super) left: Option<BError>,
     /// When something last came from the upstream, or it was last sent something.
-    pub upstream_moved: Instant,
+    pub(super) upstream_moved: Instant,
     /// When something last came from the client, or it was last possible.
-    pub client_moved: Instant,
+    pub(super) client_moved: Instant,
     /// Parts of the answer in a row.
-    pub streak: u32,
+    pub(super) streak: u32,
 }
 
 /// One thing that happened.

@@ -15,6 +15,9 @@ pub const NO_ROUTE: &str = "none";
 /// The route label of holds that were made through the API without a route.
 pub const API_ROUTE: &str = "api";
 
+/// The model label of metered calls on routes that have prices of their own.
+pub const NO_MODEL: &str = "none";
+
 /// The outcomes of an attempt to get an answer from an upstream, in the order of this list: an answer
 /// that is not an error; no connection; too long a silence; a connection that broke off; an error of
 /// the client's; an error of the upstream's.
@@ -135,6 +138,14 @@ metrics! {
         "farebox_credit_price_minor",
         "What one credit sells for in the smallest pack, in minor units of the currency",
         &["currency"]);
+    /// Models are labelled by the `match` of their price, [`NO_MODEL`] where the route itself has prices.
+    tokens: IntCounterVec(
+        "farebox_tokens_total", "Usage of metered calls, by kind", &["route", "model", "kind"]);
+    usage_missing: IntCounterVec(
+        "farebox_usage_missing_total", "Charged answers whose usage could not be known", &["route"]);
+    unpriced_usage: IntCounterVec(
+        "farebox_unpriced_usage_total", "Usage of a kind that has no price, by kind",
+        &["model", "kind"]);
     /// Attempts to get an answer from an upstream, by [outcome](UPSTREAM_OUTCOMES).
     upstream_requests: IntCounterVec("farebox_upstream_requests_total",
         "Attempts to get an answer from an upstream, by outcome", &["upstream", "outcome"]);

@@ -53,7 +53,7 @@ export async function priceList(base) {
   const cost = (kind) => ({ free, prices }) => free ? say('free') : prices[kind] === undefined ? '–' : unit(prices[kind]);
   return card(say('prices'),
     list(say('prices'), routes, [
-      ['route', ({ path, label, methods }) => [told(label ?? path), h('small', {}, label && [told(path), ' '], methods.join(', ').replace('*', say('everyMethod')))]],
+      ['route', ({ path, label, methods }) => [told(label ?? path), h('small', {}, methods.join(', ').replace('*', say('everyMethod')))]],
       ['price', priceOf, true],
     ]),
     ...(models.length ? [

@@ -180,7 +180,7 @@ async fn the_price_list_has_metered_routes_and_models_with_all_that_changes_thei
     browser.sign_in_by(&gateway.url(&format!("/credits/account#token={}", token("alice")))).await;
     for (says, line) in [
         ("/api/ai/generate", "/api/ai/generate / POST | 5"),
-        ("Chat", "Chat / /v1/chat/completions POST | By the model"),
+        ("Chat", "Chat / POST | By the model"),
         ("images", "/v1/images/generations / POST | Per call: 0.5 / Images: 4"),
         ("claude", "claude-* / Searches: 1 | 300 | 1,500"),
         ("llama-4", "llama-4 | Free | Free"),

@@ -11,7 +11,7 @@
 //! | price | the canonical path and the method become a quote | [`price`] |
 //! | hold | the quote's [credits] are set aside, on disk in `strict` | [`ledger`] |
 //! | forward | the request goes upstream with our headers | [`proxy`] |
-//! | meter | the answer streams back, never buffered whole | [`proxy`] |
+//! | meter | the answer streams back, never buffered whole | [`proxy`], [`meter`] |
 //! | settle | the hold is captured or released, once, however the call ends | [`proxy`], [`ledger`] |
 //!
 //! [`stripe`] sells the credits; [`gateway`] composes the parts and starts them; [`cli`] has one
@@ -33,6 +33,7 @@ pub mod credits;
 pub mod gateway;
 pub mod identify;
 pub mod ledger;
+pub mod meter;
 pub mod metrics;
 pub mod price;
 pub mod problem;

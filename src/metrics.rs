@@ -18,9 +18,8 @@ pub const API_ROUTE: &str = "api";
 /// The model label of metered calls on routes that have prices of their own.
 pub const NO_MODEL: &str = "none";
 
-/// The outcomes of an attempt to get an answer from an upstream, in the order of this list: an answer
-/// that is not an error; no connection; too long a silence; a connection that broke off; an error of
-/// the client's; an error of the upstream's.
+/// The outcomes of an attempt to get an answer from an upstream: an answer that is no error; no connection; too long a
+/// silence; a connection that broke off; an error of the client's; an error of the upstream's.
 pub const UPSTREAM_OUTCOMES: [&str; 6] =
     ["ok", "connect", "timeout", "closed", "status_4xx", "status_5xx"];
 
@@ -131,6 +130,12 @@ metrics! {
     ledger_redis_memory: IntGauge(
         "farebox_ledger_redis_memory_bytes", "Memory that Redis says it uses");
     ledger_up: IntGauge("farebox_ledger_up", "1 while the ledger can write");
+    ledger_clock_skew_seconds: Gauge(
+        "farebox_ledger_clock_skew_seconds",
+        "How far this machine's clock is ahead of Redis's; negative where it is behind");
+    ledger_other_redis: IntGauge(
+        "farebox_ledger_other_redis",
+        "1 while this gateway reaches another Redis than the ledger's: it is not ready then");
     route_cost_minor: GaugeVec(
         "farebox_route_cost_minor",
         "What one call costs the operator, in minor units of the currency", &["route", "currency"]);

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::account::AccountId;
-use crate::api::body::Json;
+use crate::api::body::{MAX_BODY_BYTES, read};
 use crate::api::caller::Caller;
 use crate::app::App;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::Balance;
-use crate::problem::{Problem, texts};
+use crate::problem::Problem;
 
 /// An account's credits. `balance` is `available` plus `held`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -57,6 +58,9 @@ pub(super) struct CheckRequest {
     endpoint: String,
     /// The method of the call; POST if absent.
     method: Option<String>,
+    /// Its body, where the price depends on it.
+    #[schema(value_type = Option<Object>)]
+    body: Option<Box<RawValue>>,
 }
 
 /// The price of a call, and the credits left after it.
@@ -74,15 +78,17 @@ pub(super) struct CheckBody {
 /// Whether the caller can pay for a call. Takes nothing.
 #[utoipa::path(post, path = "/check", request_body = CheckRequest, responses(
     (status = 200, body = CheckBody), (status = 400), (status = 401), (status = 402),
-    (status = 403), (status = 404), (status = 503)))]
+    (status = 403), (status = 404), (status = 413), (status = 503)))]
 pub(super) async fn check(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
-    Json(request): Json<CheckRequest>,
+    request: Request,
 ) -> Result<axum::Json<CheckBody>, Problem> {
+    let limit = MAX_BODY_BYTES.saturating_add(app.largest_metered_body());
+    let request: CheckRequest = read(request, limit).await?;
     let method = request.method.as_deref().unwrap_or("POST");
-    let quote = app.quote_endpoint(method, &request.endpoint)?;
-    let cost = quote.credits.ok_or_else(|| Problem::bad_request(texts::CHECK_PRICED_BY_USAGE))?;
+    let body = request.body.as_deref().map(RawValue::get);
+    let cost = app.quote_call(method, &request.endpoint, body)?;
     let balance = app.ledger.balance(&caller.account).await;
     let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
     if balance.frozen && !cost.is_zero() {

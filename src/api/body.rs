@@ -37,7 +37,14 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
     }
 }
 
-async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Problem> {
+/// Reads a JSON body of at most `limit` bytes.
+///
+/// # Errors
+/// 413 for a longer one, 400 for one that is not the JSON expected.
+pub(super) async fn read<T: DeserializeOwned>(
+    request: Request,
+    limit: usize,
+) -> Result<T, Problem> {
     let body = to_bytes(request.into_body(), limit).await.map_err(|error| {
         match error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) {
             true => Problem::body_too_large(limit),

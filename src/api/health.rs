@@ -7,26 +7,29 @@ use prometheus::IntGauge;
 
 use crate::metrics::Metrics;
 
-/// Whether the gateway accepts new calls: its config and migrations are done, and it is not
-/// stopping. The value is stored in the gauge `farebox_ready`, so that probe and metric cannot
-/// differ.
+/// Whether the gateway wants new calls: its config and migrations are done, it is not stopping, and it does not reach
+/// another Redis than the ledger's. The values are the gauges `farebox_ready` and `farebox_ledger_other_redis`
+/// themselves, so that probe and metrics cannot differ.
 #[derive(Clone, Debug)]
-pub struct Readiness(IntGauge);
+pub struct Readiness {
+    ready: IntGauge,
+    other_redis: IntGauge,
+}
 
 impl Readiness {
     /// The readiness of a gateway that is not ready yet.
     pub fn new(metrics: &Metrics) -> Self {
-        Self(metrics.ready.clone())
+        Self { ready: metrics.ready.clone(), other_redis: metrics.ledger_other_redis.clone() }
     }
 
     /// Sets the value.
     pub fn set(&self, ready: bool) {
-        self.0.set(i64::from(ready));
+        self.ready.set(i64::from(ready));
     }
 
     /// The value that was set last.
     pub fn get(&self) -> bool {
-        self.0.get() == 1
+        self.ready.get() == 1
     }
 }
 
@@ -37,11 +40,12 @@ pub(super) async fn healthz() -> &'static str {
 }
 
 pub(super) async fn readyz(State(readiness): State<Readiness>) -> Response {
-    if readiness.get() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping, or not started\n").into_response()
-    }
+    let unready = match (readiness.get(), readiness.other_redis.get() == 1) {
+        (true, false) => return "ready\n".into_response(),
+        (true, true) => "it reaches another Redis than the ledger's\n",
+        (false, _) => "stopping, or not started\n",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, unready).into_response()
 }
 
 pub(super) async fn metrics(State(metrics): State<Metrics>) -> Response {

@@ -72,10 +72,8 @@ pub(super) async fn hold(
     let (credits, route): (Credits, Arc<str>) = match (&request.endpoint, &request.credits) {
         (Some(endpoint), None) => {
             let method = request.method.as_deref().unwrap_or("POST");
-            let quote = app.quote_endpoint(method, endpoint)?;
-            let credits =
-                quote.credits.ok_or_else(|| Problem::bad_request(texts::HOLD_PRICED_BY_USAGE))?;
-            (credits, quote.route.label().into())
+            let (credits, route) = app.quote_endpoint(method, endpoint)?;
+            (credits, route.label().into())
         }
         (None, Some(credits)) => (json_number(&**credits).map_err(bad_credits)?, API_ROUTE.into()),
         _ => {
@@ -97,8 +95,8 @@ pub(super) async fn hold(
     Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
-/// True if `/holds/{id}/capture` can be requested for this id. A path that is ambiguous is refused,
-/// and a hold that cannot be captured or released would keep its credits until it expires.
+/// True where `/holds/{id}/capture` can be requested: a path that can be read in two ways is
+/// refused, and a hold that cannot be ended would keep its credits until it expires.
 fn fits_in_a_path(id: &str) -> bool {
     let path = format!("/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
     CanonicalPath::parse(path.as_bytes()).is_ok()
@@ -183,6 +181,7 @@ fn ended(
         if let Some(request_id) = captured_by.filter(|_| !end.captured.is_zero()) {
             log_usage(&Usage {
                 account: &end.account,
+                model: None,
                 route: &end.route,
                 cost: end.captured,
                 available_after: after.available(),

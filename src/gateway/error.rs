@@ -34,11 +34,6 @@ pub enum StartError {
     /// The system allows too few open files.
     #[error(transparent)]
     Files(#[from] TooFewFiles),
-    /// A route is priced by usage, which this version reads and does not serve yet.
-    #[error(
-        "`{0}` is priced by usage or answered by Farebox, which this version does not serve yet; give it `credits`"
-    )]
-    NotServed(String),
     /// A metric could not be declared, or Pingora refused its settings.
     #[error("{0}")]
     Internal(String),

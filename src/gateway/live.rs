@@ -21,10 +21,6 @@ pub(super) async fn open_live(
     let prices = prices.with_exact_paths(config.api.exact_paths);
     let prices = prices.with_models(Models::new(&config.models));
     let catalogue = catalogue(prices, Rates::new(&config.rates), &config.packs)?;
-    let unserved = catalogue.prices.routes().iter().find(|route| !route.price.is_fixed());
-    if let Some(route) = unserved {
-        return Err(StartError::NotServed(route.label().to_owned()));
-    }
     let open = |upstream: &UpstreamConfig| {
         Upstream::new(upstream, resolver.clone()).ok_or_else(|| {
             StartError::Internal(format!(

@@ -33,6 +33,13 @@ pub enum Overrun {
     Cap,
 }
 
+/// The outcome of an [extension](Hold::extension): the hold as it then is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extended {
+    amount: Credits,
+    after: Balance,
+}
+
 /// How a metered call is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
@@ -40,7 +47,7 @@ pub struct Settlement {
     pub amount: Credits,
     /// What becomes of the part of `amount` that is above the hold.
     pub overrun: Overrun,
-    /// What the call used. [`Hold::settle`] fills in `held`.
+    /// The usage of the call. [`Hold::settle`] fills in `held`.
     pub usage: Option<UsageRecord>,
 }
 
@@ -113,19 +120,40 @@ impl Hold {
     /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Unavailable`]; the hold then stands
     /// as before. [`Refusal::Ended`] and [`Refusal::UnknownHold`] where the ledger has ended the hold.
     pub async fn extend(&mut self, by: Credits) -> Result<Balance, Refusal> {
-        let amount = self.amount.checked_add(by).ok_or(Refusal::OutOfRange)?;
-        let (hold, account) = (self.id.clone(), self.account.clone());
-        match self.holds.queue.ask(Operation::Extend { hold, account, amount }).await {
-            Outcome::Held { after } => {
-                (self.amount, self.after) = (amount, after);
-                Ok(after)
-            }
-            Outcome::Refused(refusal) => Err(refusal),
-            _ => {
-                tracing::error!("the ledger's backend returned the outcome of another operation");
-                Err(Refusal::Unavailable)
+        let extended = self.extension(by).await?;
+        self.extended(extended);
+        Ok(extended.after)
+    }
+
+    /// As [`Self::extend`], for a caller that needs the hold meanwhile. [`Self::extended`] takes note of the
+    /// outcome.
+    ///
+    /// # Errors
+    /// As [`Self::extend`].
+    pub fn extension(
+        &self,
+        by: Credits,
+    ) -> impl Future<Output = Result<Extended, Refusal>> + Send + use<> {
+        let amount = self.amount.checked_add(by);
+        let (holds, hold, account) = (self.holds.clone(), self.id.clone(), self.account.clone());
+        async move {
+            let amount = amount.ok_or(Refusal::OutOfRange)?;
+            match holds.queue.ask(Operation::Extend { hold, account, amount }).await {
+                Outcome::Held { after } => Ok(Extended { amount, after }),
+                Outcome::Refused(refusal) => Err(refusal),
+                _ => {
+                    tracing::error!(
+                        "the ledger's backend returned the outcome of another operation"
+                    );
+                    Err(Refusal::Unavailable)
+                }
             }
         }
+    }
+
+    /// Notes that the ledger has extended this hold.
+    pub fn extended(&mut self, extended: Extended) {
+        (self.amount, self.after) = (extended.amount, extended.after);
     }
 
     /// Charges `amount`, at most the amount of the hold, and gives the rest back. Does not wait: the ledger

@@ -39,15 +39,15 @@ pub use history::{
     AccountView, Activity, DayUsage, FoundAccounts, HoldView, ModelUsage, Movement, Sold, SoldIn,
     Usage,
 };
-pub use hold::{Hold, Overrun, Settlement};
+pub use hold::{Extended, Hold, Overrun, Settlement};
 pub use imports::{Import, ImportRow, ImportedRow};
 pub use inbox::{EventState, NewEvent, StripeEvent};
 pub use key::{KeyChanges, KeyHash, KeyHashError, KeyRecord};
-pub(crate) use operation::CALL_TTL_MS;
 pub use operation::{
     Balance, CallId, ClosedHold, Ending, Entry, EntryKind, HoldEnd, HoldId, IdError, NewHold,
     Operation, OperationId, Origin, Outcome, Posting, Refusal,
 };
+pub(crate) use operation::{CALL_TTL_MS, keep_ids_ahead_by};
 pub use payment::{
     Dispute, Due, Facts, Money, OnDispute, Payment, PaymentChange, Progress, Refund, Sale, Stage,
     TakeFacts,

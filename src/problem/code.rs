@@ -10,10 +10,13 @@ pub enum Code {
     Unauthenticated,
     Forbidden,
     InsufficientCredits,
+    PriceOverLimit,
     AccountFrozen,
     NoPriceRule,
+    ModelNotPriced,
     NotFound,
     BadRequest,
+    BodyTooLarge,
     RequestTimeout,
     IdempotencyConflict,
     RateLimited,
@@ -31,10 +34,13 @@ impl Code {
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::InsufficientCredits => "insufficient-credits",
+            Self::PriceOverLimit => "price-over-limit",
             Self::AccountFrozen => "account-frozen",
             Self::NoPriceRule => "no-price-rule",
+            Self::ModelNotPriced => "model-not-priced",
             Self::NotFound => "not-found",
             Self::BadRequest => "bad-request",
+            Self::BodyTooLarge => "body-too-large",
             Self::RequestTimeout => "request-timeout",
             Self::IdempotencyConflict => "idempotency-conflict",
             Self::RateLimited => "rate-limited",
@@ -51,10 +57,12 @@ impl Code {
         match self {
             Self::Unauthenticated => "authentication_error",
             Self::Forbidden | Self::AccountFrozen => "permission_error",
-            Self::InsufficientCredits => "insufficient_quota",
+            Self::InsufficientCredits | Self::PriceOverLimit => "insufficient_quota",
             Self::NoPriceRule
+            | Self::ModelNotPriced
             | Self::NotFound
             | Self::BadRequest
+            | Self::BodyTooLarge
             | Self::RequestTimeout
             | Self::IdempotencyConflict => "invalid_request_error",
             Self::RateLimited => "rate_limit_error",
@@ -63,6 +71,26 @@ impl Code {
             | Self::Overloaded
             | Self::PaymentsUnavailable
             | Self::UpstreamTimeout => "api_error",
+        }
+    }
+
+    /// The name that Anthropic's API has for an error of this kind.
+    pub(super) const fn anthropic_type(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "authentication_error",
+            Self::Forbidden | Self::AccountFrozen => "permission_error",
+            Self::InsufficientCredits | Self::PriceOverLimit => "billing_error",
+            Self::NoPriceRule | Self::ModelNotPriced | Self::NotFound => "not_found_error",
+            Self::BadRequest | Self::RequestTimeout | Self::IdempotencyConflict => {
+                "invalid_request_error"
+            }
+            Self::BodyTooLarge => "request_too_large",
+            Self::RateLimited => "rate_limit_error",
+            Self::Overloaded => "overloaded_error",
+            Self::UpstreamTimeout => "timeout_error",
+            Self::UpstreamFailed | Self::LedgerUnavailable | Self::PaymentsUnavailable => {
+                "api_error"
+            }
         }
     }
 }

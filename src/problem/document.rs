@@ -13,8 +13,8 @@ use crate::problem::texts;
 /// The members that only a 402 has.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// The price of the call.
-    pub required: Credits,
+    /// The price of the call. `None` where the call was refused before its price was known.
+    pub required: Option<Credits>,
     /// The credits that the account has.
     pub available: SignedCredits,
     /// The page that sells credits.
@@ -58,9 +58,19 @@ impl Problem {
 
     /// 402: the account has too few credits; nothing was sent upstream.
     pub fn insufficient_credits(offer: Offer) -> Self {
-        let detail = texts::insufficient_credits(offer.required, offer.available);
+        let detail = match offer.required {
+            Some(required) => texts::insufficient_credits(required, offer.available),
+            None => texts::NO_CREDITS,
+        };
         let problem = Self::new(StatusCode::PAYMENT_REQUIRED, Code::InsufficientCredits, detail);
         Self { offer: Some(Box::new(offer)), ..problem }
+    }
+
+    /// 402: the call may cost `most`, which is more than the `limit` that its `x-credits-max` allows; nothing
+    /// was held.
+    pub fn price_over_limit(most: Credits, limit: Credits) -> Self {
+        let detail = texts::price_over_limit(most, limit);
+        Self::new(StatusCode::PAYMENT_REQUIRED, Code::PriceOverLimit, detail)
     }
 
     /// 403: a dispute freezes the account; nothing was sent upstream.
@@ -71,6 +81,15 @@ impl Problem {
     /// 404: the path has no price. A path without a price is never free.
     pub fn no_price_rule() -> Self {
         Self::new(StatusCode::NOT_FOUND, Code::NoPriceRule, texts::NO_PRICE_RULE)
+    }
+
+    /// 404: no price is set for the model, and a model without a price is never free.
+    pub fn model_not_priced(model: Option<&str>) -> Self {
+        let detail = match model {
+            Some(model) => texts::model_not_priced(model),
+            None => texts::NO_MODEL,
+        };
+        Self::new(StatusCode::NOT_FOUND, Code::ModelNotPriced, detail)
     }
 
     /// 404: Farebox has no such route, or no such thing.
@@ -89,10 +108,10 @@ impl Problem {
         Self::new(status, Code::BadRequest, texts::METHOD_NOT_ALLOWED)
     }
 
-    /// 413: the body is larger than Farebox's own routes accept.
+    /// 413: the body is larger than the route takes.
     pub fn body_too_large(limit_bytes: usize) -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
-        Self::new(status, Code::BadRequest, texts::body_too_large(limit_bytes))
+        Self::new(status, Code::BodyTooLarge, texts::body_too_large(limit_bytes))
     }
 
     /// 431: the head is larger than `[server] max_header_bytes`.

@@ -1,5 +1,5 @@
 //! Every error that a client can see: `application/problem+json` (RFC 9457), with an `error` member in the
-//! shape that OpenAI's SDKs read, so that both kinds of client show the same message.
+//! [`Shape`] that the official SDKs read, so that both kinds of client show the same message.
 
 mod code;
 mod document;
@@ -10,4 +10,4 @@ pub(crate) mod texts;
 pub use code::Code;
 pub use document::{Offer, Problem};
 pub use language::{Language, Text};
-pub use render::Rendered;
+pub use render::{Rendered, Shape};

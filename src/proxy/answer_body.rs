@@ -1,19 +1,26 @@
-//! The body of an answer over HTTP/2. It keeps the bytes for which the client's window has no room.
+//! The body of an answer over HTTP/2: small parts become one frame, and what the client's window has
+//! no room for waits here.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::SendStream;
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
 use super::stall::Stall;
 
+/// How much is gathered before it is sent without a flush, in bytes: the usual largest frame.
+const GATHERED: usize = 16 * 1024;
+
 /// The sending half of one stream.
 pub(super) struct AnswerBody {
     stream: SendStream<Bytes>,
+    /// The parts that were written since the last flush.
+    gathered: Vec<u8>,
+    /// The parts before them that are not sent yet.
     unsent: Bytes,
-    /// Whether the body ends after the unsent bytes.
+    /// Nothing follows what was written.
     ends: bool,
     has_ended: bool,
     is_blocked: bool,
@@ -25,6 +32,7 @@ impl AnswerBody {
     pub fn new(stream: SendStream<Bytes>, has_ended: bool) -> Self {
         Self {
             stream,
+            gathered: Vec::new(),
             unsent: Bytes::new(),
             ends: has_ended,
             has_ended,
@@ -33,8 +41,7 @@ impl AnswerBody {
         }
     }
 
-    /// Accepts a part of the body, and sends as much as there is room for. `end`: the body ends
-    /// here.
+    /// Takes a part of the body, and with `end` its end. A flush sends it.
     pub fn write(&mut self, part: &[u8], end: bool) -> Result<()> {
         if self.ends {
             return match part {
@@ -43,14 +50,8 @@ impl AnswerBody {
             };
         }
         self.ends = end;
-        if self.unsent.is_empty() {
-            self.unsent = Bytes::copy_from_slice(part);
-        } else {
-            let mut both = BytesMut::from(std::mem::take(&mut self.unsent));
-            both.extend_from_slice(part);
-            self.unsent = both.freeze();
-        }
-        if self.is_blocked {
+        self.gathered.extend_from_slice(part);
+        if self.is_blocked || self.gathered.len() < GATHERED {
             return Ok(());
         }
         // Bytes for which there is no room now are sent by a later flush.
@@ -62,7 +63,13 @@ impl AnswerBody {
 
     /// Ready once all bytes have been sent within the client's window.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        while !self.unsent.is_empty() {
+        loop {
+            if self.unsent.is_empty() {
+                if self.gathered.is_empty() {
+                    break;
+                }
+                self.unsent = std::mem::take(&mut self.gathered).into();
+            }
             self.stream.reserve_capacity(self.unsent.len());
             let room = match self.stream.poll_capacity(cx) {
                 Poll::Ready(Some(room)) => room.or_err(ErrorType::WriteError, "HTTP/2")?,
@@ -93,7 +100,7 @@ impl AnswerBody {
     }
 
     fn send(&mut self, part: Bytes) -> Result<()> {
-        let end = self.ends && self.unsent.is_empty();
+        let end = self.ends && self.unsent.is_empty() && self.gathered.is_empty();
         self.has_ended |= end;
         self.stream.send_data(part, end).or_err(ErrorType::WriteError, "HTTP/2")
     }

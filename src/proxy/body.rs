@@ -38,14 +38,18 @@ enum Length {
 
 impl Length {
     fn of(client: &mut Client) -> Self {
-        let no_body = client.is_body_empty();
-        let head = client.head();
-        if matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS) {
-            return Self::Head;
+        match client.head().method {
+            Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS => Self::Head,
+            _ => Self::of_body(client),
         }
-        if no_body {
+    }
+
+    /// The length of the body, whatever the method.
+    fn of_body(client: &mut Client) -> Self {
+        if client.is_body_empty() {
             return Self::Declared(0);
         }
+        let head = client.head();
         if head.headers.contains_key(TRANSFER_ENCODING) {
             return Self::Unknown;
         }
@@ -70,7 +74,12 @@ impl Sent {
         Self { length, ..Self::default() }
     }
 
-    /// Records that the head was handed over.
+    /// A request whose body lies in memory, of which nothing was handed over yet.
+    pub(super) fn nothing_of_whole(body_bytes: usize) -> Self {
+        Self::nothing_of(Length::Declared(body_bytes as u64))
+    }
+
+    /// Records that the head is handed over.
     pub fn begin(&mut self) {
         self.has_head = true;
     }
@@ -107,7 +116,23 @@ pub(super) struct Buffered {
     pub bytes: Bytes,
     /// True if this is the whole body.
     pub is_whole: bool,
-    _reserved: Option<Reserved>,
+    reserved: Option<Reserved>,
+}
+
+impl Buffered {
+    /// Other bytes in place of the whole body. False where there is no memory for them.
+    #[must_use]
+    pub fn replace(&mut self, bytes: Bytes, memory: &Arc<BodyMemory>, account: &AccountId) -> bool {
+        if bytes.len() > SMALL as usize {
+            let mut reserved = memory.begin(account.clone());
+            if !reserved.grow(bytes.len()) {
+                return false;
+            }
+            self.reserved = Some(reserved);
+        }
+        self.bytes = bytes;
+        true
+    }
 }
 
 /// The reason why a body could not be read.
@@ -126,7 +151,9 @@ pub(super) enum Unread {
 pub(super) struct Room<'a> {
     /// The number of bytes after which reading stops. The last part that arrives may exceed it.
     pub most: usize,
-    /// The longest time that the client may send nothing.
+    /// How long the body is by its head, in bytes; 0 where the head does not say.
+    pub expected: usize,
+    /// The longest silence of the client.
     pub silence: Duration,
     pub memory: &'a Arc<BodyMemory>,
     pub account: &'a AccountId,
@@ -168,13 +195,14 @@ pub(super) async fn read_ahead(client: &mut Client, room: Room<'_>) -> Result<Bu
             first = part;
         } else {
             if more.is_empty() {
+                more.reserve(room.expected.max(first.len() + part.len()));
                 more.extend_from_slice(&first);
             }
             more.extend_from_slice(&part);
         }
     };
     let bytes = if more.is_empty() { first } else { more.freeze() };
-    Ok(Buffered { bytes, is_whole, _reserved: reserved })
+    Ok(Buffered { bytes, is_whole, reserved })
 }
 
 /// Reads a body of at most [`SMALL`] bytes whole; every other body is left to be streamed. Bodies
@@ -209,12 +237,20 @@ pub(super) async fn read_small(
         let is_whole = client.is_body_done();
         return Ok((Buffered { is_whole, ..Buffered::default() }, sent));
     }
-    let room = Room { most: SMALL as usize, silence, memory, account };
+    let room = Room { most: SMALL as usize, expected: 0, silence, memory, account };
     Ok((read_ahead(client, room).await?, sent))
 }
 
-/// Whether the client waits for a 100 (Continue) before it sends its body.
-fn expects_continue(head: &RequestHeader) -> bool {
+/// The length of a body, whatever the method, where the head says it.
+pub(super) fn declared_length(client: &mut Client) -> Option<u64> {
+    match Length::of_body(client) {
+        Length::Declared(length) => Some(length),
+        Length::Head | Length::Unknown => None,
+    }
+}
+
+/// Whether the client waits for a 100 before it sends its body.
+pub(super) fn expects_continue(head: &RequestHeader) -> bool {
     let expected = head.headers.get_all(EXPECT).iter();
     expected
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))

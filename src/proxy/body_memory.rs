@@ -20,14 +20,14 @@ pub(super) struct BodyMemory {
 #[derive(Debug, Default)]
 struct Used {
     bytes: usize,
-    by_account: HashMap<AccountId, usize>,
+    by_account: HashMap<Option<AccountId>, usize>,
 }
 
 /// Reserved memory. Dropping this gives it back.
 #[derive(Debug)]
 pub(super) struct Reserved {
     memory: Arc<BodyMemory>,
-    account: AccountId,
+    account: Option<AccountId>,
     bytes: usize,
 }
 
@@ -37,9 +37,9 @@ impl BodyMemory {
         Arc::new(Self { most, used: Mutex::default() })
     }
 
-    /// Begins an empty reservation for a body of `account`.
-    pub fn begin(self: &Arc<Self>, account: AccountId) -> Reserved {
-        Reserved { memory: self.clone(), account, bytes: 0 }
+    /// A reservation of nothing yet, for an account. The calls of own routes share the part of `None`.
+    pub fn begin(self: &Arc<Self>, account: impl Into<Option<AccountId>>) -> Reserved {
+        Reserved { memory: self.clone(), account: account.into(), bytes: 0 }
     }
 }
 

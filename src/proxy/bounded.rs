@@ -24,9 +24,9 @@ use super::watch::HeadWatch;
 use crate::ledger::CallId;
 use crate::problem::{Language, Problem, Rendered};
 
-/// If a head is too long, at most this many bytes of its rest are read: a client that is cut off
-/// while it still sends may never see the answer. The head's deadline limits the time of this.
-const LINGER_BYTES: usize = 128 * 1024;
+/// How much is read behind a head that is refused, so that its client is not cut off before it has
+/// read why, in bytes. A deadline bounds it in time.
+pub(super) const LINGER_BYTES: usize = 128 * 1024;
 
 /// The session's end of a [`Link`], which refuses a head that is too long.
 #[derive(Debug)]

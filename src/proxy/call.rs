@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue, Method};
+use pingora_error::{Error, ErrorType, Result};
 use prometheus::{IntCounterVec, IntGauge};
 
 use super::body::Sent;
 use super::client::Client;
 use super::cors::Cors;
-use super::live::PricedRoute;
+use super::live::{Destination, PricedRoute};
+use super::metered::Metered;
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
 use crate::metrics::NO_ROUTE;
 use crate::price::CanonicalPath;
-use crate::problem::Language;
+use crate::problem::{Language, Shape};
 
 /// Calls are counted under this status if their client left before any status was sent.
 pub(super) const CLIENT_LEFT: u16 = 499;
@@ -51,9 +53,11 @@ pub(super) struct Admitted {
     /// The rule that prices the call, from the config as it was when the call began. A reload does
     /// not change it.
     pub route: Arc<PricedRoute>,
-    /// `None` where the route is free.
+    /// `None` where the call is free.
     pub hold: Option<Hold>,
-    /// The path that was priced.
+    /// How the call is priced by its usage, where it is.
+    pub metered: Option<Box<Metered>>,
+    /// The path that goes upstream: the one that was priced, with the model's other name in it.
     pub path: CanonicalPath,
     /// The query that follows the path, with its `?`.
     pub query: String,
@@ -67,12 +71,43 @@ pub(super) struct Forwarded {
     pub route: Arc<PricedRoute>,
     pub method: Method,
     pub hold: Option<Hold>,
+    /// How the call is priced by its usage, where it is.
+    pub metered: Option<Box<Metered>>,
     /// How much of the request has been handed over.
     pub sent: Sent,
     /// The upstream's final status. 101 counts as one.
     pub status: Option<u16>,
     /// Whether the answer's body has ended.
     pub is_whole: bool,
+}
+
+impl Admitted {
+    /// Where the call goes.
+    ///
+    /// # Errors
+    /// Where there is no such place, which the config's check rules out.
+    pub fn destination(&self) -> Result<&Destination> {
+        destination(&self.route, self.metered.as_deref())
+    }
+}
+
+impl Forwarded {
+    /// Where the call goes, as [`Admitted::destination`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn destination(&self) -> Result<&Destination> {
+        destination(&self.route, self.metered.as_deref())
+    }
+}
+
+fn destination<'a>(
+    route: &'a PricedRoute,
+    metered: Option<&'a Metered>,
+) -> Result<&'a Destination> {
+    let of_model = metered.and_then(|metered| metered.terms.destination.as_deref());
+    let destination = of_model.or(route.destination.as_deref());
+    destination.ok_or_else(|| Error::explain(ErrorType::InternalError, "a route without upstream"))
 }
 
 impl Arrived {
@@ -117,6 +152,8 @@ pub(super) struct Figures {
     pub ended: Option<Instant>,
     /// The status that the client was sent.
     pub status: Option<u16>,
+    /// The shape of the problems that the client is told.
+    pub shape: Shape,
     _in_flight: InFlight,
 }
 
@@ -129,6 +166,7 @@ impl Figures {
             forwarded: None,
             ended: None,
             status: None,
+            shape: Shape::default(),
             _in_flight: in_flight.enter(),
         }
     }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::UPGRADE;
 use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::ReusableHttpStream;
 use pingora_core::protocols::http::v1::server::HttpSession as Http1Session;
@@ -139,14 +139,7 @@ impl Client {
         Next::Later(Box::pin(async move { Some(Http1::after(reused.await.ok()??, link)) }))
     }
 
-    /// Sends what was written, and closes the connection.
-    pub async fn shut_down(&mut self) {
-        if let Self::Http1(http1) = self {
-            http1.session.shutdown().await;
-        }
-    }
-
-    /// Records that a call begins: its head was read.
+    /// The call begins: its head was read.
     pub fn begin_call(&mut self) {
         if let Self::Http1(Http1 { session, link }) = self {
             link.begin_call();
@@ -171,8 +164,8 @@ impl Client {
         }
     }
 
-    /// Takes the request's head out. The session keeps the parts that it still reads: the method,
-    /// the version, and the headers that ask for an upgrade or a close.
+    /// Takes the request's head out, and leaves what the session still reads of it: the method, the
+    /// version, and whether it asks for an upgrade. Whether it asks for a close has been read.
     pub fn take_head(&mut self) -> Result<RequestHeader> {
         // The session reads the body's framing from the head. This call makes it do so before the
         // head is taken out.
@@ -180,10 +173,8 @@ impl Client {
         let head = self.head_mut();
         let mut stub = RequestHeader::build_no_case(head.method.clone(), b"/", Some(0))?;
         stub.set_version(head.version);
-        for name in [CONNECTION, UPGRADE] {
-            if let Some(value) = head.headers.get(&name) {
-                stub.insert_header(name, value.clone())?;
-            }
+        if let Some(value) = head.headers.get(UPGRADE) {
+            stub.insert_header(UPGRADE, value.clone())?;
         }
         Ok(std::mem::replace(head, stub))
     }

@@ -1,6 +1,5 @@
 //! A connection to the upstream of a call: an idle one from the pool, or a new one.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -10,7 +9,6 @@ use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_error::{BError, Error, ErrorType, Result};
-use tokio::net::TcpStream;
 
 use super::addresses::Attempts;
 use super::call::About;
@@ -18,8 +16,10 @@ use super::client::{Client, at_once};
 use super::failure::without_bytes;
 use super::hop;
 use super::link::Link;
-use super::live::{Outcome, PricedRoute};
+use super::live::{Destination, Outcome};
 use super::pool::{Idle, Pool, PoolKey};
+use super::socket;
+use super::transport::Transport;
 use super::upstream::Upstream;
 
 /// The time between two sweeps, which close idle connections whose time is up.
@@ -53,8 +53,8 @@ impl Connector {
         self.pool.keep_swept(SWEEP_EVERY).await;
     }
 
-    /// Gets a connection for a call of `route`. If an address cannot be connected to, the next one
-    /// is tried; this is safe, because nothing was sent yet.
+    /// A connection for a call. Only connecting is tried again, at the next address:
+    /// nothing was sent.
     ///
     /// # Errors
     /// No address can be connected to, or the client has left meanwhile.
@@ -62,45 +62,73 @@ impl Connector {
         &self,
         client: &mut Client,
         about: &About,
-        route: &PricedRoute,
+        destination: &Destination,
         attempts: &mut Attempts,
     ) -> Result<Connection> {
-        let upstream = &route.upstream;
+        let upstream = &destination.upstream;
         let Some(address) = upstream.next_address(attempts) else {
             let unknown = "no address of the upstream is known";
-            route.attempts.count(Outcome::Connect);
+            destination.attempts.count(Outcome::Connect);
             return Err(Error::explain(ErrorType::ConnectError, unknown).into_up());
         };
         let key = PoolKey { upstream: upstream.id(), address };
-        if upstream.has_tls() {
-            // A pooled connection must not be used if the upstream has closed it. Over TLS the
-            // kernel cannot be asked for that, so tokio gets a chance here to notice it.
-            tokio::task::yield_now().await;
-        }
         if let Some(Idle { stream, link, .. }) = self.pool.take(key) {
             return Ok(Connection::new(stream, link, address, true));
         }
-        Box::pin(self.open(client, about, route, attempts, address)).await
+        let (transport, address) =
+            Box::pin(self.open(client, about, destination, attempts, address)).await?;
+        let link = Link::over(transport);
+        Ok(Connection::new(link.end(), link, address, false))
+    }
+
+    /// Moves a request to a new connection: its own broke before a byte of it was sent
+    /// ([`Connection::has_lost`]). A kept connection may be reset between its last probe and the
+    /// first write.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn save(
+        &self,
+        connection: &mut Connection,
+        client: &mut Client,
+        about: &About,
+        destination: &Destination,
+        attempts: &mut Attempts,
+    ) -> Result<()> {
+        let address = connection.address;
+        destination.attempts.count(Outcome::Closed);
+        tracing::warn!(
+            upstream = destination.upstream.name(),
+            %address,
+            connection = "kept",
+            outcome = Outcome::Closed.label(),
+            request_id = about.id.as_str(),
+            "a kept connection was closed before any of the request was sent; a new one is opened"
+        );
+        let opened = Box::pin(self.open(client, about, destination, attempts, address)).await?;
+        (connection.address, connection.was_kept) = (opened.1, false);
+        connection.link.move_to(opened.0);
+        Ok(())
     }
 
     async fn open(
         &self,
         client: &mut Client,
         about: &About,
-        route: &PricedRoute,
+        destination: &Destination,
         attempts: &mut Attempts,
         mut address: SocketAddr,
-    ) -> Result<Connection> {
-        let upstream = &route.upstream;
+    ) -> Result<(Transport, SocketAddr)> {
+        let upstream = &destination.upstream;
         loop {
             let error = match self.open_at(client, upstream, address).await? {
-                Ok(link) => {
+                Ok(transport) => {
                     upstream.connected(address);
-                    return Ok(Connection::new(link.end(), link, address, false));
+                    return Ok((transport, address));
                 }
                 Err(error) => error,
             };
-            route.attempts.count(Outcome::Connect);
+            destination.attempts.count(Outcome::Connect);
             if !upstream.failed(attempts, address) {
                 return Err(error);
             }
@@ -126,13 +154,14 @@ impl Connector {
         client: &mut Client,
         upstream: &Upstream,
         address: SocketAddr,
-    ) -> Result<Result<Arc<Link>>> {
+    ) -> Result<Result<Transport>> {
+        let timeout = upstream.connect_timeout();
         let opening = async {
             if upstream.has_tls() {
-                let peer = upstream.peer(address);
-                Ok(Link::new(self.tls.new_stream(&peer).await?))
+                let opened = socket::open_tls(&self.tls, upstream.peer(address), timeout).await;
+                opened.map(|(stream, socket)| Transport::Tls(stream, socket))
             } else {
-                open_plain(address, upstream.connect_timeout()).await.map(Link::over)
+                socket::open(address, timeout).await.map(Transport::Tcp)
             }
         };
         // A client whose body is not read yet cannot be watched: reading would take bytes of the
@@ -176,32 +205,8 @@ impl Connector {
     }
 }
 
-/// Opens a connection without TLS. Pingora's connector is not used, because it hides the socket.
-/// The pool needs the socket to ask the kernel whether an idle connection is still usable.
-async fn open_plain(address: SocketAddr, timeout: Duration) -> Result<TcpStream> {
-    let said = || format!("Fail to connect to {address}");
-    let socket = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => {
-            let kind = match error.kind() {
-                ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
-                    ErrorType::ConnectNoRoute
-                }
-                _ => ErrorType::ConnectError,
-            };
-            return Err(Error::because(kind, said(), error));
-        }
-        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, said())),
-    };
-    // Small requests should be sent without delay. If the option cannot be set, they are only
-    // slower.
-    let _ = socket.set_nodelay(true);
-    Ok(socket)
-}
-
-/// How long to keep an idle connection that the upstream keeps for `secs` seconds. It is a shorter
-/// time, because a call that is sent on a connection that the upstream is just closing is lost.
+/// How long to keep an idle connection that its upstream keeps for `secs`: shorter, or calls are
+/// lost on connections that it is just closing.
 fn shorter_than(secs: u64) -> Duration {
     let theirs = Duration::from_secs(secs);
     theirs.saturating_sub(Duration::from_secs(1).min(theirs / 2))
@@ -212,6 +217,13 @@ impl Connection {
         link.begin_call();
         // The session has no read or write timeout: the relay has deadlines of its own.
         Self { session: HttpSession::new(stream), link, address, was_kept }
+    }
+
+    /// Sends what was written, as far as that is possible at once. True where a kept connection
+    /// broke before a byte of the request was sent, so that the request may be sent on another
+    /// one.
+    pub fn has_lost(&self) -> bool {
+        self.was_kept && self.link.flush_now().is_ready() && self.link.has_lost()
     }
 }
 

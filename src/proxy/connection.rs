@@ -1,8 +1,10 @@
 //! The connections of clients. An HTTP/1 connection carries one request after the other, an HTTP/2
 //! connection many at once.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
@@ -10,10 +12,11 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_error::ErrorType;
+use tokio::io::ReadBuf;
 use tokio::sync::watch;
 
-use super::bounded::Bounded;
-use super::client::{Client, Http1, Next};
+use super::bounded::{Bounded, LINGER_BYTES};
+use super::client::{Client, DRAIN_TIMEOUT, Http1, Next};
 use super::config::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
 use super::gate::{After, Gate};
 use super::limits::Limits;
@@ -64,7 +67,7 @@ impl Server {
         let link = Link::new(stream);
         let bounded = Bounded::new(link.clone(), head.clone(), limits.max_header_bytes);
         let mut client = Client::Http1(Http1::new(Box::new(bounded), link.clone()));
-        loop {
+        let most = loop {
             head.awaits_next();
             let read = tokio::select! {
                 // If a request has arrived by the time of the stop, it is still served.
@@ -81,7 +84,7 @@ impl Server {
                 Err(_) => {
                     head.begins();
                     gate.refuse_head(&mut client).await;
-                    return client.shut_down().await;
+                    break LINGER_BYTES;
                 }
             }
             if *is_stopping.borrow() {
@@ -94,15 +97,47 @@ impl Server {
                 Next::Now(next) => next,
                 Next::Later(next) => match next.await {
                     Some(next) => next,
-                    None => return,
+                    None => break usize::MAX,
                 },
                 Next::Never => return,
             };
+        };
+        // Another client may have this one's place.
+        head.awaits_next();
+        tokio::select! {
+            biased;
+            () = linger(&link, most) => {}
+            _ = &mut stopped => {}
         }
     }
 }
 
-/// One HTTP/2 connection. Each of its streams is a call.
+/// Says that nothing more is sent, and reads what still comes, until the client has closed its end,
+/// has sent more than `most` bytes, or [`DRAIN_TIMEOUT`] is over. A connection that is closed while
+/// bytes lie unread is reset, and a reset may take the last answer from a client that has not read
+/// it yet (RFC 9112, 9.6).
+async fn linger(link: &Link, most: usize) {
+    let (mut is_shut, mut read) = (false, 0);
+    let reading = poll_fn(|cx| {
+        if !is_shut && ready!(link.poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        is_shut = true;
+        let mut rest = [0; 4096];
+        loop {
+            let mut rest = ReadBuf::new(&mut rest);
+            let is_broken = ready!(link.poll_read(cx, &mut rest)).is_err();
+            read += rest.filled().len();
+            if is_broken || rest.filled().is_empty() || read > most {
+                return Poll::Ready(());
+            }
+        }
+    });
+    // A client that goes on sending for longer is cut off.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
+}
+
+/// One HTTP/2 connection. Each stream of it is a call.
 struct Http2Connection {
     server: Server,
     options: HttpServerOptions,

@@ -8,7 +8,7 @@ use http::Method;
 use pingora_error::{BError, Error, ErrorType, ImmutStr};
 
 use super::call::About;
-use super::live::{Outcome, PricedRoute};
+use super::live::Outcome;
 
 /// The most characters of the path in the log line.
 const MOST_PATH: usize = 200;
@@ -16,7 +16,8 @@ const MOST_PATH: usize = 200;
 /// A call that failed, with the facts for its log line.
 pub(super) struct Failed<'a> {
     pub about: &'a About,
-    pub route: &'a PricedRoute,
+    /// The name of the upstream.
+    pub upstream: &'a str,
     pub method: &'a Method,
     pub path: &'a str,
     /// The address to which the request was sent, and whether the connection was an idle one from
@@ -29,7 +30,7 @@ impl Failed<'_> {
     /// Logs the failure. `status` is the status that the client was sent, or 0 if it was sent none.
     pub fn log(&self, error: &Error, outcome: Option<Outcome>, status: u16) {
         tracing::error!(
-            upstream = self.route.upstream.name(),
+            upstream = self.upstream,
             address = self.sent_to.map(|(address, _)| address.to_string()),
             connection = self.sent_to.map(|(_, kept)| if kept { "kept" } else { "new" }),
             error = without_bytes(error),

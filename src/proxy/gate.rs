@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use http::{Method, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use pingora_error::{BError, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
 use tokio::sync::watch;
 
 use super::addresses::Attempts;
@@ -18,13 +19,17 @@ use super::connect::Connector;
 use super::cors::Cors;
 use super::failure::Failed;
 use super::headers::{self, Onward};
-use super::live::{Live, Outcome};
+use super::live::{Live, Outcome, PricedRoute};
+use super::metered::{self, Admission, Refused};
 use super::relay::{Relay, Silences};
 use super::target::{self, Target};
 use super::{hop, own, reply, settle};
+use crate::account::AccountId;
 use crate::api::STRIPE_WEBHOOK_PATH;
 use crate::app::{App, refuse_quote};
+use crate::credits::Credits;
 use crate::ledger::CallId;
+use crate::price::RoutePrice;
 use crate::problem::{Problem, texts};
 
 /// The settings of a [`Gate`].
@@ -59,7 +64,21 @@ pub struct Gate {
     connector: Connector,
 }
 
-/// Whether the client's connection can go on after a call.
+/// How much the request of `/check` has beside the body that it asks about, in bytes.
+const CHECK_ENVELOPE: usize = 64 * 1024;
+
+/// A call that was identified, on a route that was found.
+struct Called {
+    account: AccountId,
+    route: Arc<PricedRoute>,
+    /// The fixed price; 0 where there is none.
+    credits: Credits,
+    /// The config of a call whose price is not fixed, or that Farebox answers itself.
+    live: Option<Arc<Live>>,
+    target: Target,
+}
+
+/// The fate of the client's connection after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     /// The answer is complete. The session decides whether the connection stays open.
@@ -157,13 +176,31 @@ impl Gate {
         }
         if self.is_own(target.path.as_str()) {
             let cors = &self.options.cors;
-            let wait =
-                own::Wait { time: self.options.own_body_timeout, stop: self.options.stop.clone() };
+            let wait = own::Wait {
+                time: self.options.own_body_timeout,
+                stop: self.options.stop.clone(),
+                longest: self.longest_own_body(target.path.as_str()),
+                memory: &self.memory,
+            };
             let answered = own::answer(client, about, &self.own, cors, &target, wait);
             figures.status = Some(Box::pin(answered).await?);
             return Ok(());
         }
-        let mut call = match self.admit(client, unheld, about, figures, target).await {
+        let called = match self.find(client, about, figures, target).await {
+            Ok(called) => called,
+            Err(problem) => return self.refuse(client, about, figures, &problem),
+        };
+        if let Some(live) = called.live {
+            let Called { account, route, target, .. } = called;
+            if route.metered.is_none() {
+                return self.list_models(client, about, figures, &live);
+            }
+            let (memory, silence) = (&self.memory, self.options.body_timeout);
+            let app = &*self.app;
+            let admission = Admission { app, live, route, account, target, memory, silence };
+            return Box::pin(self.pass_metered(client, unheld, about, figures, admission)).await;
+        }
+        let mut call = match self.admit(client, unheld, called).await {
             Ok(call) => call,
             Err(problem) => return self.refuse(client, about, figures, &problem),
         };
@@ -186,6 +223,47 @@ impl Gate {
         self.refuse(client, about, figures, &problem)
     }
 
+    /// The rest of the way of a metered call.
+    async fn pass_metered(
+        &self,
+        client: &mut Client,
+        unheld: CallId,
+        about: &About,
+        figures: &mut Figures,
+        admission: Admission<'_>,
+    ) -> Result<()> {
+        match metered::admit(client, unheld, admission).await {
+            Ok((mut call, mut body, sent)) => {
+                self.forward(client, about, figures, &mut call, &mut body, sent).await
+            }
+            Err(Refused::Told(problem)) => self.refuse(client, about, figures, &problem),
+            Err(Refused::Last(problem)) => {
+                client.close_afterwards();
+                self.refuse(client, about, figures, &problem)
+            }
+            Err(Refused::Left(error)) => Err(error),
+        }
+    }
+
+    /// Answers with the list of models.
+    fn list_models(
+        &self,
+        client: &mut Client,
+        about: &About,
+        figures: &mut Figures,
+        live: &Live,
+    ) -> Result<()> {
+        let listing = live.listing();
+        let mut head = ResponseHeader::build(StatusCode::OK, Some(4))?;
+        head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+        head.insert_header(header::CONTENT_LENGTH, listing.len())?;
+        figures.status = Some(StatusCode::OK.as_u16());
+        let waits = client.head().headers.contains_key(header::EXPECT);
+        client.close_before_request_ends(waits);
+        let body: &[u8] = if client.asks_for_head() { &[] } else { listing };
+        reply::send(client, about, &self.options.cors, head, body)
+    }
+
     fn is_own(&self, path: &str) -> bool {
         let under = |parent: &str| {
             path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -193,33 +271,60 @@ impl Gate {
         under(&self.options.prefix) || path == STRIPE_WEBHOOK_PATH
     }
 
-    /// Identifies, prices and holds. A call that is refused here never reaches an upstream.
-    async fn admit(
+    /// The longest body of an own route, where it is longer than usual: `/check` takes the body of a metered call.
+    fn longest_own_body(&self, path: &str) -> usize {
+        if path.strip_prefix(&self.options.prefix) != Some("/check") {
+            return 0;
+        }
+        self.app.largest_metered_body().saturating_add(CHECK_ENVELOPE)
+    }
+
+    /// Identify, and find the price.
+    async fn find(
         &self,
         client: &Client,
-        unheld: CallId,
         about: &About,
         figures: &mut Figures,
         target: Target,
-    ) -> Result<Admitted, Problem> {
+    ) -> Result<Called, Problem> {
         let head = client.head();
-        let identity = self.app.identify(&head.headers, about.client).await?;
-        let account = identity.account;
-        let (route, credits) = {
-            let live = self.live.load();
-            let prices = &live.catalogue.prices;
-            let quote = prices.quote(&head.method, &target.path).map_err(refuse_quote)?;
-            // `Live` has one route for each rule of the price table.
-            let route = live.route(quote.route.index).ok_or_else(Problem::no_price_rule)?;
-            // A gateway with a metered route does not start yet.
-            let credits = quote.credits.ok_or_else(Problem::no_price_rule)?;
-            (route.clone(), credits)
-        };
+        let identified = self.app.identify(&head.headers, about.client).await;
+        let live = self.live.load();
+        let quote = live.catalogue.prices.quote(&head.method, &target.path);
+        // Each rule of the table has its route.
+        let route = |index| live.route(index).ok_or_else(Problem::no_price_rule);
+        if identified.is_err()
+            && let Ok(quote) = &quote
+        {
+            figures.shape = route(quote.route.index)?.shape();
+        }
+        let account = identified?.account;
+        let quote = quote.map_err(refuse_quote)?;
+        let route = route(quote.route.index)?.clone();
+        figures.shape = route.shape();
         let asks_for_websocket = client.asks_for_upgrade() && hop::is_websocket(&head.headers);
         if asks_for_websocket && !route.rule.websocket {
             return Err(Problem::bad_request(texts::NO_WEBSOCKET));
         }
         figures.route = Some(route.clone());
+        let is_own = matches!(route.rule.price, RoutePrice::Answer(_));
+        let live = (route.metered.is_some() || is_own).then(|| Arc::clone(&live));
+        Ok(Called { account, route, credits: quote.credits.unwrap_or_default(), live, target })
+    }
+
+    /// Hold the credits of a call with a fixed price. A call that is refused here never reaches an upstream.
+    async fn admit(
+        &self,
+        client: &Client,
+        unheld: CallId,
+        called: Called,
+    ) -> Result<Admitted, Problem> {
+        let Called { account, route, credits, target, .. } = called;
+        if let Some(limit) = metered::limit(&client.head().headers)?
+            && credits > limit
+        {
+            return Err(Box::pin(self.refuse_price(&account, credits, limit)).await);
+        }
         let hold = if credits.is_zero() {
             None
         } else {
@@ -228,7 +333,16 @@ impl Gate {
             Some(held.map_err(|refusal| self.app.refuse_call(refusal, credits))?)
         };
         let Target { path, query, nominated } = target;
-        Ok(Admitted { account, route, hold, path, query, nominated })
+        Ok(Admitted { account, route, hold, metered: None, path, query, nominated })
+    }
+
+    /// The refusal of a price above the client's own limit; a frozen account is told that first.
+    async fn refuse_price(&self, account: &AccountId, price: Credits, limit: Credits) -> Problem {
+        match self.app.ledger.balance(account).await {
+            Ok(Some(balance)) if balance.frozen => Problem::account_frozen(),
+            Ok(_) => Problem::price_over_limit(price, limit),
+            Err(_) => Problem::ledger_unavailable(),
+        }
     }
 
     /// Answers with `problem`.
@@ -245,7 +359,7 @@ impl Gate {
         // connection is closed.
         let waits = client.head().headers.contains_key(header::EXPECT);
         client.close_before_request_ends(waits);
-        reply::problem(client, about, &self.options.cors, problem)
+        reply::problem(client, about, figures.shape, &self.options.cors, problem)
     }
 
     /// Forwards the call and settles it.
@@ -267,11 +381,15 @@ impl Gate {
                 && client.asks_for_upgrade()
                 && hop::is_websocket(&head.headers),
         };
-        let written = headers::towards_upstream(&mut head, call, about, onward);
+        let mut written = headers::towards_upstream(&mut head, call, about, onward);
+        if call.metered.is_some() {
+            written = written.and_then(|()| headers::frame_metered(&mut head, body.bytes.len()));
+        }
         let mut forwarded = Forwarded {
             route: call.route.clone(),
             method: head.method.clone(),
             hold: call.hold.take(),
+            metered: call.metered.take(),
             sent,
             status: None,
             is_whole: false,
@@ -280,20 +398,31 @@ impl Gate {
         let mut sent_to = None;
         let ended = async {
             written?;
-            let route = &call.route;
+            let destination = forwarded.destination()?;
             let mut connection =
-                self.connector.connect(client, about, route, &mut attempts).await?;
+                self.connector.connect(client, about, destination, &mut attempts).await?;
             sent_to = Some((connection.address, connection.was_kept));
+            let upstream = &destination.upstream;
             let silences = Silences {
-                upstream: route.rule.read_timeout.unwrap_or(route.upstream.read_timeout()),
+                upstream: call.route.rule.read_timeout.unwrap_or(upstream.read_timeout()),
                 client: self.options.body_timeout,
             };
             let cors = &self.options.cors;
             let call = &mut forwarded;
             let mut relay = Relay { client, call, about, figures, cors, silences };
-            relay.run(&mut connection, head, body).await?;
-            if forwarded.sent.has_ended() {
-                self.connector.give_back(connection, &route.upstream);
+            let state = relay.send(&mut connection, head, body)?;
+            if connection.has_lost() {
+                // While a new connection is opened nothing counts as sent.
+                let sent = std::mem::take(&mut relay.call.sent);
+                sent_to = None;
+                let (client, to) = (&mut *relay.client, relay.call.destination()?);
+                self.connector.save(&mut connection, client, about, to, &mut attempts).await?;
+                sent_to = Some((connection.address, connection.was_kept));
+                relay.call.sent = sent;
+            }
+            let is_whole = relay.run(&mut connection, state).await?;
+            if is_whole && forwarded.sent.has_ended() {
+                self.connector.give_back(connection, &forwarded.destination()?.upstream);
             }
             Ok(())
         }
@@ -304,7 +433,7 @@ impl Gate {
         };
         let failed = Failed {
             about,
-            route: &call.route,
+            upstream: &upstream_of(&forwarded),
             method: &forwarded.method.clone(),
             path: call.path.as_str(),
             sent_to,
@@ -348,8 +477,12 @@ impl Gate {
     }
 }
 
-/// Counts the outcome of the attempt that sent the request. Returns `None`, and counts nothing,
-/// where the upstream neither answered nor failed.
+/// The name of the upstream that a call has gone to.
+fn upstream_of(call: &Forwarded) -> String {
+    call.destination().map_or_else(|_| String::new(), |to| to.upstream.name().to_owned())
+}
+
+/// Counts how the attempt ended that sent the request, where that is the upstream's doing.
 fn count(call: &Forwarded, error: Option<&BError>) -> Option<Outcome> {
     use ErrorType::{ReadTimedout, WriteTimedout};
     let is_answered = call.status.map(Outcome::of_status);
@@ -362,8 +495,8 @@ fn count(call: &Forwarded, error: Option<&BError>) -> Option<Outcome> {
         }
         Some(_) => Some(Outcome::Closed),
     };
-    if let Some(outcome) = outcome {
-        call.route.attempts.count(outcome);
+    if let (Some(outcome), Ok(destination)) = (outcome, call.destination()) {
+        destination.attempts.count(outcome);
     }
     outcome
 }

@@ -2,13 +2,13 @@
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use pingora_error::Result;
+use pingora_error::{Error, ErrorType, OrErr as _, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::call::{About, Admitted};
 use super::hop;
-use super::live::PricedRoute;
 use super::upstream::Upstream;
+use crate::credits::{Credits, SignedCredits};
 use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIES};
 use crate::ledger::Hold;
 
@@ -18,6 +18,14 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
+const X_CREDITS_HELD: HeaderName = HeaderName::from_static("x-credits-held");
+
+/// The credits that a call may cost at most, as its client says.
+pub(super) const X_CREDITS_MAX: HeaderName = HeaderName::from_static("x-credits-max");
+/// Asks for the report at the end of a stream.
+pub(super) const X_CREDITS_REPORT: HeaderName = HeaderName::from_static("x-credits-report");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Client headers that are not forwarded, because they could misrepresent the caller or the call.
 /// Some frameworks take the path and the method from the last seven, and so would run another call
@@ -81,7 +89,7 @@ pub(super) fn towards_upstream(
     about: &About,
     onward: Onward,
 ) -> Result<()> {
-    let upstream = &call.route.upstream;
+    let upstream = &call.destination()?.upstream;
     let host = hop::host(head);
     let goes_no_further =
         |name: &&HeaderName| is_dropped(name, upstream) || call.nominated.contains(name);
@@ -152,15 +160,53 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Adds Farebox's headers to the upstream's answer, and drops headers of the upstream that use
-/// Farebox's names.
-pub(super) fn towards_client(
-    head: &mut ResponseHeader,
-    about: &About,
-    route: &PricedRoute,
-    hold: Option<&Hold>,
-) -> Result<()> {
+/// Frames a request whose whole body lies in memory, and declares it as the JSON that its price was read
+/// from: no other parser is to read it as something else. The answer is asked for unencoded, since its usage
+/// is read.
+pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Result<()> {
+    head.remove_header(&TRANSFER_ENCODING);
+    head.remove_header(&header::CONTENT_ENCODING);
+    head.insert_header(CONTENT_LENGTH, body_bytes)?;
+    let is_json = |value: &HeaderValue| {
+        value.as_bytes().eq_ignore_ascii_case(JSON.as_bytes())
+            || value.as_bytes().eq_ignore_ascii_case(b"application/json; charset=utf-8")
+    };
+    if !head.headers.get(header::CONTENT_TYPE).is_some_and(is_json) {
+        head.insert_header(header::CONTENT_TYPE, JSON)?;
+    }
+    head.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+}
+
+/// The credits that an answer's head speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The call is not charged, or not for this answer.
+    Nothing,
+    /// The charge, and the credits that are available after it.
+    Charged { cost: Credits, remaining: SignedCredits },
+    /// The charge is not known yet: the credits that are held for it.
+    Held(Credits),
+}
+
+impl Told {
+    /// The head of an answer with a fixed price.
+    pub fn fixed(hold: Option<&Hold>, is_charged: bool) -> Self {
+        match hold.filter(|_| is_charged) {
+            Some(hold) => {
+                Self::Charged { cost: hold.amount(), remaining: hold.after().available() }
+            }
+            None => Self::Nothing,
+        }
+    }
+}
+
+/// Our words on the upstream's answer. Headers of the upstream under our names are dropped.
+///
+/// # Errors
+/// Where the answer has a framing that clients may read in two ways. The upstream is at fault.
+pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Told) -> Result<()> {
     drop_ours(head);
+    one_framing(head)?;
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         for name in hop::of_answer(&head.headers) {
             head.remove_header(&name);
@@ -168,15 +214,41 @@ pub(super) fn towards_client(
     }
     head.set_version(Version::HTTP_11);
     head.insert_header(X_REQUEST_ID, about.id.as_str())?;
-    let charged = route.rule.charges_for(head.status.as_u16());
-    if let Some(hold) = hold.filter(|_| charged) {
-        head.insert_header(X_CREDITS_COST, hold.amount().to_string())?;
-        head.insert_header(X_CREDITS_REMAINING, hold.after().available().to_string())?;
+    match told {
+        Told::Nothing => {}
+        Told::Charged { cost, remaining } => {
+            head.insert_header(X_CREDITS_COST, cost.to_string())?;
+            head.insert_header(X_CREDITS_REMAINING, remaining.to_string())?;
+        }
+        Told::Held(held) => head.insert_header(X_CREDITS_HELD, held.to_string())?,
     }
     Ok(())
 }
 
-/// Makes an answer chunked if it has a body and the upstream gave it no framing.
+/// Leaves an answer one framing. No transfer coding but `chunked` was asked for (RFC 9112, 6.1): where
+/// the body ends behind another one, the client and we could disagree. A length that is told
+/// several times, which Pingora has found to be the same, is told once (RFC 9110, 8.6).
+pub(super) fn one_framing(head: &mut ResponseHeader) -> Result<()> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some()
+            || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    {
+        let unasked = "a transfer coding that nobody asked for";
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, unasked).into_up());
+    }
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_some() || first.contains(&b',') {
+        let once = first.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        let once =
+            HeaderValue::from_bytes(once).or_err(ErrorType::InvalidHTTPHeader, "a length")?;
+        head.insert_header(CONTENT_LENGTH, once)?;
+    }
+    Ok(())
+}
+
+/// Frames an answer that has a body and no end of its own: in chunks.
 pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     let is_framed =
         head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
@@ -186,8 +258,13 @@ pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
 }
 
-/// Drops headers of the upstream that use Farebox's names.
+/// Drops what the upstream says under our names, and the framing of an answer that has no body by its
+/// status: a client that went by it would take the next answer for the body (RFC 9110, 8.6).
 pub(super) fn drop_ours(head: &mut ResponseHeader) {
+    if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
+        head.remove_header(&CONTENT_LENGTH);
+        head.remove_header(&TRANSFER_ENCODING);
+    }
     let theirs: Vec<HeaderName> =
         head.headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in &theirs {

@@ -9,7 +9,6 @@
 //! after it are sent in one piece.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -23,7 +22,6 @@ use pingora_core::protocols::{
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::stall::Stall;
 use super::transport::Transport;
@@ -59,6 +57,8 @@ struct Io {
     is_blocked: bool,
     /// The error that sending failed with. Nothing is sent after it.
     broken: Option<io::ErrorKind>,
+    /// The stream took a byte of this call.
+    has_taken: bool,
     stall: Stall,
 }
 
@@ -71,11 +71,11 @@ impl Link {
         Arc::new(Self { io: Mutex::new(io), tls, socket, alpn, id })
     }
 
-    /// A link over a plain socket.
-    pub fn over(socket: TcpStream) -> Arc<Self> {
-        let id = socket.as_raw_fd();
-        let io = Mutex::new(Io::new(Transport::Tcp(socket)));
-        Arc::new(Self { io, tls: None, socket: None, alpn: None, id })
+    /// A link to an upstream.
+    pub fn over(stream: Transport) -> Arc<Self> {
+        let io = Mutex::new(Io::new(stream));
+        // Nobody asks for these of an upstream.
+        Arc::new(Self { io, tls: None, socket: None, alpn: None, id: 0 })
     }
 
     /// The end for a session, which reads and writes it.
@@ -130,9 +130,25 @@ impl Link {
         if io.is_blocked { io.stall.waiting_since() } else { None }
     }
 
-    /// Records that a call begins: see [`Stall::begin_call`].
+    /// A call begins: see [`Stall::begin_call`] and [`has_lost`](Self::has_lost).
     pub fn begin_call(&self) {
-        self.io().stall.begin_call();
+        let mut io = self.io();
+        io.stall.begin_call();
+        io.stream.begin_call();
+        io.has_taken = false;
+    }
+
+    /// Whether sending has failed before a byte of this call was sent. All that was written is
+    /// still here, and [another stream](Self::move_to) may send it.
+    pub fn has_lost(&self) -> bool {
+        self.io().has_lost()
+    }
+
+    /// Goes on over another stream, on which nothing was sent yet.
+    pub fn move_to(&self, stream: Transport) {
+        let mut io = self.io();
+        io.stream = stream;
+        (io.broken, io.is_dirty) = (None, false);
     }
 
     /// Whether the other side has recently delayed a write: see [`Stall::is_recent`].
@@ -158,6 +174,7 @@ impl Io {
             is_dirty: false,
             is_blocked: false,
             broken: None,
+            has_taken: false,
             stall: Stall::default(),
         }
     }
@@ -167,21 +184,22 @@ impl Io {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
-        if let Some(kind) = self.broken {
-            return Err(kind.into());
-        }
-        let mut is_waiting = self.is_blocked;
-        while !is_waiting && self.unsent().len() + bytes.len() > GATHERED {
+        while !self.is_blocked
+            && self.broken.is_none()
+            && self.unsent().len() + bytes.len() > GATHERED
+        {
             match self.poll_send(cx, bytes) {
                 Poll::Ready(Ok(count)) => bytes = bytes.get(count..).unwrap_or_default(),
-                Poll::Ready(Err(error)) => return Err(self.fail(error)),
-                Poll::Pending => is_waiting = true,
+                Poll::Ready(Err(error)) => self.fail(&error),
+                Poll::Pending => self.is_blocked = true,
             }
             if bytes.is_empty() {
                 return Ok(());
             }
         }
-        self.is_blocked = is_waiting;
+        if let Some(kind) = self.broken.filter(|_| !self.has_lost()) {
+            return Err(kind.into());
+        }
         self.out.extend_from_slice(bytes);
         Ok(())
     }
@@ -206,7 +224,7 @@ impl Io {
             }
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(count)) => {
-                self.is_dirty = true;
+                (self.is_dirty, self.has_taken) = (true, true);
                 self.stall.moves(count);
                 if count < unsent {
                     self.sent += count;
@@ -230,7 +248,10 @@ impl Io {
         while !self.unsent().is_empty() {
             match self.poll_send(cx, &[]) {
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(error))),
+                Poll::Ready(Err(error)) => {
+                    self.fail(&error);
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Pending => {
                     self.is_blocked = true;
                     return Poll::Pending;
@@ -240,7 +261,10 @@ impl Io {
         if self.is_dirty {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(error))),
+                Poll::Ready(Err(error)) => {
+                    self.fail(&error);
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Pending => {
                     self.stall.waits();
                     self.is_blocked = true;
@@ -254,13 +278,18 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Records that sending failed; nothing is sent from now on.
-    fn fail(&mut self, error: io::Error) -> io::Error {
+    /// Nothing more is sent from now on, unless all of it can be sent on another stream.
+    fn fail(&mut self, error: &io::Error) {
         self.broken = Some(error.kind());
         self.is_blocked = false;
         self.is_dirty = false;
-        (self.out, self.sent) = (Vec::new(), 0);
-        error
+        if !self.has_lost() {
+            (self.out, self.sent) = (Vec::new(), 0);
+        }
+    }
+
+    fn has_lost(&self) -> bool {
+        self.broken.is_some() && !self.has_taken && !self.stream.has_sent()
     }
 }
 
@@ -348,6 +377,7 @@ mod tests {
     use std::future::poll_fn;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -419,5 +449,84 @@ mod tests {
         let (link, _far) = pipe(1024);
         link.end().write_all(b"x").await.unwrap();
         assert!(!link.is_quiet(), "unsent");
+    }
+
+    /// A link over a socket, as a call on a kept connection has it, and the other end.
+    async fn connected() -> (Arc<Link>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let link = Link::over(Transport::Tcp(near));
+        link.begin_call();
+        (link, listener.accept().await.unwrap().0)
+    }
+
+    /// Resets the connection, and waits until the link would see it.
+    async fn reset(link: &Link, far: TcpStream) {
+        far.set_zero_linger().unwrap();
+        drop(far);
+        while link.is_quiet() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_of_which_not_a_byte_was_sent_goes_over_another_stream_whole() {
+        let body = "b".repeat(50_000);
+        for parts in
+            [&["GET / HTTP/1.1\r\n\r\n", ""][..], &["head", &body], &[&body, "more", &body]]
+        {
+            let (link, far) = connected().await;
+            reset(&link, far).await;
+            let mut end = link.end();
+            for part in parts {
+                end.write_all(part.as_bytes()).await.unwrap();
+            }
+            assert!(matches!(link.flush_now(), Poll::Ready(Err(_))));
+            assert!(link.has_lost());
+            let (other, mut far) = connected().await;
+            let Ok(other) = Arc::try_unwrap(other) else { panic!("it has one owner") };
+            link.move_to(other.io.into_inner().unwrap().stream);
+            assert!(!link.has_lost());
+            let flushing = link.clone();
+            let flushed = tokio::spawn(async move { poll_fn(|cx| flushing.poll_flush(cx)).await });
+            let mut read = vec![0; parts.concat().len()];
+            far.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, parts.concat().as_bytes());
+            flushed.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_of_which_a_byte_was_sent_is_not_lost_but_broken() {
+        let (link, mut far) = connected().await;
+        let mut end = link.end();
+        end.write_all(b"G").await.unwrap();
+        poll_fn(|cx| link.poll_flush(cx)).await.unwrap();
+        far.read_exact(&mut [0]).await.unwrap();
+        reset(&link, far).await;
+        end.write_all(b"ET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(matches!(link.flush_now(), Poll::Ready(Err(_))));
+        assert!(!link.has_lost(), "its first byte may have done something");
+        assert!(end.write_all(b"more").await.is_err());
+        // Bytes of an earlier call are no bytes of this one.
+        let (link, mut far) = connected().await;
+        link.end().write_all(b"first").await.unwrap();
+        poll_fn(|cx| link.poll_flush(cx)).await.unwrap();
+        far.read_exact(&mut [0; 5]).await.unwrap();
+        link.begin_call();
+        reset(&link, far).await;
+        link.end().write_all(b"second").await.unwrap();
+        assert!(matches!(link.flush_now(), Poll::Ready(Err(_))));
+        assert!(link.has_lost());
+    }
+
+    #[tokio::test]
+    async fn a_client_s_answer_goes_nowhere_else() {
+        let (link, far) = pipe(1024);
+        link.begin_call();
+        drop(far);
+        link.end().write_all(b"answer").await.unwrap();
+        assert!(matches!(link.flush_now(), Poll::Ready(Err(_))));
+        assert!(!link.has_lost());
     }
 }

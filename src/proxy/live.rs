@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prometheus::{Histogram, IntCounter};
 
+use super::metered::MeteredRoute;
 use super::upstream::Upstream;
 use crate::app::Catalogue;
 use crate::metrics::{Metrics, UPSTREAM_OUTCOMES};
 use crate::price::Route;
+use crate::problem::Shape;
+use crate::usage::MeterKind;
 
 /// One version of the reloadable config.
 #[derive(Debug)]
@@ -15,6 +19,9 @@ pub struct Live {
     /// The prices and packs.
     pub catalogue: Arc<Catalogue>,
     routes: Vec<Arc<PricedRoute>>,
+    /// The upstream of each model, where it has one of its own.
+    models: Vec<Option<Arc<Destination>>>,
+    listing: Bytes,
 }
 
 /// A price rule, with everything that serving its calls needs.
@@ -23,12 +30,22 @@ pub struct PricedRoute {
     pub rule: Arc<Route>,
     /// The rule's label, which every hold shares.
     pub label: Arc<str>,
-    pub upstream: Arc<Upstream>,
-    /// The metrics of the route. They are looked up once, not for each call.
+    /// Where its calls go, unless their model has an upstream of its own. `None` where no call is forwarded to
+    /// the route's own upstream.
+    pub destination: Option<Arc<Destination>>,
+    /// The parts of a metered route.
+    pub(super) metered: Option<MeteredRoute>,
+    /// The route's metrics, looked up once.
     pub answered_200: IntCounter,
     pub request_seconds: Histogram,
     pub overhead_seconds: Histogram,
-    /// The counters `farebox_upstream_requests_total` of the route's upstream.
+}
+
+/// An upstream, with the counters of the attempts to get an answer from it.
+#[derive(Debug)]
+pub struct Destination {
+    pub upstream: Arc<Upstream>,
+    /// `farebox_upstream_requests_total` of the upstream.
     pub attempts: AttemptCounters,
 }
 
@@ -52,6 +69,13 @@ pub enum Outcome {
     Status4xx,
     /// The upstream answered with a server error: a status from 500 to 599.
     Status5xx,
+}
+
+impl Destination {
+    fn new(upstream: Arc<Upstream>, metrics: &Metrics) -> Arc<Self> {
+        let attempts = AttemptCounters::new(upstream.name(), metrics);
+        Arc::new(Self { upstream, attempts })
+    }
 }
 
 impl Outcome {
@@ -88,38 +112,74 @@ impl AttemptCounters {
     }
 }
 
+impl PricedRoute {
+    /// The shape of the problems that a client of this route is told.
+    pub fn shape(&self) -> Shape {
+        match self.metered.as_ref().map(|metered| &metered.meter) {
+            Some(MeterKind::Anthropic) => Shape::Anthropic,
+            _ => Shape::OpenAi,
+        }
+    }
+}
+
 impl Live {
     /// Joins the rules of a catalogue with their upstreams.
     ///
     /// # Errors
-    /// The name of an upstream that a rule refers to and that does not exist.
+    /// The name of an upstream that a route or a model names and that is not there.
     pub fn new(
         catalogue: Arc<Catalogue>,
         upstreams: &[Arc<Upstream>],
         metrics: &Metrics,
     ) -> Result<Self, Box<str>> {
-        let routes = catalogue.prices.routes().iter().map(|rule| {
-            let name = rule.upstream.as_deref().unwrap_or_default();
-            let upstream = upstreams.iter().find(|upstream| upstream.name() == name);
-            let upstream = upstream.ok_or_else(|| Box::<str>::from(name))?.clone();
-            let label = rule.label();
-            metrics.begin_route(label);
+        let destinations: Vec<Arc<Destination>> =
+            upstreams.iter().map(|upstream| Destination::new(upstream.clone(), metrics)).collect();
+        let find = |name: Option<&str>| match name {
+            None => Ok(None),
+            Some(name) => {
+                let mut all = destinations.iter();
+                let found = all.find(|destination| destination.upstream.name() == name);
+                found.cloned().map(Some).ok_or_else(|| name.into())
+            }
+        };
+        let prices = &catalogue.prices;
+        let routes = prices.routes().iter().map(|rule| {
+            let label: Arc<str> = rule.label().into();
+            metrics.begin_route(&label);
+            let metered = rule.metering().map(|metering| {
+                MeteredRoute::new(&rule.price, metering, prices.models(), &label, metrics)
+            });
             Ok(Arc::new(PricedRoute {
                 rule: rule.clone(),
-                label: label.into(),
-                attempts: AttemptCounters::new(upstream.name(), metrics),
-                upstream,
-                answered_200: metrics.requests.with_label_values(&[label, "200"]),
-                request_seconds: metrics.request_seconds.with_label_values(&[label]),
-                overhead_seconds: metrics.overhead_seconds.with_label_values(&[label]),
+                destination: find(rule.upstream.as_deref())?,
+                metered,
+                answered_200: metrics.requests.with_label_values(&[&*label, "200"]),
+                request_seconds: metrics.request_seconds.with_label_values(&[&*label]),
+                overhead_seconds: metrics.overhead_seconds.with_label_values(&[&*label]),
+                label,
             }))
         });
         let routes = routes.collect::<Result<_, Box<str>>>()?;
-        Ok(Self { catalogue, routes })
+        let models = prices.models().all().iter();
+        let models = models.map(|model| find(model.upstream.as_deref()));
+        let models = models.collect::<Result<_, Box<str>>>()?;
+        // A listing consists of names and numbers, so serializing it cannot fail.
+        let listing = serde_json::to_vec(&prices.models().listing()).unwrap_or_default().into();
+        Ok(Self { catalogue, routes, models, listing })
     }
 
     /// The route at `index` of the price table.
     pub fn route(&self, index: usize) -> Option<&Arc<PricedRoute>> {
         self.routes.get(index)
+    }
+
+    /// The upstream of the model at `index` of the table, where it has one of its own.
+    pub(super) fn destination_of_model(&self, index: usize) -> Option<&Arc<Destination>> {
+        self.models.get(index)?.as_ref()
+    }
+
+    /// The list of models, in OpenAI's shape.
+    pub(super) fn listing(&self) -> &Bytes {
+        &self.listing
     }
 }

@@ -1,9 +1,9 @@
 //! The proxy. A call goes through the steps identify → price → hold → forward → meter → settle.
 //!
-//! A call passes through these files in this order: `listener`, `connection`, `client`, `gate` (the
-//! ladder of steps), `target`, `own` or `body`, `connect`, `headers`, `relay`, `settle`. Pingora
-//! does the parsing, the framing, the sessions and TLS; the order of the steps is ours. Only this
-//! folder uses Pingora.
+//! A call passes these files in their order: `listener`, `connection`, `client` (who sent it),
+//! `gate` (the ladder of steps), `target`, `own`, `body` or `metered`, `connect`, `headers`, `relay`, `settle`.
+//! Parsing, framing, sessions and TLS are Pingora's; the order of the steps is ours. Nothing outside
+//! this folder and `gateway.rs` knows Pingora.
 
 mod addresses;
 mod answer_body;
@@ -25,6 +25,7 @@ mod limits;
 mod link;
 mod listener;
 mod live;
+mod metered;
 mod own;
 mod own_body;
 mod places;
@@ -32,6 +33,7 @@ mod pool;
 mod relay;
 mod reply;
 mod settle;
+mod socket;
 mod stall;
 mod target;
 mod tls;

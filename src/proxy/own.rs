@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
+use super::body_memory::BodyMemory;
 use super::call::About;
 use super::client::Client;
 use super::cors::Cors;
@@ -22,7 +23,7 @@ use super::own_body::{Feeder, own_body};
 use super::reply;
 use super::target::Target;
 use crate::api::{ClientAddress, RequestId};
-use crate::problem::Problem;
+use crate::problem::{Problem, Shape};
 
 /// The largest body that an own route accepts, in bytes. Stripe's events are the largest bodies.
 const MAX_BODY_BYTES: usize = 512 * 1024;
@@ -30,12 +31,17 @@ const MAX_BODY_BYTES: usize = 512 * 1024;
 /// Headers of the router's answer that are dropped: Pingora sets the framing.
 const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODING];
 
-/// How long to wait for the body of a call to an own route.
-pub(super) struct Wait {
-    /// The longest time, counted from the moment at which the route asks for the body.
+/// How long the body of a call to an own route is awaited, and how much of it is read.
+pub(super) struct Wait<'a> {
+    /// The longest time, from the moment at which the route asks for the body.
     pub time: Duration,
     /// Turns true when the gateway stops, which ends the wait.
     pub stop: watch::Receiver<bool>,
+    /// The longest body, in bytes, where it is longer than that of any other own route: a metered call's body
+    /// within the request of `/check`.
+    pub longest: usize,
+    /// The memory for such a body.
+    pub memory: &'a Arc<BodyMemory>,
 }
 
 /// Answers a call to an own route and returns its status. A body that the route asks for must
@@ -46,7 +52,7 @@ pub(super) async fn answer(
     router: &Router,
     cors: &Cors,
     target: &Target,
-    wait: Wait,
+    wait: Wait<'_>,
 ) -> Result<u16> {
     let (feeder, body) = own_body();
     let request = request(client, about, target, Body::new(body))?;
@@ -55,7 +61,7 @@ pub(super) async fn answer(
         Ok(response) => response,
         Err(problem) => {
             client.close_afterwards();
-            reply::problem(client, about, cors, &problem)?;
+            reply::problem(client, about, Shape::default(), cors, &problem)?;
             return Ok(problem.status.as_u16());
         }
     };
@@ -90,11 +96,11 @@ async fn ask(
     router: &Router,
     request: Request<Body>,
     mut feeder: Feeder,
-    mut wait: Wait,
+    mut wait: Wait<'_>,
 ) -> Result<Response<Body>, Problem> {
     let waits = client.head().headers.contains_key(header::EXPECT);
     let mut deadline = None;
-    let mut length = 0;
+    let (mut length, mut reserved) = (0_usize, None);
     let mut answering = pin!(router.clone().oneshot(request));
     loop {
         tokio::select! {
@@ -132,8 +138,16 @@ async fn ask(
             Err(_) => return Err(Problem::request_timeout()),
         };
         length += chunk.as_ref().map_or(0, Bytes::len);
+        let most = MAX_BODY_BYTES.max(wait.longest);
+        if length > most {
+            return Err(Problem::body_too_large(most));
+        }
+        let part = chunk.as_ref().map_or(0, Bytes::len);
         if length > MAX_BODY_BYTES {
-            return Err(Problem::body_too_large(MAX_BODY_BYTES));
+            let reserved = reserved.get_or_insert_with(|| wait.memory.begin(None));
+            if !reserved.grow(part) {
+                return Err(Problem::overloaded());
+            }
         }
         feeder.give(chunk);
     }

@@ -8,17 +8,18 @@ use super::call::About;
 use super::client::Client;
 use super::cors::Cors;
 use super::headers::X_REQUEST_ID;
-use crate::problem::Problem;
+use crate::problem::{Problem, Shape};
 
-/// Answers with a problem.
+/// Writes a problem, in the shape that the client's SDK reads.
 pub(super) fn problem(
     client: &mut Client,
     about: &About,
+    shape: Shape,
     cors: &Cors,
     problem: &Problem,
 ) -> Result<()> {
     let has_body = !client.asks_for_head();
-    write(client, about, cors, problem, has_body)
+    write(client, about, shape, cors, problem, has_body)
 }
 
 /// Answers with a problem to a client whose request head could not be read.
@@ -28,17 +29,18 @@ pub(super) fn unread(
     cors: &Cors,
     problem: &Problem,
 ) -> Result<()> {
-    write(client, about, cors, problem, true)
+    write(client, about, Shape::default(), cors, problem, true)
 }
 
 fn write(
     client: &mut Client,
     about: &About,
+    shape: Shape,
     cors: &Cors,
     problem: &Problem,
     has_body: bool,
 ) -> Result<()> {
-    let rendered = problem.render(about.id.as_str(), about.language);
+    let rendered = problem.render_as(shape, about.id.as_str(), about.language);
     let mut head = ResponseHeader::build(rendered.status, Some(rendered.headers.len() + 4))?;
     for (name, value) in rendered.headers {
         head.insert_header(name, value)?;

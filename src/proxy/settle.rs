@@ -6,8 +6,10 @@ use std::time::Instant;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 use super::call::{About, Figures, Forwarded};
+use super::metered::{Metered, MeteredRoute, Settled};
 use crate::app::{Usage, log_usage};
-use crate::ledger::Hold;
+use crate::credits::Credits;
+use crate::ledger::{Hold, Settlement};
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
 
@@ -26,21 +28,22 @@ pub(super) fn settle(
     error: Option<&Error>,
     client_stalled: bool,
 ) {
-    let Some(hold) = call.hold.take() else { return };
+    let Some(hold) = call.hold.take() else { return count_free(call, about) };
     let rule = &call.route.rule;
-    let verdict = judge(
-        error.map(|error| failing_side(error, call.sent.has_ended(), client_stalled)),
-        call.status.map(|status| Answer {
-            is_charged: rule.charges_for(status),
-            is_tunnel: status == 101,
-            is_whole: call.is_whole,
-        }),
-        call.sent.counts(),
-        rule.on_client_abort,
-    );
-    match verdict {
-        Verdict::Charge => charge(hold, about),
-        Verdict::Release => hold.release(),
+    let failure = error.map(|error| failing_side(error, call.sent.has_ended(), client_stalled));
+    let answer = call.status.map(|status| Answer {
+        is_charged: rule.charges_for(status),
+        is_tunnel: status == 101,
+        is_whole: call.is_whole,
+        has_usage: call.metered.as_ref().is_some_and(|metered| metered.has_final_usage()),
+    });
+    match (judge(failure, answer, call.sent.counts(), rule.on_client_abort), &mut call.metered) {
+        (Verdict::Release, _) => hold.release(),
+        (Verdict::Charge, None) => charge(hold, about),
+        (Verdict::Charge, Some(metered)) => {
+            let counters = call.route.metered.as_ref();
+            charge_usage(hold, metered, call.is_whole, counters, about);
+        }
     }
 }
 
@@ -48,6 +51,7 @@ fn charge(hold: Hold, about: &About) {
     log_usage(&Usage {
         account: hold.account(),
         route: hold.route(),
+        model: None,
         cost: hold.amount(),
         available_after: hold.after().available(),
         request_id: about.id.as_str(),
@@ -56,21 +60,84 @@ fn charge(hold: Hold, about: &About) {
     hold.capture(amount);
 }
 
-/// Settles a call whose answer has ended, or has no body. Settling here means that later errors do
-/// not change the charge.
+/// Charges a metered call by its usage.
+fn charge_usage(
+    hold: Hold,
+    metered: &mut Metered,
+    is_whole: bool,
+    counters: Option<&MeteredRoute>,
+    about: &About,
+) {
+    let held = hold.amount();
+    let cost = metered.cost(is_whole, held);
+    if let Some(counters) = counters {
+        counters.count(&metered.terms.label, &cost, about.id.as_str());
+    }
+    let (account, route) = (hold.account().clone(), hold.route().to_owned());
+    let before = hold.after().available().checked_add(held.signed());
+    let record = metered.record(&cost, held);
+    let charged = hold.settle(Settlement {
+        amount: cost.credits,
+        overrun: cost.overrun,
+        usage: Some(record),
+    });
+    let remaining = before.and_then(|before| before.checked_sub(charged.signed()));
+    let remaining = remaining.unwrap_or_default();
+    if !charged.is_zero() {
+        log_usage(&Usage {
+            account: &account,
+            route: &route,
+            model: metered.terms.model.as_deref(),
+            cost: charged,
+            available_after: remaining,
+            request_id: about.id.as_str(),
+        });
+    }
+    metered.settled(Settled { cost: charged, remaining, usage: cost.usage });
+}
+
+/// Counts what a call of a free model used.
+fn count_free(call: &mut Forwarded, about: &About) {
+    let is_counted = call.is_whole && call.status.is_some_and(|s| call.route.rule.charges_for(s));
+    let (Some(metered), Some(counters)) = (call.metered.as_deref_mut(), &call.route.metered) else {
+        return;
+    };
+    if is_counted && metered.is_free() && metered.charged().is_none() {
+        let cost = metered.cost(true, Credits::ZERO);
+        counters.count(&metered.terms.label, &cost, about.id.as_str());
+        metered.settled(Settled::default());
+    }
+}
+
+/// The answer's body has ended, or it has none: the call is settled here, so that nothing that
+/// comes later takes back what is due.
 pub(super) fn answer_ended(call: &mut Forwarded, about: &About, figures: &mut Figures) {
     call.is_whole = true;
     figures.ended = Some(Instant::now());
     settle(call, about, None, false);
 }
 
-/// The facts about an upstream's answer that decide the charge.
+/// The last event of a stream is here, so its usage is known although its body has not ended.
+pub(super) fn usage_known(call: &mut Forwarded, about: &About) {
+    call.is_whole = true;
+    settle(call, about, None, false);
+}
+
+/// The stream ends here for its client: the part that was delivered is charged.
+pub(super) fn cut_short(call: &mut Forwarded, about: &About, figures: &mut Figures) {
+    figures.ended = Some(Instant::now());
+    settle(call, about, None, false);
+}
+
+/// The facts of an upstream's answer that the rules need.
 #[derive(Clone, Copy)]
 struct Answer {
     is_charged: bool,
     is_tunnel: bool,
     /// Whether the body has ended.
     is_whole: bool,
+    /// A metered stream has told its final usage.
+    has_usage: bool,
 }
 
 /// The side at fault for an error. Two errors of the upstream are the client's fault: the upstream
@@ -109,6 +176,8 @@ fn judge(
         // so a client could otherwise take the whole answer for free by never sending the last
         // byte.
         (Some(_), Some(Answer { is_whole: true, .. })) => Verdict::Charge,
+        // Nothing that could still come would change the price.
+        (Some(ErrorSource::Upstream), Some(Answer { has_usage: true, .. })) => Verdict::Charge,
         (Some(ErrorSource::Downstream), answer) => {
             let is_late = request_sent || answer.is_some();
             if is_late && on_client_abort != OnClientAbort::Release {
@@ -146,10 +215,12 @@ pub(super) fn problem_of(error: &Error, request_ended: bool) -> Option<Problem> 
 mod tests {
     use super::*;
 
-    const ANSWER: Answer = Answer { is_charged: true, is_tunnel: false, is_whole: false };
+    const ANSWER: Answer =
+        Answer { is_charged: true, is_tunnel: false, is_whole: false, has_usage: false };
     const PAID: Option<Answer> = Some(ANSWER);
     const WHOLE: Option<Answer> = Some(Answer { is_whole: true, ..ANSWER });
     const FREE: Option<Answer> = Some(Answer { is_charged: false, is_whole: true, ..ANSWER });
+    const METERED: Option<Answer> = Some(Answer { has_usage: true, ..ANSWER });
     const TUNNEL: Option<Answer> = Some(Answer { is_tunnel: true, ..ANSWER });
     const UP: Option<&ErrorSource> = Some(&ErrorSource::Upstream);
     const DOWN: Option<&ErrorSource> = Some(&ErrorSource::Downstream);
@@ -157,7 +228,7 @@ mod tests {
 
     #[test]
     fn only_what_was_delivered_or_left_late_is_charged() {
-        use OnClientAbort::{Charge as Pay, Release as Free};
+        use OnClientAbort::{Charge as Pay, Drain, Release as Free};
         use Verdict::{Charge, Release};
         for (failure, answer, sent, abort, verdict) in [
             (None, PAID, true, Pay, Charge),
@@ -179,6 +250,11 @@ mod tests {
             (UP, WHOLE, true, Free, Charge),
             (DOWN, FREE, true, Pay, Release),
             (OURS, PAID, true, Pay, Release),
+            (UP, METERED, true, Pay, Charge),
+            (UP, METERED, true, Free, Charge),
+            (DOWN, METERED, true, Free, Release),
+            (DOWN, PAID, true, Drain, Charge),
+            (DOWN, None, false, Drain, Release),
         ] {
             assert_eq!(judge(failure, answer, sent, abort), verdict, "{failure:?} sent: {sent}");
         }

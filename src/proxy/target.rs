@@ -71,8 +71,15 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
     if lengths.next().is_some_and(|length| !is_number(length)) || lengths.next().is_some() {
         return Err(Problem::bad_request(texts::BAD_CONTENT_LENGTH));
     }
-    if client.head().version == Version::HTTP_11 && !headers.contains_key(HOST) {
-        return Err(Problem::bad_request(texts::NO_HOST));
+    match headers.get(HOST) {
+        None if client.head().version == Version::HTTP_11 => {
+            return Err(Problem::bad_request(texts::NO_HOST));
+        }
+        // The upstream is told of it.
+        Some(host) if !is_host(host.as_bytes()) => {
+            return Err(Problem::bad_request(texts::BAD_HOST));
+        }
+        _ => {}
     }
     // HTTP/2 has one framing only, and h2 limits its heads (`connection.rs`).
     let Some(raw) = client.raw_head() else { return Ok(()) };
@@ -94,8 +101,80 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
     Ok(())
 }
 
-/// Whether a header line has this name.
+/// Whether this is a host with or without a port (RFC 3986, 3.2.2 and 3.2.3). It may be empty.
+fn is_host(host: &[u8]) -> bool {
+    let is_end = |rest: &[u8]| match rest {
+        [] => true,
+        [colon, port @ ..] => *colon == b':' && port.iter().all(u8::is_ascii_digit),
+    };
+    if let [b'[', rest @ ..] = host {
+        let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+        let (address, rest) = rest.split_at(end);
+        let is_of_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
+        return !address.is_empty() && address.iter().all(is_of_address) && is_end(&rest[1..]);
+    }
+    let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+    let (name, rest) = host.split_at(end);
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    name.iter().all(is_of_name) && is_end(rest)
+}
+
+/// Whether a header line is of this name.
 fn names(line: &[u8], name: &[u8]) -> bool {
     let field = line.split(|b| *b == b':').next().unwrap_or_default();
     field.len() < line.len() && field.trim_ascii().eq_ignore_ascii_case(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for good in [
+            "",
+            "shop",
+            "shop.example",
+            "Shop.Example:80",
+            "shop_1",
+            "a-b",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:443",
+            "[::ffff:192.0.2.1]",
+            "shop:",
+            "xn--bcher-kva.example",
+            "a%20b",
+        ] {
+            assert!(is_host(good.as_bytes()), "{good:?}");
+        }
+        for bad in [
+            "a b",
+            "shop/path",
+            "shop?a",
+            "shop#a",
+            "user@shop",
+            "shop:80:80",
+            "shop:eighty",
+            "[::1",
+            "::1",
+            "[]",
+            "[::1]80",
+            "[::1%25eth0]",
+            "shop\\path",
+            "<shop>",
+            "\"shop\"",
+            "sh\top",
+            "caf\u{e9}",
+            "a,b c",
+            "shop:-1",
+            "{shop}",
+            "sh|op",
+            "sh^op",
+            "sh`op",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad:?}");
+        }
+    }
 }

@@ -6,36 +6,56 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use pingora_core::protocols::Stream;
-use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::socket::{self, SharedSocket};
 
 /// A connected stream.
 #[derive(Debug)]
 pub(super) enum Transport {
     /// A socket without TLS, towards an upstream.
     Tcp(TcpStream),
-    /// A stream that Pingora made.
+    /// TLS towards an upstream, and the socket below it.
+    Tls(Stream, SharedSocket),
+    /// A stream that Pingora made, towards a client.
     Pingora(Stream),
 }
 
 impl Transport {
-    /// Whether the stream is open and no bytes wait to be read. For a plain socket the kernel is
-    /// asked, because tokio knows only of events that it has handled. For TLS only tokio can be
-    /// asked.
+    /// Whether the stream is open, and nothing waits to be read. Towards upstreams the kernel is
+    /// asked: tokio knows only of events that it has seen.
     pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
         match self {
-            Self::Tcp(socket) => {
-                let peeked = recv(&*socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
-                peeked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
-            }
-            Self::Pingora(stream) => {
-                let cx = &mut Context::from_waker(Waker::noop());
-                Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
-            }
+            Self::Tcp(socket) => socket::is_quiet(socket),
+            // The kernel's answer comes first: what TLS has read is no longer there.
+            Self::Tls(stream, socket) => socket.is_quiet() && has_nothing(stream),
+            Self::Pingora(stream) => has_nothing(stream),
         }
     }
+
+    /// A call begins: see [`has_sent`](Self::has_sent).
+    pub fn begin_call(&self) {
+        if let Self::Tls(_, socket) = self {
+            socket.begin_call();
+        }
+    }
+
+    /// Whether a write of this call that failed may have sent a part of its bytes.
+    pub fn has_sent(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            // One write may become several records.
+            Self::Tls(_, socket) => socket.has_sent(),
+            Self::Pingora(_) => true,
+        }
+    }
+}
+
+/// Whether a stream has nothing to read, not even its end.
+fn has_nothing(stream: &mut Stream) -> bool {
+    let cx = &mut Context::from_waker(Waker::noop());
+    Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut [0])).is_pending()
 }
 
 impl AsyncRead for Transport {
@@ -46,7 +66,7 @@ impl AsyncRead for Transport {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Pingora(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream, _) | Self::Pingora(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -59,7 +79,7 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Pingora(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream, _) | Self::Pingora(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -70,21 +90,23 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Self::Pingora(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream, _) | Self::Pingora(stream) => {
+                Pin::new(stream).poll_write_vectored(cx, bufs)
+            }
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Pingora(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, _) | Self::Pingora(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Pingora(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, _) | Self::Pingora(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -2,12 +2,19 @@
 //! Postgres, where the leases are. libfaketime moves the clock of one process. It cannot move
 //! Redis's: it does not get along with the jemalloc that Redis is built with.
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, in_both_modes};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
 use crate::support::clock::Clock;
+use crate::support::{eventually, token};
 
 in_both_modes!(
     a_gateway_whose_clock_jumps_loses_nothing,
     a_postgres_whose_clock_jumps_loses_nothing,
+    a_gateway_whose_clock_is_minutes_off_asks_postgres_about_no_new_call,
+    calls_outlive_servers_that_stand_still,
 );
 
 const JUMPS: [&str; 3] = ["+50m", "-50m", "+0"];
@@ -35,4 +42,78 @@ async fn jumps(clock: &Clock, plan: &Plan) {
     }
     let calls = load.stop().await;
     cluster.check(&calls).await;
+}
+
+/// A call that takes so long, through one gateway.
+async fn call(cluster: &Cluster, gateway: usize, delay: Duration) -> u16 {
+    let process = cluster.gateway(gateway);
+    let request = process.client.post(process.url(ROUTE)).bearer_auth(token("alice"));
+    let answer = request.header("x-delay-ms", delay.as_millis() as u64).send();
+    answer.await.unwrap().status().as_u16()
+}
+
+/// Redis asks for the fate of an id that it takes for old, and remembers that Postgres does not know it.
+async fn a_gateway_whose_clock_is_minutes_off_asks_postgres_about_no_new_call(
+    durability: Durability,
+) {
+    let clock = Clock::new();
+    let plan = Plan { gateway_env: clock.env(), ..Plan::new(durability, 1) };
+    let cluster = Cluster::of(&plan).await;
+    cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+    for (offset, seconds) in [("-2m", -120.0), ("+2m", 120.0), ("+0", 0.0_f64)] {
+        clock.is_off_by(offset);
+        let is_known = async || {
+            let skew = cluster.members[0].metric("farebox_ledger_clock_skew_seconds").await;
+            (skew - seconds).abs() < 5.0
+        };
+        assert!(eventually(is_known).await, "the metric does not say so: {offset}");
+        let delay = Duration::from_millis(1500);
+        let calls = join_all((0..8).map(|_| call(&cluster, 0, delay)));
+        let asked = async {
+            tokio::time::sleep(delay / 2).await;
+            let keys = cluster.redis.ask(&["KEYS", "{s00}:*:ended:*"]);
+            let keys = keys.lines().filter(|key| !key.is_empty());
+            let values: String =
+                keys.map(|key| cluster.redis.ask(&["HVALS", key]) + "\n").collect();
+            values.lines().filter(|value| *value == "N").count()
+        };
+        let (statuses, asked) = tokio::join!(calls, asked);
+        assert_eq!(statuses, [200; 8]);
+        assert_eq!(asked, 0, "Postgres was asked about new calls with a clock off by {offset}");
+    }
+    let logged = cluster.gateway(0).stderr();
+    assert!(logged.contains("Redis's clock is ahead of this machine's"), "{logged}");
+    assert!(logged.contains("the clocks of this machine and of Redis agree again"), "{logged}");
+}
+
+/// No store can hear from any gateway for longer than it takes for one to count as lost; and then one of them comes back
+/// later than the other, as where its machine has to connect anew.
+async fn calls_outlive_servers_that_stand_still(durability: Durability) {
+    let cluster = Cluster::start(durability, 2).await;
+    for gateway in [0, 1] {
+        cluster.gateway(gateway).post("alice", ROUTE).await.expect(200);
+    }
+    let calls = join_all((0..8).map(|n| call(&cluster, n % 2, Duration::from_secs(32))));
+    let stand_still = async {
+        assert!(eventually(async || cluster.upstream.count() == 10).await);
+        cluster.redis.pause();
+        cluster.postgres.pause();
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let late = &cluster.members[1];
+        late.to_redis.swallow();
+        late.to_postgres.swallow();
+        cluster.postgres.resume();
+        cluster.redis.resume();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        late.to_redis.carry_new_connections();
+        late.to_postgres.carry_new_connections();
+    };
+    let (statuses, ()) = tokio::join!(calls, stand_still);
+    assert_eq!(statuses, [200; 8]);
+    for member in &cluster.members {
+        let logged = member.process.stderr();
+        assert!(!logged.contains("the calls of a lost gateway expire"), "{logged}");
+        assert!(!logged.contains("a hold expired"), "{logged}");
+    }
+    cluster.check(&[]).await;
 }

@@ -180,6 +180,8 @@ pub struct Cluster {
     // First: gateways end before what they use.
     pub members: Vec<Member>,
     pub redis: Redis,
+    /// Masters that were demoted, and still run.
+    pub demoted: Vec<Redis>,
     pub bouncer: Option<Bouncer>,
     pub postgres: Postgres,
     pub replica: Option<Postgres>,
@@ -223,6 +225,7 @@ impl Cluster {
         let mut cluster = Self {
             members,
             redis,
+            demoted: Vec::new(),
             bouncer,
             postgres,
             replica,

@@ -1,6 +1,8 @@
 //! Connections that break, wait, or lose what goes one way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use http::Method;
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
 use crate::load::Load;
@@ -15,7 +17,15 @@ in_both_modes!(
     requests_that_never_reach_redis_are_not_taken_for_done,
     holds_that_reach_redis_after_their_release_take_nothing,
     a_commit_whose_answer_was_lost_is_counted_once,
+    postgres_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row,
+    redis_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row,
 );
+
+/// How long a 503 takes where the ledger is known to be away, with room for a machine that is busy.
+const AT_ONCE: Duration = Duration::from_millis(250);
+
+/// How long after the network is back calls are served again.
+const SECONDS: Duration = Duration::from_secs(6);
 
 async fn running(durability: Durability) -> (Cluster, Load) {
     let mut cluster = Cluster::start(durability, 2).await;
@@ -100,6 +110,47 @@ async fn a_commit_whose_answer_was_lost_is_counted_once(durability: Durability) 
         cluster.some_time(50, 500).await;
         cluster.members[member].to_postgres.mend();
         load.serves_within(BACK_WITHIN + Duration::from_secs(5)).await;
+    }
+    end(cluster, load).await;
+}
+
+/// Packets are dropped, not refused, for longer than a lease lasts; and what was connected before stays dead.
+async fn postgres_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row(
+    durability: Durability,
+) {
+    let (mut cluster, load) = running(durability).await;
+    for round in 1..=2 {
+        cluster.members.iter().for_each(|member| member.to_postgres.swallow());
+        cluster.some_time(7000, 9000).await;
+        cluster.members.iter().for_each(|member| member.to_postgres.carry_new_connections());
+        let back = load.serves_within(SECONDS).await;
+        eprintln!("served again after {back:?}");
+        // The pool is whole again as well: what is decided in Postgres is decided.
+        let (path, began) = ("/admin/accounts/alice/grants", Instant::now());
+        let body = format!(r#"{{"credits":1,"id":"gift-after-{round}"}}"#);
+        while cluster.gateway(0).admin(Method::POST, path, &body).await.status != 200 {
+            assert!(began.elapsed() < SECONDS, "no grant is decided");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        *cluster.granted.entry("alice".to_owned()).or_default() += 1;
+    }
+    end(cluster, load).await;
+}
+
+async fn redis_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row(
+    durability: Durability,
+) {
+    let (mut cluster, load) = running(durability).await;
+    for _ in 0..2 {
+        cluster.members.iter().for_each(|member| member.to_redis.swallow());
+        cluster.some_time(4000, 6000).await;
+        // The loss is known by now.
+        let asked = Instant::now();
+        cluster.gateway(0).post("alice", ROUTE).await.problem(503, "LEDGER_UNAVAILABLE");
+        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+        cluster.members.iter().for_each(|member| member.to_redis.carry_new_connections());
+        let back = load.serves_within(SECONDS).await;
+        eprintln!("served again after {back:?}");
     }
     end(cluster, load).await;
 }

@@ -27,6 +27,7 @@ mod cluster;
 mod load;
 mod upstream;
 
+mod away;
 mod clock;
 mod field;
 mod history;
@@ -48,3 +49,4 @@ mod rolling;
 mod run_cluster;
 mod servers;
 mod torture;
+mod two_redis;

@@ -4,10 +4,12 @@
 use crate::check::Excuse;
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
 use crate::support::eventually;
+use crate::support::servers::CutProxy;
 
 in_both_modes!(
     what_redis_has_of_later_epochs_is_never_read_again,
     gateways_that_run_on_find_out_by_themselves,
+    a_failover_to_a_replica_that_lacks_a_grant_is_noticed,
 );
 
 /// Redis has another epoch's balances under the very number that would come next.
@@ -122,4 +124,46 @@ async fn a_dry_run_says_which_batches_are_gone_and_whose_they_were() {
         cluster.restart_gateway(gateway);
     }
     cluster.check_with(&[], Excuse { lost: 5, ..Excuse::default() }).await;
+}
+
+/// The checkpoint is the same on both, since no call was made in between; and the next grant gets the number of the one
+/// that is lost.
+async fn a_failover_to_a_replica_that_lacks_a_grant_is_noticed(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let line = CutProxy::before(cluster.postgres.address()).await;
+    let replica = cluster.postgres.replica_through(line.address());
+    for gateway in [0, 1] {
+        cluster.gateway(gateway).post("alice", ROUTE).await.expect(200);
+    }
+    cluster.gateway(0).assert_reconciled().await;
+    let checkpoint = "SELECT epoch, checkpoint FROM farebox.shards";
+    let follows = || replica.sql(&cluster.database, checkpoint) == cluster.sql(checkpoint);
+    assert!(eventually(async || follows()).await, "the replica does not follow");
+    line.swallow();
+    cluster.grant("alice", 70, "gift-that-is-lost").await;
+    *cluster.granted.get_mut("alice").unwrap() -= 70;
+    assert_eq!(replica.sql(&cluster.database, checkpoint), cluster.sql(checkpoint));
+
+    cluster.postgres.kill();
+    replica.promote();
+    for member in &cluster.members {
+        member.to_postgres.lead_to(replica.address());
+    }
+    cluster.postgres = replica;
+    let granted = async || {
+        let (path, body) = ("/admin/accounts/alice/grants", r#"{"credits":30,"id":"gift-after"}"#);
+        cluster.gateway(0).admin(http::Method::POST, path, body).await.status == 200
+    };
+    assert!(eventually(granted).await);
+    *cluster.granted.get_mut("alice").unwrap() += 30;
+    let says = |gateway: usize| {
+        let logged = cluster.gateway(gateway).stderr();
+        logged.contains("Postgres was failed over or restored")
+    };
+    assert!(eventually(async || says(0) || says(1)).await);
+    for gateway in [0, 1] {
+        let served = async || cluster.gateway(gateway).post("alice", ROUTE).await.status == 200;
+        assert!(eventually(served).await);
+    }
+    cluster.check(&[]).await;
 }

@@ -28,11 +28,15 @@ enum Fault {
     ScriptFlush,
     OldCopy,
     PromoteReplica,
+    DemoteMaster,
+    AnotherRedis,
     KillPostgres,
     PausePostgres,
     CutLines,
     PartRedis,
     PartPostgres,
+    SwallowRedis,
+    SwallowPostgres,
     LoseAnswers,
     LateRequests,
     MoveClock,
@@ -46,7 +50,7 @@ const SLOW_FAULTS: [Fault; 3] = [
 ];
 
 /// Single faults: whatever comes of them, nothing may be lost.
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 20] = [
     Fault::KillGateway,
     Fault::PauseGateway,
     Fault::RestartGateway,
@@ -56,11 +60,15 @@ const FAULTS: [Fault; 16] = [
     Fault::ScriptFlush,
     Fault::OldCopy,
     Fault::PromoteReplica,
+    Fault::DemoteMaster,
+    Fault::AnotherRedis,
     Fault::KillPostgres,
     Fault::PausePostgres,
     Fault::CutLines,
     Fault::PartRedis,
     Fault::PartPostgres,
+    Fault::SwallowRedis,
+    Fault::SwallowPostgres,
     Fault::LoseAnswers,
     Fault::LateRequests,
 ];
@@ -227,6 +235,13 @@ async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]
         Fault::ScriptFlush => cluster.redis.script_flush(),
         Fault::OldCopy => old_copy(cluster).await,
         Fault::PromoteReplica => promote_replica(cluster).await,
+        Fault::DemoteMaster => demote_master(cluster, victim).await,
+        Fault::AnotherRedis => {
+            let other = Redis::start(Persistence::None);
+            cluster.members[victim].to_redis.lead_to(other.address());
+            cluster.some_time(100, 6000).await;
+            cluster.members[victim].to_redis.lead_to(cluster.redis.address());
+        }
         Fault::KillPostgres => {
             cluster.postgres.kill();
             cluster.some_time(1, 2000).await;
@@ -250,6 +265,16 @@ async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]
             cluster.members[victim].to_postgres.part();
             cluster.some_time(10, 4000).await;
             cluster.members[victim].to_postgres.mend();
+        }
+        Fault::SwallowRedis => {
+            cluster.members[victim].to_redis.swallow();
+            cluster.some_time(100, 6000).await;
+            cluster.members[victim].to_redis.carry_new_connections();
+        }
+        Fault::SwallowPostgres => {
+            cluster.members[victim].to_postgres.swallow();
+            cluster.some_time(100, 6000).await;
+            cluster.members[victim].to_postgres.carry_new_connections();
         }
         Fault::LoseAnswers => {
             cluster.members[victim].to_redis.set(Flow::Open, Flow::Lost);
@@ -278,6 +303,26 @@ async fn promote_replica(cluster: &mut Cluster) {
     cluster.redis.kill();
     replica.promote();
     cluster.lead_to(replica);
+}
+
+/// A replica takes the place of a master that goes on as its replica. One gateway stays connected to that one for a
+/// while, and nobody closes its connections.
+async fn demote_master(cluster: &mut Cluster, victim: usize) {
+    let mut successor = Redis::replica_of(cluster.redis.address());
+    cluster.some_time(1, 500).await;
+    successor.promote();
+    let address = successor.address();
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    assert_eq!(cluster.redis.ask(&["REPLICAOF", &host, &port]), "OK");
+    for (number, member) in cluster.members.iter().enumerate() {
+        if number != victim {
+            member.to_redis.lead_to(address);
+        }
+    }
+    cluster.some_time(100, 5000).await;
+    cluster.members[victim].to_redis.lead_new_connections_to(address);
+    // The old master lives for as long as somebody may be connected to it.
+    cluster.demoted.push(std::mem::replace(&mut cluster.redis, successor));
 }
 
 /// Back to what Redis had a moment ago; where it keeps a log of its own, that log is its copy.

@@ -12,6 +12,7 @@ use crate::test_ledger::{
 
 on_cluster_ledgers!("multi_thread":
     holds_of_many_slices_expire_once_each_and_calls_are_served_in_between,
+    the_hold_of_a_call_is_ended_by_no_other_gateway_whatever_redis_s_clock_says,
 );
 
 const ACCOUNTS: [&str; 3] = ["alice", "bob", "carol"];
@@ -102,4 +103,31 @@ async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(
     let entries = count("SELECT count(*) FROM entries").await;
     assert_eq!(entries as usize, ACCOUNTS.len() + captured.len() + sweeps);
     assert!(ledger.close().await);
+}
+
+/// As after three minutes in which Redis stood still, or after its clock was set ahead, while the call went on.
+async fn the_hold_of_a_call_is_ended_by_no_other_gateway_whatever_redis_s_clock_says(
+    fixture: TestLedger,
+) {
+    let mut owner = fixture.gateway("owner").await.unwrap();
+    let mut other = fixture.gateway("other").await.unwrap();
+    owner.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
+    let id = HoldId::for_call();
+    let held = owner.apply(&[hold_of(Origin::Call, id.as_str(), "10", HOUR_MS)]).await;
+    assert!(matches!(held[..], [Outcome::Held { .. }]), "{held:?}");
+    let redis = &fixture.cluster().redis;
+    let key = redis.ask(&["KEYS", "{s00}:*:live"]);
+    let deadline = || -> i64 { redis.ask(&["HGET", &key, id.as_str()])[..13].parse().unwrap() };
+    let now_ms = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let record = redis.ask(&["HGET", &key, id.as_str()]);
+    let overdue = format!("{}{}", now_ms - 180_000, &record[13..]);
+    redis.ask(&["HSET", &key, id.as_str(), &overdue]);
+    for _ in 0..5 {
+        assert!(other.tick(&|_| false).await.is_empty(), "another gateway ends it");
+    }
+    assert!(owner.tick(&|_| true).await.is_empty());
+    assert!(deadline() > now_ms, "its own gateway renews it");
+    let captured = owner.apply(&[call_capture(id.as_str(), "10")]).await;
+    assert!(matches!(captured[..], [Outcome::Captured { late: false, .. }]), "{captured:?}");
+    assert!(other.close().await && owner.close().await);
 }

@@ -136,5 +136,5 @@ async fn a_body_that_is_too_large_for_an_own_route_is_refused() {
     let body = Body::from(vec![b' '; 200_000]);
     let request = gateway.client.post(gateway.url("/credits/check")).bearer_auth(token("alice"));
     let answer = Answer::of(request.body(axum::body::to_bytes(body, 200_000).await.unwrap())).await;
-    answer.problem(413, "BAD_REQUEST");
+    answer.problem(413, "BODY_TOO_LARGE");
 }

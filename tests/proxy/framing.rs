@@ -6,7 +6,7 @@ use super::settlement::raw;
 use super::tls::{self, settled};
 use crate::support::h2::{HOST, http2};
 use crate::support::token;
-use crate::support::wire::{RawUpstream, Wire, post, request, status};
+use crate::support::wire::{RawUpstream, Wire, header, post, request, status};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -288,6 +288,63 @@ async fn a_body_that_cannot_be_read_is_400_on_farebox_s_own_routes_too() {
             client.finish().await;
             let answer = client.head().await.unwrap();
             assert_eq!(status(&answer), refusal, "{path} {body:?}: {answer}");
+        }
+    }
+}
+
+/// An answer that clients could end at another byte than Farebox does would poison what follows on
+/// its connection.
+#[tokio::test]
+async fn an_answer_has_one_framing_or_is_a_502_and_free() {
+    let chunks = "4\r\nbody\r\n0\r\n\r\n";
+    let mut cases = Vec::new();
+    for coding in ["gzip, chunked", "chunked, gzip", "identity", "gzip", "chunked, chunked", ""] {
+        let head = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: {coding}\r\n\r\n");
+        cases.push((format!("{head}{chunks}"), 502, None, None));
+    }
+    let twice = "transfer-encoding: chunked\r\n".repeat(2);
+    cases.push((format!("HTTP/1.1 200 OK\r\n{twice}\r\n{chunks}"), 502, None, None));
+    let both = "transfer-encoding: identity\r\ncontent-length: 4\r\n";
+    cases.push((format!("HTTP/1.1 200 OK\r\n{both}\r\nbody"), 502, None, None));
+    let capitals = "Transfer-Encoding: Chunked\r\n";
+    cases.push((format!("HTTP/1.1 200 OK\r\n{capitals}\r\n{chunks}"), 200, None, Some("body")));
+    for lengths in ["content-length: 4\r\ncontent-length: 4\r\n", "content-length: 4, 4\r\n"] {
+        let whole = format!("HTTP/1.1 200 OK\r\n{lengths}\r\nbody");
+        cases.push((whole, 200, Some("4"), Some("body")));
+    }
+    for framing in ["content-length: 4\r\n", "transfer-encoding: chunked\r\n"] {
+        cases.push((format!("HTTP/1.1 204 No Content\r\n{framing}\r\n"), 204, None, None));
+        let interim = format!("HTTP/1.1 103 Early Hints\r\n{framing}\r\n");
+        let last = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+        cases.push((format!("{interim}{last}"), 103, None, None));
+    }
+    for (answer, code, length, body) in cases {
+        let said = answer.clone();
+        let upstream = RawUpstream::start(move |mut wire| {
+            let said = said.clone();
+            async move {
+                wire.head().await;
+                wire.send(said).await;
+                wire.rest().await;
+            }
+        })
+        .await;
+        let gateway = raw(&upstream, "").await;
+        let mut client = Wire::connect(gateway.public()).await;
+        client.send(request("GET /x/y", "alice", "", "")).await;
+        let head = client.head().await.unwrap();
+        assert_eq!(status(&head), code, "{answer:?}: {head}");
+        if code == 502 {
+            assert_eq!(header(&head, "connection"), Some("close"));
+            assert_eq!(gateway.settled_balance("alice").await, 100, "{answer:?}");
+            continue;
+        }
+        assert_eq!(header(&head, "content-length"), length, "{answer:?}: {head}");
+        assert!(head.to_ascii_lowercase().matches("content-length").count() <= 1, "{head}");
+        let is_chunked = header(&head, "transfer-encoding").is_some();
+        assert_eq!(is_chunked, body.is_some() && length.is_none(), "{answer:?}: {head}");
+        if let Some(body) = body {
+            assert!(client.up_to(body).await.is_some(), "{answer:?}");
         }
     }
 }

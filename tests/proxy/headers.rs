@@ -328,3 +328,27 @@ async fn an_ipv4_client_of_a_dual_stack_listener_is_told_by_its_ipv4_address() {
         assert_eq!(header(head, "x-forwarded-for"), Some(told), "{head}");
     }
 }
+
+/// Upstreams build links from it, and a cache or a list of hosts may read it in another way.
+#[tokio::test]
+async fn a_host_that_is_none_is_400_and_reaches_no_upstream() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gateway = raw(&upstream, "").await;
+    for host in
+        ["a b", "shop/path", "shop?a", "shop#a", "shop:http", "shop:80:80", "[::1", "\"shop\""]
+    {
+        let mut client = Wire::connect(gateway.public()).await;
+        let text = request("GET /x/y", "alice", "", "");
+        client.send(text.replacen("host: shop", &format!("host: {host}"), 1)).await;
+        let answer = client.rest().await;
+        assert_eq!(status(&answer), 400, "{host}: {answer}");
+        assert!(answer.contains("is no host"), "{answer}");
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
+    for host in ["", "shop", "shop:80", "127.0.0.1:8080", "[::1]:80"] {
+        let mut client = Wire::connect(gateway.public()).await;
+        let text = request("GET /x/y", "alice", "", "");
+        client.send(text.replacen("host: shop", &format!("host: {host}"), 1)).await;
+        assert_eq!(status(&client.message().await.unwrap().0), 200, "{host}");
+    }
+}

@@ -442,3 +442,55 @@ async fn an_upstream_that_switches_protocols_for_an_http_2_client_is_a_502_and_f
     assert_eq!(answer.await.unwrap().status(), 502);
     assert_eq!(settled(&gateway).await, 100);
 }
+
+/// Each chunk in a frame of its own would cost its client nine bytes and a look for each byte.
+#[tokio::test]
+async fn small_chunks_that_come_together_go_on_in_one_frame() {
+    const CHUNKS: usize = 1000;
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.head().await;
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        wire.send(format!("{head}{}0\r\n\r\n", "1\r\nx\r\n".repeat(CHUNKS))).await;
+        wire.rest().await;
+    })
+    .await;
+    let (gateway, certificate) = gateway(upstream.address, "", "").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let (answer, _) = send(&mut client, "GET", "/x/y", "alice", true);
+    let mut body = answer.await.unwrap().into_body();
+    let mut frames = Vec::new();
+    while let Some(frame) = body.data().await {
+        frames.push(frame.unwrap().len());
+    }
+    assert_eq!(frames.iter().sum::<usize>(), CHUNKS);
+    assert!(frames.len() <= 5, "{} frames: {frames:?}", frames.len());
+}
+
+/// What waits to be gathered waits for nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_of_an_answer_arrives_at_once_though_its_client_never_stops_sending() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        for n in 0.. {
+            if wire.exactly(1 << 20).await.is_none() {
+                return;
+            }
+            let event = format!("data: {n}\n\n");
+            wire.send(format!("{:x}\r\n{event}\r\n", event.len())).await;
+        }
+    })
+    .await;
+    let (gateway, certificate) = gateway(upstream.address, "", "").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let (answer, stream) = open(&mut client, "/x/y", "alice", None);
+    let (pump, _) = pump(stream);
+    let mut body = answer.await.unwrap().into_body();
+    for n in 0..5 {
+        let event = tokio::time::timeout(Duration::from_secs(10), body.data()).await;
+        let event = event.expect("it waits for the end of the upload").unwrap().unwrap();
+        assert_eq!(event, format!("data: {n}\n\n"));
+        body.flow_control().release_capacity(event.len()).unwrap();
+    }
+    pump.abort();
+}

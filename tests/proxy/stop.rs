@@ -277,7 +277,7 @@ async fn a_reload_that_fails_changes_nothing() {
     let text =
         config_text(upstream.address, "[[routes]]\npath = \"/z\"\nupstream = \"ai\"\ncredits = 1");
     let mut config = parse(&text, gateway.folder.path());
-    config.routes[1].upstream = "nobody".to_owned();
+    config.routes[1].upstream = Some("nobody".to_owned());
     assert!(gateway.gateway.reload(&config).await.is_err());
     assert_eq!(gateway.post("alice", "/x/y").await.headers()["x-credits-cost"], "5");
     assert_eq!(gateway.post("alice", "/z").await.status(), 404);

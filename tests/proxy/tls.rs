@@ -1,5 +1,4 @@
-//! TLS and HTTP/2 towards clients. Towards upstreams, TLS is not tested here: Farebox trusts the
-//! system's certificate authorities only, and a test has none of them sign for it.
+//! TLS and HTTP/2 towards clients.
 
 use std::sync::Arc;
 

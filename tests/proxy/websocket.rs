@@ -123,6 +123,53 @@ async fn an_upgrade_on_another_route_is_refused_and_free() {
     assert_eq!(gateway.settled_balance("alice").await, 100);
 }
 
+/// The connection does as the answer says of it: it goes on to the next request, or it ends.
+#[tokio::test]
+async fn behind_an_upgrade_that_is_refused_the_next_request_is_a_request() {
+    let upstream = echo().await;
+    let gateway = gateway(&upstream).await;
+    gateway.grant("alice", 1000).await;
+    let next = request("GET /x/next", "alice", "", "");
+    let mut answered = 0;
+    for (line, account, code) in [
+        ("GET /x/y", "alice", 400),
+        ("POST /x/y", "alice", 400),
+        ("GET /ws", "poor", 402),
+        ("GET /nothing", "alice", 404),
+        ("GET /credits/balance", "alice", 200),
+        ("POST /credits/check", "alice", 400),
+    ] {
+        for (framing, body) in [
+            ("", ""),
+            ("content-length: 4\r\n", "body"),
+            ("transfer-encoding: chunked\r\n", "4\r\nbody\r\n0\r\n\r\n"),
+        ] {
+            for pipelined in [false, true] {
+                let what = format!("{line} {framing} {pipelined}");
+                let mut client = Wire::connect(gateway.public()).await;
+                let more = format!("{UPGRADE}{framing}");
+                let first = request(line, account, &more, body);
+                client.send(if pipelined { format!("{first}{next}") } else { first }).await;
+                let (head, _) = client.message().await.unwrap();
+                assert_eq!(status(&head), code, "{what}: {head}");
+                if header(&head, "connection") == Some("close") {
+                    assert_eq!(client.rest().await, "", "{what}");
+                    continue;
+                }
+                if !pipelined {
+                    client.send(&next).await;
+                }
+                let (head, body) = client.message().await.expect(&what);
+                assert_eq!((status(&head), &*body), (200, "plain"), "{what}");
+                answered += 1;
+            }
+        }
+    }
+    assert_eq!(answered, 36, "there is no reason to end any of these connections");
+    let seen = upstream.seen().concat();
+    assert_eq!(seen.matches("GET /x/next ").count(), answered);
+}
+
 #[tokio::test]
 async fn no_other_protocol_is_switched_to_anywhere() {
     let upstream = echo().await;

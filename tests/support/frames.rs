@@ -1,5 +1,9 @@
 //! Builds frames of HTTP/2 by hand, including frames that no library would send.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const PRIORITY: u8 = 2;
@@ -47,4 +51,58 @@ pub fn field(block: &mut Vec<u8>, name: &str, value: &str) {
         }
         block.extend(text.bytes());
     }
+}
+
+/// A frame as it was received.
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+/// A connection, frame by frame.
+pub struct Frames {
+    stream: TlsStream<TcpStream>,
+    unread: Vec<u8>,
+}
+
+impl Frames {
+    pub fn over(stream: TlsStream<TcpStream>) -> Self {
+        Self { stream, unread: Vec::new() }
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// The next frame; `None` where the connection has ended.
+    pub async fn frame(&mut self) -> Option<Frame> {
+        loop {
+            if self.unread.len() >= 9 {
+                let length =
+                    u32::from_be_bytes([0, self.unread[0], self.unread[1], self.unread[2]]);
+                let end = 9 + length as usize;
+                if self.unread.len() >= end {
+                    let rest = self.unread.split_off(end);
+                    let all = std::mem::replace(&mut self.unread, rest);
+                    let stream = number(&all[5..9]) & 0x7fff_ffff;
+                    let payload = all[9..].to_vec();
+                    return Some(Frame { kind: all[3], flags: all[4], stream, payload });
+                }
+            }
+            let mut buffer = [0; 16 * 1024];
+            match self.stream.read(&mut buffer).await {
+                Ok(read @ 1..) => self.unread.extend_from_slice(&buffer[..read]),
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// The number in the first four bytes.
+pub fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes[..4].try_into().unwrap())
 }

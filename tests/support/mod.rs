@@ -3,6 +3,7 @@
 //! the requests that it gets.
 #![allow(dead_code)]
 
+pub mod ai;
 pub mod clock;
 pub mod frames;
 pub mod h2;

@@ -3,14 +3,38 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::account::AccountId;
 use crate::ledger::operation::kinds::EntryKind;
 
 /// The end of the id of [`OperationId::corrected`].
 const CORRECTED: &str = "/corrected";
+
+/// How far the clock that ids go by is ahead of this machine's, in milliseconds. It is one for the process, as its
+/// ledger is.
+static IDS_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+
+/// Has new ids of calls go by a clock that is ahead of this machine's by so many milliseconds: the clock of the store
+/// that judges how old they are.
+pub(crate) fn keep_ids_ahead_by(ms: i64) {
+    IDS_AHEAD_MS.store(ms, Ordering::Relaxed);
+}
+
+/// A UUID of version 7 of the moment that is ahead of this machine's clock by so many milliseconds.
+fn uuid_ahead_by(ms: i64) -> Uuid {
+    let at_ms = now_ms().saturating_add_signed(ms);
+    let nanos = u32::try_from(at_ms % 1000).unwrap_or(0) * 1_000_000;
+    Uuid::new_v7(Timestamp::from_unix(NoContext, at_ms / 1000, nanos))
+}
+
+/// This machine's clock, in milliseconds since 1970.
+fn now_ms() -> u64 {
+    let (seconds, nanos) = Timestamp::now(NoContext).to_unix();
+    seconds.saturating_mul(1000).saturating_add(u64::from(nanos / 1_000_000))
+}
 
 /// The reason why a text cannot be an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +50,11 @@ impl HoldId {
     /// A new id for a proxied call: a UUID of version 7, so ids sort by the time they were made.
     pub fn for_call() -> Self {
         let mut buffer = Uuid::encode_buffer();
-        Self(Arc::from(&*Uuid::now_v7().as_hyphenated().encode_lower(&mut buffer)))
+        let id = match IDS_AHEAD_MS.load(Ordering::Relaxed) {
+            0 => Uuid::now_v7(),
+            ms => uuid_ahead_by(ms),
+        };
+        Self(Arc::from(&*id.as_hyphenated().encode_lower(&mut buffer)))
     }
 
     /// The id as text.
@@ -163,4 +191,19 @@ impl OperationId {
 
 fn is_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_goes_by_the_clock_that_it_is_told() {
+        for ahead_ms in [120_000, -120_000] {
+            let (seconds, nanos) = uuid_ahead_by(ahead_ms).get_timestamp().unwrap().to_unix();
+            let made_ms = seconds * 1000 + u64::from(nanos / 1_000_000);
+            let expected_ms = now_ms().saturating_add_signed(ahead_ms);
+            assert!(made_ms.abs_diff(expected_ms) < 10_000, "{made_ms}, not {expected_ms}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod refusal;
 mod request;
 
 pub use entry::{Balance, Entry, Posting};
+pub(crate) use ids::keep_ids_ahead_by;
 pub use ids::{CallId, HoldId, IdError, OperationId};
 pub use kinds::{Ending, EntryKind, Origin};
 pub use outcome::{ClosedHold, HoldEnd, Outcome};

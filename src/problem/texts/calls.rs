@@ -10,10 +10,13 @@ pub(crate) const fn title(code: Code) -> Text {
         Code::Unauthenticated => Text::fixed("Not authenticated", "Non authentifié"),
         Code::Forbidden => Text::fixed("Not allowed", "Non autorisé"),
         Code::InsufficientCredits => Text::fixed("Insufficient credits", "Crédits insuffisants"),
+        Code::PriceOverLimit => Text::fixed("Price over limit", "Prix au-dessus de la limite"),
         Code::AccountFrozen => Text::fixed("Account frozen", "Compte gelé"),
         Code::NoPriceRule => Text::fixed("No price rule", "Aucune règle de prix"),
+        Code::ModelNotPriced => Text::fixed("Model not priced", "Modèle sans prix"),
         Code::NotFound => Text::fixed("Not found", "Introuvable"),
         Code::BadRequest => Text::fixed("Bad request", "Requête invalide"),
+        Code::BodyTooLarge => Text::fixed("Body too large", "Corps trop volumineux"),
         Code::RequestTimeout => Text::fixed("Request timeout", "Requête interrompue"),
         Code::IdempotencyConflict => Text::fixed("Conflict", "Conflit"),
         Code::RateLimited => Text::fixed("Too many requests", "Trop de requêtes"),
@@ -98,7 +101,7 @@ pub(crate) const KEYS_UNAVAILABLE: Text = Text::fixed(
     "Les jetons ne peuvent pas être vérifiés pour le moment ; réessayez sous peu.",
 );
 
-// INSUFFICIENT_CREDITS and ACCOUNT_FROZEN.
+// INSUFFICIENT_CREDITS.
 
 pub(crate) fn insufficient_credits(required: Credits, available: SignedCredits) -> Text {
     if available.is_negative() {
@@ -118,17 +121,54 @@ pub(crate) fn insufficient_credits(required: Credits, available: SignedCredits) 
     )
 }
 
+pub(crate) const NO_CREDITS: Text = Text::fixed(
+    "The account has no credits available. Buy credits to make this call.",
+    "Le compte n'a plus de crédits disponibles. Achetez des crédits pour faire cet appel.",
+);
+
+// PRICE_OVER_LIMIT.
+
+pub(crate) fn price_over_limit(most: Credits, limit: Credits) -> Text {
+    Text::new(
+        format!(
+            "This call may cost up to {most} credits, and `x-credits-max` allows {limit}. Nothing was held. Ask for less output, or allow more."
+        ),
+        format!(
+            "Cet appel peut coûter jusqu'à {most} crédits, et `x-credits-max` en autorise {limit}. Rien n'a été retenu. Demandez une réponse plus courte, ou autorisez davantage."
+        ),
+    )
+}
+pub(crate) const INVALID_LIMIT: Text = Text::fixed(
+    "`x-credits-max` must be one amount of credits, such as 20 or 0.5.",
+    "`x-credits-max` doit être un seul montant de crédits, par exemple 20 ou 0.5.",
+);
+
+// ACCOUNT_FROZEN.
+
 pub(crate) const ACCOUNT_FROZEN: Text = Text::fixed(
     "A payment of this account is disputed; it cannot spend credits until the dispute is over. Contact the seller.",
     "Un paiement de ce compte est contesté ; il ne peut pas dépenser de crédits avant la fin du litige. Contactez le vendeur.",
 );
 
-// NO_PRICE_RULE and NOT_FOUND.
+// NO_PRICE_RULE, MODEL_NOT_PRICED and NOT_FOUND.
 
 pub(crate) const NO_PRICE_RULE: Text = Text::fixed(
     "No price is set for this path and method. Check both against the price list.",
     "Aucun prix n'est défini pour ce chemin et cette méthode. Vérifiez-les dans la liste des prix.",
 );
+pub(crate) const NO_MODEL: Text = Text::fixed(
+    "The request names no model, and this route is priced by model. Name one of the price list in `model`.",
+    "La requête ne nomme aucun modèle, et le prix de cette route dépend du modèle. Nommez-en un de la liste des prix dans `model`.",
+);
+
+pub(crate) fn model_not_priced(model: &str) -> Text {
+    Text::new(
+        format!("No price is set for the model `{model}`. Choose one from the price list."),
+        format!(
+            "Aucun prix n'est défini pour le modèle `{model}`. Choisissez-en un dans la liste des prix."
+        ),
+    )
+}
 pub(crate) const UNKNOWN_HOLD: Text =
     Text::fixed("There is no such hold.", "Cette réservation n'existe pas.");
 pub(crate) const UNKNOWN_CAPTURE: Text =

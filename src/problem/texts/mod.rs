@@ -1,9 +1,11 @@
 //! The catalogue of texts that clients read, in English and French: what happened, and what to do.
 
 mod calls;
+mod metered;
 mod own_routes;
 mod requests;
 
 pub(crate) use calls::*;
+pub(crate) use metered::*;
 pub(crate) use own_routes::*;
 pub(crate) use requests::*;

@@ -193,12 +193,10 @@ pub(crate) const HOLD_PRICED_BY_USAGE: Text = Text::fixed(
      la place de `endpoint`.",
 );
 
-/// 400: a check of an endpoint whose price is not known without a request to it.
-pub(crate) const CHECK_PRICED_BY_USAGE: Text = Text::fixed(
-    "This endpoint is priced by usage, so its price is not known without the request itself. Send the \
-     request: its possible cost is held, and its usage is charged.",
-    "Ce point d'accès est facturé à l'usage : son prix n'est pas connu sans la requête elle-même. Envoyez \
-     la requête : son coût possible est réservé, sa consommation est débitée.",
+/// 400: a check of an endpoint whose price is not known without the body of the call.
+pub(crate) const CHECK_NEEDS_BODY: Text = Text::fixed(
+    "This endpoint is priced by usage, so its price depends on the body of the call. Send it as `body`.",
+    "Ce point d'accès est facturé à l'usage : son prix dépend du corps de l'appel. Envoyez-le dans `body`.",
 );
 
 pub(crate) const ENDPOINT_OR_CREDITS: Text =

@@ -26,6 +26,12 @@ pub(crate) const BAD_CONTENT_LENGTH: Text = Text::fixed(
      seul `content-length`, en chiffres seulement.",
 );
 
+pub(crate) const BAD_HOST: Text = Text::fixed(
+    "The `host` header is no host. Send a name or an address, and a port if you like (RFC 9110, 7.2).",
+    "L'en-tête `host` n'est pas un hôte. Envoyez un nom ou une adresse, et un port si vous voulez \
+     (RFC 9110, 7.2).",
+);
+
 pub(crate) const NO_HOST: Text = Text::fixed(
     "The request names no host. Send one `host` header (RFC 9112, 3.2).",
     "La requête ne nomme aucun hôte. Envoyez un en-tête `host` (RFC 9112, 3.2).",

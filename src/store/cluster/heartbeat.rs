@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::Batch;
 use crate::store::cluster::epoch::Epoch;
-use crate::store::cluster::postgres::{self, Checkpoint, LayoutUsers};
+use crate::store::cluster::postgres::{self, Checkpoint, LayoutUsers, REDIS_IS_REACHED_FOR};
 use crate::store::cluster::recovery;
 use crate::store::cluster::redis::script::{SHARD, Scripts};
+use crate::store::cluster::redis_look::{self, Found};
 use crate::store::cluster::shared::Shared;
 
 /// The time between two renewals of the lease. Two renewals in a row may fail before the lease runs
@@ -23,10 +24,16 @@ const RECOVER_EVERY: Duration = Duration::from_millis(100);
 /// lease several times.
 const SILENT_FOR: Duration = Duration::from_secs(5);
 
+/// How long this gateway may reach another Redis than the epoch's before it raises the alarm. All gateways notice a
+/// failover within that time, and then the epoch ends.
+const ELSEWHERE_FOR: Duration = REDIS_IS_REACHED_FOR.saturating_add(Duration::from_secs(1));
+
 /// Runs until it is aborted.
 pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
-        let is_at_rest = shared.epoch.scripts().is_some() || shared.epoch.is_left_to_others();
+        let epoch = &shared.epoch;
+        let is_at_rest =
+            epoch.scripts().is_some() || epoch.is_left_to_others() || epoch.is_elsewhere();
         let wait = if is_at_rest { RENEW_EVERY } else { RECOVER_EVERY };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -42,8 +49,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 /// requires.
 pub(crate) async fn beat(shared: &Shared) -> Result<(), LedgerError> {
     let result = renew(shared).await;
-    if result.is_err() {
-        // Postgres may have been unreachable for the gateways of another layout too.
+    if let Err(error) = &result {
+        if !shared.store.is_up() && shared.epoch.waits_for_postgres() {
+            tracing::error!(%error, "the recovery waits for Postgres");
+        }
+        // Postgres may have been away from the gateways of another layout as well.
         shared.epoch.forget_silence();
     }
     result
@@ -51,17 +61,29 @@ pub(crate) async fn beat(shared: &Shared) -> Result<(), LedgerError> {
 
 async fn renew(shared: &Shared) -> Result<(), LedgerError> {
     let (asked, known) = (Instant::now(), shared.redo.checkpoint());
-    let checkpoint = match postgres::renew(&shared.store, shared.settings.incarnation).await? {
-        Some(checkpoint) => checkpoint,
-        None => rejoin(shared).await?,
+    let reached = shared.watch.reached();
+    let renewed =
+        postgres::renew(&shared.store, shared.settings.incarnation, reached.as_deref()).await?;
+    let (checkpoint, was_taken_back) = match renewed {
+        Some(renewed) => {
+            // A renewal whose answer was lost counts as well, so the number may grow by more than one.
+            let before = shared.epoch.note_renewals(renewed.renewals);
+            (renewed.checkpoint, renewed.renewals <= before)
+        }
+        None => {
+            let checkpoint = rejoin(shared).await?;
+            shared.epoch.note_renewals(0);
+            (checkpoint, false)
+        }
     };
     if checkpoint.recovering {
         // The epoch is closed before the lease is extended: replies from it must not be answered under
         // the new lease.
         shared.epoch.close();
+        shared.epoch.forget_loss();
         shared.redo.close(checkpoint.epoch);
         shared.lease.extend(asked);
-        return recover(shared, checkpoint.epoch).await;
+        return Box::pin(recover(shared, checkpoint.epoch)).await;
     }
     if checkpoint.layout != shared.settings.layout {
         return leave_to_others(shared, &checkpoint).await;
@@ -72,18 +94,78 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
             checkpoint = checkpoint.seq,
             "Postgres was taken back to an earlier point"
         );
-        shared.epoch_lost(checkpoint.epoch).await;
-        return Ok(());
+        shared.epoch.lose(checkpoint.epoch);
+    } else if was_taken_back || is_another_postgres(shared, &checkpoint).await? {
+        tracing::error!(
+            epoch = checkpoint.epoch,
+            "Postgres was failed over or restored: grants, purchases and keys of the last moments may be missing \
+             there; what Redis has is built anew from it. Run `farebox stripe reconcile --since 1d`"
+        );
+        shared.epoch.lose(checkpoint.epoch);
     }
-    if shared.epoch.number() != Some(checkpoint.epoch) {
+    shared.redo.trim(checkpoint.epoch, checkpoint.seq);
+    if shared.epoch.number() != Some(checkpoint.epoch) && may_follow(shared, &checkpoint).await? {
         follow(shared, checkpoint);
     }
     shared.lease.extend(asked);
     Ok(())
 }
 
-/// Adds this gateway again, after the others counted it as gone. They have also given up the holds of
-/// its calls, so captures of these calls are late.
+/// Whether this Postgres is another one than the epoch was opened on: another server, or a promoted one. An asynchronous
+/// replica may lack what Redis has heard of, under numbers that it gives anew.
+async fn is_another_postgres(
+    shared: &Shared,
+    checkpoint: &Checkpoint,
+) -> Result<bool, LedgerError> {
+    if checkpoint.postgres.is_empty() || shared.epoch.number() != Some(checkpoint.epoch) {
+        return Ok(false);
+    }
+    let identity = postgres::server_identity(&shared.store).await?;
+    Ok(!identity.is_empty() && identity != checkpoint.postgres)
+}
+
+/// Whether the epoch is served from here. Its data may be lost: then they are recovered, unless other gateways have
+/// them, since this one reaches another Redis.
+async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, LedgerError> {
+    let is_lost = shared.epoch.is_lost(checkpoint.epoch);
+    let here = match redis_look::look(shared).await {
+        Ok(Found::Master(identity)) => identity,
+        Ok(Found::Replica) => {
+            // It has no part in the epoch. The gateway connects anew, to find the master.
+            shared.epoch.forget_loss();
+            return Ok(false);
+        }
+        // Redis is away. A loss waits for it; otherwise the first batch tells what is there.
+        Err(_) => return Ok(!is_lost && !shared.redis.is_demoted()),
+    };
+    let is_home = checkpoint.redis.is_empty() || checkpoint.redis == *here;
+    if is_home && !is_lost {
+        return Ok(true);
+    }
+    let incarnation = shared.settings.incarnation;
+    if postgres::give_up_unless_reached(&shared.store, checkpoint.epoch, incarnation, &here).await?
+    {
+        let epoch = checkpoint.epoch;
+        tracing::error!(epoch, "Redis has lost the ledger's data; it is recovered from Postgres");
+        shared.epoch.forget_loss();
+        shared.epoch.wake_heartbeat.notify_one();
+        return Ok(false);
+    }
+    // The other gateways have the data: what this one missed, it missed elsewhere.
+    shared.epoch.forget_loss();
+    if shared.epoch.go_elsewhere() >= ELSEWHERE_FOR && shared.epoch.alarm() {
+        tracing::error!(
+            here = &*here,
+            theirs = checkpoint.redis,
+            "this gateway reaches another Redis than the gateways that serve the ledger: it answers 503 until \
+             its `redis_url` leads to theirs, or none of them reaches theirs any more"
+        );
+    }
+    Ok(false)
+}
+
+/// Takes a place among the gateways again, after the others took this one for gone. They gave up the holds of its
+/// calls as well, so captures of these calls are late.
 async fn rejoin(shared: &Shared) -> Result<Checkpoint, LedgerError> {
     let settings = &shared.settings;
     let joined =
@@ -140,10 +222,11 @@ async fn recover(shared: &Shared, epoch: i64) -> Result<(), LedgerError> {
     if !recovery::recover(shared, epoch).await? {
         return Ok(());
     }
-    let Some(checkpoint) = postgres::renew(&shared.store, shared.settings.incarnation).await?
-    else {
-        return Ok(());
-    };
+    let (incarnation, reached) = (shared.settings.incarnation, shared.watch.reached());
+    let renewed = postgres::renew(&shared.store, incarnation, reached.as_deref()).await?;
+    let Some(renewed) = renewed else { return Ok(()) };
+    shared.epoch.note_renewals(renewed.renewals);
+    let checkpoint = renewed.checkpoint;
     if !checkpoint.recovering && checkpoint.layout == shared.settings.layout {
         // The janitor loads the accounts into Redis, so that this task can renew the lease meanwhile.
         shared.epoch.begin_warming(checkpoint.epoch);

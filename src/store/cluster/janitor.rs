@@ -1,16 +1,16 @@
-//! The janitor: expires the holds of gateways that are gone, removes cold accounts from Redis, makes
-//! the partitions of the coming months, and checks Redis.
+//! The janitor: has the calls of lost gateways ended, retires cold accounts, makes the partitions of the months to
+//! come, and checks Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ledger::retention;
 use crate::ledger::{LedgerError, wall_ms};
-use crate::store::cluster::postgres::{self, CallHold};
+use crate::store::cluster::lost_gateways::Silences;
+use crate::store::cluster::postgres;
 use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::script::{SHARD, tag};
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::sync;
 use crate::store::cluster::warm;
 
 /// The time between two rounds.
@@ -25,13 +25,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How long an account must be idle before it leaves Redis.
 const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// How long Redis must not have heard from a gateway, in milliseconds, before the holds of its calls
-/// expire. The limit for Postgres is longer.
-const SILENT_MS: i64 = 10_000;
-
-/// Runs until it is aborted. A step that fails does not stop the other steps.
+/// Runs until it is aborted. A step that fails does not keep the others from being done.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut next_upkeep = Instant::now() + UPKEEP_EVERY;
+    let (mut next_upkeep, mut silences) = (Instant::now() + UPKEEP_EVERY, Silences::default());
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
@@ -39,7 +35,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         is_done("checking Redis", check_redis(&shared).await);
         is_done("warming after a recovery", warm::warm_after_recovery(&shared).await);
-        is_done("expiring the calls of lost gateways", expire_lost_calls(&shared).await);
+        if shared.epoch.is_unswept()
+            && is_done("removing the keys of ended epochs", remove_earlier_epochs(&shared).await)
+        {
+            shared.epoch.end_sweeping();
+        }
+        let expired = silences.expire_lost_calls(&shared).await;
+        is_done("expiring the calls of lost gateways", expired);
         if Instant::now() >= next_upkeep {
             let wait = if upkeep(&shared).await { UPKEEP_EVERY } else { RETRY_AFTER };
             next_upkeep = Instant::now() + wait;
@@ -90,43 +92,7 @@ pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
     fit.inspect_err(|error| tracing::error!(%error, "new calls get 503"))
 }
 
-/// Expires the holds of calls whose gateway neither store has heard from for long.
-async fn expire_lost_calls(shared: &Shared) -> Result<(), LedgerError> {
-    for incarnation in postgres::gone_gateways(&shared.store).await? {
-        if incarnation == shared.settings.incarnation || reaches_redis(shared, incarnation).await? {
-            continue;
-        }
-        sync::sync(shared).await?;
-        // This finds no calls if the gateway has come back meanwhile.
-        let calls = postgres::call_holds_of_gone(&shared.store, incarnation).await?;
-        if calls.is_empty() {
-            postgres::remove_gone(&shared.store, incarnation).await?;
-        }
-        expire_calls(shared, incarnation, calls);
-    }
-    Ok(())
-}
-
-/// True where a gateway without a lease still reaches Redis: then only its connection to Postgres has
-/// failed.
-async fn reaches_redis(shared: &Shared, incarnation: i64) -> Result<bool, LedgerError> {
-    let scripts = shared.epoch.require()?;
-    let words = args(["silence", &incarnation.to_string()]);
-    let silence = shared.maintain(&scripts, words).await?.as_i64().unwrap_or(-1);
-    Ok((0..SILENT_MS).contains(&silence))
-}
-
-/// Lets the next sweep expire the holds of a gateway's calls, whatever their deadlines are. If the
-/// gateway is alive after all, its captures count as late ones.
-pub(crate) fn expire_calls(shared: &Shared, incarnation: i64, calls: Vec<CallHold>) {
-    if !calls.is_empty() {
-        tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
-    }
-    shared.debts.expire(calls.into_iter().map(|call| (call.id, call.route)));
-}
-
-/// Removes from Redis the accounts that have been idle for at least `idle`. Returns how many it
-/// removed.
+/// Removes from Redis the accounts that have been idle for so long. Returns how many.
 pub(crate) async fn retire(shared: &Shared, idle: Duration) -> Result<i64, LedgerError> {
     let scripts = shared.epoch.require()?;
     let (mut cursor, mut removed) = ("0".to_owned(), 0);

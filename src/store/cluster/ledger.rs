@@ -26,11 +26,13 @@ use crate::store::cluster::api_ends;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
 use crate::store::cluster::janitor;
+use crate::store::cluster::lost_gateways;
 use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::reader::ClusterReader;
 use crate::store::cluster::redis::reply::{Decision, Verdict};
 use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::redis::script::LAYOUT;
+use crate::store::cluster::redis_look;
 use crate::store::cluster::setup;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sweep::Sweep;
@@ -140,6 +142,7 @@ impl ClusterLedger {
             tracing::error!(%error, "the charges that calls owed at a stop are written later");
         }
         self.tasks.spawn(heartbeat::run(self.shared.clone()));
+        self.tasks.spawn(redis_look::run(self.shared.clone()));
         self.tasks.spawn(sync::run(self.shared.clone()));
         self.tasks.spawn(janitor::run(self.shared.clone()));
     }
@@ -147,7 +150,7 @@ impl ClusterLedger {
     async fn expire_calls_of_replaced(&mut self, earlier: i64) -> Result<(), LedgerError> {
         sync::sync(&self.shared).await?;
         let calls = postgres::call_holds(&self.shared.store, earlier).await?;
-        janitor::expire_calls(&self.shared, earlier, calls);
+        lost_gateways::expire_calls(&self.shared, earlier, calls);
         self.expired = self.sweep.run(&self.shared, &|_| false).await?;
         Ok(())
     }
@@ -297,7 +300,7 @@ async fn wait_until_open(shared: &Shared) {
         match open.await {
             Ok(()) => return,
             // The wait may be long, and its reason has been logged.
-            Err(_) if shared.epoch.is_left_to_others() => return,
+            Err(_) if shared.epoch.is_left_to_others() || shared.epoch.is_elsewhere() => return,
             Err(error) if Instant::now() >= limit => {
                 return tracing::error!(%error, "the ledger is not open; it answers 503 until it is");
             }
@@ -325,6 +328,9 @@ async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outco
 
 /// Decides the operations that this gateway owes. Those that cannot be decided stay owed.
 async fn decide_owed(shared: &Shared) {
+    if !shared.redis.is_up() {
+        return;
+    }
     let owed = shared.debts.take_owed();
     for some in owed.chunks(MAX_BATCH) {
         let items: Vec<_> = some.iter().map(BatchItem::Operation).collect();

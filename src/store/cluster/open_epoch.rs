@@ -20,8 +20,17 @@ pub(crate) struct OpenEpoch {
     /// The moment since which none of those gateways has had a lease, while some of them are still
     /// registered.
     others_silent_since: Mutex<Option<Instant>>,
-    /// The epoch that this gateway opened, until it has loaded the accounts with live holds into Redis;
-    /// 0 for none.
+    /// The epoch whose data the Redis that this gateway reached did not have; 0 for none.
+    lost: AtomicI64,
+    /// How often the lease has been renewed, as Postgres counted last.
+    renewals: AtomicI64,
+    /// The loss cannot be settled since Postgres is away, which has been logged.
+    waits_for_postgres: AtomicBool,
+    /// Since when this gateway has reached another Redis than the epoch's.
+    elsewhere_since: Mutex<Option<Instant>>,
+    /// The epoch that this gateway opened, until the keys of the epochs before are removed; 0 for none.
+    unswept: AtomicI64,
+    /// The epoch that this gateway opened, until the accounts with live holds are in Redis again; 0 for none.
     unwarmed: AtomicI64,
     metrics: Metrics,
     /// Wakes the heartbeat, since the epoch may have ended.
@@ -34,6 +43,11 @@ impl OpenEpoch {
             scripts: ArcSwapOption::empty(),
             left_to_others: AtomicBool::new(false),
             others_silent_since: Mutex::default(),
+            lost: AtomicI64::new(0),
+            renewals: AtomicI64::new(0),
+            waits_for_postgres: AtomicBool::new(false),
+            elsewhere_since: Mutex::default(),
+            unswept: AtomicI64::new(0),
             unwarmed: AtomicI64::new(0),
             metrics,
             wake_heartbeat: Notify::new(),
@@ -61,6 +75,8 @@ impl OpenEpoch {
     /// Serves this epoch from now on.
     pub fn open(&self, scripts: Scripts) {
         self.left_to_others.store(false, Ordering::Relaxed);
+        self.forget_loss();
+        self.come_home();
         self.metrics.ledger_epoch.set(scripts.epoch.number);
         self.scripts.store(Some(Arc::new(scripts)));
         self.metrics.ledger_up.set(1);
@@ -70,6 +86,66 @@ impl OpenEpoch {
     pub fn close(&self) {
         self.scripts.store(None);
         self.metrics.ledger_up.set(0);
+    }
+
+    /// Serves an epoch no longer, since the Redis that this gateway reached does not have its data. False where this
+    /// epoch is not served.
+    pub fn lose(&self, epoch: i64) -> bool {
+        let is_served = self.number() == Some(epoch);
+        if is_served {
+            self.lost.store(epoch, Ordering::Relaxed);
+            self.close();
+        }
+        is_served
+    }
+
+    /// True where this epoch was lost, and nothing more is known yet.
+    pub fn is_lost(&self, epoch: i64) -> bool {
+        self.lost.load(Ordering::Relaxed) == epoch
+    }
+
+    /// Forgets the loss: it is settled, or another Redis was asked.
+    pub fn forget_loss(&self) {
+        self.lost.store(0, Ordering::Relaxed);
+        self.waits_for_postgres.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes how often the lease has been renewed, as Postgres counts; returns what it said before.
+    pub fn note_renewals(&self, renewals: i64) -> i64 {
+        self.renewals.swap(renewals, Ordering::Relaxed)
+    }
+
+    /// Notes that Postgres is away. True where a loss waits for it, and this is news.
+    pub fn waits_for_postgres(&self) -> bool {
+        self.lost.load(Ordering::Relaxed) != 0
+            && !self.waits_for_postgres.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that this gateway reaches another Redis than the epoch's; returns for how long it has done so.
+    pub fn go_elsewhere(&self) -> Duration {
+        self.elsewhere().get_or_insert_with(Instant::now).elapsed()
+    }
+
+    /// Raises the alarm that this gateway reaches another Redis. True where this is news.
+    pub fn alarm(&self) -> bool {
+        let is_news = self.metrics.ledger_other_redis.get() == 0;
+        self.metrics.ledger_other_redis.set(1);
+        is_news
+    }
+
+    /// True while that alarm stands.
+    pub fn is_elsewhere(&self) -> bool {
+        self.metrics.ledger_other_redis.get() == 1
+    }
+
+    /// Notes that this gateway reaches the epoch's Redis, or that there will be another epoch.
+    pub fn come_home(&self) {
+        *self.elsewhere() = None;
+        self.metrics.ledger_other_redis.set(0);
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.elsewhere_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True while gateways of another layout serve the ledger.
@@ -108,6 +184,17 @@ impl OpenEpoch {
     /// Redis.
     pub fn begin_warming(&self, epoch: i64) {
         self.unwarmed.store(epoch, Ordering::Relaxed);
+        self.unswept.store(epoch, Ordering::Relaxed);
+    }
+
+    /// True where this gateway has opened an epoch, and the keys of the epochs before it are still in Redis.
+    pub fn is_unswept(&self) -> bool {
+        self.unswept.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes that they are removed.
+    pub fn end_sweeping(&self) {
+        self.unswept.store(0, Ordering::Relaxed);
     }
 
     /// The epoch whose accounts with live holds this gateway has to load into Redis.

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crate::ledger::{LedgerError, wall_ms};
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::hand_over;
-use crate::store::cluster::postgres::{self, Checkpoint, NumberedBatch, Recovery, digest};
+use crate::store::cluster::postgres::{
+    self, Candidate, Checkpoint, NumberedBatch, Recovery, digest,
+};
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
 
@@ -29,16 +31,39 @@ pub(crate) async fn recover(shared: &Shared, epoch: i64) -> Result<bool, LedgerE
     Ok(hand_over::check_in(shared, epoch).await? && open_next_epoch(shared).await?)
 }
 
-/// Opens the next epoch. Returns false where another gateway is opening it, or where a gateway with a
-/// lease has not checked in yet.
+/// Returns false where another gateway recovers, or one that has a lease has not checked in yet, or this gateway is not
+/// the one to do it.
 async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
-    shared.redis.info().await?.check()?;
+    let info = shared.redis.info().await?;
+    info.check()?;
+    if info.is_replica {
+        shared.redis.note_demoted();
+        return Ok(false);
+    }
     shared.intake.note_fitness(true);
-    let Some(mut recovery) =
-        postgres::begin_recovery(&shared.store, shared.settings.layout).await?
-    else {
+    let redis = info.identity();
+    shared.watch.note_reached(Some(redis.as_str().into()));
+    let postgres = postgres::server_identity(&shared.store).await?;
+    let candidate = Candidate {
+        incarnation: shared.settings.incarnation,
+        layout: shared.settings.layout,
+        redis: &redis,
+        postgres: &postgres,
+    };
+    let Some(recovery) = postgres::begin_recovery(&shared.store, candidate).await? else {
         return Ok(false);
     };
+    // In a box, so that the heartbeat's future stays small.
+    shared.store.while_it_answers(Box::pin(lead(shared, recovery, candidate))).await?;
+    Ok(true)
+}
+
+/// Leads the recovery to the next epoch.
+async fn lead(
+    shared: &Shared,
+    mut recovery: Recovery,
+    candidate: Candidate<'_>,
+) -> Result<(), LedgerError> {
     let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
     let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
     // Postgres may have been taken back to an earlier epoch. The keys that later epochs left in Redis
@@ -66,7 +91,7 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
     let scripts = Scripts::new(SHARD, next);
     shared.redis.begin_epoch(&scripts).await?;
-    recovery.open(scripts.epoch.number, &scripts.epoch.nonce, shared.settings.layout).await?;
+    let back_off = recovery.open(scripts.epoch.number, &scripts.epoch.nonce, candidate).await?;
     if let Err(error) = shared.redis.drop_earlier(&scripts).await {
         tracing::debug!(%error, "the stream of the ended epoch is trimmed with the next batches");
     }
@@ -74,7 +99,15 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
         shared.metrics.ledger_recoveries.inc();
         tracing::warn!(epoch = number, replayed, charged, "the ledger is recovered");
     }
-    Ok(true)
+    if back_off.seconds > 0 {
+        tracing::warn!(
+            times = back_off.short_epochs,
+            seconds = back_off.seconds,
+            "the ledger is recovered again and again; the next recovery waits until so many seconds after this \
+             one: see that Redis keeps its data, and that one server alone is behind `redis_url`"
+        );
+    }
+    Ok(())
 }
 
 /// The batches that Redis still has and Postgres does not; none where the two have forked.

@@ -12,11 +12,12 @@ use crate::metrics::Metrics;
 use crate::store::cluster::adaptive::AdaptiveLimit;
 use crate::store::cluster::debts::Debts;
 use crate::store::cluster::intake::Intake;
-use crate::store::cluster::lease::Lease;
+use crate::store::cluster::lease::{Lease, Sent};
 use crate::store::cluster::open_epoch::OpenEpoch;
-use crate::store::cluster::postgres::{self, Store};
+use crate::store::cluster::postgres::Store;
 use crate::store::cluster::redis::connection::{Redis, ScriptError};
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
+use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
 
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.
@@ -32,6 +33,8 @@ const MAX_HAND_OVER: usize = 4 << 20;
 pub(crate) struct Shared {
     pub store: Store,
     pub redis: Redis,
+    /// Which Redis is reached, and its clock.
+    pub watch: RedisWatch,
     pub settings: Settings,
     pub metrics: Metrics,
     pub clock: Clock,
@@ -67,6 +70,14 @@ pub(crate) struct Settings {
     pub incarnation: i64,
 }
 
+/// The new holds for which Redis may be asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HoldsToAskFor {
+    pub calls: bool,
+    /// Holds of the API, which must be in Postgres before they are answered.
+    pub api: bool,
+}
+
 impl Shared {
     pub fn new(
         store: Store,
@@ -85,6 +96,7 @@ impl Shared {
             lease: Lease::new(durability, redis.has_sentinel),
             store,
             redis,
+            watch: RedisWatch::new(metrics.clone()),
             settings: Settings {
                 durability,
                 unsynced_cap,
@@ -114,6 +126,15 @@ impl Shared {
         self.intake.takes_holds(self.redo.bytes())
     }
 
+    /// For which new holds Redis may be asked: those whose answer the caller can be given. For any other, Redis would
+    /// set credits aside, and keep a record of their release, though the call gets 503.
+    pub fn holds_to_ask_for(&self, sent: Sent) -> HoldsToAskFor {
+        let any = self.takes_holds() && self.lease.may_answer(sent);
+        let durable = any && self.store.is_up();
+        let is_relaxed = self.settings.durability == Durability::Relaxed;
+        HoldsToAskFor { calls: if is_relaxed { any } else { durable }, api: durable }
+    }
+
     /// Runs a command of `maintain.lua`. A Redis without the epoch's data sets off a recovery.
     pub async fn maintain(
         &self,
@@ -122,21 +143,16 @@ impl Shared {
     ) -> Result<Value, LedgerError> {
         let result = self.redis.maintain(scripts, args).await;
         if let Err(ScriptError::EpochLost) = &result {
-            self.epoch_lost(scripts.epoch.number).await;
+            self.epoch_lost(scripts.epoch.number);
         }
         Ok(result?)
     }
 
-    /// Gives up an epoch whose data Redis has lost, so that the next one can be opened.
-    pub async fn epoch_lost(&self, epoch: i64) {
-        if self.epoch.number() != Some(epoch) {
-            return;
+    /// Notes that Redis does not have the data of an epoch. The heartbeat finds out whether they are lost, or this
+    /// gateway reaches another Redis; until then nothing is decided here.
+    pub fn epoch_lost(&self, epoch: i64) {
+        if self.epoch.lose(epoch) {
+            self.epoch.wake_heartbeat.notify_one();
         }
-        self.epoch.close();
-        tracing::error!(epoch, "Redis has lost the ledger's data; it is recovered from Postgres");
-        if let Err(error) = postgres::give_up(&self.store, epoch).await {
-            tracing::error!(%error, "the recovery waits for Postgres");
-        }
-        self.epoch.wake_heartbeat.notify_one();
     }
 }

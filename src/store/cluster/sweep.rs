@@ -9,12 +9,14 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::record::route_of;
 use crate::store::cluster::redis::reply::Verdict;
 use crate::store::cluster::redis::request::BatchItem;
+use crate::store::cluster::redis_look;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
-/// The time after its deadline, in milliseconds, for which a call's hold is left to its own gateway.
-/// That gateway renews the hold while the call runs.
-const GRACE_MS: &str = "60000";
+/// How long after its deadline, in milliseconds, a call's hold is left to its own gateway: for ever. Its deadline says
+/// nothing to others, since Redis may have stood still while the call went on; `lost_gateways` ends the holds of a
+/// gateway that is lost.
+const GRACE_MS: &str = "9007199254740991";
 
 /// The most holds that one sweep ends.
 const LIMIT: &str = "500";
@@ -74,13 +76,18 @@ impl Sweep {
         Ok(expired)
     }
 
-    /// Lists some of the holds whose time is up; `None` while no epoch is open.
+    /// Lists some of the holds whose time is up; `None` while no epoch is open, and while Redis's clock says nothing
+    /// about whose time is up.
     async fn due(
         &mut self,
         shared: &Shared,
         is_live: &IsLive<'_>,
     ) -> Result<Option<Due>, LedgerError> {
         let Some(scripts) = shared.epoch.scripts() else { return Ok(None) };
+        redis_look::read_clock(shared).await?;
+        if !shared.watch.is_steady() {
+            return Ok(None);
+        }
         let owner = shared.settings.incarnation.to_string();
         let words = args(["due", &owner, GRACE_MS, LIMIT, &self.cursor]);
         let reply: Vec<String> = shared.maintain(&scripts, words).await?.convert()?;

@@ -132,20 +132,20 @@ async fn read_stream(
     let own = batches.first().filter(|batch| batch.seq == checkpoint.seq);
     if own.is_some_and(|batch| digest(&batch.text) != checkpoint.digest) {
         let what = "it has another batch than Postgres under one number";
-        return Err(forked(shared, scripts, what).await);
+        return Err(forked(shared, scripts, what));
     }
     batches.retain(|batch| batch.seq > checkpoint.seq);
     let follows = batches.first().is_none_or(|batch| batch.seq == checkpoint.seq + 1);
     if !follows && postgres::checkpoint(&shared.store).await? == *checkpoint {
         let what = "it lacks a batch that Postgres does not have";
-        return Err(forked(shared, scripts, what).await);
+        return Err(forked(shared, scripts, what));
     }
     Ok(batches)
 }
 
-async fn forked(shared: &Shared, scripts: &Scripts, what: &str) -> LedgerError {
+fn forked(shared: &Shared, scripts: &Scripts, what: &str) -> LedgerError {
     tracing::error!(what, "the stream of Redis contradicts Postgres");
-    shared.epoch_lost(scripts.epoch.number).await;
+    shared.epoch_lost(scripts.epoch.number);
     LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
 }
 
@@ -220,6 +220,7 @@ fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     };
     let may_answer =
         shared.epoch.scripts().is_some() && shared.lease.may_answer(shared.lease.sending());
+    let may_answer = may_answer && shared.redis.is_up();
     let takes_calls = may_answer && shared.takes_holds() && !shared.intake.fails_to_decide();
     shared.metrics.ledger_up.set(i64::from(has_stores && takes_calls));
 }

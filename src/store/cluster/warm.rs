@@ -11,7 +11,6 @@ use fred::types::Value;
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, Origin};
-use crate::ledger::wall_ms;
 use crate::store::cluster::adaptive::chunks_within;
 use crate::store::cluster::postgres::{self, ColdAccount, Fate};
 use crate::store::cluster::redis::connection::{arg, args};
@@ -120,7 +119,8 @@ async fn warm_together(
         announce_read(shared, scripts, nonce, names()).await?;
     }
     for cold in postgres::cold_accounts(&shared.store, accounts).await? {
-        shared.maintain(scripts, warm_account_args(nonce, &cold)).await?;
+        let words = warm_account_args(nonce, &cold, shared.watch.now_ms());
+        shared.maintain(scripts, words).await?;
     }
     Ok(())
 }
@@ -226,7 +226,8 @@ fn record_of(fate: &Fate) -> Result<String, AccountId> {
     })
 }
 
-fn warm_account_args(nonce: &str, cold: &ColdAccount) -> Vec<Value> {
+/// `now_ms` is the time by Redis's clock, which set the deadlines.
+fn warm_account_args(nonce: &str, cold: &ColdAccount, now_ms: i64) -> Vec<Value> {
     let flag = |set: bool| if set { "1" } else { "0" };
     let mut words = args([
         "warm_account",
@@ -237,7 +238,6 @@ fn warm_account_args(nonce: &str, cold: &ColdAccount) -> Vec<Value> {
         &cold.grant_seq.to_string(),
         flag(cold.frozen),
     ]);
-    let now_ms = wall_ms();
     for hold in &cold.holds {
         let max_ms = match hold.origin {
             Origin::Call => MIN_TTL_MS,

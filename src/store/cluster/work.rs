@@ -10,7 +10,7 @@ use crate::store::cluster::redis::connection::{ScriptError, arg};
 use crate::store::cluster::redis::reply::{Changes, Decision, Needs, Reply, Verdict};
 use crate::store::cluster::redis::request::{BatchItem, Request};
 use crate::store::cluster::redis::script::Scripts;
-use crate::store::cluster::shared::Shared;
+use crate::store::cluster::shared::{HoldsToAskFor, Shared};
 use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
 use crate::store::cluster::warm;
 
@@ -40,8 +40,8 @@ struct Work<'a> {
 /// item whose decision may not be answered gets [`Decision::UNAVAILABLE`]; if it is a call's hold, it
 /// will be released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
-    let mut work = Work::new(items, shared.takes_holds());
     let sent = shared.lease.sending();
+    let mut work = Work::new(items, shared.holds_to_ask_for(sent));
     if let Some(scripts) = shared.epoch.scripts() {
         work.run(shared, &scripts).await;
         if !work.may_be_answered(shared, &scripts, sent).await {
@@ -53,9 +53,13 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
 }
 
 impl<'a> Work<'a> {
-    /// If `takes_holds` is false, new and larger holds are not sent to Redis, and stay unavailable.
-    fn new(items: &'a [BatchItem<'a>], takes_holds: bool) -> Self {
-        let is_asked = |place: &usize| takes_holds || !items[*place].takes_credits();
+    /// New and larger holds that are not among `holds` are not sent to Redis, and stay unavailable.
+    fn new(items: &'a [BatchItem<'a>], holds: HoldsToAskFor) -> Self {
+        let is_asked = |place: &usize| {
+            let item = items[*place];
+            let is_api = item.origin() == Some(Origin::Api);
+            !item.takes_credits() || if is_api { holds.api } else { holds.calls }
+        };
         Self {
             items,
             waiting: (0..items.len()).filter(is_asked).collect(),
@@ -159,8 +163,11 @@ impl<'a> Work<'a> {
         if !self.must_be_durable(shared.settings.durability) || self.seq <= shared.redo.durable() {
             return true;
         }
-        // The batches of this work may be all that Postgres lacks. If it lacks others too, the stream
-        // has those.
+        // Where Postgres is known to be away, no caller waits for it.
+        if shared.require_postgres().is_err() {
+            return false;
+        }
+        // The batches of this work may be all that Postgres lacks. If not, the stream has the others.
         let written = match sync::write_batches(shared, scripts, &self.batches).await {
             Ok(true) if self.seq <= shared.redo.durable() => Ok(()),
             Ok(_) => sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await,
@@ -214,8 +221,8 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The epoch has ended, and nothing was decided.
-struct EpochEnded;
+/// Nothing was decided: the epoch has ended, or Redis was not asked since it is known to be away.
+struct NothingDecided;
 
 /// Sends one request. Returns `None` where there is no reply; the batch may have been decided
 /// nevertheless.
@@ -224,14 +231,18 @@ async fn ask(
     scripts: &Scripts,
     request: &Request<'_>,
     text: &str,
-) -> Result<Option<Reply>, EpochEnded> {
+) -> Result<Option<Reply>, NothingDecided> {
     let packed = request.packed(scripts, shared.redo.durable(), shared.settings.unsynced_cap);
     let args = vec![Value::Bytes(packed.into()), arg(text)];
     let reply = match shared.redis.decide(scripts, args).await {
         Ok(value) => Reply::parse(value, request),
         Err(ScriptError::EpochLost) => {
-            shared.epoch_lost(scripts.epoch.number).await;
-            return Err(EpochEnded);
+            shared.epoch_lost(scripts.epoch.number);
+            return Err(NothingDecided);
+        }
+        Err(ScriptError::NotSent) => {
+            shared.intake.note_decided(false);
+            return Err(NothingDecided);
         }
         Err(ScriptError::Failed(error)) => {
             tracing::warn!(%error, "Redis does not decide");

@@ -46,6 +46,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         8 => "0008_owed.sql",
         9 => "0009_purchases.sql",
         10 => "0010_usage.sql",
+        11 => "0011_identities.sql",
     }
 });
 

@@ -2,14 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
-
 use super::http2_cases::cases;
 use super::server::Server;
 use crate::support::frames::{
-    ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame,
+    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    frame, number,
 };
 use crate::support::h2::connect;
 
@@ -65,14 +62,6 @@ async fn http_2_is_read_as_the_rfcs_say() {
     server.assert_sound();
 }
 
-/// A frame as it was received.
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
-}
-
 /// The outcome of a case so far.
 #[derive(Debug, Default)]
 struct Seen {
@@ -88,40 +77,6 @@ struct Seen {
     is_closed: bool,
     /// The answer to a PING of ours.
     has_pong: bool,
-}
-
-struct Wire {
-    stream: TlsStream<TcpStream>,
-    unread: Vec<u8>,
-}
-
-impl Wire {
-    /// The next frame; `None` where the connection has ended.
-    async fn frame(&mut self) -> Option<Frame> {
-        loop {
-            if self.unread.len() >= 9 {
-                let length =
-                    u32::from_be_bytes([0, self.unread[0], self.unread[1], self.unread[2]]);
-                let end = 9 + length as usize;
-                if self.unread.len() >= end {
-                    let rest = self.unread.split_off(end);
-                    let all = std::mem::replace(&mut self.unread, rest);
-                    let stream = number(&all[5..9]) & 0x7fff_ffff;
-                    let payload = all[9..].to_vec();
-                    return Some(Frame { kind: all[3], flags: all[4], stream, payload });
-                }
-            }
-            let mut buffer = [0; 16 * 1024];
-            match self.stream.read(&mut buffer).await {
-                Ok(read @ 1..) => self.unread.extend_from_slice(&buffer[..read]),
-                _ => return None,
-            }
-        }
-    }
-}
-
-fn number(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes(bytes[..4].try_into().unwrap())
 }
 
 impl Seen {
@@ -159,7 +114,7 @@ async fn run(server: &Server, case_number: usize, case: &Case) -> Result<(), Str
     let mark = format!("/h{}/", case.name.replace(' ', "-"));
     let public = server.gateway.public();
     let stream = connect(public, &server.certificate, &["h2"]).await.map_err(|e| e.to_string())?;
-    let mut wire = Wire { stream, unread: Vec::new() };
+    let mut wire = Frames::over(stream);
     let mut bytes = Vec::new();
     if !case.is_bare {
         bytes.extend(PREFACE);
@@ -167,8 +122,7 @@ async fn run(server: &Server, case_number: usize, case: &Case) -> Result<(), Str
     }
     bytes.extend(&case.bytes);
     // The other end may have hung up in the meantime.
-    let _ = wire.stream.write_all(&bytes).await;
-    let _ = wire.stream.flush().await;
+    let _ = wire.send(&bytes).await;
     let mut seen = Seen::default();
     let limit = Instant::now() + PATIENCE;
     let mut has_pinged = false;
@@ -191,8 +145,7 @@ async fn run(server: &Server, case_number: usize, case: &Case) -> Result<(), Str
         };
         if wants_pong && !has_pinged {
             has_pinged = true;
-            let _ = wire.stream.write_all(&frame(PING, 0, 0, b"our ping")).await;
-            let _ = wire.stream.flush().await;
+            let _ = wire.send(&frame(PING, 0, 0, b"our ping")).await;
         }
         let left = limit.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, wire.frame()).await {

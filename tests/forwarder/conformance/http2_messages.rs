@@ -44,7 +44,10 @@ pub fn messages() -> Vec<Case> {
             },
             MALFORMED,
         )
-        .known("the h2 crate takes them; Farebox passes no trailers on"),
+        .known(
+            "the h2 crate looks at pseudo-fields in heads alone (recv_trailers, proto/streams/recv.rs); \
+             Farebox passes no trailers on",
+        ),
         case(
             "9113 8.1.1",
             "a body that is shorter than its length is refused",

@@ -237,14 +237,6 @@ pub const EXPLAINED: &[Kind] = &[
         },
     },
     Kind {
-        name: "KNOWN: behind a refused WebSocket",
-        reason: "today Farebox says that it keeps the connection, and takes what comes for the tunnel's bytes",
-        covers: |case| {
-            let before = &case.exchange.calls[..case.difference.call];
-            before.iter().any(Plan::is_refused) && case.farebox.got.answer.is_none()
-        },
-    },
-    Kind {
         name: "resets",
         reason: "a stream of HTTP/2 is reset at once, and what waits to be sent on it is lost",
         covers: |case| {

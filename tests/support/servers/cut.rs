@@ -31,11 +31,21 @@ struct State {
     cuts: u64,
     /// Requests wait on connections whose number is lower than this.
     late_before: u64,
+    /// On connections of a smaller number nothing arrives any more, either way, and nobody is told.
+    lost_before: u64,
 }
 
 impl State {
     fn of_requests(&self, connection: u64) -> Flow {
-        if connection < self.late_before { Flow::Stalled } else { self.requests }
+        match connection {
+            lost if lost < self.lost_before => Flow::Lost,
+            late if late < self.late_before => Flow::Stalled,
+            _ => self.requests,
+        }
+    }
+
+    fn of_replies(&self, connection: u64) -> Flow {
+        if connection < self.lost_before { Flow::Lost } else { self.replies }
     }
 }
 
@@ -60,6 +70,7 @@ impl CutProxy {
             refusing: false,
             cuts: 0,
             late_before: 0,
+            lost_before: 0,
         };
         let (state, watched) = watch::channel(state);
         let connections = Arc::new(AtomicU64::new(0));
@@ -104,7 +115,22 @@ impl CutProxy {
         self.state.send_modify(|state| state.late_before = number);
     }
 
-    /// Passes on everything again. Connections that lost bytes are closed: the bytes that follow
+    /// Passes no byte any more, either way, and closes nothing: as a firewall that drops packets.
+    pub fn swallow(&self) {
+        self.set(Flow::Lost, Flow::Lost);
+    }
+
+    /// Ends [`CutProxy::swallow`] for new connections. Those of before stay silent for ever, as where a firewall has
+    /// forgotten them.
+    pub fn carry_new_connections(&self) {
+        let number = self.connections.load(Ordering::SeqCst);
+        self.state.send_modify(|state| {
+            (state.requests, state.replies) = (Flow::Open, Flow::Open);
+            state.lost_before = number;
+        });
+    }
+
+    /// Carries everything again. Connections that lost bytes are closed: what follows on them
     /// would make no sense.
     pub fn mend(&self) {
         self.state.send_modify(|state| {
@@ -115,7 +141,12 @@ impl CutProxy {
         });
     }
 
-    /// Directs new connections to another server, and closes the present ones.
+    /// Leads new connections to another server. The others stay, as where an address changes its meaning.
+    pub fn lead_new_connections_to(&self, target: SocketAddr) {
+        self.state.send_modify(|state| state.target = target);
+    }
+
+    /// Leads new connections to another server, and closes the others.
     pub fn lead_to(&self, target: SocketAddr) {
         self.state.send_modify(|state| {
             state.target = target;
@@ -143,7 +174,7 @@ async fn carry(client: TcpStream, number: u64, state: watch::Receiver<State>) {
     tokio::select! {
         _ = cut.wait_for(|state| state.cuts != cuts) => {}
         () = pump(from_client, to_server, state.clone(), |state| state.of_requests(number)) => {}
-        () = pump(from_server, to_client, state, |state| state.replies) => {}
+        () = pump(from_server, to_client, state, |state| state.of_replies(number)) => {}
     }
 }
 

@@ -51,14 +51,25 @@ impl Postgres {
 
     /// Starts a hot standby that follows this server by streaming replication. It can only be read.
     pub fn replica(&self) -> Self {
+        self.replica_through(self.address())
+    }
+
+    /// The same, over a line to this one that begins at `door`: so the standby can be made to lag.
+    pub fn replica_through(&self, door: SocketAddr) -> Self {
         let folder = folder();
         let mut backup = as_server_user("pg_basebackup");
-        backup.arg("-D").arg(folder.path().join("data")).args(["-d", &self.url("postgres")]);
+        let url = Self::url_at(door, "postgres");
+        backup.arg("-D").arg(folder.path().join("data")).args(["-d", &url]);
         backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
         let output = backup.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "pg_basebackup: {errors}");
         Self::start_in(folder, self.disk, &self.env)
+    }
+
+    /// Makes a standby a server of its own, and waits until it is.
+    pub fn promote(&self) {
+        assert_eq!(self.sql("postgres", "SELECT pg_promote()"), "t");
     }
 
     fn start_in(folder: TempDir, disk: Disk, env: &[(String, String)]) -> Self {

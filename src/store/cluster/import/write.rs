@@ -48,8 +48,8 @@ pub(crate) async fn write_ledger(
     sent: &ReconcileReport,
 ) -> Result<Imported, ImportError> {
     let mut transaction = store.begin(IDLE_LIMIT, Duration::ZERO).await?;
-    let on: &mut PgConnection = &mut transaction;
-    // While this transaction has the lock, no epoch opens and no gateway joins.
+    let on: &mut PgConnection = transaction.connection()?;
+    // With this lock, no epoch opens and no gateway joins.
     read_checkpoint(store, "FOR UPDATE", on).await?;
     let (id, commits) = source.identity().await?;
     if was_imported(store, source, &id, commits, on).await? {

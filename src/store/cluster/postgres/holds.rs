@@ -38,14 +38,14 @@ pub(crate) async fn call_holds(
     read_call_holds(store, CALLS, incarnation).await
 }
 
-/// The same as [`call_holds`], for a gateway that has been without a lease for long. Empty if the
-/// gateway has come back.
+/// As [`call_holds`], for a gateway that has been without a lease for long, or has no row; empty
+/// where it has come back.
 pub(crate) async fn call_holds_of_gone(
     store: &Store,
     incarnation: i64,
 ) -> Result<Vec<CallHold>, LedgerError> {
-    let is_gone = format!("SELECT 1 FROM {{s}}.gateways WHERE incarnation = $1 AND {GONE}");
-    read_call_holds(store, &format!("{CALLS} AND EXISTS ({is_gone})"), incarnation).await
+    let is_there = format!("SELECT 1 FROM {{s}}.gateways WHERE incarnation = $1 AND NOT {GONE}");
+    read_call_holds(store, &format!("{CALLS} AND NOT EXISTS ({is_there})"), incarnation).await
 }
 
 async fn read_call_holds(

@@ -13,7 +13,15 @@ use crate::store::sql::rows::Column as _;
 /// How long a lease lasts, by Postgres's clock.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// The condition under which a gateway counts as gone, so that the holds of its calls expire.
+/// How long after a gateway with a lease has reached a Redis that one counts as reached.
+pub(crate) const REDIS_IS_REACHED_FOR: Duration = Duration::from_secs(3);
+
+/// The number of gateways other than `$1` that serve the epoch from its own Redis, or did until a moment ago.
+pub(super) const REACHING: &str = "(SELECT count(*) FROM {s}.gateways g WHERE g.incarnation <> $1 \
+     AND g.lease_until > clock_timestamp() AND g.redis = s.redis \
+     AND g.redis_at > clock_timestamp() - {reached})";
+
+/// The condition for a gateway that counts as gone, so that the holds of its calls expire.
 pub(crate) const GONE: &str = "lease_until < clock_timestamp() - interval '10 seconds'";
 
 /// Shortens leases that were given before Postgres's clock was set back; otherwise a gateway that has
@@ -102,28 +110,40 @@ pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joine
         .await
 }
 
-/// Renews the lease and reads the checkpoint. `None` where the gateway's row is gone: another start
+/// A lease that was renewed.
+#[derive(Debug)]
+pub(crate) struct Renewed {
+    pub checkpoint: Checkpoint,
+    /// How often this gateway's lease has been renewed, as Postgres counts.
+    pub renewals: i64,
+}
+
+/// Renews the lease, notes the identity of the Redis that the gateway has reached just now, and reads the checkpoint.
+/// `None` where the gateway's row is gone: another start
 /// has replaced it.
 pub(crate) async fn renew(
     store: &Store,
     incarnation: i64,
-) -> Result<Option<Checkpoint>, LedgerError> {
+    redis: Option<&str>,
+) -> Result<Option<Renewed>, LedgerError> {
     store
         .transact(async |on| {
             let renewed = store
                 .query(&lease(
-                    "UPDATE {s}.gateways SET lease_until = now() + {lease} WHERE incarnation = $1",
+                    "UPDATE {s}.gateways SET lease_until = now() + {lease}, \
+                     renewals = renewals + 1, redis = coalesce($2, redis), \
+                     redis_at = CASE WHEN $2::text IS NULL THEN redis_at ELSE now() END \
+                     WHERE incarnation = $1 RETURNING renewals",
                 ))
                 .bind(incarnation)
-                .execute(&mut *on)
+                .bind(redis)
+                .fetch_optional(&mut *on)
                 .await?;
-            if renewed.rows_affected() == 0 {
-                return Ok(None);
-            }
-            // This comes after the gateway's own row and skips locked rows, so that no gateway waits
-            // for another.
+            let Some(renewed) = renewed else { return Ok(None) };
+            // After its own row, and skipping locked rows, so that no gateway waits for another.
             store.query(&lease(SHORTEN)).execute(&mut *on).await?;
-            read_checkpoint(store, "", on).await.map(Some)
+            let checkpoint = read_checkpoint(store, "", on).await?;
+            Ok(Some(Renewed { checkpoint, renewals: renewed.int("renewals")? }))
         })
         .await
 }
@@ -208,12 +228,20 @@ pub(crate) async fn count_layout_users(
     })
 }
 
-/// The incarnations of gateways that have been without a lease for long.
-pub(crate) async fn gone_gateways(store: &Store) -> Result<Vec<i64>, LedgerError> {
+/// The incarnations of gateways that have no lease, and of those whose row is gone although holds of
+/// their calls are live.
+pub(crate) async fn lost_gateways(store: &Store) -> Result<Vec<i64>, LedgerError> {
+    // The owners are found one by one in their index, however many holds they have.
+    let sql = "WITH RECURSIVE owners AS ( \
+         SELECT min(owner) AS owner FROM {s}.holds WHERE state = 'live' AND origin = 'call' \
+         UNION ALL SELECT (SELECT min(owner) FROM {s}.holds WHERE state = 'live' \
+         AND origin = 'call' AND owner > o.owner) FROM owners o WHERE o.owner IS NOT NULL) \
+         SELECT incarnation FROM {s}.gateways WHERE lease_until < clock_timestamp() \
+         UNION ALL SELECT owner FROM owners WHERE owner IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM {s}.gateways WHERE incarnation = owner)";
     store
         .transact(async |on| {
-            let sql = format!("SELECT incarnation FROM {{s}}.gateways WHERE {GONE}");
-            let rows = store.query(&sql).fetch_all(on).await?;
+            let rows = store.query(sql).fetch_all(on).await?;
             rows.iter().map(|row| Ok(row.int("incarnation")?)).collect()
         })
         .await
@@ -227,7 +255,8 @@ fn new_incarnation() -> i64 {
     i64::try_from(bits).unwrap_or(i64::MAX)
 }
 
-/// Puts the length of a lease into a statement.
-fn lease(sql: &str) -> String {
-    sql.replace("{lease}", &format!("interval '{} milliseconds'", LEASE.as_millis()))
+/// Puts the length of a lease into a statement, and the time for which a Redis counts as reached.
+pub(super) fn lease(sql: &str) -> String {
+    let interval = |time: Duration| format!("interval '{} milliseconds'", time.as_millis());
+    sql.replace("{lease}", &interval(LEASE)).replace("{reached}", &interval(REDIS_IS_REACHED_FOR))
 }

@@ -27,6 +27,7 @@ mod shard;
 mod slices;
 mod store;
 mod tally;
+mod transaction;
 
 pub(crate) use batches::{Written, write_batches};
 pub(crate) use compare::{StoredAccount, stored_accounts};
@@ -37,7 +38,8 @@ pub(crate) use holds::{
     purge_ended_holds, release_expired,
 };
 pub(crate) use leases::{
-    LEASE, LayoutUsers, gone_gateways, join, layout_users, leave, rejoin, remove_gone, renew,
+    LEASE, LayoutUsers, REDIS_IS_REACHED_FOR, join, layout_users, leave, lost_gateways, rejoin,
+    remove_gone, renew,
 };
 pub(crate) use lookup::{ColdAccount, Fate, cold_accounts, fates};
 pub(crate) use migrate::{agree_on_settings, migrate};
@@ -46,8 +48,12 @@ pub(crate) use partitions::{Month, make_partition, make_partitions};
 pub(crate) use payments::{buyers, customer, event, events, ledger_id, payment, unpaid};
 pub(crate) use read::{LISTED, account, accounts, crashed, entries, keys, keys_since, own_keys};
 pub(crate) use reconcile::{reconcile, reconcile_in};
-pub(crate) use recovery::{Recovery, begin_recovery, check_in, give_up};
+pub(crate) use recovery::{
+    Candidate, Recovery, begin_recovery, check_in, give_up, give_up_unless_reached,
+};
 pub(crate) use recovery_plan::{Snapshot, snapshot};
 pub(crate) use repair::repair;
-pub(crate) use shard::{Checkpoint, NumberedBatch, checkpoint, digest, read_checkpoint};
+pub(crate) use shard::{
+    Checkpoint, NumberedBatch, checkpoint, digest, read_checkpoint, server_identity,
+};
 pub(crate) use store::Store;

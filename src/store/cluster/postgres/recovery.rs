@@ -8,16 +8,24 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnection;
-use sqlx::{Postgres, Row as _, Transaction};
+use sqlx::Row as _;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::postgres::batches::write_contents;
-use crate::store::cluster::postgres::leases::{LayoutUsers, count_layout_users};
+use crate::store::cluster::postgres::leases::{LayoutUsers, REACHING, count_layout_users, lease};
 use crate::store::cluster::postgres::owed;
 use crate::store::cluster::postgres::shard::{Checkpoint, NumberedBatch, SHARD, read_checkpoint};
 use crate::store::cluster::postgres::store::{LIMIT, Store};
+use crate::store::cluster::postgres::transaction::Transaction;
 use crate::store::sql::rows::Column as _;
+
+/// An epoch that lasts less is short.
+const SHORT: &str = "interval '30 seconds'";
+
+/// How long after an epoch was opened the next one may be: after three short epochs in a row a second, then twice as
+/// long each time, at most eight seconds.
+const WAIT: &str = "CASE WHEN short_epochs < 3 THEN interval '0' \
+     ELSE interval '1 second' * (1 << least(short_epochs - 3, 3)) END";
 
 /// How long the transaction of a recovery may stay idle. It waits for Redis in between.
 const RECOVERY_IDLE_LIMIT: Duration = Duration::from_secs(5);
@@ -37,9 +45,44 @@ pub(crate) async fn give_up(store: &Store, epoch: i64) -> Result<(), LedgerError
         .await
 }
 
-/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway. By now the
-/// gateway must not answer any call from that epoch. The last batches (`is_last`) check the gateway in.
-/// Returns false where the next epoch has opened without it.
+/// As [`give_up`], by a gateway that reached a Redis without the epoch's data: `redis` is its identity. False where
+/// that is not the epoch's Redis, and another gateway still reaches that one.
+pub(crate) async fn give_up_unless_reached(
+    store: &Store,
+    epoch: i64,
+    incarnation: i64,
+    redis: &str,
+) -> Result<bool, LedgerError> {
+    store
+        .transact(async |on| {
+            // Two gateways that reach the same new Redis must see this of each other.
+            store
+                .query(
+                    "UPDATE {s}.gateways SET redis = $2, redis_at = now() WHERE incarnation = $1",
+                )
+                .bind(incarnation)
+                .bind(redis)
+                .execute(&mut *on)
+                .await?;
+            let given_up = store
+                .query(&lease(&format!(
+                    "UPDATE {{s}}.shards s SET recovering = true WHERE id = $2 AND epoch = $3 \
+                     AND (s.redis = '' OR s.redis = $4 OR {REACHING} = 0)"
+                )))
+                .bind(incarnation)
+                .bind(SHARD)
+                .bind(epoch)
+                .bind(redis)
+                .execute(on)
+                .await?;
+            Ok(given_up.rows_affected() > 0)
+        })
+        .await
+}
+
+/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway, which
+/// must not answer from that epoch any more. With the last of them (`is_last`) the gateway has
+/// checked in. False where the next epoch has opened without it.
 pub(crate) async fn check_in(
     store: &Store,
     incarnation: i64,
@@ -79,37 +122,56 @@ pub(crate) async fn check_in(
         .await
 }
 
-/// Begins to open the next epoch. Returns `None` where no epoch has to be opened, where another gateway
-/// is opening it, where a gateway with a lease has not checked in, or where gateways still use the
-/// epoch's layout and this gateway has another layout.
+/// A gateway that would open the next epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate<'a> {
+    pub incarnation: i64,
+    pub layout: i32,
+    /// The identities of the Redis and the Postgres that it reaches.
+    pub redis: &'a str,
+    pub postgres: &'a str,
+}
+
+/// Begins to open the next epoch. `None` where the ledger does not wait for one, where another
+/// gateway is opening it, where a gateway with a lease has not checked in, where gateways still
+/// use the epoch's layout or its Redis and this gateway has another one, or where the epochs before
+/// were so short that the next one has to wait.
 pub(crate) async fn begin_recovery(
     store: &Store,
-    layout: i32,
+    candidate: Candidate<'_>,
 ) -> Result<Option<Recovery>, LedgerError> {
     let begin = async {
         let mut transaction = store.begin(RECOVERY_IDLE_LIMIT, Duration::ZERO).await?;
         let locked = store
-            .query("SELECT 1 FROM {s}.shards WHERE id = $1 AND recovering FOR UPDATE SKIP LOCKED")
+            .query(&lease(&format!(
+                "SELECT clock_timestamp() >= opened_at \
+                 AND clock_timestamp() < opened_at + {WAIT} AS waits, \
+                 s.redis NOT IN ('', $3) AND {REACHING} > 0 AS is_reached FROM {{s}}.shards s \
+                 WHERE id = $2 AND recovering FOR UPDATE SKIP LOCKED"
+            )))
+            .bind(candidate.incarnation)
             .bind(SHARD)
-            .fetch_optional(&mut *transaction)
+            .bind(candidate.redis)
+            .fetch_optional(transaction.connection()?)
             .await?;
-        if locked.is_none() {
+        let Some(shard) = locked else { return Ok(None) };
+        if shard.flag("waits")? || shard.flag("is_reached")? {
             return Ok(None);
         }
-        let checkpoint = read_checkpoint(store, "", &mut transaction).await?;
+        let checkpoint = read_checkpoint(store, "", transaction.connection()?).await?;
         let serving = store
             .query(
                 "SELECT count(*) AS serving FROM {s}.gateways \
                  WHERE lease_until > clock_timestamp() AND checked_in < $1",
             )
             .bind(checkpoint.epoch)
-            .fetch_one(&mut *transaction)
+            .fetch_one(transaction.connection()?)
             .await?;
         if serving.count("serving")? > 0 {
             return Ok(None);
         }
-        if checkpoint.layout != layout
-            && count_layout_users(store, checkpoint.layout, &mut transaction).await?
+        if checkpoint.layout != candidate.layout
+            && count_layout_users(store, checkpoint.layout, transaction.connection()?).await?
                 == LayoutUsers::Serving
         {
             return Ok(None);
@@ -125,7 +187,7 @@ pub(crate) async fn begin_recovery(
 #[derive(Debug)]
 pub(crate) struct Recovery {
     store: Store,
-    transaction: Transaction<'static, Postgres>,
+    transaction: Transaction,
     /// The checkpoint of the epoch that ends.
     pub checkpoint: Checkpoint,
 }
@@ -133,7 +195,7 @@ pub(crate) struct Recovery {
 impl Recovery {
     /// Runs an empty statement, so that Postgres does not end the transaction as idle.
     pub async fn keep_alive(&mut self) -> Result<(), LedgerError> {
-        self.store.query("SELECT 1").execute(&mut *self.transaction).await?;
+        self.store.query("SELECT 1").execute(self.transaction.connection()?).await?;
         Ok(())
     }
 
@@ -144,7 +206,7 @@ impl Recovery {
             .store
             .query("SELECT count(*) AS silent FROM {s}.gateways WHERE checked_in < $1")
             .bind(self.checkpoint.epoch)
-            .fetch_one(&mut *self.transaction)
+            .fetch_one(self.transaction.connection()?)
             .await?;
         Ok(row.count("silent")? > 0)
     }
@@ -161,7 +223,7 @@ impl Recovery {
             .query("SELECT seq, batch FROM {s}.redo WHERE shard = $1 AND epoch = $2")
             .bind(SHARD)
             .bind(epoch)
-            .fetch_all(&mut *self.transaction)
+            .fetch_all(self.transaction.connection()?)
             .await?;
         let mut batches = survived;
         for row in &rows {
@@ -175,7 +237,7 @@ impl Recovery {
         let lost: Vec<_> = batches.iter().filter(|b| b.seq > self.checkpoint.seq).collect();
         let newest = lost.last().map_or(self.checkpoint.seq, |batch| batch.seq);
         let replayed = lost.len();
-        let on: &mut PgConnection = &mut self.transaction;
+        let on = self.transaction.connection()?;
         write_contents(&self.store, &lost, true, on).await?;
         let missing = newest - self.checkpoint.seq - i64::try_from(replayed).unwrap_or(i64::MAX);
         Ok((replayed, missing))
@@ -183,27 +245,48 @@ impl Recovery {
 
     /// Writes the charges that stopping gateways left, after all batches. Returns how many.
     pub async fn charge_owed(&mut self, at_ms: i64) -> Result<usize, LedgerError> {
-        owed::charge_owed(&self.store, at_ms, &mut self.transaction).await
+        owed::charge_owed(&self.store, at_ms, self.transaction.connection()?).await
     }
 
-    /// Opens the epoch with this number and commits. The number may be above the next one.
-    pub async fn open(mut self, number: i64, nonce: &str, layout: i32) -> Result<(), LedgerError> {
-        self.store
-            .query(
-                "UPDATE {s}.shards SET epoch = $3, nonce = $2, checkpoint = 0, digest = '', \
-                 recovering = false, layout = $4 WHERE id = $1",
-            )
+    /// Opens the epoch with this number, the next one or a later one, and commits.
+    pub async fn open(
+        mut self,
+        number: i64,
+        nonce: &str,
+        by: Candidate<'_>,
+    ) -> Result<BackOff, LedgerError> {
+        let opened = self
+            .store
+            .query(&format!(
+                "UPDATE {{s}}.shards SET epoch = $3, nonce = $2, checkpoint = 0, digest = '', \
+                 recovering = false, layout = $4, redis = $5, postgres = $6, opened_at = clock_timestamp(), \
+                 short_epochs = CASE WHEN opened_at > clock_timestamp() - {SHORT} \
+                 THEN least(short_epochs + 1, 1000) ELSE 0 END WHERE id = $1 \
+                 RETURNING short_epochs::int8, extract(epoch FROM {WAIT})::int8 AS seconds"
+            ))
             .bind(SHARD)
             .bind(nonce)
             .bind(number)
-            .bind(layout)
-            .execute(&mut *self.transaction)
+            .bind(by.layout)
+            .bind(by.redis)
+            .bind(by.postgres)
+            .fetch_one(self.transaction.connection()?)
             .await?;
         self.store
             .query("DELETE FROM {s}.redo WHERE shard = $1")
             .bind(SHARD)
-            .execute(&mut *self.transaction)
+            .execute(self.transaction.connection()?)
             .await?;
-        Ok(self.transaction.commit().await?)
+        self.transaction.commit().await?;
+        Ok(BackOff { short_epochs: opened.int("short_epochs")?, seconds: opened.int("seconds")? })
     }
+}
+
+/// How repeated recoveries are slowed down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BackOff {
+    /// The number of short epochs in a row.
+    pub short_epochs: i64,
+    /// How many seconds after this epoch was opened the next one may be.
+    pub seconds: i64,
 }

@@ -24,6 +24,10 @@ pub(crate) struct Checkpoint {
     pub recovering: bool,
     /// The layout of the epoch's data in Redis.
     pub layout: i32,
+    /// The identity of the epoch's Redis; empty where it is not known.
+    pub redis: String,
+    /// The identity of the Postgres that the epoch was opened on; empty where it is not known.
+    pub postgres: String,
 }
 
 /// A batch of the stream, by its number in the epoch.
@@ -31,6 +35,31 @@ pub(crate) struct Checkpoint {
 pub(crate) struct NumberedBatch {
     pub seq: i64,
     pub text: String,
+}
+
+/// The identity of the server: its system, as far as that may be read, and its timeline, which changes with a failover and
+/// with a restore. Empty where the server does not say.
+pub(crate) async fn server_identity(store: &Store) -> Result<String, LedgerError> {
+    let may_read = "SELECT has_function_privilege('pg_control_system()', 'execute') AS may";
+    let system = "SELECT system_identifier::text AS text FROM pg_control_system()";
+    let timeline = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) AS text";
+    let identity = store.transact(async |on| {
+        let may_read = store.query(may_read).fetch_one(&mut *on).await?.flag("may")?;
+        let system = match may_read {
+            true => store.query(system).fetch_one(&mut *on).await?.text("text")?.to_owned(),
+            false => String::new(),
+        };
+        let timeline = store.query(timeline).fetch_one(on).await?;
+        Ok(format!("{system} {}", timeline.text("text")?))
+    });
+    match identity.await {
+        // Not every managed Postgres has these functions.
+        Err(error) if !error.is_outage() => {
+            tracing::debug!(%error, "Postgres does not say which server it is");
+            Ok(String::new())
+        }
+        identity => identity,
+    }
 }
 
 /// Reads how far the stream has been written.
@@ -45,7 +74,7 @@ pub(crate) async fn read_checkpoint(
     on: &mut PgConnection,
 ) -> Result<Checkpoint, LedgerError> {
     let sql = format!(
-        "SELECT epoch, nonce, checkpoint, digest, recovering, layout \
+        "SELECT epoch, nonce, checkpoint, digest, recovering, layout, redis, postgres \
          FROM {{s}}.shards WHERE id = $1 {lock}"
     );
     let row = store.query(&sql).bind(SHARD).fetch_one(on).await?;
@@ -56,6 +85,8 @@ pub(crate) async fn read_checkpoint(
         digest: row.try_get("digest")?,
         recovering: row.flag("recovering")?,
         layout: row.try_get("layout")?,
+        redis: row.try_get("redis")?,
+        postgres: row.try_get("postgres")?,
     })
 }
 

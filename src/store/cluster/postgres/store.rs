@@ -3,15 +3,16 @@
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres};
 
 use crate::config::Secret;
 use crate::ledger::LedgerError;
+use crate::store::cluster::postgres::transaction::Transaction;
 
 /// How long one transaction may take before the database counts as unreachable.
 pub(crate) const LIMIT: Duration = Duration::from_millis(1500);
@@ -21,6 +22,15 @@ const END_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a transaction may stay idle before Postgres ends it.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often Postgres is asked whether it answers, while other work goes on.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// After so many silences in a row it does not.
+const SILENCES: usize = 2;
+
+/// The longest work on one connection, as of a recovery.
+const LONG_LIMIT: Duration = Duration::from_secs(120);
 
 /// Connections of one gateway: for batches, the syncer, the lease, and a few readers.
 const CONNECTIONS: u32 = 8;
@@ -32,13 +42,13 @@ const CONNECTIONS: u32 = 8;
 /// | file | functions |
 /// |---|---|
 /// | `migrate` | `migrate`, `agree_on_settings` |
-/// | `shard` | `checkpoint`: how far the stream of batches has been written |
+/// | `shard` | `checkpoint`: how far the stream of batches has been written; `server_identity` |
 /// | `batches` | `write_batches`: the batches that Redis decided, into entries and holds |
 /// | `entries` | the tables `entries`, `operations` and `accounts`, which all writers share |
 /// | `grants` | `decide`: grants, refunds and keys; `deliveries`, `remove_deliveries` |
 /// | `payments` | the tables of payments for `decide`; `event`, `events`, `payment`, `unpaid`, `buyers`, `customer`, `ledger_id` |
-/// | `leases` | `join`, `renew`, `rejoin`, `leave`, `gone_gateways`, `remove_gone`, `layout_users` |
-/// | `recovery` | `give_up`, `check_in`, `begin_recovery`: the way to the next epoch |
+/// | `leases` | `join`, `renew`, `rejoin`, `leave`, `lost_gateways`, `remove_gone`, `layout_users` |
+/// | `recovery` | `give_up`, `give_up_unless_reached`, `check_in`, `begin_recovery`: the way to the next epoch |
 /// | `owed` | `leave_owed`, `recover_if_owed`: charges that a gateway could not write before it stopped |
 /// | `holds` | `call_holds`, `accounts_with_holds`, `release_expired`, `expire_released`, `purge_ended_holds` |
 /// | `lookup` | `cold_accounts`, `fates`: what Redis asks for on a cache miss |
@@ -53,6 +63,8 @@ pub(crate) struct Store {
     /// False from a failure until a transaction succeeds again, so that a batch does not wait for a
     /// database that is known to be unreachable.
     up: Arc<AtomicBool>,
+    /// The newest transaction began, and was not done in time.
+    was_slow: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -70,7 +82,8 @@ impl Store {
             .acquire_timeout(LIMIT)
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool, schema: schema.into(), up: Arc::new(AtomicBool::new(true)) })
+        let (up, was_slow) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        Ok(Self { pool, schema: schema.into(), up, was_slow })
     }
 
     /// False while the database is known to be unreachable.
@@ -110,44 +123,96 @@ impl Store {
         limit: Duration,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
-        let run = async {
-            let mut transaction = self.begin(IDLE_LIMIT, limit + END_AFTER).await?;
-            let done = work(&mut transaction).await?;
-            transaction.commit().await?;
-            Ok(done)
+        let started = Instant::now();
+        let begun = self.begin(IDLE_LIMIT, limit + END_AFTER).await;
+        let has_begun = begun.is_ok();
+        let result = match begun {
+            Ok(mut transaction) => {
+                let run = async {
+                    let done = work(transaction.connection()?).await?;
+                    transaction.commit().await?;
+                    Ok(done)
+                };
+                let left = limit.saturating_sub(started.elapsed());
+                // In a box, so that the futures of all callers stay small.
+                match tokio::time::timeout(left, Box::pin(run)).await {
+                    Ok(result) => result.map_err(LedgerError::of_a_transaction),
+                    Err(_) => Err(self.give_up(&mut transaction)),
+                }
+            }
+            Err(error) => Err(error),
         };
-        let result = match tokio::time::timeout(limit, run).await {
-            Ok(result) => result.map_err(LedgerError::of_a_transaction),
-            Err(_) => Err(LedgerError::Slow { what: "Postgres" }),
-        };
-        let is_away = result.as_ref().is_err_and(LedgerError::is_outage);
-        if self.up.swap(!is_away, Ordering::Relaxed) == is_away
-            && let Err(error) = &result
-        {
-            tracing::error!(%error, "Postgres is away");
-        }
+        self.note(has_begun, result.as_ref().err());
         result
     }
 
-    /// Begins a transaction with two limits that Postgres itself enforces. Postgres ends it after
-    /// `idle` without a statement, so that a gateway that is paused in the middle (SIGSTOP, a frozen
-    /// machine) does not keep its locks. And Postgres ends it when a statement takes longer than
-    /// `statement` (zero: no limit), since the gateway no longer waits for it.
+    /// Records whether the database is reachable. One transaction that began and took too long does not say that it is
+    /// not: it may have waited for a row that somebody locks. A second one in a row does.
+    fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
+        let is_slow = has_begun && matches!(error, Some(LedgerError::Slow { .. }));
+        let was_slow = self.was_slow.swap(is_slow, Ordering::Relaxed);
+        let is_away = error.is_some_and(LedgerError::is_outage) && (was_slow || !is_slow);
+        if is_slow && !is_away {
+            return;
+        }
+        if self.up.swap(!is_away, Ordering::Relaxed) == is_away
+            && let Some(error) = error
+        {
+            tracing::error!(%error, "Postgres is away");
+        }
+    }
+
+    /// Begins a transaction that Postgres itself ends: after `idle` without a statement, so that a
+    /// gateway which is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
+    /// locks; and when a statement takes longer than `statement` (zero: no limit), since the
+    /// gateway no longer waits for it. Each later use of it needs a limit of its own.
     pub async fn begin(
         &self,
         idle: Duration,
         statement: Duration,
-    ) -> Result<Transaction<'static, Postgres>, LedgerError> {
-        let begin = format!(
-            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
-             SET LOCAL statement_timeout = {}",
-            idle.as_millis(),
-            statement.as_millis()
-        );
-        // PgBouncer accepts a connection even when it has none to Postgres, and leaves `BEGIN` waiting.
-        // So beginning has this short limit, however long the transaction may take.
-        let begun = tokio::time::timeout(LIMIT, self.pool.begin_with(AssertSqlSafe(begin))).await;
-        Ok(begun.map_err(|_| LedgerError::Slow { what: "Postgres" })??)
+    ) -> Result<Transaction, LedgerError> {
+        let started = Instant::now();
+        let connection = self.pool.acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => LedgerError::Slow { what: "Postgres" },
+            error => error.into(),
+        })?;
+        let mut transaction = Transaction::on(connection);
+        // PgBouncer accepts a connection even where it has none to Postgres and leaves `BEGIN`
+        // waiting, so this has the short limit, however long the transaction may take.
+        let left = LIMIT.saturating_sub(started.elapsed());
+        match tokio::time::timeout(left, transaction.begin(idle, statement)).await {
+            Ok(begun) => begun.map(|()| transaction),
+            Err(_) => Err(self.give_up(&mut transaction)),
+        }
+    }
+
+    /// Closes a connection on which Postgres did not answer in time, and the idle ones with it: where
+    /// the network lost that one without a word, it lost these as well, and each would cost a caller
+    /// [`LIMIT`].
+    fn give_up(&self, transaction: &mut Transaction) -> LedgerError {
+        transaction.discard();
+        while let Some(connection) = self.pool.try_acquire() {
+            drop(connection.detach());
+        }
+        LedgerError::Slow { what: "Postgres" }
+    }
+
+    /// Waits for work on a connection of its own, which may take long, for as long as Postgres answers on others, and
+    /// at most [`LONG_LIMIT`].
+    pub async fn while_it_answers<T>(
+        &self,
+        work: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
+        let (began, mut silences) = (Instant::now(), 0);
+        let mut work = std::pin::pin!(work);
+        while silences < SILENCES && began.elapsed() < LONG_LIMIT {
+            if let Ok(done) = tokio::time::timeout(ASK_EVERY, &mut work).await {
+                return done;
+            }
+            let answers = self.transact(async |on| Ok(self.query("SELECT 1").execute(on).await?));
+            silences = if answers.await.is_ok() { 0 } else { silences + 1 };
+        }
+        Err(LedgerError::Slow { what: "Postgres" })
     }
 
     /// Waits for the advisory lock of this name in this schema. The lock ends with the transaction.

@@ -2,33 +2,28 @@
 //! to another command delays no call.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::bytes_utils::Str;
-use fred::clients::{Client, WithOptions};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{
-    ClientLike as _, EventInterface as _, HashesInterface as _, KeysInterface as _,
-    LuaInterface as _, StreamsInterface as _,
+    ClientLike as _, HashesInterface as _, KeysInterface as _, LuaInterface as _,
+    StreamsInterface as _,
 };
-use fred::types::config::{Config, Options, ReconnectPolicy, TlsConnector};
-use fred::types::{Builder, ConnectHandle, CustomCommand, InfoKind, Value};
+use fred::types::config::{Config, ReconnectPolicy, TlsConnector};
+use fred::types::{Builder, CustomCommand, InfoKind, Value};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::task::JoinSet;
 
 use crate::config::Secret;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::HoldId;
 use crate::store::cluster::postgres::NumberedBatch;
 use crate::store::cluster::redis::info::Info;
+use crate::store::cluster::redis::line::Line;
 use crate::store::cluster::redis::script::{Script, Scripts};
-
-/// The longest wait for a reply. After that the command may still be executed.
-const COMMAND_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -39,18 +34,15 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(3);
 /// The time between two attempts to connect, in milliseconds.
 const RECONNECT_EVERY_MS: u32 = 100;
 
-/// Two clients of the same Redis. A command is sent once. If the connection breaks, the ids of the
-/// operations show later whether the command was executed.
+/// Two lines to the same Redis. A command is sent once: if the connection breaks, the ledger finds out by its ids
+/// whether the command was executed.
 #[derive(Clone)]
 pub(crate) struct Redis {
-    /// The client for the batches.
-    hot: WithOptions<Client>,
-    /// The client for everything else.
-    side: WithOptions<Client>,
-    clients: [Client; 2],
-    /// The tasks that keep the connections up. They end when the last clone is dropped.
-    _tasks: Arc<JoinSet<()>>,
-    /// True where a sentinel gives the address, so that another Redis may take the place of this one.
+    /// For the batches.
+    hot: Line,
+    /// For everything else.
+    side: Line,
+    /// The address is given by a sentinel, so another Redis may take the place of this one.
     pub has_sentinel: bool,
 }
 
@@ -81,6 +73,8 @@ pub(crate) struct Meta {
 pub(crate) enum ScriptError {
     /// Redis has lost the data of the epoch, or never had it.
     EpochLost,
+    /// Redis was known to be away, so the script was not asked for.
+    NotSent,
     /// Redis does not reply, or refuses. The script may have run all the same.
     Failed(Error),
 }
@@ -108,19 +102,25 @@ impl Redis {
                 .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_EVERY_MS))
                 .build()
         };
-        let clients = [build()?, build()?];
-        let options = Options {
-            max_attempts: Some(1),
-            timeout: Some(COMMAND_LIMIT),
-            fail_fast: true,
-            ..Options::default()
-        };
-        let mut tasks = JoinSet::new();
-        for client in &clients {
-            tasks.spawn(stay_connected(client.clone()));
-        }
-        let [hot, side] = clients.each_ref().map(|client| client.with_options(&options));
-        Ok(Self { hot, side, clients, has_sentinel, _tasks: Arc::new(tasks) })
+        Ok(Self { hot: Line::new(build()?), side: Line::new(build()?), has_sentinel })
+    }
+
+    /// False while a command would not be answered: there is no connection, or the newest command was not answered, or
+    /// the server is a replica.
+    pub fn is_up(&self) -> bool {
+        self.hot.is_up() && self.side.is_up()
+    }
+
+    /// True where the server was a replica when it was asked last.
+    pub fn is_demoted(&self) -> bool {
+        self.hot.is_demoted() || self.side.is_demoted()
+    }
+
+    /// Notes that the server is a replica, which decides nothing: both lines are opened anew, since the address may
+    /// lead to the master by now.
+    pub fn note_demoted(&self) {
+        self.hot.note_demoted();
+        self.side.note_demoted();
     }
 
     /// Waits until both clients are connected.
@@ -128,8 +128,8 @@ impl Redis {
     /// # Errors
     /// Where that takes longer than [`CONNECT_LIMIT`] each.
     pub async fn wait(&self) -> Result<(), LedgerError> {
-        for client in &self.clients {
-            let connected = tokio::time::timeout(CONNECT_LIMIT, client.wait_for_connect()).await;
+        for line in [&self.hot, &self.side] {
+            let connected = tokio::time::timeout(CONNECT_LIMIT, line.wait_for_connect()).await;
             connected.map_err(|_| LedgerError::Slow { what: "Redis" })??;
         }
         Ok(())
@@ -158,8 +158,10 @@ impl Redis {
     ) -> Result<Vec<NumberedBatch>, LedgerError> {
         let epoch = scripts.epoch.number;
         let (start, end) = (format!("{epoch}-{from}"), format!("{epoch}-{}", u64::MAX));
-        let found: Vec<(String, Vec<String>)> =
-            limited(self.side.xrange(&scripts.keys[1], start, end, Some(limit))).await?;
+        let found: Vec<(String, Vec<String>)> = self
+            .side
+            .run(self.side.client().xrange(&scripts.keys[1], start, end, Some(limit)))
+            .await?;
         let batch = |(id, mut fields): (String, Vec<String>)| {
             let seq = id.split_once('-').and_then(|(_, seq)| seq.parse().ok())?;
             Some(NumberedBatch { seq, text: fields.pop()? })
@@ -172,7 +174,7 @@ impl Redis {
 
     /// The number of batches in the stream.
     pub async fn stream_length(&self, scripts: &Scripts) -> Result<i64, LedgerError> {
-        Ok(limited(self.side.xlen(&scripts.keys[1])).await?)
+        Ok(self.side.run(self.side.client().xlen(&scripts.keys[1])).await?)
     }
 
     /// Finds some of the keys that match a pattern. Returns the next cursor with them; `0` ends the scan.
@@ -183,22 +185,22 @@ impl Redis {
     ) -> Result<(String, Vec<String>), LedgerError> {
         let args = [cursor, "MATCH", pattern, "COUNT", "500"].map(str::to_owned).to_vec();
         let scan = CustomCommand::new_static("SCAN", None, false);
-        Ok(limited(self.side.custom(scan, args)).await?)
+        Ok(self.side.run(self.side.client().custom(scan, args)).await?)
     }
 
     /// The values of keys.
     pub async fn values(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, LedgerError> {
-        Ok(limited(self.side.mget(keys)).await?)
+        Ok(self.side.run(self.side.client().mget(keys)).await?)
     }
 
     /// The values of keys, read through the connection of the batches.
     pub async fn hot_values(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, LedgerError> {
-        Ok(limited(self.hot.mget(keys)).await?)
+        Ok(self.hot.run(self.hot.client().mget(keys)).await?)
     }
 
     /// Removes keys. Redis frees their memory in the background.
     pub async fn remove(&self, keys: Vec<String>) -> Result<(), LedgerError> {
-        Ok(limited(self.side.unlink(keys)).await?)
+        Ok(self.side.run(self.side.client().unlink(keys)).await?)
     }
 
     /// Removes the records of these ended holds, and the nonces of gateways that are about to write them. The next
@@ -213,7 +215,7 @@ impl Redis {
         let ids: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
         for which in 0..2 {
             let key = format!("{}ended:{which}", scripts.prefix);
-            limited(self.side.hdel::<(), _, _>(key, ids.clone())).await?;
+            self.side.run(self.side.client().hdel::<(), _, _>(key, ids.clone())).await?;
         }
         Ok(())
     }
@@ -222,7 +224,7 @@ impl Redis {
     pub async fn meta(&self, scripts: &Scripts) -> Result<Meta, LedgerError> {
         let names = ["epoch", "number", "seq", "durable", "reign"];
         let found: Vec<Option<String>> =
-            limited(self.side.hmget(&scripts.keys[0], names.to_vec())).await?;
+            self.side.run(self.side.client().hmget(&scripts.keys[0], names.to_vec())).await?;
         let word = |at: usize| found.get(at).cloned().flatten().unwrap_or_default();
         let number = |at: usize| word(at).parse().unwrap_or(0);
         // An early version wrote the number only into the epoch's name.
@@ -238,23 +240,24 @@ impl Redis {
 
     /// Fences Redis off: from now on no script of any epoch runs.
     pub async fn fence(&self, scripts: &Scripts) -> Result<(), LedgerError> {
-        Ok(limited(self.side.hset(&scripts.keys[0], ("epoch", "closed"))).await?)
+        Ok(self.side.run(self.side.client().hset(&scripts.keys[0], ("epoch", "closed"))).await?)
     }
 
     /// Begins an epoch in Redis. The batches of the epoch before stay in the stream until Postgres has opened this
     /// one: if that fails, the next attempt needs them.
     pub async fn begin_epoch(&self, scripts: &Scripts) -> Result<(), LedgerError> {
         for script in [&scripts.decide, &scripts.maintain] {
-            let sha: String = limited(self.side.script_load(script.text.clone())).await?;
+            let sha: String =
+                self.side.run(self.side.client().script_load(script.text.clone())).await?;
             debug_assert_eq!(sha, script.sha);
         }
         // The ids in a stream only grow. An id that is ahead of this epoch is from a ledger that
         // Postgres does not know.
         let (stream, first) = (scripts.keys[1].clone(), scripts.first_id());
         let ahead: Vec<(String, Vec<String>)> =
-            limited(self.side.xrange(&stream, first, "+", Some(1))).await?;
+            self.side.run(self.side.client().xrange(&stream, first, "+", Some(1))).await?;
         if !ahead.is_empty() {
-            limited(self.side.unlink::<(), _>(stream)).await?;
+            self.side.run(self.side.client().unlink::<(), _>(stream)).await?;
         }
         let meta = [
             ("epoch", scripts.epoch.name()),
@@ -263,24 +266,43 @@ impl Redis {
             ("seq", "0".into()),
             ("durable", "0".into()),
         ];
-        Ok(limited(self.side.hset(&scripts.keys[0], meta.to_vec())).await?)
+        Ok(self.side.run(self.side.client().hset(&scripts.keys[0], meta.to_vec())).await?)
     }
 
     /// Removes the batches of earlier epochs from the stream.
     pub async fn drop_earlier(&self, scripts: &Scripts) -> Result<(), LedgerError> {
         let args = [scripts.keys[1].clone(), "MINID".to_owned(), scripts.first_id()].to_vec();
         let trim = CustomCommand::new_static("XTRIM", None, false);
-        Ok(limited(self.side.custom(trim, args)).await?)
+        Ok(self.side.run(self.side.client().custom(trim, args)).await?)
     }
 
     /// Reads INFO.
     pub async fn info(&self) -> Result<Info, LedgerError> {
+        self.read_info(&[InfoKind::Server, InfoKind::Memory, InfoKind::Replication]).await
+    }
+
+    /// Reads those parts of INFO that say which server it is.
+    pub async fn who(&self) -> Result<Info, LedgerError> {
+        self.read_info(&[InfoKind::Server, InfoKind::Replication]).await
+    }
+
+    async fn read_info(&self, sections: &[InfoKind]) -> Result<Info, LedgerError> {
         let mut info = Info::default();
-        for kind in [InfoKind::Server, InfoKind::Memory, InfoKind::Replication] {
-            let text: String = limited(self.side.info(Some(kind))).await?;
+        for section in sections {
+            let text: String =
+                self.side.run(self.side.client().info(Some(section.clone()))).await?;
             info.read(&text);
         }
         Ok(info)
+    }
+
+    /// Redis's clock, in milliseconds since 1970.
+    pub async fn time_ms(&self) -> Result<i64, LedgerError> {
+        let time = CustomCommand::new_static("TIME", None, false);
+        let none: Vec<String> = Vec::new();
+        let (seconds, micros): (i64, i64) =
+            self.side.run(self.side.client().custom(time, none)).await?;
+        Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
     }
 }
 
@@ -311,51 +333,18 @@ fn config_of(url: &Secret, ca: Option<&Path>) -> Result<Config, LedgerError> {
     Ok(config)
 }
 
-/// Limits the time of a command. fred's own limit does not run while it looks for a connection.
-async fn limited<T>(command: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let timeout = |_| Error::new(ErrorKind::Timeout, "no reply in time");
-    tokio::time::timeout(COMMAND_LIMIT, command).await.map_err(timeout)?
-}
-
-/// fred's own connection task. It would outlive its client, so it is aborted on drop.
-struct Connecting(ConnectHandle);
-
-impl Drop for Connecting {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn stay_connected(client: Client) {
-    let mut errors = client.error_rx();
-    let mut connecting = Connecting(client.connect());
-    let mut logged = String::new();
-    loop {
-        tokio::select! {
-            // The task ends only when the client is closed.
-            _ = &mut connecting.0 => return,
-            Ok((error, _)) = errors.recv() => {
-                let error = error.to_string();
-                // With a wrong password, for example, every attempt fails with the same error, which is
-                // logged only once.
-                if error != logged {
-                    tracing::warn!(error, "a connection to Redis fails");
-                    logged = error;
-                }
-            }
-        }
-    }
-}
-
 async fn evaluate(
-    client: &WithOptions<Client>,
+    line: &Line,
     scripts: &Scripts,
     script: &Script,
     args: Vec<Value>,
 ) -> Result<Value, ScriptError> {
+    if !line.is_up() {
+        return Err(ScriptError::NotSent);
+    }
     let keys = vec![scripts.keys[0].clone()];
     let sha = Str::from(script.sha.as_str());
-    limited(client.evalsha(sha, keys, args)).await.map_err(|error: Error| {
+    line.run(line.client().evalsha(sha, keys, args)).await.map_err(|error: Error| {
         let details = error.details();
         if details.starts_with("NOSCRIPT") || details.starts_with("EPOCH") {
             ScriptError::EpochLost
@@ -369,6 +358,7 @@ impl From<ScriptError> for LedgerError {
     fn from(error: ScriptError) -> Self {
         match error {
             ScriptError::EpochLost => Error::new(ErrorKind::NotFound, "the epoch has ended").into(),
+            ScriptError::NotSent => Error::new(ErrorKind::Canceled, "Redis is away").into(),
             ScriptError::Failed(error) => error.into(),
         }
     }

@@ -20,6 +20,10 @@ pub(crate) struct Info {
     pub replicas: i64,
     /// The replication id, which changes whenever the server becomes a master.
     pub replication_id: String,
+    /// Changes with each start of the server. Empty where the server hides it.
+    pub run_id: String,
+    /// The server is a replica of another one.
+    pub is_replica: bool,
 }
 
 impl Info {
@@ -38,10 +42,18 @@ impl Info {
                 "maxmemory_policy" => self.eviction = value.to_owned(),
                 "used_memory" => self.used_memory = value.parse().unwrap_or(0),
                 "master_replid" => self.replication_id = value.to_owned(),
+                "run_id" => self.run_id = value.to_owned(),
+                "role" => self.is_replica = value == "slave",
                 "connected_slaves" => self.replicas = value.parse().unwrap_or(0),
                 _ => {}
             }
         }
+    }
+
+    /// The identity of a Redis with its data: it differs between two servers, and changes with a restart and with a
+    /// promotion.
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.run_id, self.replication_id)
     }
 
     /// Checks that the server is new enough and never evicts keys.
@@ -102,6 +114,16 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_redis_is_known_by_its_start_and_its_history() {
+        let one = info("run_id:one\r\n");
+        assert_eq!((one.identity().as_str(), one.is_replica), ("one ab", false));
+        let mut demoted = one.clone();
+        demoted.read("role:slave\r\nmaster_replid:cd\r\n");
+        assert!(demoted.is_replica && demoted.identity() != one.identity());
+        assert_ne!(info("run_id:two\r\n").identity(), one.identity());
     }
 
     #[test]

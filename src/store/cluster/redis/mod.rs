@@ -2,6 +2,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod info;
+mod line;
 pub(crate) mod pack;
 pub(crate) mod record;
 pub(crate) mod reply;

@@ -10,13 +10,15 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::value::RawValue;
 
 use crate::account::AccountId;
+use crate::app::quote::quote_body;
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
+use crate::meter::Watched;
 use crate::metrics::Metrics;
 use crate::price::metered::Rates;
 use crate::price::{
-    CanonicalPath, PackConfig, PathRefusal, PriceTable, PricesVersion, Quote, QuoteRefusal,
+    CanonicalPath, PackConfig, PathRefusal, PriceTable, PricesVersion, Quote, QuoteRefusal, Route,
 };
 use crate::problem::{Offer, Problem, Text, texts};
 use crate::stripe::Sales;
@@ -98,12 +100,21 @@ impl App {
 
     /// The 402 for a call, with the packs for sale.
     pub fn insufficient(&self, required: Credits, available: SignedCredits) -> Problem {
-        Problem::insufficient_credits(Offer {
+        Problem::insufficient_credits(self.offer(Some(required), available))
+    }
+
+    /// The 402 for an account that has no credits available, for a call whose price is not known yet.
+    pub fn without_credits(&self, available: SignedCredits) -> Problem {
+        Problem::insufficient_credits(self.offer(None, available))
+    }
+
+    fn offer(&self, required: Option<Credits>, available: SignedCredits) -> Offer {
+        Offer {
             required,
             available,
             topup_url: self.topup_url.clone(),
             packs: self.catalogue.load().packs_json.clone(),
-        })
+        }
     }
 
     /// True where the account's credits run low.
@@ -124,16 +135,69 @@ impl App {
         self.refuse(refusal_of_call(refusal), required)
     }
 
-    /// The price of an endpoint named in a request's body.
+    /// The fixed price of an endpoint named in a request's body, and its rule.
     ///
     /// # Errors
-    /// 400 for an invalid method or an ambiguous path, 404 for a path without a price.
-    pub fn quote_endpoint(&self, method: &str, endpoint: &str) -> Result<Quote, Problem> {
+    /// 400 for an invalid method, an ambiguous path, or a metered route, whose calls have no price of their own;
+    /// 404 for a path without a price.
+    pub fn quote_endpoint(
+        &self,
+        method: &str,
+        endpoint: &str,
+    ) -> Result<(Credits, Arc<Route>), Problem> {
+        let (_, quote, _) = self.find_endpoint(method, endpoint)?;
+        let metered = || Problem::bad_request(texts::HOLD_PRICED_BY_USAGE);
+        Ok((quote.credits.ok_or_else(metered)?, quote.route))
+    }
+
+    /// The credits that would be held for a call of an endpoint with this body. Only the price of a metered
+    /// route depends on the body.
+    ///
+    /// # Errors
+    /// As [`Self::quote_endpoint`]; 400, 404 and 413 for a body that such a call would be refused for.
+    pub fn quote_call(
+        &self,
+        method: &str,
+        endpoint: &str,
+        body: Option<&str>,
+    ) -> Result<Credits, Problem> {
+        let (catalogue, Quote { route, credits }, path) = self.find_endpoint(method, endpoint)?;
+        let Some(metering) = route.metering().filter(|_| credits.is_none()) else {
+            return Ok(credits.unwrap_or_default());
+        };
+        let body = body.ok_or_else(|| Problem::bad_request(texts::CHECK_NEEDS_BODY))?;
+        if body.len() as u64 > metering.max_body {
+            let limit = usize::try_from(metering.max_body).unwrap_or(usize::MAX);
+            return Err(Problem::body_too_large(limit));
+        }
+        let members = catalogue.prices.models().all().iter();
+        let members = members.flat_map(|model| model.tariff.members());
+        let watched = Watched::new(members, metering.deny.iter().map(|name| &**name));
+        let quoted =
+            quote_body(&catalogue.prices, &route, metering, &watched, &path, body.as_bytes())?;
+        Ok(quoted.quote.hold)
+    }
+
+    fn find_endpoint(
+        &self,
+        method: &str,
+        endpoint: &str,
+    ) -> Result<(Arc<Catalogue>, Quote, CanonicalPath), Problem> {
         let method = Method::from_bytes(method.as_bytes());
         let method = method.map_err(|_| Problem::bad_request(texts::INVALID_METHOD))?;
         let path = endpoint.split('?').next().unwrap_or_default();
         let path = CanonicalPath::parse(path.as_bytes()).map_err(refuse_path)?;
-        self.catalogue.load().prices.quote(&method, &path).map_err(refuse_quote)
+        let catalogue = self.catalogue.load_full();
+        let quote = catalogue.prices.quote(&method, &path).map_err(refuse_quote)?;
+        Ok((catalogue, quote, path))
+    }
+
+    /// The largest body that a call may have whose price depends on it, in bytes; 0 without such calls.
+    pub fn largest_metered_body(&self) -> usize {
+        let catalogue = self.catalogue.load();
+        let routes = catalogue.prices.routes().iter();
+        let largest = routes.filter_map(|route| Some(route.metering()?.max_body)).max();
+        usize::try_from(largest.unwrap_or_default()).unwrap_or(usize::MAX)
     }
 }
 
@@ -144,7 +208,9 @@ pub struct Usage<'a> {
     pub account: &'a AccountId,
     /// The route's label.
     pub route: &'a str,
-    /// The amount that is charged.
+    /// The model of a metered call, as its request spelled it.
+    pub model: Option<&'a str>,
+    /// The amount.
     pub cost: Credits,
     /// The credits that the account has left.
     pub available_after: SignedCredits,
@@ -158,6 +224,7 @@ pub fn log_usage(usage: &Usage<'_>) {
         target: "farebox::usage",
         account = %usage.account,
         route = usage.route,
+        model = usage.model,
         cost = %usage.cost,
         available_after = %usage.available_after,
         request_id = usage.request_id,

@@ -1,0 +1,7 @@
+//! The parts of a gateway that the proxy and Farebox's own routes share: identify a caller, quote, refuse.
+
+mod quote;
+mod shared;
+
+pub use quote::{BodyQuote, quote_body};
+pub use shared::{App, Catalogue, Usage, log_usage, refuse_path, refuse_quote};

@@ -1,0 +1,88 @@
+//! The quote of a metered call, from its body: for calls and for `POST /check`.
+
+use std::sync::Arc;
+
+use crate::meter::{ReadRequest, Watched, read_request};
+use crate::price::metered::{self, MeteredQuote, MeteredRefusal, Model, Tariff, is_model_name};
+use crate::price::{CanonicalPath, Metering, PriceTable, Route, RoutePrice};
+use crate::problem::{Problem, Text, texts};
+
+/// The quote of a metered call.
+#[derive(Clone, Debug)]
+pub struct BodyQuote {
+    /// The credits that may be held and charged.
+    pub quote: MeteredQuote,
+    /// The body, as it was read.
+    pub read: ReadRequest,
+    /// The model, as the request spells it, with its entry in the table. `None` on a route with unit prices of
+    /// its own.
+    pub model: Option<(Arc<str>, Arc<Model>)>,
+}
+
+/// Reads a metered request's body and quotes it.
+///
+/// # Errors
+/// 400 for a body that cannot be priced, 404 for a model without a price.
+pub fn quote_body(
+    prices: &PriceTable,
+    route: &Route,
+    metering: &Metering,
+    watched: &Watched,
+    path: &CanonicalPath,
+    body: &[u8],
+) -> Result<BodyQuote, Problem> {
+    let read = read_request(&metering.meter, body, watched);
+    let read = read.map_err(|mistake| Problem::bad_request(mistake.text()))?;
+    let (tariff, model) = match &route.price {
+        RoutePrice::Units(tariff, _) => (tariff.clone(), None),
+        _ => {
+            let asked = asked_model(route, path, read.facts.model.as_deref())?;
+            let model = find(prices, &asked)?;
+            (model.tariff.clone(), Some((asked, model)))
+        }
+    };
+    let quote = quote(&tariff, &read, metering)?;
+    Ok(BodyQuote { quote, read, model })
+}
+
+fn find(prices: &PriceTable, asked: &str) -> Result<Arc<Model>, Problem> {
+    let model = prices.models().find(asked);
+    model.cloned().ok_or_else(|| Problem::model_not_priced(Some(asked)))
+}
+
+fn quote(
+    tariff: &Arc<Tariff>,
+    read: &ReadRequest,
+    metering: &Metering,
+) -> Result<MeteredQuote, Problem> {
+    metered::quote(tariff, &read.facts, metering.hold)
+        .map_err(|refusal| Problem::bad_request(text_for_refusal(&refusal)))
+}
+
+/// The model that a request asks for, in its body or its path.
+fn asked_model(
+    route: &Route,
+    path: &CanonicalPath,
+    in_body: Option<&str>,
+) -> Result<Arc<str>, Problem> {
+    let in_path = route.model_in(path);
+    let asked = match (in_body, in_path.as_deref()) {
+        (Some(body), Some(path)) if !body.eq_ignore_ascii_case(path) => {
+            return Err(Problem::bad_request(texts::TWO_MODELS));
+        }
+        (Some(asked), _) | (None, Some(asked)) => asked,
+        (None, None) => return Err(Problem::model_not_priced(None)),
+    };
+    if is_model_name(asked) {
+        return Ok(asked.into());
+    }
+    Err(Problem::bad_request(texts::NO_MODEL_NAME))
+}
+
+fn text_for_refusal(refusal: &MeteredRefusal) -> Text {
+    match refusal {
+        MeteredRefusal::UnboundedInput { member } => texts::unbounded_input(member),
+        MeteredRefusal::WrongType { member } => texts::wrong_type(member),
+        MeteredRefusal::Misspelled { member } => texts::misspelled(member),
+    }
+}

@@ -1,0 +1,320 @@
+//! Encoded answers, decoded for the meter only: the client gets the bytes as they are.
+
+use std::fmt;
+
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use flate2::{Decompress, FlushDecompress, Status};
+use zstd::stream::raw::{DParameter, Decoder as Zstd, InBuffer, Operation, OutBuffer};
+
+/// The most that one answer is decoded to.
+pub const MAX_DECODED_BYTES: u64 = 64 << 20;
+
+/// The largest window is 8 MiB: 2^23 bytes.
+const MAX_WINDOW_LOG: u32 = 23;
+
+/// The bytes that come out at a time.
+const OUT_BYTES: usize = 32 << 10;
+
+/// A content coding that can be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// `gzip`, or `x-gzip`.
+    Gzip,
+    /// `br`.
+    Brotli,
+    /// `zstd`.
+    Zstd,
+}
+
+/// The reason why a copy cannot be decoded: its usage is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are not in this coding.
+    #[error("the answer is not in the encoding that it declares")]
+    Malformed,
+    /// More than [`MAX_DECODED_BYTES`] came out.
+    #[error("the answer is longer than 64 MiB once it is decoded")]
+    TooLong,
+    /// The coding asks for a window above 8 MiB.
+    #[error("the answer needs a window above 8 MiB to be decoded")]
+    Window,
+}
+
+impl Encoding {
+    /// Reads the value of a `content-encoding` header. `None` for `identity`, an unknown coding, or several codings.
+    pub fn parse(header: &str) -> Option<Self> {
+        let name = header.trim();
+        let is = |coding: &str| name.eq_ignore_ascii_case(coding);
+        match () {
+            () if is("gzip") || is("x-gzip") => Some(Self::Gzip),
+            () if is("br") => Some(Self::Brotli),
+            () if is("zstd") => Some(Self::Zstd),
+            () => None,
+        }
+    }
+}
+
+/// Decodes a copy of an answer that comes in parts. The memory is at most the window and some tens of KiB.
+#[derive(Debug)]
+pub struct Decoder {
+    coding: Coding,
+    out: Box<[u8]>,
+    decoded: u64,
+    failed: Option<DecodeError>,
+}
+
+enum Coding {
+    Gzip(Decompress),
+    Brotli {
+        state: Box<Brotli>,
+        is_first: bool,
+    },
+    Zstd(Box<Zstd<'static>>),
+    /// The encoded answer has ended.
+    Done,
+    Broken,
+}
+
+type Brotli = BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>;
+
+/// How far one step came.
+struct Progress {
+    read: usize,
+    written: usize,
+    is_done: bool,
+}
+
+impl Decoder {
+    /// A decoder at the start of an answer.
+    pub fn new(encoding: Encoding) -> Self {
+        let coding = match encoding {
+            // 16 + 15: a gzip header, and the largest window that gzip knows, 32 KiB.
+            Encoding::Gzip => Coding::Gzip(Decompress::new_gzip(15)),
+            Encoding::Brotli => {
+                let alloc = StandardAlloc::default;
+                let state = Box::new(BrotliState::new(alloc(), alloc(), alloc()));
+                Coding::Brotli { state, is_first: true }
+            }
+            Encoding::Zstd => zstd().map_or(Coding::Broken, Coding::Zstd),
+        };
+        Self { coding, out: vec![0; OUT_BYTES].into(), decoded: 0, failed: None }
+    }
+
+    /// Decodes the next part, and gives what comes out to `out`, in parts of at most 32 KiB.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the rest of the answer cannot be decoded then, and each later part gives the same error.
+    pub fn feed(&mut self, part: &[u8], mut out: impl FnMut(&[u8])) -> Result<(), DecodeError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let mut rest = part;
+        loop {
+            let step = self.coding.step(rest, &mut self.out).inspect_err(|error| {
+                self.failed = Some(*error);
+            })?;
+            rest = rest.get(step.read..).unwrap_or_default();
+            let written = self.out.get(..step.written).unwrap_or_default();
+            self.decoded += written.len() as u64;
+            if self.decoded > MAX_DECODED_BYTES {
+                self.failed = Some(DecodeError::TooLong);
+                return Err(DecodeError::TooLong);
+            }
+            if !written.is_empty() {
+                out(written);
+            }
+            if step.is_done {
+                self.coding = Coding::Done;
+            }
+            let is_full = written.len() == self.out.len();
+            if step.is_done
+                || (rest.is_empty() && !is_full)
+                || (step.read == 0 && step.written == 0)
+            {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Coding {
+    fn step(&mut self, part: &[u8], out: &mut [u8]) -> Result<Progress, DecodeError> {
+        match self {
+            Self::Gzip(gzip) => {
+                let before = (gzip.total_in(), gzip.total_out());
+                let status = gzip
+                    .decompress(part, out, FlushDecompress::None)
+                    .map_err(|_| DecodeError::Malformed)?;
+                Ok(Progress {
+                    read: moved(before.0, gzip.total_in()),
+                    written: moved(before.1, gzip.total_out()),
+                    is_done: status == Status::StreamEnd,
+                })
+            }
+            Self::Brotli { state, is_first } => {
+                if let (true, Some(first)) = (*is_first, part.first()) {
+                    *is_first = false;
+                    if asks_for_large_window(*first) {
+                        return Err(DecodeError::Window);
+                    }
+                }
+                let (mut left, mut read) = (part.len(), 0);
+                let (mut room, mut written, mut total) = (out.len(), 0, 0);
+                let result = BrotliDecompressStream(
+                    &mut left,
+                    &mut read,
+                    part,
+                    &mut room,
+                    &mut written,
+                    out,
+                    &mut total,
+                    state,
+                );
+                match result {
+                    BrotliResult::ResultFailure => Err(DecodeError::Malformed),
+                    result => {
+                        let is_done = matches!(result, BrotliResult::ResultSuccess);
+                        Ok(Progress { read, written, is_done })
+                    }
+                }
+            }
+            Self::Zstd(zstd) => {
+                let mut input = InBuffer::around(part);
+                let mut output = OutBuffer::around(out);
+                // Frames may follow each other: the end of one is not the end of the answer.
+                zstd.run(&mut input, &mut output).map_err(|error| {
+                    let is_window = error.to_string().contains("too much memory");
+                    if is_window { DecodeError::Window } else { DecodeError::Malformed }
+                })?;
+                Ok(Progress { read: input.pos(), written: output.pos(), is_done: false })
+            }
+            Self::Done => Ok(Progress { read: part.len(), written: 0, is_done: true }),
+            Self::Broken => Err(DecodeError::Malformed),
+        }
+    }
+}
+
+fn zstd() -> Option<Box<Zstd<'static>>> {
+    let mut zstd = Zstd::new().ok()?;
+    zstd.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).ok()?;
+    Some(Box::new(zstd))
+}
+
+/// True where the first byte of a brotli stream (RFC 7932, 9.1) asks for a window of 2^24 bytes, or is of the form with
+/// even larger ones.
+const fn asks_for_large_window(first: u8) -> bool {
+    first & 0x0f == 0x0f || first & 0x7f == 0x11
+}
+
+fn moved(before: u64, after: u64) -> usize {
+    usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX)
+}
+
+impl fmt::Debug for Coding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip(_) => "Gzip",
+            Self::Brotli { .. } => "Brotli",
+            Self::Zstd(_) => "Zstd",
+            Self::Done => "Done",
+            Self::Broken => "Broken",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    fn decode(encoding: Encoding, encoded: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {
+        let (mut decoder, mut decoded) = (Decoder::new(encoding), Vec::new());
+        for part in encoded.chunks(length) {
+            decoder.feed(part, |bytes| decoded.extend_from_slice(bytes))?;
+        }
+        Ok(decoded)
+    }
+
+    /// A brotli stream of one stored block (RFC 7932, 9.2), with a window of 2^16 bytes.
+    fn brotli(bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len() - 1).unwrap();
+        assert!(length < 1 << 16);
+        // WBITS 0, ISLAST 0, MNIBBLES 00, sixteen bits of MLEN, ISUNCOMPRESSED 1.
+        let header = length << 4 | 1 << 20;
+        let mut stream = header.to_le_bytes()[..3].to_vec();
+        stream.extend_from_slice(bytes);
+        stream.push(3); // ISLAST, ISLASTEMPTY.
+        stream
+    }
+
+    #[test]
+    fn an_answer_is_decoded_wherever_it_is_cut() {
+        let text: Vec<u8> = (0..60_000_u32).map(|n| ((n * n) >> 7) as u8).collect();
+        let zstd = zstd::encode_all(text.as_slice(), 3).unwrap();
+        for (encoding, encoded) in [
+            (Encoding::Gzip, gzip(&text)),
+            (Encoding::Zstd, zstd),
+            (Encoding::Brotli, brotli(&text)),
+        ] {
+            for length in [1, 7, 1000, encoded.len()] {
+                let decoded = decode(encoding, &encoded, length);
+                assert!(decoded.as_deref() == Ok(&text), "{encoding:?} {length}");
+            }
+            let mut with_more = encoded.clone();
+            with_more.truncate(encoded.len() / 2);
+            assert!(decode(encoding, &with_more, 100).unwrap().len() < text.len());
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_its_bound() {
+        let zeros = vec![0; 1 << 20];
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        for _ in 0..65 {
+            gzip.write_all(&zeros).unwrap();
+            zstd.write_all(&zeros).unwrap();
+        }
+        for (encoding, bomb) in
+            [(Encoding::Gzip, gzip.finish().unwrap()), (Encoding::Zstd, zstd.finish().unwrap())]
+        {
+            assert_eq!(decode(encoding, &bomb, 4096), Err(DecodeError::TooLong), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_window_is_refused() {
+        let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        zstd.window_log(24).unwrap();
+        zstd.include_contentsize(false).unwrap();
+        zstd.write_all(&[7; 100]).unwrap();
+        assert_eq!(decode(Encoding::Zstd, &zstd.finish().unwrap(), 10), Err(DecodeError::Window));
+        for first in [0x0f, 0x11, 0x91] {
+            assert_eq!(decode(Encoding::Brotli, &[first, 3], 10), Err(DecodeError::Window));
+        }
+    }
+
+    #[test]
+    fn garbage_is_an_error_once_and_for_all() {
+        for encoding in [Encoding::Gzip, Encoding::Brotli, Encoding::Zstd] {
+            let mut decoder = Decoder::new(encoding);
+            let first = decoder.feed(&[0x41; 64], |_| {});
+            assert_eq!(first, Err(DecodeError::Malformed), "{encoding:?}");
+            assert_eq!(decoder.feed(b"more", |_| {}), first);
+        }
+        assert_eq!(Encoding::parse(" X-GZip "), Some(Encoding::Gzip));
+        for other in ["identity", "deflate", "gzip, br", ""] {
+            assert_eq!(Encoding::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The scanner.
+
+use super::number::Digits;
+use super::string::{StringState, plain_run};
+use super::text::SHORT_BYTES;
+use super::token::{Failure, Sink, Span, Token};
+
+/// Scans one document.
+#[derive(Debug)]
+pub struct Scanner {
+    state: State,
+    /// One bit for each open level, the innermost lowest: 1 for an object.
+    levels: u128,
+    depth: u32,
+    max_depth: u32,
+    /// The bytes of the parts before this one.
+    before: usize,
+    /// The first byte of the token that is being read.
+    start: usize,
+    /// The beginning of a token that a part's end cut.
+    kept: Vec<u8>,
+    kept_all: bool,
+    string: StringState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Value,
+    FirstElement,
+    FirstName,
+    Name,
+    Colon,
+    AfterValue,
+    Done,
+    InString { is_name: bool },
+    InNumber(Digits),
+    InWord { word: &'static [u8], at: usize },
+}
+
+type Scan<T, S> = Result<T, Failure<S>>;
+
+impl Scanner {
+    /// A scanner at the start of a document with at most `max_depth` levels, of at most 128.
+    pub fn new(max_depth: u32) -> Self {
+        Self {
+            state: State::Value,
+            levels: 0,
+            depth: 0,
+            max_depth: max_depth.min(u128::BITS),
+            before: 0,
+            start: 0,
+            kept: Vec::new(),
+            kept_all: true,
+            string: StringState::NEW,
+        }
+    }
+
+    /// Begins the next document.
+    pub fn restart(&mut self) {
+        self.kept.clear();
+        *self = Self { kept: std::mem::take(&mut self.kept), ..Self::new(self.max_depth) };
+    }
+
+    /// True once the document is complete.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Scans the next part.
+    ///
+    /// # Errors
+    /// [`Failure`]; the scanner is of no use then until it restarts.
+    pub fn feed<K: Sink>(&mut self, part: &[u8], sink: &mut K) -> Scan<(), K::Stop> {
+        let mut at = 0;
+        while let Some(&byte) = part.get(at) {
+            match self.state {
+                State::InString { is_name } => at = self.string(part, at, is_name, sink)?,
+                State::InNumber(digits) => at = self.number(part, at, digits, sink)?,
+                State::InWord { word, at: from } => at = self.word(part, at, word, from, sink)?,
+                _ => {
+                    if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                        self.structure(byte, self.before + at, sink)?;
+                    }
+                    at += 1;
+                }
+            }
+        }
+        if matches!(self.state, State::InNumber(_)) {
+            let begin = self.start.saturating_sub(self.before);
+            self.keep(part.get(begin..).unwrap_or_default());
+        }
+        self.before += part.len();
+        Ok(())
+    }
+
+    /// Takes a byte that stands between tokens, or begins one.
+    fn structure<K: Sink>(&mut self, byte: u8, at: usize, sink: &mut K) -> Scan<(), K::Stop> {
+        self.start = at;
+        match (self.state, byte) {
+            (State::Value | State::FirstElement, b'"') => self.begin_string(false),
+            (State::FirstName | State::Name, b'"') => self.begin_string(true),
+            (State::Colon, b':') => self.state = State::Value,
+            (State::AfterValue, b',') if self.is_in_object() => self.state = State::Name,
+            (State::AfterValue, b',') => self.state = State::Value,
+            (State::Value | State::FirstElement, b'{') => self.open(true, sink)?,
+            (State::Value | State::FirstElement, b'[') => self.open(false, sink)?,
+            (State::FirstName, b'}') | (State::FirstElement, b']') => self.close(sink)?,
+            (State::AfterValue, b'}') if self.is_in_object() => self.close(sink)?,
+            (State::AfterValue, b']') if !self.is_in_object() => self.close(sink)?,
+            (State::Value | State::FirstElement, _) => self.begin_scalar(byte)?,
+            _ => return Err(Failure::Syntax(at)),
+        }
+        Ok(())
+    }
+
+    const fn is_in_object(&self) -> bool {
+        self.levels & 1 == 1
+    }
+
+    fn begin_string(&mut self, is_name: bool) {
+        self.string = StringState::NEW;
+        self.kept_all = true;
+        self.state = State::InString { is_name };
+    }
+
+    fn begin_scalar<S>(&mut self, byte: u8) -> Scan<(), S> {
+        self.state = match byte {
+            b't' => State::InWord { word: b"true", at: 1 },
+            b'f' => State::InWord { word: b"false", at: 1 },
+            b'n' => State::InWord { word: b"null", at: 1 },
+            _ => {
+                let digits = Digits::begin(byte).ok_or(Failure::Syntax(self.start))?;
+                self.kept_all = true;
+                State::InNumber(digits)
+            }
+        };
+        Ok(())
+    }
+
+    fn open<K: Sink>(&mut self, is_object: bool, sink: &mut K) -> Scan<(), K::Stop> {
+        if self.depth == self.max_depth {
+            return Err(Failure::TooDeep);
+        }
+        self.depth += 1;
+        self.levels = self.levels << 1 | u128::from(is_object);
+        self.state = if is_object { State::FirstName } else { State::FirstElement };
+        self.give(if is_object { Token::Object } else { Token::List }, self.start + 1, sink)
+    }
+
+    fn close<K: Sink>(&mut self, sink: &mut K) -> Scan<(), K::Stop> {
+        self.depth -= 1;
+        self.levels >>= 1;
+        self.value_ended();
+        self.give(Token::End, self.start + 1, sink)
+    }
+
+    const fn value_ended(&mut self) {
+        self.state = if self.depth == 0 { State::Done } else { State::AfterValue };
+    }
+
+    fn give<K: Sink>(&self, token: Token<'_>, end: usize, sink: &mut K) -> Scan<(), K::Stop> {
+        sink.token(token, Span { start: self.start, end }).map_err(Failure::Stopped)
+    }
+
+    fn word<K: Sink>(
+        &mut self,
+        part: &[u8],
+        mut at: usize,
+        word: &'static [u8],
+        from: usize,
+        sink: &mut K,
+    ) -> Scan<usize, K::Stop> {
+        for (reached, expected) in word.iter().enumerate().skip(from) {
+            match part.get(at) {
+                Some(byte) if byte == expected => at += 1,
+                Some(_) => return Err(Failure::Syntax(self.before + at)),
+                None => {
+                    self.state = State::InWord { word, at: reached };
+                    return Ok(at);
+                }
+            }
+        }
+        self.value_ended();
+        let token = match word {
+            b"true" => Token::Bool(true),
+            b"false" => Token::Bool(false),
+            _ => Token::Null,
+        };
+        self.give(token, self.before + at, sink)?;
+        Ok(at)
+    }
+
+    fn number<K: Sink>(
+        &mut self,
+        part: &[u8],
+        from: usize,
+        mut digits: Digits,
+        sink: &mut K,
+    ) -> Scan<usize, K::Stop> {
+        let mut at = from;
+        while let Some(&byte) = part.get(at) {
+            let Some(next) = digits.next(byte) else {
+                if !digits.may_end() {
+                    return Err(Failure::Syntax(self.before + at));
+                }
+                self.value_ended();
+                let begin = self.start.saturating_sub(self.before);
+                self.with_spelling(part, begin, at, |scanner, raw, is_whole| {
+                    let number = Token::Number(is_whole.then_some(raw));
+                    scanner.give(number, scanner.before + at, sink)
+                })?;
+                return Ok(at);
+            };
+            digits = next;
+            at += 1;
+        }
+        self.state = State::InNumber(digits);
+        Ok(at)
+    }
+
+    fn string<K: Sink>(
+        &mut self,
+        part: &[u8],
+        mut at: usize,
+        is_name: bool,
+        sink: &mut K,
+    ) -> Scan<usize, K::Stop> {
+        let begin = (self.start + 1).saturating_sub(self.before);
+        while let Some(&byte) = part.get(at) {
+            if self.string.is_in_escape() {
+                self.string.escape(byte).ok_or(Failure::Syntax(self.before + at))?;
+                at += 1;
+                continue;
+            }
+            let run = plain_run(part.get(at..).unwrap_or_default());
+            self.string.plain(run);
+            at += run;
+            match part.get(at) {
+                Some(b'"') => {
+                    self.string.end();
+                    self.state = State::Colon;
+                    if !is_name {
+                        self.value_ended();
+                    }
+                    let string = self.string;
+                    self.with_spelling(part, begin, at, |scanner, raw, is_whole| {
+                        let text = string.as_text(raw, is_whole);
+                        let token = if is_name { Token::Name(text) } else { Token::Text(text) };
+                        scanner.give(token, scanner.before + at + 1, sink)
+                    })?;
+                    return Ok(at + 1);
+                }
+                Some(b'\\') => {
+                    self.string.begin_escape();
+                    at += 1;
+                }
+                Some(_) => return Err(Failure::Syntax(self.before + at)),
+                None => {}
+            }
+        }
+        self.keep(part.get(begin..).unwrap_or_default());
+        Ok(at)
+    }
+
+    /// Keeps the bytes of a token that goes on in the next part, as far as they may be of use.
+    fn keep(&mut self, bytes: &[u8]) {
+        // One more than is read, so that a token that is too long is known to be.
+        let room = SHORT_BYTES - self.kept.len().min(SHORT_BYTES);
+        self.kept_all &= bytes.len() <= room;
+        self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+
+    /// Calls `then` with the spelling of the token that ends at `end`, whether it began in this part or not.
+    fn with_spelling<T>(
+        &mut self,
+        part: &[u8],
+        begin: usize,
+        end: usize,
+        then: impl FnOnce(&Self, &[u8], bool) -> T,
+    ) -> T {
+        let here = part.get(begin..end).unwrap_or_default();
+        if self.start >= self.before {
+            return then(self, here, true);
+        }
+        self.keep(here);
+        let mut kept = std::mem::take(&mut self.kept);
+        let result = then(self, &kept, self.kept_all);
+        kept.clear();
+        self.kept = kept;
+        result
+    }
+}

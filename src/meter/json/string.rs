@@ -1,0 +1,171 @@
+//! A string that is being read: its escapes, and how many bytes it has without them.
+
+use memchr::memchr2;
+
+use super::text::{Text, hex};
+
+/// The state of a string that is being read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StringState {
+    escape: Escape,
+    /// The last escape was the first half of a surrogate pair.
+    after_high: bool,
+    has_escapes: bool,
+    has_lone_surrogate: bool,
+    len: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Escape {
+    No,
+    Backslash,
+    Hex { digits: u8, value: u16 },
+}
+
+impl StringState {
+    /// Nothing has been read.
+    pub const NEW: Self = Self {
+        escape: Escape::No,
+        after_high: false,
+        has_escapes: false,
+        has_lone_surrogate: false,
+        len: 0,
+    };
+
+    /// True inside an escape.
+    pub const fn is_in_escape(&self) -> bool {
+        !matches!(self.escape, Escape::No)
+    }
+
+    /// A backslash begins an escape.
+    pub const fn begin_escape(&mut self) {
+        self.escape = Escape::Backslash;
+        self.has_escapes = true;
+    }
+
+    /// Takes `run` bytes that stand for themselves.
+    pub fn plain(&mut self, run: usize) {
+        if run > 0 {
+            self.has_lone_surrogate |= std::mem::take(&mut self.after_high);
+            self.len += run as u64;
+        }
+    }
+
+    /// The string ends here.
+    pub fn end(&mut self) {
+        self.has_lone_surrogate |= std::mem::take(&mut self.after_high);
+    }
+
+    /// Takes a byte of an escape. `None` where the escape is malformed.
+    pub fn escape(&mut self, byte: u8) -> Option<()> {
+        match self.escape {
+            Escape::Backslash if byte == b'u' => {
+                self.escape = Escape::Hex { digits: 0, value: 0 };
+            }
+            Escape::Backslash => {
+                if !matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') {
+                    return None;
+                }
+                self.plain(1);
+                self.escape = Escape::No;
+            }
+            Escape::Hex { digits, value } => {
+                let value = value << 4 | u16::from(hex(byte)?);
+                self.escape = if digits == 3 {
+                    self.unit(value);
+                    Escape::No
+                } else {
+                    Escape::Hex { digits: digits + 1, value }
+                };
+            }
+            Escape::No => {}
+        }
+        Some(())
+    }
+
+    /// Takes the UTF-16 unit of a `\u` escape.
+    fn unit(&mut self, unit: u16) {
+        let is_low = (0xdc00..0xe000).contains(&unit);
+        if is_low && std::mem::take(&mut self.after_high) {
+            self.len += 1; // A pair makes four bytes; three are counted.
+            return;
+        }
+        self.plain(match unit {
+            0..=0x7f => 1,
+            0x80..=0x7ff => 2,
+            _ => 3,
+        });
+        self.has_lone_surrogate |= is_low;
+        self.after_high = (0xd800..0xdc00).contains(&unit);
+    }
+
+    /// The string as its reader sees it.
+    pub const fn as_text<'a>(&self, raw: &'a [u8], is_whole: bool) -> Text<'a> {
+        let Self { has_escapes, has_lone_surrogate, len, .. } = *self;
+        Text { raw, is_whole, has_escapes, has_lone_surrogate, len }
+    }
+}
+
+/// The bytes before the first one that ends a run of plain characters: a quote, a backslash or a control character.
+pub(super) fn plain_run(bytes: &[u8]) -> usize {
+    // Most strings are short, and a call of memchr costs more than their bytes.
+    const WORDS: usize = 8;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().take(WORDS).enumerate() {
+        let stops = stops(u64::from_le_bytes(*word));
+        if stops != 0 {
+            return at * 8 + (stops.trailing_zeros() / 8) as usize;
+        }
+    }
+    let from = words.len().min(WORDS) * 8;
+    let tail = bytes.get(from..).unwrap_or_default();
+    if words.len() < WORDS {
+        return from + tail.iter().position(is_stop).unwrap_or(tail.len());
+    }
+    let run = memchr2(b'"', b'\\', tail).unwrap_or(tail.len());
+    let tail = tail.get(..run).unwrap_or(tail);
+    // Without an early exit, so that the compiler compares many bytes at once.
+    let has_control = |bytes: &[u8]| bytes.iter().fold(false, |any, byte| any | (*byte < b' '));
+    match tail.chunks(4096).position(has_control) {
+        None => from + run,
+        Some(chunk) => {
+            let rest = tail.get(chunk * 4096..).unwrap_or_default();
+            from + chunk * 4096 + rest.iter().position(is_stop).unwrap_or(rest.len())
+        }
+    }
+}
+
+const fn is_stop(byte: &u8) -> bool {
+    *byte < b' ' || *byte == b'"' || *byte == b'\\'
+}
+
+/// The highest bit of each of eight bytes that ends a run. Exact for the lowest such byte; those above may be wrong.
+const fn stops(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES * 0x80;
+    const fn below(word: u64, limit: u8) -> u64 {
+        word.wrapping_sub(ONES * limit as u64) & !word & HIGHS
+    }
+    let quote = below(word ^ (ONES * b'"' as u64), 1);
+    let backslash = below(word ^ (ONES * b'\\' as u64), 1);
+    quote | backslash | below(word, b' ')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_run_ends_where_a_look_at_each_byte_ends_it(
+            mut bytes in prop::collection::vec(prop_oneof![20 => 0x20..=0xff_u8, 1 => any::<u8>()], 0..200),
+            shift in 0..8_usize,
+        ) {
+            bytes.drain(..shift.min(bytes.len()));
+            let expected = bytes.iter().position(is_stop).unwrap_or(bytes.len());
+            prop_assert_eq!(plain_run(&bytes), expected);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The meter of OpenAI's answers.
+
+use std::convert::Infallible;
+
+use super::counts::{Field, OpenAiCounts, usage};
+use super::shape::{Member, Node, child, member};
+use crate::meter::counts::{seconds, whole};
+use crate::meter::document::{AnswerUsage, Event, Meter};
+use crate::meter::json::{Path, SHORT_BYTES, Sink, Span, Text, Token};
+
+/// The meter of one answer.
+#[derive(Debug)]
+pub struct OpenAi {
+    path: Path<Node>,
+    member: Member,
+    document: Document,
+    counts: Option<OpenAiCounts>,
+    is_final: bool,
+    service_tier: Option<Box<str>>,
+    text_bytes: u64,
+    images: u32,
+    searches: u64,
+}
+
+/// The state of the document that is being read.
+#[derive(Clone, Copy, Debug)]
+struct Document {
+    counts: OpenAiCounts,
+    has_usage: bool,
+    has_choices: bool,
+    has_choice: bool,
+    kind: Kind,
+    delta_bytes: u64,
+    text_bytes: u64,
+    /// Reasoning has two names; some servers give both, with the same text.
+    reasoning_bytes: [u64; 2],
+    images: u32,
+    is_image: bool,
+    searches: u64,
+}
+
+/// The `type` of an event, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Any type but those below.
+    Other,
+    /// A response ends.
+    ResponseEnds,
+    /// One image is complete.
+    Image,
+    /// `delta` is audio, not text.
+    Audio,
+}
+
+const NOTHING: Document = Document {
+    counts: OpenAiCounts::NONE,
+    has_usage: false,
+    has_choices: false,
+    has_choice: false,
+    kind: Kind::Other,
+    delta_bytes: 0,
+    text_bytes: 0,
+    reasoning_bytes: [0; 2],
+    images: 0,
+    is_image: false,
+    searches: 0,
+};
+
+impl OpenAi {
+    /// A meter at the start of an answer.
+    pub const fn new() -> Self {
+        Self {
+            path: Path::new(Node::Top),
+            member: Member::Other,
+            document: NOTHING,
+            counts: None,
+            is_final: false,
+            service_tier: None,
+            text_bytes: 0,
+            images: 0,
+            searches: 0,
+        }
+    }
+
+    const fn has_usage(&self) -> bool {
+        self.counts.is_some() || self.images > 0
+    }
+
+    fn open(&mut self, is_object: bool) {
+        self.document.counts.is_false |= matches!(self.member, Member::Count(_));
+        if self.path.is_top() {
+            self.path.open(is_object.then_some(Node::Top));
+            return;
+        }
+        let node = self.path.here().and_then(|parent| child(parent, self.member, is_object));
+        match node {
+            Some(Node::Usage) => self.document.has_usage = true,
+            Some(Node::Choices) => self.document.has_choices = true,
+            Some(Node::Choice) => self.document.has_choice = true,
+            _ => {}
+        }
+        self.path.open(node);
+    }
+
+    fn close(&mut self) {
+        if self.path.close() == Some(Node::Datum) && std::mem::take(&mut self.document.is_image) {
+            self.document.images = self.document.images.saturating_add(1);
+        }
+        self.member = Member::Other;
+    }
+
+    fn text(&mut self, text: Text<'_>) {
+        let document = &mut self.document;
+        match self.member {
+            Member::Text | Member::TextOr(_) => document.text_bytes += text.len,
+            Member::Reasoning(name) => {
+                if let Some(bytes) = document.reasoning_bytes.get_mut(name) {
+                    *bytes += text.len;
+                }
+            }
+            Member::Delta => document.delta_bytes += text.len,
+            Member::Image => document.is_image = true,
+            Member::Tier => self.service_tier = text.to_owned(),
+            Member::Type => document.kind = Kind::of(text),
+            Member::ItemType => document.searches += u64::from(text.raw == b"web_search_call"),
+            Member::Count(_) => document.counts.is_false = true,
+            Member::Other | Member::Open(_) => {}
+        }
+    }
+
+    fn number(&mut self, spelled: Option<&[u8]>) {
+        if let Member::Count(field) = self.member {
+            let count = if field == Field::Seconds { seconds(spelled) } else { whole(spelled) };
+            self.document.counts.take(field as usize, count);
+        }
+    }
+}
+
+impl Kind {
+    fn of(text: Text<'_>) -> Self {
+        let mut buffer = [0; SHORT_BYTES];
+        let has = |name: &[u8], word: &[u8]| name.windows(word.len()).any(|part| part == word);
+        match text.short(&mut buffer) {
+            Some(b"response.completed" | b"response.incomplete" | b"response.failed") => {
+                Self::ResponseEnds
+            }
+            Some(b"image_generation.completed" | b"image_edit.completed") => Self::Image,
+            Some(name) if has(name, b"audio") && !has(name, b"transcript") => Self::Audio,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Sink for OpenAi {
+    type Stop = Infallible;
+
+    fn token(&mut self, token: Token<'_>, _: Span) -> Result<(), Infallible> {
+        match token {
+            Token::Object => self.open(true),
+            Token::List => self.open(false),
+            Token::End => self.close(),
+            _ => {
+                let Some(node) = self.path.here() else { return Ok(()) };
+                match token {
+                    Token::Name(name) => {
+                        let mut buffer = [0; SHORT_BYTES];
+                        let name = name.short(&mut buffer).unwrap_or_default();
+                        self.member = member(node, name);
+                    }
+                    Token::Text(text) => self.text(text),
+                    Token::Number(spelled) => self.number(spelled),
+                    Token::Bool(_) if matches!(self.member, Member::Count(_)) => {
+                        self.document.counts.is_false = true;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Meter for OpenAi {
+    fn ended(&mut self, is_event: bool) -> Event {
+        let document = std::mem::replace(&mut self.document, NOTHING);
+        self.path.clear();
+        let [first, second] = document.reasoning_bytes;
+        self.text_bytes += document.text_bytes + first.max(second);
+        if document.kind != Kind::Audio {
+            self.text_bytes += document.delta_bytes;
+        }
+        let images = u32::from(document.kind == Kind::Image && document.is_image);
+        self.images = self.images.saturating_add(document.images).saturating_add(images);
+        self.searches += document.searches;
+        if document.counts.is_any() {
+            self.counts = Some(document.counts);
+        }
+        // Servers that count in every chunk say the last word in one without a choice.
+        let is_last_word = !is_event || (document.counts.is_any() && !document.has_choice);
+        let ends = document.kind == Kind::ResponseEnds;
+        self.is_final |= (is_last_word || ends) && self.has_usage();
+        match document {
+            _ if !is_event => Event::Ordinary,
+            _ if ends => Event::Last,
+            Document { has_usage: true, has_choices: true, has_choice: false, .. } => {
+                Event::UsageChunk
+            }
+            _ => Event::Ordinary,
+        }
+    }
+
+    fn dropped(&mut self) {
+        self.document = NOTHING;
+        self.path.clear();
+    }
+
+    fn finished(&mut self) {
+        self.is_final |= self.has_usage();
+    }
+
+    fn so_far(&self) -> AnswerUsage {
+        let counts = self.counts.unwrap_or(OpenAiCounts::NONE);
+        let (usage, is_clamped) = usage(&counts, self.images, self.searches);
+        let has_usage = self.has_usage() && !counts.is_false;
+        AnswerUsage {
+            usage: has_usage.then_some(usage),
+            is_final: self.is_final,
+            is_false: counts.is_false,
+            is_clamped,
+            service_tier: self.service_tier.clone(),
+            delivered_text_bytes: self.text_bytes,
+            images: self.images,
+        }
+    }
+
+    fn text_bytes(&self) -> u64 {
+        self.text_bytes
+    }
+}

@@ -1,0 +1,270 @@
+//! The members that the price reads in each object, in the one spelling that is taken.
+
+use super::place::{Place, Within};
+
+/// The use that the price makes of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// No use.
+    None,
+    /// The members or elements inside are read.
+    Open(Place),
+    /// The model.
+    Model,
+    /// Whether the answer streams.
+    Stream,
+    /// `stream_options`: what is inside, and where it stands.
+    StreamOptions,
+    /// `include_usage` of it.
+    IncludeUsage,
+    /// A limit of the output, in tokens.
+    Limit,
+    /// A number of answers.
+    Answers,
+    /// Whether the call runs in the background.
+    Background,
+    /// Input that is not in the body, unless it is null.
+    Elsewhere,
+    /// A prompt that the provider keeps, unless it is null.
+    StoredPrompt,
+    /// The cache may be written to, unless it is null.
+    Cache,
+    /// The request sends audio, unless it is null.
+    SendsAudio,
+    /// The request asks for audio, unless it is null.
+    AsksForAudio,
+    /// An image: a string, or an object with `url`.
+    ImageUrl,
+    /// The address of an image.
+    Url,
+    /// `type` of a source.
+    SourceType,
+    /// The media type of a source or of inline data.
+    MediaType,
+    /// The data of a source or of inline data.
+    Data,
+    /// `type` of a tool.
+    ToolType,
+    /// `type` of an item of `input`.
+    ItemType,
+    /// `id` of an item of `input`.
+    ItemId,
+    /// The content of an item of `input`.
+    ItemContent,
+}
+
+/// A member that is known in a place.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The one spelling.
+    pub spelled: &'static str,
+    /// The spelling folded.
+    pub folded: &'static str,
+    /// The use of the member.
+    pub role: Role,
+    /// Once in an object, in this spelling only.
+    pub is_strict: bool,
+}
+
+const fn known(spelled: &'static str, folded: &'static str, role: Role) -> Known {
+    Known { spelled, folded, role, is_strict: true }
+}
+
+/// A member whose content is data to the provider. Spelled otherwise it is any member.
+const fn data(spelled: &'static str, folded: &'static str) -> Known {
+    Known { spelled, folded, role: Role::Open(Place::Data), is_strict: false }
+}
+
+const CACHE: Known = known("cache_control", "cachecontrol", Role::Cache);
+const FILE_ID: Known = known("file_id", "fileid", Role::Elsewhere);
+const FILE_URL: Known = known("file_url", "fileurl", Role::Elsewhere);
+const IMAGE_URL: Known = known("image_url", "imageurl", Role::ImageUrl);
+const AUDIO: Known = known("input_audio", "inputaudio", Role::SendsAudio);
+
+const TOP: &[Known] = &[
+    known("model", "model", Role::Model),
+    known("messages", "messages", Role::Open(Place::Messages)),
+    known("stream", "stream", Role::Stream),
+    known("max_tokens", "maxtokens", Role::Limit),
+    known("max_completion_tokens", "maxcompletiontokens", Role::Limit),
+    known("max_output_tokens", "maxoutputtokens", Role::Limit),
+    known("n_predict", "npredict", Role::Limit),
+    known("max_new_tokens", "maxnewtokens", Role::Limit),
+    known("n", "n", Role::Answers),
+    known("best_of", "bestof", Role::Answers),
+    known("sampleCount", "samplecount", Role::Answers),
+    known("stream_options", "streamoptions", Role::StreamOptions),
+    known("input", "input", Role::Open(Place::Input)),
+    known("tools", "tools", Role::Open(Place::Tools)),
+    known("system", "system", Role::Open(Place::Content(Within::Content))),
+    known("prompt", "prompt", Role::Open(Place::Prompt)),
+    known("images", "images", Role::Open(Place::Images)),
+    known("contents", "contents", Role::Open(Place::Contents)),
+    known("generationConfig", "generationconfig", Role::Open(Place::GenerationConfig)),
+    known("inferenceConfig", "inferenceconfig", Role::Open(Place::InferenceConfig)),
+    known("options", "options", Role::Open(Place::Options)),
+    known("parameters", "parameters", Role::Open(Place::Parameters)),
+    known("previous_response_id", "previousresponseid", Role::Elsewhere),
+    known("conversation", "conversation", Role::Elsewhere),
+    known("cachedContent", "cachedcontent", Role::Elsewhere),
+    known("web_search_options", "websearchoptions", Role::Elsewhere),
+    known("mcp_servers", "mcpservers", Role::Elsewhere),
+    known("background", "background", Role::Background),
+    known("modalities", "modalities", Role::Open(Place::Modalities)),
+    known("audio", "audio", Role::AsksForAudio),
+    CACHE,
+    FILE_ID,
+    FILE_URL,
+    IMAGE_URL,
+    data("metadata", "metadata"),
+    data("response_format", "responseformat"),
+    data("text", "text"),
+    data("format", "format"),
+    data("functions", "functions"),
+    data("guided_json", "guidedjson"),
+    data("output_format", "outputformat"),
+    data("output_config", "outputconfig"),
+];
+const MESSAGE: &[Known] = &[
+    known("content", "content", Role::Open(Place::Content(Within::Message))),
+    known("images", "images", Role::Open(Place::Images)),
+    known("audio", "audio", Role::Elsewhere),
+    CACHE,
+    data("tool_calls", "toolcalls"),
+    data("function_call", "functioncall"),
+];
+const PART: &[Known] = &[
+    IMAGE_URL,
+    known("source", "source", Role::Open(Place::Source(Within::Message))),
+    known("content", "content", Role::Open(Place::Content(Within::Content))),
+    FILE_ID,
+    FILE_URL,
+    AUDIO,
+    CACHE,
+    data("input", "input"),
+];
+const IMAGE: &[Known] = &[known("url", "url", Role::Url), FILE_ID];
+const SOURCE: &[Known] = &[
+    known("type", "type", Role::SourceType),
+    known("media_type", "mediatype", Role::MediaType),
+    known("data", "data", Role::Data),
+    known("url", "url", Role::Elsewhere),
+    FILE_ID,
+    known("content", "content", Role::Open(Place::Content(Within::Content))),
+];
+const INPUT_ITEM: &[Known] = &[
+    known("content", "content", Role::ItemContent),
+    known("type", "type", Role::ItemType),
+    known("id", "id", Role::ItemId),
+    known("output", "output", Role::Open(Place::Content(Within::Output))),
+    IMAGE_URL,
+    FILE_ID,
+    FILE_URL,
+    AUDIO,
+    CACHE,
+    data("input", "input"),
+];
+const CONTENTS_ITEM: &[Known] = &[known("parts", "parts", Role::Open(Place::GeminiParts))];
+const GEMINI_PART: &[Known] = &[
+    known("inlineData", "inlinedata", Role::Open(Place::InlineData)),
+    known("fileData", "filedata", Role::Elsewhere),
+    data("functionCall", "functioncall"),
+    data("functionResponse", "functionresponse"),
+];
+const INLINE_DATA: &[Known] =
+    &[known("mimeType", "mimetype", Role::MediaType), known("data", "data", Role::Data)];
+const GENERATION: &[Known] = &[
+    known("maxOutputTokens", "maxoutputtokens", Role::Limit),
+    known("candidateCount", "candidatecount", Role::Answers),
+    known("responseModalities", "responsemodalities", Role::Open(Place::Modalities)),
+    data("responseSchema", "responseschema"),
+    data("responseJsonSchema", "responsejsonschema"),
+];
+const PARAMETERS: &[Known] = &[
+    known("max_new_tokens", "maxnewtokens", Role::Limit),
+    known("best_of", "bestof", Role::Answers),
+    known("sampleCount", "samplecount", Role::Answers),
+];
+const TOOL: &[Known] = &[
+    known("type", "type", Role::ToolType),
+    CACHE,
+    data("function", "function"),
+    data("parameters", "parameters"),
+    data("input_schema", "inputschema"),
+    data("functionDeclarations", "functiondeclarations"),
+    data("custom", "custom"),
+];
+const STREAM_OPTIONS: &[Known] = &[known("include_usage", "includeusage", Role::IncludeUsage)];
+const INFERENCE: &[Known] = &[known("maxTokens", "maxtokens", Role::Limit)];
+const OPTIONS: &[Known] = &[known("num_predict", "numpredict", Role::Limit)];
+const PROMPT: &[Known] = &[known("id", "id", Role::StoredPrompt)];
+const ANY: &[Known] = &[
+    Known { is_strict: false, ..CACHE },
+    Known { is_strict: false, ..FILE_ID },
+    Known { is_strict: false, ..FILE_URL },
+    Known { is_strict: false, ..AUDIO },
+];
+const DATA: &[Known] = &[Known { is_strict: false, ..CACHE }];
+
+/// The members that are known in a place.
+pub const fn members(place: Place) -> &'static [Known] {
+    match place {
+        Place::Top => TOP,
+        Place::StreamOptions => STREAM_OPTIONS,
+        Place::GenerationConfig => GENERATION,
+        Place::InferenceConfig => INFERENCE,
+        Place::Options => OPTIONS,
+        Place::Parameters => PARAMETERS,
+        Place::Prompt => PROMPT,
+        Place::Message => MESSAGE,
+        Place::Part(_) => PART,
+        Place::ImageUrl(_) => IMAGE,
+        Place::Source(_) => SOURCE,
+        Place::InputItem => INPUT_ITEM,
+        Place::ContentsItem => CONTENTS_ITEM,
+        Place::GeminiPart => GEMINI_PART,
+        Place::InlineData => INLINE_DATA,
+        Place::Tool => TOOL,
+        Place::Data => DATA,
+        _ => ANY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::fold_plain;
+    use super::super::place::Within;
+    use super::*;
+
+    #[test]
+    fn every_known_name_is_folded_as_names_are() {
+        let parts = Place::Part(Within::Message);
+        let sources = Place::Source(Within::Message);
+        for place in [
+            Place::Top,
+            Place::StreamOptions,
+            Place::GenerationConfig,
+            Place::InferenceConfig,
+            Place::Options,
+            Place::Parameters,
+            Place::Prompt,
+            Place::Message,
+            parts,
+            Place::ImageUrl(Within::Message),
+            sources,
+            Place::InputItem,
+            Place::ContentsItem,
+            Place::GeminiPart,
+            Place::InlineData,
+            Place::Tool,
+            Place::Any,
+            Place::Data,
+        ] {
+            assert!(members(place).len() <= 64, "{place:?}: one bit each");
+            for known in members(place) {
+                let folded = fold_plain(known.spelled).unwrap();
+                assert_eq!(&*folded, known.folded.as_bytes(), "{known:?}");
+            }
+        }
+    }
+}

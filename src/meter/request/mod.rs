@@ -1,0 +1,26 @@
+//! The reader of requests: one pass over the bytes, without a tree of them.
+
+mod edit;
+mod facts;
+mod frame;
+mod images;
+mod members;
+mod mistake;
+mod names;
+mod outcome;
+mod place;
+mod read;
+mod reader;
+mod scalars;
+mod watched;
+
+pub use edit::Changes;
+pub use mistake::BodyMistake;
+pub use outcome::{ReadRequest, UsageChunk};
+pub use read::read_request;
+pub use watched::Watched;
+
+#[cfg(test)]
+mod parsers;
+#[cfg(test)]
+mod tests;

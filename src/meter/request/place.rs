@@ -1,0 +1,120 @@
+//! Where the price reads: the objects and lists of a request.
+
+/// An object or list of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The request.
+    Top,
+    /// `stream_options`.
+    StreamOptions,
+    /// `generationConfig`, Gemini's.
+    GenerationConfig,
+    /// `inferenceConfig`, Bedrock's.
+    InferenceConfig,
+    /// `options`, Ollama's.
+    Options,
+    /// `parameters`, Vertex's and Hugging Face's.
+    Parameters,
+    /// `prompt`, where it is an object: a stored prompt.
+    Prompt,
+    /// `messages`.
+    Messages,
+    /// A message.
+    Message,
+    /// `content` of a message, of an item of the input, or of a block.
+    Content(Within),
+    /// A part of it.
+    Part(Within),
+    /// `image_url`, where it is an object.
+    ImageUrl(Within),
+    /// `source` of a part, Anthropic's.
+    Source(Within),
+    /// `input` of responses.
+    Input,
+    /// An item of `input`.
+    InputItem,
+    /// `contents`, Gemini's.
+    Contents,
+    /// An element of `contents`.
+    ContentsItem,
+    /// `parts` of it.
+    GeminiParts,
+    /// An element of `parts`.
+    GeminiPart,
+    /// `inlineData` of it.
+    InlineData,
+    /// `tools`.
+    Tools,
+    /// A tool.
+    Tool,
+    /// A list of the kinds of answer that are asked for.
+    Modalities,
+    /// `images` of a message or request, Ollama's.
+    Images,
+    /// Any other: names of input that is not in the body count here as well.
+    Any,
+    /// JSON that is data to the provider, such as a schema or the arguments of a call: no name in it is a member of
+    /// the request.
+    Data,
+}
+
+/// The owner of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// A message.
+    Message,
+    /// An item of `input`.
+    Input,
+    /// Another content, such as the result of a tool.
+    Content,
+    /// The output of a call, in an item of `input`.
+    Output,
+}
+
+impl Place {
+    /// The place of an element of this list.
+    pub const fn element(self) -> Self {
+        match self {
+            Self::Messages => Self::Message,
+            Self::Content(within) => Self::Part(within),
+            Self::Input => Self::InputItem,
+            Self::Contents => Self::ContentsItem,
+            Self::GeminiParts => Self::GeminiPart,
+            Self::Tools => Self::Tool,
+            Self::Data => Self::Data,
+            _ => Self::Any,
+        }
+    }
+
+    /// The place of a value that should be in this place, by what it is: a list, or an object.
+    pub const fn opened(self, is_object: bool) -> Self {
+        match (self, is_object) {
+            // One part without a list around it.
+            (Self::Content(within), true) => Self::Part(within),
+            (
+                Self::Messages
+                | Self::Input
+                | Self::Contents
+                | Self::GeminiParts
+                | Self::Tools
+                | Self::Modalities
+                | Self::Images,
+                true,
+            ) => Self::Any,
+            (
+                Self::Messages
+                | Self::Content(_)
+                | Self::Input
+                | Self::Contents
+                | Self::GeminiParts
+                | Self::Tools
+                | Self::Modalities
+                | Self::Images
+                | Self::Data,
+                _,
+            )
+            | (_, true) => self,
+            (_, false) => Self::Any,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The values of members: what the price takes of a string, a number or a literal.
+
+use super::edit::StreamOptions;
+use super::facts::{background, flag};
+use super::frame::{Frame, NOTHING, Next};
+use super::members::Role;
+use super::mistake::BodyMistake;
+use super::place::Place;
+use super::reader::Reader;
+use crate::meter::json::{SHORT_BYTES, Span, Text, Token};
+
+/// Tools that bring input of their own, by how their type begins.
+const SERVER_TOOLS: [&str; 7] = [
+    "web_search",
+    "file_search",
+    "code_interpreter",
+    "mcp",
+    "web_fetch",
+    "code_execution",
+    "tool_search",
+];
+
+type Taken = Result<(), BodyMistake>;
+
+impl Reader<'_> {
+    /// A member whose presence is all that counts.
+    pub(super) const fn is_present(&mut self, next: Next<'_>) {
+        match next.role {
+            Role::Elsewhere => self.facts.elsewhere(next.name),
+            Role::StoredPrompt => self.facts.elsewhere("prompt.id"),
+            Role::Cache => self.facts.writes_cache = true,
+            Role::SendsAudio => self.facts.sends_audio = true,
+            Role::AsksForAudio => self.facts.asks_for_audio = true,
+            _ => {}
+        }
+        // A cache that was filled before is both.
+        if matches!(next.name.as_bytes(), b"cachedContent") {
+            self.facts.writes_cache = true;
+        }
+    }
+
+    /// An image whose data has this many bytes, in a place where it may be exempt.
+    pub(super) fn image(&mut self, is_exempt: bool, data_bytes: usize) {
+        if is_exempt {
+            self.facts.images = self.facts.images.saturating_add(1);
+            self.facts.exempt_bytes += data_bytes;
+        }
+    }
+
+    /// A value that is no object and no list.
+    pub(super) fn scalar(&mut self, token: Token<'_>, span: Span) -> Taken {
+        let here = self.here();
+        if here.is_list {
+            self.element(here.place, token, span);
+            return Ok(());
+        }
+        let next = std::mem::replace(&mut self.next, NOTHING);
+        if let Some(name) = next.watched {
+            self.facts.member(name, token);
+        }
+        match next.role {
+            Role::Model => self.facts.model(token, span),
+            Role::Stream => flag("stream", token).map(|value| self.facts.is_stream = value),
+            Role::IncludeUsage => self.facts.include_usage(token, span),
+            Role::StreamOptions if matches!(token, Token::Null) => {
+                self.facts.places.stream_options = Some(StreamOptions::Null(span));
+                Ok(())
+            }
+            Role::StreamOptions => Err(BodyMistake::StreamOptions),
+            Role::Limit => self.facts.limit(next.name, token, span),
+            Role::Answers => self.facts.answers(next.name, token),
+            Role::Background => background(token),
+            _ => {
+                if !matches!(token, Token::Null) {
+                    self.is_present(next);
+                }
+                if let Token::Text(text) = token {
+                    self.text(here, next.role, text);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A value in a list.
+    fn element(&mut self, list: Place, token: Token<'_>, span: Span) {
+        match (list, token) {
+            (Place::Images, Token::Text(_)) => {
+                self.image(self.images.others(), span.end - span.start - 2);
+            }
+            (Place::Modalities, Token::Text(text)) => {
+                let text = text.to_owned().map(|text| text.to_ascii_lowercase());
+                self.facts.asks_for_audio |= text.is_none_or(|text| text.contains("audio"));
+            }
+            _ => {}
+        }
+    }
+
+    /// A string that is the value of a member.
+    fn text(&mut self, here: Frame, role: Role, text: Text<'_>) {
+        match role {
+            Role::ImageUrl => {
+                let within = if let Place::Part(within) = here.place { Some(within) } else { None };
+                self.address(self.images.image_url(within), text, "image_url");
+            }
+            Role::Url => {
+                let Place::ImageUrl(within) = here.place else { return };
+                self.address(self.images.url(within), text, "image_url");
+            }
+            Role::ToolType => {
+                let tool = SERVER_TOOLS.iter().find(|tool| text.starts_with(tool.as_bytes()));
+                if let Some(tool) = tool {
+                    self.facts.elsewhere(tool);
+                }
+            }
+            Role::ItemType if text.starts_with(b"item_reference") => {
+                self.facts.elsewhere("item_reference");
+            }
+            _ => self.frame_text(role, text),
+        }
+    }
+
+    /// A string that matters once its object is whole.
+    fn frame_text(&mut self, role: Role, text: Text<'_>) {
+        let mut buffer = [0; SHORT_BYTES];
+        // Most strings are text of a message, which need not be unescaped.
+        let short = match role {
+            Role::SourceType | Role::MediaType => text.short(&mut buffer).unwrap_or_default(),
+            _ => &[],
+        };
+        if role == Role::SourceType && matches!(short, b"url" | b"file") {
+            self.facts.elsewhere("source");
+        }
+        let Some(frame) = self.frame() else { return };
+        match role {
+            Role::SourceType => frame.is_base64 = short == b"base64",
+            Role::MediaType => {
+                frame.is_image = short.starts_with(b"image/");
+                frame.is_audio = short.starts_with(b"audio/");
+            }
+            Role::Data => frame.data_bytes = text.raw.len(),
+            Role::ItemType => frame.has_type = true,
+            Role::ItemId => frame.has_id = true,
+            Role::ItemContent => frame.has_content = true,
+            _ => {}
+        }
+    }
+
+    /// The address of an image: the image itself, or where it is.
+    fn address(&mut self, is_exempt: bool, text: Text<'_>, name: &'static str) {
+        if !text.starts_with(b"data:") {
+            self.facts.elsewhere(name);
+            return;
+        }
+        let data = memchr::memchr(b',', text.raw).map_or(0, |comma| text.raw.len() - comma - 1);
+        self.image(is_exempt, data);
+    }
+}

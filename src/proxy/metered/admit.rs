@@ -1,0 +1,287 @@
+//! The way of a metered call up to its hold: its body is read, quoted, held for, and rewritten.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Version;
+use http::header::EXPECT;
+
+use super::call::{Metered, Terms};
+use super::charge::Rules;
+use super::counters::MeteredRoute;
+use super::head;
+use crate::account::AccountId;
+use crate::app::{App, BodyQuote, quote_body};
+use crate::credits::Credits;
+use crate::ledger::{CallId, Hold};
+use crate::meter::{Changes, UsageChunk};
+use crate::price::metered::OnShort;
+use crate::price::{CanonicalPath, Metering};
+use crate::problem::Problem;
+use crate::proxy::body::{self, Buffered, Room, Sent, Unread};
+use crate::proxy::body_memory::BodyMemory;
+use crate::proxy::call::Admitted;
+use crate::proxy::client::Client;
+use crate::proxy::live::{Live, PricedRoute};
+use crate::proxy::settle;
+use crate::proxy::target::Target;
+
+/// A metered call that was identified, on a route that was found.
+pub(in crate::proxy) struct Admission<'a> {
+    pub app: &'a App,
+    /// The config that the call keeps.
+    pub live: Arc<Live>,
+    pub route: Arc<PricedRoute>,
+    pub account: AccountId,
+    pub target: Target,
+    pub memory: &'a Arc<BodyMemory>,
+    /// The longest silence in the body.
+    pub silence: Duration,
+}
+
+/// The reason why a metered call goes no further.
+pub(in crate::proxy) enum Refused {
+    /// The client is told why. The rest of its body may be read.
+    Told(Problem),
+    /// The same, and no other request is read from its connection.
+    Last(Problem),
+    /// The client has left.
+    Left(pingora_error::BError),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Told(problem)
+    }
+}
+
+/// Reads, quotes and holds. A call that is refused here never reaches an upstream.
+///
+/// # Errors
+/// [`Refused`]; nothing is held then.
+pub(in crate::proxy) async fn admit(
+    client: &mut Client,
+    unheld: CallId,
+    admission: Admission<'_>,
+) -> Result<(Admitted, Buffered, Sent), Refused> {
+    let route = admission.route.clone();
+    let (Some(metering), Some(shared)) = (route.rule.metering(), &route.metered) else {
+        return Err(Problem::no_price_rule().into());
+    };
+    let limit = head::limit(&client.head().headers);
+    let body = admission.read_body(client, shared).await?;
+    let quoted = async {
+        let quoted = admission.quote(metering, shared, &body.bytes)?;
+        let most = quoted.quote.most;
+        match limit? {
+            Some(limit) if most > limit => Err(Problem::price_over_limit(most, limit)),
+            _ => Ok(quoted),
+        }
+    };
+    let mut quoted = match quoted.await {
+        Ok(quoted) => quoted,
+        // An account that could not have called at all is told so first.
+        Err(problem) => {
+            admission.check_standing(shared).await?;
+            return Err(problem.into());
+        }
+    };
+    let wants_report = head::wants_report(&client.head().headers);
+    let mut output_limit = None;
+    if metering.on_short == OnShort::Shorten && !quoted.quote.most.is_zero() {
+        output_limit = admission.shorten(&mut quoted).await?;
+    }
+    let hold = admission.hold(unheld, quoted.quote.hold).await?;
+    admission.finish(body, quoted, hold, metering, output_limit, wants_report)
+}
+
+impl Admission<'_> {
+    /// Refuses an account that can make no call of this route: frozen, or without any credits.
+    async fn check_standing(&self, shared: &MeteredRoute) -> Result<(), Problem> {
+        if shared.has_free {
+            return Ok(());
+        }
+        let balance = self.app.ledger.balance(&self.account).await;
+        let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
+        if balance.frozen {
+            return Err(Problem::account_frozen());
+        }
+        let available = balance.available();
+        if available.spendable().is_zero() {
+            return Err(self.app.without_credits(available));
+        }
+        Ok(())
+    }
+
+    /// Reads the body whole.
+    async fn read_body(
+        &self,
+        client: &mut Client,
+        shared: &MeteredRoute,
+    ) -> Result<Buffered, Refused> {
+        let declared = body::declared_length(client);
+        let is_too_long = declared.is_some_and(|length| length > shared.max_body as u64);
+        let too_long = || Problem::body_too_large(shared.max_body);
+        let checked = if is_too_long {
+            Err(too_long())
+        } else {
+            head::check(&client.head().headers, &self.target.query).and_then(|()| self.check_path())
+        };
+        if let Err(problem) = checked {
+            self.check_standing(shared).await?;
+            return Err(problem.into());
+        }
+        if body::expects_continue(client.head()) {
+            client.head_mut().remove_header(&EXPECT);
+            // HTTP/1.0 knows no 1xx (RFC 9110, 10.1.1).
+            if client.head().version >= Version::HTTP_11 && !client.is_body_done() {
+                self.check_standing(shared).await?;
+                client.write_continue().map_err(Refused::Left)?;
+            }
+        }
+        let room = Room {
+            // One byte more shows that a body is too long.
+            most: shared.max_body.saturating_add(1),
+            expected: usize::try_from(declared.unwrap_or_default()).unwrap_or_default(),
+            silence: self.silence,
+            memory: self.memory,
+            account: &self.account,
+        };
+        let read = {
+            let mut reading = pin!(body::read_ahead(client, room));
+            tokio::select! {
+                // A body that came with its head needs no question: its hold answers it.
+                biased;
+                read = &mut reading => read,
+                standing = self.check_standing(shared) => {
+                    standing?;
+                    reading.await
+                }
+            }
+        };
+        let problem = match read {
+            Ok(body) if body.is_whole && body.bytes.len() <= shared.max_body => return Ok(body),
+            Ok(_) => {
+                self.check_standing(shared).await?;
+                return Err(too_long().into());
+            }
+            Err(Unread::Silent) => Problem::request_timeout(),
+            Err(Unread::Overloaded) => Problem::overloaded(),
+            Err(Unread::Failed(error)) => match settle::problem_of(&error, false) {
+                Some(problem) => problem,
+                None => return Err(Refused::Left(error)),
+            },
+        };
+        Err(Refused::Last(problem))
+    }
+
+    /// Refuses a path whose model has no price: that is known before the body.
+    fn check_path(&self) -> Result<(), Problem> {
+        match self.route.rule.model_in(&self.target.path) {
+            Some(model) if self.live.catalogue.prices.models().find(&model).is_none() => {
+                Err(Problem::model_not_priced(Some(&model)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn quote(
+        &self,
+        metering: &Metering,
+        shared: &MeteredRoute,
+        body: &[u8],
+    ) -> Result<BodyQuote, Problem> {
+        let prices = &self.live.catalogue.prices;
+        quote_body(prices, &self.route.rule, metering, &shared.watched, &self.target.path, body)
+    }
+
+    /// Lowers the output limit of a request to what the account can pay; the limit, where it is lowered.
+    async fn shorten(&self, quoted: &mut BodyQuote) -> Result<Option<u32>, Problem> {
+        if !quoted.read.can_limit_output() {
+            return Ok(None);
+        }
+        let balance = self.app.ledger.balance(&self.account).await;
+        let balance = balance.map_err(|_| Problem::ledger_unavailable())?.unwrap_or_default();
+        let available = balance.available().spendable();
+        if quoted.quote.most <= available {
+            return Ok(None);
+        }
+        let limit = quoted.quote.affordable_limit(available);
+        if let Some(limit) = limit {
+            quoted.quote = quoted.quote.shortened(limit);
+        }
+        Ok(limit)
+    }
+
+    async fn hold(&self, unheld: CallId, credits: Credits) -> Result<Option<Hold>, Problem> {
+        if credits.is_zero() {
+            return Ok(None);
+        }
+        let (account, label) = (self.account.clone(), self.route.label.clone());
+        let held = self.app.ledger.hold(unheld, account, credits, label).await;
+        Ok(Some(held.map_err(|refusal| self.app.refuse_call(refusal, credits))?))
+    }
+
+    /// The call as it goes upstream.
+    fn finish(
+        self,
+        mut body: Buffered,
+        quoted: BodyQuote,
+        hold: Option<Hold>,
+        metering: &Metering,
+        output_limit: Option<u32>,
+        wants_report: bool,
+    ) -> Result<(Admitted, Buffered, Sent), Refused> {
+        let Self { live, route, account, target, memory, .. } = self;
+        let Target { mut path, query, nominated } = target;
+        let BodyQuote { quote, read, model } = quoted;
+        let renamed = model.as_ref().and_then(|(asked, model)| model.renamed(asked));
+        let hides_usage_chunk = read.usage_chunk == UsageChunk::NotAsked;
+        let changes =
+            Changes { model: renamed.as_deref(), include_usage: hides_usage_chunk, output_limit };
+        if let Some(rewritten) = read.rewrite(&body.bytes, &changes)
+            && !body.replace(rewritten, memory, &account)
+        {
+            return Err(Refused::Last(Problem::overloaded()));
+        }
+        if let Some(renamed) = &renamed
+            && route.rule.pattern.has_model()
+        {
+            path = rename(&route, &path, renamed)?;
+        }
+        let sent = Sent::nothing_of_whole(body.bytes.len());
+        let label = model.as_ref().map(|(_, model)| model.label.clone());
+        let destination = model.as_ref().and_then(|(_, m)| live.destination_of_model(m.index));
+        let terms = Terms {
+            quote,
+            meter: metering.meter.clone(),
+            rules: Rules {
+                on_missing_usage: metering.on_missing_usage,
+                on_overrun: metering.on_overrun,
+                max_overrun: metering.max_overrun,
+            },
+            on_client_abort: route.rule.on_client_abort,
+            label: label.unwrap_or_else(|| crate::metrics::NO_MODEL.into()),
+            destination: destination.cloned(),
+            prices: live.catalogue.version.as_str().clone(),
+            has_hidden_output: model.as_ref().is_some_and(|(_, model)| model.hidden_output),
+            asks_for_stream: read.facts.is_stream,
+            hides_usage_chunk,
+            wants_report,
+            account: account.clone(),
+            memory: memory.clone(),
+            model: model.map(|(asked, _)| asked),
+        };
+        let metered = Some(Box::new(Metered::new(terms)));
+        Ok((Admitted { account, route, hold, metered, path, query, nominated }, body, sent))
+    }
+}
+
+fn rename(
+    route: &PricedRoute,
+    path: &CanonicalPath,
+    renamed: &str,
+) -> Result<CanonicalPath, Problem> {
+    route.rule.with_model(path, renamed).ok_or_else(|| Problem::model_not_priced(Some(renamed)))
+}

@@ -1,0 +1,427 @@
+//! A metered call: its quote, and how far its answer has been read.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use pingora_http::ResponseHeader;
+use serde::Serialize;
+
+use super::charge::{self, Cost, End, Rules};
+use super::growth::{Answered, Growth, Room};
+use super::outbox::Outbox;
+use super::reading::{Coding, Events, Form, Json, Kept, MAX_KEPT, Reading};
+use crate::account::AccountId;
+use crate::credits::{Credits, SignedCredits};
+use crate::ledger::{Hold, Refusal};
+use crate::meter::{self, AnswerUsage, Piece, StreamOptions};
+use crate::price::OnClientAbort;
+use crate::price::metered::MeteredQuote;
+use crate::problem::{Language, texts};
+use crate::proxy::body_memory::BodyMemory;
+use crate::proxy::live::Destination;
+use crate::usage::{MeterKind, Usage, UsageRecord};
+
+/// The facts of a metered call that stay the same from its quote to its end.
+pub(in crate::proxy) struct Terms {
+    pub quote: MeteredQuote,
+    pub meter: MeterKind,
+    pub rules: Rules,
+    pub on_client_abort: OnClientAbort,
+    /// The model, as the request spells it.
+    pub model: Option<Arc<str>>,
+    /// The model's `match`, for metrics.
+    pub label: Arc<str>,
+    /// The upstream of the model, where it has one of its own.
+    pub destination: Option<Arc<Destination>>,
+    /// The version of the price table.
+    pub prices: Arc<str>,
+    /// The model has output that a stream does not show.
+    pub has_hidden_output: bool,
+    /// The request asks for a stream.
+    pub asks_for_stream: bool,
+    /// The upstream is asked for a usage chunk that the client did not ask for.
+    pub hides_usage_chunk: bool,
+    /// The client asks for the report.
+    pub wants_report: bool,
+    pub account: AccountId,
+    pub memory: Arc<BodyMemory>,
+}
+
+/// A metered call.
+pub(in crate::proxy) struct Metered {
+    pub terms: Terms,
+    reading: Reading,
+    growth: Growth,
+    /// The pieces of a stream that go on once the hold has grown.
+    waiting: Option<Vec<Piece>>,
+    /// The bytes of a stream's text that went on to the client.
+    delivered: u64,
+    outbox: Outbox,
+    /// The charge, once the call is settled.
+    settled: Option<Settled>,
+    /// The ledger could not be asked for more when the hold was used up.
+    has_no_ledger: bool,
+}
+
+/// The charge of a call that was settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(in crate::proxy) struct Settled {
+    pub cost: Credits,
+    /// The credits that are available after it.
+    pub remaining: SignedCredits,
+    pub usage: Usage,
+}
+
+/// The fate of a part of an answer.
+pub(in crate::proxy) enum Fed {
+    /// The part goes on as it is.
+    Passes,
+    /// The part is kept.
+    IsKept,
+    /// The answer is too long to be kept: its head goes on, and then what the outbox has.
+    Overflows(Box<ResponseHeader>),
+    /// These pieces go on.
+    Pieces(Vec<Piece>),
+    /// More is to be held before anything goes on; so much more than the hold has now.
+    Waits,
+    /// The stream ends before this part: the account can pay no more.
+    UsedUp,
+}
+
+impl Metered {
+    /// A call under these terms that was held.
+    pub fn new(terms: Terms) -> Self {
+        let growth = {
+            let quote = &terms.quote;
+            let covered = |held| quote.output_tokens_for(held).unwrap_or(0);
+            Growth::new(covered(quote.hold), covered(quote.most))
+        };
+        Self {
+            terms,
+            reading: Reading::Awaited,
+            growth,
+            waiting: None,
+            delivered: 0,
+            outbox: Outbox::default(),
+            settled: None,
+            has_no_ledger: false,
+        }
+    }
+
+    /// Begins to read an answer. `is_charged` says whether an answer of this status is; `has_body` whether one
+    /// follows, of so many bytes where `length` says it; `is_read` whether there is a client that reads it.
+    /// Returns the head where it goes on now; otherwise it is kept until the usage of the answer is known.
+    pub fn begin_answer(
+        &mut self,
+        head: ResponseHeader,
+        is_charged: bool,
+        has_body: bool,
+        length: Option<u64>,
+        is_read: bool,
+    ) -> Option<ResponseHeader> {
+        let terms = &self.terms;
+        if !is_charged {
+            self.reading = Reading::Unread;
+            return Some(head);
+        }
+        let form = Form::of(&head.headers, terms.asks_for_stream);
+        let coding = Coding::of(&head.headers);
+        let json = || Json::new(&terms.meter, coding);
+        self.reading = match form {
+            Form::Json => {
+                let is_short = length.is_none_or(|length| length <= MAX_KEPT as u64);
+                let is_free = self.is_free();
+                if is_read && is_short && !is_free && has_body {
+                    let reserved = terms.memory.begin(terms.account.clone());
+                    let (body, json) = (BytesMut::new(), json());
+                    let kept = Kept { head, body, json, reserved };
+                    self.reading = Reading::Kept(Box::new(kept));
+                    return None;
+                }
+                Reading::Json(Box::new(json()))
+            }
+            Form::Events => {
+                let options = StreamOptions {
+                    hides_usage_chunk: terms.hides_usage_chunk,
+                    reports: terms.wants_report,
+                    whole_events: self.growth.can_grow(),
+                };
+                Reading::Events(Box::new(Events::new(&terms.meter, coding, options)))
+            }
+            Form::Text => Reading::Bytes { text_bytes: 0, is_text: true },
+            Form::Other => Reading::Bytes { text_bytes: 0, is_text: false },
+        };
+        Some(head)
+    }
+
+    /// True where the answer is charged, and its head goes out before its usage is known.
+    pub fn is_held(&self) -> bool {
+        !matches!(self.reading, Reading::Awaited | Reading::Unread | Reading::Kept(_))
+    }
+
+    /// True where the client may see no head with a length of the upstream's: events are added or left out.
+    pub fn changes_length(&self) -> bool {
+        matches!(self.reading, Reading::Events(_))
+    }
+
+    /// Reads a part of the answer, behind which nothing follows where `is_last`.
+    pub fn feed(&mut self, part: &[u8], is_last: bool) -> Fed {
+        match &mut self.reading {
+            Reading::Awaited | Reading::Unread | Reading::Done => Fed::Passes,
+            Reading::Json(json) => {
+                json.feed(part);
+                Fed::Passes
+            }
+            Reading::Bytes { text_bytes, is_text } => {
+                if *is_text {
+                    *text_bytes = text_bytes.saturating_add(part.len() as u64);
+                }
+                Fed::Passes
+            }
+            Reading::Kept(kept) => {
+                if kept.keep(part) {
+                    return Fed::IsKept;
+                }
+                self.overflow(part, is_last)
+            }
+            Reading::Events(events) => {
+                let mut pieces = Vec::new();
+                events.feed(part, &mut pieces);
+                if is_last {
+                    events.end(&mut pieces);
+                    self.delivered = events.delivered_text_bytes();
+                    return Fed::Pieces(pieces);
+                }
+                self.pay_for(pieces)
+            }
+        }
+    }
+
+    /// An answer turns out to be too long to be kept.
+    fn overflow(&mut self, part: &[u8], is_last: bool) -> Fed {
+        let Reading::Kept(kept) = std::mem::replace(&mut self.reading, Reading::Done) else {
+            return Fed::Passes;
+        };
+        let Kept { head, mut body, mut json, reserved } = *kept;
+        json.feed(part);
+        body.extend_from_slice(part);
+        self.reading = Reading::Json(Box::new(json));
+        self.outbox = Outbox::new(body.freeze(), is_last, Some(reserved));
+        Fed::Overflows(Box::new(head))
+    }
+
+    /// Lets pieces of a stream pass that the hold covers.
+    fn pay_for(&mut self, pieces: Vec<Piece>) -> Fed {
+        let Reading::Events(events) = &self.reading else { return Fed::Pieces(pieces) };
+        let text_bytes = events.delivered_text_bytes();
+        let tokens = text_bytes.div_ceil(2);
+        let room = self.growth.room(tokens);
+        let is_paid = !self.growth.can_grow()
+            || room != Room::UsedUp && tokens <= self.growth.covered()
+            // The usage is known by now, and what is still to come costs nothing more.
+            || events.so_far().is_final;
+        if is_paid {
+            self.delivered = text_bytes;
+            return Fed::Pieces(pieces);
+        }
+        if room == Room::UsedUp {
+            return Fed::UsedUp;
+        }
+        self.waiting = Some(pieces);
+        Fed::Waits
+    }
+
+    /// Asks the ledger for more, where it is time to.
+    pub fn ask_for_more(&mut self, hold: &Hold) {
+        let Reading::Events(events) = &self.reading else { return };
+        if !self.growth.can_grow() {
+            return;
+        }
+        let tokens = events.delivered_text_bytes().div_ceil(2);
+        if let Room::Ask(tokens) = self.growth.room(tokens) {
+            self.ask(hold, tokens);
+        }
+    }
+
+    fn ask(&mut self, hold: &Hold, tokens: u64) {
+        let by = self.terms.quote.held_for(tokens).checked_sub(hold.amount());
+        match by.filter(|by| !by.is_zero()) {
+            Some(by) => {
+                let extension = hold.extension(by);
+                self.growth.asks(tokens, Box::pin(async move { extension.await.map(Some) }));
+            }
+            None => self.growth.asks(tokens, Box::pin(std::future::ready(Ok(None)))),
+        }
+    }
+
+    /// Ready with the ledger's answer, where it was asked.
+    pub fn poll_growth(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
+        self.growth.poll(cx)
+    }
+
+    /// The ledger has answered whether the hold may grow. The pieces that waited for that go on, or the stream ends.
+    pub fn grown(&mut self, answered: Answered, hold: &mut Hold) -> Fed {
+        match answered {
+            Ok(Some(extended)) => hold.extended(extended),
+            Ok(None) => {}
+            Err(Refusal::Insufficient { available }) => {
+                let all = hold.amount().checked_add(available.spendable());
+                let tokens = all.and_then(|all| self.terms.quote.output_tokens_for(all));
+                let tokens = tokens.unwrap_or(0);
+                if self.growth.asks_for_the_rest(tokens) {
+                    self.ask(hold, tokens);
+                }
+            }
+            // The ledger is asked again with the next part, unless this one cannot wait.
+            Err(Refusal::Unavailable) if self.waiting.is_none() => {}
+            Err(refusal) => {
+                self.has_no_ledger = refusal == Refusal::Unavailable;
+                self.growth.refused();
+            }
+        }
+        let Some(pieces) = self.waiting.take() else { return Fed::Pieces(Vec::new()) };
+        let fed = self.pay_for(pieces);
+        if matches!(fed, Fed::Waits) {
+            self.ask_for_more(hold);
+        }
+        fed
+    }
+
+    /// True while nothing is read of the answer.
+    pub fn is_paused(&self) -> bool {
+        self.waiting.is_some() || !self.outbox.is_empty()
+    }
+
+    /// True where nothing of the answer lies in memory.
+    pub fn is_delivered(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// The next piece of the answer that lies in memory, and whether it ends there.
+    pub fn next_piece(&mut self, most: usize) -> Option<(Bytes, bool)> {
+        self.outbox.next(most)
+    }
+
+    /// The answer has ended: appends what is left of a stream.
+    pub fn end_answer(&mut self, pieces: &mut Vec<Piece>) {
+        if let Reading::Events(events) = &mut self.reading {
+            events.end(pieces);
+            self.delivered = events.delivered_text_bytes();
+        }
+    }
+
+    /// The head of an answer whose end was awaited. Its body goes on by the outbox.
+    pub fn take_kept(&mut self) -> Option<ResponseHeader> {
+        if !matches!(self.reading, Reading::Kept(_)) {
+            return None;
+        }
+        let Reading::Kept(kept) = std::mem::replace(&mut self.reading, Reading::Done) else {
+            return None;
+        };
+        let Kept { head, body, json, reserved } = *kept;
+        self.reading = Reading::Json(Box::new(json));
+        self.outbox = Outbox::new(body.freeze(), true, Some(reserved));
+        Some(head)
+    }
+
+    /// How many bytes of the answer lie in memory.
+    pub fn kept_bytes(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// The client has left. True where the answer is read to its end all the same, for its usage.
+    pub fn client_left(&mut self) -> bool {
+        let terms = &self.terms;
+        let is_stream = match &self.reading {
+            Reading::Awaited => terms.asks_for_stream,
+            Reading::Events(_) => true,
+            Reading::Kept(_) | Reading::Json(_) | Reading::Bytes { .. } => false,
+            Reading::Unread | Reading::Done => return false,
+        };
+        let drains = match terms.on_client_abort {
+            OnClientAbort::Release => false,
+            OnClientAbort::Charge => !is_stream || terms.has_hidden_output,
+            OnClientAbort::Drain => true,
+        };
+        if !drains || self.settled.is_some() {
+            return false;
+        }
+        self.outbox = Outbox::default();
+        if matches!(self.reading, Reading::Kept(_))
+            && let Reading::Kept(kept) = std::mem::replace(&mut self.reading, Reading::Done)
+        {
+            self.reading = Reading::Json(Box::new(kept.json));
+        }
+        true
+    }
+
+    /// True where the usage of the answer is known, whatever the upstream does now.
+    pub fn has_final_usage(&self) -> bool {
+        matches!(&self.reading, Reading::Events(events) if events.so_far().is_final)
+    }
+
+    /// The cost of the answer, for a call that holds `held`.
+    pub fn cost(&mut self, is_whole: bool, held: Credits) -> Cost {
+        let end = if is_whole { End::Whole } else { End::CutShort };
+        let answer = match std::mem::replace(&mut self.reading, Reading::Done) {
+            Reading::Events(events) => {
+                let answer = events.so_far();
+                self.reading = Reading::Events(events);
+                AnswerUsage { delivered_text_bytes: self.delivered, ..answer }
+            }
+            Reading::Json(json) if is_whole => json.end(),
+            Reading::Bytes { text_bytes, .. } => {
+                AnswerUsage { delivered_text_bytes: text_bytes, ..AnswerUsage::default() }
+            }
+            _ => AnswerUsage::default(),
+        };
+        let terms = &self.terms;
+        charge::cost(&terms.quote, &terms.meter, terms.rules, &answer, end, held)
+    }
+
+    /// The record of the call for the ledger.
+    pub fn record(&self, cost: &Cost, held: Credits) -> UsageRecord {
+        let Terms { model, prices, .. } = &self.terms;
+        UsageRecord { held, model: model.clone(), usage: cost.usage, prices: prices.clone() }
+    }
+
+    /// True for a call of a free model.
+    pub fn is_free(&self) -> bool {
+        self.terms.quote.most.is_zero()
+    }
+
+    /// The call is settled.
+    pub fn settled(&mut self, settled: Settled) {
+        self.settled = Some(settled);
+    }
+
+    /// The charge, once the call is settled.
+    pub fn charged(&self) -> Option<Settled> {
+        self.settled
+    }
+
+    /// The line that tells the client what the call cost, as a comment between the events of a stream.
+    pub fn report(&self) -> Option<String> {
+        let settled = self.settled.filter(|_| self.terms.wants_report && !self.is_free())?;
+        Some(format!(": farebox {}\n\n", serde_json::to_string(&settled).ok()?))
+    }
+
+    /// The event by which a stream ends whose hold is used up. `None` where the client could not read it.
+    pub fn error_event(&self, language: Language) -> Option<Bytes> {
+        let text =
+            if self.has_no_ledger { texts::STREAM_WITHOUT_LEDGER } else { texts::STREAM_USED_UP };
+        match &self.reading {
+            Reading::Events(events) if events.is_plain() => {
+                Some(meter::error_event(&self.terms.meter, text.in_language(language)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Metered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metered").field("model", &self.terms.model).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,114 @@
+//! The cost of a metered call, by the usage of its answer.
+
+use crate::credits::Credits;
+use crate::ledger::Overrun;
+use crate::meter::AnswerUsage;
+use crate::price::metered::{MeteredQuote, OnMissingUsage, OnOverrun, Unpriced};
+use crate::usage::{Kind, MeterKind, Usage};
+
+/// How an answer that is charged came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The upstream has ended it.
+    Whole,
+    /// The client left, or the account could pay no more.
+    CutShort,
+}
+
+/// The rules of a route by which usage is charged.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Rules {
+    pub on_missing_usage: OnMissingUsage,
+    pub on_overrun: OnOverrun,
+    /// Usage that costs more than so many times the hold is not believed.
+    pub max_overrun: u32,
+}
+
+/// The price of a call, and what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Cost {
+    /// The price; `overrun` says what becomes of the part above the hold.
+    pub credits: Credits,
+    pub overrun: Overrun,
+    /// The usage; an estimate where the answer did not say.
+    pub usage: Usage,
+    /// Kinds that the answer reports and that have no price.
+    pub unpriced: Unpriced,
+    /// Whether the usage was known.
+    pub source: Source,
+}
+
+/// Where the usage of a [`Cost`] is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Source {
+    /// The answer told it.
+    Answer,
+    /// The answer was cut short, so the usage is an estimate as far as it did not tell.
+    Estimate,
+    /// The answer is whole and did not tell.
+    Missing,
+    /// The answer told a usage that cannot be true.
+    Unbelievable,
+}
+
+/// The price of a call that holds `held`.
+pub(super) fn cost(
+    quote: &MeteredQuote,
+    kind: &MeterKind,
+    rules: Rules,
+    answer: &AnswerUsage,
+    end: End,
+    held: Credits,
+) -> Cost {
+    let overrun = match rules.on_overrun {
+        OnOverrun::Debt => Overrun::Debt,
+        OnOverrun::Cap => Overrun::Cap,
+    };
+    let tier = answer.service_tier.as_deref();
+    let estimate = || match answer.usage {
+        // An output that is counted as it is made needs no estimate; Anthropic's begins at a mere
+        // placeholder.
+        Some(usage) if *kind != MeterKind::Anthropic && usage.output_tokens() > 0 => usage,
+        known => quote.estimate(known.as_ref(), answer.delivered_text_bytes),
+    };
+    let unbelievable = || Cost {
+        credits: held,
+        overrun: Overrun::Cap,
+        usage: quote.estimate(None, answer.delivered_text_bytes),
+        unpriced: Unpriced::default(),
+        source: Source::Unbelievable,
+    };
+    if answer.is_false {
+        return unbelievable();
+    }
+    let told = answer.usage.filter(|_| answer.is_final).or_else(|| made(answer, end));
+    if let Some(usage) = told {
+        let charge = quote.charge(&usage, tier);
+        // The hold of a stream may have been still small when its usage came.
+        let may_hold = held.max(quote.most);
+        if MeteredQuote::is_beyond_belief(charge.credits, may_hold, rules.max_overrun) {
+            return unbelievable();
+        }
+        let (credits, unpriced) = (charge.credits, charge.unpriced);
+        return Cost { credits, overrun, usage, unpriced, source: Source::Answer };
+    }
+    let source = match end {
+        End::Whole => Source::Missing,
+        End::CutShort => Source::Estimate,
+    };
+    let usage = estimate();
+    let credits = match (end, rules.on_missing_usage) {
+        (End::Whole, OnMissingUsage::Hold) => held,
+        (End::Whole, OnMissingUsage::Release) => Credits::ZERO,
+        (End::Whole, OnMissingUsage::Estimate) | (End::CutShort, _) => {
+            quote.charge(&usage, tier).credits
+        }
+    };
+    Cost { credits, overrun, usage, unpriced: Unpriced::default(), source }
+}
+
+/// The images of a whole answer that tells no other usage.
+fn made(answer: &AnswerUsage, end: End) -> Option<Usage> {
+    let is_all = answer.usage.is_none() && answer.images > 0 && end == End::Whole;
+    if is_all { Usage::NONE.with(Kind::Image, answer.images.into()).ok() } else { None }
+}

@@ -1,0 +1,105 @@
+//! The head of a metered request: what in it would have another parser read another price, and the
+//! client's own limit.
+
+use http::{HeaderMap, header};
+use percent_encoding::percent_decode_str;
+
+use crate::credits::Credits;
+use crate::problem::{Problem, texts};
+use crate::proxy::headers::{X_CREDITS_MAX, X_CREDITS_REPORT};
+
+/// Refuses a head with which an upstream might read another request than we do.
+///
+/// # Errors
+/// 400 for a body that is encoded, for two content types, and for a model in the query.
+pub(in crate::proxy) fn check(headers: &HeaderMap, query: &str) -> Result<(), Problem> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if !encodings.all(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return Err(Problem::bad_request(texts::ENCODED_BODY));
+    }
+    if headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
+        return Err(Problem::bad_request(texts::TWO_CONTENT_TYPES));
+    }
+    if names_model(query) {
+        return Err(Problem::bad_request(texts::MODEL_IN_QUERY));
+    }
+    Ok(())
+}
+
+/// Whether a query, with its `?`, has a parameter that some upstream may take for the model.
+fn names_model(query: &str) -> bool {
+    let query = query.strip_prefix('?').unwrap_or(query);
+    query.split(['&', ';']).any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        // PHP and Rack read `model[]` and `model[x]` as values of `model`.
+        let name: Vec<u8> = percent_decode_str(name).collect();
+        let name = name.split(|byte| *byte == b'[').next().unwrap_or_default();
+        let letters: Vec<u8> = name
+            .iter()
+            .filter(|byte| !matches!(**byte, b'_' | b'+' | b' ' | b'.' | b'-'))
+            .map(u8::to_ascii_lowercase)
+            .collect();
+        letters == b"model"
+    })
+}
+
+/// The credits that the client allows for the call, where it says so.
+///
+/// # Errors
+/// 400 where it is not one amount of credits.
+pub(in crate::proxy) fn limit(headers: &HeaderMap) -> Result<Option<Credits>, Problem> {
+    let mut limits = headers.get_all(X_CREDITS_MAX).iter();
+    let Some(limit) = limits.next() else { return Ok(None) };
+    let limit = limit.to_str().ok().and_then(|limit| limit.trim().parse().ok());
+    match limit {
+        Some(limit) if limits.next().is_none() => Ok(Some(limit)),
+        _ => Err(Problem::bad_request(texts::INVALID_LIMIT)),
+    }
+}
+
+/// Whether the client asks for the report at the end of a stream.
+pub(super) fn wants_report(headers: &HeaderMap) -> bool {
+    headers
+        .get(X_CREDITS_REPORT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_in_the_query_is_found_however_it_is_spelled() {
+        for query in [
+            "?model=x",
+            "?a=1&MODEL=x",
+            "?%6dodel=x",
+            "?_model",
+            "?model[]=x",
+            "?a;model=x",
+            "?mo_del=",
+        ] {
+            assert!(names_model(query), "{query}");
+        }
+        for query in ["", "?", "?models=1", "?a=model", "?api-version=2026-01-01&supermodel=1"] {
+            assert!(!names_model(query), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_one_amount() {
+        let limit = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(X_CREDITS_MAX, http::HeaderValue::from_static(value));
+            }
+            limit(&headers).map_err(|problem| problem.status.as_u16())
+        };
+        assert_eq!(limit(&[]), Ok(None));
+        assert_eq!(limit(&["20"]).unwrap().unwrap().to_string(), "20");
+        assert_eq!(limit(&[" 0.5 "]).unwrap().unwrap().to_string(), "0.5");
+        for wrong in [&["20", "20"][..], &["-1"], &["many"], &[""], &["1e3"]] {
+            assert_eq!(limit(wrong), Err(400), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The answer of a metered call on its way to the client.
+
+use http::header;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+
+use super::state::{Answer, PIECE, Relay, State};
+use crate::meter::Piece;
+use crate::proxy::headers::{self, Told};
+use crate::proxy::metered::{Answered, Fed};
+use crate::proxy::{reply, settle};
+
+impl Relay<'_> {
+    /// The upstream's final head was read; so many bytes of body follow, where that is known.
+    pub(super) fn on_metered_head(
+        &mut self,
+        mut head: ResponseHeader,
+        is_whole: bool,
+        length: Option<u64>,
+        state: &mut State,
+    ) -> Result<()> {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
+        headers::one_framing(&mut head)?;
+        state.answer = if is_whole { Answer::Ended } else { Answer::Body(length) };
+        let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
+        let is_read = state.left.is_none();
+        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_read);
+        let Some(mut head) = begun else { return Ok(()) };
+        if is_whole {
+            settle::answer_ended(self.call, self.about, self.figures);
+        } else if metered.changes_length() {
+            head.remove_header(&header::CONTENT_LENGTH);
+        }
+        let told = self.told();
+        self.write_metered_head(head, told, is_whole, state)
+    }
+
+    /// The credits that the head of an answer speaks of.
+    fn told(&self) -> Told {
+        let Some(metered) = &self.call.metered else { return Told::Nothing };
+        match (metered.charged(), &self.call.hold) {
+            (Some(charged), _) if charged.cost.is_zero() => Told::Nothing,
+            (Some(charged), _) => {
+                Told::Charged { cost: charged.cost, remaining: charged.remaining }
+            }
+            (None, Some(hold)) if metered.is_held() => Told::Held(hold.amount()),
+            (None, _) => Told::Nothing,
+        }
+    }
+
+    fn write_metered_head(
+        &mut self,
+        mut head: ResponseHeader,
+        told: Told,
+        is_whole: bool,
+        state: &State,
+    ) -> Result<()> {
+        if state.left.is_some() {
+            return Ok(());
+        }
+        headers::towards_client(&mut head, self.about, told)?;
+        if !is_whole {
+            headers::frame_answer(&mut head)?;
+        }
+        reply::frame_for_client(self.client, &mut head);
+        self.cors.mark(&mut head, self.about.origin.as_ref())?;
+        self.client.write_head(head, is_whole)
+    }
+
+    /// A part of the answer came, behind which nothing follows where `is_last`.
+    pub(super) fn on_metered_part(
+        &mut self,
+        part: &[u8],
+        is_last: bool,
+        state: &mut State,
+    ) -> Result<()> {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
+        if is_last {
+            state.answer = Answer::Ended;
+        }
+        let fed = metered.feed(part, is_last);
+        match fed {
+            Fed::Passes => {
+                if is_last {
+                    settle::answer_ended(self.call, self.about, self.figures);
+                }
+                self.deliver(part, is_last, state)
+            }
+            Fed::IsKept if is_last => self.end_kept(state),
+            Fed::IsKept => Ok(()),
+            Fed::Overflows(head) => {
+                let told = self.told();
+                if is_last {
+                    settle::answer_ended(self.call, self.about, self.figures);
+                }
+                self.write_metered_head(*head, told, false, state)
+            }
+            fed => self.on_fed(fed, is_last, state),
+        }
+    }
+
+    /// Lets pieces of a stream go on, or ends it.
+    fn on_fed(&mut self, fed: Fed, is_last: bool, state: &mut State) -> Result<()> {
+        match fed {
+            Fed::Pieces(pieces) => {
+                if is_last {
+                    settle::answer_ended(self.call, self.about, self.figures);
+                }
+                self.ask_for_more();
+                self.deliver_pieces(&pieces, state)?;
+                if is_last { self.deliver(&[], true, state) } else { Ok(()) }
+            }
+            Fed::UsedUp => self.end_used_up(state),
+            _ => {
+                self.ask_for_more();
+                Ok(())
+            }
+        }
+    }
+
+    fn ask_for_more(&mut self) {
+        if let (Some(metered), Some(hold)) = (self.call.metered.as_deref_mut(), &self.call.hold) {
+            metered.ask_for_more(hold);
+        }
+    }
+
+    /// The ledger has answered whether a stream's hold may grow.
+    pub(super) fn on_grown(&mut self, answered: Answered, state: &mut State) -> Result<()> {
+        let (Some(metered), Some(hold)) =
+            (self.call.metered.as_deref_mut(), self.call.hold.as_mut())
+        else {
+            return Ok(());
+        };
+        let was_paused = metered.is_paused();
+        let fed = metered.grown(answered, hold);
+        if was_paused {
+            state.upstream_moved = std::time::Instant::now();
+        }
+        self.on_fed(fed, false, state)
+    }
+
+    /// The answer ended by its own framing.
+    pub(super) fn end_metered_answer(&mut self, state: &mut State) -> Result<()> {
+        state.answer = Answer::Ended;
+        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
+        let mut pieces = Vec::new();
+        metered.end_answer(&mut pieces);
+        self.end_kept(state)?;
+        if !self.call.is_whole {
+            settle::answer_ended(self.call, self.about, self.figures);
+            self.deliver_pieces(&pieces, state)?;
+            return self.deliver(&[], true, state);
+        }
+        Ok(())
+    }
+
+    /// An answer that was kept is whole: it is charged, and goes on with what it cost.
+    fn end_kept(&mut self, state: &mut State) -> Result<()> {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
+        let Some(mut head) = metered.take_kept() else { return Ok(()) };
+        let length = metered.kept_bytes();
+        settle::answer_ended(self.call, self.about, self.figures);
+        head.remove_header(&header::TRANSFER_ENCODING);
+        head.insert_header(header::CONTENT_LENGTH, length)?;
+        let told = self.told();
+        self.write_metered_head(head, told, false, state)
+    }
+
+    /// The hold is used up, and the account can pay no more: the stream ends here.
+    fn end_used_up(&mut self, state: &mut State) -> Result<()> {
+        state.answer = Answer::CutShort;
+        let Some(metered) = self.call.metered.as_deref() else { return Ok(()) };
+        let event = metered.error_event(self.about.language);
+        settle::cut_short(self.call, self.about, self.figures);
+        match event {
+            Some(event) => self.deliver(&event, true, state),
+            // The client is to see that the answer is not whole.
+            None => {
+                let ends = "the account can pay no more of an encoded stream";
+                Err(Error::explain(ErrorType::ConnectionClosed, ends).into_down())
+            }
+        }
+    }
+
+    fn deliver_pieces(&mut self, pieces: &[Piece], state: &State) -> Result<()> {
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(bytes) => self.deliver(bytes, false, state)?,
+                Piece::Report => {
+                    settle::usage_known(self.call, self.about);
+                    let report = self.call.metered.as_ref().and_then(|metered| metered.report());
+                    if let Some(report) = report {
+                        self.deliver(report.as_bytes(), false, state)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// There is room for more of an answer that lies in memory.
+    pub(super) fn deliver_more(&mut self, state: &mut State) -> Result<()> {
+        let next = self.call.metered.as_deref_mut().and_then(|metered| metered.next_piece(PIECE));
+        let Some((piece, ends)) = next else { return Ok(()) };
+        state.upstream_moved = std::time::Instant::now();
+        self.deliver(&piece, ends, state)
+    }
+
+    fn deliver(&mut self, part: &[u8], end: bool, state: &State) -> Result<()> {
+        if state.left.is_some() {
+            return Ok(());
+        }
+        self.client.write_body(part, end)
+    }
+}

@@ -1,0 +1,137 @@
+//! The loop that handles one event of a call after the other.
+
+use std::pin::pin;
+use std::time::Instant;
+
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_error::{BError, Error, ErrorSource, ErrorType, Result};
+
+use super::state::{Answer, Event, Relay, Request, STREAK, State};
+use crate::proxy::connect::Connection;
+use crate::proxy::link::Link;
+use crate::proxy::metered::Metered;
+
+impl Relay<'_> {
+    /// Passes on the rest of the call. Returns once the answer has been handed over whole; true where the upstream's
+    /// answer was read to its end, so that its connection may serve another request.
+    ///
+    /// # Errors
+    /// The error's source is the side that failed.
+    pub async fn run(&mut self, connection: &mut Connection, mut state: State) -> Result<bool> {
+        let Connection { session, link, .. } = connection;
+        let ran = self.pass(session, link, &mut state).await;
+        if let Err(error) = ran {
+            // The delivered part of the request goes on to the upstream.
+            let _ = link.flush_now();
+            return Err(error);
+        }
+        Ok(state.answer == Answer::Ended)
+    }
+
+    async fn pass(
+        &mut self,
+        session: &mut HttpSession,
+        link: &Link,
+        state: &mut State,
+    ) -> Result<()> {
+        let mut sleep = pin!(tokio::time::sleep_until(self.next_look(link, state).into()));
+        loop {
+            let is_tunnel = state.answer == Answer::Tunnel;
+            if self.has_ended(state) {
+                return state.left.take().map_or(Ok(()), Err);
+            }
+            let event = self.next_event(session, link, state, sleep.as_mut()).await;
+            let handled = match event {
+                Event::Head(Ok(())) => {
+                    state.upstream_moved = Instant::now();
+                    self.on_head(session, state)
+                }
+                Event::Head(Err(error)) => Err(state.upstream_failed(error)),
+                Event::Part(Ok(Some(part))) => {
+                    state.upstream_moved = Instant::now();
+                    state.streak = if state.streak < STREAK { state.streak + 1 } else { 0 };
+                    self.on_part(part, state)
+                }
+                Event::Part(Ok(None)) | Event::Request(Ok(None)) if is_tunnel => {
+                    return self.end_tunnel(session, link).await;
+                }
+                Event::Part(Ok(None)) => self.end_answer(state),
+                Event::Part(Err(error)) => Err(state.upstream_failed(error)),
+                Event::Request(Ok(Some(part))) => {
+                    state.streak = 0;
+                    state.client_moved = Instant::now();
+                    state.upstream_moved = state.client_moved;
+                    self.on_request(session, state, &part);
+                    Ok(())
+                }
+                Event::Request(Ok(None)) => {
+                    self.end_request(session, state);
+                    Ok(())
+                }
+                Event::Request(Err(error)) => Err(error),
+                Event::MoreRequest => {
+                    state.upstream_moved = Instant::now();
+                    self.send_more(session, state);
+                    Ok(())
+                }
+                Event::MoreAnswer => self.deliver_more(state),
+                Event::Grown(extended) => self.on_grown(extended, state),
+                Event::ClientFlushed(flushed) => {
+                    state.upstream_moved = Instant::now();
+                    flushed
+                }
+                Event::UpstreamFlushed(Ok(())) => {
+                    state.client_moved = Instant::now();
+                    state.upstream_moved = state.client_moved;
+                    Ok(())
+                }
+                Event::UpstreamFlushed(Err(error)) => {
+                    let sending = "sending the request";
+                    state.request_broke(Error::because(ErrorType::WriteError, sending, error));
+                    Ok(())
+                }
+                Event::Time => match self.is_over(link, state) {
+                    Ok(true) => {
+                        self.client.close_afterwards();
+                        return Ok(());
+                    }
+                    Ok(false) => {
+                        sleep.as_mut().reset(self.next_look(link, state).into());
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            if let Err(error) = handled {
+                self.read_on(error, state)?;
+            }
+        }
+    }
+
+    /// Whether nothing of the call is left to do.
+    fn has_ended(&self, state: &State) -> bool {
+        match state.answer {
+            Answer::CutShort => true,
+            // An upstream that has answered needs no more of a request that lies in memory.
+            Answer::Ended if state.request == Request::Ended || state.unsent.is_some() => {
+                let metered = self.call.metered.as_ref();
+                state.left.is_some() || metered.is_none_or(|metered| metered.is_delivered())
+            }
+            _ => false,
+        }
+    }
+
+    /// Goes on with an answer that is read to its end though its client has left.
+    ///
+    /// # Errors
+    /// `error`, where the call ends here.
+    fn read_on(&mut self, error: BError, state: &mut State) -> Result<()> {
+        let is_client = *error.esource() == ErrorSource::Downstream;
+        let metered = self.call.metered.as_deref_mut();
+        if is_client && state.left.is_none() && metered.is_some_and(Metered::client_left) {
+            state.left = Some(error);
+            return Ok(());
+        }
+        Err(error)
+    }
+}

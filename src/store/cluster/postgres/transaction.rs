@@ -1,0 +1,100 @@
+//! A connection of the pool, and the transaction on it.
+//!
+//! sqlx gives a connection back by a ping without a time limit, and keeps its place in the pool meanwhile. Where the
+//! network swallows packets (no reset, no refusal), such a ping takes as long as TCP does, and soon no place is left.
+//! Hence a [`Transaction`] gives its connection back by itself, within a limit.
+
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor as _, Postgres};
+use tokio::runtime::Handle;
+
+use crate::ledger::LedgerError;
+
+/// How long a connection may take to roll back, and as long again to be given back. After that it is closed.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(1);
+
+/// A transaction on a connection that is borrowed from the pool. One that is dropped before its commit is rolled back.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    /// `None` once it has been given back or closed.
+    connection: Option<PoolConnection<Postgres>>,
+    is_open: bool,
+}
+
+impl Transaction {
+    /// Takes a connection, on which [`Transaction::begin`] has to be called.
+    pub fn on(connection: PoolConnection<Postgres>) -> Self {
+        Self { connection: Some(connection), is_open: false }
+    }
+
+    /// Begins. Postgres ends the transaction after `idle` without a statement, and each statement after `statement`.
+    /// A commit waits for the disk (and for a synchronous standby, where there is one), whatever the role or the
+    /// database is set to.
+    pub async fn begin(&mut self, idle: Duration, statement: Duration) -> Result<(), LedgerError> {
+        let begin = format!(
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
+             SET LOCAL statement_timeout = {}; \
+             SET LOCAL synchronous_commit = on",
+            idle.as_millis(),
+            statement.as_millis()
+        );
+        self.is_open = true;
+        self.connection()?.execute(AssertSqlSafe(begin)).await?;
+        Ok(())
+    }
+
+    /// The connection, for a statement.
+    ///
+    /// # Errors
+    /// After [`Transaction::discard`].
+    pub fn connection(&mut self) -> Result<&mut PgConnection, LedgerError> {
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            None => Err(LedgerError::Slow { what: "Postgres" }),
+        }
+    }
+
+    /// Commits.
+    pub async fn commit(&mut self) -> Result<(), LedgerError> {
+        self.connection()?.execute("COMMIT").await?;
+        self.is_open = false;
+        Ok(())
+    }
+
+    /// Closes the connection, on which Postgres did not answer in time. Postgres rolls back by itself.
+    pub fn discard(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(give_back(connection, self.is_open))),
+            Err(_) => drop(connection.detach()),
+        }
+    }
+}
+
+/// Rolls back what is still open, and gives the connection back to the pool.
+async fn give_back(mut connection: PoolConnection<Postgres>, is_open: bool) {
+    let is_ended = match is_open {
+        true => {
+            let rollback = tokio::time::timeout(GIVE_BACK_LIMIT, connection.execute("ROLLBACK"));
+            matches!(rollback.await, Ok(Ok(_)))
+        }
+        false => true,
+    };
+    if is_ended {
+        // Where this takes too long, the connection is closed with the future that owns it.
+        let _ = tokio::time::timeout(GIVE_BACK_LIMIT, connection.return_to_pool()).await;
+    } else {
+        drop(connection.detach());
+    }
+}

@@ -1,0 +1,189 @@
+//! One connection to Redis, and whether commands on it are answered.
+//!
+//! fred keeps a command until it has a connection again, and sends it then, however long ago its caller gave up. So a
+//! command is only handed to fred while the connection stands and the newest command on it was answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fred::clients::{Client, WithOptions};
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::{ClientLike as _, EventInterface as _};
+use fred::types::config::Options;
+use fred::types::{ConnectHandle, InfoKind};
+use tokio::task::JoinSet;
+
+/// How long a reply is waited for. The command may still be executed after that.
+const COMMAND_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often a line whose commands are not answered is tried.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
+/// The least time between two attempts to open the connection anew.
+const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+
+/// A connection. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Line {
+    client: WithOptions<Client>,
+    state: Arc<State>,
+    /// The tasks that keep the connection up. They end with the last clone.
+    _tasks: Arc<JoinSet<()>>,
+}
+
+/// What is known of the line beside fred's own state.
+#[derive(Debug, Default)]
+struct State {
+    /// The newest command was not answered, or the server is a replica.
+    is_silent: AtomicBool,
+    /// It is a replica.
+    is_demoted: AtomicBool,
+}
+
+impl Line {
+    /// Begins to connect, and keeps trying.
+    pub fn new(client: Client) -> Self {
+        let options = Options {
+            max_attempts: Some(1),
+            timeout: Some(COMMAND_LIMIT),
+            fail_fast: true,
+            ..Options::default()
+        };
+        let state = Arc::new(State::default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(stay_connected(client.clone()));
+        tasks.spawn(try_while_silent(client.clone(), state.clone()));
+        Self { client: client.with_options(&options), state, _tasks: Arc::new(tasks) }
+    }
+
+    /// The client, for commands that [`Line::run`] is given.
+    pub fn client(&self) -> &WithOptions<Client> {
+        &self.client
+    }
+
+    /// Waits until the connection stands.
+    pub async fn wait_for_connect(&self) -> Result<(), Error> {
+        self.client.wait_for_connect().await
+    }
+
+    /// True while commands are answered, as far as is known.
+    pub fn is_up(&self) -> bool {
+        self.client.is_connected() && !self.state.is_silent.load(Ordering::Relaxed)
+    }
+
+    /// True where the server was a replica when it was asked last.
+    pub fn is_demoted(&self) -> bool {
+        self.state.is_demoted.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the server is a replica.
+    pub fn note_demoted(&self) {
+        self.state.is_demoted.store(true, Ordering::Relaxed);
+        self.state.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs a command within [`COMMAND_LIMIT`]. fred's own limit does not run while it looks for a connection.
+    ///
+    /// # Errors
+    /// At once where the line is not up: then the command was not sent.
+    pub async fn run<T>(
+        &self,
+        command: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        if !self.is_up() {
+            return Err(Error::new(ErrorKind::Canceled, "Redis is away"));
+        }
+        match tokio::time::timeout(COMMAND_LIMIT, command).await {
+            Ok(Err(error)) if is_of_a_replica(&error) => {
+                self.note_demoted();
+                Err(error)
+            }
+            Ok(Err(error)) if is_of_the_connection(&error) => {
+                self.state.is_silent.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+            Ok(result) => result,
+            Err(_) => {
+                self.state.is_silent.store(true, Ordering::Relaxed);
+                Err(Error::new(ErrorKind::Timeout, "no reply in time"))
+            }
+        }
+    }
+}
+
+/// True where there was no reply, because it took too long or the connection broke.
+fn is_of_the_connection(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::IO | ErrorKind::Canceled)
+}
+
+/// True where a command that writes was sent to a replica.
+fn is_of_a_replica(error: &Error) -> bool {
+    error.details().starts_with("READONLY")
+}
+
+/// Asks a silent line for the server's role until a master answers. A connection that stays silent is opened anew, since
+/// the network may have lost it without a word; and so is one to a replica, since the address may lead to the master by
+/// now.
+async fn try_while_silent(client: Client, state: Arc<State>) {
+    let mut reconnected: Option<Instant> = None;
+    loop {
+        tokio::time::sleep(TRY_EVERY).await;
+        if !state.is_silent.load(Ordering::Relaxed) || !client.is_connected() {
+            continue;
+        }
+        let info = client.info::<String>(Some(InfoKind::Replication));
+        match tokio::time::timeout(COMMAND_LIMIT, info).await {
+            Ok(Ok(info)) if !info.contains("role:slave") => {
+                state.is_demoted.store(false, Ordering::Relaxed);
+                state.is_silent.store(false, Ordering::Relaxed);
+                continue;
+            }
+            Ok(Ok(_)) => {
+                if !state.is_demoted.swap(true, Ordering::Relaxed) || reconnected.is_none() {
+                    tracing::warn!(
+                        "this Redis is a replica, which decides nothing; the gateway connects anew, to find the \
+                         master"
+                    );
+                }
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+        if reconnected.is_none_or(|at| at.elapsed() >= RECONNECT_EVERY) {
+            reconnected = Some(Instant::now());
+            let again = tokio::time::timeout(COMMAND_LIMIT, client.force_reconnection()).await;
+            if let Ok(Err(error)) = again {
+                tracing::debug!(%error, "the connection to Redis is not opened anew");
+            }
+        }
+    }
+}
+
+/// fred's own task. It would outlive its client, so it is aborted on drop.
+struct Connecting(ConnectHandle);
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn stay_connected(client: Client) {
+    let mut errors = client.error_rx();
+    let mut connecting = Connecting(client.connect());
+    let mut logged = String::new();
+    loop {
+        tokio::select! {
+            // The task ends only when the client is closed.
+            _ = &mut connecting.0 => return,
+            Ok((error, _)) = errors.recv() => {
+                let error = error.to_string();
+                // With a wrong password, say, every attempt fails with the same error: it is logged once.
+                if error != logged {
+                    tracing::warn!(error, "a connection to Redis fails");
+                    logged = error;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The look at Redis, twice a second: which server is it, and what does its clock say?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::ledger::{LedgerError, wall_ms};
+use crate::store::cluster::shared::Shared;
+
+/// The time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The server behind the address, at a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A master, with its identity.
+    Master(Arc<str>),
+    /// A replica, which decides nothing.
+    Replica,
+}
+
+/// Looks once: asks for the time and the identity.
+///
+/// # Errors
+/// Where Redis is away.
+pub(crate) async fn look(shared: &Shared) -> Result<Found, LedgerError> {
+    read_clock(shared).await?;
+    let info = shared.redis.who().await?;
+    if info.is_replica {
+        shared.redis.note_demoted();
+        shared.watch.note_reached(None);
+        return Ok(Found::Replica);
+    }
+    let identity: Arc<str> = info.identity().into();
+    shared.watch.note_reached(Some(identity.clone()));
+    Ok(Found::Master(identity))
+}
+
+/// Asks for the time.
+///
+/// # Errors
+/// Where Redis is away.
+pub(crate) async fn read_clock(shared: &Shared) -> Result<(), LedgerError> {
+    let asked = Instant::now();
+    let redis_ms = shared.redis.time_ms().await?;
+    let half = asked.elapsed() / 2;
+    let half_ms = i64::try_from(half.as_millis()).unwrap_or(i64::MAX);
+    shared.watch.note_time(redis_ms, wall_ms().saturating_sub(half_ms), asked + half);
+    Ok(())
+}
+
+/// Runs until it is aborted.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Err(error) = look(&shared).await {
+            tracing::debug!(%error, "it is not known which Redis is reached");
+        }
+    }
+}

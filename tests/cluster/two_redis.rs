@@ -1,0 +1,142 @@
+//! Gateways that reach two Redis servers: a master that was demoted and its successor, or two `redis_url`s in a rolling
+//! change. They must not take the ledger from each other.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::support::eventually;
+use crate::support::servers::{Persistence, Redis};
+
+in_both_modes!(
+    a_gateway_with_another_redis_url_stays_out_while_the_others_serve,
+    a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody,
+    recoveries_again_and_again_slow_down_and_leave_nothing,
+);
+
+/// The state of a gateway's `/readyz`.
+async fn readyz(cluster: &Cluster, gateway: usize) -> u16 {
+    let process = cluster.gateway(gateway);
+    let url = format!("http://{}/readyz", process.admin);
+    process.client.get(url).send().await.unwrap().status().as_u16()
+}
+
+/// Waits until calls through this gateway are paid.
+async fn serves(cluster: &Cluster, gateway: usize) {
+    let back = Instant::now();
+    while cluster.gateway(gateway).post("alice", ROUTE).await.status != 200 {
+        assert!(back.elapsed() < BACK_WITHIN, "gateway {gateway} does not serve");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Gateway 0 serves for so long without an end, and gateway 1 takes no call.
+async fn one_serves_and_one_stays_out(cluster: &Cluster, time: Duration) {
+    let (began, recoveries) = (Instant::now(), cluster.recoveries().await);
+    while began.elapsed() < time {
+        cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+        cluster.gateway(1).post("alice", ROUTE).await.problem(503, "LEDGER_UNAVAILABLE");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        cluster.recoveries().await,
+        recoveries,
+        "the ledger is recovered though one serves it"
+    );
+}
+
+async fn a_gateway_with_another_redis_url_stays_out_while_the_others_serve(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let other = Redis::start(Persistence::None);
+    for gateway in [0, 1] {
+        serves(&cluster, gateway).await;
+    }
+    let recoveries = cluster.recoveries().await;
+    cluster.members[1].to_redis.lead_to(other.address());
+    one_serves_and_one_stays_out(&cluster, Duration::from_secs(3)).await;
+    assert!(
+        eventually(async || readyz(&cluster, 1).await == 503).await,
+        "it says that it is ready"
+    );
+    assert_eq!(cluster.members[1].metric("farebox_ledger_other_redis").await, 1.0);
+    assert_eq!(cluster.members[1].metric("farebox_ledger_up").await, 0.0);
+    let logged = cluster.gateway(1).stderr();
+    assert!(logged.contains("this gateway reaches another Redis"), "{logged}");
+    assert_eq!(readyz(&cluster, 0).await, 200);
+    one_serves_and_one_stays_out(&cluster, Duration::from_secs(3)).await;
+    assert_eq!(other.ask(&["DBSIZE"]), "0", "it takes the ledger to the other Redis");
+    // A start of it is no different.
+    cluster.stop_gateway(1);
+    cluster.members[1].begin_again();
+    one_stays_ready_while_the_other_starts(&cluster).await;
+
+    cluster.members[1].to_redis.lead_to(cluster.redis.address());
+    serves(&cluster, 1).await;
+    assert!(eventually(async || readyz(&cluster, 1).await == 200).await);
+    assert_eq!(cluster.recoveries().await, recoveries);
+    cluster.check(&[]).await;
+}
+
+async fn one_stays_ready_while_the_other_starts(cluster: &Cluster) {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Its connections stay open when the master is demoted.
+async fn a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody(
+    durability: Durability,
+) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let mut successor = Redis::replica_of(cluster.redis.address());
+    for gateway in [0, 1] {
+        serves(&cluster, gateway).await;
+    }
+    let before = cluster.recoveries().await;
+    successor.promote();
+    let (host, port) =
+        (successor.address().ip().to_string(), successor.address().port().to_string());
+    assert_eq!(cluster.redis.ask(&["REPLICAOF", &host, &port]), "OK");
+    cluster.members[0].to_redis.lead_to(successor.address());
+    serves(&cluster, 0).await;
+    one_serves_and_one_stays_out(&cluster, Duration::from_secs(5)).await;
+    assert!(cluster.recoveries().await <= before + 1.0, "one for the failover");
+    let logged = cluster.gateway(1).stderr();
+    assert!(logged.contains("this Redis is a replica"), "{logged}");
+    // From here on its address leads to the new master. Nobody closes the connections to the old one.
+    cluster.members[1].to_redis.lead_new_connections_to(successor.address());
+    serves(&cluster, 1).await;
+    assert!(cluster.recoveries().await <= before + 1.0, "the epoch is kept");
+    cluster.demoted.push(std::mem::replace(&mut cluster.redis, successor));
+    cluster.check(&[]).await;
+}
+
+async fn recoveries_again_and_again_slow_down_and_leave_nothing(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let (began, before) = (Instant::now(), cluster.recoveries().await);
+    while began.elapsed() < Duration::from_secs(20) {
+        cluster.redis.script_flush();
+        cluster.some_time(100, 300).await;
+    }
+    let recoveries = cluster.recoveries().await - before;
+    eprintln!("{recoveries} recoveries in 20 s");
+    assert!((3.0..=8.0).contains(&recoveries), "{recoveries} recoveries in 20 s");
+    load.serves_within(BACK_WITHIN).await;
+    let logged: String = cluster.members.iter().map(|member| member.process.stderr()).collect();
+    assert!(logged.contains("the ledger is recovered again and again"), "{logged}");
+    // The keys of every epoch but this one are gone, without waiting for the hour's upkeep.
+    let epoch = async || cluster.members[0].metric("farebox_ledger_epoch").await;
+    let leave_nothing = async || {
+        let own = format!("{{s00}}:{}:", epoch().await);
+        let keys = cluster.redis.ask(&["KEYS", "{s00}:*"]);
+        let is_kept =
+            |key: &str| key.starts_with(&own) || ["{s00}:meta", "{s00}:out"].contains(&key);
+        keys.lines().all(is_kept)
+    };
+    assert!(eventually(leave_nothing).await, "{}", cluster.redis.ask(&["KEYS", "{s00}:*"]));
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}

@@ -1,0 +1,186 @@
+//! The hold of a stream grows before it is used up, and the stream ends where the account can pay no more.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::shop::{CHAT, MESSAGES, balance, body, held, model, post, routes, with};
+use crate::support::ai::{
+    Ai, DONE, Reply, Step, chat_chunk, chat_usage, chat_usage_chunk, message_delta_text,
+    message_start,
+};
+use crate::support::{TestGateway, eventually};
+
+/// A model whose streams hold 100 tokens of output at first.
+fn tables(route: &str) -> String {
+    [routes(route), model("m", "hold_output_tokens = 100")].concat()
+}
+
+fn stream(more: &Value) -> String {
+    let mut members = json!({ "stream": true });
+    for (name, value) in more.as_object().unwrap() {
+        members[name] = value.clone();
+    }
+    body(&members)
+}
+
+/// Reads an answer to its end, or to where it breaks off.
+async fn read(mut answer: reqwest::Response) -> String {
+    let mut read = String::new();
+    while let Ok(Some(part)) = answer.chunk().await {
+        read.push_str(&String::from_utf8_lossy(&part));
+    }
+    read
+}
+
+/// The bytes of `Q` in a text: those of the model.
+fn delivered(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'Q').count()
+}
+
+/// An endless stream of 40 bytes of text an event.
+fn endless(path: &str) -> Reply {
+    let text = "Q".repeat(40);
+    let mut reply = Reply::chunked("text/event-stream");
+    let event = if path == CHAT { chat_chunk(&text) } else { message_delta_text(&text) };
+    if path == MESSAGES {
+        let usage = json!({ "input_tokens": 200, "output_tokens": 1 });
+        reply.0.push(Step::Chunk(message_start(&usage).into_bytes()));
+    }
+    reply.0.extend((0..5000).map(|_| Step::Chunk(event.clone().into_bytes())));
+    reply.then(Step::Hang)
+}
+
+#[tokio::test]
+async fn an_endless_stream_ends_with_an_error_event_when_nothing_is_left() {
+    for (path, end) in [(CHAT, "\n\n"), (MESSAGES, "\n\n")] {
+        let gateway = with(&Ai::answering(endless(path)).await, &tables(""), 1).await;
+        let answer = post(&gateway, path, &stream(&json!({}))).send().await.unwrap();
+        assert_eq!(answer.headers()["x-credits-held"], "0.15");
+        let text = answer.text().await.expect("the answer ends, and is not broken off");
+        let events: Vec<&str> = text.strip_suffix(end).unwrap().split("\n\n").collect();
+        let error = events.last().unwrap();
+        let data = error.rsplit_once("data: ").unwrap().1;
+        let data: Value = serde_json::from_str(data).unwrap_or_else(|_| panic!("{error}"));
+        assert!(data["error"]["message"].as_str().unwrap().contains("no more credits"), "{data}");
+        if path == MESSAGES {
+            assert!(error.starts_with("event: error\n"), "{error}");
+            assert_eq!(
+                (&data["type"], &data["error"]["type"]),
+                (&"error".into(), &"billing_error".into())
+            );
+        }
+        // 0.05 of input, and 1 900 bytes of text at half a token each.
+        assert_eq!(delivered(&text), 1880, "all that could be paid for, and no more");
+        assert_eq!(balance(&gateway).await, "0.01");
+        gateway.assert_reconciled().await;
+    }
+}
+
+#[tokio::test]
+async fn the_hold_grows_up_to_what_the_request_allows_and_no_further() {
+    let permits = Arc::new(Semaphore::new(0));
+    let mut reply = Reply::chunked("text/event-stream");
+    for _ in 0..40 {
+        reply.0.push(Step::Chunk(chat_chunk(&"Q".repeat(40)).into_bytes()));
+        reply.0.push(Step::Wait(permits.clone()));
+    }
+    let usage = chat_usage_chunk(&chat_usage(200, 300));
+    reply.0.extend([Step::Chunk(usage.into_bytes()), Step::Chunk(DONE.into()), Step::End]);
+    let gateway = with(&Ai::answering(reply).await, &tables(""), 100).await;
+    let asked = stream(&json!({ "max_tokens": 350 }));
+    let mut answer = post(&gateway, CHAT, &asked).send().await.unwrap();
+    let (mut read, mut seen) = (String::new(), Vec::new());
+    for n in 1..=40 {
+        while delivered(&read) < n * 40 {
+            read.push_str(&String::from_utf8_lossy(&answer.chunk().await.unwrap().unwrap()));
+        }
+        // The ledger is asked beside the stream.
+        let tokens = n as f64 * 20.0;
+        let covers = async || {
+            let held: f64 = held(&gateway).await.parse().unwrap();
+            held >= (0.05 + (tokens + 50.0).min(350.0) / 1000.0) - 1e-9
+        };
+        assert!(eventually(covers).await, "{n}: {}", held(&gateway).await);
+        seen.push(held(&gateway).await);
+        permits.add_permits(1);
+    }
+    seen.dedup();
+    assert_eq!(seen, ["0.15", "0.25", "0.35", "0.4"]);
+    while answer.chunk().await.unwrap().is_some() {}
+    assert_eq!(balance(&gateway).await, "99.65");
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn a_part_that_is_larger_than_the_hold_waits_until_it_is_paid_for() {
+    let text = "Q".repeat(8000);
+    let mut reply = Reply::begin_events(&[chat_chunk(&text)]);
+    let usage = chat_usage_chunk(&chat_usage(200, 2000));
+    reply.0.extend([Step::Chunk(usage.into_bytes()), Step::Chunk(DONE.into()), Step::End]);
+    for (credits, whole) in [(100, true), (1, false)] {
+        let gateway = with(&Ai::answering(reply.clone()).await, &tables(""), credits).await;
+        let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();
+        let text = read(answer).await;
+        assert_eq!(delivered(&text), if whole { 8000 } else { 0 });
+        assert_eq!(text.ends_with(DONE), whole, "{text}");
+        let left = if whole { "97.95" } else { "0.95" };
+        assert_eq!(balance(&gateway).await, left);
+    }
+}
+
+/// However many streams run on one balance, they never take it below zero.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_run_side_by_side_never_outrun_their_balance() {
+    let gateway = with(&Ai::answering(endless(CHAT)).await, &tables(""), 2).await;
+    let calls = (0..20).map(|_| async {
+        let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();
+        (answer.status().as_u16(), read(answer).await)
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    let passed = answers.iter().filter(|(status, _)| *status == 200).count();
+    assert!((1..=13).contains(&passed), "{passed}");
+    let left: f64 = balance(&gateway).await.parse().unwrap();
+    assert!((0.0..0.4).contains(&left), "{left}");
+    let paid: usize = answers.iter().map(|(_, text)| delivered(text) / 2).sum();
+    let paid = passed as f64 * 0.05 + paid as f64 / 1000.0;
+    assert!((2.0 - left - paid).abs() < 1e-6, "{left} are left, {paid} were delivered");
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn a_call_is_shortened_to_what_the_account_can_pay_where_the_route_says_so() {
+    let answer = crate::support::ai::chat("ok", &chat_usage(200, 100));
+    for (more, option, expected) in [
+        (json!({ "max_tokens": 5000 }), "on_short = \"shorten\"", Some(950)),
+        (json!({}), "on_short = \"shorten\"", Some(950)),
+        (json!({ "max_tokens": 5000 }), "on_short = \"refuse\"", None),
+        (json!({ "max_tokens": 300 }), "on_short = \"shorten\"", Some(300)),
+        (json!({ "max_tokens": 5000, "n": 3 }), "on_short = \"shorten\"", Some(316)),
+    ] {
+        let ai = Ai::answering(Reply::json(&answer)).await;
+        let gateway = with(&ai, &tables(option), 1).await;
+        let answered = crate::shop::ask(&gateway, CHAT, &body(&more)).await;
+        match expected {
+            None => {
+                let problem = answered.problem(402, "INSUFFICIENT_CREDITS");
+                assert_eq!(
+                    (&problem["required"], &problem["available"]),
+                    (&5.05.into(), &1.into())
+                );
+            }
+            Some(limit) => {
+                answered.expect(200);
+                let asked = ai.asked()[0].json();
+                let sent = asked["max_tokens"].as_u64().or(asked["max_completion_tokens"].as_u64());
+                assert_eq!(sent, Some(limit), "{asked}");
+                assert_eq!(balance(&gateway).await, "0.85", "{more}");
+            }
+        }
+    }
+    let ai = Ai::answering(Reply::json(&answer)).await;
+    let gateway: TestGateway = with(&ai, &tables("on_short = \"shorten\""), 0).await;
+    crate::shop::ask(&gateway, CHAT, &body(&json!({}))).await.problem(402, "INSUFFICIENT_CREDITS");
+    assert_eq!(ai.asked().len(), 0);
+}

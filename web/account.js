@@ -7,10 +7,12 @@ import { chart } from './chart.js';
 import { client } from './client.js';
 import { bones, failure, h } from './dom.js';
 import { firstCall } from './first.js';
-import { sum, when } from './format.js';
+import { credits, sum, when } from './format.js';
 import { words } from './i18n.js';
 import { forgetKey, keysCard } from './keys.js';
+import { USED, list } from './models.js';
 import { ask, card, field, head, lang, main, quiet, say, signInCard } from './page.js';
+import { priceList } from './prices.js';
 
 Object.assign(words, {
   account: ['Your credits', 'Vos crédits'],
@@ -30,6 +32,7 @@ Object.assign(words, {
   paid: ['Thank you. Waiting for the payment to be confirmed…', 'Merci. En attente de la confirmation du paiement…'],
   paidDone: [{ one: 'Thank you: {n} credit was added.', other: 'Thank you: {n} credits were added.' }, { one: 'Merci : {n} crédit a été ajouté.', many: 'Merci : {n} de crédits ont été ajoutés.', other: 'Merci : {n} crédits ont été ajoutés.' }],
   paidSlow: ['The payment is not confirmed yet. The credits show up here once it is.', 'Le paiement n’est pas encore confirmé. Les crédits apparaîtront ici ensuite.'],
+  byModels: ['Use by model, {n} days', 'Utilisation par modèle, {n} jours'],
   usage: ['Use by day', 'Utilisation par jour'],
   partly: ['Too many calls: the oldest are not counted in.', 'Trop d’appels : les plus anciens ne sont pas comptés.'],
   fromDay: ['From', 'Du'],
@@ -46,6 +49,8 @@ const RECENT_MS = 600_000;
 const store = client();
 const banner = h('div', { role: 'status' });
 const usage = h('div', {}, bones(lang(), 4));
+const models = h('div', { class: 'stack loose' });
+const prices = h('div', {});
 /** The session: the account, and whether its credential may manage keys. @type {{ account: string, name: string, may_manage_keys: boolean } | null} */
 let session = null;
 /** The error of a link that could not sign in. @type {any} */
@@ -133,9 +138,9 @@ async function awaitPurchase() {
 /** Loads the usage by day and route: the routes with most credits, and the others as one. */
 async function count() {
   try {
-    const { usage: lines, complete } = await store.request(`usage?days=${DAYS}`, { lang: lang() });
-    const used = ({ label, route }) => label ?? route ?? '';
-    const routes = Map.groupBy(lines, used);
+    const { usage: lines, models: used, complete } = await store.request(`usage?days=${DAYS}`, { lang: lang() });
+    const labelled = ({ label, route }) => label ?? route ?? '';
+    const routes = Map.groupBy(lines, labelled);
     const total = (of) => Number(sum(of.map(({ credits }) => credits)));
     const names = [...routes.keys()].sort((a, b) => total(routes.get(b)) - total(routes.get(a)));
     const shown = names.slice(0, names.length > SERIES + 1 ? SERIES : SERIES + 1);
@@ -143,13 +148,16 @@ async function count() {
     const columns = Array.from({ length: DAYS }, (_, index) => {
       const day = new Date(Date.now() - (DAYS - 1 - index) * DAY_MS).toISOString().slice(0, 10);
       const ofDay = lines.filter((line) => line.day === day);
-      const of = (test) => sum(ofDay.filter((line) => test(used(line))).map(({ credits }) => credits));
+      const of = (test) => sum(ofDay.filter((line) => test(labelled(line))).map(({ credits }) => credits));
       const values = shown.map((name) => of((route) => route === name));
       if (rest) values.push(of((route) => !shown.includes(route)));
       return { label: when(lang(), day, { day: 'numeric', month: 'short', timeZone: 'UTC' }), values };
     });
     const series = rest ? [...shown, say('others')] : shown;
     const first = !lines.length && (await firstCall(store.base));
+    models.replaceChildren(...(used.length ? [card(say('byModels', { n: DAYS }), list(say('byModels', { n: DAYS }), used, [
+      ...USED, ['credits', (of) => credits(lang(), of.credits), true],
+    ]))] : []));
     usage.replaceChildren(
       first || chart({ lang: lang(), title: say('usageDays'), head: say('day'), series, columns }),
       complete === false ? h('p', { class: 'muted small' }, say('partly')) : '');
@@ -187,10 +195,11 @@ function draw() {
     main.replaceChildren(wrong && balance ? alarm(name) : '', ...top(who), banner,
       h('section', { class: 'card hero' }, h('farebox-balance'), h('farebox-packs')),
       h('div', { class: 'columns main' },
-        h('div', { class: 'stack loose' }, card(say('usage'), usage), entries()),
+        h('div', { class: 'stack loose' }, card(say('usage'), usage), models, entries(), prices),
         keysCard(store, session?.may_manage_keys ?? true)));
     renotice();
     count();
+    priceList(store.base).then((made) => prices.replaceChildren(made ?? ''));
   }
 }
 

@@ -1,13 +1,15 @@
 // @ts-check
 /** The operator's page. Its token stays in this tab; every view is one address after the #. */
 
-import { chart, table } from './chart.js';
+import { chart } from './chart.js';
 import { Client } from './client.js';
 import { bones, failure, h, told } from './dom.js';
 import { credits, decimals, money, number as written, scale, share, signed, unscale, when } from './format.js';
 import { describe } from './history.js';
 import { words } from './i18n.js';
+import { USED, list } from './models.js';
 import { ask, card, field, form, head, lang, main, quiet, say, signInCard } from './page.js';
+import { lines, rest } from './prices.js';
 
 Object.assign(words, {
   admin: ['Farebox admin', 'Admin Farebox'],
@@ -24,8 +26,6 @@ Object.assign(words, {
   refresh: ['Refresh', 'Actualiser'],
   live: ['Live holds', 'Réservations en cours'],
   revenue: ['Revenue, 24 hours', 'Revenus, 24 heures'],
-  none: ['Nothing to show.', 'Rien à afficher.'],
-  calls: ['Calls', 'Appels'],
   captured: ['Credits used', 'Crédits utilisés'],
   granted: ['Credits added', 'Crédits ajoutés'],
   purchases: ['Purchases', 'Achats'],
@@ -43,16 +43,21 @@ Object.assign(words, {
   ],
   hour: ['Hour', 'Heure'],
   margins: ['Margin per route', 'Marge par route'],
-  route: ['Route', 'Route'],
-  everyMethod: ['every method', 'toutes les méthodes'],
-  price: ['Price', 'Prix'],
+  modelMargins: ['Models, 24 hours', 'Modèles, 24 heures'],
+  modelsText: [
+    'Revenue is the worth of the credits in the smallest pack; the own cost is from the prices of today. Refunds are not subtracted.',
+    'Le revenu est la valeur des crédits dans le plus petit pack ; le coût propre suit les prix du jour. Les remboursements ne sont pas déduits.',
+  ],
+  earned: ['Revenue', 'Revenu'],
+  uncosted: ['Without cost: {value}', 'Sans coût : {value}'],
+  priced: ['Prices of models: {n}', 'Prix des modèles : {n}'],
   cost: ['Own cost', 'Coût propre'],
   margin: ['Margin', 'Marge'],
   search: ['Search: a part of the id', 'Chercher : une partie de l’identifiant'],
   searchOn: ['Search on', 'Chercher plus loin'],
   find: ['Search', 'Chercher'],
   accountId: ['Account', 'Compte'],
-  free: ['Available', 'Disponible'],
+  spendable: ['Available', 'Disponible'],
   reserved: ['Held', 'Réservé'],
   frozen: ['Frozen', 'Gelé'],
   since: ['Since', 'Depuis'],
@@ -94,23 +99,6 @@ let turn = 0;
 /** @param {string} path @param {any} [body] @returns {Promise<any>} */
 const get = (path, body) => api.request(path, { lang: lang(), ...(body && { method: 'POST', body }) });
 
-/** @typedef {[key: string, cell: (row: any) => any, number?: boolean]} Column */
-
-/** @param {string} name @param {any[]} rows @param {Column[]} columns */
-const list = (name, rows, columns) =>
-  !rows.length ? h('p', { class: 'muted' }, say('none'))
-  : cards(table(name, h('tr', { role: 'row' }, columns.map(([key, , number]) => h('th', { role: 'columnheader', scope: 'col', class: number && 'end' }, say(key)))),
-    rows.map((row) => h('tr', { role: 'row' }, columns.map(([key, cell, number]) =>
-      h('td', { role: 'cell', class: number && 'end', 'data-label': say(key) }, h('div', {}, cell(row))))))));
-
-/** Shows each row as a card where there is no room for columns. The roles keep it a table for screen readers. @param {HTMLElement} box */
-function cards(box) {
-  box.classList.add('cards');
-  box.querySelector('table')?.setAttribute('role', 'table');
-  box.querySelectorAll('thead, tbody').forEach((group) => group.setAttribute('role', 'rowgroup'));
-  return box;
-}
-
 /** A list that loads further pages by their cursor. @param {string} path @param {string} of @param {(rows: any[]) => any} show */
 async function paged(path, of, show) {
   const rows = [];
@@ -131,7 +119,7 @@ const randomId = () => crypto.getRandomValues(new BigUint64Array(2)).join('-');
 const number = (value) => credits(lang(), value);
 
 /** The gateway's own figures, such as "5 / 2.5", "0.04 EUR" and "2275 %", in the reader's notation. @param {string | null} text */
-const figure = (text) => (text ?? '–').replaceAll(/(-?\d+(?:\.(\d+))?)(?: (%|[A-Z]{3}))?/g, (_, digits, fraction = '', unit) => {
+const figure = (text) => text === 'by usage' ? say('byModel') : (text ?? '–').replaceAll(/(-?\d+(?:\.(\d+))?)(?: (%|[A-Z]{3}))?/g, (_, digits, fraction = '', unit) => {
   if (unit === '%') return written(lang(), unscale(scale(digits, 0), 2), { style: 'percent', maximumFractionDigits: 0 });
   if (!unit) return number(digits);
   const least = decimals(unit);
@@ -145,7 +133,7 @@ const link = (account) => h('a', { href: `#accounts/${encodeURIComponent(account
 /** A date and time, as on the account page. */
 const moment = (at) => at && h('span', { class: 'when' }, `${when(lang(), at, { day: 'numeric', month: 'short' })}, ${when(lang(), at, { timeStyle: 'short' })}`);
 
-/** @type {Column[]} */
+/** @type {import('./models.js').Column[]} */
 const ENTRY = [
   ['at', ({ created_at }) => moment(created_at)],
   ['entry', (entry) => describe(lang(), entry)],
@@ -155,7 +143,7 @@ const ENTRY = [
 
 const views = {
   async overview() {
-    const { hours, routes, revenue, sales, accounts, holds } = await get('overview?hours=24');
+    const [{ hours, routes, revenue, sales, accounts, holds }, { models }] = await Promise.all([get('overview?hours=24'), get('models?hours=24')]);
     const stat = (key, ...value) => h('div', { class: 'card' }, h('div', { class: 'muted small' }, say(key)), h('div', { class: 'big' }, value.flat()));
     const bars = (key) => h('section', { class: 'card' }, chart({
       lang: lang(), title: say(key), head: say('hour'), series: [say(key)],
@@ -173,10 +161,11 @@ const views = {
         ['route', ({ route, label, methods }) => [told(label ?? route), h('small', {}, label && [told(route), ' '], methods?.replaceAll('*', say('everyMethod')))]],
         ['calls', ({ calls }) => number(calls), true],
         ['captured', ({ captured }) => number(captured), true],
-        ['price', ({ price }) => figure(price), true],
+        ['price', ({ price, units }) => units ? lines(units).map((line) => h('div', {}, line)) : figure(price), true],
         ['cost', ({ cost }) => figure(cost), true],
         ['margin', ({ margin }) => figure(margin), true],
       ])),
+      models.length ? byModel(models) : '',
     ];
   },
 
@@ -189,7 +178,7 @@ const views = {
         ['accountId', ({ account, frozen }) => [link(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))]],
         ['balance', ({ balance }) => number(balance), true],
         ['reserved', ({ held }) => number(held), true],
-        ['free', ({ available }) => number(available), true],
+        ['spendable', ({ available }) => number(available), true],
         ['since', ({ created_at }) => when(lang(), created_at, { dateStyle: 'medium' })],
       ])))];
   },
@@ -238,6 +227,32 @@ const views = {
   },
 };
 
+/** A sum of money to a hundredth of the minor unit: sums of tiny costs have nine decimals. @param {string | null} text */
+const amount = (text) => {
+  if (!text) return '–';
+  const [digits, currency] = text.split(' ');
+  const least = decimals(currency);
+  return written(lang(), digits, { style: 'currency', currency, minimumFractionDigits: least, maximumFractionDigits: least + 2 });
+};
+
+/** Usage, revenue, own cost and margin of each model, and the prices of all. @param {any[]} models */
+function byModel(models) {
+  const [used, priced] = [models.filter(({ calls }) => calls), models.filter(({ price }) => price)];
+  const missing = (kinds = []) => kinds.length > 0 && h('small', {}, say('uncosted', { value: kinds.map((kind) => say(`unit-${kind}`)).join(', ') }));
+  return card(say('modelMargins'), list(say('modelMargins'), used, [
+    ...USED,
+    ['captured', ({ captured }) => number(captured), true],
+    ['earned', ({ revenue }) => amount(revenue), true],
+    ['cost', ({ cost, uncosted }) => [amount(cost), missing(uncosted)], true],
+    ['margin', ({ margin }) => figure(margin), true],
+  ]), h('p', { class: 'muted small' }, say('modelsText')),
+  priced.length > 0 && h('details', { class: 'small' }, h('summary', {}, say('priced', { n: priced.length })),
+    h('p', { class: 'muted small' }, say('unitsText')), list(say('modelPrices'), priced, [
+    ['model', ({ model }) => told(model)],
+    ['price', ({ price }) => price.free ? say('free') : rest(price)],
+  ])));
+}
+
 /** The sales figures. @param {any} sales @param {(key: string, ...value: any[]) => HTMLElement} stat */
 function sold({ days, checkouts, purchases, currencies, webhooks }, stat) {
   const small = (text) => h('div', { class: 'muted small' }, text);
@@ -281,7 +296,7 @@ async function detail(account) {
   return [
     h('p', {}, h('a', { href: '#accounts' }, `← ${say('accounts')}`)),
     h('section', { class: 'card stack' }, h('h2', {}, told(account), ' ', frozen && h('span', { class: 'badge' }, say('frozen'))),
-      h('dl', { class: 'row' }, [['balance', balance], ['reserved', held], ['free', available]].map(([key, value]) =>
+      h('dl', { class: 'row' }, [['balance', balance], ['reserved', held], ['spendable', available]].map(([key, value]) =>
         h('div', {}, h('dt', { class: 'muted small' }, say(key)), h('dd', { class: 'big' }, number(value))))),
       h('div', { role: 'status', class: 'done', tabindex: -1 })),
     h('div', { class: 'columns' }, card(say('give'), post('grants', say('credits'))), card(say('correct'), post('adjustments', say('amountAny')))),

@@ -59,8 +59,16 @@ export interface Entry {
   request_id: string | null;
   reason: string | null;
   created_at: string;
+  /** Set aside for a metered call at its end. Only metered calls have it, as `model` and `usage`. */
+  held?: Amount;
+  /** As the request spelled it; null on a route with prices of its own. */
+  model?: string | null;
+  usage?: Used;
   account?: string;
 }
+
+/** The count of each kind, such as `{ input: 600, output: 300 }`. */
+export type Used = Record<string, number>;
 
 /** Asked before each request, so that it can hand out a fresh token; nothing: signed out. */
 export type TokenSource = () => string | null | undefined | Promise<string | null | undefined>;

@@ -4,6 +4,7 @@
 import { FareboxElement, bones, failure, h, told } from './dom.js';
 import { signed, when } from './format.js';
 import { t, words } from './i18n.js';
+import { metered } from './used.js';
 
 /** @import { Client } from './client.js' */
 /** @import { Balance, Entry, Pack, State } from './farebox.d.ts' */
@@ -15,12 +16,12 @@ const isPurchase = ({ id, kind }) => kind === 'grant' && id.startsWith('stripe:'
 const why = (lang, { id, kind, reason }) =>
   kind === 'capture' && reason === 'crash' ? t(lang, 'cutOff') : id.endsWith('/corrected') ? t(lang, 'settled') : reason;
 
-/** An entry's kind, route and reason; a purchase's reason is its pack's id. @param {string} lang @param {Entry} entry @param {Pack[] | null} [packs] */
+/** An entry's kind, route, usage and reason; a purchase's reason is its pack's id. @param {string} lang @param {Entry} entry @param {Pack[] | null} [packs] */
 export const describe = (lang, entry, packs) => {
   const { id, kind, label, route, reason } = entry;
   if (isPurchase(entry)) return told(t(lang, 'bought', packs?.find((pack) => pack.id === reason) ?? { name: reason }));
   const key = id.startsWith('signup:') ? 'welcome' : `kind-${kind}`;
-  return [key in words ? t(lang, key) : kind, ...[label || route, why(lang, entry)].map((text) => text && h('small', {}, told(text)))];
+  return [key in words ? t(lang, key) : kind, ...[label || route, ...metered(lang, entry), why(lang, entry)].map((text) => text && h('small', {}, told(text)))];
 };
 
 /** The start of a day in the reader's time zone, or of a later one. @param {string} day @param {number} [more] */

@@ -92,12 +92,13 @@ fn sandbox_page(state: Sandbox) -> Router {
 }
 
 /// The query parameters of the admin routes. A route that is not listed has no parameters.
-const ADMIN_PARAMETERS: [(&str, &[&str]); 7] = [
+const ADMIN_PARAMETERS: [(&str, &[&str]); 8] = [
     ("/admin/accounts", &["limit", "cursor", "search"]),
     ("/admin/accounts/{account}/transactions", &["limit", "cursor", "from", "to"]),
     ("/admin/crashed", &["limit", "cursor"]),
     ("/admin/entries", &["limit"]),
     ("/admin/holds", &["older_than", "limit"]),
+    ("/admin/models", &["hours"]),
     ("/admin/overview", &["hours"]),
     ("/admin/stripe/events", &["state", "limit", "cursor"]),
 ];
@@ -117,6 +118,7 @@ pub fn admin(app: Arc<App>, token: Secret, readiness: Readiness) -> Router {
         .route("/crashed", get(ops::crashed::list))
         .route("/entries", get(ops::entries::newest))
         .route("/holds", get(ops::holds::list))
+        .route("/models", get(ops::models::models))
         .route("/overview", get(ops::overview::overview))
         .route("/stripe/events", get(ops::stripe::events))
         .route("/stripe/events/{id}/replay", post(ops::stripe::replay))

@@ -14,10 +14,11 @@ use crate::account::AccountId;
 use crate::api::caller::Caller;
 use crate::api::parameters::unless_empty;
 use crate::app::App;
-use crate::credits::SignedCredits;
+use crate::credits::{Credits, SignedCredits};
 use crate::ledger::{Entry, EntryKind};
 use crate::price::PriceTable;
 use crate::problem::{Problem, texts};
+use crate::usage::Usage;
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
@@ -82,6 +83,19 @@ pub(super) struct Transaction {
     reason: Option<String>,
     /// The time of the entry, as RFC 3339.
     created_at: String,
+    /// The credits that were set aside for the call at its end. Only on metered captures, as `model` and
+    /// `usage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    held: Option<Credits>,
+    /// The model as the request spelled it; `null` on a route with unit prices of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    model: Option<Option<String>>,
+    /// The usage of each kind, such as `{"input":600,"output":300}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, u64>>)]
+    usage: Option<Usage>,
 }
 
 /// A page of entries.
@@ -95,6 +109,7 @@ impl Transaction {
     /// Describes `entry`, with the labels of `prices`.
     pub fn of(entry: &Entry, prices: &PriceTable) -> Self {
         let route = entry.route.as_deref();
+        let metered = entry.usage.as_deref();
         Self {
             id: entry.operation.as_str().to_owned(),
             kind: entry.kind,
@@ -105,6 +120,9 @@ impl Transaction {
             request_id: entry.operation.hold().map(str::to_owned),
             reason: entry.reason.as_deref().map(str::to_owned),
             created_at: rfc3339(entry.created_at_ms),
+            held: metered.map(|call| call.held),
+            model: metered.map(|call| call.model.as_deref().map(str::to_owned)),
+            usage: metered.map(|call| call.usage),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /usage`: the cost of the caller's calls, by day and route.
+//! `GET /usage`: the cost of the caller's calls, by day and route, and of the metered ones by model.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use crate::api::caller::Caller;
 use crate::api::transactions::unreadable;
 use crate::app::App;
 use crate::credits::Credits;
-use crate::ledger::{DayUsage, wall_ms};
+use crate::ledger::{DayUsage, ModelUsage, wall_ms};
 use crate::price::PriceTable;
 use crate::problem::{Problem, texts};
+use crate::usage::Totals;
 
 const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
@@ -90,11 +91,27 @@ struct UsageLine {
     credits: Credits,
 }
 
+/// The metered calls of one model.
+#[derive(Serialize, ToSchema)]
+struct ModelLine {
+    /// The model as the price table spells it, or in small letters; `null` for routes with unit prices of
+    /// their own.
+    model: Option<String>,
+    calls: u64,
+    #[schema(value_type = f64)]
+    credits: Credits,
+    /// The usage of each kind, such as `{"input":600,"output":300}`.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    usage: Totals,
+}
+
 /// The usage, newest day first.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UsageBody {
     days: i64,
     usage: Vec<UsageLine>,
+    /// The models of the metered calls, at most 100, with the most credits first.
+    models: Vec<ModelLine>,
     /// False if the account made so many calls that the oldest were not counted.
     complete: bool,
 }
@@ -107,7 +124,16 @@ impl UsageLine {
     }
 }
 
-/// The cost of the caller's calls, by day and route. Refunds are not subtracted.
+impl ModelLine {
+    fn of(used: ModelUsage, prices: &PriceTable) -> Self {
+        let ModelUsage { model, calls, credits, usage } = used;
+        let priced = model.as_deref().and_then(|model| prices.models().find(model));
+        let label = priced.filter(|model| model.is_exact()).map(|model| model.label.to_string());
+        Self { model: label.or(model.map(|model| model.to_string())), calls, credits, usage }
+    }
+}
+
+/// The cost of the caller's calls, by day and route, and by model. Refunds are not subtracted.
 #[utoipa::path(get, path = "/usage", params(UsageQuery), responses(
     (status = 200, body = UsageBody), (status = 400), (status = 401), (status = 429),
     (status = 503)))]
@@ -125,8 +151,10 @@ pub(super) async fn usage(
     let _turn = turns.take(&caller.account).await?;
     let used = app.ledger.read().usage(&caller.account, since_ms).await.map_err(unreadable)?;
     let catalogue = app.catalogue.load();
+    let models = used.models.into_iter().map(|used| ModelLine::of(used, &catalogue.prices));
+    let models = models.collect();
     let usage = used.days.into_iter().map(|used| UsageLine::of(used, &catalogue.prices)).collect();
-    Ok(axum::Json(UsageBody { days, usage, complete: used.is_whole }))
+    Ok(axum::Json(UsageBody { days, usage, models, complete: used.is_whole }))
 }
 
 /// A day, given as a number of days since 1970, in ISO 8601.

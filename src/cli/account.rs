@@ -182,14 +182,22 @@ fn print_transactions(page: &Value) {
     for line in page["transactions"].as_array().into_iter().flatten() {
         let text = |key: &str| line[key].as_str().unwrap_or("-").to_owned();
         let reason = line["reason"].as_str().map(|reason| format!("  {reason}"));
+        let model = line["model"].as_str().map(|model| format!("  {model}"));
+        let used = line["usage"].as_object().map(|used| {
+            let counts: Vec<_> =
+                used.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            format!("  {}, held {}", counts.join(", "), line["held"])
+        });
         println!(
-            "{}  {:13} {:>12}  balance {:>12}  {}  {}{}",
+            "{}  {:13} {:>12}  balance {:>12}  {}  {}{}{}{}",
             text("created_at"),
             text("kind"),
             line["amount"].to_string(),
             line["balance_after"].to_string(),
             text("route"),
             text("id"),
+            model.unwrap_or_default(),
+            used.unwrap_or_default(),
             reason.unwrap_or_default()
         );
     }

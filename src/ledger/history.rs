@@ -6,6 +6,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::operation::{Balance, EntryKind, HoldId, Origin};
 use crate::ledger::payment::Payment;
+use crate::usage::Totals;
 
 /// An account as the operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +21,14 @@ pub struct AccountView {
     pub created_at_ms: i64,
 }
 
-/// An account's usage by day and route.
+/// An account's usage by day and route, and of its metered calls by model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The rows, newest day first; within a day, the route with the most credits comes first.
     pub days: Vec<DayUsage>,
+    /// The models of the same calls, as far as these were metered; the one with the most credits comes
+    /// first.
+    pub models: Vec<ModelUsage>,
     /// False where the account has so many entries that the oldest were left out.
     pub is_whole: bool,
 }
@@ -40,6 +44,20 @@ pub struct DayUsage {
     pub calls: u64,
     /// The sum of the captures.
     pub credits: Credits,
+}
+
+/// The metered calls of one model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelUsage {
+    /// The model in small letters, because requests may spell it either way. `None` for routes with
+    /// unit prices of their own.
+    pub model: Option<Arc<str>>,
+    /// The number of captures.
+    pub calls: u64,
+    /// The sum of the captures.
+    pub credits: Credits,
+    /// The sum of the usage.
+    pub usage: Totals,
 }
 
 /// A live hold as the operator sees it.

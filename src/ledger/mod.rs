@@ -36,7 +36,8 @@ pub use crash::{AfterCrash, CrashOutcome, CrashedCall};
 pub use error::{LedgerError, StoreFailure};
 pub use handle::Ledger;
 pub use history::{
-    AccountView, Activity, DayUsage, FoundAccounts, HoldView, Movement, Sold, SoldIn, Usage,
+    AccountView, Activity, DayUsage, FoundAccounts, HoldView, ModelUsage, Movement, Sold, SoldIn,
+    Usage,
 };
 pub use hold::{Extended, Hold, Overrun, Settlement};
 pub use imports::{Import, ImportRow, ImportedRow};

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use crate::account::AccountId;
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::error::LedgerError;
-use crate::ledger::history::{AccountView, Activity, FoundAccounts, HoldView, Sold, Usage};
+use crate::ledger::history::{
+    AccountView, Activity, FoundAccounts, HoldView, ModelUsage, Sold, Usage,
+};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::{KeyChanges, KeyRecord};
 use crate::ledger::operation::{Entry, HoldId};
@@ -47,7 +49,8 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<Entry>, LedgerError>;
 
-    /// Sums an account's captures by day and route since a moment, in milliseconds since 1970.
+    /// Sums an account's captures by day and route, and the metered ones by model, since a moment, in
+    /// milliseconds since 1970. At most 100 models are listed, those with the most credits.
     async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError>;
 
     /// Lists live holds: calls' holds made before a moment (in milliseconds since 1970), oldest first, then
@@ -65,6 +68,10 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// Sums the activity of all accounts since the beginning of an hour (in hours since 1970). Calls' holds
     /// made before `before_ms` count as old.
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError>;
+
+    /// Sums the metered captures of all accounts by model since a moment, in milliseconds since 1970. At
+    /// most 1000 models are listed, those with the most credits.
+    async fn models(&self, since_ms: i64) -> Result<Vec<ModelUsage>, LedgerError>;
 
     /// Sums the sales since a moment, in milliseconds since 1970.
     async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError>;

@@ -2,7 +2,7 @@
 
 use crate::credits::Credits;
 use crate::price::config::PackConfig;
-use crate::price::metered::{Rates, UnitPrice};
+use crate::price::metered::{OwnCost, Rates, UnitPrice};
 use crate::price::money::UnitAmount;
 use crate::price::route::Route;
 
@@ -40,6 +40,19 @@ impl Margin {
         rates: &Rates,
     ) -> Self {
         let revenue = smallest(packs).and_then(|pack| value_of(pack, price.nanos().into(), 1000));
+        Self::between(revenue, cost, rates)
+    }
+
+    /// The margin of a model's calls that were charged `credits` together; `cost` is their own cost, where
+    /// it is known.
+    pub fn of_calls(
+        credits: Credits,
+        cost: Option<&OwnCost>,
+        packs: &[PackConfig],
+        rates: &Rates,
+    ) -> Self {
+        let revenue = smallest(packs).and_then(|pack| value_in(pack, credits));
+        let cost = cost.and_then(|cost| cost.total(revenue.map(UnitAmount::currency), rates));
         Self::between(revenue, cost, rates)
     }
 

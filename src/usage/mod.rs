@@ -5,8 +5,10 @@ mod kind;
 mod meter_kind;
 mod request;
 mod tally;
+mod totals;
 
 pub use kind::Kind;
 pub use meter_kind::{MAX_POINTER_BYTES, MeterKind, Pointer, PointerError, Pointers};
 pub use request::{Limits, RequestFacts, Scalar, UsageRecord};
 pub use tally::{MAX_COUNT, Usage, UsageError};
+pub use totals::Totals;

@@ -1,7 +1,10 @@
 //! The past, as the screens read it.
 
 use farebox::credits::{Credits, SignedCredits};
-use farebox::ledger::{CallId, EntryKind, Movement, Operation, Origin, Outcome, Usage};
+use farebox::ledger::{
+    CallId, EntryKind, ModelUsage, Movement, Operation, Origin, Outcome, Overrun, Settlement, Usage,
+};
+use farebox::usage::{Kind, UsageRecord};
 
 use crate::payments::{nth, paid, take};
 use crate::test_ledger::{
@@ -12,6 +15,8 @@ use crate::test_ledger::{
 on_every_ledger!("current_thread":
     usage_is_what_was_captured_by_day_and_route,
     usage_looks_at_the_newest_lines_and_says_where_these_are_not_all,
+    metered_usage_is_added_up_by_model_and_kind,
+    an_accounts_models_are_bounded_and_of_the_newest_lines,
     the_newest_entries_of_all_accounts_come_first,
     live_holds_tell_their_age_where_their_ids_do,
     activity_adds_up_what_moved_and_what_was_paid,
@@ -89,6 +94,104 @@ async fn usage_looks_at_the_newest_lines_and_says_where_these_are_not_all(fixtur
     let day = usage(now - DAY_MS).await;
     assert_eq!((day.is_whole, calls(&day)), (true, 86_401));
     assert_eq!(day.days[0].credits.to_string(), day.days[0].calls.to_string());
+    ledger.stop().await;
+}
+
+/// A metered call of `who`, charged `amount` of a hold of 5.
+async fn metered(
+    ledger: &Running,
+    who: &str,
+    model: Option<&str>,
+    amount: &str,
+    used: &[(Kind, u64)],
+) {
+    let hold = ledger.hold(CallId::new(), account(who), credits("5"), "/v1/chat".into()).await;
+    let mut usage = farebox::usage::Usage::NONE;
+    for (kind, count) in used {
+        usage.set(*kind, *count).unwrap();
+    }
+    let model = model.map(Into::into);
+    let record = UsageRecord { held: credits("5"), model, usage, prices: "0123".into() };
+    let (amount, overrun) = (credits(amount), Overrun::Debt);
+    hold.unwrap().settle(Settlement { amount, overrun, usage: Some(record) });
+}
+
+/// Each model with its calls and credits, and what was used of each kind.
+fn shown(models: &[ModelUsage]) -> Vec<String> {
+    let line = |of: &ModelUsage| {
+        let used = serde_json::to_string(&of.usage).unwrap();
+        format!("{:?} {} {} {used}", of.model, of.calls, of.credits)
+    };
+    models.iter().map(line).collect()
+}
+
+async fn metered_usage_is_added_up_by_model_and_kind(fixture: TestLedger) {
+    let ledger = fixture.open_with("100").await;
+    ledger.post(grant("bob's", "bob", "50")).await.unwrap();
+    let started = now_ms();
+    for (model, amount, used) in [
+        (Some("gpt-5"), "1.5", &[(Kind::Input, 600), (Kind::Output, 300)][..]),
+        (
+            Some("GPT-5"),
+            "2",
+            &[(Kind::Input, 400), (Kind::CachedInput, 7), (Kind::CacheWrite1h, 3)],
+        ),
+        (
+            Some("it's \"a\" model"),
+            "0.25",
+            &[(Kind::Character, 9), (Kind::Second, 2), (Kind::Search, 1)],
+        ),
+        (None, "4", &[(Kind::Image, 2), (Kind::OutputImage, 1 << 40)]),
+        (None, "6", &[(Kind::OutputImage, 1 << 40)]), // More than its hold.
+        (Some("gpt-5"), "0", &[(Kind::Input, 1)]),    // Free, so it leaves no entry.
+    ] {
+        metered(&ledger, "alice", model, amount, used).await;
+    }
+    call(&ledger, "alice", "/a", "3").await;
+    metered(&ledger, "bob", Some("gpt-5"), "1", &[(Kind::Reasoning, 5)]).await;
+    durable(&ledger).await;
+    let used = ledger.read().usage(&account("alice"), 0).await.unwrap();
+    let alices = [
+        format!(r#"None 2 10 {{"output_image":{},"image":2}}"#, 2_u64 << 40),
+        r#"Some("gpt-5") 2 3.5 {"input":1000,"cached_input":7,"cache_write_1h":3,"output":300}"#
+            .into(),
+        r#"Some("it's \"a\" model") 1 0.25 {"second":2,"character":9,"search":1}"#.into(),
+    ];
+    assert_eq!(shown(&used.models), alices);
+    // The same calls are among those by route, whatever they used.
+    let calls: u64 = used.days.iter().map(|line| line.calls).sum();
+    assert_eq!((calls, used.is_whole), (6, true));
+    let all = ledger.read().models(started - 1000).await.unwrap();
+    let both = r#"Some("gpt-5") 3 4.5 {"input":1000,"cached_input":7,"cache_write_1h":3,"output":300,"reasoning":5}"#;
+    assert_eq!(shown(&all), [alices[0].clone(), both.to_owned(), alices[2].clone()]);
+    let later = now_ms() + DAY_MS;
+    assert_eq!(ledger.read().models(later).await.unwrap(), []);
+    assert_eq!(ledger.read().usage(&account("alice"), later).await.unwrap().models, []);
+    ledger.stop().await;
+}
+
+async fn an_accounts_models_are_bounded_and_of_the_newest_lines(fixture: TestLedger) {
+    let ledger = fixture.open_with("1").await;
+    let now = now_ms();
+    // One metered line a second for three days: ever new names, and one in ten of a known model.
+    fixture
+        .execute(&format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 259200) \
+             INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, \
+             reason, created_at, held, model, usage, prices) SELECT 'busy', n, 'capture:' || n, \
+             'capture', -1000000, 0, '/a', NULL, {now} - (259200 - n) * 1000, 1000000, \
+             CASE n % 10 WHEN 0 THEN 'Known' ELSE 'm' || n END, \
+             '{{\"input\":3,\"output\":2}}', '0123' FROM n"
+        ))
+        .await
+        .unwrap();
+    let used = ledger.read().usage(&account("busy"), 0).await.unwrap();
+    assert!(!used.is_whole);
+    assert_eq!(used.models.len(), 100);
+    let known = &used.models[0];
+    assert_eq!(known.model.as_deref(), Some("known"));
+    assert_eq!((known.calls, known.usage.of(Kind::Input)), (25_000, 75_000), "of the newest lines");
+    assert_eq!(ledger.read().models(0).await.unwrap().len(), 1000);
     ledger.stop().await;
 }
 

@@ -73,6 +73,7 @@ mod keys;
 mod layers;
 mod listeners;
 mod memory;
+mod metered;
 mod metrics;
 mod money;
 mod offline;

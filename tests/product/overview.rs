@@ -49,7 +49,7 @@ async fn usage_is_counted_by_day_and_route() {
     let (_upstream, gateway) = shop().await;
     let alice = token("alice");
     let usage = async |query: &str| get(&gateway, &format!("/credits/usage{query}"), &alice).await;
-    let none = json!({ "days": 30, "usage": [], "complete": true });
+    let none = json!({ "days": 30, "usage": [], "models": [], "complete": true });
     assert_eq!(usage("").await.expect(200), none);
     let day = today();
     for _ in 0..3 {

@@ -19,6 +19,7 @@ mod history;
 mod hostile;
 mod keyboard;
 mod live;
+mod metered;
 mod narrow;
 mod newcomer;
 mod operator;

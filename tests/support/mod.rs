@@ -9,6 +9,7 @@ pub mod frames;
 pub mod h2;
 pub mod http;
 pub mod message;
+pub mod metered;
 pub mod process;
 pub mod random;
 pub mod relay;

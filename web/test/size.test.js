@@ -12,14 +12,14 @@ async function modules(name, found = new Map()) {
   return found;
 }
 
-test('the elements and the React components are under 21.5 kB compressed, file by file', async () => {
+test('the elements and the React components are under 22.5 kB compressed, file by file', async () => {
   const sizes = await modules('react.js');
   const total = [...sizes.values()].reduce((a, b) => a + b);
-  assert.ok(sizes.size > 10 && total < 21_500, `${total} bytes: ${[...sizes].map(String).join(' ')}`);
+  assert.ok(sizes.size > 10 && total < 22_500, `${total} bytes: ${[...sizes].map(String).join(' ')}`);
 });
 
 test('no file writes markup or loads from elsewhere', async () => {
-  for (const name of [...(await modules('react.js')).keys(), 'account.js', 'admin.js', 'brand.js', 'chart.js', 'first.js', 'keys.js', 'page.js', 'account.html', 'admin.html', 'page.css']) {
+  for (const name of [...(await modules('react.js')).keys(), 'account.js', 'admin.js', 'brand.js', 'chart.js', 'first.js', 'keys.js', 'models.js', 'page.js', 'prices.js', 'account.html', 'admin.html', 'page.css']) {
     const source = await readFile(new URL(`../${name}`, import.meta.url), 'utf8');
     assert.doesNotMatch(source, /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser| style="|onclick="|@import [^{]/, name);
     assert.doesNotMatch(source.replace('http://www.w3.org/2000/svg', ''), /https?:\/\//, name);

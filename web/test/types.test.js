@@ -12,7 +12,7 @@ const tools = process.env.FAREBOX_SCREENS_NODE && join(process.env.FAREBOX_SCREE
 const skip = !tools && 'FAREBOX_SCREENS_NODE is not set: make test-web sets it';
 
 /** The modules of Farebox's own pages. */
-const PAGES = ['account.js', 'admin.js', 'brand.js', 'chart.js', 'first.js', 'keys.js', 'page.js'];
+const PAGES = ['account.js', 'admin.js', 'brand.js', 'chart.js', 'first.js', 'keys.js', 'models.js', 'page.js', 'prices.js'];
 
 /** An app that has installed the package and a React, beside a copy of the modules. */
 async function folder(react, { include, ...options }) {

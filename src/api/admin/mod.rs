@@ -8,6 +8,7 @@ pub(super) mod holds;
 pub(super) mod import;
 pub(super) mod keys;
 pub(super) mod ledger;
+pub(super) mod models;
 pub(super) mod overview;
 pub(super) mod payments;
 mod posting;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -13,7 +14,7 @@ use crate::api::transactions::unreadable;
 use crate::app::Catalogue;
 use crate::credits::SignedCredits;
 use crate::ledger::{Activity, EntryKind, Movement, Sold, wall_ms};
-use crate::price::{Margin, Route};
+use crate::price::{Margin, Route, RoutePrice};
 use crate::problem::{Problem, texts};
 
 /// The price of a route whose calls cost what they use.
@@ -60,6 +61,9 @@ struct RouteBody {
     captured: SignedCredits,
     /// The price in credits; `null` for a route that has no rule any more.
     price: Option<String>,
+    /// The unit prices of a metered route that has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    units: Option<Box<RawValue>>,
     cost: Option<String>,
     margin: Option<String>,
 }
@@ -208,8 +212,13 @@ impl RouteBody {
             values.dedup();
             (!values.is_empty()).then(|| values.join(" / "))
         };
+        let units = rules.clone().find_map(|rule| match &rule.price {
+            RoutePrice::Units(tariff, _) => to_raw_value(tariff.base()).ok(),
+            _ => None,
+        });
         Self {
             route: label.to_owned(),
+            units,
             label: catalogue.prices.display_label(label).map(str::to_owned),
             methods: all(&|rule| Some(rule.methods.to_string())),
             price: all(&|rule| {

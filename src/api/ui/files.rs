@@ -34,15 +34,18 @@ const WEB: &[(&str, &[u8])] = web![
     "history.js",
     "i18n.js",
     "keys.js",
+    "models.js",
     "package.json",
     "packs.js",
     "page.css",
     "page.js",
+    "prices.js",
     "react.d.ts",
     "react.js",
     "store.d.ts",
     "style.js",
     "upsell.js",
+    "used.js",
 ];
 
 /// One file of `web/`, both compressed and plain.

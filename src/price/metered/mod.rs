@@ -8,6 +8,7 @@ mod check;
 mod condition;
 mod config;
 mod models;
+mod own_cost;
 mod pattern;
 mod quote;
 mod rates;
@@ -23,6 +24,7 @@ pub use config::{
     OnShort, OwnAnswer, PriceConfig, RatesConfig, TierConfig, UnitsConfig, WhenConfig,
 };
 pub use models::{Listing, Model, Models};
+pub use own_cost::OwnCost;
 pub use pattern::{MAX_MODEL_BYTES, ModelPattern, ModelPatternError, is_model_name};
 pub use quote::{Charge, MeteredQuote, MeteredRefusal, quote};
 pub use rates::{Rates, check_rates};

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::crash::CrashedCall;
-use crate::ledger::history::{Activity, FoundAccounts, HoldView, Sold, Usage};
+use crate::ledger::history::{Activity, FoundAccounts, HoldView, ModelUsage, Sold, Usage};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, HoldId};
@@ -21,6 +21,7 @@ use crate::store::cluster::postgres::{self, LISTED, Store};
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync;
 use crate::store::sql::history;
+use crate::store::sql::models;
 use crate::store::sql::search;
 use crate::store::sql::sold;
 
@@ -75,6 +76,10 @@ impl Reader for ClusterReader {
 
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {
         history::activity(&self.lists, since_hour, before_ms).await
+    }
+
+    async fn models(&self, since_ms: i64) -> Result<Vec<ModelUsage>, LedgerError> {
+        models::of_all(&self.lists, since_ms).await
     }
 
     async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError> {

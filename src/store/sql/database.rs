@@ -27,6 +27,10 @@ pub(crate) trait Database: Sync {
     /// `SELECT … FROM` for accounts, without a condition.
     const ACCOUNTS: &'static str;
 
+    /// A table expression for the entries of metered calls: the columns of `entries`, and one with the
+    /// count of each kind, under the kind's name and NULL where it was not used.
+    fn metered() -> String;
+
     /// Reads a row of [`Database::ACCOUNTS`].
     fn account_view(row: &Self::Row) -> Result<AccountView, sqlx::Error>;
 

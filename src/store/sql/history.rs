@@ -2,11 +2,11 @@
 //! activity.
 
 use crate::account::AccountId;
-use crate::credits::{MAX_MICROS, SignedCredits};
 use crate::ledger::LedgerError;
 use crate::ledger::history::{Activity, DayUsage, HoldView, Movement, Usage};
 use crate::ledger::operation::{Entry, EntryKind, HoldId, Origin};
 use crate::store::sql::database::{Database, Value, first_row};
+use crate::store::sql::models;
 use crate::store::sql::rows::{Column, ENTRY, entry_with_usage_from, payment_from};
 
 /// How many of an account's newest entries are added up for its usage. Customers may ask for their
@@ -15,43 +15,39 @@ pub(crate) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;
 
-/// The largest amount that is shown, in micro-credits. It also stands for larger sums.
-const MOST: i64 = MAX_MICROS as i64;
-
-/// The usage of `account` since `since_ms` (milliseconds since 1970), by day and route.
+/// The usage of `account` since `since_ms` (milliseconds since 1970), by day and route, and by model.
 pub(crate) async fn usage(
     database: &impl Database,
     account: &AccountId,
     since_ms: i64,
 ) -> Result<Usage, LedgerError> {
-    let account = Value::Text(account.as_str());
+    let named = Value::Text(account.as_str());
     let newest = "SELECT coalesce(max(seq), 0) AS seq FROM {s}.entries WHERE account = $1";
     let beyond =
-        first_row(database, newest, &[account]).await?.int("seq")?.saturating_sub(USAGE_LINES);
+        first_row(database, newest, &[named]).await?.int("seq")?.saturating_sub(USAGE_LINES);
     let sql = "SELECT created_at / 86400000 AS day, route, count(*) AS calls, \
         CAST(-sum(amount) AS BIGINT) AS credits FROM {s}.entries \
         WHERE account = $1 AND seq > $2 AND created_at >= $3 AND kind = 'capture' \
         GROUP BY 1, 2 ORDER BY 1 DESC, 4 DESC, 2";
-    let rows = database.rows(sql, &[account, Value::Int(beyond), Value::Int(since_ms)]).await?;
+    let rows = database.rows(sql, &[named, Value::Int(beyond), Value::Int(since_ms)]).await?;
     let days = rows.iter().map(|row| {
         Ok(DayUsage {
             day: row.int("day")?,
             route: row.optional_text("route")?.unwrap_or_default().into(),
             calls: row.count("calls")?,
-            credits: row.integer("credits", |sum| {
-                SignedCredits::from_micros(sum.clamp(-MOST, MOST))?.non_negative()
-            })?,
+            credits: row.spent("credits")?,
         })
     });
     let days = days.collect::<Result<_, sqlx::Error>>()?;
+    let models = models::of_account(database, account, beyond, since_ms).await?;
     let unseen = "SELECT count(*) AS lines FROM {s}.entries \
         WHERE account = $1 AND seq = $2 AND created_at >= $3";
     let is_whole = beyond <= 0
-        || first_row(database, unseen, &[account, Value::Int(beyond), Value::Int(since_ms)])
+        || first_row(database, unseen, &[named, Value::Int(beyond), Value::Int(since_ms)])
             .await?
             .int("lines")?
             == 0;
-    Ok(Usage { days, is_whole })
+    Ok(Usage { days, models, is_whole })
 }
 
 /// The newest entries of all accounts, newest first. Usually they are only minutes old, so the last
@@ -132,8 +128,7 @@ pub(crate) async fn activity<D: Database>(
             route: row.optional_text("route")?.map(Into::into),
             is_payment: row.integer("paid", |paid| Some(paid == 1))?,
             entries: row.count("entries")?,
-            amount: row
-                .integer("amount", |sum| SignedCredits::from_micros(sum.clamp(-MOST, MOST)))?,
+            amount: row.sum("amount")?,
         })
     });
     let paid = "SELECT p.document FROM {s}.entries e \

@@ -3,6 +3,7 @@
 pub(crate) mod database;
 pub(crate) mod history;
 pub(crate) mod migrations;
+pub(crate) mod models;
 pub(crate) mod rows;
 pub(crate) mod search;
 pub(crate) mod sold;

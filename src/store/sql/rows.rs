@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
 use crate::account::AccountId;
-use crate::credits::{Credits, SignedCredits};
+use crate::credits::{Credits, MAX_MICROS, SignedCredits};
 use crate::ledger::crash::{CrashOutcome, CrashedCall};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::{KeyHash, KeyRecord};
@@ -43,6 +43,15 @@ pub(crate) trait Column {
     }
     fn signed(&self, name: &str) -> Result<SignedCredits, sqlx::Error> {
         self.integer(name, SignedCredits::from_micros)
+    }
+    /// A sum of amounts. The largest amount also stands for larger sums.
+    fn sum(&self, name: &str) -> Result<SignedCredits, sqlx::Error> {
+        const MOST: i64 = MAX_MICROS as i64;
+        self.integer(name, |sum| SignedCredits::from_micros(sum.clamp(-MOST, MOST)))
+    }
+    /// The same of captures, with the sign turned.
+    fn spent(&self, name: &str) -> Result<Credits, sqlx::Error> {
+        self.sum(name)?.non_negative().ok_or_else(|| unfit(name))
     }
     fn count(&self, name: &str) -> Result<u64, sqlx::Error> {
         self.integer(name, |n| u64::try_from(n).ok())

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::crash::CrashedCall;
-use crate::ledger::history::{Activity, FoundAccounts, HoldView, Sold, Usage};
+use crate::ledger::history::{Activity, FoundAccounts, HoldView, ModelUsage, Sold, Usage};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Balance, Entry, HoldId};
@@ -23,10 +23,11 @@ use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{
     Column as _, ENTRY, crashed_from, entry_with_usage_from, event_from, key_from, payment_from,
 };
-use crate::store::sql::{history, search, sold};
+use crate::store::sql::{history, models, search, sold};
 use crate::store::sqlite::connection;
 use crate::store::sqlite::reconcile::reconcile;
 use crate::store::sqlite::written::Written;
+use crate::usage::Kind;
 
 /// A reader of the file. It sees only committed changes. Lists of entries and balances wait for the rows of
 /// the calls that were answered before.
@@ -95,6 +96,14 @@ impl Database for SqliteReader {
         AND coalesce(json_extract(document, '$.facts.sale.imported'), 0) = 0)";
 
     const ACCOUNTS: &'static str = ACCOUNTS;
+
+    fn metered() -> String {
+        let counts = Kind::ALL.map(|kind| {
+            let kind = kind.as_str();
+            format!("usage->>'{kind}' AS \"{kind}\"")
+        });
+        format!("(SELECT *, {} FROM {{s}}.entries WHERE usage IS NOT NULL)", counts.join(", "))
+    }
 
     fn account_view(row: &SqliteRow) -> Result<AccountView, sqlx::Error> {
         view(row)
@@ -170,6 +179,10 @@ impl Reader for SqliteReader {
 
     async fn activity(&self, since_hour: i64, before_ms: i64) -> Result<Activity, LedgerError> {
         history::activity(self, since_hour, before_ms).await
+    }
+
+    async fn models(&self, since_ms: i64) -> Result<Vec<ModelUsage>, LedgerError> {
+        models::of_all(self, since_ms).await
     }
 
     async fn sold(&self, since_ms: i64) -> Result<Sold, LedgerError> {

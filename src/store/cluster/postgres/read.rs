@@ -14,6 +14,7 @@ use crate::ledger::{AccountView, KeyChanges};
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{Column as _, ENTRY, crashed_from, entry_with_usage_from, key_from};
+use crate::usage::Kind;
 
 /// How many differences a report lists.
 pub(crate) const LISTED: usize = 100;
@@ -45,6 +46,16 @@ impl Database for Store {
         WHERE coalesce(facts #>> '{sale,imported}', 'false') = 'false')";
 
     const ACCOUNTS: &'static str = ACCOUNTS;
+
+    fn metered() -> String {
+        let counts = Kind::ALL.map(|kind| format!("\"{}\" BIGINT", kind.as_str()));
+        let counts = counts.join(", ");
+        format!(
+            "(SELECT e.*, u.* FROM {{s}}.entries e \
+             CROSS JOIN LATERAL json_to_record(CAST(e.usage AS json)) AS u ({counts}) \
+             WHERE e.usage IS NOT NULL)"
+        )
+    }
 
     fn account_view(row: &PgRow) -> Result<AccountView, sqlx::Error> {
         view(row)

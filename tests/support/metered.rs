@@ -1,0 +1,59 @@
+//! Metered calls, put into the embedded ledger of a gateway that does not run.
+
+use std::path::Path;
+
+use farebox::credits::Credits;
+use farebox::ledger::{
+    CallId, Durability, EntryKind, Ledger, OperationId, Overrun, Posting, Settlement,
+};
+use farebox::metrics::Metrics;
+use farebox::store::SqliteLedger;
+use farebox::usage::{Kind, Usage, UsageRecord};
+
+/// A call that is charged by usage.
+pub struct MeteredCall<'a> {
+    pub account: &'a str,
+    pub route: &'a str,
+    pub model: Option<&'a str>,
+    pub held: &'a str,
+    pub charged: &'a str,
+    pub used: &'a [(Kind, u64)],
+}
+
+/// Gives each account of the calls 100 credits, and makes the calls in the ledger at `path`, one after
+/// the other.
+pub async fn make(path: &Path, calls: &[MeteredCall<'_>]) {
+    let metrics = Metrics::new().unwrap();
+    let backend = SqliteLedger::open(path, Durability::Strict, metrics.clone()).await.unwrap();
+    let reader = backend.reader();
+    let (ledger, pipeline) = Ledger::start(backend, reader, metrics);
+    let credits = |text: &str| text.parse::<Credits>().unwrap();
+    for call in calls {
+        let gift = Posting {
+            id: OperationId::posting(EntryKind::Grant, &format!("gift-{}", call.account)).unwrap(),
+            account: call.account.parse().unwrap(),
+            kind: EntryKind::Grant,
+            amount: credits("100").signed(),
+            reason: Some("a gift".into()),
+        };
+        ledger.post(gift).await.unwrap();
+        let account = call.account.parse().unwrap();
+        let hold = ledger.hold(CallId::new(), account, credits(call.held), call.route.into());
+        let mut usage = Usage::NONE;
+        for (kind, count) in call.used {
+            usage.set(*kind, *count).unwrap();
+        }
+        let record = UsageRecord {
+            held: credits(call.held),
+            model: call.model.map(Into::into),
+            usage,
+            prices: "0123456789abcdef".into(),
+        };
+        hold.await.unwrap().settle(Settlement {
+            amount: credits(call.charged),
+            overrun: Overrun::Debt,
+            usage: Some(record),
+        });
+    }
+    assert!(pipeline.stop().await);
+}

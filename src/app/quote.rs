@@ -10,7 +10,7 @@ use crate::problem::{Problem, Text, texts};
 /// The quote of a metered call.
 #[derive(Clone, Debug)]
 pub struct BodyQuote {
-    /// What may be held and charged.
+    /// The credits that may be held and charged.
     pub quote: MeteredQuote,
     /// The body, as it was read.
     pub read: ReadRequest,

@@ -150,7 +150,7 @@ impl App {
         Ok((quote.credits.ok_or_else(metered)?, quote.route))
     }
 
-    /// What would be held for a call of an endpoint with this body, where it has one. Only the price of a metered
+    /// The credits that would be held for a call of an endpoint with this body. Only the price of a metered
     /// route depends on the body.
     ///
     /// # Errors

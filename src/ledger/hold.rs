@@ -47,7 +47,7 @@ pub struct Settlement {
     pub amount: Credits,
     /// What becomes of the part of `amount` that is above the hold.
     pub overrun: Overrun,
-    /// What the call used. [`Hold::settle`] fills in `held`.
+    /// The usage of the call. [`Hold::settle`] fills in `held`.
     pub usage: Option<UsageRecord>,
 }
 

@@ -1,4 +1,4 @@
-//! What is held for a request: the table "Held" of the worked cases.
+//! The hold of each request: the table "Held" of the worked cases.
 
 use std::sync::Arc;
 

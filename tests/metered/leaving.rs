@@ -153,7 +153,7 @@ async fn a_stream_with_hidden_output_or_of_a_route_that_drains_is_read_to_its_en
     }
 }
 
-/// What a client that leaves at each event pays is never more than the whole, and never less than before.
+/// A client that leaves later never pays less, and never more than the whole.
 #[tokio::test]
 async fn leaving_later_is_never_cheaper() {
     let usage = json!({ "input_tokens": 200, "output_tokens": 1 });

@@ -57,13 +57,13 @@ async fn a_call_keeps_the_prices_that_quoted_it() {
     let asked = body(&json!({ "max_tokens": 500 }));
     let call = tokio::spawn(post(&gateway, CHAT, &asked).send());
     assert!(eventually(async || ai.asked().len() == 1).await);
-    let dearer = [routes(""), model("m", "").replace("output = 1000", "output = 2000")].concat();
+    let dearer = [routes(""), model("m", "").replace("output = 1000", "output = 1200")].concat();
     let config = parse(&config_text(ai.address, &dearer), gateway.folder.path());
     gateway.gateway.reload(&config).await.unwrap();
     permits.add_permits(2);
     assert_eq!(call.await.unwrap().unwrap().headers()["x-credits-cost"], "0.15");
-    assert_eq!(ask(&gateway, CHAT, &asked).await.header("x-credits-cost"), "0.25");
-    assert_eq!(balance(&gateway).await, "99.6");
+    assert_eq!(ask(&gateway, CHAT, &asked).await.header("x-credits-cost"), "0.17");
+    assert_eq!(balance(&gateway).await, "99.68");
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ pub async fn balance(gateway: &TestGateway) -> String {
     last["balance"].to_string()
 }
 
-/// What is held of alice's credits.
+/// The part of alice's credits that is held.
 pub async fn held(gateway: &TestGateway) -> String {
     gateway.balance("alice").await["held"].to_string()
 }

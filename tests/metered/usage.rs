@@ -1,4 +1,4 @@
-//! What is charged by the usage of an answer: the table "Charged, by usage" of the worked cases.
+//! The charge for each answer's usage: the table "Charged, by usage" of the worked cases.
 
 use serde_json::{Value, json};
 

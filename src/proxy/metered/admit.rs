@@ -40,7 +40,7 @@ pub(in crate::proxy) struct Admission<'a> {
     pub silence: Duration,
 }
 
-/// Why a metered call goes no further.
+/// The reason why a metered call goes no further.
 pub(in crate::proxy) enum Refused {
     /// The client is told why. The rest of its body may be read.
     Told(Problem),

@@ -53,12 +53,12 @@ pub(in crate::proxy) struct Metered {
     pub terms: Terms,
     reading: Reading,
     growth: Growth,
-    /// What goes on to the client once the hold has grown.
+    /// The pieces of a stream that go on once the hold has grown.
     waiting: Option<Vec<Piece>>,
     /// The bytes of a stream's text that went on to the client.
     delivered: u64,
     outbox: Outbox,
-    /// What became of the hold, once that is known.
+    /// The charge, once the call is settled.
     settled: Option<Settled>,
     /// The ledger could not be asked for more when the hold was used up.
     has_no_ledger: bool,
@@ -73,19 +73,19 @@ pub(in crate::proxy) struct Settled {
     pub usage: Usage,
 }
 
-/// What becomes of the head of an answer.
+/// The fate of an answer's head.
 pub(in crate::proxy) enum Begun {
-    /// It goes on now.
+    /// The head goes on now.
     Passes(ResponseHeader),
-    /// It is kept until the usage of the answer is known.
+    /// The head is kept until the usage of the answer is known.
     IsKept,
 }
 
-/// What becomes of a part of an answer.
+/// The fate of a part of an answer.
 pub(in crate::proxy) enum Fed {
-    /// It goes on as it is.
+    /// The part goes on as it is.
     Passes,
-    /// It is kept.
+    /// The part is kept.
     IsKept,
     /// The answer is too long to be kept: its head goes on, and then what the outbox has.
     Overflows(Box<ResponseHeader>),
@@ -387,7 +387,7 @@ impl Metered {
         charge::cost(&terms.quote, &terms.meter, terms.rules, &answer, end, held)
     }
 
-    /// What the ledger stores of the call.
+    /// The record of the call for the ledger.
     pub fn record(&self, cost: &Cost, held: Credits) -> UsageRecord {
         let Terms { model, prices, .. } = &self.terms;
         UsageRecord { held, model: model.clone(), usage: cost.usage, prices: prices.clone() }

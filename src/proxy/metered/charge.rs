@@ -1,4 +1,4 @@
-//! What a metered call costs, by the usage of its answer.
+//! The cost of a metered call, by the usage of its answer.
 
 use crate::credits::Credits;
 use crate::ledger::Overrun;
@@ -30,7 +30,7 @@ pub(in crate::proxy) struct Cost {
     /// The price; `overrun` says what becomes of the part above the hold.
     pub credits: Credits,
     pub overrun: Overrun,
-    /// What was used; an estimate where the answer did not say.
+    /// The usage; an estimate where the answer did not say.
     pub usage: Usage,
     /// Kinds that the answer reports and that have no price.
     pub unpriced: Unpriced,

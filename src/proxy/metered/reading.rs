@@ -201,19 +201,19 @@ impl Kept {
 
 /// How an answer is read.
 pub(super) enum Reading {
-    /// Its head is awaited.
+    /// The head is awaited.
     Awaited,
-    /// It is not charged by usage, so it passes unread.
+    /// The answer is not charged by usage, so it passes unread.
     Unread,
-    /// It is kept until its usage is known.
+    /// The answer is kept until its usage is known.
     Kept(Box<Kept>),
-    /// It is read as it passes.
+    /// One JSON document, read as it passes.
     Json(Box<Json>),
-    /// It is read as it passes.
+    /// A stream of events, read as it passes.
     Events(Box<Events>),
     /// A text of which so many bytes have passed, or another file.
     Bytes { text_bytes: u64, is_text: bool },
-    /// Its usage has been taken.
+    /// The usage has been taken.
     Done,
 }
 

@@ -98,7 +98,7 @@ impl Relay<'_> {
         }
     }
 
-    /// What of a stream goes on.
+    /// Lets pieces of a stream go on, or ends it.
     fn on_fed(&mut self, fed: Fed, is_last: bool, state: &mut State) -> Result<()> {
         match fed {
             Fed::Pieces(pieces) => {

@@ -56,7 +56,7 @@ pub(super) enum Answer {
     /// The protocol was switched: bytes pass both ways until one side ends.
     Tunnel,
     Ended,
-    /// It ends here for the client, although the upstream would go on.
+    /// The answer ends here for the client, although the upstream would go on.
     CutShort,
 }
 

@@ -7,6 +7,8 @@ SHELL := bash
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SDK_VENV := $(TARGET_DIR)/sdk-venv
+SDK_NODE := $(TARGET_DIR)/sdk-node
+LITELLM_VENV := $(TARGET_DIR)/litellm-venv
 DEPLOY_VENV := $(TARGET_DIR)/deploy-venv
 PROMTOOL := $(TARGET_DIR)/tools/promtool
 STRIPE_VENV := $(TARGET_DIR)/buying-venv
@@ -72,7 +74,7 @@ test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runb
 	cargo build --locked --bin farebox
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox PROMTOOL=$(PROMTOOL) $(DEPLOY_VENV)/bin/python tests/deploy/test_deploy.py
 
-.PHONY: test-rust test-orders test-screens test-doc test-sdk stripe-venv screens-node
+.PHONY: test-rust test-orders test-screens test-doc test-sdk test-litellm stripe-venv screens-node
 test-rust: stripe-venv screens-node ## The Rust tests alone (12 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
 		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc)))
@@ -84,9 +86,12 @@ test-screens: screens-node ## The screens alone, in Chromium; FAREBOX_SCREENSHOT
 		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test screens
 test-doc:
 	cargo test --locked --doc
-test-sdk: $(SDK_VENV)/installed ## The official OpenAI SDK for Python against the demo (10 s)
+test-sdk: $(SDK_VENV)/installed $(SDK_NODE)/installed ## The SDKs of OpenAI, Anthropic and Vercel through Farebox, and what they pay (40 s)
 	cargo build --locked --bin farebox
-	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(SDK_VENV)/bin/python tests/sdk/test_openai.py
+	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox FAREBOX_SDK_NODE=$(SDK_NODE) $(SDK_VENV)/bin/python tests/sdk/run.py
+test-litellm: $(LITELLM_VENV)/installed ## LiteLLM's proxy as upstream: its own count of tokens and Farebox's (installs 760 MB; then 1 min)
+	cargo build --locked --bin farebox
+	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox $(LITELLM_VENV)/bin/python tests/litellm/test_litellm.py
 
 stripe-venv: $(STRIPE_VENV)/installed ## Stripe's own SDK, which signs events for the Rust tests (10 s)
 screens-node: $(SCREENS_NODE)/installed ## axe-core, both Reacts, Vite and TypeScript, for the tests of the screens (20 s)
@@ -110,7 +115,7 @@ $(TARGET_DIR)/%-venv/installed: tests/%/requirements.txt
 	touch $@
 
 # The versions are those of package-lock.json; nothing of theirs is run while they are installed.
-$(SCREENS_NODE)/installed: tests/screens/package.json tests/screens/package-lock.json
+$(TARGET_DIR)/%-node/installed: tests/%/package.json tests/%/package-lock.json
 	mkdir -p $(@D)
 	cp $^ $(@D)
 	cd $(@D) && npm ci --ignore-scripts --legacy-peer-deps --no-audit --no-fund --loglevel=error

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use tokio::net::TcpListener;
 
+use crate::cli::demo::metered::Metered;
 use crate::cli::demo::start::{DemoAccount, OwnFile};
 use crate::cli::demo::{file, start};
 use crate::cli::run::{Request, Signals, runtime};
@@ -18,8 +19,8 @@ use crate::stripe::is_live;
 
 /// Try it out: a ledger, an upstream and a funded account, with no file and no server.
 ///
-/// Runs a ledger, an OpenAI-compatible upstream and a funded account; prints a key and lines to
-/// paste. All of it is gone when the demo stops.
+/// Runs a ledger, an upstream that speaks OpenAI's API and Anthropic's, and a funded account; prints a
+/// key and lines to paste. All of it is gone when the demo stops.
 ///
 /// With --config, the demo takes the file's prices, packs, upstreams, tokens and CORS origins. An
 /// upstream of the file that does not answer is replaced by the demo's own; tokens whose variables
@@ -88,7 +89,8 @@ impl Demo {
         gateway.add_key(account.record.clone());
         let link = start::sign_in(&account.account, &jwt_secret);
         let link = link.map_err(|error| CliError::Failed(error.to_string()))?;
-        let offer = (tried.as_ref(), &*config.packs);
+        let metered = Metered::first_of(&config.routes, &config.models);
+        let offer = (tried.as_ref(), metered.as_ref(), &*config.packs);
         let at = Places { addresses: gateway.addresses(), prefix: &config.api.prefix };
         print(&at, &notes, &account, &token, &link, offer);
         // A demo reloads nothing: its config is not a file.
@@ -221,14 +223,15 @@ fn print(
     account: &DemoAccount,
     token: &Secret,
     link: &Secret,
-    (tried, packs): (Option<&Tried<'_>>, &[PackConfig]),
+    (tried, metered, packs): (Option<&Tried<'_>>, Option<&Metered<'_>>, &[PackConfig]),
 ) {
     let Places { addresses: Addresses { public, admin, .. }, prefix } = *at;
     let notes: String = notes.iter().map(|note| format!("  {note}\n")).collect();
     let (key, id, funds) = (account.key.expose(), &account.account, account.funds);
     let (token, link) = (token.expose(), link.expose());
     let ((paid, spent), purchase) = (calls(public, key, tried), purchase(at, key, packs));
-    println!(
+    let metered = metered.map(|metered| metered.lines(public, prefix, key)).unwrap_or_default();
+    let lines = format!(
         r#"Farebox demo: everything runs in this process, and is gone when it stops (Ctrl-C).
 
   listening on http://{public}
@@ -252,8 +255,10 @@ Paste these into another terminal:
 
 {spent}{purchase}  # Be the operator: give it 20 more.
   curl http://{admin}/admin/accounts/{id}/grants -H 'authorization: Bearer {token}' -d '{{"credits":20,"id":"gift-1","reason":"for trying it out"}}'
-"#
+{metered}"#
     );
+    // In one piece: a script that waits for one of the lines has all of them then.
+    println!("{lines}");
     // Without this, a script that reads these lines through a pipe could wait for them forever.
     let _ = std::io::stdout().flush();
 }

@@ -2,6 +2,7 @@
 
 mod command;
 mod file;
+mod metered;
 mod start;
 mod upstream;
 

@@ -1,0 +1,146 @@
+//! The words of an answer, made from the request, before they have a provider's shape. A word counts
+//! as one token.
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+/// The model that answers where a request names none.
+pub const MODEL: &str = "farebox-demo";
+
+/// The time in every answer: none, so that the same request has the same answer.
+pub const CREATED: u64 = 0;
+
+/// The tokens of an answer that was asked to think. They are counted and not shown.
+const THOUGHT: u64 = 16;
+
+/// The most numbers of an answer to "count to 5000".
+const COUNTED: u64 = 10_000;
+
+/// A request's parts that the answer is made of.
+pub struct Question<'a> {
+    /// The text of every turn, the newest last.
+    pub turns: Vec<String>,
+    /// The request's first tool, if the model may call it now.
+    pub tool: Option<&'a Value>,
+    /// The longest answer in tokens, thoughts included.
+    pub limit: Option<u64>,
+    /// The request asks for thinking.
+    pub thinks: bool,
+}
+
+impl<'a> Question<'a> {
+    /// Reads `request`, whose turns are the member `list`: a text, or an array of messages.
+    pub fn of(request: &'a Value, list: &'a Value, limit: &Value, thinks: bool) -> Self {
+        let messages = list.as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut turns: Vec<String> = messages.iter().map(text).collect();
+        turns.extend(list.as_str().map(str::to_owned));
+        let may_call = request["tool_choice"] != "none" && !messages.last().is_some_and(is_result);
+        let tool = if may_call { request["tools"].get(0) } else { None };
+        Self { turns, tool, limit: limit.as_u64(), thinks }
+    }
+
+    /// The tokens of the request.
+    pub fn input(&self) -> u64 {
+        self.turns.iter().map(|turn| tokens(turn)).sum()
+    }
+
+    /// The tokens of every turn but the newest, which a provider has in its cache.
+    pub fn earlier(&self) -> u64 {
+        self.input() - self.turns.last().map_or(0, |newest| tokens(newest))
+    }
+
+    /// The answer.
+    pub fn reply(&self) -> Reply {
+        let asked = self.turns.last().map_or("nothing", String::as_str);
+        let limit = self.limit.unwrap_or(u64::MAX);
+        let reasoning = if self.thinks { THOUGHT.min(limit) } else { 0 };
+        if let Some(tool) = self.tool {
+            let call = Call::of(tool, asked);
+            let output = reasoning + tokens(&call.arguments.to_string());
+            return Reply { words: Vec::new(), call: Some(call), is_cut: false, reasoning, output };
+        }
+        let said = match asked.strip_prefix("count to ").and_then(|number| number.parse().ok()) {
+            Some(last) => (1..=COUNTED.min(last)).map(|n| format!("{n} ")).collect(),
+            None => format!("You said: {asked}"),
+        };
+        let mut words: Vec<String> = said.split_inclusive(' ').map(str::to_owned).collect();
+        let whole = words.len();
+        words.truncate(usize::try_from(limit - reasoning).unwrap_or(usize::MAX));
+        let output = reasoning + count(words.len());
+        Reply { is_cut: words.len() < whole, words, call: None, reasoning, output }
+    }
+}
+
+/// An answer.
+pub struct Reply {
+    /// The text, in the pieces that a stream has.
+    pub words: Vec<String>,
+    /// A call of the request's tool, in place of a text.
+    pub call: Option<Call>,
+    /// The limit of the request cut the text.
+    pub is_cut: bool,
+    /// The tokens of the thoughts.
+    pub reasoning: u64,
+    /// All tokens of the answer, thoughts included.
+    pub output: u64,
+}
+
+/// A call of a tool.
+pub struct Call {
+    /// The tool's name.
+    pub name: String,
+    /// A JSON object with the question in the tool's first parameter.
+    pub arguments: Value,
+}
+
+impl Call {
+    fn of(tool: &Value, asked: &str) -> Self {
+        let tool = tool.get("function").unwrap_or(tool);
+        let schema = tool.get("parameters").or(tool.get("input_schema")).unwrap_or(&Value::Null);
+        let first = schema["properties"].as_object().and_then(|all| all.keys().next());
+        let name = tool["name"].as_str().unwrap_or_default().to_owned();
+        let arguments = first.map_or_else(|| json!({}), |first| json!({ (first.as_str()): asked }));
+        Self { name, arguments }
+    }
+}
+
+/// The text of a message or of a part of one; of several parts, all of them.
+pub fn text(message: &Value) -> String {
+    match message {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(text).collect::<Vec<_>>().join(" "),
+        _ => ["content", "text", "output"]
+            .iter()
+            .find_map(|name| message.get(name))
+            .map(text)
+            .unwrap_or_default(),
+    }
+}
+
+/// The message is what a tool answered, in any of the shapes.
+fn is_result(message: &Value) -> bool {
+    let parts = message["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+    message["role"] == "tool"
+        || message["type"] == "function_call_output"
+        || parts.iter().any(|part| part["type"] == "tool_result")
+}
+
+/// The tokens of a text.
+pub fn tokens(text: &str) -> u64 {
+    count(text.split_whitespace().count())
+}
+
+fn count(tokens: usize) -> u64 {
+    u64::try_from(tokens).unwrap_or(u64::MAX)
+}
+
+/// An id that the same messages always have.
+pub fn id(prefix: &str, messages: &Value) -> String {
+    let hash = hex::encode(Sha256::digest(messages.to_string()));
+    format!("{prefix}{}", hash.get(..24).unwrap_or_default())
+}
+
+/// The model that the request asks for.
+pub fn model(request: &Value) -> &str {
+    request["model"].as_str().unwrap_or(MODEL)
+}

@@ -48,6 +48,17 @@
 //! | a link signs somebody in as another; a sibling host's cookie signs in or locks out | `screens signing_in::a_link_signs_nobody_in_who_was_not_asked`, `a_neighbours_cookie_neither_locks_anybody_out_nor_signs_anybody_in` |
 //! | two Reacts after an install from a folder | `screens vite::the_package_installs_from_its_folder_for_vite_and_typescript` |
 //! | odd bytes on the wire get a call for less than its price | `product fuzz::run::no_bytes_on_the_wire_buy_a_call_for_less_than_its_price` |
+//! | cached tokens are billed twice | `metered usage::usage_is_charged_exactly_whatever_its_kinds` |
+//! | an unknown model costs nothing | `metered models::an_unknown_model_is_never_served` |
+//! | an aborted stream of tokens is free, or charged in full | `metered leaving::a_stream_costs_its_input_and_what_was_delivered` |
+//! | a stream outruns its balance | `metered growing::streams_that_run_side_by_side_never_outrun_their_balance` |
+//! | only chat is counted; responses, messages and embeddings pass for free | `metered official_shapes` |
+//! | a limit that the provider ignores, or a list of prompts, buys tokens below their price | `metered attacks` |
+//! | two Redis servers make gateways recover for ever | `cluster two_redis` |
+//! | an upstream closes or resets an idle TLS connection, and the next call fails | `proxy upstream_tls` |
+//! | a reset takes the last answer from a client that sends on | `proxy closing` |
+//! | an upstream frames an answer in two ways | `proxy framing::an_answer_has_one_framing_or_is_a_502_and_free` |
+//! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../support/mod.rs"]

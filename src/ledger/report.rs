@@ -109,7 +109,7 @@ pub struct FoldReport {
 pub struct FoldCursor {
     /// The account, in the order of accounts.
     pub(crate) account: AccountId,
-    /// The sequence number of the account's entry.
+    /// The sequence number of the first entry that the next slice reads.
     pub(crate) seq: u64,
     /// True where that entry is an opening balance which this folding wrote.
     pub(crate) is_own: bool,

@@ -43,7 +43,7 @@ pub struct Pointers {
 /// The way to one place.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
-    /// The steps that lead to the innermost open object or list.
+    /// How many of the pointer's leading steps the innermost open object or list has matched.
     steps: usize,
     /// The next value is one step further.
     is_next: bool,

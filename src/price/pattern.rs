@@ -1,5 +1,5 @@
-//! The `path` of a price rule: literal segments, `{name}` for one, `{name}text` for one that ends so,
-//! `{*rest}` for the rest.
+//! The `path` of a price rule: literal segments, `{name}` for one segment, `{name}text` for one segment that
+//! ends in `text`, `{*rest}` for all segments that follow.
 
 use std::collections::HashSet;
 use std::fmt;

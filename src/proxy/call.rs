@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue, Method};
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{BError, Error, ErrorSource, ErrorType, Result};
 use prometheus::{IntCounterVec, IntGauge};
 
 use super::body::Sent;
 use super::client::Client;
 use super::cors::Cors;
-use super::live::{Destination, PricedRoute};
+use super::live::{Destination, Outcome, PricedRoute};
 use super::metered::Metered;
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
@@ -98,6 +98,25 @@ impl Forwarded {
     /// As there.
     pub fn destination(&self) -> Result<&Destination> {
         destination(&self.route, self.metered.as_deref())
+    }
+
+    /// Counts how the attempt ended that sent the request, where that is the upstream's doing.
+    pub fn count_attempt(&self, error: Option<&BError>) -> Option<Outcome> {
+        use ErrorType::{ReadTimedout, WriteTimedout};
+        let is_answered = self.status.map(Outcome::of_status);
+        let outcome = match error {
+            None => is_answered,
+            Some(error) if error.esource() != &ErrorSource::Upstream => is_answered,
+            Some(error) if *error.etype() == ReadTimedout && !self.sent.has_ended() => is_answered,
+            Some(error) if matches!(error.etype(), ReadTimedout | WriteTimedout) => {
+                Some(Outcome::Timeout)
+            }
+            Some(_) => Some(Outcome::Closed),
+        };
+        if let (Some(outcome), Ok(destination)) = (outcome, self.destination()) {
+            destination.attempts.count(outcome);
+        }
+        outcome
     }
 }
 

@@ -102,7 +102,7 @@ impl Server {
                 Next::Never => return,
             };
         };
-        // Another client may have this one's place.
+        // From here on the connection counts as waiting: at `max_connections` it may be closed to make room.
         head.awaits_next();
         tokio::select! {
             biased;
@@ -189,7 +189,7 @@ impl HttpServerApp for Http2Connection {
 mod tests {
     use super::*;
 
-    /// The size of the future that this function would return. The function is never called.
+    /// The size of the future that calling the closure would return. The closure is never called.
     fn size_of<F: Future>(_: impl FnOnce() -> F) -> usize {
         std::mem::size_of::<F>()
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use axum::Router;
 use http::{HeaderValue, Method, StatusCode, header};
-use pingora_error::{BError, ErrorSource, ErrorType, Result};
+use pingora_error::{BError, ErrorSource, Result};
 use pingora_http::ResponseHeader;
 use tokio::sync::watch;
 
@@ -428,7 +428,7 @@ impl Gate {
         }
         .await;
         let Err(error) = ended else {
-            count(&forwarded, None);
+            forwarded.count_attempt(None);
             return Ok(());
         };
         let failed = Failed {
@@ -455,7 +455,7 @@ impl Gate {
         settle::settle(call, failed.about, Some(&error), client.has_stalled());
         // Failed attempts to connect were counted when they failed.
         let outcome = match failed.sent_to {
-            Some(_) => count(call, Some(&error)),
+            Some(_) => call.count_attempt(Some(&error)),
             None => Some(Outcome::Connect),
         };
         // A client that was sent only a 1xx such as 100 or 103 still waits for an answer.
@@ -480,23 +480,4 @@ impl Gate {
 /// The name of the upstream that a call has gone to.
 fn upstream_of(call: &Forwarded) -> String {
     call.destination().map_or_else(|_| String::new(), |to| to.upstream.name().to_owned())
-}
-
-/// Counts how the attempt ended that sent the request, where that is the upstream's doing.
-fn count(call: &Forwarded, error: Option<&BError>) -> Option<Outcome> {
-    use ErrorType::{ReadTimedout, WriteTimedout};
-    let is_answered = call.status.map(Outcome::of_status);
-    let outcome = match error {
-        None => is_answered,
-        Some(error) if error.esource() != &ErrorSource::Upstream => is_answered,
-        Some(error) if *error.etype() == ReadTimedout && !call.sent.has_ended() => is_answered,
-        Some(error) if matches!(error.etype(), ReadTimedout | WriteTimedout) => {
-            Some(Outcome::Timeout)
-        }
-        Some(_) => Some(Outcome::Closed),
-    };
-    if let (Some(outcome), Ok(destination)) = (outcome, call.destination()) {
-        destination.attempts.count(outcome);
-    }
-    outcome
 }

@@ -31,7 +31,7 @@ pub struct Pointer {
     steps: Box<[Box<str>]>,
 }
 
-/// The reason why a text is no JSON pointer. The part after the semicolon is the remedy.
+/// The reason why a text is no JSON pointer. In each message, the text after the semicolon is the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PointerError {
     /// The text does not begin with `/`.

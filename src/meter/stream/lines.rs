@@ -60,7 +60,7 @@ impl Lines {
         }
     }
 
-    /// The next step through `part`, from `at` on, which moves behind it. `None` at the end of the part.
+    /// Reads the next step of `part` at index `at`, and moves `at` past it. `None` at the end of `part`.
     pub fn next(&mut self, part: &[u8], at: &mut usize) -> Option<Step> {
         loop {
             let byte = *part.get(*at)?;

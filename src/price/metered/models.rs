@@ -73,8 +73,8 @@ impl Model {
         })
     }
 
-    /// The name that the upstream is asked for in place of `asked`, which this model matches. `None`
-    /// where the name stays.
+    /// The name to send upstream when the request says `asked`, which this model must match. `None`
+    /// without `rename`.
     pub fn renamed(&self, asked: &str) -> Option<Cow<'_, str>> {
         self.rename.as_ref().map(|rename| rename.apply(&self.pattern, asked))
     }

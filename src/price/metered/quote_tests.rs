@@ -292,7 +292,7 @@ fn an_estimate_is_the_input_as_held_and_a_token_for_two_delivered_bytes() {
     // The answer has told its input: 300 × 250/T + 100 × 25/T + 120 × 1000/T
     let started = usage(&[(Kind::Input, 300), (Kind::CachedInput, 100), (Kind::Output, 1)]);
     assert_eq!(cost(&quote.estimate(Some(&started), 240)), "0.1975");
-    // It has told more output than was delivered.
+    // The answer reports more output than was delivered, so its own count stands.
     let told = usage(&[(Kind::Input, 300), (Kind::Reasoning, 150)]);
     assert_eq!(quote.estimate(Some(&told), 240), told);
     let told = usage(&[(Kind::Input, 300), (Kind::Reasoning, 50)]);

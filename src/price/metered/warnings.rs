@@ -135,7 +135,7 @@ const SHARED: [&str; 11] = [
 const CONTINUES: &str = "previous_response_id";
 
 /// Warnings about routes through which one account may read another's data at the provider, and about
-/// routes whose models have a kind that no request bounds.
+/// routes without `hold` whose models charge by the second: no request says how many seconds it takes.
 pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mistake> {
     let mut found = Vec::new();
     let sells_by_usage = routes.iter().any(|route| route.price.is_some());

@@ -211,7 +211,8 @@ impl Metered {
         Fed::Overflows(Box::new(head))
     }
 
-    /// Lets pieces of a stream pass that the hold covers.
+    /// Passes on the pieces if the hold covers them. Otherwise they wait for the hold to grow, or the stream
+    /// ends.
     fn pay_for(&mut self, pieces: Vec<Piece>) -> Fed {
         let Reading::Events(events) = &self.reading else { return Fed::Pieces(pieces) };
         let text_bytes = events.delivered_text_bytes();

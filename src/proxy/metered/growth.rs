@@ -22,7 +22,8 @@ pub(super) struct Growth {
     most: u64,
     /// How many tokens more are asked for at a time.
     step: u64,
-    /// The request for more that the ledger has not answered yet, and the tokens that the hold then covers.
+    /// The tokens that the hold will cover once the ledger grants the extension in flight, and the future of
+    /// its answer.
     asking: Option<(u64, Asking)>,
     /// The account could not pay a whole step.
     is_short: bool,

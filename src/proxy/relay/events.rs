@@ -20,7 +20,7 @@ impl Relay<'_> {
     ) -> Event<'s> {
         let (incoming, mut outgoing) = self.client.halves();
         let mut metered = self.call.metered.as_deref_mut();
-        // Nobody waits for a client that has left.
+        // The relay does not wait for a client that has left, so such a client never counts as blocked.
         let has_left = state.left.is_some();
         let client_blocked = !has_left && outgoing.is_blocked();
         let upstream_blocked = link.is_blocked();

@@ -7,7 +7,8 @@ use crate::ledger::operation::{HoldId, Operation};
 /// A hold that has to expire, with the route of its call.
 pub(crate) type Expiring = (HoldId, Arc<str>);
 
-/// Ends of holds that no other gateway and no caller will request.
+/// Captures, releases and expiries that this gateway must still carry out, since nobody else will ask for
+/// them.
 #[derive(Debug, Default)]
 pub(crate) struct Debts {
     /// Releases of holds that Redis may have granted although their callers got 503, and operations of

@@ -44,7 +44,8 @@ pub(crate) struct Shared {
     pub epoch: OpenEpoch,
     /// Acknowledged batches that Postgres may not have yet.
     pub redo: RedoLog,
-    /// Ends of holds that no other gateway and no caller will request.
+    /// Captures, releases and expiries that this gateway must still carry out, since nobody else will ask for
+    /// them.
     pub debts: Debts,
     /// Whether new holds are taken.
     pub intake: Intake,

@@ -317,8 +317,8 @@ impl SqliteLedger {
     async fn catch_up(&mut self) -> Result<(), LedgerError> {
         // In `strict` every answered operation is in the file, as rows or in the log.
         if self.unwritten.is_empty() || self.durability == Durability::Strict {
-            // The operations of the commit in doubt were refused, and memory was rolled back. Those that
-            // are repeated find their entries.
+            // Memory was rolled back and the callers were refused, but the file may have the commit. So
+            // memory is loaded from the file again; a caller that repeats its operation finds the entry.
             let now = self.now();
             let connection = self.disk.writer.get().await?;
             batch_log::replay(connection).await?;

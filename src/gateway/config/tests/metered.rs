@@ -240,7 +240,7 @@ fn a_models_file_adds_its_models_after_those_of_the_config() {
         warnings.len() == 1 && warnings[0].contains("models.toml:2: warning: "),
         "{warnings:?}"
     );
-    // Its models alone are enough for a route.
+    // A route needs no model in gateway.toml if the models file has one.
     assert!(beside(&file(ROUTE), MODEL).is_ok());
 }
 

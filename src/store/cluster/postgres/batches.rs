@@ -1,6 +1,5 @@
 //! Writes the batches that Redis decided: in the order of the stream, each once.
 //!
-//! A batch is a text (`batch_log.rs` parses it). [`Tally`] adds up the net effect of all batches of
 //! A batch is a text, which `batch_log.rs` parses. [`Tally`] adds up the net effect of all batches of a
 //! transaction. So however many batches there are, each table is written with one statement, and each
 //! account with one row update. The same transaction locks the shard's row and moves its checkpoint. A

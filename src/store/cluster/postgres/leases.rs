@@ -210,7 +210,7 @@ pub(crate) async fn layout_users(store: &Store, layout: i32) -> Result<LayoutUse
     store.transact(async |on| count_layout_users(store, layout, on).await).await
 }
 
-/// The same as [`layout_users`], in a transaction.
+/// Counts the gateways of a layout, as [`layout_users`] does, in the caller's transaction `on`.
 pub(crate) async fn count_layout_users(
     store: &Store,
     layout: i32,

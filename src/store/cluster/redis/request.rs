@@ -231,8 +231,8 @@ impl<'a> Request<'a> {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
-            // An abandoned call's hold expires at once: this gateway may be gone before a later
-            // attempt. `GET /admin/crashed` lists the holds that expired.
+            // An abandoned call's hold expires at once, because this gateway may be gone before it could
+            // try again to end the hold. `GET /admin/crashed` lists the holds that expired.
             Operation::Abandon { hold, .. } => {
                 self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");
             }

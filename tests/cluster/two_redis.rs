@@ -24,7 +24,8 @@ async fn readyz(cluster: &Cluster, gateway: usize) -> u16 {
 async fn serves(cluster: &Cluster, gateway: usize) {
     let back = Instant::now();
     while cluster.gateway(gateway).post("alice", ROUTE).await.status != 200 {
-        assert!(back.elapsed() < BACK_WITHIN, "gateway {gateway} does not serve");
+        let logged = || cluster.gateway(gateway).stderr();
+        assert!(back.elapsed() < BACK_WITHIN, "gateway {gateway} does not serve: {}", logged());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

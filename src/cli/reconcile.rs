@@ -12,7 +12,7 @@ use crate::store::{ImportError, SourceError, repair_cluster, repair_embedded};
 
 /// Check that the ledger is consistent.
 ///
-/// Checks every account and prints each difference; the exit code is then 1. On Redis and Postgres
+/// Checks every account, prints each difference, and ends with exit code 1 where there is one. On Redis and Postgres
 /// it compares Redis with Postgres, and holds and accounts with the entries.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {

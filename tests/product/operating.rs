@@ -21,9 +21,9 @@ fn what_a_command_does_is_shown_by_its_long_help_and_its_summary_by_the_short_on
         ("prices", "the price table", "smallest pack's price"),
         ("reconcile", "the ledger is consistent", "exit code 1"),
         ("recover", "a recovery of Redis", "hand over the batches"),
-        ("backup", "Copy the ledger", "of one moment"),
+        ("backup", "Copy the ledger", "at one moment"),
         ("fold", "opening balances", "kept for an archive"),
-        ("migrate", "the ledger's schema", "where there is none"),
+        ("migrate", "the ledger's schema", "if there is none"),
         ("healthcheck", "a running gateway lives", "Exit code 0"),
     ] {
         let (short, long) =

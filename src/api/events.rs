@@ -187,7 +187,7 @@ impl Stream {
     /// the stream goes on.
     async fn is_still_allowed(&self) -> bool {
         // The client's address is used only to limit how often an issuer is asked for unknown keys.
-        // It is left out here, since this token's key was known when the stream began.
+        // The address is left out here, since this token's key was known when the stream began.
         match self.app.identify(self.credentials.headers(), None).await {
             Ok(identity) => identity.account == self.account,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,

@@ -24,7 +24,7 @@ pub(crate) struct CallHolds {
     pub after_crash: AfterCrash,
 }
 
-/// What becomes of a charge above the hold.
+/// The policy for a charge above the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overrun {
     /// The charge counts whole, and may make a debt.
@@ -45,7 +45,7 @@ pub struct Extended {
 pub struct Settlement {
     /// The price of what the call used.
     pub amount: Credits,
-    /// What becomes of the part of `amount` that is above the hold.
+    /// The policy for the part of `amount` that is above the hold.
     pub overrun: Overrun,
     /// The usage of the call. [`Hold::settle`] fills in `held`.
     pub usage: Option<UsageRecord>,

@@ -95,7 +95,7 @@ pub fn parse(
         false => None,
     };
     if written.is_none() && report.covers(models_file::KEY) {
-        // Its models are not known, so no check could tell whether one is missing.
+        // The models of an unreadable file are not known, so no check could tell whether one is missing.
         return Err(Mistakes::new(path, report.finish()));
     }
     let more = written.as_ref().map(|written| written.parse()).transpose();

@@ -64,7 +64,7 @@ pub struct Entry {
     pub reason: Option<Arc<str>>,
     /// The time of the entry, in milliseconds since 1970.
     pub created_at_ms: i64,
-    /// What a metered call used. The amount of the entry is above `held` of the record where the charge
+    /// The usage of a metered call. The amount of the entry is above `held` of the record where the charge
     /// was an overrun. `None` for all other entries.
     pub usage: Option<Arc<UsageRecord>>,
 }

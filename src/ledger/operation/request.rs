@@ -82,7 +82,7 @@ pub enum Operation {
         /// more than was set aside may make a debt. False: such a capture is refused, and so it is for
         /// holds of the API in any case.
         may_overrun: bool,
-        /// What a metered call used.
+        /// The usage of a metered call.
         usage: Option<Arc<UsageRecord>>,
     },
     /// Gives a hold back.

@@ -11,7 +11,7 @@ use crate::ledger::rules::context::{NewEntry, Rules};
 use crate::ledger::rules::state::{Account, EndedHold, LiveHold};
 use crate::usage::UsageRecord;
 
-/// What a capture asks for.
+/// The parameters of a capture.
 #[derive(Clone, Copy)]
 pub(super) struct Charge<'a> {
     pub amount: Credits,

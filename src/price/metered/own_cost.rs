@@ -1,4 +1,4 @@
-//! What calls of a model cost the operator.
+//! The operator's own cost of a model's calls.
 
 use crate::price::metered::config::CostConfig;
 use crate::price::metered::rates::Rates;

@@ -1,4 +1,4 @@
-//! What a metered call may cost, before it is forwarded; and what it did cost, by its usage.
+//! The quote of a metered call before it is forwarded, and its charge by usage afterwards.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::usage::{Kind, MAX_COUNT, RequestFacts, Scalar, Usage};
 /// The bytes that are counted as one token, in requests and in delivered text.
 const BYTES_PER_TOKEN: u64 = 2;
 
-/// What a metered call may cost. It keeps the prices that it was made with, so a reload changes
+/// The quote of a metered call: its hold, and the most that it may cost. The quote keeps the prices that it was made with, so a reload changes
 /// nothing for a call that runs.
 #[derive(Clone, Debug)]
 pub struct MeteredQuote {

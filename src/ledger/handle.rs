@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::backend::Backend;
+use crate::ledger::claim::{Claim, Claimed};
 use crate::ledger::error::LedgerError;
 use crate::ledger::hold::{CallHolds, Hold};
 use crate::ledger::imports::{Import, ImportedRow};
@@ -22,6 +23,16 @@ use crate::ledger::pipeline::Pipeline;
 use crate::ledger::reader::Reader;
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::metrics::Metrics;
+
+/// The outcome of a hold with a claim.
+#[derive(Debug)]
+#[must_use = "a hold that is dropped is released"]
+pub enum HeldOrClaimed {
+    /// The credits are set aside, and the claim is this call's.
+    Held(Hold),
+    /// Another call has the claim. Nothing is held.
+    Claimed(Claimed),
+}
 
 /// A ledger in use. Cheap to clone; all clones share one pipeline.
 ///
@@ -73,7 +84,8 @@ impl Ledger {
         }
     }
 
-    /// Sets credits aside for a call. Dropping the future at any moment leaves no hold behind.
+    /// Sets credits aside for a call without a claim. Dropping the future at any moment leaves no hold
+    /// behind.
     ///
     /// # Errors
     /// [`Refusal::Insufficient`] and [`Refusal::Frozen`].
@@ -84,13 +96,56 @@ impl Ledger {
         amount: Credits,
         route: Arc<str>,
     ) -> Result<Hold, Refusal> {
+        match self.hold_claiming(id, account, amount, route, None).await? {
+            HeldOrClaimed::Held(hold) => Ok(hold),
+            HeldOrClaimed::Claimed(_) => {
+                tracing::error!("the ledger's backend knows of a claim that was not made");
+                Err(Refusal::Unavailable)
+            }
+        }
+    }
+
+    /// As [`Self::hold`], with a claim that is decided together with the hold. If another call has the
+    /// claim, nothing is held, even for an account that could not pay.
+    ///
+    /// # Errors
+    /// [`Refusal::Insufficient`] and [`Refusal::Frozen`]. A frozen account hears so even where its
+    /// claim is charged.
+    pub async fn hold_claiming(
+        &self,
+        id: CallId,
+        account: AccountId,
+        amount: Credits,
+        route: Arc<str>,
+        claim: Option<Claim>,
+    ) -> Result<HeldOrClaimed, Refusal> {
         let id = HoldId::from(id);
+        let key = match claim {
+            Some(Claim::Key { id, .. }) => Some(id),
+            Some(Claim::Retry { .. }) | None => None,
+        };
         let guard =
-            Hold::arm(self.holds.clone(), id.clone(), account.clone(), amount, route.clone());
-        let hold =
-            NewHold { id, account, amount, route, origin: Origin::Call, ttl_ms: CALL_TTL_MS };
-        match self.request(Operation::Hold(hold), held).await {
-            Ok(after) => Ok(guard.granted(after)),
+            Hold::arm(self.holds.clone(), id.clone(), account.clone(), amount, route.clone(), key);
+        let hold = NewHold {
+            id,
+            account,
+            amount,
+            route,
+            origin: Origin::Call,
+            ttl_ms: CALL_TTL_MS,
+            claim,
+        };
+        let read = |outcome| match outcome {
+            Outcome::Held { after } => Some(Ok(after)),
+            Outcome::Claimed(claimed) => Some(Err(claimed)),
+            _ => None,
+        };
+        match self.request(Operation::Hold(hold), read).await {
+            Ok(Ok(after)) => Ok(HeldOrClaimed::Held(guard.granted(after))),
+            Ok(Err(claimed)) => {
+                guard.disarm();
+                Ok(HeldOrClaimed::Claimed(claimed))
+            }
             Err(refusal) => {
                 let holds = &self.holds.metrics.holds;
                 holds.with_label_values(&[guard.route(), "refused"]).inc();
@@ -114,7 +169,7 @@ impl Ledger {
         route: Arc<str>,
         ttl_ms: u64,
     ) -> Result<Balance, Refusal> {
-        let hold = NewHold { id, account, amount, route, origin: Origin::Api, ttl_ms };
+        let hold = NewHold { id, account, amount, route, origin: Origin::Api, ttl_ms, claim: None };
         self.request(Operation::Hold(hold), held).await
     }
 
@@ -133,8 +188,16 @@ impl Ledger {
         route: Arc<str>,
     ) -> Result<ClosedHold, Refusal> {
         let (origin, may_overrun, usage) = (Origin::Api, false, None);
-        let capture =
-            Operation::Capture { hold, account, amount, route, origin, may_overrun, usage };
+        let capture = Operation::Capture {
+            hold,
+            account,
+            amount,
+            route,
+            origin,
+            may_overrun,
+            usage,
+            claim: None,
+        };
         self.request(capture, closed).await
     }
 
@@ -148,7 +211,7 @@ impl Ledger {
         hold: HoldId,
         account: Option<AccountId>,
     ) -> Result<ClosedHold, Refusal> {
-        let release = Operation::Release { hold, account, origin: Origin::Api };
+        let release = Operation::Release { hold, account, origin: Origin::Api, claim: None };
         self.request(release, closed).await
     }
 

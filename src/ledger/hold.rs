@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::{ClaimId, RequestMark};
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::live::LiveHolds;
 use crate::ledger::operation::{Balance, HoldId, Operation, Origin, Outcome, Refusal};
@@ -63,6 +64,8 @@ pub struct Hold {
     amount: Credits,
     route: Arc<str>,
     after: Balance,
+    /// The claim of the call under its key, which ends with the hold.
+    claim: Option<ClaimId>,
     armed: bool,
 }
 
@@ -75,9 +78,10 @@ impl Hold {
         account: AccountId,
         amount: Credits,
         route: Arc<str>,
+        claim: Option<ClaimId>,
     ) -> Self {
         holds.live.insert(id.clone());
-        Self { holds, id, account, amount, route, after: Balance::default(), armed: true }
+        Self { holds, id, account, amount, route, after: Balance::default(), claim, armed: true }
     }
 
     /// Records the balance that the account has after the hold was granted.
@@ -156,6 +160,40 @@ impl Hold {
         (self.amount, self.after) = (extended.amount, extended.after);
     }
 
+    /// Says which request the claim of this hold is for, where the hold was asked for before the request's
+    /// body had arrived. The future needs no hold: the call goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`]; other requests under the key then hear that this one runs, until it ends.
+    pub fn mark_claim(
+        &self,
+        mark: RequestMark,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+        let (holds, hold, claim) = (self.holds.clone(), self.id.clone(), self.claim);
+        async move {
+            let Some(claim) = claim else { return Ok(()) };
+            match holds.queue.ask(Operation::MarkClaim { claim, hold, mark }).await {
+                Outcome::Refused(refusal) => Err(refusal),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// Records that the client of this SDK's call has left before the head of the answer was sent. `id` is
+    /// the hash of the scope and the request: a retry with the same hash hears of this call.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`]; a retry is then a call of its own.
+    pub fn leave(&self, id: ClaimId) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+        let (holds, hold, account) = (self.holds.clone(), self.id.clone(), self.account.clone());
+        async move {
+            match holds.queue.ask(Operation::Leave { id, hold, account }).await {
+                Outcome::Refused(refusal) => Err(refusal),
+                _ => Ok(()),
+            }
+        }
+    }
+
     /// Charges `amount`, at most the amount of the hold, and gives the rest back. Does not wait: the ledger
     /// retries until it succeeds.
     pub fn capture(self, amount: Credits) {
@@ -206,6 +244,7 @@ impl Hold {
             // all the same.
             may_overrun: true,
             usage,
+            claim: self.claim,
         });
         self.armed = false;
     }
@@ -222,6 +261,7 @@ impl Hold {
             hold: self.id.clone(),
             account: Some(self.account.clone()),
             origin: Origin::Call,
+            claim: self.claim,
         });
     }
 
@@ -238,6 +278,7 @@ impl Hold {
             amount: self.amount,
             route: self.route.clone(),
             after,
+            claim: self.claim,
         });
     }
 

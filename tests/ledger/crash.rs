@@ -241,6 +241,7 @@ async fn call(ledger: &Ledger) {
         route: "/x".into(),
         origin: Origin::Call,
         ttl_ms: HOUR_MS,
+        claim: None,
     });
     let held = ledger.ask(hold).await;
     assert!(matches!(held, Outcome::Held { .. }), "{held:?}");
@@ -254,6 +255,7 @@ async fn call(ledger: &Ledger) {
         origin: Origin::Call,
         may_overrun: true,
         usage: None,
+        claim: None,
     };
     let captured = ledger.ask(capture).await;
     assert!(matches!(captured, Outcome::Captured { late: false, .. }), "{captured:?}");

@@ -272,6 +272,7 @@ async fn a_charge_that_may_not_be_above_its_hold_is_refused_there(fixture: TestL
         origin,
         may_overrun,
         usage: None,
+        claim: None,
     };
     for origin in [Origin::Call, Origin::Api] {
         for may_overrun in [false, true] {

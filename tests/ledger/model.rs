@@ -182,7 +182,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         ),
         6 => (hold(), who(), amount(), origin()).prop_map(move |(id, account, amount, origin)| {
             let route = route();
-            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms: HOUR_MS })
+            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms: HOUR_MS, claim: None })
         }),
         1 => hold().prop_map(|hold| Operation::Renew { hold, ttl_ms: HOUR_MS }),
         3 => (hold(), who(), amount())
@@ -190,11 +190,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         5 => (hold(), owner(), amount(), origin(), any::<bool>(), usage()).prop_map(
             move |(hold, account, amount, origin, may_overrun, usage)| {
                 let route = route();
-                Operation::Capture { hold, account, amount, route, origin, may_overrun, usage }
+                Operation::Capture { hold, account, amount, route, origin, may_overrun, usage, claim: None }
             }
         ),
         3 => (hold(), owner(), origin())
-            .prop_map(|(hold, account, origin)| Operation::Release { hold, account, origin }),
+            .prop_map(|(hold, account, origin)| Operation::Release { hold, account, origin, claim: None }),
         2 => hold().prop_map(|hold| Operation::Refund { hold, reason: None }),
         2 => (hold(), 0..3u8, amount()).prop_map(|(hold, n, amount)| {
             let id = OperationId::refund_part(&hold, &format!("part-{n}")).unwrap();

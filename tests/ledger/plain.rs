@@ -190,7 +190,7 @@ impl Model {
                 }
                 captured
             }
-            Operation::Release { hold, account, origin } => {
+            Operation::Release { hold, account, origin, claim: None } => {
                 self.release(hold.as_str(), account.as_ref(), *origin)
             }
             Operation::Balance { account } => {

@@ -400,6 +400,7 @@ pub fn hold_of(origin: Origin, id: &str, amount: &str, ttl_ms: u64) -> Operation
         route: "/jobs".into(),
         origin,
         ttl_ms,
+        claim: None,
     })
 }
 
@@ -418,11 +419,12 @@ pub fn api_capture(id: &str, amount: &str) -> Operation {
         origin: Origin::Api,
         may_overrun: false,
         usage: None,
+        claim: None,
     }
 }
 
 pub fn api_release(id: &str) -> Operation {
-    Operation::Release { hold: hold_id(id), account: None, origin: Origin::Api }
+    Operation::Release { hold: hold_id(id), account: None, origin: Origin::Api, claim: None }
 }
 
 pub fn call_capture(id: &str, amount: &str) -> Operation {
@@ -434,11 +436,17 @@ pub fn call_capture(id: &str, amount: &str) -> Operation {
         origin: Origin::Call,
         may_overrun: false,
         usage: None,
+        claim: None,
     }
 }
 
 pub fn call_release(id: &str) -> Operation {
-    Operation::Release { hold: hold_id(id), account: Some(account("alice")), origin: Origin::Call }
+    Operation::Release {
+        hold: hold_id(id),
+        account: Some(account("alice")),
+        origin: Origin::Call,
+        claim: None,
+    }
 }
 
 /// Waits until `condition` holds; fails after half a minute.

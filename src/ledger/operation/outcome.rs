@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::Claimed;
 use crate::ledger::inbox::EventState;
 use crate::ledger::operation::entry::{Balance, Entry};
 use crate::ledger::operation::refusal::Refusal;
@@ -51,6 +52,12 @@ pub enum Outcome {
         /// The account's balance with the hold counted.
         after: Balance,
     },
+    /// Another call has the claim that the hold asked for. Nothing was held.
+    Claimed(Claimed),
+    /// The claim has its request's mark, or is not this hold's any more.
+    ClaimMarked,
+    /// The call is recorded as left by its client.
+    Left,
     /// The hold lives until its new deadline.
     Renewed,
     /// The hold is charged, or the same operation had charged it before.

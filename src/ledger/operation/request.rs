@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::{Claim, ClaimId, RequestMark};
 use crate::ledger::crash::{AfterCrash, CrashOutcome, CrashedCall};
 use crate::ledger::imports::Import;
 use crate::ledger::inbox::{EventState, NewEvent};
@@ -34,6 +35,9 @@ pub struct NewHold {
     pub origin: Origin,
     /// The time without a renewal after which the hold expires, in milliseconds.
     pub ttl_ms: u64,
+    /// The claim that the call makes in the same decision; only calls make claims. While another call
+    /// has it, the outcome is [`Outcome::Claimed`](super::Outcome::Claimed), and nothing is held.
+    pub claim: Option<Claim>,
 }
 
 /// One request of a ledger.
@@ -84,6 +88,8 @@ pub enum Operation {
         may_overrun: bool,
         /// The usage of a metered call.
         usage: Option<Arc<UsageRecord>>,
+        /// The claim of the call under a key, which is charged with the hold.
+        claim: Option<ClaimId>,
     },
     /// Gives a hold back.
     Release {
@@ -93,6 +99,8 @@ pub enum Operation {
         account: Option<AccountId>,
         /// The origin of the hold.
         origin: Origin,
+        /// The claim of the call under a key, which is forgotten with the hold.
+        claim: Option<ClaimId>,
     },
     /// Ends the hold of a call that was cut off, so that it is not known how the call would have ended.
     Abandon {
@@ -106,6 +114,29 @@ pub enum Operation {
         route: Arc<str>,
         /// Whether the hold is captured or released.
         after: AfterCrash,
+        /// The claim of the call under a key, which shares the fate of the hold.
+        claim: Option<ClaimId>,
+    },
+    /// Says which request a claim is for, where the hold was decided before the request's body had
+    /// arrived. Changes nothing where the claim is not this hold's any more.
+    MarkClaim {
+        /// The claim.
+        claim: ClaimId,
+        /// The hold of the call that has the claim.
+        hold: HoldId,
+        /// Recognises the request.
+        mark: RequestMark,
+    },
+    /// Records that the client of an SDK's call left before the head of its answer was sent. For two
+    /// minutes from now a [`Claim::Retry`] with this id hears of the call, once. The record ends early
+    /// where the hold is released. A repetition changes nothing.
+    Leave {
+        /// The hash of the scope and the request.
+        id: ClaimId,
+        /// The hold of the call.
+        hold: HoldId,
+        /// The account of the hold.
+        account: AccountId,
     },
     /// Moves a balance.
     Post(Posting),
@@ -205,6 +236,18 @@ impl Operation {
             | Self::Release { origin, .. } => Some(*origin),
             Self::Extend { .. } | Self::Abandon { .. } => Some(Origin::Call),
             _ => None,
+        }
+    }
+
+    /// True where the operation makes a claim, ends one, or changes what a retry hears.
+    pub(crate) fn has_claim(&self) -> bool {
+        match self {
+            Self::Hold(NewHold { claim, .. }) => claim.is_some(),
+            Self::Capture { claim, .. }
+            | Self::Release { claim, .. }
+            | Self::Abandon { claim, .. } => claim.is_some(),
+            Self::MarkClaim { .. } | Self::Leave { .. } => true,
+            _ => false,
         }
     }
 

@@ -20,7 +20,16 @@ pub(crate) fn decide(
         Operation::Hold(hold) => rules.hold(hold),
         Operation::Extend { hold, account, amount } => rules.extend(hold, account, *amount),
         Operation::Renew { hold, ttl_ms } => rules.renew(hold, *ttl_ms),
-        Operation::Capture { hold, account, amount, route, origin, may_overrun, usage } => {
+        Operation::Capture {
+            hold,
+            account,
+            amount,
+            route,
+            origin,
+            may_overrun,
+            usage,
+            claim: _,
+        } => {
             let charge = Charge {
                 amount: *amount,
                 route,
@@ -29,7 +38,7 @@ pub(crate) fn decide(
             };
             rules.capture(hold, account.as_ref(), *origin, charge)
         }
-        Operation::Release { hold, account, origin } => {
+        Operation::Release { hold, account, origin, claim: _ } => {
             rules.end(hold, account.as_ref(), *origin, Ending::Released)
         }
         Operation::Abandon { hold, account, after, .. } => rules.abandon(hold, account, *after),
@@ -51,6 +60,7 @@ pub(crate) fn decide(
         Operation::Balance { account } => Ok(Outcome::Balance(rules.state.balance(account))),
         // These concern the disk; the backend decides them itself.
         Operation::Audit | Operation::Fold { .. } => Err(Refusal::Unavailable),
+        Operation::MarkClaim { .. } | Operation::Leave { .. } => Err(Refusal::Unavailable),
     };
     decided.unwrap_or_else(Outcome::Refused)
 }

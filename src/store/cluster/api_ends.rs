@@ -26,7 +26,9 @@ impl<'a> RepeatedEnd<'a> {
     fn of((operation, outcome): (&'a Operation, &'a mut Outcome)) -> Option<Self> {
         let (hold, account) = match operation {
             Operation::Capture { hold, account, origin: Origin::Api, .. }
-            | Operation::Release { hold, account, origin: Origin::Api } => (hold, account.as_ref()),
+            | Operation::Release { hold, account, origin: Origin::Api, .. } => {
+                (hold, account.as_ref())
+            }
             _ => return None,
         };
         let is_release = matches!(outcome, Outcome::Released { end: None, .. });

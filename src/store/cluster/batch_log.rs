@@ -129,6 +129,7 @@ impl Batch {
                         origin,
                         may_overrun: is_call,
                         usage,
+                        claim: None,
                     });
                 }
                 Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
@@ -136,6 +137,7 @@ impl Batch {
                         hold: id,
                         account: Some(account),
                         origin,
+                        claim: None,
                     });
                 }
                 // A hold that expired expires again by itself, unless it is captured first.
@@ -359,6 +361,7 @@ mod tests {
             origin: Origin::Call,
             may_overrun: true,
             usage: Some(usage.clone()),
+            claim: None,
         };
         let ends = [capture("id-1", "alice", 5, "/a"), capture("id-3", "bob", 9, "/b")];
         assert_eq!(batch.ends(), ends);

@@ -74,6 +74,8 @@ pub struct ClusterLedger {
 enum DecidedIn {
     Redis,
     Postgres,
+    /// Refused as unavailable: the cluster ledger has no claims yet.
+    Nowhere,
     /// By itself, never together with other operations.
     Alone,
 }
@@ -201,6 +203,10 @@ impl Backend for ClusterLedger {
                     (DecidedIn::Redis, some) => {
                         outcomes.extend(decide_in_redis(&self.shared, some).await);
                     }
+                    (DecidedIn::Nowhere, some) => {
+                        let refused = some.iter().map(|_| Outcome::Refused(Refusal::Unavailable));
+                        outcomes.extend(refused);
+                    }
                     (_, [Operation::Audit]) => outcomes.push(audit(&self.shared).await),
                     (_, some) => {
                         outcomes.extend(decide_in_postgres_unless_open(&self.shared, some).await);
@@ -256,6 +262,7 @@ impl Backend for ClusterLedger {
 impl DecidedIn {
     fn of(operation: &Operation) -> Self {
         match operation {
+            _ if operation.has_claim() => Self::Nowhere,
             Operation::Hold(_)
             | Operation::Extend { .. }
             | Operation::Renew { .. }
@@ -276,6 +283,7 @@ impl DecidedIn {
             | Operation::RecordCustomer { .. }
             | Operation::Thaw { .. } => Self::Postgres,
             Operation::Audit | Operation::Fold { .. } => Self::Alone,
+            Operation::MarkClaim { .. } | Operation::Leave { .. } => Self::Nowhere,
         }
     }
 

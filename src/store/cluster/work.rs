@@ -214,6 +214,7 @@ impl<'a> Work<'a> {
                 hold: id.clone(),
                 account: Some(account.clone()),
                 origin: Origin::Call,
+                claim: None,
             }),
             _ => None,
         };

@@ -82,6 +82,8 @@ impl Lookups {
             | Operation::Abandon { .. }
             | Operation::Open { .. }
             | Operation::Renew { .. }
+            | Operation::MarkClaim { .. }
+            | Operation::Leave { .. }
             | Operation::Audit
             | Operation::Fold { .. }
             | Operation::Balance { .. } => {}

@@ -162,6 +162,7 @@ impl<'a> Request<'a> {
                 route,
                 origin: Origin::Call,
                 ttl_ms: CALL_TTL_MS,
+                claim: None,
             }) => {
                 let made = made_ms(id);
                 if made == 0 {
@@ -178,6 +179,7 @@ impl<'a> Request<'a> {
                 origin: Origin::Call,
                 may_overrun: true,
                 usage: _,
+                claim: None,
             } => (hold, account, amount.micros(), route),
             _ => return false,
         };
@@ -209,7 +211,7 @@ impl<'a> Request<'a> {
             BatchItem::Operation(operation) => operation,
         };
         match operation {
-            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms }) => {
+            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms, claim: _ }) => {
                 let made = if *origin == Origin::Call { made_ms(id) } else { 0 };
                 let amount = amount.micros();
                 self.line('h', Some(id), account.as_str(), amount, *origin, *ttl_ms, made, route);
@@ -221,13 +223,22 @@ impl<'a> Request<'a> {
                 let (amount, origin) = (amount.micros(), Origin::Call);
                 self.line('g', Some(hold), account.as_str(), amount, origin, 0, 0, "");
             }
-            Operation::Capture { hold, account, amount, route, origin, may_overrun, usage: _ } => {
+            Operation::Capture {
+                hold,
+                account,
+                amount,
+                route,
+                origin,
+                may_overrun,
+                usage: _,
+                claim: _,
+            } => {
                 let may_overrun = *may_overrun && *origin == Origin::Call;
                 let (with, without) = if may_overrun { ('o', 'O') } else { ('c', 'C') };
                 let (kind, account) = named(account.as_ref(), with, without);
                 self.line(kind, Some(hold), account, amount.micros(), *origin, 0, 0, route);
             }
-            Operation::Release { hold, account, origin } => {
+            Operation::Release { hold, account, origin, claim: _ } => {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
@@ -371,6 +382,7 @@ mod tests {
                 route: route.into(),
                 origin: Origin::Call,
                 ttl_ms: CALL_TTL_MS,
+                claim: None,
             })
         };
         let capture = Operation::Capture {
@@ -381,6 +393,7 @@ mod tests {
             origin: Origin::Call,
             may_overrun: true,
             usage: None,
+            claim: None,
         };
         let operations = [hold(1), hold(2), capture];
         let request = Request::new(operations.iter().map(BatchItem::Operation), 3);

@@ -7,6 +7,7 @@
 #[path = "../support/servers/mod.rs"]
 mod servers;
 
+mod claims_cluster;
 mod cluster;
 mod contract;
 mod crash;

@@ -5,7 +5,8 @@
 //! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
 //! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
 //! it: how many terms there are, the terms, and a line for each operation, which names its terms by
-//! their place and has its id, with what a metered call used (`usage_text`). A route is always the last word of its line, since it may contain
+//! their place and has its id, with the claim that it makes or settles (`claim_text`) and what a metered call used
+//! (`usage_text`). A route is always the last word of its line, since it may contain
 //! spaces.
 
 use std::borrow::Cow;
@@ -13,7 +14,9 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::{ClaimId, RequestMark};
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin};
+use crate::store::cluster::claim_text::{self, KeyClaim, LeftCall};
 use crate::store::cluster::usage_text;
 use crate::usage::UsageRecord;
 
@@ -37,6 +40,7 @@ pub(crate) enum Decided {
         owner: i64,
         expires_ms: i64,
         route: Arc<str>,
+        claim: Option<Box<KeyClaim>>,
     },
     /// More credits were set aside under a live hold.
     Extended {
@@ -57,6 +61,8 @@ pub(crate) enum Decided {
         late: bool,
         route: Arc<str>,
         usage: Option<Arc<UsageRecord>>,
+        /// The claim that is charged with the hold, where the request named one.
+        claim: Option<Box<ClaimId>>,
     },
     Ended {
         id: HoldId,
@@ -65,6 +71,19 @@ pub(crate) enum Decided {
         origin: Origin,
         ending: Ending,
         route: Arc<str>,
+        /// The claim that is given up, where the request named one.
+        claim: Option<Box<ClaimId>>,
+    },
+    /// The request of a claim became known.
+    Marked {
+        hold: HoldId,
+        claim: Box<(ClaimId, RequestMark)>,
+    },
+    /// The client of a call left.
+    Left(Box<LeftCall>),
+    /// A retry has heard of a call that was charged after its client had left.
+    Retried {
+        hold: HoldId,
     },
 }
 
@@ -100,11 +119,11 @@ impl Batch {
             };
             match code {
                 b'.' => {}
-                b'+' => decided.push(noted.next()??.with(more)?),
+                b'+' => decided.push(noted.next()??.with(more, at_ms)?),
                 _ => {
                     let terms = terms.get(asked.get(1..)?.parse::<usize>().ok()?)?;
                     let change = terms.change(code, id.parse().ok()?, expires_ms)?;
-                    decided.push(change.with(more)?);
+                    decided.push(change.with(more, at_ms)?);
                 }
             }
         }
@@ -118,7 +137,7 @@ impl Batch {
         let mut operations = Vec::new();
         for decided in self.decided {
             match decided {
-                Decided::Captured { id, account, amount, route, origin, usage, .. } => {
+                Decided::Captured { id, account, amount, route, origin, usage, claim, .. } => {
                     let is_call = origin == Origin::Call;
                     let account = is_call.then_some(account);
                     operations.push(Operation::Capture {
@@ -129,22 +148,26 @@ impl Batch {
                         origin,
                         may_overrun: is_call,
                         usage,
-                        claim: None,
+                        claim: claim.map(|claim| *claim),
                     });
                 }
-                Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
+                Decided::Ended { id, account, origin, ending: Ending::Released, claim, .. } => {
                     operations.push(Operation::Release {
                         hold: id,
                         account: Some(account),
                         origin,
-                        claim: None,
+                        claim: claim.map(|claim| *claim),
                     });
                 }
-                // A hold that expired expires again by itself, unless it is captured first.
+                // A hold that expired expires again by itself, unless it is captured first. Marks and calls that were
+                // left belong to holds that are not made again.
                 Decided::Held { .. }
                 | Decided::Extended { .. }
                 | Decided::Renewed { .. }
-                | Decided::Ended { .. } => {}
+                | Decided::Ended { .. }
+                | Decided::Marked { .. }
+                | Decided::Left(_)
+                | Decided::Retried { .. } => {}
             }
         }
         operations
@@ -178,10 +201,13 @@ impl Terms {
         let Self { amount, origin, owner, .. } = *self;
         let (account, route) = (self.account.clone(), self.route.clone());
         match code {
-            b'h' => Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route }),
+            b'h' => {
+                let claim = None;
+                Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route, claim })
+            }
             b'c' => {
-                let (late, usage) = (false, None);
-                Some(Decided::Captured { id, account, amount, origin, late, route, usage })
+                let (late, usage, claim) = (false, None, None);
+                Some(Decided::Captured { id, account, amount, origin, late, route, usage, claim })
             }
             _ => None,
         }
@@ -189,11 +215,25 @@ impl Terms {
 }
 
 impl Decided {
-    /// Adds what stands behind the id in the request: what a metered call used. This version reads nothing
-    /// behind the ids of other operations, where a later one may write more.
-    fn with(mut self, more: Option<&str>) -> Option<Self> {
-        if let (Self::Captured { usage, .. }, Some(more)) = (&mut self, more) {
-            *usage = Some(Arc::new(usage_text::read(more)?));
+    /// Adds what stands behind the id in the request: the claim that the operation makes or settles, and what a metered
+    /// call used. This version reads nothing behind the ids of other operations, where a later one may write more.
+    fn with(mut self, more: Option<&str>, at_ms: i64) -> Option<Self> {
+        let Some(more) = more else { return Some(self) };
+        match &mut self {
+            Self::Held { claim, .. } if more.starts_with("k ") => {
+                *claim = Some(Box::new(claim_text::read_key_claim(more, at_ms)?));
+            }
+            Self::Captured { claim, usage, .. } => {
+                let (settled, more) = claim_text::read_settled(more)?;
+                *claim = settled.map(Box::new);
+                if let Some(more) = more {
+                    *usage = Some(Arc::new(usage_text::read(more)?));
+                }
+            }
+            Self::Ended { claim, .. } if more.starts_with("s ") => {
+                *claim = claim_text::read_settled(more)?.0.map(Box::new);
+            }
+            _ => {}
         }
         Some(self)
     }
@@ -203,8 +243,10 @@ impl Decided {
         let (word, rest) = line.split_once(' ')?;
         let (id, rest) = rest.split_once(' ')?;
         let id = id.parse().ok()?;
-        if word == "n" {
-            return Some(Self::Renewed { id, expires_ms: rest.parse().ok()? });
+        match word {
+            "n" => return Some(Self::Renewed { id, expires_ms: rest.parse().ok()? }),
+            "m" | "l" | "u" => return Self::of_claim(word, id, rest),
+            _ => {}
         }
         let mut words = rest.splitn(4, ' ');
         let account = words.next()?.parse().ok()?;
@@ -216,20 +258,33 @@ impl Decided {
                 let mut words = rest.splitn(3, ' ');
                 let owner = words.next()?.parse().ok()?;
                 let expires_ms = words.next()?.parse().ok()?;
-                let route = unescape(words.next()?);
-                Self::Held { id, account, amount, origin, owner, expires_ms, route }
+                let (route, claim) = (unescape(words.next()?), None);
+                Self::Held { id, account, amount, origin, owner, expires_ms, route, claim }
             }
             "c" => {
                 let (late, route) = rest.split_once(' ')?;
-                let (late, route, usage) = (late == "1", unescape(route), None);
-                Self::Captured { id, account, amount, origin, late, route, usage }
+                let (late, route) = (late == "1", unescape(route));
+                let (usage, claim) = (None, None);
+                Self::Captured { id, account, amount, origin, late, route, usage, claim }
             }
             "g" => Self::Extended { id, account, amount },
             "r" | "e" => {
                 let ending = if word == "r" { Ending::Released } else { Ending::Expired };
-                Self::Ended { id, account, amount, origin, ending, route: unescape(rest) }
+                let (route, claim) = (unescape(rest), None);
+                Self::Ended { id, account, amount, origin, ending, route, claim }
             }
             _ => return None,
+        })
+    }
+
+    /// Reads the rest of a line about a claim, or about a call that was left.
+    fn of_claim(word: &str, hold: HoldId, rest: &str) -> Option<Self> {
+        let (id, more) = rest.split_once(' ').unwrap_or((rest, ""));
+        let id: ClaimId = claim_text::read(id)?;
+        Some(match word {
+            "m" => Self::Marked { hold, claim: Box::new((id, claim_text::read(more)?)) },
+            "l" => Self::Left(Box::new(LeftCall { id, hold, until_ms: more.parse().ok()? })),
+            _ => Self::Retried { hold },
         })
     }
 }
@@ -310,6 +365,7 @@ mod tests {
                 owner,
                 expires_ms,
                 route: route.clone(),
+                claim: None,
             },
             Decided::Captured {
                 id: id("id-2"),
@@ -319,6 +375,7 @@ mod tests {
                 late,
                 route,
                 usage: None,
+                claim: None,
             },
             Decided::Ended {
                 id: id("id-3"),
@@ -327,6 +384,7 @@ mod tests {
                 origin,
                 ending: Ending::Released,
                 route: "".into(),
+                claim: None,
             },
         ];
         assert_eq!((batch.at_ms, &batch.decided[..]), (17, &expected[..]));

@@ -1,5 +1,5 @@
 //! The janitor: has the calls of lost gateways ended, retires cold accounts, makes the partitions of the months to
-//! come, and checks Redis.
+//! come, deletes the answers whose time is up, and checks Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// The time between two rounds of the upkeep.
 const UPKEEP_EVERY: Duration = Duration::from_secs(3600);
 
+/// The time between two deletions of answers whose time is up.
+const ANSWERS_EVERY: Duration = Duration::from_secs(60);
+
 /// The time until the next upkeep where some of it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -27,6 +30,7 @@ const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs until it is aborted. A step that fails does not keep the others from being done.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut next_purge = Instant::now() + ANSWERS_EVERY;
     let (mut next_upkeep, mut silences) = (Instant::now() + UPKEEP_EVERY, Silences::default());
     loop {
         tokio::select! {
@@ -42,6 +46,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let expired = silences.expire_lost_calls(&shared).await;
         is_done("expiring the calls of lost gateways", expired);
+        if Instant::now() >= next_purge {
+            is_done("deleting old answers", postgres::purge_answers(&shared.store).await);
+            next_purge = Instant::now() + ANSWERS_EVERY;
+        }
         if Instant::now() >= next_upkeep {
             let wait = if upkeep(&shared).await { UPKEEP_EVERY } else { RETRY_AFTER };
             next_upkeep = Instant::now() + wait;
@@ -60,15 +68,18 @@ async fn upkeep(shared: &Shared) -> bool {
         before(retention::CRASHED_CALLS),
     )
     .await;
+    let now_ms = shared.watch.now_ms();
     let done = [
+        is_done("purging claims", postgres::purge_claims(&shared.store, now_ms).await),
         is_done("making partitions", postgres::make_partitions(&shared.store).await),
+        is_done("making partitions", postgres::make_answer_partitions(&shared.store).await),
         is_done("purging", purged),
         is_done("removing the keys of earlier epochs", remove_earlier_epochs(shared).await),
         is_done("retiring accounts", retire(shared, COLD_AFTER).await),
         // A repair may have dropped accounts and been interrupted before it loaded them again.
         is_done("warming accounts with live holds", warm::warm_held_accounts(shared).await),
     ];
-    done == [true; 5]
+    done == [true; 7]
 }
 
 /// Records whether Redis is fit for a ledger, whether it has replicas, and the figures for the metrics.

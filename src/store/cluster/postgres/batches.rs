@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::postgres::claims::write_claims;
 use crate::store::cluster::postgres::entries::{
     EntryColumns, insert_entries, lock_accounts, write_accounts,
 };
@@ -121,7 +122,11 @@ async fn write_tally(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     write_captures(store, &tally.captures, on).await?;
-    write_holds(store, tally, on).await
+    write_holds(store, tally, on).await?;
+    match &tally.claims {
+        Some(claims) => write_claims(store, claims, tally.at_ms, on).await,
+        None => Ok(()),
+    }
 }
 
 /// Removes from the tally the charges that have an entry already. Redis has charged them twice, so

@@ -12,6 +12,7 @@ use sqlx::Row as _;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::postgres::batches::write_contents;
+use crate::store::cluster::postgres::claims::{self, ColdUntil};
 use crate::store::cluster::postgres::leases::{LayoutUsers, REACHING, count_layout_users, lease};
 use crate::store::cluster::postgres::owed;
 use crate::store::cluster::postgres::shard::{Checkpoint, NumberedBatch, SHARD, read_checkpoint};
@@ -246,6 +247,11 @@ impl Recovery {
     /// Writes the charges that stopping gateways left, after all batches. Returns how many.
     pub async fn charge_owed(&mut self, at_ms: i64) -> Result<usize, LedgerError> {
         owed::charge_owed(&self.store, at_ms, self.transaction.connection()?).await
+    }
+
+    /// Until when the next epoch has to ask Postgres for claims.
+    pub async fn cold_until(&mut self) -> Result<ColdUntil, LedgerError> {
+        claims::cold_until(&self.store, self.transaction.connection()?).await
     }
 
     /// Opens the epoch with this number, the next one or a later one, and commits.

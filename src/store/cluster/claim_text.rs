@@ -1,0 +1,100 @@
+//! Claims as text: in the requests to `decide.lua`, and in the batch log. The head of `claims.lua` lists the words.
+
+use crate::ledger::claim::{Claim, ClaimId, RequestMark};
+use crate::ledger::operation::{HoldId, NewHold, Operation};
+
+/// The longest time that a claim is kept, in milliseconds: a hundred years. The script can still add it to the time.
+const MAX_KEEP_MS: u64 = 100 * 365 * 86_400_000;
+
+/// The claim of a call's hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyClaim {
+    pub id: ClaimId,
+    /// `None` where the request is not known yet.
+    pub mark: Option<RequestMark>,
+    /// The time after which the claim of a charged call is free, in milliseconds since 1970 by Redis's clock.
+    pub until_ms: i64,
+}
+
+/// A call whose client left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeftCall {
+    /// The id that a retry has.
+    pub id: ClaimId,
+    pub hold: HoldId,
+    /// The time until which a retry hears of the call, in milliseconds since 1970 by Redis's clock.
+    pub until_ms: i64,
+}
+
+/// The words of an operation on a claim; `None` for other operations.
+pub(crate) fn words_of(operation: &Operation) -> Option<String> {
+    Some(match operation {
+        Operation::Hold(NewHold { claim: Some(claim), .. }) => match claim {
+            Claim::Key { id, mark, keep_ms } => {
+                let keep_ms = keep_ms.min(&MAX_KEEP_MS);
+                match mark {
+                    Some(mark) => format!("k {id} {mark} {keep_ms}"),
+                    None => format!("k {id} - {keep_ms}"),
+                }
+            }
+            Claim::Retry { id } => format!("r {id}"),
+        },
+        Operation::Capture { claim: Some(id), .. }
+        | Operation::Release { claim: Some(id), .. }
+        | Operation::Abandon { claim: Some(id), .. } => format!("s {id}"),
+        Operation::MarkClaim { claim, mark, .. } => format!("m {claim} {mark}"),
+        Operation::Leave { id, .. } => format!("l {id}"),
+        _ => return None,
+    })
+}
+
+/// True for words that the batch log keeps behind the id of their operation. The lines of the head have the others.
+pub(crate) fn is_logged(words: &str) -> bool {
+    words.starts_with(['k', 's'])
+}
+
+/// Reads the words of a hold that was granted at `at_ms`; `None` for words that are not those of a claim.
+pub(crate) fn read_key_claim(words: &str, at_ms: i64) -> Option<KeyClaim> {
+    let mut words = words.strip_prefix("k ")?.split(' ');
+    let (id, mark) = (read(words.next()?)?, words.next()?);
+    let mark = if mark == "-" { None } else { Some(read(mark)?) };
+    let keep_ms: i64 = words.next()?.parse().ok()?;
+    Some(KeyClaim { id, mark, until_ms: at_ms.saturating_add(keep_ms) })
+}
+
+/// Splits the words of the end of a hold into its claim and what follows.
+pub(crate) fn read_settled(words: &str) -> Option<(Option<ClaimId>, Option<&str>)> {
+    let Some(words) = words.strip_prefix("s ") else { return Some((None, Some(words))) };
+    let (id, more) = words.split_once(' ').map_or((words, None), |(id, more)| (id, Some(more)));
+    Some((Some(read(id)?), more))
+}
+
+/// Reads 64 hexadecimal digits.
+pub(crate) fn read<T: Digest>(text: &str) -> Option<T> {
+    let mut bytes = [0; 32];
+    if text.len() != 2 * bytes.len() || !text.is_ascii() {
+        return None;
+    }
+    for (byte, at) in bytes.iter_mut().zip((0..text.len()).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(T::of(bytes))
+}
+
+/// A type of 32 bytes.
+pub(crate) trait Digest {
+    /// Takes the bytes.
+    fn of(bytes: [u8; 32]) -> Self;
+}
+
+impl Digest for ClaimId {
+    fn of(bytes: [u8; 32]) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl Digest for RequestMark {
+    fn of(bytes: [u8; 32]) -> Self {
+        Self::new(bytes)
+    }
+}

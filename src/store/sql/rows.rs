@@ -88,7 +88,7 @@ column!(SqliteRow);
 column!(PgRow);
 
 /// The error for a value that does not fit its type.
-fn unfit(column: &str) -> sqlx::Error {
+pub(crate) fn unfit(column: &str) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_owned(),
         source: "the value is not one that the ledger writes".into(),

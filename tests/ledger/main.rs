@@ -7,6 +7,8 @@
 #[path = "../support/servers/mod.rs"]
 mod servers;
 
+mod answers;
+mod claims;
 mod cluster;
 mod contract;
 mod crash;
@@ -25,6 +27,7 @@ mod metered_cluster;
 mod model;
 mod payments;
 mod plain;
+mod plain_claims;
 mod promptness;
 mod refunds;
 mod screens;

@@ -96,6 +96,11 @@ impl Hold {
         self.holds.live.remove(&self.id);
     }
 
+    /// The id of the hold, under which its call's answer is kept.
+    pub fn id(&self) -> &HoldId {
+        &self.id
+    }
+
     /// The amount that is set aside.
     pub fn amount(&self) -> Credits {
         self.amount

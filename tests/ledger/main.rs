@@ -7,6 +7,8 @@
 #[path = "../support/servers/mod.rs"]
 mod servers;
 
+mod answers;
+mod claims;
 mod claims_cluster;
 mod cluster;
 mod contract;
@@ -26,6 +28,7 @@ mod metered_cluster;
 mod model;
 mod payments;
 mod plain;
+mod plain_claims;
 mod promptness;
 mod refunds;
 mod screens;

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use farebox::account::AccountId;
 use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
 use farebox::ledger::{
-    Backend as _, EntryKind, Expired, NewHold, OldMonths, Operation, OperationId, Origin, Outcome,
-    Posting,
+    Backend as _, Claim, ClaimId, EntryKind, Expired, HoldId, NewHold, OldMonths, Operation,
+    OperationId, Origin, Outcome, Posting, RequestMark,
 };
 use farebox::usage::{Kind as UsageKind, Usage, UsageRecord};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::plain::{Expected, Model, ROUTE, State};
+use crate::plain::{Expected, Model, ROUTE};
 use crate::test_ledger::{
     AnyBackend, HOUR_MS, Kind, Running, TestLedger, account, hold_id, poll_once, seed,
 };
@@ -83,7 +83,7 @@ fn check(kind: Kind, run: impl AsyncFn(TestLedger, Vec<Step>)) {
     // The servers are shared by all cases.
     let _fixture = TestLedger::new(kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let result = TestRunner::new_with_rng(config, rng).run(&vec(step(), 1..25), |steps| {
+    let result = TestRunner::new_with_rng(config, rng).run(&vec(step(kind), 1..25), |steps| {
         runtime.block_on(run(TestLedger::new(kind), steps));
         Ok(())
     });
@@ -105,10 +105,10 @@ enum Step {
     Fold,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step(kind: Kind) -> impl Strategy<Value = Step> {
     let ids = proptest::collection::btree_set(0..HOLDS, 1..4);
     prop_oneof![
-        12 => (vec(operation(), 1..20), any::<bool>()).prop_map(|(ops, all)| Step::Batch(ops, all)),
+        12 => (vec(operation(kind.is_embedded()), 1..20), any::<bool>()).prop_map(|(ops, all)| Step::Batch(ops, all)),
         2 => (ids, any::<bool>()).prop_map(|(ids, live)| Step::TimeIsUp(ids, live)),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
@@ -158,7 +158,62 @@ fn name(n: u8) -> String {
     format!("hold-{n}")
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+/// The claim of a call under its key: several holds share a key, and some have none.
+fn key_of(hold: &HoldId) -> Option<ClaimId> {
+    let n = hold.as_str().bytes().last()? - b'0';
+    (n < 7).then(|| ClaimId::new([n % 3; 32]))
+}
+
+fn mark(n: u8) -> RequestMark {
+    RequestMark::new([n; 32])
+}
+
+/// The hash of a request without a key.
+fn request() -> impl Strategy<Value = ClaimId> {
+    (100..102u8).prop_map(|n| ClaimId::new([n; 32]))
+}
+
+/// Gives the operations of calls their claims, or none.
+fn with_claims(mut operation: Operation, marked: u8, request: ClaimId) -> Operation {
+    match &mut operation {
+        Operation::Hold(NewHold { id, origin: Origin::Call, claim, .. }) => {
+            let mark = (marked < 2).then(|| mark(marked));
+            let key = key_of(id).map(|id| Claim::Key { id, mark, keep_ms: HOUR_MS });
+            *claim = key.or((marked > 0).then_some(Claim::Retry { id: request }));
+        }
+        Operation::Capture { hold, origin: Origin::Call, claim, .. }
+        | Operation::Release { hold, origin: Origin::Call, claim, .. } => *claim = key_of(hold),
+        _ => {}
+    }
+    operation
+}
+
+/// Operations on claims alone.
+fn on_claims() -> impl Strategy<Value = Operation> {
+    let hold = || (0..HOLDS).prop_map(|n| hold_id(&name(n)));
+    prop_oneof![
+        (hold(), 0..2u8).prop_map(|(hold, n)| {
+            let claim = key_of(&hold).unwrap_or(ClaimId::new([0; 32]));
+            Operation::MarkClaim { claim, hold, mark: mark(n) }
+        }),
+        (request(), hold(), who()).prop_map(|(id, hold, account)| Operation::Leave {
+            id,
+            hold,
+            account
+        }),
+    ]
+}
+
+/// One operation, of a ledger with claims or without.
+fn operation(claims: bool) -> impl Strategy<Value = Operation> {
+    let plain = (without_claims(), 0..3u8, request()).prop_map(move |(operation, n, request)| {
+        if claims { with_claims(operation, n, request) } else { operation }
+    });
+    let others = if claims { on_claims().boxed() } else { without_claims().boxed() };
+    prop_oneof![9 => plain, 1 => others]
+}
+
+fn without_claims() -> impl Strategy<Value = Operation> {
     let hold = || (0..HOLDS).prop_map(|n| hold_id(&name(n)));
     let kind = prop_oneof![
         6 => Just(EntryKind::Grant),
@@ -296,7 +351,7 @@ async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<
         let expected = model.decide(&renew);
         model.agrees(&renew, &expected, &backend.ask(renew.clone()).await);
         if expected == Expected::Outcome(Outcome::Renewed) && !live {
-            model.end(&id, State::Expired);
+            model.expire(&id);
             gone.insert(id);
         }
     }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::ClaimId;
 use crate::ledger::crash::{AfterCrash, CRASH_REASON, CrashOutcome, CrashedCall};
 use crate::ledger::operation::{
     Balance, Ending, Entry, EntryKind, HoldId, OperationId, Origin, Outcome, Refusal,
 };
+use crate::ledger::rules::claims::End;
 use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::LiveHold;
 
@@ -16,8 +18,20 @@ const CORRECTED_REASON: &str = "corrected";
 
 impl Rules<'_> {
     /// Ends the hold of a call that was cut off. A hold that has ended, or was never granted, is not
-    /// charged.
+    /// charged. `claim` is the claim of the call, where it is known.
     pub(super) fn abandon(
+        &mut self,
+        id: &HoldId,
+        account: &AccountId,
+        after: AfterCrash,
+        claim: Option<ClaimId>,
+    ) -> Result<Outcome, Refusal> {
+        let ended = self.end_cut_off(id, account, after)?;
+        self.settle_claim(id, claim, End::of(&ended));
+        Ok(ended)
+    }
+
+    fn end_cut_off(
         &mut self,
         id: &HoldId,
         account: &AccountId,

@@ -36,6 +36,15 @@ impl Rules<'_> {
         if hold.amount.is_zero() {
             return Err(Refusal::Zero);
         }
+        if self.state.is_frozen(&hold.account) {
+            return Err(Refusal::Frozen);
+        }
+        let claim = hold.claim.as_ref().filter(|_| hold.origin == Origin::Call);
+        match claim.and_then(|claim| self.claimed(claim)) {
+            Some(claimed) if claimed.hold == hold.id => return Err(Refusal::Ended),
+            Some(claimed) => return Ok(Outcome::Claimed(claimed)),
+            None => {}
+        }
         self.set_aside(&hold.account, hold.amount)?;
         let live = LiveHold {
             account: hold.account.clone(),
@@ -47,6 +56,9 @@ impl Rules<'_> {
         };
         self.changes.holds_added.insert(hold.id.clone(), live.clone());
         self.set_hold(&hold.id, Some(live));
+        if claim.is_some() {
+            self.make_claim(hold);
+        }
         Ok(self.held(&hold.account))
     }
 

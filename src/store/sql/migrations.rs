@@ -30,6 +30,7 @@ pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         5 => "0005_purchases.sql",
         6 => "0006_usage.sql",
         7 => "0007_batch_log.sql",
+        8 => "0008_claims.sql",
     }
 });
 

@@ -11,7 +11,14 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::ledger::LedgerError;
 use crate::ledger::rules::state::{Changes, Now, State};
+use crate::store::sqlite::claims;
 use crate::store::sqlite::write::{calls_as_json, replay_script};
+
+/// The lists of rows that a batch has.
+const CALLS: usize = 4;
+
+/// The same for a batch that changes claims.
+const CALLS_AND_CLAIMS: usize = CALLS + claims::WRITE.len();
 
 /// The log, as its one writer has it.
 #[derive(Debug, Default)]
@@ -64,10 +71,16 @@ pub(crate) async fn replay(connection: &mut SqliteConnection) -> Result<usize, L
     for row in &logged {
         let number: i64 = row.try_get("number")?;
         let batch: &str = row.try_get("batch")?;
-        let rows: [&RawValue; 4] = serde_json::from_str(batch).map_err(|error| {
-            LedgerError::Corrupt { what: format!("batch {number} of the log: {error}") }
-        })?;
-        let script = replay_script();
+        let corrupt = |error: String| LedgerError::Corrupt {
+            what: format!("batch {number} of the log: {error}"),
+        };
+        let rows: Vec<&RawValue> =
+            serde_json::from_str(batch).map_err(|error| corrupt(error.to_string()))?;
+        let script = match rows.len() {
+            CALLS => replay_script(false),
+            CALLS_AND_CLAIMS => replay_script(true),
+            other => return Err(corrupt(format!("it has {other} lists of rows"))),
+        };
         let mut replayed = sqlx::query(AssertSqlSafe(script));
         for rows in rows {
             replayed = replayed.bind(rows.get());

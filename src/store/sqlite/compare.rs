@@ -36,5 +36,12 @@ pub(crate) fn differences(memory: &State, disk: &State) -> Vec<Difference> {
     if in_memory != stored {
         differ("", format!("memory has {in_memory} live holds, disk {stored}"));
     }
+    let claims = |state: &State| {
+        let running = state.claims.running();
+        running.map(|(id, claim)| (*id, claim.clone())).collect::<HashMap<_, _>>()
+    };
+    if claims(memory) != claims(disk) {
+        differ("", "memory and disk have different claims of running calls".into());
+    }
     differences
 }

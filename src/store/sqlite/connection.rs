@@ -25,16 +25,20 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
 /// Opens the file for writing, and makes it if it does not exist. A commit is on disk when it
 /// returns.
 pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    let options = options(path)
+    let options = writing(path).pragma("cache_size", "-32768").pragma("temp_store", "memory");
+    SqliteConnection::connect_with(&options).await
+}
+
+/// The options of a connection that writes and makes the file if it does not exist. A commit is on disk
+/// when it returns.
+pub(crate) fn writing(path: &Path) -> SqliteConnectOptions {
+    options(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         // A checkpoint costs two more syncs of the disk, so it comes after 16 MB instead of SQLite's 4.
         .pragma("wal_autocheckpoint", "4000")
         .pragma("journal_size_limit", "67108864")
-        .pragma("cache_size", "-32768")
-        .pragma("temp_store", "memory");
-    SqliteConnection::connect_with(&options).await
 }
 
 /// Checks that SQLite is new enough.

@@ -9,7 +9,7 @@
 //! fails, they stay in memory until one succeeds, and no new hold is granted meanwhile. In both modes,
 //! grants, keys and everything else are on disk before they are answered.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::ledger::CALL_TTL_MS;
@@ -17,15 +17,18 @@ use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::clock::Clock;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::crash::AfterCrash;
-use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
+use crate::ledger::operation::{Operation, Outcome, Refusal};
 use crate::ledger::report::FoldCursor;
 use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Known, Lookups, Now, State};
 use crate::ledger::{Durability, LedgerError};
 use crate::metrics::Metrics;
+use crate::store::sqlite::answers::{LedgerSecret, SqliteAnswers};
 use crate::store::sqlite::batch_log;
 use crate::store::sqlite::call_holds::CallHolds;
+use crate::store::sqlite::claims;
 use crate::store::sqlite::connection::{self, Writer};
+use crate::store::sqlite::decided::{Decided, is_on_whole_file};
 use crate::store::sqlite::disk::{Disk, RETRY_EVERY};
 use crate::store::sqlite::fold::fold_slice;
 use crate::store::sqlite::left_calls::{count_left_calls, end_left_calls};
@@ -69,6 +72,10 @@ pub struct SqliteLedger {
     written: Written,
     /// The reader of the same file, which is closed before the writer.
     reader: SqliteReader,
+    /// The file of the ledger.
+    path: PathBuf,
+    /// The ledger's own secret, for its answers.
+    secret: LedgerSecret,
     /// The lock, held as long as the ledger, so that a file has one writer.
     _lock: LedgerLock,
 }
@@ -112,6 +119,7 @@ impl SqliteLedger {
         connection::check_version(&mut connection).await?;
         connection::migrate(&mut connection).await?;
         batch_log::replay(&mut connection).await?;
+        let secret = LedgerSecret(claims::secret(&mut connection).await?);
         let (mut state, mut commits) = load::state(&mut connection, clock.now(0)).await?;
         let now = clock.now(commits.saturating_add(1));
         let left = end_left_calls(&mut connection, &mut state, after_crash, now).await?;
@@ -133,6 +141,8 @@ impl SqliteLedger {
             purge: Purge::default(),
             reader: SqliteReader::behind(path, written.clone()),
             written,
+            path: path.to_owned(),
+            secret,
             _lock: lock,
         })
     }
@@ -140,6 +150,15 @@ impl SqliteLedger {
     /// A reader of the same file. It sees only committed changes, and works until the ledger is closed.
     pub fn reader(&self) -> SqliteReader {
         self.reader.clone()
+    }
+
+    /// Opens the file with the answers that this ledger keeps for retries; together they take at most
+    /// `max_total` bytes.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub async fn answers(&self, max_total: u64) -> Result<SqliteAnswers, LedgerError> {
+        SqliteAnswers::open(&self.path, self.secret, max_total).await
     }
 
     /// Decides operations that are answered before they are written.
@@ -213,7 +232,7 @@ impl SqliteLedger {
             .iter()
             .map(|operation| rules::decide(operation, &mut self.state, known, &mut changes, now))
             .collect();
-        if changes.is_empty() || self.disk.commit(&self.state, &changes, now, Log::Stays).await {
+        if changes.is_empty() || self.commit(&changes, now, Log::Stays).await {
             return Some(outcomes);
         }
         self.state.roll_back(&mut changes);
@@ -270,6 +289,16 @@ impl SqliteLedger {
             && self.unwritten.entries.len() + self.unwritten.ended.len() >= FLUSH_AT
     }
 
+    /// Commits the rows of `changes`, as [`Disk::commit`] does. Nothing that waits to be written may be left
+    /// out of them.
+    async fn commit(&mut self, changes: &Changes, now: Now, log: Log) -> bool {
+        let written = self.disk.commit(&self.state, changes, now, log).await;
+        if written {
+            self.state.claims.forget_written(changes.claims.keys());
+        }
+        written
+    }
+
     /// Notes that every answered change is written.
     fn forget_unwritten(&mut self) {
         self.unwritten_since = None;
@@ -285,7 +314,7 @@ impl SqliteLedger {
             return false;
         }
         let unwritten = std::mem::take(&mut self.unwritten);
-        let written = self.disk.commit(&self.state, &unwritten, self.now(), Log::Emptied).await;
+        let written = self.commit(&unwritten, self.now(), Log::Emptied).await;
         if written {
             self.forget_unwritten();
         } else {
@@ -333,6 +362,7 @@ impl SqliteLedger {
         if done > self.disk.commits {
             let written = std::mem::take(&mut self.unwritten);
             self.disk.call_holds.count(done, &written);
+            self.state.claims.forget_written(written.claims.keys());
             self.forget_unwritten();
             self.disk.commits = done;
         }
@@ -340,12 +370,13 @@ impl SqliteLedger {
     }
 
     /// Reads what the file has of ids that memory does not know; `None` where it cannot be read.
-    async fn look_up(&mut self, wanted: &Lookups) -> Option<Known> {
+    async fn look_up(&mut self, wanted: &Lookups, decided: Decided) -> Option<Known> {
         if wanted.is_empty() {
             return Some(Known::default());
         }
-        // Answered operations may concern these ids, so they are written first.
-        if !self.flush().await {
+        // Answered operations may concern these ids, so they are written first. Memory has the claims of
+        // such operations for as long as they are not written.
+        if !(wanted.are_claims() && decided != Decided::OnDisk) && !self.flush().await {
             return None;
         }
         let found = match self.disk.writer.get().await {
@@ -363,32 +394,6 @@ impl SqliteLedger {
     }
 }
 
-/// True for operations that are answered before they are written: those of calls, in `relaxed`. A
-/// hold made through the API waits for the disk, since it outlives a crash and is captured by its
-/// id alone: if it were lost, a debit would be lost much later.
-fn is_answered_from_memory(durability: Durability, operation: &Operation) -> bool {
-    durability == Durability::Relaxed
-        && match operation {
-            Operation::Renew { .. } | Operation::Balance { .. } => true,
-            other => other.origin() == Some(Origin::Call),
-        }
-}
-
-/// True for operations that `strict` commits to the log: where their holds are in memory, they touch nothing
-/// but calls' holds, entries and balances.
-fn is_logged(operation: &Operation) -> bool {
-    match operation {
-        Operation::Balance { .. } => true,
-        Operation::Abandon { .. } => false,
-        other => other.origin() == Some(Origin::Call),
-    }
-}
-
-/// True for operations on the whole file, which run between batches.
-fn is_on_whole_file(operation: &Operation) -> bool {
-    matches!(operation, Operation::Audit | Operation::Fold { .. })
-}
-
 impl Backend for SqliteLedger {
     fn after_crash(&self) -> AfterCrash {
         self.after_crash
@@ -400,20 +405,15 @@ impl Backend for SqliteLedger {
             return vec![unavailable; batch.len()];
         }
         let wanted = Lookups::of(batch, &self.state);
-        let Some(mut known) = self.look_up(&wanted).await else {
+        let durability = self.durability;
+        let decided = Decided::of(batch, durability, &wanted);
+        let Some(mut known) = self.look_up(&wanted, decided).await else {
             return vec![unavailable; batch.len()];
         };
-        // A batch is one commit, so all of it waits for the disk if one operation has to.
-        let durability = self.durability;
-        let mut outcomes = if batch.iter().all(|o| is_answered_from_memory(durability, o)) {
-            self.apply_in_memory(batch, &mut known)
-        } else if durability == Durability::Strict
-            && wanted.is_empty()
-            && batch.iter().all(is_logged)
-        {
-            self.apply_by_log(batch, &mut known).await
-        } else {
-            self.apply_on_disk(batch, &mut known).await
+        let mut outcomes = match decided {
+            Decided::InMemory => self.apply_in_memory(batch, &mut known),
+            Decided::ByLog => self.apply_by_log(batch, &mut known).await,
+            Decided::OnDisk => self.apply_on_disk(batch, &mut known).await,
         };
         outcomes.resize(batch.len(), unavailable);
         // In `strict` the rows are written in a tick, after the batch was answered.
@@ -432,9 +432,10 @@ impl Backend for SqliteLedger {
         }
         let now = self.now();
         self.state.forget_early_releases(now.ledger_ms);
+        self.state.claims.forget_left(now.wall_ms);
         // An empty commit probes a failing disk, so that the first call after the failure succeeds.
         if self.disk.is_failing() && self.unwritten.is_empty() {
-            self.disk.commit(&self.state, &Changes::default(), now, Log::Stays).await;
+            self.commit(&Changes::default(), now, Log::Stays).await;
         }
         let flushed = self.flush().await;
         let mut expired = Vec::new();
@@ -448,9 +449,7 @@ impl Backend for SqliteLedger {
                     expired.push(Expired { hold, route: live.route });
                 }
             }
-            if !changes.is_empty()
-                && !self.disk.commit(&self.state, &changes, now, Log::Stays).await
-            {
+            if !changes.is_empty() && !self.commit(&changes, now, Log::Stays).await {
                 self.state.roll_back(&mut changes);
                 expired.clear();
             }

@@ -27,9 +27,12 @@ pub(crate) async fn end_left_calls(
     rules::abandon_calls(after, state, &mut changes, now);
     if !changes.is_empty() {
         Batch::new(state, &calls, &changes, now, Log::Stays).write(&mut *connection).await?;
+        state.claims.forget_written(changes.claims.keys());
     }
     // Rows whose holds have all ended may be left.
-    sqlx::query("DELETE FROM call_holds").execute(connection).await?;
+    sqlx::query("DELETE FROM call_holds").execute(&mut *connection).await?;
+    // No call runs, so no claim of a running call is left.
+    sqlx::query("DELETE FROM claims WHERE charged = 0").execute(connection).await?;
     let mut ended: Vec<_> = changes.crashed.into_values().collect();
     ended.sort_by(|a, b| a.id.cmp(&b.id));
     ended.iter().for_each(CrashedCall::log);

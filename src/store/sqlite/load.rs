@@ -9,13 +9,14 @@ use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, Origin};
 use crate::ledger::rules::state::{Account, EndedHold, Known, LiveHold, Lookups, Now, State};
 use crate::store::sql::rows::{Column as _, entry_from, event_from, key_from, payment_from};
+use crate::store::sqlite::claims;
 
 /// Reads how many batches the file has committed.
 pub(crate) async fn commits(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT commits FROM ledger WHERE one = 1").fetch_one(connection).await
 }
 
-/// Reads every balance, live hold and freeze, and the number of commits.
+/// Reads every balance, live hold, freeze and claim of a running call, and the number of commits.
 pub(crate) async fn state(
     connection: &mut SqliteConnection,
     now: Now,
@@ -46,6 +47,7 @@ pub(crate) async fn state(
         let dispute = row.try_get::<&str, _>("dispute")?;
         state.freezes.entry(row.account("account")?).or_default().insert(dispute.into());
     }
+    claims::load(connection, &mut state, now).await?;
     let commits = commits(connection).await?;
     Ok((state, commits))
 }
@@ -134,6 +136,9 @@ pub(crate) async fn known(
         for row in rows.fetch_all(&mut *connection).await? {
             known.keys.insert(key_from(&row)?);
         }
+    }
+    if !wanted.claims.is_empty() {
+        claims::known(connection, &wanted.claims, &mut known).await?;
     }
     known_of_payments(connection, wanted, &mut known).await?;
     Ok(known)

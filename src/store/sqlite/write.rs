@@ -13,6 +13,7 @@ use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sql::rows::usage_column;
 use crate::store::sqlite::call_holds::CallHolds;
+use crate::store::sqlite::claims;
 use crate::store::sqlite::json_rows::Rows;
 use crate::usage::UsageRecord;
 
@@ -135,6 +136,9 @@ impl Batch {
         batch.add_keys(changes, now);
         batch.add_payments(changes);
         batch.add_crashed(changes);
+        for (statement, rows) in claims::WRITE.into_iter().zip(claims::rows(changes)) {
+            batch.push(statement, rows);
+        }
         if log == Log::Emptied {
             batch.script.push_str(EMPTY_LOG);
         }
@@ -282,34 +286,32 @@ fn document(payment: &Payment) -> String {
     serde_json::to_string(payment).unwrap_or_default()
 }
 
-/// The rows that `changes` of calls make, as JSON: `[holds, entries, balances, ended holds]`, for the log.
+/// The rows that `changes` of calls make, as JSON, for the log: `[holds, entries, balances, ended holds]`, and
+/// four lists more for [`claims::WRITE`] where a claim changes.
 pub(crate) fn calls_as_json(state: &State, changes: &Changes, now: Now) -> String {
     let (of_calls, _) = holds(changes, now);
     let mut entries = Rows::default();
     changes.entries.iter().for_each(|entry| add_entry(&mut entries, entry));
     let rows = [of_calls, entries, balances(state, changes, now), ended(changes, now)];
-    let mut json = String::with_capacity(rows.iter().map(Rows::len).sum::<usize>() + 16);
-    for (index, rows) in rows.into_iter().enumerate() {
+    let has_claims = !changes.claims.is_empty() || !changes.left.is_empty();
+    let claims = has_claims.then(|| claims::rows(changes));
+    let claims = claims.as_ref().map_or(&[][..], |rows| &rows[..]);
+    let length = rows.iter().chain(claims).map(Rows::len).sum::<usize>();
+    let mut json = String::with_capacity(length + 32);
+    for (index, rows) in rows.iter().chain(claims).enumerate() {
         json.push(if index == 0 { '[' } else { ',' });
-        json.push_str(&rows.finish());
+        rows.push_onto(&mut json);
     }
     json.push(']');
     json
 }
 
-/// The transaction that writes the rows of one batch in the log, and deletes it there. It counts as a commit.
-/// Members that an entry's row lacks read as NULL.
-pub(crate) fn replay_script() -> String {
-    [
-        BEGIN,
-        ADD_CALL_HOLDS,
-        ADD_METERED_ENTRIES,
-        MOVE_BALANCES,
-        REMEMBER_ENDED,
-        DELETE_LOGGED,
-        COUNT_AND_COMMIT,
-    ]
-    .concat()
+/// The transaction that writes the rows of one batch in the log, with or without claims, and deletes it there.
+/// It counts as a commit. Members that an entry's row lacks read as NULL.
+pub(crate) fn replay_script(with_claims: bool) -> String {
+    let calls = [BEGIN, ADD_CALL_HOLDS, ADD_METERED_ENTRIES, MOVE_BALANCES, REMEMBER_ENDED];
+    let claims = if with_claims { &claims::WRITE[..] } else { &[] };
+    [&calls[..], claims, &[DELETE_LOGGED, COUNT_AND_COMMIT]].concat().concat()
 }
 
 /// The time that is left before `ledger_ms`, in milliseconds.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use ahash::{HashMap, HashSet};
 
 use crate::account::AccountId;
+use crate::ledger::claim::ClaimId;
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::inbox::StripeEvent;
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
+use crate::ledger::rules::state::claims::{KeyClaim, LeftCall, Slot};
 use crate::ledger::rules::state::rows::{Account, EndedHold, LiveHold, StripeCustomer};
 
 /// The changes of a batch: the rows to write, and the steps that undo the changes in memory.
@@ -46,6 +48,10 @@ pub(crate) struct Changes {
     pub freezes: HashMap<Arc<str>, Option<AccountId>>,
     /// Calls that were cut off, also those that their gateway ended after all.
     pub crashed: HashMap<HoldId, CrashedCall>,
+    /// New and changed claims; `None` where a claim is free.
+    pub claims: HashMap<ClaimId, Option<KeyClaim>>,
+    /// Calls that their clients left; `None` where a call was not charged.
+    pub left: HashMap<HoldId, Option<LeftCall>>,
     /// The steps that undo the changes, oldest first.
     pub(crate) undo: Vec<Undo>,
 }
@@ -59,6 +65,10 @@ pub(crate) enum Undo {
     Hold(HoldId, Option<LiveHold>),
     /// An early release that was added.
     EarlyRelease(HoldId),
+    /// What memory knew of a claim before.
+    Claim(ClaimId, Slot),
+    /// The record of a call that was left, before; `None` for a new one.
+    Left(HoldId, Option<LeftCall>),
     /// The disputes that froze an account before.
     Freezes(AccountId, BTreeSet<Arc<str>>),
 }
@@ -81,9 +91,12 @@ impl Changes {
             && self.customers.is_empty()
             && self.freezes.is_empty()
             && self.crashed.is_empty()
+            && self.claims.is_empty()
+            && self.left.is_empty()
     }
 
-    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries and balances. A
+    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries, balances and
+    /// claims. A
     /// hold that ends before it was written leaves no row.
     pub fn add_calls(&mut self, later: Self) {
         for (hold, commit) in later.calls_gone {
@@ -95,6 +108,8 @@ impl Changes {
         self.ended.extend(later.ended);
         self.entries.extend(later.entries);
         self.touched.extend(later.touched);
+        self.claims.extend(later.claims);
+        self.left.extend(later.left);
     }
 
     /// Makes the changes so far final in memory. Their callers have been answered, so they are not

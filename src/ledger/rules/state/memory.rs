@@ -8,6 +8,7 @@ use ahash::HashMap;
 use crate::account::AccountId;
 use crate::ledger::operation::{Balance, CALL_TTL_MS, HoldId};
 use crate::ledger::rules::state::changes::{Changes, Undo};
+use crate::ledger::rules::state::claims::Claims;
 use crate::ledger::rules::state::rows::{Account, LiveHold};
 
 /// How long an early release waits for its hold, in milliseconds: as long as a hold lives without a
@@ -27,6 +28,8 @@ pub(crate) struct State {
     pub(crate) early_releases: HashMap<HoldId, u64>,
     /// The disputes that freeze an account, for the few accounts that are frozen.
     pub(crate) freezes: HashMap<AccountId, BTreeSet<Arc<str>>>,
+    /// The claims of running calls, and the calls that their clients left.
+    pub(crate) claims: Claims,
 }
 
 impl State {
@@ -115,6 +118,8 @@ impl State {
                 }
                 Undo::Hold(id, None) => drop(self.holds.remove(&id)),
                 Undo::EarlyRelease(id) => drop(self.early_releases.remove(&id)),
+                Undo::Claim(id, before) => drop(self.claims.set(id, before)),
+                Undo::Left(hold, before) => drop(self.claims.set_left(&hold, before)),
                 Undo::Freezes(account, before) => self.set_freezes(account, before),
             }
         }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use farebox::ledger::{
     Answers, Backend as _, CallId, Claim, ClaimId, ClaimState, Claimed, HeldOrClaimed, Hold,
-    HoldId, Kept, NewHold, Operation, Origin, Outcome, Refusal, RequestMark,
+    HoldId, Kept, NewHold, Operation, Origin, Outcome, Refusal, RequestMark, Stage,
 };
 
 use crate::cluster::serves_again;
+use crate::payments::{disputed, paid, take};
 use crate::test_ledger::{
     HOUR_MS, Kind, Running, TestLedger, account, credits, eventually, grant, hold_id,
     on_cluster_ledgers, text,
@@ -26,9 +27,10 @@ on_cluster_ledgers!("multi_thread":
     a_key_is_charged_though_redis_is_away_when_its_gateway_stops,
     a_retry_hears_of_a_call_that_was_left_once_whatever_redis_loses,
     a_key_whose_time_is_up_leaves_redis_and_postgres,
-    a_refused_hold_leaves_no_claim,
+    a_frozen_account_hears_its_refusal_and_not_of_the_claim,
     a_call_without_a_key_leaves_no_trace_of_claims,
     answers_are_kept_for_every_gateway_up_to_their_limit,
+    an_embedded_ledger_is_moved_with_its_claims,
     claims_are_found_by_their_indexes,
 );
 
@@ -391,29 +393,6 @@ async fn a_key_whose_time_is_up_leaves_redis_and_postgres(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-async fn a_refused_hold_leaves_no_claim(fixture: TestLedger) {
-    let ledger = fixture.open_with("1").await;
-    let mut gateway = fixture.gateway("bare").await.unwrap();
-    let dear = |id: &str, n| match keyed(id, key(n)) {
-        Operation::Hold(hold) => Operation::Hold(NewHold { amount: credits("5"), ..hold }),
-        _ => unreachable!(),
-    };
-    let refused = gateway.apply(&[dear("dear", 1)]).await;
-    assert!(matches!(refused[..], [Outcome::Refused(Refusal::Insufficient { .. })]), "{refused:?}");
-    assert_eq!(fixture.cluster().redis.ask(&["KEYS", "{s00}:*:k:*"]), "");
-    let hold = held(&ledger, key(1)).await;
-    // The claim is decided before the balance.
-    let heard = gateway.apply(&[dear("dear-2", 1)]).await;
-    assert!(
-        matches!(&heard[..], [Outcome::Claimed(claimed)] if claimed.state == ClaimState::Running)
-    );
-    hold.capture(credits("1"));
-    is_charged(&ledger, "it is charged", "0", "0").await;
-    assert_eq!(stands(&ledger, key(1)).await, Some(ClaimState::Charged));
-    assert!(gateway.close().await);
-    ledger.stop().await;
-}
-
 /// Neither in Redis, nor in the stream, nor in Postgres.
 async fn a_call_without_a_key_leaves_no_trace_of_claims(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
@@ -561,4 +540,43 @@ async fn claims_are_found_by_their_indexes(fixture: TestLedger) {
         let scans: Vec<_> = log.split("LOG:").filter(|entry| entry.contains(&scan)).collect();
         assert!(scans.is_empty(), "{}", scans[0]);
     }
+}
+
+async fn an_embedded_ledger_is_moved_with_its_claims(fixture: TestLedger) {
+    let from = TestLedger::new(Kind::EmbeddedStrict);
+    let ledger = from.open_with("10").await;
+    held(&ledger, key(1)).await.capture(credits("1"));
+    let unmarked = Claim::Key { id: id(2), mark: None, keep_ms: KEEP_MS };
+    held(&ledger, unmarked).await.capture(credits("1"));
+    held(&ledger, key(3)).await.release();
+    is_charged(&ledger, "two are charged", "8", "0").await;
+    ledger.stop().await;
+    let embedded = from.embedded().await.unwrap();
+    let secret = *embedded.answers(1 << 20).await.unwrap().secret();
+    drop(embedded);
+    farebox::store::import(&fixture.config("import"), &from.path()).await.unwrap();
+    let ledger = fixture.open().await;
+    let other = Claim::Key { id: id(1), mark: Some(mark(2)), keep_ms: KEEP_MS };
+    assert_eq!(stands(&ledger, other).await, Some(ClaimState::Conflict));
+    for (n, expected) in [(1, Some(ClaimState::Charged)), (2, Some(ClaimState::Charged)), (3, None)]
+    {
+        assert_eq!(stands(&ledger, key(n)).await, expected, "key {n}");
+    }
+    let gateway = fixture.gateway("another").await.unwrap();
+    assert_eq!(gateway.answers(1 << 20).await.unwrap().secret(), &secret);
+    ledger.stop().await;
+}
+
+async fn a_frozen_account_hears_its_refusal_and_not_of_the_claim(fixture: TestLedger) {
+    let ledger = fixture.open().await;
+    take(&ledger, paid()).await.unwrap();
+    held(&ledger, key(1)).await.capture(credits("1"));
+    take(&ledger, disputed(Stage::Standing)).await.unwrap();
+    for claim in [key(1), Claim::Retry { id: id(1) }] {
+        assert_eq!(ask(&ledger, claim).await.unwrap_err(), Refusal::Frozen);
+    }
+    ledger.ask(Operation::Thaw { account: account("alice") }).await;
+    assert_eq!(stands(&ledger, key(1)).await, Some(ClaimState::Charged));
+    ledger.reconciles().await;
+    ledger.stop().await;
 }

@@ -20,6 +20,7 @@ struct Left {
     hold: HoldId,
     charged: bool,
     used: bool,
+    expired: bool,
 }
 
 /// Every claim, and every call that was left, in the order in which they were left.
@@ -27,6 +28,9 @@ struct Left {
 pub struct Claims {
     taken: BTreeMap<ClaimId, Taken>,
     left: Vec<Left>,
+    /// A call that was left and charged late, after its hold had expired, is told to a retry. The embedded ledger has
+    /// forgotten it by then.
+    pub left_outlive_expiry: bool,
 }
 
 impl Claims {
@@ -44,7 +48,10 @@ impl Claims {
                 Some(Claimed { hold: taken.hold.clone(), state })
             }
             Claim::Retry { id } => {
-                let left = self.left.iter_mut().find(|left| left.id == *id && !left.used)?;
+                let left = self
+                    .left
+                    .iter_mut()
+                    .find(|left| left.id == *id && !left.used && (left.charged || !left.expired))?;
                 left.used = left.charged;
                 let state = if left.charged { ClaimState::Charged } else { ClaimState::Running };
                 Some(Claimed { hold: left.hold.clone(), state })
@@ -68,7 +75,7 @@ impl Claims {
     /// The client of this call left. `charged`: whether the call is charged already.
     pub fn leave(&mut self, id: ClaimId, hold: &HoldId, charged: bool) {
         if self.left.iter().all(|left| left.hold != *hold) {
-            self.left.push(Left { id, hold: hold.clone(), charged, used: false });
+            self.left.push(Left { id, hold: hold.clone(), charged, used: false, expired: false });
         }
     }
 
@@ -82,6 +89,19 @@ impl Claims {
             self.taken.entry(id).or_insert(taken);
         }
         self.left.iter_mut().filter(|left| left.hold == *hold).for_each(|left| left.charged = true);
+    }
+
+    /// The time of the call's hold has run out.
+    pub fn expire(&mut self, hold: &str) {
+        if self.left_outlive_expiry {
+            self.taken.retain(|_, taken| taken.hold.as_str() != hold);
+            self.left
+                .iter_mut()
+                .filter(|left| left.hold.as_str() == hold)
+                .for_each(|left| left.expired = true);
+        } else {
+            self.release(hold);
+        }
     }
 
     /// The call is not charged.

@@ -5,9 +5,8 @@
 //! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
 //! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
 //! it: how many terms there are, the terms, and a line for each operation, which names its terms by
-//! their place and has its id, with the claim that it makes or settles (`claim_text`) and what a metered call used
-//! (`usage_text`). A route is always the last word of its line, since it may contain
-//! spaces.
+//! their place and has its id, with the claim that it makes (`claim_text`) or what a metered call used
+//! (`usage_text`). A route is always the last word of its line, since it may contain spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -61,7 +60,7 @@ pub(crate) enum Decided {
         late: bool,
         route: Arc<str>,
         usage: Option<Arc<UsageRecord>>,
-        /// The claim that is charged with the hold, where the request named one.
+        /// The claim that is charged with the hold.
         claim: Option<Box<ClaimId>>,
     },
     Ended {
@@ -71,8 +70,6 @@ pub(crate) enum Decided {
         origin: Origin,
         ending: Ending,
         route: Arc<str>,
-        /// The claim that is given up, where the request named one.
-        claim: Option<Box<ClaimId>>,
     },
     /// The request of a claim became known.
     Marked {
@@ -151,12 +148,12 @@ impl Batch {
                         claim: claim.map(|claim| *claim),
                     });
                 }
-                Decided::Ended { id, account, origin, ending: Ending::Released, claim, .. } => {
+                Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
                     operations.push(Operation::Release {
                         hold: id,
                         account: Some(account),
                         origin,
-                        claim: claim.map(|claim| *claim),
+                        claim: None,
                     });
                 }
                 // A hold that expired expires again by itself, unless it is captured first. Marks and calls that were
@@ -215,24 +212,15 @@ impl Terms {
 }
 
 impl Decided {
-    /// Adds what stands behind the id in the request: the claim that the operation makes or settles, and what a metered
-    /// call used. This version reads nothing behind the ids of other operations, where a later one may write more.
+    /// Adds what stands behind the id in the request: the claim that a hold makes, and what a metered call used. This
+    /// version reads nothing behind the ids of other operations, where a later one may write more.
     fn with(mut self, more: Option<&str>, at_ms: i64) -> Option<Self> {
         let Some(more) = more else { return Some(self) };
         match &mut self {
             Self::Held { claim, .. } if more.starts_with("k ") => {
                 *claim = Some(Box::new(claim_text::read_key_claim(more, at_ms)?));
             }
-            Self::Captured { claim, usage, .. } => {
-                let (settled, more) = claim_text::read_settled(more)?;
-                *claim = settled.map(Box::new);
-                if let Some(more) = more {
-                    *usage = Some(Arc::new(usage_text::read(more)?));
-                }
-            }
-            Self::Ended { claim, .. } if more.starts_with("s ") => {
-                *claim = claim_text::read_settled(more)?.0.map(Box::new);
-            }
+            Self::Captured { usage, .. } => *usage = Some(Arc::new(usage_text::read(more)?)),
             _ => {}
         }
         Some(self)
@@ -263,15 +251,18 @@ impl Decided {
             }
             "c" => {
                 let (late, route) = rest.split_once(' ')?;
-                let (late, route) = (late == "1", unescape(route));
-                let (usage, claim) = (None, None);
+                let (late, claim) = late.split_once('/').unwrap_or((late, ""));
+                let claim = match claim {
+                    "" => None,
+                    claim => Some(Box::new(claim_text::read(claim)?)),
+                };
+                let (late, route, usage) = (late == "1", unescape(route), None);
                 Self::Captured { id, account, amount, origin, late, route, usage, claim }
             }
             "g" => Self::Extended { id, account, amount },
             "r" | "e" => {
                 let ending = if word == "r" { Ending::Released } else { Ending::Expired };
-                let (route, claim) = (unescape(rest), None);
-                Self::Ended { id, account, amount, origin, ending, route, claim }
+                Self::Ended { id, account, amount, origin, ending, route: unescape(rest) }
             }
             _ => return None,
         })
@@ -384,7 +375,6 @@ mod tests {
                 origin,
                 ending: Ending::Released,
                 route: "".into(),
-                claim: None,
             },
         ];
         assert_eq!((batch.at_ms, &batch.decided[..]), (17, &expected[..]));
@@ -426,6 +416,40 @@ mod tests {
         assert_eq!(Batch::parse(&text.replace("\"p\"", "p")), None);
         let later = text.replace("- id-2", "- id-2 {}");
         assert_eq!(Batch::parse(&later), Batch::parse(&text), "a later version writes more");
+    }
+
+    /// In the order in which Redis decided them; a charge that is asked for again carries its claim.
+    #[test]
+    fn claims_are_read_with_their_holds() {
+        let (one, two, mark) = ("1f".repeat(32), "20".repeat(32), "ab".repeat(32));
+        let text = format!(
+            "1000 60 ++++++\nh id-1 bob 5 c 3 1060 /a\nh id-2 bob 5 c 3 1060 /a\nm id-2 {two} {mark}\n\
+             l id-1 {one} 121000\nc id-1 bob 5 c 0/{one} /a b\nu id-1 {one}\n0\n\
+             - id-1 k {one} {mark} 2000\n- id-2 k {two} - 2000\n- id-2\n- id-1\n- id-1\n- id-3"
+        );
+        let batch = Batch::parse(&text).unwrap();
+        let claims = batch.decided.iter().filter_map(|decided| match decided {
+            Decided::Held { claim, .. } => claim.as_deref(),
+            _ => None,
+        });
+        let claims: Vec<_> = claims.collect();
+        let (id_1, id_2) = (ClaimId::new([0x1f; 32]), ClaimId::new([0x20; 32]));
+        let marked = Some(RequestMark::new([0xab; 32]));
+        assert_eq!(*claims[0], KeyClaim { id: id_1, mark: marked, until_ms: 3000 });
+        assert_eq!(*claims[1], KeyClaim { id: id_2, mark: None, until_ms: 3000 });
+        let hold = |id: &str| id.parse::<HoldId>().unwrap();
+        let claim = Box::new((id_2, RequestMark::new([0xab; 32])));
+        assert_eq!(batch.decided[2], Decided::Marked { hold: hold("id-2"), claim });
+        let left = LeftCall { id: id_1, hold: hold("id-1"), until_ms: 121_000 };
+        assert_eq!(batch.decided[3], Decided::Left(Box::new(left)));
+        assert_eq!(batch.decided[5], Decided::Retried { hold: hold("id-1") });
+        let ends = batch.ends();
+        let [Operation::Capture { claim, route, .. }] = &ends[..] else { panic!("{ends:?}") };
+        assert_eq!((claim, &**route), (&Some(id_1), "/a b"));
+        for bad in [" k zz", &format!(" k {one} -"), &format!(" k {one} x 5")] {
+            let text = format!("17 60 +\nh id-1 bob 5 c 3 99 /a\n0\n- id-1{bad}");
+            assert_eq!(Batch::parse(&text), None, "{bad}");
+        }
     }
 
     #[test]

@@ -48,9 +48,9 @@ pub(crate) fn words_of(operation: &Operation) -> Option<String> {
     })
 }
 
-/// True for words that the batch log keeps behind the id of their operation. The lines of the head have the others.
+/// True for words that the batch log keeps behind the id of their operation. The lines of its head have the others.
 pub(crate) fn is_logged(words: &str) -> bool {
-    words.starts_with(['k', 's'])
+    words.starts_with('k')
 }
 
 /// Reads the words of a hold that was granted at `at_ms`; `None` for words that are not those of a claim.
@@ -62,17 +62,10 @@ pub(crate) fn read_key_claim(words: &str, at_ms: i64) -> Option<KeyClaim> {
     Some(KeyClaim { id, mark, until_ms: at_ms.saturating_add(keep_ms) })
 }
 
-/// Splits the words of the end of a hold into its claim and what follows.
-pub(crate) fn read_settled(words: &str) -> Option<(Option<ClaimId>, Option<&str>)> {
-    let Some(words) = words.strip_prefix("s ") else { return Some((None, Some(words))) };
-    let (id, more) = words.split_once(' ').map_or((words, None), |(id, more)| (id, Some(more)));
-    Some((Some(read(id)?), more))
-}
-
 /// Reads 64 hexadecimal digits.
 pub(crate) fn read<T: Digest>(text: &str) -> Option<T> {
     let mut bytes = [0; 32];
-    if text.len() != 2 * bytes.len() || !text.is_ascii() {
+    if text.len() != 2 * bytes.len() || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     for (byte, at) in bytes.iter_mut().zip((0..text.len()).step_by(2)) {
@@ -96,5 +89,59 @@ impl Digest for ClaimId {
 impl Digest for RequestMark {
     fn of(bytes: [u8; 32]) -> Self {
         Self::new(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_read_from_its_own_text_alone() {
+        let id = ClaimId::new(std::array::from_fn(|n| n as u8 * 8));
+        assert_eq!(read(&id.to_string()), Some(id));
+        let short = &id.to_string()[2..];
+        let accented = format!("{}é", &short[..62]);
+        for other in
+            ["", short, &format!("{short}zz"), &format!("{id}00"), &accented, &format!("{short}+1")]
+        {
+            assert_eq!(read::<ClaimId>(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_claim_read_back() {
+        let id = ClaimId::new([0x1f; 32]);
+        for mark in [None, Some(RequestMark::new([0xab; 32]))] {
+            let hold = Operation::Hold(NewHold {
+                id: HoldId::for_call(),
+                account: "alice".parse().unwrap(),
+                amount: crate::credits::Credits::ZERO,
+                route: "/a".into(),
+                origin: crate::ledger::operation::Origin::Call,
+                ttl_ms: 1,
+                claim: Some(Claim::Key { id, mark, keep_ms: 5 }),
+            });
+            let words = words_of(&hold).unwrap();
+            assert!(is_logged(&words));
+            let read_back = KeyClaim { id, mark, until_ms: 12 };
+            assert_eq!(read_key_claim(&words, 7), Some(read_back));
+        }
+        for other in ["", "k", "k 1f - 5", "s 1f"] {
+            assert_eq!(read_key_claim(other, 7), None, "{other}");
+        }
+    }
+
+    /// They would part the two sides, which both write times.
+    #[test]
+    fn times_are_those_of_the_script() {
+        let script = include_str!("redis/claims.lua");
+        for (name, ms) in [
+            ("LEFT_FOR", crate::ledger::claim::LEFT_MS),
+            ("LATE_KEPT", crate::ledger::claim::LATE_KEEP_MS),
+            ("RUNS_FOR", crate::store::cluster::cold_claims::RUNS_FOR_MS.unsigned_abs()),
+        ] {
+            assert!(script.contains(&format!("local {name} = {ms} ")), "{name}");
+        }
     }
 }

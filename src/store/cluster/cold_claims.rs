@@ -25,7 +25,7 @@ const AT_ONCE: i64 = 1000;
 const NONE_FOR_MS: i64 = 60_000;
 
 /// How much longer than its time the claim of a running call is remembered, in milliseconds: `RUNS_FOR` in claims.lua.
-const RUNS_FOR_MS: i64 = 86_400_000;
+pub(crate) const RUNS_FOR_MS: i64 = 86_400_000;
 
 /// Loads what a batch needs: claims, and the calls that were left with an id.
 ///
@@ -52,6 +52,16 @@ pub(crate) async fn load(
         shared.maintain(scripts, left_words(left, &found, now_ms)).await?;
     }
     Ok(())
+}
+
+/// As [`load_all`], where the gateway that opened the epoch has not done it: it may have ended before.
+///
+/// # Errors
+/// Where a store is unreachable.
+pub(crate) async fn load_all_if_cold(shared: &Shared) -> Result<(), LedgerError> {
+    let scripts = shared.epoch.require()?;
+    let are_cold = shared.maintain(&scripts, args(["are_claims_cold"])).await?;
+    if are_cold == Value::Integer(1) { load_all(shared).await } else { Ok(()) }
 }
 
 /// Loads the claims of all charged calls, and notes in Redis that none is missing any more.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::retention;
 use crate::ledger::{LedgerError, wall_ms};
+use crate::store::cluster::cold_claims;
 use crate::store::cluster::lost_gateways::Silences;
 use crate::store::cluster::postgres;
 use crate::store::cluster::redis::connection::{arg, args};
@@ -78,8 +79,9 @@ async fn upkeep(shared: &Shared) -> bool {
         is_done("retiring accounts", retire(shared, COLD_AFTER).await),
         // A repair may have dropped accounts and been interrupted before it loaded them again.
         is_done("warming accounts with live holds", warm::warm_held_accounts(shared).await),
+        is_done("loading claims", cold_claims::load_all_if_cold(shared).await),
     ];
-    done == [true; 7]
+    done == [true; 8]
 }
 
 /// Records whether Redis is fit for a ledger, whether it has replicas, and the figures for the metrics.

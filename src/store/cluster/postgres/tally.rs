@@ -101,7 +101,7 @@ impl Tally {
                         self.captured.push(id.as_str().to_owned());
                     }
                 }
-                Decided::Ended { id, account, amount, origin, ending, route, claim: _ } => {
+                Decided::Ended { id, account, amount, origin, ending, route } => {
                     if let Some(claims) = &mut self.claims {
                         claims.give_up(&id);
                     }

@@ -4,9 +4,9 @@
 --   batch                               the table that slow_path.lua describes
 --   note(i, …)                          writes a line of the stream's head for an operation
 --   record_of(id)                       the record of a hold, as the batch has left it; false where it must be loaded
--- The words of an operation on a claim, in member 13 of ARGV[1] and behind the operation's id in the stream:
+-- The words of an operation on a claim, in member 13 of ARGV[1]:
 --   k claim mark keep                   a hold that makes a claim; the mark is - where the request is not known yet;
---                                       keep: ms
+--                                       keep: ms. The stream has these words as well, behind the operation's id.
 --   r id                                a hold for a retry, which hears of a call that was left with this id
 --   s claim                             the end of a hold, which settles its claim
 --   m claim mark                        marks a claim
@@ -55,7 +55,7 @@ local function set_claim(id, claim)
 end
 
 -- The calls that were left with an id, oldest first. False where they must be loaded.
-local lists, changed_lists = {}, {}
+local lists, changed_lists, left_now = {}, {}, {}
 local function left_with(id)
     local list = lists[id]
     if list == nil then
@@ -161,10 +161,10 @@ function claims.leave(i)
     local id = match(words[i], '^l (%x+)')
     local list = left_with(id)
     if not list then return false end
-    for _, left in ipairs(list) do
-        if left.hold == ids[i] then return true end
-    end
-    if #list < MOST_LEFT then
+    local is_known = call('EXISTS', LEFT .. '/' .. ids[i]) == 1
+    for _, left in ipairs(list) do is_known = is_known or left.hold == ids[i] end
+    if not is_known and #list < MOST_LEFT then
+        left_now[#left_now + 1] = ids[i]
         list[#list + 1] = { hold = ids[i], ends = now + LEFT_FOR, used = '0' }
         changed_lists[#changed_lists + 1] = id
         note(i, 'l', ids[i], id, format('%d', now + LEFT_FOR))
@@ -205,8 +205,11 @@ function claims.write()
                 newest = math.max(newest, left.ends)
             end
         end
-        if newest > now then call('SET', LEFT .. id, table.concat(some, ' '), 'PX', format('%d', newest - now)) end
+        if newest > now then
+            call('SET', LEFT .. id, table.concat(some, ' '), 'PX', format('%d', newest - now))
+        end
     end
+    for _, hold in ipairs(left_now) do call('SET', LEFT .. '/' .. hold, '', 'PX', LEFT_FOR) end
 end
 
 return claims

@@ -30,7 +30,7 @@
 --     where Postgres was asked and has no such claim; the time until which a charged claim lasts; and "-" for a mark
 --     that is not known. A claim that was released has no key, and Redis removes a charged one when its time is up.
 --   LEFT .. id that a retry has: "hold time used" for each call that was left, oldest first: the time until which a
---     retry hears of it, and 1 once one has.
+--     retry hears of it, and 1 once one has. LEFT .. "/" .. hold: this call is in such a list.
 --   META has two more fields, which only claims.lua reads: `claims` and `left`, the times until which Postgres may have
 --     a claim, or a call that was left, that Redis does not have.
 local ledger = ...

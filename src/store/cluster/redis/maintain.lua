@@ -112,6 +112,11 @@ function commands.warm_left()
     return 1
 end
 
+-- Returns 1 while Postgres may have claims that Redis does not know, otherwise 0.
+function commands.are_claims_cold()
+    return now < tonumber(call('HGET', META, 'claims') or 0) and 1 or 0
+end
+
 -- Notes that Redis has every claim that Postgres had when the epoch began.
 function commands.claims_are_warm()
     return call('HSET', META, 'claims', '0')

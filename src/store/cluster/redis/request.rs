@@ -345,7 +345,7 @@ impl<'a> Request<'a> {
 
     /// `ARGV[2]` of the script, which becomes a part of the stream: how many terms there are, the terms,
     /// then for each item a letter with the place of its terms (`-` for an item that a line describes),
-    /// its id, the claim that it makes or settles, and what a metered call used.
+    /// its id, the claim that it makes, and what a metered call used.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.

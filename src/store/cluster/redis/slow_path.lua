@@ -146,10 +146,13 @@ local function claims()
     return claims_of_calls
 end
 local function has_claim(i) return batch.claims and claims().is_of(i) end
--- The claim of the call whose hold an operation ends: the operation names it, or the live hold does. The claim is
--- false where it must be loaded into Redis first, and nothing where there is none.
+-- The claim of the call whose hold an operation ends: the operation names it, or the live hold does.
+local function claim_named(i, r)
+    return batch.claims and claims().named(i) or r.rest and match(r.rest, '^%d+/(%x+) ')
+end
+-- The same; false where it must be loaded into Redis first.
 local function claim_of_call(i, r)
-    local id = batch.claims and claims().named(i) or r.rest and match(r.rest, '^%d+/(%x+) ')
+    local id = claim_named(i, r)
     if id then return claims().has(id) and id end
 end
 local function settle_claim(i, claim, is_charged)
@@ -286,7 +289,7 @@ local function capture(i, account, amount, origin, route, may_overrun)
         a[HELD] = a[HELD] - tonumber(r.amount)
     end
     report_end(i, origin, holder, amount, format('%d', released), route)
-    note(i, 'c', ids[i], holder, amount, origin, is_live and '0' or '1', route)
+    note(i, 'c', ids[i], holder, amount, origin, (is_live and '0' or '1') .. (claim and '/' .. claim or ''), route)
     set_record(i, { state = 'C', origin = origin, amount = amount, account = holder })
     return is_live and verdict.CAPTURED or verdict.LATE, a
 end
@@ -358,7 +361,7 @@ end
 function by_kind.l(i, account)
     local r = record_of(i)
     if not r then return end
-    local is_its = r.origin == 'c' and r.account == account and (r.state == 'L' or r.state == 'C')
+    local is_its = r.account == account and (r.state == 'L' and r.origin == 'c' or r.state == 'C')
     if not is_its or claims().leave(i) then return verdict.LEFT end
 end
 
@@ -407,6 +410,8 @@ function slow_path.look_ahead(decided)
             local what, name = claims().lacks(i)
             if what then needs[#needs + 1], needs[#needs + 2] = what, name end
         end
+        local claim = r and claim_named(i, r)
+        if claim and not claims().has(claim) then needs[#needs + 1], needs[#needs + 2] = 'k', claim end
         if find('CORnxXm', kind, 1, true) then account = r and r.account ~= '' and r.account end
         if account and not account_of(account) then
             needs[#needs + 1], needs[#needs + 2] = 'a', account

@@ -90,7 +90,7 @@ impl Reply {
         self
     }
 
-    /// Sends it; false where the connection is over.
+    /// Sends it; false if the connection is over.
     async fn send(self, wire: &mut Wire) -> bool {
         for step in self.0 {
             let sent = match step {

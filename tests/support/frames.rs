@@ -78,7 +78,7 @@ impl Frames {
         self.stream.flush().await
     }
 
-    /// The next frame; `None` where the connection has ended.
+    /// The next frame; `None` if the connection has ended.
     pub async fn frame(&mut self) -> Option<Frame> {
         loop {
             if self.unread.len() >= 9 {

@@ -13,8 +13,8 @@ use crate::usage::{Kind, MAX_COUNT, RequestFacts, Scalar, Usage};
 /// This many bytes count as one token, in requests and in delivered text.
 const BYTES_PER_TOKEN: u64 = 2;
 
-/// The quote of a metered call: its hold, and the most that it may cost. The quote keeps the prices that it was made with, so a reload changes
-/// nothing for a call that runs.
+/// The quote of a metered call: its hold, and the most that it may cost. The quote keeps its own
+/// prices, so a reload changes nothing for a running call.
 #[derive(Clone, Debug)]
 pub struct MeteredQuote {
     /// The credits that are held before the call is forwarded.

@@ -136,7 +136,8 @@ fn is_pack_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)
 }
 
-/// The mistakes of own costs whose currency is not the packs', if there is no rate between the two.
+/// The mistakes of routes whose `cost` is in another currency than the packs, if there is no rate
+/// between the two.
 fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig], rates: &Rates) -> Vec<Mistake> {
     let Some(first) = packs.first() else { return Vec::new() };
     let currency = first.price.currency();

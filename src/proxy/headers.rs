@@ -177,7 +177,7 @@ pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Resu
     head.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
 }
 
-/// The credits that the head of an answer tells the client.
+/// The credits that are shown in the head of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     /// The call is not charged, or not for this answer.

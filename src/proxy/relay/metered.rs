@@ -36,7 +36,7 @@ impl Relay<'_> {
         self.write_metered_head(head, told, is_whole, state)
     }
 
-    /// The credits that the head of the answer tells the client.
+    /// The credits that are shown in the head of the answer.
     fn told(&self) -> Told {
         let Some(metered) = &self.call.metered else { return Told::Nothing };
         match (metered.charged(), &self.call.hold) {

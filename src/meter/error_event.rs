@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use crate::usage::MeterKind;
 
-/// A server-sent event that says that the stream ends here, because the account has too few credits. The event
-/// begins with an empty line, so that it may follow any line.
+/// A server-sent event that ends a stream because the account has too few credits. The event begins
+/// with an empty line, so that it may follow any line.
 pub fn error_event(kind: &MeterKind, message: &str) -> Bytes {
-    // A string always has a form in JSON, and none with a line break.
+    // Every string has a form in JSON, and that form has no line break.
     let message = serde_json::to_string(message).unwrap_or_default();
     let event = match kind {
         MeterKind::Anthropic => format!(

@@ -66,7 +66,7 @@ pub(crate) fn decide(
         }
         Operation::Thaw { account } => rules.thaw(account),
         Operation::Balance { account } => Ok(Outcome::Balance(rules.state.balance(account))),
-        // These concern the disk; the backend decides them itself.
+        // These operations concern the disk, so the backend decides them itself.
         Operation::Audit | Operation::Fold { .. } => Err(Refusal::Unavailable),
     };
     decided.unwrap_or_else(Outcome::Refused)
@@ -81,7 +81,7 @@ pub(crate) fn renew(
     now: Now,
 ) {
     let mut rules = Rules { state, known: &mut Known::default(), changes, now };
-    // The caller found the hold in the state, so the rule does not refuse it.
+    // The caller has found the hold in the state, so the rule cannot refuse it.
     let _ = rules.renew(hold, ttl_ms);
 }
 
@@ -99,8 +99,8 @@ pub(crate) fn expire(
     Some(live)
 }
 
-/// Ends the holds of all calls, oldest first. Call this only at a start, when no call runs: the gateway
-/// that made these holds is gone, so nothing else will end them.
+/// Ends the holds of all calls, oldest first. Call this only at a start, before any call runs. The
+/// gateway that made these holds is gone, so nothing else would end them.
 pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut Changes, now: Now) {
     let calls = state.holds.iter().filter(|(_, hold)| hold.origin == Origin::Call);
     let mut calls: Vec<_> = calls.map(|(id, hold)| (id.clone(), hold.account.clone())).collect();

@@ -1,4 +1,4 @@
-//! How the answer of a metered call is read on its way to the client.
+//! Reads the answer of a metered call on its way to the client.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
@@ -11,16 +11,16 @@ use crate::usage::MeterKind;
 /// The longest JSON answer that is kept until its usage is known, in bytes.
 pub(super) const MAX_KEPT: usize = 1 << 20;
 
-/// The form of an answer, by its head.
+/// The form of an answer, as its head tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// One JSON document.
     Json,
     /// Server-sent events.
     Events,
-    /// Another text; each byte of it counts as delivered text.
+    /// Another kind of text. Each of its bytes counts as delivered text.
     Text,
-    /// Audio, an image, or another file.
+    /// Audio, an image or another file.
     Other,
 }
 
@@ -51,11 +51,11 @@ impl Form {
 /// The coding of an answer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
-    /// The bytes are the content.
+    /// The bytes are not encoded.
     Plain,
-    /// A copy is decoded for the meter.
+    /// The bytes are encoded. A copy of them is decoded for the meter.
     Encoded(Encoding),
-    /// No copy can be decoded, so the usage is missing.
+    /// The encoding is unknown, so the usage cannot be read.
     Unknown,
 }
 
@@ -78,7 +78,7 @@ impl Coding {
 enum Copying {
     Plain,
     Decoding(Box<Decoder>),
-    /// The copy cannot be decoded, or not to its end.
+    /// The copy could not be decoded, or not to its end.
     Failed,
 }
 
@@ -91,7 +91,7 @@ impl Copying {
         }
     }
 
-    /// Gives the content of `part` to `read`.
+    /// Decodes `part`, and gives the content to `read`.
     fn feed(&mut self, part: &[u8], mut read: impl FnMut(&[u8])) {
         match self {
             Self::Plain => read(part),
@@ -110,7 +110,7 @@ impl Copying {
     }
 }
 
-/// A JSON answer that is read as it passes.
+/// A JSON answer that is read while it is passed on.
 pub(super) struct Json {
     meter: JsonMeter,
     copying: Copying,
@@ -131,7 +131,7 @@ impl Json {
         let usage = self.meter.end();
         match self.copying {
             Copying::Plain | Copying::Decoding(_) => usage,
-            // The delivered text of what could be read is all that is known.
+            // Only the text that was delivered before the failure is known.
             Copying::Failed => AnswerUsage {
                 delivered_text_bytes: usage.delivered_text_bytes,
                 ..AnswerUsage::default()
@@ -140,7 +140,7 @@ impl Json {
     }
 }
 
-/// A stream of events that is read as it passes.
+/// A stream of events that is read while it is passed on.
 pub(super) struct Events {
     meter: StreamMeter,
     copying: Copying,
@@ -151,12 +151,12 @@ impl Events {
         Self { meter: StreamMeter::new(kind, options), copying: Copying::new(coding) }
     }
 
-    /// True where events can be put between those of the upstream.
+    /// Whether Farebox can put its own events between those of the upstream.
     pub fn is_plain(&self) -> bool {
         matches!(self.copying, Copying::Plain)
     }
 
-    /// Reads the next part, and appends to `pieces` what goes on to the client.
+    /// Reads the next part, and appends the pieces for the client to `pieces`.
     pub fn feed(&mut self, part: &[u8], pieces: &mut Vec<Piece>) {
         let Self { meter, copying } = self;
         let part = Bytes::copy_from_slice(part);
@@ -167,7 +167,7 @@ impl Events {
         pieces.push(Piece::Bytes(part));
     }
 
-    /// The stream has ended: appends what was kept back.
+    /// Ends the stream, and appends the pieces that were kept back.
     pub fn end(&mut self, pieces: &mut Vec<Piece>) {
         if self.is_plain() {
             self.meter.end(pieces);
@@ -192,7 +192,8 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Keeps another part. False where the answer is too long to be kept, or there is no memory for it.
+    /// Keeps another part. Returns false if the answer is too long to be kept, or if there is no
+    /// memory for it.
     #[must_use]
     pub fn keep(&mut self, part: &[u8]) -> bool {
         if self.body.len() + part.len() > MAX_KEPT || !self.reserved.grow(part.len()) {
@@ -204,21 +205,21 @@ impl Kept {
     }
 }
 
-/// How an answer is read.
+/// The way in which an answer is read.
 pub(super) enum Reading {
-    /// The head is awaited.
+    /// The head of the answer has not arrived yet.
     Awaited,
-    /// The answer is not charged by usage, so it passes unread.
+    /// The answer is not charged by its usage, so it is passed on unread.
     Unread,
     /// The answer is kept until its usage is known.
     Kept(Box<Kept>),
-    /// One JSON document, read as it passes.
+    /// One JSON document, read while it is passed on.
     Json(Box<Json>),
-    /// A stream of events, read as it passes.
+    /// A stream of events, read while it is passed on.
     Events(Box<Events>),
-    /// A text of which so many bytes have passed, or another file.
+    /// Another text, of which this many bytes were passed on, or a file.
     Bytes { text_bytes: u64, is_text: bool },
-    /// The usage has been taken.
+    /// The usage was read already.
     Done,
 }
 

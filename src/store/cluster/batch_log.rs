@@ -45,7 +45,7 @@ pub(crate) enum Decided {
     Extended {
         id: HoldId,
         account: AccountId,
-        /// The whole amount from then on.
+        /// The hold's new amount.
         amount: Credits,
     },
     Renewed {
@@ -85,13 +85,13 @@ pub(crate) enum Decided {
 }
 
 impl Batch {
-    /// Reads the text of a batch; `None` for a text that none of Farebox's scripts wrote.
+    /// Reads the text of a batch; `None` for a text that no script of Farebox wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split('\n');
         let mut head = lines.next()?.splitn(3, ' ');
         let at_ms: i64 = head.next()?.parse().ok()?;
         let Some(ttl_ms) = head.next() else {
-            // An early version wrote a line for each change, and nothing else.
+            // An early version wrote nothing but a line for each change.
             let decided = lines.map(Decided::parse).collect::<Option<_>>()?;
             return Some(Self { at_ms, decided });
         };
@@ -127,9 +127,10 @@ impl Batch {
         Some(Self { at_ms, decided })
     }
 
-    /// The captures and releases in this batch, for deciding them again after the batch was lost. Their
-    /// ids keep them from taking effect twice. The holds that the batch made or extended are not made again:
-    /// a call that still runs on one of them captures late, or above its hold.
+    /// The captures and releases in this batch, to be decided again after the batch was lost. Their
+    /// ids keep them from taking effect twice. The holds that the batch made or extended are not
+    /// made again. If a call is still running on one of them, its capture is late, or above its
+    /// hold.
     pub fn ends(self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for decided in self.decided {
@@ -171,7 +172,7 @@ impl Batch {
     }
 }
 
-/// The amount, account, owner and route that several holds and captures of calls share.
+/// The amount, account, owner and route that several calls' holds and captures share.
 #[derive(Debug)]
 struct Terms {
     amount: Credits,
@@ -193,7 +194,7 @@ impl Terms {
         })
     }
 
-    /// The change by an operation that took effect exactly as requested.
+    /// The change that an operation made which took effect exactly as requested.
     fn change(&self, code: u8, id: HoldId, expires_ms: i64) -> Option<Decided> {
         let Self { amount, origin, owner, .. } = *self;
         let (account, route) = (self.account.clone(), self.route.clone());
@@ -280,7 +281,7 @@ impl Decided {
     }
 }
 
-/// The letter of an origin in the scripts and in the stream.
+/// The letter that stands for an origin in the scripts and in the stream.
 pub(crate) const fn letter_of(origin: Origin) -> &'static str {
     match origin {
         Origin::Call => "c",
@@ -292,8 +293,8 @@ fn origin_of(letter: &str) -> Option<Origin> {
     [Origin::Call, Origin::Api].into_iter().find(|origin| letter_of(*origin) == letter)
 }
 
-/// Escapes a route, so that it stays on one line. Postgres cannot store a NUL, so U+FFFD takes its
-/// place.
+/// Escapes a route, so that it stays on one line. A NUL, which Postgres cannot store, becomes
+/// U+FFFD.
 pub(crate) fn escape(route: &str) -> Cow<'_, str> {
     if route.contains(['\\', '\n', '\0']) {
         storable(route).replace('\\', "\\\\").replace('\n', "\\n").into()
@@ -302,7 +303,7 @@ pub(crate) fn escape(route: &str) -> Cow<'_, str> {
     }
 }
 
-/// A text that Postgres can store: U+FFFD takes the place of NUL.
+/// A text that Postgres can store. Each NUL becomes U+FFFD.
 pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
@@ -385,7 +386,7 @@ mod tests {
         }
     }
 
-    /// What is lost with Redis and not handed over in time is asked for again as it was.
+    /// A batch that was lost with Redis is requested again exactly as it was.
     #[test]
     fn metered_calls_are_read_with_what_they_used() {
         let used = r#"{"h":3,"m":"a b","u":{"input":2},"p":"0f"}"#;

@@ -10,20 +10,20 @@ use crate::ledger::rules::state::Now;
 use crate::store::sqlite::claims;
 use crate::store::sqlite::connection::Writer;
 
-/// How many ended holds are deleted at a time. No call is decided meanwhile.
+/// How many ended holds are deleted at once. No call is decided during that time.
 const SLICE: u32 = 2000;
 
 /// How often ended holds are looked for.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// When old endings were last deleted.
+/// The time at which old endings were last deleted.
 #[derive(Debug, Default)]
 pub(crate) struct Purge {
     last: Option<Instant>,
 }
 
 impl Purge {
-    /// Deletes a slice of old endings with each call, until none is left; then again after
+    /// Deletes a slice of old endings with each call until none is left, and begins again after
     /// [`EVERY`].
     pub async fn run_if_due(&mut self, writer: &mut Writer, now: Now) {
         if self.last.is_some_and(|last| last.elapsed() <= EVERY) {

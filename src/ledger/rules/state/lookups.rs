@@ -131,7 +131,7 @@ impl Lookups {
         }
     }
 
-    /// True where memory alone can decide the batch, as it usually can.
+    /// Whether memory alone is enough to decide the batch. Usually it is.
     pub fn is_empty(&self) -> bool {
         self.claims.is_empty() && self.are_claims()
     }

@@ -537,7 +537,10 @@ async fn claims_are_found_by_their_indexes(fixture: TestLedger) {
     }
     for table in ["claims", "left_calls", "answers_2"] {
         let scan = format!("Seq Scan on {table}");
-        let scans: Vec<_> = log.split("LOG:").filter(|entry| entry.contains(&scan)).collect();
+        // An empty table has no cheaper plan than a scan.
+        let is_scan = |line: &str| line.contains(&scan) && !line.contains("(cost=0.00..0.00 ");
+        let scans = log.split("LOG:").filter(|entry| entry.lines().any(is_scan));
+        let scans: Vec<_> = scans.collect();
         assert!(scans.is_empty(), "{}", scans[0]);
     }
 }

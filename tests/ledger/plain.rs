@@ -103,8 +103,7 @@ pub enum Expected {
 
 impl Model {
     pub fn of(kind: Kind) -> Self {
-        let claims = Claims { left_outlive_expiry: !kind.is_embedded(), ..Claims::default() };
-        Self { claims, ..Self::default() }
+        Self { claims: Claims::of(kind), ..Self::default() }
     }
 
     fn total(&self, who: &AccountId) -> i64 {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use farebox::ledger::{Claim, ClaimId, ClaimState, Claimed, HoldId, RequestMark};
 
+use crate::test_ledger::Kind;
+
 /// A claim under a key.
 #[derive(Clone, Debug)]
 struct Taken {
@@ -30,10 +32,14 @@ pub struct Claims {
     left: Vec<Left>,
     /// A call that was left and charged late, after its hold had expired, is told to a retry. The embedded ledger has
     /// forgotten it by then.
-    pub left_outlive_expiry: bool,
+    left_outlive_expiry: bool,
 }
 
 impl Claims {
+    pub fn of(kind: Kind) -> Self {
+        Self { left_outlive_expiry: !kind.is_embedded(), ..Self::default() }
+    }
+
     /// Who else has the claim.
     pub fn claimed(&mut self, claim: &Claim) -> Option<Claimed> {
         match claim {

@@ -6,6 +6,9 @@ use crate::ledger::operation::{HoldId, NewHold, Operation};
 /// The longest time that a claim is kept, in milliseconds: a hundred years. The script can still add it to the time.
 const MAX_KEEP_MS: u64 = 100 * 365 * 86_400_000;
 
+/// How much longer than its time Redis remembers the claim of a running call, in milliseconds.
+pub(crate) const RUNS_FOR_MS: i64 = 86_400_000;
+
 /// The claim of a call's hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyClaim {
@@ -132,14 +135,14 @@ mod tests {
         }
     }
 
-    /// They would part the two sides, which both write times.
+    /// Both sides write times.
     #[test]
     fn times_are_those_of_the_script() {
         let script = include_str!("redis/claims.lua");
         for (name, ms) in [
             ("LEFT_FOR", crate::ledger::claim::LEFT_MS),
             ("LATE_KEPT", crate::ledger::claim::LATE_KEEP_MS),
-            ("RUNS_FOR", crate::store::cluster::cold_claims::RUNS_FOR_MS.unsigned_abs()),
+            ("RUNS_FOR", RUNS_FOR_MS.unsigned_abs()),
         ] {
             assert!(script.contains(&format!("local {name} = {ms} ")), "{name}");
         }

@@ -12,7 +12,7 @@ use fred::types::Value;
 use crate::ledger::LedgerError;
 use crate::ledger::claim::{ClaimId, RequestMark};
 use crate::ledger::operation::HoldId;
-use crate::store::cluster::claim_text::{KeyClaim, LeftCall};
+use crate::store::cluster::claim_text::{KeyClaim, LeftCall, RUNS_FOR_MS};
 use crate::store::cluster::postgres::{self, ChargedClaim};
 use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::script::Scripts;
@@ -23,9 +23,6 @@ const AT_ONCE: i64 = 1000;
 
 /// How long Redis remembers that Postgres has no such claim, in milliseconds.
 const NONE_FOR_MS: i64 = 60_000;
-
-/// How much longer than its time the claim of a running call is remembered, in milliseconds: `RUNS_FOR` in claims.lua.
-pub(crate) const RUNS_FOR_MS: i64 = 86_400_000;
 
 /// Loads what a batch needs: claims, and the calls that were left with an id.
 ///

@@ -61,7 +61,7 @@ local verdict = {
 -- The hold of an operation, as the batch has left it: state L (live), C (captured), R (released), E (expired) or
 -- N (no such hold). `rest` of a live one is its owner and route. False where neither Redis nor Postgres was asked.
 local records, written = {}, {}
-local function read_record(id, is_live, has_ended)
+local function read_record(is_live, has_ended)
     local r = false
     if is_live then
         local expires, amount, origin, account, rest = match(is_live, '^(%d+) (%S+) (%a) (%S+) ?(.*)$')
@@ -76,19 +76,24 @@ local function read_record(id, is_live, has_ended)
         end
         r = { state = state, origin = origin, amount = amount, account = account }
     end
-    records[id] = r
     return r
 end
 local function record_of(i)
-    local r = records[ids[i]]
-    if r ~= nil then return r end
-    return read_record(ids[i], live[i], past[i])
-end
--- The same of a hold that is not the operation's own.
-local function record_of_other(id)
+    local id = ids[i]
     local r = records[id]
     if r ~= nil then return r end
-    return read_record(id, call('HGET', ledger.LIVE, id),
+    r = read_record(live[i], past[i])
+    records[id] = r
+    return r
+end
+-- The same of a hold that is not the operation's own. It is read anew each time, since decide.lua may end it meanwhile.
+local function record_of_other(id)
+    if written[id] then return records[id] end
+    local ended = batch.ended
+    for e = 1, #ended, 2 do
+        if ended[e] == id then return read_record(nil, ended[e + 1]) end
+    end
+    return read_record(call('HGET', ledger.LIVE, id),
         call('HGET', ledger.NEWER, id) or call('HGET', ledger.OLDER, id))
 end
 local function set_record(i, record)

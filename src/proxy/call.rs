@@ -13,6 +13,7 @@ use super::client::Client;
 use super::cors::Cors;
 use super::live::{Destination, Outcome, PricedRoute};
 use super::metered::Metered;
+use super::retries::Repeatable;
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
 use crate::metrics::NO_ROUTE;
@@ -57,6 +58,8 @@ pub(super) struct Admitted {
     pub hold: Option<Hold>,
     /// The state of a metered call; `None` if the call has a fixed price or is free.
     pub metered: Option<Box<Metered>>,
+    /// Where a retry may be answered with the answer of this call.
+    pub repeatable: Option<Box<Repeatable>>,
     /// The path that is sent upstream: the path that was priced, with the model's name replaced if
     /// the upstream knows the model by another name.
     pub path: CanonicalPath,
@@ -74,6 +77,8 @@ pub(super) struct Forwarded {
     pub hold: Option<Hold>,
     /// The state of a metered call; `None` if the call has a fixed price or is free.
     pub metered: Option<Box<Metered>>,
+    /// Where a retry may be answered with the answer of this call.
+    pub repeatable: Option<Box<Repeatable>>,
     /// How much of the request has been handed over.
     pub sent: Sent,
     /// The upstream's final status. 101 counts as one.

@@ -7,6 +7,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::call::{About, Admitted};
 use super::hop;
+use super::retries::IDEMPOTENCY_KEY;
 use super::upstream::Upstream;
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIES};
@@ -79,6 +80,9 @@ pub(super) struct Onward {
     pub is_tls: bool,
     /// Whether the client asks for a WebSocket and the route allows it.
     pub is_websocket: bool,
+    /// Whether an idempotency key goes on to the upstream. It does not where Farebox itself reads it: an upstream
+    /// that reads it too would take the equal keys of two accounts for one.
+    pub passes_key: bool,
 }
 
 /// Turns the client's request head into the one that is sent upstream, over HTTP/1.1. Farebox's own
@@ -91,8 +95,11 @@ pub(super) fn towards_upstream(
 ) -> Result<()> {
     let upstream = &call.destination()?.upstream;
     let host = hop::host(head);
-    let goes_no_further =
-        |name: &&HeaderName| is_dropped(name, upstream) || call.nominated.contains(name);
+    let goes_no_further = |name: &&HeaderName| {
+        is_dropped(name, upstream)
+            || call.nominated.contains(name)
+            || !onward.passes_key && *name == IDEMPOTENCY_KEY
+    };
     let dropped: Vec<HeaderName> = head.headers.keys().filter(goes_no_further).cloned().collect();
     for name in &dropped {
         head.remove_header(name);
@@ -183,7 +190,7 @@ pub(super) enum Told {
     /// The call is not charged, or not for this answer.
     Nothing,
     /// The charge, and the credits that are available after it.
-    Charged { cost: Credits, remaining: SignedCredits },
+    Charged { cost: Credits, remaining: Option<SignedCredits> },
     /// The charge is not known yet. These credits are held for it.
     Held(Credits),
 }
@@ -193,7 +200,7 @@ impl Told {
     pub fn fixed(hold: Option<&Hold>, is_charged: bool) -> Self {
         match hold.filter(|_| is_charged) {
             Some(hold) => {
-                Self::Charged { cost: hold.amount(), remaining: hold.after().available() }
+                Self::Charged { cost: hold.amount(), remaining: Some(hold.after().available()) }
             }
             None => Self::Nothing,
         }
@@ -219,7 +226,9 @@ pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Tol
         Told::Nothing => {}
         Told::Charged { cost, remaining } => {
             head.insert_header(X_CREDITS_COST, cost.to_string())?;
-            head.insert_header(X_CREDITS_REMAINING, remaining.to_string())?;
+            if let Some(remaining) = remaining {
+                head.insert_header(X_CREDITS_REMAINING, remaining.to_string())?;
+            }
         }
         Told::Held(held) => head.insert_header(X_CREDITS_HELD, held.to_string())?,
     }

@@ -14,6 +14,7 @@ mod leaving;
 mod models;
 mod official_shapes;
 mod refusals;
+mod retries;
 mod shop;
 mod streams;
 mod usage;

@@ -28,7 +28,7 @@ use crate::price::{
     KEYS_BESIDE_PRICE, PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns,
     lookalike_routes, no_routes, sold_at_a_loss,
 };
-use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
+use crate::proxy::{IdempotencyConfig, ServerConfig, UpstreamConfig, check_upstreams};
 use crate::store::{check_addresses, warn_of_addresses};
 use crate::stripe::StripeConfig;
 
@@ -65,6 +65,8 @@ pub struct Config {
     pub start_keys: StartKeys,
     /// `[brand]`
     pub brand: BrandConfig,
+    /// `[idempotency]`
+    pub idempotency: IdempotencyConfig,
 }
 
 /// Reads `sections` of the file at `path`.
@@ -178,6 +180,7 @@ struct Draft {
     packs: list::List<PackConfig>,
     stripe: Option<StripeConfig>,
     brand: Option<BrandConfig>,
+    idempotency: Option<IdempotencyConfig>,
 }
 
 impl Draft {
@@ -203,6 +206,7 @@ impl Draft {
             packs: reader.list("packs", Sections::PACKS),
             stripe: reader.optional("stripe", Sections::STRIPE),
             brand: reader.table("brand", Sections::BRAND),
+            idempotency: reader.table("idempotency", Sections::IDEMPOTENCY),
         };
         draft.resolve_paths(base);
         draft
@@ -273,6 +277,9 @@ impl Draft {
         if used(Sections::BRAND) {
             found.extend(self.brand.iter().flat_map(BrandConfig::check));
         }
+        if used(Sections::IDEMPOTENCY) {
+            found.extend(self.idempotency.iter().flat_map(IdempotencyConfig::check));
+        }
         found
     }
 
@@ -335,6 +342,7 @@ impl Draft {
             warnings: Warnings::default(),
             start_keys: StartKeys::default(),
             brand: self.brand?,
+            idempotency: self.idempotency?,
         })
     }
 }

@@ -331,6 +331,16 @@ impl Metered {
         Some(head)
     }
 
+    /// The part of the answer that lies in memory.
+    pub fn outbox(&self) -> &[u8] {
+        self.outbox.bytes()
+    }
+
+    /// Drops the part of the answer that lies in memory, since its client has left.
+    pub fn drop_outbox(&mut self) {
+        self.outbox = Outbox::default();
+    }
+
     /// How many bytes of the answer lie in memory.
     pub fn kept_bytes(&self) -> usize {
         self.outbox.len()

@@ -7,6 +7,7 @@
 #[path = "../support/servers/mod.rs"]
 mod servers;
 
+mod append;
 mod cluster;
 mod contract;
 mod crash;
@@ -29,6 +30,7 @@ mod promptness;
 mod refunds;
 mod screens;
 mod sweep;
+mod syncer;
 mod test_cluster;
 mod test_ledger;
 mod upkeep;

@@ -4,6 +4,7 @@
 //! behind PgBouncer in transaction mode, so everything happens inside transactions: no session
 //! state is used, no statement is prepared under a name, and every table is named with its schema.
 
+mod append;
 mod batches;
 mod compare;
 mod entries;
@@ -25,9 +26,11 @@ mod repair;
 mod shard;
 mod slices;
 mod store;
+mod syncers;
 mod tally;
 mod transaction;
 
+pub(crate) use append::{Appended, append, lock_appends, remove_folded};
 pub(crate) use batches::{Written, write_batches};
 pub(crate) use compare::{StoredAccount, stored_accounts};
 pub(crate) use fold::fold;
@@ -56,3 +59,4 @@ pub(crate) use shard::{
     Checkpoint, NumberedBatch, checkpoint, digest, read_checkpoint, server_identity,
 };
 pub(crate) use store::Store;
+pub(crate) use syncers::{elect, step_down};

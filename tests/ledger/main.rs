@@ -8,6 +8,7 @@
 mod servers;
 
 mod answers;
+mod append;
 mod claims;
 mod claims_cluster;
 mod cluster;
@@ -33,6 +34,7 @@ mod promptness;
 mod refunds;
 mod screens;
 mod sweep;
+mod syncer;
 mod test_cluster;
 mod test_ledger;
 mod upkeep;

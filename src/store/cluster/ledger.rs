@@ -1,11 +1,11 @@
 //! The cluster ledger as a backend of the pipeline.
 //!
-//! - Operations on holds are decided in Redis. `work` passes a batch to `decide.lua`
-//!   (`redis::request`, `redis::reply`), and `warm` loads the accounts that the batch needs into
-//!   Redis. The script adds each batch to a stream.
-//! - `sync` writes the stream into Postgres, and applies the decisions of Postgres in Redis. In
-//!   `strict` a batch is in Postgres before it is answered. In `relaxed` it is there within a
-//!   quarter of a second, and until then it is also in the gateway's redo log (`redo`).
+//! - Operations on holds are decided in Redis: `work` lets `decide.lua` decide a batch
+//!   (`redis::request`, `redis::reply`), and `warm` loads the accounts that the batch needs into Redis.
+//!   The script adds each batch to a stream.
+//! - `sync` writes the stream into Postgres (it folds the batches into entries and holds), and applies in Redis what
+//!   Postgres decided. A batch is folded within a quarter of a second. Until then it is also in Postgres as a text in
+//!   `strict`, appended before it is answered, and in the gateway's redo log (`redo`) in `relaxed`.
 //! - All other operations are decided in Postgres.
 //! - `heartbeat` renews the lease and follows the ledger from epoch to epoch. An epoch ends when
 //!   Redis loses its data, and a `recovery` begins the next one. `janitor` does the upkeep.
@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{Backend, Expired, IsLive};
-use crate::ledger::config::LedgerConfig;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
+use crate::ledger::backend::{Backend, Begun, Expired, IsLive};
+use crate::ledger::config::{Durability, LedgerConfig};
+use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
 use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
@@ -38,6 +38,7 @@ use crate::store::cluster::setup;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sweep::Sweep;
 use crate::store::cluster::sync::{self, IN_TIME, WRITTEN_WITHIN};
+use crate::store::cluster::syncer;
 use crate::store::cluster::warm;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
@@ -135,6 +136,9 @@ impl ClusterLedger {
     /// tasks.
     async fn start(&mut self, replaced: Option<i64>) {
         wait_until_open(&self.shared).await;
+        if let Err(error) = syncer::start(&self.shared, replaced).await {
+            tracing::debug!(%error, "the syncer is elected later");
+        }
         if let Some(earlier) = replaced
             && let Err(error) = self.expire_calls_of_replaced(earlier).await
         {
@@ -223,6 +227,31 @@ impl Backend for ClusterLedger {
         outcomes
     }
 
+    /// In `strict` the calls' operations wait for Postgres in the future that is returned: Redis decides the next batch
+    /// meanwhile.
+    async fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> Begun {
+        let shared = &self.shared;
+        let is_usual = |operation: &Operation| {
+            DecidedIn::of(operation) == DecidedIn::Redis && operation.origin() != Some(Origin::Api)
+        };
+        let is_strict = shared.settings.durability == Durability::Strict;
+        if !is_strict || batch.len() > MAX_BATCH || !batch.iter().all(is_usual) {
+            return Begun::Done(self.apply(batch).await);
+        }
+        decide_owed(shared).await;
+        let items: Vec<_> = batch.iter().map(BatchItem::Operation).collect();
+        let decided = work::ask_redis(shared, &items).await;
+        let waits = decided.waits_for_postgres();
+        let (shared, operations) = (shared.clone(), batch.clone());
+        let outcomes = async move {
+            let (decisions, uncertain) = decided.make_durable(&shared).await;
+            let uncertain = uncertain.into_iter();
+            shared.debts.owe(uncertain.filter_map(|place| work::release_of(&operations[place])));
+            outcomes_of(&operations, decisions)
+        };
+        if waits { Begun::Committing(Box::pin(outcomes)) } else { Begun::Done(outcomes.await) }
+    }
+
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
         decide_owed(&self.shared).await;
         let mut expired = std::mem::take(&mut self.expired);
@@ -254,6 +283,7 @@ impl Backend for ClusterLedger {
                 tracing::warn!("not every account with a live hold is in Redis yet");
             }
             self.tasks.shutdown().await;
+            syncer::leave(&self.shared).await;
             if let Err(error) =
                 postgres::leave(&self.shared.store, self.shared.settings.incarnation).await
             {
@@ -327,7 +357,13 @@ async fn wait_until_open(shared: &Shared) {
 async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     decide_owed(shared).await;
     let items: Vec<_> = operations.iter().map(BatchItem::Operation).collect();
-    let decisions = work::decide(shared, &items).await;
+    let mut outcomes = outcomes_of(operations, work::decide(shared, &items).await);
+    api_ends::correct_outcomes(shared, operations, &mut outcomes).await;
+    outcomes
+}
+
+/// The outcomes of operations as Redis has decided them. A call that was cut off is logged.
+fn outcomes_of(operations: &[Operation], decisions: Vec<Decision>) -> Vec<Outcome> {
     for (operation, decision) in operations.iter().zip(&decisions) {
         if decision.verdict == Verdict::Expired
             && let Some(call) = operation.crashed_call(wall_ms())
@@ -335,9 +371,7 @@ async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outco
             call.log();
         }
     }
-    let mut outcomes: Vec<_> = decisions.into_iter().map(Decision::outcome).collect();
-    api_ends::correct_outcomes(shared, operations, &mut outcomes).await;
-    outcomes
+    decisions.into_iter().map(Decision::outcome).collect()
 }
 
 /// Decides the operations in `debts`. Those that cannot be decided stay there.

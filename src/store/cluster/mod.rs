@@ -31,6 +31,7 @@ pub(crate) mod setup;
 mod shared;
 mod sweep;
 mod sync;
+mod syncer;
 mod usage_text;
 mod warm;
 mod work;

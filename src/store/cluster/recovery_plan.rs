@@ -81,7 +81,7 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
         planner.plan.state.push(what);
     }
     match planner.redis.wait().await {
-        Ok(()) => planner.plan_with_redis().await?,
+        Ok(()) => planner.plan_with_redis(config.durability).await?,
         Err(error) => planner.plan_without_redis(&error),
     }
     Ok(planner.plan)
@@ -170,8 +170,8 @@ impl Planner {
                  have yet; this takes up to 4 s"
             ),
             (n, Durability::Strict) => format!(
-                "the {n} running gateways answer 503 for up to 4 s; in `strict` they have no batches that \
-                 Postgres lacks"
+                "the {n} running gateways answer 503 for up to 4 s; in `strict` they have answered no call \
+                 whose batch Postgres lacks"
             ),
         });
     }
@@ -183,24 +183,26 @@ impl Planner {
         );
     }
 
-    async fn plan_with_redis(&mut self) -> Result<(), LedgerError> {
+    async fn plan_with_redis(&mut self, durability: Durability) -> Result<(), LedgerError> {
         let checkpoint = self.snapshot.checkpoint.clone();
         let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce.clone() };
         let scripts = Scripts::new(SHARD, epoch);
         let meta = self.redis.meta(&scripts).await?;
         self.describe_redis(&meta, &scripts);
         let survived = self.survived(&scripts).await?;
-        let handed = self.snapshot.redo.clone();
+        let (handed, appended) = (self.snapshot.redo.clone(), self.snapshot.appends.clone());
+        // Of two batches with one number the later of these counts.
+        let all = handed.iter().chain(&survived).chain(&appended);
         let mut batches: BTreeMap<i64, &NumberedBatch> =
-            handed.iter().map(|batch| (batch.seq, batch)).collect();
-        batches.extend(survived.iter().map(|batch| (batch.seq, batch)));
+            all.map(|batch| (batch.seq, batch)).collect();
         batches.retain(|seq, _| *seq > checkpoint.seq);
         self.plan.steps.push(format!(
             "{} batches are written to Postgres: {} from the stream of Redis, {} that gateways handed \
-             over",
+             over{}",
             batches.len(),
             survived.len(),
-            handed.len()
+            handed.len(),
+            if appended.is_empty() { String::new() } else { format!(", {} appended", appended.len()) }
         ));
         let owed = self.snapshot.owed.clone();
         if !owed.is_empty() {
@@ -209,7 +211,7 @@ impl Planner {
                 owed.len()
             ));
         }
-        self.find_gaps(&meta, batches.keys().copied());
+        self.find_gaps(&meta, durability, batches.keys().copied());
         let parsed = batches.values().filter_map(|batch| Batch::parse(&batch.text));
         let decided = parsed.flat_map(|batch| batch.decided).chain(owed).collect();
         self.compare_accounts(&meta, decided).await?;
@@ -261,8 +263,8 @@ impl Planner {
         }
     }
 
-    /// Finds the numbers of batches after the checkpoint that were decided and are not in `found`.
-    fn find_gaps(&mut self, meta: &Meta, found: impl Iterator<Item = i64>) {
+    /// Finds the batches after the checkpoint that were decided and are not among `found`.
+    fn find_gaps(&mut self, meta: &Meta, durability: Durability, found: impl Iterator<Item = i64>) {
         let checkpoint = &self.snapshot.checkpoint;
         if meta.number > checkpoint.epoch {
             self.plan.lost.push(format!(
@@ -283,6 +285,9 @@ impl Planner {
         for (first, last) in missing {
             let why = if last <= meta.durable {
                 "Postgres had them once: it was taken back to an earlier point"
+            } else if durability == Durability::Strict {
+                // A batch that was not appended was acknowledged to nobody.
+                continue;
             } else {
                 "they may be in the memory of gateways that run"
             };

@@ -19,6 +19,7 @@ use crate::store::cluster::redis::connection::{Redis, ScriptError};
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
+use crate::store::cluster::syncer::Syncer;
 
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.
 const MAX_WRITE: usize = 1 << 20;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub debts: Debts,
     /// Whether new holds are taken.
     pub intake: Intake,
+    /// Whether this gateway is the syncer, and how far Postgres lags behind.
+    pub syncer: Syncer,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// The size of a transaction that hands batches over to a recovery, in bytes of text.
@@ -112,6 +115,7 @@ impl Shared {
             redo: RedoLog::default(),
             debts: Debts::default(),
             intake: Intake::new(config.redo_limit_bytes),
+            syncer: Syncer::default(),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
             wake_janitor: Notify::new(),

@@ -49,6 +49,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         10 => "0010_usage.sql",
         11 => "0011_identities.sql",
         12 => "0012_claims.sql",
+        13 => "0013_appends.sql",
     }
 });
 

@@ -14,7 +14,7 @@ use crate::ledger::report::{Difference, ReconcileReport};
 use crate::store::cluster::import::error::{ImportError, Imported};
 use crate::store::cluster::import::tables::{TABLES, Table};
 use crate::store::cluster::postgres::{
-    Month, Store, make_partition, read_checkpoint, reconcile_in,
+    Month, Store, lock_appends, make_partition, read_checkpoint, reconcile_in,
 };
 use crate::store::sql::rows::Column as _;
 use crate::store::sqlite::export::Source;
@@ -50,8 +50,9 @@ pub(crate) async fn write_ledger(
 ) -> Result<Imported, ImportError> {
     let mut transaction = store.begin(IDLE_LIMIT, Duration::ZERO).await?;
     let on: &mut PgConnection = transaction.connection()?;
-    // While this lock is held, no epoch opens and no gateway joins.
+    // With these locks, no epoch opens, no gateway joins, and no batch is appended.
     read_checkpoint(store, "FOR UPDATE", on).await?;
+    lock_appends(store, on).await?;
     let (id, commits) = source.identity().await?;
     if was_imported(store, source, &id, commits, on).await? {
         return Ok(Imported::Before);

@@ -5,6 +5,7 @@
 //! state is used, no statement is prepared under a name, and every table is named with its schema.
 
 mod answers;
+mod append;
 mod batches;
 mod claims;
 mod compare;
@@ -27,6 +28,7 @@ mod repair;
 mod shard;
 mod slices;
 mod store;
+mod syncers;
 mod tally;
 mod transaction;
 
@@ -34,6 +36,7 @@ pub(crate) use answers::{
     NewAnswer, forget_answer, keep_answers, make_answer_partitions, purge_answers, read_answer,
     secret,
 };
+pub(crate) use append::{Appended, append, lock_appends, remove_folded};
 pub(crate) use batches::{Written, write_batches};
 pub(crate) use claims::{
     ChargedClaim, ColdUntil, charged_claims, charged_claims_after, left_calls, purge_claims,
@@ -65,3 +68,4 @@ pub(crate) use shard::{
     Checkpoint, NumberedBatch, checkpoint, digest, read_checkpoint, server_identity,
 };
 pub(crate) use store::Store;
+pub(crate) use syncers::{elect, step_down};

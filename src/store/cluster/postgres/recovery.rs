@@ -3,7 +3,7 @@
 //! 1. [`give_up`]: a gateway that notices the loss marks the shard as recovering.
 //! 2. [`check_in`]: each gateway stops answering and hands over the batches that it remembers. A
 //!    gateway that does not check in loses its lease.
-//! 3. [`begin_recovery`]: one gateway locks the shard's row. In that transaction ([`Recovery`]) it
+//! 3. [`begin_recovery`]: one gateway locks the shard's row, and the appends of `strict`. In that transaction ([`Recovery`]) it
 //!    replays the batches that survived, writes the owed charges, and opens the next epoch.
 
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::ledger::LedgerError;
+use crate::store::cluster::postgres::append::{appends, lock_appends};
 use crate::store::cluster::postgres::batches::write_contents;
 use crate::store::cluster::postgres::claims::{self, ColdUntil};
 use crate::store::cluster::postgres::leases::{LayoutUsers, REACHING, count_layout_users, lease};
@@ -180,6 +181,7 @@ pub(crate) async fn begin_recovery(
         {
             return Ok(None);
         }
+        lock_appends(store, transaction.connection()?).await?;
         Ok(Some(Recovery { store: store.clone(), transaction, checkpoint }))
     };
     let begun = tokio::time::timeout(LIMIT, begin).await;
@@ -215,8 +217,8 @@ impl Recovery {
         Ok(row.count("silent")? > 0)
     }
 
-    /// Writes the batches that survived in the stream and those that gateways handed over, in
-    /// order. Returns how many it wrote, and how many are missing between them.
+    /// Writes, in order, the batches that were appended, those that survived in the stream, and those that gateways
+    /// handed over. Returns how many it wrote, and how many are missing between them.
     pub async fn replay(
         &mut self,
         survived: Vec<NumberedBatch>,
@@ -229,13 +231,15 @@ impl Recovery {
             .bind(epoch)
             .fetch_all(self.transaction.connection()?)
             .await?;
-        let mut batches = survived;
+        let on = self.transaction.connection()?;
+        let mut batches = appends(&self.store, epoch, self.checkpoint.seq, on).await?;
+        batches.extend(survived);
         for row in &rows {
             let text: String = row.try_get("batch")?;
             batches.push(NumberedBatch { seq: row.int("seq")?, text });
         }
-        // The sort is stable: if the stream and a gateway have a batch with the same number, the
-        // stream's comes first.
+        // The sort is stable: of the batches with one number the one that was appended counts, since it may have been
+        // answered, and then the stream's.
         batches.sort_by_key(|batch| batch.seq);
         batches.dedup_by_key(|batch| batch.seq);
         let lost: Vec<_> = batches.iter().filter(|b| b.seq > self.checkpoint.seq).collect();
@@ -282,11 +286,13 @@ impl Recovery {
             .bind(by.postgres)
             .fetch_one(self.transaction.connection()?)
             .await?;
-        self.store
-            .query("DELETE FROM {s}.redo WHERE shard = $1")
-            .bind(SHARD)
-            .execute(self.transaction.connection()?)
-            .await?;
+        for table in ["redo", "appends"] {
+            self.store
+                .query(&format!("DELETE FROM {{s}}.{table} WHERE shard = $1"))
+                .bind(SHARD)
+                .execute(self.transaction.connection()?)
+                .await?;
+        }
         self.transaction.commit().await?;
         Ok(BackOff { short_epochs: opened.int("short_epochs")?, seconds: opened.int("seconds")? })
     }

@@ -33,7 +33,7 @@ async fn a_rolling_restart_under_load_fails_no_call_that_was_accepted(durability
                 let mut own = served.iter().filter(|served| served.client == call.client);
                 assert!(!own.any(|served| while_it_ran.contains(&served.at)), "{call:?}");
             }
-            End::Refused(..) => panic!("{call:?}"),
+            End::Refused(..) | End::CutShort(_) => panic!("{call:?}"),
         }
     }
     let checked = cluster.check(&calls).await;

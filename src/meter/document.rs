@@ -24,6 +24,8 @@ pub struct AnswerUsage {
     pub delivered_text_bytes: u64,
     /// Images that the answer has. `usage` counts them as well.
     pub images: u32,
+    /// The answer could not be read, or not all of it: more may have been delivered than is known.
+    pub is_unread: bool,
     /// A stream has delivered sound, or an image or a part of one: its text does not tell how much was delivered.
     pub has_media: bool,
 }

@@ -42,6 +42,8 @@ pub struct RequestFacts {
     pub text_bytes: u64,
     /// Images in the places where their data does not count as text.
     pub images: u32,
+    /// The request has images or documents, whose bytes do not bound their tokens.
+    pub expands: bool,
     /// A member that names input that is not in the body, such as `previous_response_id`.
     pub input_elsewhere: Option<&'static str>,
     /// The request may write to the provider's cache.
@@ -50,6 +52,8 @@ pub struct RequestFacts {
     pub sends_audio: bool,
     /// The request asks for audio.
     pub asks_for_audio: bool,
+    /// The answer can have sound or images, so its text does not tell how many tokens were delivered.
+    pub makes_media: bool,
     /// The top-level members that the price table names in a `when`, where they are present.
     pub members: Vec<(Box<str>, Scalar)>,
 }

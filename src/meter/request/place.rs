@@ -55,6 +55,8 @@ pub enum Place {
     Modalities,
     /// `images` of a message or request, Ollama's.
     Images,
+    /// Other models, or members of the request in another place: nothing may stand in it.
+    OtherModels,
     /// Any other: names of input that is not in the body count here as well.
     Any,
     /// JSON that is data to the provider, such as a schema or the arguments of a call: no name in it is a member of
@@ -96,6 +98,7 @@ impl Place {
             // One part without a list around it.
             (Self::Content(within), true) => Self::Part(within),
             (Self::Prompt, false) => Self::Prompts,
+            (Self::OtherModels, _) => self,
             (
                 Self::Messages
                 | Self::Input

@@ -108,6 +108,17 @@ impl Passing {
         }
     }
 
+    /// How many bytes are kept.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The event passes on as one that is too long to be kept.
+    pub fn keep_nothing(&mut self, to_client: &mut Vec<Piece>) {
+        self.is_too_long = true;
+        self.end(to_client);
+    }
+
     /// The stream ends.
     pub fn end(&mut self, to_client: &mut Vec<Piece>) {
         if !self.kept.is_empty() {

@@ -1,6 +1,6 @@
 //! The answer of a metered call on its way to the client.
 
-use http::header;
+use http::{Method, StatusCode, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
@@ -23,8 +23,10 @@ impl Relay<'_> {
         headers::one_framing(&mut head)?;
         state.answer = if is_whole { Answer::Ended } else { Answer::Body(length) };
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
+        let is_partial =
+            head.status == StatusCode::PARTIAL_CONTENT || self.call.method == Method::HEAD;
         let is_read = state.left.is_none();
-        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_read);
+        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_partial, is_read);
         let Some(mut head) = begun else { return Ok(()) };
         if is_whole {
             settle::answer_ended(self.call, self.about, self.figures);
@@ -86,7 +88,7 @@ impl Relay<'_> {
                 }
                 self.deliver(part, is_last, state)
             }
-            Fed::IsKept if is_last => self.end_kept(state),
+            Fed::IsKept if is_last => self.end_kept(state).map(drop),
             Fed::IsKept => Ok(()),
             Fed::Overflows(head) => {
                 let told = self.told();
@@ -145,25 +147,25 @@ impl Relay<'_> {
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
         let mut pieces = Vec::new();
         metered.end_answer(&mut pieces);
-        self.end_kept(state)?;
-        if !self.call.is_whole {
-            settle::answer_ended(self.call, self.about, self.figures);
-            self.deliver_pieces(&pieces, state)?;
-            return self.deliver(&[], true, state);
+        if self.end_kept(state)? {
+            return Ok(());
         }
-        Ok(())
+        settle::answer_ended(self.call, self.about, self.figures);
+        self.deliver_pieces(&pieces, state)?;
+        self.deliver(&[], true, state)
     }
 
-    /// An answer that was kept is whole: it is charged, and goes on with what it cost.
-    fn end_kept(&mut self, state: &mut State) -> Result<()> {
-        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
-        let Some(mut head) = metered.take_kept() else { return Ok(()) };
+    /// An answer that was kept is whole: it is charged, and goes on with what it cost. False where none was kept.
+    fn end_kept(&mut self, state: &mut State) -> Result<bool> {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(false) };
+        let Some(mut head) = metered.take_kept() else { return Ok(false) };
         let length = metered.kept_bytes();
         settle::answer_ended(self.call, self.about, self.figures);
         head.remove_header(&header::TRANSFER_ENCODING);
         head.insert_header(header::CONTENT_LENGTH, length)?;
         let told = self.told();
-        self.write_metered_head(head, told, false, state)
+        self.write_metered_head(head, told, false, state)?;
+        Ok(true)
     }
 
     /// The hold is used up, and the account can pay no more: the stream ends here.

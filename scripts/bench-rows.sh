@@ -233,7 +233,7 @@ more() {
 }
 
 report_metered() {
-    local system kind label
+    local system kind label cpu_more head_more
     echo
     echo "A JSON call of 4 KiB, 32 connections, in µs (aim: a price by usage costs at most 15 µs CPU more):"
     echo
@@ -256,14 +256,17 @@ report_metered() {
     echo "|---|---|---|---|---|---|---|---|---|"
     for system in $(running upstream bare relaxed); do
         for kind in $(if [[ $system == relaxed ]]; then echo fixed metered; else echo fixed; fi); do
-            label=${names[$system]}
-            if [[ $kind == metered ]]; then label+=", by usage"; fi
-            echo "| $label | $(fixed "$(noted metered-streams "$system" "$kind" 4)" 2)" \
-                "| $(fixed "$(more metered-streams "$system" "$kind" relaxed fixed 4)" 2)" \
+            label=${names[$system]} cpu_more=– head_more=–
+            if [[ $kind == metered ]]; then
+                label+=", by usage"
+                cpu_more=$(fixed "$(more metered-streams "$system" metered "$system" fixed 4)" 2)
+                head_more=$(milliseconds "$(more metered-streams "$system" metered "$system" fixed 6)")
+            fi
+            echo "| $label | $(fixed "$(noted metered-streams "$system" "$kind" 4)" 2) | $cpu_more" \
                 "| $(milliseconds "$(noted metered-streams "$system" "$kind" 5)")" \
                 "| $(milliseconds "$(noted metered-streams "$system" "$kind" 6)")" \
                 "| $(milliseconds "$(more metered-streams "$system" "$kind" upstream fixed 6)")" \
-                "| $(milliseconds "$(more metered-streams "$system" "$kind" relaxed fixed 6)")" \
+                "| $head_more" \
                 "| $(milliseconds "$(noted metered-streams "$system" "$kind" 8)")" \
                 "| $(milliseconds "$(noted metered-streams "$system" "$kind" 10)") |"
         done

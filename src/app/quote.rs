@@ -1,4 +1,4 @@
-//! The quote of a metered call, from its body: for calls and for `POST /check`.
+//! Quotes a metered call from its body, both for calls and for `POST /check`.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::problem::{Problem, Text, texts};
 pub struct BodyQuote {
     /// The credits that may be held and charged.
     pub quote: MeteredQuote,
-    /// The body, as it was read.
+    /// The body with the facts that were read from it.
     pub read: ReadRequest,
-    /// The model, as the request spells it, with its entry in the table. `None` on a route with unit prices of
-    /// its own.
+    /// The model in the spelling of the request, with its entry in the table. `None` on a route
+    /// with unit prices of its own.
     pub model: Option<(Arc<str>, Arc<Model>)>,
 }
 
@@ -61,7 +61,7 @@ fn quote(
         .map_err(|refusal| Problem::bad_request(text_for_refusal(&refusal)))
 }
 
-/// The model that a request asks for, in its body or its path.
+/// The model that the request names in its body or its path.
 fn asked_model(
     route: &Route,
     path: &CanonicalPath,

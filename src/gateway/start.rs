@@ -196,8 +196,8 @@ impl Sockets {
         Ok(Self { public: bind(server.listen).await?, admin: bind(server.admin).await?, health })
     }
 
-    /// The addresses of the sockets. Where the config has port 0, they have the port that the
-    /// system chose.
+    /// The addresses of the sockets. If the config has port 0, they have the port that the system
+    /// chose.
     fn addresses(&self, server: &ServerConfig) -> Result<Addresses, StartError> {
         let address = |socket: &TcpListener, wanted| {
             socket.local_addr().map_err(|error| StartError::Bind { address: wanted, error })
@@ -311,7 +311,8 @@ fn spawn_background(
     let stopping = || signals.stop.subscribe();
     background.spawn(background::refresh_keys(app.clone(), stopping()));
     background.spawn(background::until(stopping(), background::follow_keys(app.clone())));
-    // The cluster ledger is not checked here: each start of each gateway would read all of it.
+    // The cluster ledger is not checked here. Otherwise each start of each gateway would read all
+    // of it.
     if config.ledger.backend == BackendKind::Embedded {
         let reconciling = background::reconcile(app.ledger.clone());
         background.spawn(background::until(signals.close.subscribe(), reconciling));

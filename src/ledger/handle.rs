@@ -51,14 +51,15 @@ impl Ledger {
         &*self.reader
     }
 
-    /// Requests any operation, and waits for its outcome. For tests of the contract between pipeline and
-    /// backend: the gateway calls the method that fits its operation.
+    /// Requests any operation, and waits for its outcome. This is for tests of the contract between
+    /// pipeline and backend. The gateway calls the method that fits its operation instead.
     pub async fn ask(&self, operation: Operation) -> Outcome {
         self.holds.queue.ask(operation).await
     }
 
-    /// Requests an operation, and lets `read` take the result out of the outcome. `read` returns `None`
-    /// for an outcome that does not fit the operation; that is a mistake of the backend.
+    /// Requests an operation, and lets `read` take the result out of the outcome. `read` returns
+    /// `None` for an outcome that does not fit the operation. Such an outcome is a mistake of the
+    /// backend.
     async fn request<T>(
         &self,
         operation: Operation,
@@ -105,7 +106,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Zero`]; [`Refusal::Conflict`]
-    /// where the id was used for another hold, and [`Refusal::Ended`] where the hold has ended.
+    /// where the id was used for another hold, and [`Refusal::Ended`] if the hold has ended.
     pub async fn hold_for_api(
         &self,
         id: HoldId,
@@ -118,13 +119,12 @@ impl Ledger {
         self.request(Operation::Hold(hold), held).await
     }
 
-    /// Charges an API caller's hold `amount` and gives the rest back. A hold that has expired is
-    /// charged all the same. `account` is the account that the caller may act for; `None` where the
-    /// caller may act for any.
+    /// Charges an API caller's hold `amount` and gives the rest back, even if the hold has expired.
+    /// `account` is the account for which the caller may act; `None` if it may act for any.
     ///
     /// # Errors
     /// [`Refusal::UnknownHold`], [`Refusal::AboveHold`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] and
-    /// [`Refusal::Ended`] where the hold ended in another way before.
+    /// [`Refusal::Ended`] if the hold ended in another way before.
     pub async fn capture(
         &self,
         hold: HoldId,
@@ -138,11 +138,11 @@ impl Ledger {
         self.request(capture, closed).await
     }
 
-    /// Gives an API caller's hold back. `account` is the account that the caller may act for; `None`
-    /// where the caller may act for any.
+    /// Gives an API caller's hold back. `account` is the account for which the caller may act;
+    /// `None` if it may act for any.
     ///
     /// # Errors
-    /// [`Refusal::UnknownHold`]; [`Refusal::Ended`] where the hold was captured before.
+    /// [`Refusal::UnknownHold`]; [`Refusal::Ended`] if the hold was captured before.
     pub async fn release(
         &self,
         hold: HoldId,
@@ -152,7 +152,7 @@ impl Ledger {
         self.request(release, closed).await
     }
 
-    /// Reads the account's balance, after every operation that was requested before; `None` where the
+    /// Reads the account's balance, after all operations that were requested earlier. `None` if the
     /// account does not exist.
     ///
     /// # Errors
@@ -185,18 +185,17 @@ impl Ledger {
     /// Moves a balance, once for each id; returns the entry, and whether it is new.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] where the id was used for something else, [`Refusal::WrongWay`],
+    /// [`Refusal::Conflict`] if the id was used for something else, [`Refusal::WrongWay`],
     /// [`Refusal::OutOfRange`] and [`Refusal::Zero`].
     pub async fn post(&self, posting: Posting) -> Result<(Entry, bool), Refusal> {
         self.request(Operation::Post(posting), posted).await
     }
 
-    /// Refunds the part of a capture that has not been refunded yet, once; returns the entry, and
+    /// Refunds the part of a capture that has not been refunded yet, once. Returns the entry, and
     /// whether it is new.
-    /// is new.
     ///
     /// # Errors
-    /// [`Refusal::UnknownCapture`]; [`Refusal::AboveCapture`] where nothing is left.
+    /// [`Refusal::UnknownCapture`]; [`Refusal::AboveCapture`] if nothing is left.
     pub async fn refund(
         &self,
         hold: HoldId,
@@ -209,7 +208,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Refusal::UnknownCapture`], [`Refusal::AboveCapture`] and [`Refusal::Zero`];
-    /// [`Refusal::Conflict`] where the id was used for another amount.
+    /// [`Refusal::Conflict`] if the id was used for another amount.
     pub async fn refund_part(
         &self,
         hold: HoldId,
@@ -239,7 +238,7 @@ impl Ledger {
     /// Stores API keys; returns the number of keys that were not stored before.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] where a key is stored for another account, or its id for another key.
+    /// [`Refusal::Conflict`] if a key is stored for another account, or its id for another key.
     pub async fn put_keys(&self, keys: Vec<KeyRecord>) -> Result<usize, Refusal> {
         self.request(Operation::PutKeys(keys), |outcome| match outcome {
             Outcome::KeysStored { new } => Some(new),
@@ -292,7 +291,7 @@ impl Ledger {
     /// Adds facts to a payment, and moves the credits that follow from them.
     ///
     /// # Errors
-    /// [`Refusal::UnknownEvent`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] where the facts join two
+    /// [`Refusal::UnknownEvent`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] if the facts join two
     /// sales.
     pub async fn take_facts(&self, facts: TakeFacts) -> Result<PaymentChange, Refusal> {
         self.request(Operation::TakeFacts(Box::new(facts)), |outcome| match outcome {
@@ -321,7 +320,7 @@ impl Ledger {
         .await
     }
 
-    /// Unfreezes an account; returns the number of disputes that froze it.
+    /// Unfreezes an account. Returns the number of disputes that had frozen it.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
@@ -336,7 +335,7 @@ impl Ledger {
     /// Checks the stored ledger against itself and against memory.
     ///
     /// # Errors
-    /// Fails where the ledger cannot be read.
+    /// Fails if the ledger cannot be read.
     pub async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
         self.reader.catch_up().await?;
         let audit = self.request(Operation::Audit, |outcome| match outcome {
@@ -353,13 +352,13 @@ impl Ledger {
     /// ledger serves other operations for as long as that slice took.
     ///
     /// # Errors
-    /// Fails where the ledger cannot write. Slices that were folded before the failure stay folded.
+    /// Fails if the ledger cannot write. Slices that were folded before the failure stay folded.
     pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
         self.fold_months(before_ms, OldMonths::Keep).await
     }
 
-    /// Does the same as [`Ledger::fold`], with a choice for the tables of whole months, where the
-    /// ledger has any.
+    /// Like [`Ledger::fold`]. `months` says what happens to the tables of whole months, if the
+    /// ledger has such tables.
     ///
     /// # Errors
     /// The same as for [`Ledger::fold`].
@@ -391,7 +390,7 @@ impl Ledger {
         }
     }
 
-    /// From here on, a call whose hold is dropped without a capture or a release counts as cut off.
+    /// From now on, a call whose hold is dropped without a capture or a release counts as cut off.
     pub fn cut_calls_off(&self) {
         self.holds.live.cut_off();
     }

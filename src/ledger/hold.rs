@@ -11,7 +11,7 @@ use crate::ledger::queue::Queue;
 use crate::metrics::Metrics;
 use crate::usage::UsageRecord;
 
-/// The parts that a ledger shares with the guards of its calls' holds.
+/// The parts that a ledger shares with the guards of its holds.
 #[derive(Debug)]
 pub(crate) struct CallHolds {
     /// The queue of the pipeline.
@@ -27,13 +27,13 @@ pub(crate) struct CallHolds {
 /// The policy for a charge above the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overrun {
-    /// The charge counts whole, and may make a debt.
+    /// The whole charge counts, even if it leads to a debt.
     Debt,
-    /// The charge is limited to the hold, and the rest is given up.
+    /// The charge is limited to the hold. The rest is not charged.
     Cap,
 }
 
-/// The outcome of an [extension](Hold::extension): the hold as it then is.
+/// The outcome of an [extension](Hold::extension): the hold as it is after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extended {
     amount: Credits,
@@ -51,9 +51,9 @@ pub struct Settlement {
     pub usage: Option<UsageRecord>,
 }
 
-/// Credits set aside for a call. However the call ends, the hold ends once: by [`Hold::capture`], by
-/// [`Hold::settle`], by [`Hold::release`], or when it is dropped. A dropped hold is released; while a stop cuts calls off,
-/// `[ledger] after_crash` decides.
+/// Credits set aside for a call. However the call ends, the hold ends once: by [`Hold::capture`],
+/// by [`Hold::settle`], by [`Hold::release`], or when it is dropped. A dropped hold is released,
+/// except when a stop cuts calls off: then `[ledger] after_crash` decides.
 #[derive(Debug)]
 #[must_use = "a hold that is dropped is released"]
 pub struct Hold {
@@ -67,7 +67,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Makes the guard of a hold that is about to be requested. From here on the guard will end the
+    /// Creates the guard of a hold that is about to be requested. From now on, the guard ends the
     /// hold.
     pub(crate) fn arm(
         holds: Arc<CallHolds>,
@@ -86,7 +86,7 @@ impl Hold {
         self
     }
 
-    /// Drops the guard without ending a hold: the hold was refused, so there is none.
+    /// Drops the guard of a hold that was refused. There is no hold to end.
     pub(crate) fn disarm(mut self) {
         self.armed = false;
         self.holds.live.remove(&self.id);
@@ -118,18 +118,18 @@ impl Hold {
     ///
     /// # Errors
     /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Unavailable`]; the hold then stands
-    /// as before. [`Refusal::Ended`] and [`Refusal::UnknownHold`] where the ledger has ended the hold.
+    /// as before. [`Refusal::Ended`] and [`Refusal::UnknownHold`] if the ledger has ended the hold.
     pub async fn extend(&mut self, by: Credits) -> Result<Balance, Refusal> {
         let extended = self.extension(by).await?;
         self.extended(extended);
         Ok(extended.after)
     }
 
-    /// As [`Self::extend`], for a caller that needs the hold meanwhile. [`Self::extended`] takes note of the
-    /// outcome.
+    /// Like [`Self::extend`], for a caller that uses the hold while the ledger decides. The caller
+    /// passes the outcome to [`Self::extended`].
     ///
     /// # Errors
-    /// As [`Self::extend`].
+    /// The same as those of [`Self::extend`].
     pub fn extension(
         &self,
         by: Credits,
@@ -151,23 +151,23 @@ impl Hold {
         }
     }
 
-    /// Notes that the ledger has extended this hold.
+    /// Records that the ledger has extended this hold.
     pub fn extended(&mut self, extended: Extended) {
         (self.amount, self.after) = (extended.amount, extended.after);
     }
 
-    /// Charges `amount`, at most the amount of the hold, and gives the rest back. Does not wait: the ledger
-    /// retries until it succeeds.
+    /// Charges `amount`, which is at most the amount of the hold, and gives the rest back. Does not
+    /// wait: the ledger retries until it succeeds.
     pub fn capture(self, amount: Credits) {
         let amount = amount.min(self.amount);
         self.charge(amount, None);
     }
 
-    /// Charges a metered call and gives the rest of the hold back. Returns the amount that is charged. Does
-    /// not wait: the ledger retries until it succeeds.
+    /// Charges a metered call and gives the rest of the hold back. Returns the amount that is
+    /// charged. Does not wait: the ledger retries until it succeeds.
     ///
-    /// The entry has the usage record. An overrun without one leaves an empty record, so that the entry
-    /// shows how much was held.
+    /// The entry stores the usage record. If the charge is above the hold and there is no record,
+    /// an empty one is stored, so that the entry shows how much was held.
     pub fn settle(self, settlement: Settlement) -> Credits {
         let Settlement { amount: price, overrun, usage } = settlement;
         let excess = price.checked_sub(self.amount).filter(|excess| !excess.is_zero());
@@ -202,8 +202,8 @@ impl Hold {
             amount,
             route: self.route.clone(),
             origin: Origin::Call,
-            // The limits are applied above. Where the ledger has lost an extension, the charge counts
-            // all the same.
+            // The limits were applied above. If the ledger has lost an extension, the charge still
+            // counts.
             may_overrun: true,
             usage,
         });
@@ -241,7 +241,7 @@ impl Hold {
         });
     }
 
-    /// Counts a hold in the metrics that ended whole, with this outcome.
+    /// Counts a hold that ended as a whole with this outcome, in the metrics.
     fn count(&self, outcome: &str) {
         let (metrics, route) = (&self.holds.metrics, &*self.route);
         let credits = match outcome {

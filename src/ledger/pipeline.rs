@@ -1,6 +1,6 @@
-//! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch,
-//! and replies to all callers. Then it takes what was queued during that time. A lone request does not
-//! wait; under load the batches grow by themselves.
+//! Natural batching. One task takes all operations in the queue, lets the backend decide them as
+//! one batch, and replies to all callers. Then it takes the operations that were queued during that
+//! time. A lone request does not wait, and under load the batches grow by themselves.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,22 +16,23 @@ use crate::ledger::operation::{Operation, Outcome, Refusal};
 use crate::ledger::queue::{Message, Queue, Queued};
 use crate::metrics::Metrics;
 
-/// The largest batch, in operations: enough to make the cost of a commit vanish, and few enough to reply soon.
+/// The largest batch, in operations. It is large enough that the cost of a commit hardly counts,
+/// and small enough that callers get their reply soon.
 const MAX_BATCH: usize = 1024;
 
-/// How many times the pipeline yields to the runtime for more operations before it decides a batch. Each time
-/// the runtime runs every task that is ready.
+/// How many times the pipeline lets other tasks run, so that they queue more operations, before it
+/// decides a batch. Each time, the runtime runs every task that is ready.
 const MAX_ROUNDS: usize = 16;
 
-/// How long these rounds may take in total. A round runs every ready task. With thousands of ready
-/// tasks, many rounds would delay the writes that `relaxed` promises within 50 ms.
+/// How long these rounds may take in total. With thousands of ready tasks, many rounds would delay
+/// the writes that `relaxed` promises within 50 ms.
 const GATHER_LIMIT: Duration = Duration::from_millis(3);
 
-/// How long a stopping pipeline retries the ends of calls' holds.
+/// How long a stopping pipeline tries again to write the ends of calls' holds.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// The least time that the backend has after [`STOP_LIMIT`] to close. Where one of its servers is
-/// unreachable, it needs this time to hand its pending ends over.
+/// The least time that the backend gets to close, after [`STOP_LIMIT`]. If one of its servers is
+/// unreachable, it needs this time to hand over the ends of holds that are not written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The task that owns the backend.
@@ -54,16 +55,17 @@ impl Pipeline {
         (Self { task, queue: queue.clone() }, queue)
     }
 
-    /// Decides everything that was requested before, writes it, and closes the ledger. Returns false where
-    /// something could not be written, or the task died.
+    /// Decides all operations that were requested before, writes them, and closes the ledger.
+    /// Returns false if something could not be written, or if the task died.
     pub async fn stop(self) -> bool {
         self.queue.stop();
         self.task.await.unwrap_or(false)
     }
 }
 
-/// Lets every task that is ready add its operation before the batch is decided, since a commit costs the same
-/// for one operation as for many. Where no task is ready this takes no time, so a lone request does not wait.
+/// Lets every task that is ready queue its operation before the batch is decided, because a commit
+/// costs the same for one operation as for many. If no task is ready, this takes no time, so a lone
+/// request does not wait.
 async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec<Message>) {
     let limit = Instant::now() + GATHER_LIMIT;
     for _ in 0..MAX_ROUNDS {
@@ -80,7 +82,8 @@ async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec
     }
 }
 
-/// True where a call was cut off before its hold was granted, so that there is no hold to end.
+/// Whether the operation ends the hold of a call that was cut off before the hold was granted.
+/// There is then no hold to end.
 fn is_void(operation: &Operation, refusal: Refusal) -> bool {
     matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
 }
@@ -89,7 +92,7 @@ struct Worker<B> {
     backend: B,
     live: Arc<LiveHolds>,
     metrics: Metrics,
-    /// Ends of holds that could not be written yet, oldest first.
+    /// Ends of holds that could not be written so far, oldest first.
     unsettled: Vec<Operation>,
 }
 
@@ -97,8 +100,8 @@ impl<B: Backend> Worker<B> {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
         let mut inbox = Vec::with_capacity(MAX_BATCH);
         let mut tick_at = Instant::now() + self.backend.tick_after();
-        // One timer serves all batches, since setting a timer to an earlier time costs a wake-up of the
-        // runtime.
+        // One timer serves all batches, because setting a timer to an earlier time wakes the
+        // runtime up.
         let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
             tokio::select! {
@@ -157,7 +160,7 @@ impl<B: Backend> Worker<B> {
         let replies = std::iter::repeat_with(|| None).take(retried).chain(replies);
         for ((operation, outcome), reply) in operations.into_iter().zip(outcomes).zip(replies) {
             match (reply, outcome) {
-                // The caller may be gone. Its guard has then queued the operation that undoes this one.
+                // If the caller is gone, its guard has queued the operation that undoes this one.
                 (Some(reply), outcome) => drop(reply.send(outcome)),
                 (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
                 (None, outcome) => {
@@ -176,8 +179,8 @@ impl<B: Backend> Worker<B> {
 
     async fn stop(mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        // This loop retries the ends of holds that the backend has not accepted yet. The backend itself
-        // keeps those that it has accepted, and gets time of its own below to write them.
+        // This loop retries the ends of holds that the backend has not accepted yet. The ends that
+        // it has accepted are written below, within the time that the backend gets to close.
         while !self.unsettled.is_empty() && Instant::now() < limit {
             self.backend.hand_over(&mut self.unsettled).await;
             if !self.unsettled.is_empty() {
@@ -190,7 +193,7 @@ impl<B: Backend> Worker<B> {
             if !self.unsettled.is_empty() {
                 self.backend.hand_over(&mut self.unsettled).await;
             }
-            // Ends of holds that are still pending at the limit are lost.
+            // The ends of holds that are still not written at the limit are lost.
             let is_late = Instant::now() >= limit;
             if (self.unsettled.is_empty() || is_late) && self.backend.close().await {
                 break true;

@@ -1,4 +1,4 @@
-//! Encoded answers, decoded for the meter only: the client gets the bytes as they are.
+//! Decodes encoded answers for the meter. The client gets the bytes as they are.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, Sta
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, Decoder as Zstd, InBuffer, Operation, OutBuffer};
 
-/// The most that one answer is decoded to.
+/// The most bytes to which one answer is decoded.
 pub const MAX_DECODED_BYTES: u64 = 64 << 20;
 
-/// The largest window is 8 MiB: 2^23 bytes.
+/// The largest window is 2^23 bytes (8 MiB).
 const MAX_WINDOW_LOG: u32 = 23;
 
-/// The bytes that come out at a time.
+/// The most bytes that are decoded at a time.
 const OUT_BYTES: usize = 32 << 10;
 
 /// A content coding that can be decoded.
@@ -26,13 +26,13 @@ pub enum Encoding {
     Zstd,
 }
 
-/// The reason why a copy cannot be decoded: its usage is missing.
+/// The reason why a copy cannot be decoded. Its usage is then unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes are not in this coding.
     #[error("the answer is not in the encoding that it declares")]
     Malformed,
-    /// More than [`MAX_DECODED_BYTES`] came out.
+    /// The decoded bytes are more than [`MAX_DECODED_BYTES`].
     #[error("the answer is longer than 64 MiB once it is decoded")]
     TooLong,
     /// The coding asks for a window above 8 MiB.
@@ -54,7 +54,8 @@ impl Encoding {
     }
 }
 
-/// Decodes a copy of an answer that comes in parts. The memory is at most the window and some tens of KiB.
+/// Decodes a copy of an answer that arrives in parts. The memory used is at most the window and
+/// some tens of KiB.
 #[derive(Debug)]
 pub struct Decoder {
     coding: Coding,
@@ -85,7 +86,7 @@ enum Coding {
 
 type Brotli = BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>;
 
-/// How far one step came.
+/// The progress of one step.
 struct Progress {
     read: usize,
     written: usize,
@@ -93,7 +94,7 @@ struct Progress {
 }
 
 impl Decoder {
-    /// A decoder at the start of an answer.
+    /// Creates a decoder for the start of an answer.
     pub fn new(encoding: Encoding) -> Self {
         let coding = match encoding {
             Encoding::Gzip => Coding::Gzip { member: gzip_member(), has_ended: false },
@@ -121,7 +122,8 @@ impl Decoder {
     /// Decodes the next part, and gives what comes out to `out`, in parts of at most 32 KiB.
     ///
     /// # Errors
-    /// [`DecodeError`]; the rest of the answer cannot be decoded then, and each later part gives the same error.
+    /// [`DecodeError`]. The rest of the answer can then not be decoded, and each later part returns
+    /// the same error.
     pub fn feed(&mut self, part: &[u8], mut out: impl FnMut(&[u8])) -> Result<(), DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -232,8 +234,8 @@ fn zstd() -> Option<Box<Zstd<'static>>> {
     Some(Box::new(zstd))
 }
 
-/// True where the first byte of a brotli stream (RFC 7932, 9.1) asks for a window of 2^24 bytes, or is of the form with
-/// even larger ones.
+/// Whether the first byte of a brotli stream (RFC 7932, 9.1) asks for a window of 2^24 bytes, or
+/// begins the form for even larger windows.
 const fn asks_for_large_window(first: u8) -> bool {
     first & 0x0f == 0x0f || first & 0x7f == 0x11
 }
@@ -277,7 +279,7 @@ mod tests {
         Ok(decoded)
     }
 
-    /// A brotli stream of one stored block (RFC 7932, 9.2), with a window of 2^16 bytes.
+    /// Makes a brotli stream of one stored block (RFC 7932, 9.2), with a window of 2^16 bytes.
     fn brotli(bytes: &[u8]) -> Vec<u8> {
         let length = u32::try_from(bytes.len() - 1).unwrap();
         assert!(length < 1 << 16);

@@ -24,7 +24,8 @@ fn mistakes(toml: &str) -> Vec<Mistake> {
     found
 }
 
-/// The keys of the mistakes found in `routes`; each route is its path and further lines of TOML.
+/// The keys of the mistakes in `routes`. Each route is given as its path, and further lines of
+/// TOML.
 fn in_routes(routes: &[(&str, &str)]) -> Vec<String> {
     let toml = routes.iter().map(|(path, more)| {
         format!("[[routes]]\npath = '{path}'\nupstream = 'ai'\ncredits = 5\n{more}\n")
@@ -32,8 +33,8 @@ fn in_routes(routes: &[(&str, &str)]) -> Vec<String> {
     mistakes(&toml.collect::<String>()).into_iter().map(|mistake| mistake.key).collect()
 }
 
-/// The keys of the mistakes found in `packs`; each pack is its id, its price and further lines of
-/// TOML.
+/// The keys of the mistakes in `packs`. Each pack is given as its id, its price, and further lines
+/// of TOML.
 fn in_packs(packs: &[(&str, &str, &str)]) -> Vec<String> {
     let toml = packs.iter().map(|(id, price, more)| {
         let credits = if more.contains("credits") { "" } else { "credits = 100" };

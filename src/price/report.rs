@@ -11,7 +11,7 @@ use crate::price::money::UnitAmount;
 use crate::price::table::PriceTable;
 use crate::usage::Kind;
 
-/// A column: its title, and whether it is aligned to the right, as figures are.
+/// A column: its title, and whether it is aligned to the right, as numbers are.
 type Column = (&'static str, bool);
 
 const ROUTE_COLUMNS: [Column; 6] = [
@@ -50,8 +50,8 @@ const PACK_COLUMNS: [Column; 6] = [
     ("BEST VALUE", false),
 ];
 
-/// The price table with own costs and margins, the prices by usage and the packs below it, as aligned
-/// text that ends with a line break. `-` stands for a missing value.
+/// The report as aligned text that ends with a line break: the price table with own costs and
+/// margins, then the prices by usage, then the packs. `-` stands for a missing value.
 pub fn render_report(table: &PriceTable, packs: &[PackConfig], rates: &Rates) -> String {
     let routes = table.routes().iter().map(|route| {
         let margin = Margin::of(route, packs, rates);
@@ -113,7 +113,7 @@ pub fn render_models(models: &Models) -> String {
     render(&MODEL_COLUMNS, rows.collect())
 }
 
-/// A row for each price by usage, of models and of routes with prices of their own.
+/// One row for each price by usage, of models and of routes with unit prices of their own.
 fn by_usage(table: &PriceTable, packs: &[PackConfig], rates: &Rates) -> Vec<[String; 6]> {
     let routes = table.routes().iter().filter_map(|route| match &route.price {
         RoutePrice::Units(tariff, _) => Some((route.label(), &**tariff)),
@@ -155,7 +155,7 @@ fn variants(tariff: &Tariff) -> Vec<(&UnitPrices, CostConfig, String)> {
     all
 }
 
-/// Each price that is written, with its unit and the own cost of that unit.
+/// Each price that is set, with its unit and the own cost of that unit.
 fn units<'p>(
     prices: &'p UnitPrices,
     cost: &'p CostConfig,

@@ -13,7 +13,7 @@ use crate::problem::texts;
 /// The members that only a 402 has.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// The price of the call. `None` where the call was refused before its price was known.
+    /// The price of the call. `None` if the call was refused before its price was known.
     pub required: Option<Credits>,
     /// The credits that the account has.
     pub available: SignedCredits,

@@ -37,7 +37,8 @@ impl BodyMemory {
         Arc::new(Self { most, used: Mutex::default() })
     }
 
-    /// A reservation of nothing yet, for an account. The calls of own routes share the part of `None`.
+    /// Begins an empty reservation for an account. Calls of Farebox's own routes pass `None`, and
+    /// share the memory of one account.
     pub fn begin(self: &Arc<Self>, account: impl Into<Option<AccountId>>) -> Reserved {
         Reserved { memory: self.clone(), account: account.into(), bytes: 0 }
     }

@@ -64,16 +64,17 @@ pub struct Gate {
     connector: Connector,
 }
 
-/// How much the request of `/check` has beside the body that it asks about, in bytes.
+/// The most bytes that a request to `/check` has beside the body that it asks about.
 const CHECK_ENVELOPE: usize = 64 * 1024;
 
 /// A call that was identified, on a route that was found.
 struct Called {
     account: AccountId,
     route: Arc<PricedRoute>,
-    /// The fixed price; 0 where there is none.
+    /// The fixed price; 0 if the route has none.
     credits: Credits,
-    /// The config of a call whose price is not fixed, or that Farebox answers itself.
+    /// The config, for a call that is metered or that Farebox answers itself; `None` for other
+    /// calls.
     live: Option<Arc<Live>>,
     target: Target,
 }
@@ -223,7 +224,7 @@ impl Gate {
         self.refuse(client, about, figures, &problem)
     }
 
-    /// The rest of the way of a metered call.
+    /// Serves a metered call, from its body to its end.
     async fn pass_metered(
         &self,
         client: &mut Client,
@@ -271,7 +272,8 @@ impl Gate {
         under(&self.options.prefix) || path == STRIPE_WEBHOOK_PATH
     }
 
-    /// The longest body of an own route, where it is longer than usual: `/check` takes the body of a metered call.
+    /// The length that the body of an own route may have beyond the usual limit, in bytes; 0 for
+    /// the usual limit. `/check` takes the body of a metered call.
     fn longest_own_body(&self, path: &str) -> usize {
         if path.strip_prefix(&self.options.prefix) != Some("/check") {
             return 0;
@@ -279,7 +281,7 @@ impl Gate {
         self.app.largest_metered_body().saturating_add(CHECK_ENVELOPE)
     }
 
-    /// Identify, and find the price.
+    /// Identifies the caller, and finds the price of the call.
     async fn find(
         &self,
         client: &Client,
@@ -312,7 +314,8 @@ impl Gate {
         Ok(Called { account, route, credits: quote.credits.unwrap_or_default(), live, target })
     }
 
-    /// Hold the credits of a call with a fixed price. A call that is refused here never reaches an upstream.
+    /// Holds the credits of a call with a fixed price. A call that is refused here never reaches an
+    /// upstream.
     async fn admit(
         &self,
         client: &Client,
@@ -336,7 +339,8 @@ impl Gate {
         Ok(Admitted { account, route, hold, metered: None, path, query, nominated })
     }
 
-    /// The refusal of a price above the client's own limit; a frozen account is told that first.
+    /// The problem for a call whose price is above the client's own limit. If the account is
+    /// frozen, the problem says that instead.
     async fn refuse_price(&self, account: &AccountId, price: Credits, limit: Credits) -> Problem {
         match self.app.ledger.balance(account).await {
             Ok(Some(balance)) if balance.frozen => Problem::account_frozen(),
@@ -412,7 +416,7 @@ impl Gate {
             let mut relay = Relay { client, call, about, figures, cors, silences };
             let state = relay.send(&mut connection, head, body)?;
             if connection.has_lost() {
-                // While a new connection is opened nothing counts as sent.
+                // Nothing counts as sent while a new connection is opened.
                 let sent = std::mem::take(&mut relay.call.sent);
                 sent_to = None;
                 let (client, to) = (&mut *relay.client, relay.call.destination()?);
@@ -477,7 +481,7 @@ impl Gate {
     }
 }
 
-/// The name of the upstream that a call has gone to.
+/// The name of the upstream that the call went to.
 fn upstream_of(call: &Forwarded) -> String {
     call.destination().map_or_else(|_| String::new(), |to| to.upstream.name().to_owned())
 }

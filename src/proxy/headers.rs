@@ -20,9 +20,9 @@ const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 const X_CREDITS_HELD: HeaderName = HeaderName::from_static("x-credits-held");
 
-/// The credits that a call may cost at most, as its client says.
+/// The client's limit on the cost of its call, in credits.
 pub(super) const X_CREDITS_MAX: HeaderName = HeaderName::from_static("x-credits-max");
-/// Asks for the report at the end of a stream.
+/// With this header the client asks for a report of the cost at the end of a stream.
 pub(super) const X_CREDITS_REPORT: HeaderName = HeaderName::from_static("x-credits-report");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -192,19 +192,19 @@ pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Resu
     head.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
 }
 
-/// The credits that an answer's head speaks of.
+/// The credits that are shown in the head of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     /// The call is not charged, or not for this answer.
     Nothing,
     /// The charge, and the credits that are available after it.
     Charged { cost: Credits, remaining: SignedCredits },
-    /// The charge is not known yet: the credits that are held for it.
+    /// The charge is not known yet. These credits are held for it.
     Held(Credits),
 }
 
 impl Told {
-    /// The head of an answer with a fixed price.
+    /// The credits for the head of an answer with a fixed price.
     pub fn fixed(hold: Option<&Hold>, is_charged: bool) -> Self {
         match hold.filter(|_| is_charged) {
             Some(hold) => {
@@ -215,10 +215,11 @@ impl Told {
     }
 }
 
-/// Our words on the upstream's answer. Headers of the upstream under our names are dropped.
+/// Adds Farebox's headers to the upstream's answer. Headers of the upstream under Farebox's names
+/// are dropped.
 ///
 /// # Errors
-/// Where the answer has a framing that clients may read in two ways. The upstream is at fault.
+/// The answer has a framing that clients may read in two ways. The upstream is at fault.
 pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Told) -> Result<()> {
     drop_ours(head);
     one_framing(head)?;
@@ -240,9 +241,10 @@ pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Tol
     Ok(())
 }
 
-/// Leaves an answer one framing. No transfer coding but `chunked` was asked for (RFC 9112, 6.1): where
-/// the body ends behind another one, the client and we could disagree. A length that is told
-/// several times, which Pingora has found to be the same, is told once (RFC 9110, 8.6).
+/// Reduces the framing of an answer to one kind. Farebox asks for no transfer coding but `chunked`
+/// (RFC 9112, 6.1). With another one, the client and Farebox could disagree on where the body ends.
+/// A length that is declared several times, which Pingora has found to be equal, is declared once
+/// (RFC 9110, 8.6).
 pub(super) fn one_framing(head: &mut ResponseHeader) -> Result<()> {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -263,7 +265,7 @@ pub(super) fn one_framing(head: &mut ResponseHeader) -> Result<()> {
     Ok(())
 }
 
-/// Frames an answer that has a body and no end of its own: in chunks.
+/// Makes an answer chunked if it has a body and declares no end for it.
 pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     let is_framed =
         head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
@@ -273,8 +275,9 @@ pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
 }
 
-/// Drops what the upstream says under our names, and the framing of an answer that has no body by its
-/// status: a client that went by it would take the next answer for the body (RFC 9110, 8.6).
+/// Drops the upstream's headers under Farebox's names, and the framing of an answer whose status
+/// rules out a body. A client that relied on that framing would take the next answer for the body
+/// (RFC 9110, 8.6).
 pub(super) fn drop_ours(head: &mut ResponseHeader) {
     if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
         head.remove_header(&CONTENT_LENGTH);

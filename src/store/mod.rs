@@ -1,7 +1,7 @@
 //! The ledger's backends: the only place that speaks SQL or Redis.
 //!
-//! `sqlite` is the embedded ledger, `cluster` the one that gateways share on Redis and Postgres, and
-//! `sql` the queries that both databases answer.
+//! `sqlite` is the embedded ledger, `cluster` the ledger that several gateways share on Redis and
+//! Postgres, and `sql` has the queries that both databases use.
 
 mod addresses;
 pub(crate) mod cluster;

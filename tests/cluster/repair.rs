@@ -14,7 +14,7 @@ in_both_modes!(
     a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not,
 );
 
-/// Where Redis has an account; empty where it has not. Nonces of accounts that are being brought stand one name deeper.
+/// Where Redis has an account; empty if it has not. Nonces of accounts that are being brought stand one name deeper.
 fn key_of(cluster: &Cluster, account: &str) -> String {
     cluster.redis.ask(&["KEYS", &format!("{{s00}}:?:a:{account}")])
 }

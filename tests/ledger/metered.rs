@@ -319,7 +319,7 @@ async fn an_extended_hold_that_expires_gives_all_of_it_back(fixture: TestLedger)
     assert!(backend.close().await);
 }
 
-/// Where it was extended before anything was written, and long after.
+/// If it was extended before anything was written, and long after.
 async fn an_extended_hold_is_ended_whole(fixture: TestLedger) {
     let opened = async |at: &TestLedger, after_crash| {
         std::fs::create_dir_all(at.dir()).unwrap();

@@ -1,4 +1,4 @@
-//! Where a test does business: a fresh ledger of its own, which can be stopped, crash and be
+//! If a test does business: a fresh ledger of its own, which can be stopped, crash and be
 //! opened again.
 
 use std::future::Future;
@@ -97,7 +97,7 @@ impl Kind {
         matches!(self, Self::EmbeddedStrict | Self::EmbeddedRelaxed)
     }
 
-    /// True where what is acknowledged is on disk.
+    /// True if what is acknowledged is on disk.
     pub fn is_strict(self) -> bool {
         self.durability() == Durability::Strict
     }

@@ -104,7 +104,7 @@ impl Action {
         candidates.filter(|(_, happens)| *happens).map(|(action, _)| action).collect()
     }
 
-    /// The state after the action, or `None` where it cannot happen.
+    /// The state after the action, or `None` if it cannot happen.
     pub fn apply(self, variant: &Variant, state: State) -> Option<State> {
         use Action::*;
         match self {

@@ -73,7 +73,8 @@ pub(crate) async fn models(
     Ok(axum::Json(ModelsBody { hours, models: by_price(used, &catalogue) }))
 }
 
-/// Adds up the models that have one price, and describes each sum. A model without calls has a line too.
+/// Adds up the models that have the same price, and describes each sum. A model without calls has a
+/// line too.
 fn by_price(used: Vec<ModelUsage>, catalogue: &Catalogue) -> Vec<ModelBody> {
     let mut sums: Vec<(ModelUsage, Option<&Model>)> = Vec::new();
     let mut places: HashMap<usize, usize> = HashMap::new();

@@ -36,7 +36,8 @@ use crate::stripe::StripeConfig;
 /// file has no such section.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `[server]`: `Some` if the command reads it, and only then, because its token has no default.
+    /// `[server]`. It is `Some` only if the command reads this section, because its token has no
+    /// default.
     pub server: Option<ServerConfig>,
     /// `[ledger]`
     pub ledger: LedgerConfig,
@@ -95,7 +96,8 @@ pub fn parse(
         false => None,
     };
     if written.is_none() && report.covers(models_file::KEY) {
-        // The models of an unreadable file are not known, so no check could tell whether one is missing.
+        // The models of the unreadable file are unknown, so no check could tell whether one is
+        // missing.
         return Err(Mistakes::new(path, report.finish()));
     }
     let more = written.as_ref().map(|written| written.parse()).transpose();
@@ -339,8 +341,8 @@ impl Draft {
     }
 }
 
-/// True for a mistake that only says that a route has no `price` or `answer`, where it has one that could
-/// not be read: it is missing in the copy that was checked.
+/// Whether the mistake only says that a route has no `price` or `answer`, although the route has
+/// one that could not be read. It is missing in the copy that was checked.
 fn is_about_an_unread_price(mistake: &Mistake, report: &Report<'_>) -> bool {
     let Some((route, key)) = mistake.key.split_once('.') else { return false };
     let is_unread = |name: &str| report.covers(&format!("{route}.{name}"));

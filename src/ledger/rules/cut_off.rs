@@ -25,7 +25,7 @@ impl Rules<'_> {
     ) -> Result<Outcome, Refusal> {
         let is_ours = |live: &&LiveHold| live.origin == Origin::Call && live.account == *account;
         let Some(live) = self.state.holds.get(id).filter(is_ours).cloned() else {
-            // This operation has been decided before; it is repeated because its outcome was lost.
+            // This operation was decided before, and is repeated because its outcome was lost.
             if let Some(charged) = self.captured_for_a_crash(id, Some(account), Origin::Call) {
                 let after = self.balance(&charged.account);
                 return Ok(Outcome::Captured { after, late: false, end: None });
@@ -61,8 +61,8 @@ impl Rules<'_> {
     }
 
     /// Corrects a capture that was made for a crash. The call's gateway had only been paused, and
-    /// reports now that the call `used` less. Gives the difference back, once, less the refunds of this
-    /// capture that an operator has made.
+    /// now reports that the call `used` less. Gives the difference back once, less the refunds of
+    /// this capture that an operator has made.
     pub(super) fn correct(
         &mut self,
         id: &HoldId,
@@ -94,7 +94,7 @@ impl Rules<'_> {
         Ok(self.balance(&capture.account))
     }
 
-    /// Adds a call to the list of cut off calls, or replaces it there.
+    /// Adds a call to the list of calls that were cut off, or replaces its entry there.
     fn list(
         &mut self,
         id: &HoldId,

@@ -49,7 +49,7 @@ pub(crate) fn decide(
         }
         Operation::Thaw { account } => rules.thaw(account),
         Operation::Balance { account } => Ok(Outcome::Balance(rules.state.balance(account))),
-        // These concern the disk; the backend decides them itself.
+        // These operations concern the disk, so the backend decides them itself.
         Operation::Audit | Operation::Fold { .. } => Err(Refusal::Unavailable),
     };
     decided.unwrap_or_else(Outcome::Refused)
@@ -64,7 +64,7 @@ pub(crate) fn renew(
     now: Now,
 ) {
     let mut rules = Rules { state, known: &mut Known::default(), changes, now };
-    // The caller found the hold in the state, so the rule does not refuse it.
+    // The caller has found the hold in the state, so the rule cannot refuse it.
     let _ = rules.renew(hold, ttl_ms);
 }
 
@@ -81,8 +81,8 @@ pub(crate) fn expire(
     Some(live)
 }
 
-/// Ends the holds of all calls, oldest first. Call this only at a start, when no call runs: the gateway
-/// that made these holds is gone, so nothing else will end them.
+/// Ends the holds of all calls, oldest first. Call this only at a start, before any call runs. The
+/// gateway that made these holds is gone, so nothing else would end them.
 pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut Changes, now: Now) {
     let calls = state.holds.iter().filter(|(_, hold)| hold.origin == Origin::Call);
     let mut calls: Vec<_> = calls.map(|(id, hold)| (id.clone(), hold.account.clone())).collect();
@@ -90,7 +90,7 @@ pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut 
     for (id, account) in calls {
         let mut rules = Rules { state, known: &mut Known::default(), changes, now };
         let ended = rules.abandon(&id, &account, after);
-        // The charge is refused only where the balance would leave the range that can be counted.
+        // The charge is refused only if the balance would be out of range.
         if let Err(refusal) = ended {
             tracing::error!(hold = %id, %account, %refusal, "the charge of a cut off call was refused; its hold is released");
             let _ = rules.abandon(&id, &account, AfterCrash::Release);

@@ -35,7 +35,8 @@ struct Document {
     kind: Kind,
     delta_bytes: u64,
     text_bytes: u64,
-    /// Reasoning has two names; some servers give both, with the same text.
+    /// The bytes of reasoning under each of its two names. Some servers send the same text under
+    /// both.
     reasoning_bytes: [u64; 2],
     images: u32,
     is_image: bool,
@@ -43,16 +44,16 @@ struct Document {
     searches: u64,
 }
 
-/// The `type` of an event, as far as it matters here.
+/// The `type` of an event, as far as the meter needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Any type but those below.
+    /// Another type.
     Other,
-    /// A response ends.
+    /// The event ends a response.
     ResponseEnds,
-    /// One image is complete.
+    /// The event has a complete image.
     Image,
-    /// `delta` is audio, not text.
+    /// The event's `delta` is audio and not text.
     Audio,
 }
 
@@ -72,7 +73,7 @@ const NOTHING: Document = Document {
 };
 
 impl OpenAi {
-    /// A meter at the start of an answer.
+    /// Creates a meter for the start of an answer.
     pub const fn new() -> Self {
         Self {
             path: Path::new(Node::Top),
@@ -211,7 +212,8 @@ impl Meter for OpenAi {
         if document.counts.is_any() {
             self.counts = Some(document.counts);
         }
-        // Servers that count in every chunk say the last word in one without a choice.
+        // A server that sends counts with every chunk sends the final ones in a chunk without a
+        // choice.
         let is_last_word = !is_event || (document.counts.is_any() && !document.has_choice);
         let ends = document.kind == Kind::ResponseEnds;
         self.is_final |= (is_last_word || ends) && self.has_usage();

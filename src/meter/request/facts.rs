@@ -1,4 +1,4 @@
-//! The facts that are gathered while a request is read.
+//! The facts that are collected while a request is read.
 
 use super::edit::{Limit, Places, StreamOptions};
 use super::mistake::BodyMistake;
@@ -9,7 +9,7 @@ use crate::usage::{Limits, MeterKind, RequestFacts, Scalar};
 /// The largest count or limit.
 const MAX_COUNT: u32 = i32::MAX as u32;
 
-/// The longest model, in characters.
+/// The longest name of a model, in characters.
 const MAX_MODEL: usize = 255;
 
 /// The facts so far.
@@ -20,7 +20,7 @@ pub(super) struct Facts {
     pub is_stream: bool,
     pub asks_for_usage: bool,
     pub answers: u32,
-    /// The elements of a list of prompts that are not single tokens.
+    /// The number of elements of a list of prompts that are not single tokens.
     pub prompts: u32,
     pub exempt_bytes: usize,
     pub images: u32,
@@ -53,7 +53,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Takes a limit of the output.
+    /// Takes an output limit.
     pub fn limit(
         &mut self,
         name: &'static str,
@@ -65,7 +65,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Takes a number of answers.
+    /// Takes a number of answers that are asked for.
     pub fn answers(&mut self, name: &'static str, token: Token<'_>) -> Result<(), BodyMistake> {
         self.answers = self.answers.max(count(name, token)?.unwrap_or(0));
         Ok(())
@@ -83,14 +83,15 @@ impl Facts {
         Ok(())
     }
 
-    /// The first member that names input which is not in the body is remembered.
+    /// Takes a member that names input which is not in the body. The first such member is
+    /// remembered.
     pub const fn elsewhere(&mut self, name: &'static str) {
         if self.elsewhere.is_none() {
             self.elsewhere = Some(name);
         }
     }
 
-    /// Takes a member that the prices look at.
+    /// Takes a member on which the prices depend.
     pub fn member(&mut self, name: &str, token: Token<'_>) {
         let scalar = match token {
             Token::Text(text) => match text.to_owned() {
@@ -108,7 +109,7 @@ impl Facts {
         self.members.push((name.into(), scalar));
     }
 
-    /// The whole request was read.
+    /// Ends the reading of the request, and returns the result.
     pub fn read(mut self, kind: &MeterKind, body_bytes: usize) -> ReadRequest {
         let makes_images = self.model.as_deref().is_some_and(makes_images);
         let is_for_images = self.is_for_images || makes_images;
@@ -155,7 +156,8 @@ impl Facts {
 }
 
 impl Facts {
-    /// The largest limit of the output. `None` where none is set that the provider knows: it may ignore all others.
+    /// The largest output limit. `None` if the request sets none that the provider knows: the
+    /// provider may ignore all others.
     fn output_limit(&mut self, kind: &MeterKind) -> Option<u32> {
         let mut is_limited = true;
         let mut limits = |shape: bool, names: &[&str]| {
@@ -180,7 +182,7 @@ impl Facts {
     }
 }
 
-/// Reads a count or limit: null, or a whole number in digits only.
+/// Reads a count or limit: null, or a whole number that is written with digits only.
 fn count(name: &'static str, token: Token<'_>) -> Result<Option<u32>, BodyMistake> {
     let mistake = BodyMistake::Count(name);
     match token {
@@ -193,7 +195,7 @@ fn count(name: &'static str, token: Token<'_>) -> Result<Option<u32>, BodyMistak
     }
 }
 
-/// Reads a boolean; null is false.
+/// Reads a boolean. Null counts as false.
 pub(super) fn flag(name: &'static str, token: Token<'_>) -> Result<bool, BodyMistake> {
     match token {
         Token::Bool(value) => Ok(value),
@@ -202,7 +204,8 @@ pub(super) fn flag(name: &'static str, token: Token<'_>) -> Result<bool, BodyMis
     }
 }
 
-/// Checks `background`: a call of responses that runs on, or how an image's background is to be.
+/// Checks `background`. It either says that a call of the responses API runs on after its answer,
+/// or describes the background of an image.
 pub(super) fn background(token: Token<'_>) -> Result<(), BodyMistake> {
     let is_colour = |text: Text<'_>| {
         let mut buffer = [0; SHORT_BYTES];
@@ -215,7 +218,7 @@ pub(super) fn background(token: Token<'_>) -> Result<(), BodyMistake> {
     }
 }
 
-/// True for the models of OpenAI's images, whose streams have no usage chunk.
+/// Whether this is one of OpenAI's image models, whose streams have no usage chunk.
 fn makes_images(model: &str) -> bool {
     let model = model.to_ascii_lowercase();
     model.contains("image") || model.contains("dall-e")

@@ -1,45 +1,45 @@
-//! The members that the price reads in each object, in the one spelling that is taken.
+//! The members of each object that the price depends on, with the one spelling that is accepted.
 
 use super::place::{Place, Within};
 
 /// The use that the price makes of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// No use.
+    /// The member is not used.
     None,
-    /// The members or elements inside are read.
+    /// The members or elements of its value are read.
     Open(Place),
-    /// The model.
+    /// The member names the model.
     Model,
-    /// Whether the answer streams.
+    /// The member says whether the answer streams.
     Stream,
-    /// `stream_options`: what is inside, and where it stands.
+    /// `stream_options`, whose content and place are needed.
     StreamOptions,
-    /// `include_usage` of it.
+    /// `include_usage` of `stream_options`.
     IncludeUsage,
-    /// A limit of the output, in tokens.
+    /// An output limit, in tokens.
     Limit,
-    /// A number of answers.
+    /// The number of answers that are asked for.
     Answers,
-    /// Whether the call runs in the background.
+    /// The member says whether the call runs in the background.
     Background,
     /// Models beside `model`, unless it is null or empty.
     OtherModels,
     /// Input that is not in the body, unless it is null.
     Elsewhere,
-    /// A prompt that the provider keeps, unless it is null.
+    /// Unless it is null, the member names a prompt that the provider stores.
     StoredPrompt,
     /// A document, unless it is null: its bytes do not tell how many tokens it has.
     Document,
     /// The cache may be written to, unless it is null.
     Cache,
-    /// The request sends audio, unless it is null.
+    /// Unless it is null, the request sends audio.
     SendsAudio,
-    /// The request asks for audio, unless it is null.
+    /// Unless it is null, the request asks for audio.
     AsksForAudio,
-    /// An image: a string, or an object with `url`.
+    /// An image, as a string or as an object with `url`.
     ImageUrl,
-    /// Films, sound or a document: a string, or an object with `url`.
+    /// Video, audio or a document, as a string or as an object with `url`.
     MediaUrl,
     /// The address of an image, or of other media.
     Url,
@@ -62,13 +62,13 @@ pub enum Role {
 /// A member that is known in a place.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// The one spelling.
+    /// The accepted spelling.
     pub spelled: &'static str,
-    /// The spelling folded.
+    /// The accepted spelling, folded for comparison.
     pub folded: &'static str,
     /// The use of the member.
     pub role: Role,
-    /// Once in an object, in this spelling only.
+    /// Whether the member may stand only once in an object, and only in this spelling.
     pub is_strict: bool,
 }
 
@@ -76,7 +76,7 @@ const fn known(spelled: &'static str, folded: &'static str, role: Role) -> Known
     Known { spelled, folded, role, is_strict: true }
 }
 
-/// A member whose content is data to the provider. Spelled otherwise it is any member.
+/// A member whose value is data for the provider. In another spelling it is an unknown member.
 const fn data(spelled: &'static str, folded: &'static str) -> Known {
     Known { spelled, folded, role: Role::Open(Place::Data), is_strict: false }
 }

@@ -1,4 +1,4 @@
-//! The values of members: what the price takes of a string, a number or a literal.
+//! Takes the values of members that are strings, numbers or literals.
 
 use super::edit::StreamOptions;
 use super::facts::{background, flag};
@@ -9,7 +9,7 @@ use super::place::Place;
 use super::reader::Reader;
 use crate::meter::json::{SHORT_BYTES, Span, Text, Token};
 
-/// Tools that bring input of their own, by how their type begins.
+/// The beginnings of the types of tools that add input of their own.
 const SERVER_TOOLS: [&str; 7] = [
     "web_search",
     "file_search",
@@ -23,7 +23,7 @@ const SERVER_TOOLS: [&str; 7] = [
 type Taken = Result<(), BodyMistake>;
 
 impl Reader<'_> {
-    /// A member whose presence is all that counts.
+    /// Takes a member that matters by its presence alone.
     pub(super) const fn is_present(&mut self, next: Next<'_>) {
         match next.role {
             Role::Elsewhere => self.facts.elsewhere(next.name),
@@ -34,13 +34,14 @@ impl Reader<'_> {
             Role::AsksForAudio => self.facts.asks_for_audio = true,
             _ => {}
         }
-        // A cache that was filled before is both.
+        // A cache that was filled before is also input that is not in the body.
         if matches!(next.name.as_bytes(), b"cachedContent") {
             self.facts.writes_cache = true;
         }
     }
 
-    /// An image whose data has this many bytes, in a place where it may be exempt.
+    /// Takes an image whose data has this many bytes. With `is_exempt` its place is one where the
+    /// data may not count as text.
     pub(super) fn image(&mut self, is_exempt: bool, data_bytes: usize) {
         if is_exempt {
             self.facts.images = self.facts.images.saturating_add(1);
@@ -48,7 +49,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A value that is no object and no list.
+    /// Takes a value that is neither an object nor a list.
     pub(super) fn scalar(&mut self, token: Token<'_>, span: Span) -> Taken {
         let here = self.here();
         if here.place == Place::OtherModels {
@@ -89,7 +90,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A value in a list.
+    /// Takes a value in a list.
     fn element(&mut self, list: Place, token: Token<'_>, span: Span) {
         match (list, token) {
             (Place::Images, Token::Text(_)) => {
@@ -106,7 +107,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A string that is the value of a member.
+    /// Takes a string that is the value of a member.
     fn text(&mut self, here: Frame, role: Role, text: Text<'_>) {
         match role {
             Role::ImageUrl => {
@@ -133,10 +134,10 @@ impl Reader<'_> {
         }
     }
 
-    /// A string that matters once its object is whole.
+    /// Takes a string that is needed once its object is whole.
     fn frame_text(&mut self, role: Role, text: Text<'_>) {
         let mut buffer = [0; SHORT_BYTES];
-        // Most strings are text of a message, which need not be unescaped.
+        // Most strings are the text of a message, and need not be unescaped.
         let short = match role {
             Role::SourceType | Role::MediaType => text.short(&mut buffer).unwrap_or_default(),
             _ => &[],

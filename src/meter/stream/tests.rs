@@ -119,7 +119,8 @@ fn cases() -> Vec<(MeterKind, &'static str, AnswerUsage)> {
     ]
 }
 
-/// The bytes that a client gets of these parts, with `<report>` where the report goes, and the usage.
+/// The bytes that a client gets for these parts, with `<report>` at the place of the report, and
+/// the usage.
 fn run(kind: &MeterKind, options: StreamOptions, parts: &[&[u8]]) -> (String, AnswerUsage) {
     let (mut meter, mut pieces) = (StreamMeter::new(kind, options), Vec::new());
     for part in parts {
@@ -136,7 +137,8 @@ fn run(kind: &MeterKind, options: StreamOptions, parts: &[&[u8]]) -> (String, An
     (String::from_utf8_lossy(&shown).into_owned(), meter.so_far())
 }
 
-/// The bytes that the client should get: without the usage chunk, and with the report before the last event.
+/// The bytes that a client should get, without the usage chunk and with the report before the last
+/// event.
 fn shown(stream: &str, options: StreamOptions, line_end: &str) -> String {
     let mut shown = String::new();
     let event_end = line_end.repeat(2);
@@ -156,7 +158,8 @@ fn shown(stream: &str, options: StreamOptions, line_end: &str) -> String {
     shown
 }
 
-/// The stream with other line ends, comments, unknown events and data without its space.
+/// The same stream with other line ends, comments, unknown events, and data without the space
+/// before it.
 fn disguised(stream: &str, line_end: &str, mix: bool) -> String {
     let mut out = String::new();
     for (at, event) in stream.split_inclusive("\n\n").enumerate() {
@@ -207,7 +210,7 @@ fn comments_pings_and_unknown_events_change_nothing() {
 #[test]
 fn data_on_several_lines_and_events_without_empty_lines_are_read() {
     for (kind, stream, usage) in cases() {
-        // JSON may break between its tokens.
+        // JSON may have line breaks between its tokens.
         let lines = stream.replace("\"usage\":", "\ndata: \"usage\":");
         let (_, got) = run(&kind, ALL, &[lines.as_bytes()]);
         assert_eq!(got, usage, "{lines}");

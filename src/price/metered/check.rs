@@ -11,8 +11,8 @@ use crate::price::metered::unit_prices::UnitPrices;
 use crate::price::money::Currency;
 use crate::usage::{Kind, MAX_COUNT};
 
-/// The mistakes in `[[models]]`; `upstreams` are the names of the `[[upstreams]]`, and `currency` is
-/// the packs', where there are packs.
+/// The mistakes in `[[models]]`. `upstreams` are the names of the `[[upstreams]]`, and `currency`
+/// is the packs' currency, if there are packs.
 pub fn check_models(
     configs: &[ModelConfig],
     upstreams: &[&str],
@@ -49,7 +49,8 @@ pub fn check_models(
     mistakes
 }
 
-/// The mistakes in metered routes that only the models show: a route by models needs one.
+/// The mistakes in metered routes that depend on the models: a route that is priced by models needs
+/// at least one model.
 pub fn check_metered_routes(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mistake> {
     if !models.is_empty() {
         return Vec::new();
@@ -75,8 +76,8 @@ fn explained(key: String, error: &str) -> Mistake {
     Mistake::new(key, message, hint)
 }
 
-/// The mistake of a pattern with a name in common with an earlier one of the same length: neither is
-/// the longer match.
+/// The mistake of a pattern that shares a name with an earlier pattern of the same length. Neither
+/// would be the longer match for that name.
 fn overlap(key: &str, pattern: &ModelPattern, earlier: &[ModelPattern]) -> Option<Mistake> {
     let clashes = |other: &ModelPattern| {
         other.is_exact() == pattern.is_exact()
@@ -112,7 +113,7 @@ fn senseless_rename(key: &str, config: &ModelConfig, pattern: &ModelPattern) -> 
     None
 }
 
-/// The mistakes of a model that is free without saying so, or says so and is not.
+/// The mistake of a model that costs nothing without `free`, or that has `free` and prices.
 fn senseless_prices(index: usize, config: &ModelConfig) -> Option<Mistake> {
     let base = config.prices();
     let changes = config.when.iter().map(|when| when.prices());
@@ -127,7 +128,8 @@ fn senseless_prices(index: usize, config: &ModelConfig) -> Option<Mistake> {
         (false, true) => {
             let message = format!("`{}` has no price above 0", config.r#match);
             let hint = "write its prices, such as input = 250 and output = 1000, or `free = true`";
-            // At the whole model: where one of its keys could not be read, that one may be its price.
+            // The mistake is reported for the whole model: if one of its keys could not be read,
+            // that key may have been its price.
             Some(Mistake::new(format!("models[{index}]"), message, hint))
         }
         _ => None,
@@ -165,7 +167,7 @@ fn senseless_whens(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Vec<Mi
 
 fn senseless_tiers(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
-    // In the order of their bounds, each with its place in the file.
+    // The tiers in the order of their bounds, each with its place in the file.
     let mut tiers: Vec<_> = config.above.iter().enumerate().collect();
     tiers.sort_by_key(|(_, tier)| tier.input_tokens);
     let base = config.prices();

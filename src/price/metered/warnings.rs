@@ -1,4 +1,4 @@
-//! Warnings about prices by usage that are possible and probably not meant.
+//! Warnings about prices by usage that are valid but probably not intended.
 
 use crate::config::Mistake;
 use crate::price::config::{PackConfig, RouteConfig};
@@ -11,8 +11,8 @@ use crate::price::money::Currency;
 use crate::price::pattern::{Pattern, Segment};
 use crate::usage::Kind;
 
-/// Warnings about models: those that sell at a loss, those behind which a dearer one may hide, and
-/// those with half a price.
+/// Warnings about models that sell at a loss, about patterns that may cover a more expensive model,
+/// and about models with only half of their prices.
 pub fn warn_of_models(models: &[ModelConfig], packs: &[PackConfig], rates: &Rates) -> Vec<Mistake> {
     let mut found = Vec::new();
     for (index, config) in models.iter().enumerate() {
@@ -103,7 +103,7 @@ impl Losses<'_> {
     }
 }
 
-/// The days after which rates are called old.
+/// The number of days after which rates count as old.
 const MAX_RATE_AGE_DAYS: i64 = 92;
 
 /// Warnings about rates that are old or unused. `today` is the number of days since 1970.
@@ -136,17 +136,17 @@ pub fn warn_of_rates(
     found
 }
 
-/// The days from 1970-01-01 to a day of the Gregorian calendar.
+/// The number of days from 1970-01-01 to a day of the Gregorian calendar.
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March here, so the leap day is their last.
+    // The year begins in March here, so that the leap day is its last day.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let of_year = (153 * month + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Segments of provider paths under which data lies that belongs to the provider key, not to the
-/// account that calls.
+/// Segments of provider paths under which there are data that belong to the provider's key and not
+/// to the account that calls.
 const SHARED: [&str; 11] = [
     "files",
     "uploads",
@@ -164,8 +164,9 @@ const SHARED: [&str; 11] = [
 /// Members of a request that continue what an earlier request stored at the provider.
 const CONTINUES: &str = "previous_response_id";
 
-/// Warnings about routes through which one account may read another's data at the provider, and about
-/// routes without `hold` whose models charge by the second: no request says how many seconds it takes.
+/// Warnings about routes through which one account may read another's data at the provider. Also
+/// warnings about routes without `hold` whose models charge by the second, because no request says
+/// how many seconds it will take.
 pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mistake> {
     let mut found = Vec::new();
     let sells_by_usage = routes.iter().any(|route| route.price.is_some());
@@ -205,8 +206,8 @@ pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mi
     found
 }
 
-/// The shared data of a provider that a path reaches. A pattern for all that lies below `/v1` counts
-/// where the file sells by usage.
+/// The shared data of a provider that a path reaches. A pattern for everything below `/v1` counts
+/// only if the config sells by usage.
 fn shared_data(pattern: &Pattern, sells_by_usage: bool) -> Option<String> {
     let segments = pattern.segments();
     let literal = |segment: &Segment| match segment {

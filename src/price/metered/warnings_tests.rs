@@ -1,4 +1,4 @@
-//! Each doubtful setting is warned of, and no sound one.
+//! Each doubtful setting causes a warning, and no sound setting does.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn a_pattern_behind_which_a_dearer_model_may_hide_is_warned_of() {
 
 #[test]
 fn a_model_that_costs_more_than_it_sells_for_is_warned_of() {
-    // A credit is worth 0.01 EUR, and 2.50 USD are 2.15 EUR.
+    // A credit is worth 0.01 EUR, and 2.50 USD are worth 2.15 EUR.
     let warned = |more: &str| {
         let model = format!("match = 'm'\ninput = 215\noutput = 1000\n{more}");
         keys(warn_of_models(&models(&[&model]), &packs(), &rates()))

@@ -1,4 +1,4 @@
-//! The way of a metered call up to its hold: its body is read, quoted, held for, and rewritten.
+//! A metered call up to its hold: its body is read, quoted and rewritten, and its credits are held.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,21 +30,21 @@ use crate::proxy::target::Target;
 /// A metered call that was identified, on a route that was found.
 pub(in crate::proxy) struct Admission<'a> {
     pub app: &'a App,
-    /// The config that the call keeps.
+    /// The config as it was when the call began.
     pub live: Arc<Live>,
     pub route: Arc<PricedRoute>,
     pub account: AccountId,
     pub target: Target,
     pub memory: &'a Arc<BodyMemory>,
-    /// The longest silence in the body.
+    /// The longest time that the client may send nothing in the body.
     pub silence: Duration,
 }
 
-/// The reason why a metered call goes no further.
+/// The reason why a metered call is not forwarded.
 pub(in crate::proxy) enum Refused {
-    /// The client is told why. The rest of its body may be read.
+    /// The client is sent this problem. The rest of its body may be read.
     Told(Problem),
-    /// The same, and no other request is read from its connection.
+    /// The client is sent this problem, and no other request is read from its connection.
     Last(Problem),
     /// The client has left.
     Left(pingora_error::BError),
@@ -56,10 +56,11 @@ impl From<Problem> for Refused {
     }
 }
 
-/// Reads, quotes and holds. A call that is refused here never reaches an upstream.
+/// Reads the body, quotes the call, and holds its credits. A call that is refused here never
+/// reaches an upstream.
 ///
 /// # Errors
-/// [`Refused`]; nothing is held then.
+/// A [`Refused`] says why the call is not forwarded. Nothing is held then.
 pub(in crate::proxy) async fn admit(
     client: &mut Client,
     unheld: CallId,
@@ -81,7 +82,7 @@ pub(in crate::proxy) async fn admit(
     };
     let mut quoted = match quoted.await {
         Ok(quoted) => quoted,
-        // An account that could not have called at all is told so first.
+        // If the account can make no call at all, it is refused for that reason instead.
         Err(problem) => {
             admission.check_standing(shared).await?;
             return Err(problem.into());
@@ -97,7 +98,8 @@ pub(in crate::proxy) async fn admit(
 }
 
 impl Admission<'_> {
-    /// Refuses an account that can make no call of this route: frozen, or without any credits.
+    /// Refuses an account that can make no call of this route, because it is frozen or without
+    /// credits.
     async fn check_standing(&self, shared: &MeteredRoute) -> Result<(), Problem> {
         if shared.has_free {
             return Ok(());
@@ -151,7 +153,8 @@ impl Admission<'_> {
         let read = {
             let mut reading = pin!(body::read_ahead(client, room));
             tokio::select! {
-                // A body that came with its head needs no question: its hold answers it.
+                // If the whole body came with the head, the account's standing is not looked up
+                // here: the hold will refuse an account without credits.
                 biased;
                 read = &mut reading => read,
                 standing = self.check_standing(shared) => {
@@ -176,7 +179,7 @@ impl Admission<'_> {
         Err(Refused::Last(problem))
     }
 
-    /// Refuses a path whose model has no price: that is known before the body.
+    /// Refuses a path that names a model without a price. The body is not needed for that.
     fn check_path(&self) -> Result<(), Problem> {
         match self.route.rule.model_in(&self.target.path) {
             Some(model) if self.live.catalogue.prices.models().find(&model).is_none() => {
@@ -196,7 +199,8 @@ impl Admission<'_> {
         quote_body(prices, &self.route.rule, metering, &shared.watched, &self.target.path, body)
     }
 
-    /// Lowers the output limit of a request to what the account can pay; the limit, where it is lowered.
+    /// Lowers the output limit of a request to an amount that the account can pay. Returns the new
+    /// limit; `None` if it stays as it was.
     async fn shorten(&self, quoted: &mut BodyQuote) -> Result<Option<u32>, Problem> {
         if !quoted.read.can_limit_output() {
             return Ok(None);
@@ -223,7 +227,7 @@ impl Admission<'_> {
         Ok(Some(held.map_err(|refusal| self.app.refuse_call(refusal, credits))?))
     }
 
-    /// The call as it goes upstream.
+    /// The call in the form in which it is sent upstream.
     fn finish(
         self,
         mut body: Buffered,

@@ -1,5 +1,5 @@
-//! The head of a metered request: what in it would have another parser read another price, and the
-//! client's own limit.
+//! Checks the head of a metered request for anything that could make an upstream read another price
+//! from the body, and reads the client's own limit.
 
 use http::{HeaderMap, header};
 
@@ -8,10 +8,11 @@ use crate::credits::Credits;
 use crate::problem::{Problem, texts};
 use crate::proxy::headers::{X_CREDITS_MAX, X_CREDITS_REPORT};
 
-/// Refuses a head with which an upstream might read another request than we do.
+/// Refuses a head because of which an upstream might read the request differently than Farebox
+/// does.
 ///
 /// # Errors
-/// 400 for a body that is encoded, for two content types, and for a model in the query.
+/// 400 for an encoded body, for two content types, and for a model in the query.
 pub(in crate::proxy) fn check(headers: &HeaderMap, query: &str) -> Result<(), Problem> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if !encodings.all(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
@@ -29,7 +30,7 @@ pub(in crate::proxy) fn check(headers: &HeaderMap, query: &str) -> Result<(), Pr
 /// The credits that the client allows for the call, where it says so.
 ///
 /// # Errors
-/// 400 where it is not one amount of credits.
+/// 400 if the header is not one amount of credits.
 pub(in crate::proxy) fn limit(headers: &HeaderMap) -> Result<Option<Credits>, Problem> {
     let mut limits = headers.get_all(X_CREDITS_MAX).iter();
     let Some(limit) = limits.next() else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! How the answer of a metered call is read on its way to the client.
+//! Reads the answer of a metered call on its way to the client.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
@@ -11,7 +11,7 @@ use crate::usage::MeterKind;
 /// The longest JSON answer that is kept until its usage is known, in bytes.
 pub(super) const MAX_KEPT: usize = 1 << 20;
 
-/// The form of an answer, by its head.
+/// The form of an answer, as its head tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// One JSON document.
@@ -53,9 +53,9 @@ impl Form {
 /// The coding of an answer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
-    /// The bytes are the content.
+    /// The bytes are not encoded.
     Plain,
-    /// A copy is decoded for the meter.
+    /// The bytes are encoded. A copy of them is decoded for the meter.
     Encoded(Encoding),
     /// No copy can be decoded, so the answer stays unread.
     Unknown,
@@ -96,7 +96,7 @@ impl Copying {
         }
     }
 
-    /// Gives the content of `part` to `read`.
+    /// Decodes `part`, and gives the content to `read`.
     fn feed(&mut self, part: &[u8], mut read: impl FnMut(&[u8])) {
         match self {
             Self::Plain => read(part),
@@ -129,7 +129,7 @@ impl Copying {
     }
 }
 
-/// A JSON answer that is read as it passes.
+/// A JSON answer that is read while it is passed on.
 pub(super) struct Json {
     meter: JsonMeter,
     copying: Copying,
@@ -207,12 +207,12 @@ impl Events {
         Self { meter, copying, memory, has_ended: false }
     }
 
-    /// True where events can be put between those of the upstream.
+    /// Whether Farebox can put its own events between those of the upstream.
     pub fn is_plain(&self) -> bool {
         matches!(self.copying, Copying::Plain)
     }
 
-    /// Reads the next part, and appends to `pieces` what goes on to the client.
+    /// Reads the next part, and appends the pieces for the client to `pieces`.
     pub fn feed(&mut self, part: &[u8], pieces: &mut Vec<Piece>) {
         let Self { meter, copying, memory, .. } = self;
         let part = Bytes::copy_from_slice(part);
@@ -233,7 +233,7 @@ impl Events {
         }
     }
 
-    /// The stream has ended: appends what was kept back.
+    /// Ends the stream, and appends the pieces that were kept back.
     pub fn end(&mut self, pieces: &mut Vec<Piece>) {
         self.has_ended = true;
         self.meter.end(pieces);
@@ -275,17 +275,17 @@ impl Kept {
     }
 }
 
-/// How an answer is read.
+/// The way in which an answer is read.
 pub(super) enum Reading {
-    /// The head is awaited.
+    /// The head of the answer has not arrived yet.
     Awaited,
-    /// The answer is not charged by usage, so it passes unread.
+    /// The answer is not charged by its usage, so it is passed on unread.
     Unread,
     /// The answer is kept until its usage is known.
     Kept(Box<Kept>),
-    /// One JSON document, read as it passes.
+    /// One JSON document, read while it is passed on.
     Json(Box<Json>),
-    /// A stream of events, read as it passes.
+    /// A stream of events, read while it is passed on.
     Events(Box<Events>),
     /// Any other text.
     Plain(Box<Plain>),

@@ -16,14 +16,15 @@ use crate::proxy::link::Link;
 use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
-    /// The upstream's next head was read.
+    /// Handles the upstream's next head.
     pub(super) fn on_head(&mut self, session: &mut HttpSession, state: &mut State) -> Result<()> {
         let Some(theirs) = session.resp_header() else {
             return Error::e_explain(ErrorType::InternalError, "a head is missing");
         };
         let mut head = theirs.clone();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // A 101 counts where the request that went up asked for it, and both sides agree.
+            // A 101 is valid if the request that was sent upstream asked for an upgrade, and so did
+            // the client.
             if !session.was_upgraded() || !self.client.asks_for_upgrade() {
                 let unasked = "101 for a request without upgrade";
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, unasked).into_up());
@@ -51,7 +52,8 @@ impl Relay<'_> {
         if status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
             state.answer = Answer::Tunnel;
             state.request = Request::Open;
-            // A tunnel is paid for when it opens: no stop or crash that cuts it gives it back.
+            // A tunnel is charged when it opens, so that no stop or crash that cuts it gives the
+            // credits back.
             settle::settle(self.call, self.about, None, false);
         } else if is_whole {
             state.answer = Answer::Ended;
@@ -62,7 +64,7 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Turns the upstream's final head into the client's, and hands it over.
+    /// Turns the upstream's final head into the client's, and sends it.
     fn write_head(&mut self, mut head: ResponseHeader, is_whole: bool) -> Result<()> {
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
         let told = Told::fixed(self.call.hold.as_ref(), is_charged);
@@ -75,7 +77,7 @@ impl Relay<'_> {
         self.client.write_head(head, is_whole)
     }
 
-    /// A part of the answer came.
+    /// Handles a part of the answer.
     pub(super) fn on_part(&mut self, part: &[u8], state: &mut State) -> Result<()> {
         if let Answer::Body(Some(missing)) = &mut state.answer {
             *missing = missing.saturating_sub(part.len() as u64);
@@ -85,14 +87,14 @@ impl Relay<'_> {
             return self.on_metered_part(part, is_last, state);
         }
         if is_last {
-            // The call is charged before its client can have all of the answer.
+            // The call is charged before its client can have the whole answer.
             state.answer = Answer::Ended;
             settle::answer_ended(self.call, self.about, self.figures);
         }
         self.client.write_body(part, is_last)
     }
 
-    /// The answer ended by its own framing.
+    /// Handles the end of an answer that declared no length.
     pub(super) fn end_answer(&mut self, state: &mut State) -> Result<()> {
         if self.call.metered.is_some() {
             return self.end_metered_answer(state);
@@ -102,7 +104,8 @@ impl Relay<'_> {
         self.client.write_body(&[], true)
     }
 
-    /// One side of a tunnel has ended it: what is on its way is sent, and both are closed.
+    /// Ends a tunnel after one side has ended it: the bytes on their way are sent, and both
+    /// connections are closed.
     pub(super) async fn end_tunnel(
         &mut self,
         session: &mut HttpSession,
@@ -116,13 +119,13 @@ impl Relay<'_> {
     }
 }
 
-/// How many bytes of an answer's body are still to come, where its head says so.
+/// How many bytes of an answer's body are still to come; `None` if the head does not say.
 fn missing(session: &HttpSession) -> Option<u64> {
     let headers = &session.resp_header()?.headers;
     if headers.contains_key(TRANSFER_ENCODING) {
         return None;
     }
-    // Pingora has checked that it is a number, or several times the same.
+    // Pingora has checked that the header is one number, or the same number several times.
     let length = headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?;
     length.split(',').next()?.trim().parse().ok()
 }

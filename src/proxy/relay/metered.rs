@@ -11,7 +11,8 @@ use crate::proxy::metered::{Answered, Fed};
 use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
-    /// The upstream's final head was read; so many bytes of body follow, where that is known.
+    /// Handles the upstream's final head. `length` is the length of the body, if the head declares
+    /// it.
     pub(super) fn on_metered_head(
         &mut self,
         mut head: ResponseHeader,
@@ -37,7 +38,7 @@ impl Relay<'_> {
         self.write_metered_head(head, told, is_whole, state)
     }
 
-    /// The credits that the head of an answer speaks of.
+    /// The credits that are shown in the head of the answer.
     fn told(&self) -> Told {
         let Some(metered) = &self.call.metered else { return Told::Nothing };
         match (metered.charged(), &self.call.hold) {
@@ -69,7 +70,7 @@ impl Relay<'_> {
         self.client.write_head(head, is_whole)
     }
 
-    /// A part of the answer came, behind which nothing follows where `is_last`.
+    /// Handles a part of the answer. `is_last` is true if nothing follows it.
     pub(super) fn on_metered_part(
         &mut self,
         part: &[u8],
@@ -101,7 +102,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Lets pieces of a stream go on, or ends it.
+    /// Passes on pieces of a stream, or ends the stream.
     fn on_fed(&mut self, fed: Fed, is_last: bool, state: &mut State) -> Result<()> {
         match fed {
             Fed::Pieces(pieces) => {
@@ -126,7 +127,7 @@ impl Relay<'_> {
         }
     }
 
-    /// The ledger has answered whether a stream's hold may grow.
+    /// Handles the ledger's answer on whether a stream's hold may grow.
     pub(super) fn on_grown(&mut self, answered: Answered, state: &mut State) -> Result<()> {
         let (Some(metered), Some(hold)) =
             (self.call.metered.as_deref_mut(), self.call.hold.as_mut())
@@ -141,7 +142,7 @@ impl Relay<'_> {
         self.on_fed(fed, false, state)
     }
 
-    /// The answer ended by its own framing.
+    /// Handles the end of an answer that declared no length.
     pub(super) fn end_metered_answer(&mut self, state: &mut State) -> Result<()> {
         state.answer = Answer::Ended;
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
@@ -168,7 +169,7 @@ impl Relay<'_> {
         Ok(true)
     }
 
-    /// The hold is used up, and the account can pay no more: the stream ends here.
+    /// Ends a stream whose hold is used up, because the account can pay no more.
     fn end_used_up(&mut self, state: &mut State) -> Result<()> {
         state.answer = Answer::CutShort;
         let Some(metered) = self.call.metered.as_deref() else { return Ok(()) };
@@ -176,7 +177,7 @@ impl Relay<'_> {
         settle::cut_short(self.call, self.about, self.figures);
         match event {
             Some(event) => self.deliver(&event, true, state),
-            // The client is to see that the answer is not whole.
+            // The client must see that the answer is not whole.
             None => {
                 let ends = "the account can pay no more of an encoded stream";
                 Err(Error::explain(ErrorType::ConnectionClosed, ends).into_down())
@@ -200,7 +201,7 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// There is room for more of an answer that lies in memory.
+    /// Passes on more of an answer that lies in memory, once the client has room for it.
     pub(super) fn deliver_more(&mut self, state: &mut State) -> Result<()> {
         let next = self.call.metered.as_deref_mut().and_then(|metered| metered.next_piece(PIECE));
         let Some((piece, ends)) = next else { return Ok(()) };

@@ -1,12 +1,13 @@
 //! The text of one batch. A script adds it to the stream of Redis, and a gateway writes its content
 //! into Postgres.
 //!
-//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and
-//! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
-//! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
-//! it: how many terms there are, the terms, and a line for each operation, which names its terms by
-//! their place and has its id, with what a metered call used (`usage_text`). A route is always the last word of its line, since it may contain
-//! spaces.
+//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives,
+//! and an outcome code for each operation. Next comes a line for each operation whose code is `+`.
+//! The rest is the request, as
+//! [`Request::text`](crate::store::cluster::redis::request::Request::text) writes it: the number of
+//! terms, the terms, and a line for each operation. Such a line names its terms by their place, and
+//! has the operation's id and the usage of a metered call (`usage_text`). A route is always the
+//! last word of its line, since it may contain spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub(crate) enum Decided {
     Extended {
         id: HoldId,
         account: AccountId,
-        /// The whole amount from then on.
+        /// The hold's new amount.
         amount: Credits,
     },
     Renewed {
@@ -69,13 +70,13 @@ pub(crate) enum Decided {
 }
 
 impl Batch {
-    /// Reads the text of a batch; `None` for a text that none of Farebox's scripts wrote.
+    /// Reads the text of a batch; `None` for a text that no script of Farebox wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split('\n');
         let mut head = lines.next()?.splitn(3, ' ');
         let at_ms: i64 = head.next()?.parse().ok()?;
         let Some(ttl_ms) = head.next() else {
-            // An early version wrote a line for each change, and nothing else.
+            // An early version wrote nothing but a line for each change.
             let decided = lines.map(Decided::parse).collect::<Option<_>>()?;
             return Some(Self { at_ms, decided });
         };
@@ -111,9 +112,10 @@ impl Batch {
         Some(Self { at_ms, decided })
     }
 
-    /// The captures and releases in this batch, for deciding them again after the batch was lost. Their
-    /// ids keep them from taking effect twice. The holds that the batch made or extended are not made again:
-    /// a call that still runs on one of them captures late, or above its hold.
+    /// The captures and releases in this batch, to be decided again after the batch was lost. Their
+    /// ids keep them from taking effect twice. The holds that the batch made or extended are not
+    /// made again. If a call is still running on one of them, its capture is late, or above its
+    /// hold.
     pub fn ends(self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for decided in self.decided {
@@ -138,7 +140,7 @@ impl Batch {
                         origin,
                     });
                 }
-                // A hold that expired expires again by itself, unless it is captured first.
+                // A hold that expired expires again by itself, unless it is captured before.
                 Decided::Held { .. }
                 | Decided::Extended { .. }
                 | Decided::Renewed { .. }
@@ -149,7 +151,7 @@ impl Batch {
     }
 }
 
-/// The amount, account, owner and route that several holds and captures of calls share.
+/// The amount, account, owner and route that several calls' holds and captures share.
 #[derive(Debug)]
 struct Terms {
     amount: Credits,
@@ -171,7 +173,7 @@ impl Terms {
         })
     }
 
-    /// The change by an operation that took effect exactly as requested.
+    /// The change that an operation made which took effect exactly as requested.
     fn change(&self, code: u8, id: HoldId, expires_ms: i64) -> Option<Decided> {
         let Self { amount, origin, owner, .. } = *self;
         let (account, route) = (self.account.clone(), self.route.clone());
@@ -187,8 +189,8 @@ impl Terms {
 }
 
 impl Decided {
-    /// Adds what stands behind the id in the request: what a metered call used. This version reads nothing
-    /// behind the ids of other operations, where a later one may write more.
+    /// Adds the text that follows the id in the request: the usage of a metered call. For other
+    /// operations this version ignores such a text, so that a later version may write one.
     fn with(mut self, more: Option<&str>) -> Option<Self> {
         if let (Self::Captured { usage, .. }, Some(more)) = (&mut self, more) {
             *usage = Some(Arc::new(usage_text::read(more)?));
@@ -232,7 +234,7 @@ impl Decided {
     }
 }
 
-/// The letter of an origin in the scripts and in the stream.
+/// The letter that stands for an origin in the scripts and in the stream.
 pub(crate) const fn letter_of(origin: Origin) -> &'static str {
     match origin {
         Origin::Call => "c",
@@ -244,8 +246,8 @@ fn origin_of(letter: &str) -> Option<Origin> {
     [Origin::Call, Origin::Api].into_iter().find(|origin| letter_of(*origin) == letter)
 }
 
-/// Escapes a route, so that it stays on one line. Postgres cannot store a NUL, so U+FFFD takes its
-/// place.
+/// Escapes a route, so that it stays on one line. A NUL, which Postgres cannot store, becomes
+/// U+FFFD.
 pub(crate) fn escape(route: &str) -> Cow<'_, str> {
     if route.contains(['\\', '\n', '\0']) {
         storable(route).replace('\\', "\\\\").replace('\n', "\\n").into()
@@ -254,7 +256,7 @@ pub(crate) fn escape(route: &str) -> Cow<'_, str> {
     }
 }
 
-/// A text that Postgres can store: U+FFFD takes the place of NUL.
+/// A text that Postgres can store. Each NUL becomes U+FFFD.
 pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
@@ -335,7 +337,7 @@ mod tests {
         }
     }
 
-    /// What is lost with Redis and not handed over in time is asked for again as it was.
+    /// A batch that was lost with Redis is requested again exactly as it was.
     #[test]
     fn metered_calls_are_read_with_what_they_used() {
         let used = r#"{"h":3,"m":"a b","u":{"input":2},"p":"0f"}"#;

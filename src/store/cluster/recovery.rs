@@ -15,24 +15,24 @@ use crate::store::cluster::postgres::{
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
 
-/// The least time that a recovery takes where a gateway has not checked in.
+/// The least time that a recovery takes if a gateway has not checked in.
 pub(crate) const RECOVERY_TAKES: Duration = Duration::from_secs(1);
 
-/// How often a recovery that reads from Redis sends Postgres a statement, so that Postgres does not end
-/// its transaction as idle.
+/// How often a recovery sends Postgres a statement while it reads from Redis, so that Postgres does
+/// not end its transaction as idle.
 const STAY_EVERY: Duration = Duration::from_secs(1);
 
 /// The number of batches that are read from the stream at once.
 const BATCHES: u64 = 128;
 
-/// Hands over the redo log of this gateway, then opens the next epoch if no other gateway does. Returns whether this
-/// gateway has opened it.
+/// Hands over the redo log of this gateway, then opens the next epoch unless another gateway does.
+/// Returns whether this gateway has opened it.
 pub(crate) async fn recover(shared: &Shared, epoch: i64) -> Result<bool, LedgerError> {
     Ok(hand_over::check_in(shared, epoch).await? && open_next_epoch(shared).await?)
 }
 
-/// Returns false where another gateway recovers, or one that has a lease has not checked in yet, or this gateway is not
-/// the one to do it.
+/// Returns false if another gateway leads the recovery, if a gateway with a lease has not checked
+/// in yet, or if this gateway must not lead it.
 async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let info = shared.redis.info().await?;
     info.check()?;
@@ -53,7 +53,7 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let Some(recovery) = postgres::begin_recovery(&shared.store, candidate).await? else {
         return Ok(false);
     };
-    // In a box, so that the heartbeat's future stays small.
+    // The future is boxed, so that the heartbeat's future stays small.
     shared.store.while_it_answers(Box::pin(lead(shared, recovery, candidate))).await?;
     Ok(true)
 }
@@ -66,14 +66,15 @@ async fn lead(
 ) -> Result<(), LedgerError> {
     let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
     let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
-    // Postgres may have been taken back to an earlier epoch. The keys that later epochs left in Redis
+    // Postgres may have been restored to an earlier epoch. The keys that later epochs left in Redis
     // must never be read again.
     let seen = shared.redis.meta(&ending).await?.number;
-    // This stops a gateway that does not know of the recovery yet, if Redis still has the old scripts.
+    // If Redis still has the old scripts, this stops a gateway that does not know of the recovery
+    // yet.
     shared.redis.fence(&ending).await?;
     if epoch > 0 && recovery.awaits_check_in().await? {
-        // A silent gateway may have a reply of Redis that it has not passed on yet. After this time it
-        // must not pass it on.
+        // A silent gateway may have a reply of Redis that it has not passed on yet. After this time
+        // it must not pass the reply on.
         tokio::time::sleep(RECOVERY_TAKES).await;
     }
     let survived = surviving_batches(shared, &ending, &mut recovery).await?;
@@ -110,7 +111,7 @@ async fn lead(
     Ok(())
 }
 
-/// The batches that Redis still has and Postgres does not; none where the two have forked.
+/// The batches that Redis still has and Postgres does not have; empty if the two have forked.
 async fn surviving_batches(
     shared: &Shared,
     scripts: &Scripts,

@@ -1,4 +1,4 @@
-//! The sweep: renews the holds of calls that run, and ends the other holds whose time is up.
+//! The sweep renews the holds of calls that are running, and ends other holds whose time is up.
 
 use crate::ledger::CALL_TTL_MS;
 use crate::ledger::LedgerError;
@@ -13,29 +13,29 @@ use crate::store::cluster::redis_look;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
-/// How long after its deadline, in milliseconds, a call's hold is left to its own gateway: for ever. Its deadline says
-/// nothing to others, since Redis may have stood still while the call went on; `lost_gateways` ends the holds of a
-/// gateway that is lost.
+/// How long after its deadline only its own gateway may end a call's hold, in milliseconds: for
+/// ever. The deadline tells other gateways nothing, because Redis may have stood still while the
+/// call went on. `lost_gateways` ends the holds of a gateway that is lost.
 const GRACE_MS: &str = "9007199254740991";
 
 /// The most holds that one sweep ends.
 const LIMIT: &str = "500";
 
-/// The sweeps of one gateway. Each looks at some of the live holds.
+/// The sweeps of one gateway. Each sweep looks at a part of the live holds.
 #[derive(Debug)]
 pub(crate) struct Sweep {
-    /// Where the next sweep begins: a cursor of HSCAN.
+    /// The position at which the next sweep begins, as a cursor of HSCAN.
     cursor: String,
 }
 
 /// The holds whose time is up.
 #[derive(Default)]
 struct Due {
-    /// Renewals of the holds whose calls run in this process.
+    /// Renewals of holds whose calls are running in this process.
     renewals: Vec<Operation>,
-    /// Holds past their deadline.
+    /// Holds whose deadline has passed.
     overdue: Vec<Expiring>,
-    /// Holds of calls whose gateway is gone.
+    /// Holds of calls whose gateway is lost.
     orphans: Vec<Expiring>,
 }
 
@@ -76,8 +76,8 @@ impl Sweep {
         Ok(expired)
     }
 
-    /// Lists some of the holds whose time is up; `None` while no epoch is open, and while Redis's clock says nothing
-    /// about whose time is up.
+    /// Lists some of the holds whose time is up. `None` while no epoch is open, and while Redis's
+    /// clock cannot be trusted.
     async fn due(
         &mut self,
         shared: &Shared,

@@ -1,5 +1,5 @@
-//! The sync between the stores: batches that Redis decided go to Postgres, and decisions of Postgres go
-//! to Redis.
+//! The sync between the stores: it writes the batches that Redis decided into Postgres, and applies
+//! decisions of Postgres in Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,12 +15,13 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 
-/// The time between two rounds of the syncer: half of the promised lag, so that there is time left for
-/// the write.
+/// The time between two rounds of the syncer. It is half of the promised lag, so that there is time
+/// left for the write.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made the
-/// decision has delivered it at once; this is for the case that it died, or that Redis was unreachable.
+/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made a
+/// decision has delivered it at once. The syncer does it if that gateway died, or if Redis was
+/// unreachable.
 const DELIVER_EVERY: Duration = Duration::from_millis(500);
 
 /// The number of batches that are read from the stream at once.
@@ -29,28 +30,28 @@ const BATCHES: u64 = 128;
 /// The number of deliveries that are read from Postgres at once.
 const DELIVERIES: i64 = 500;
 
-/// How long the syncer writes before it does its other work.
+/// How long the syncer writes batches before it does its other work.
 const SYNC_FOR: Duration = Duration::from_secs(1);
 
-/// How long a sync may take if no call waits for it.
+/// The time limit of a sync that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
 
-/// How long a sync may take while all calls of this gateway wait for it.
+/// The time limit of a sync that all calls of this gateway wait for.
 pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Makes durable everything that Redis has decided so far. This may take long where the backlog is
-/// long.
+/// Makes all decisions of Redis so far durable. With a long backlog this may take long.
 pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
     sync_within(shared, NO_HURRY).await
 }
 
-/// Makes durable everything that Redis has decided so far.
+/// Makes all decisions of Redis so far durable.
 ///
 /// # Errors
-/// [`LedgerError::Behind`] where the time was not enough. The batches that were written stay written.
+/// [`LedgerError::Behind`] if there was not enough time. The batches that were written stay
+/// written.
 pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let known = shared.redo.durable();
@@ -61,7 +62,8 @@ pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), 
 /// Makes durable the batches of this epoch up to `seq`. No step begins after `limit`.
 ///
 /// # Errors
-/// [`LedgerError::Behind`] where the time was not enough. The batches that were written stay written.
+/// [`LedgerError::Behind`] if there was not enough time. The batches that were written stay
+/// written.
 pub(crate) async fn sync_up_to(
     shared: &Shared,
     scripts: &Scripts,
@@ -87,7 +89,7 @@ pub(crate) async fn sync_up_to(
             let started = Instant::now();
             match write_batches(shared, scripts, some).await {
                 Ok(true) => shared.write_size.grow(started.elapsed()),
-                // Another syncer has written: the checkpoint is read again.
+                // Another syncer has written, so the checkpoint is read again.
                 Ok(false) => break,
                 Err(error) => {
                     shared.write_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
@@ -102,8 +104,7 @@ pub(crate) async fn sync_up_to(
     if is_done { Ok(()) } else { Err(LedgerError::Behind) }
 }
 
-/// Writes batches into Postgres, if they continue from the checkpoint. Returns whether they are
-/// durable.
+/// Writes batches into Postgres, if they continue the checkpoint. Returns whether they are durable.
 pub(crate) async fn write_batches(
     shared: &Shared,
     scripts: &Scripts,
@@ -121,8 +122,8 @@ pub(crate) async fn write_batches(
     }
 }
 
-/// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in the stream: if it
-/// has another text there, the stream and Postgres have forked.
+/// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in
+/// the stream. If it has another text there, the stream and Postgres have forked.
 async fn read_stream(
     shared: &Shared,
     scripts: &Scripts,
@@ -149,7 +150,7 @@ fn forked(shared: &Shared, scripts: &Scripts, what: &str) -> LedgerError {
     LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
 }
 
-/// Announces to Redis the newest batch that Postgres is known to have.
+/// Tells Redis which batch is the newest that Postgres is known to have.
 pub(crate) async fn announce_durable(
     shared: &Shared,
     scripts: &Scripts,
@@ -157,8 +158,8 @@ pub(crate) async fn announce_durable(
     announce_checkpoint(shared, scripts, shared.redo.durable()).await.map(drop)
 }
 
-/// Announces to Redis that Postgres has the batches up to `durable`, and that this gateway lives. Returns the newest
-/// batch and the newest durable one.
+/// Tells Redis that Postgres has the batches up to `durable`, and that this gateway is alive.
+/// Returns the newest batch and the newest durable one.
 async fn announce_checkpoint(
     shared: &Shared,
     scripts: &Scripts,
@@ -180,8 +181,8 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
             return Ok(());
         }
         let scripts = shared.epoch.require()?;
-        // All deliveries are sent in their order before the first reply is read. A delivery that
-        // arrives before an earlier one of the same account is not applied, and is sent again.
+        // All deliveries are sent in order before the first reply is read. If a delivery arrives
+        // before an earlier one of the same account, it is not applied, and is sent again later.
         let sent = waiting.iter().map(|delivery| deliver_one(shared, &scripts, delivery));
         let mut applied: Vec<Delivery> = Vec::new();
         for (delivery, is_applied) in waiting.iter().zip(join_all(sent).await) {
@@ -191,13 +192,14 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
         }
         postgres::remove_deliveries(&shared.store, &applied).await?;
         if applied.len() < waiting.len() {
-            // Some deliveries wait for an earlier one of their account, which another gateway is sending.
+            // The remaining deliveries wait for an earlier one of their account, which another
+            // gateway is sending.
             return Ok(());
         }
     }
 }
 
-/// Returns false where the account lacks an earlier delivery.
+/// Returns false if the account lacks an earlier delivery.
 async fn deliver_one(
     shared: &Shared,
     scripts: &Scripts,
@@ -209,9 +211,9 @@ async fn deliver_one(
     Ok(shared.maintain(scripts, words).await? == Value::Integer(1))
 }
 
-/// Sets the metric that says whether a new call would be taken. `strict` needs both stores. `relaxed`
-/// goes on without Postgres until the backlog is too long, if it has a lease or if no other Redis can
-/// take over.
+/// Sets the metric that says whether a new call would be taken. `strict` needs both stores.
+/// `relaxed` goes on without Postgres until the backlog is too long, provided that it has a lease
+/// or that no other Redis can take over.
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     let has_stores = match error {
         None => true,
@@ -238,15 +240,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let mut synced = sync_within(&shared, SYNC_FOR).await;
         if delivered.elapsed() >= DELIVER_EVERY {
-            // Deliveries do not wait for a backlog of batches.
+            // Deliveries do not wait for the backlog of batches.
             if matches!(synced, Ok(()) | Err(LedgerError::Behind)) {
                 synced = deliver(&shared).await.and(synced);
             }
             delivered = Instant::now();
         }
         note_health(&shared, synced.as_ref().err());
-        // In `strict` the redo log is empty, so the lag is measured here. While Redis is unreachable,
-        // the lag is not known.
+        // In `strict` the redo log is empty, so the lag is measured here. It is unknown while Redis
+        // is unreachable.
         behind_since = match &synced {
             Ok(()) | Err(LedgerError::Redis(_)) => None,
             Err(_) if shared.settings.durability == Durability::Relaxed => None,

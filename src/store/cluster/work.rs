@@ -17,28 +17,29 @@ use crate::store::cluster::warm;
 /// The largest batch of one call of `decide.lua`.
 pub(crate) const MAX_BATCH: usize = 1024;
 
-/// The most requests for one batch. Each request after the first follows a cache miss, and decides more
-/// of the batch.
+/// The most requests for one batch. Each request after the first one follows a cache miss, and
+/// decides more of the batch.
 const MAX_ROUNDS: usize = 64;
 
-/// A batch between its first request and its decisions.
+/// A batch, from its first request to its decisions.
 #[derive(Debug)]
 struct Work<'a> {
     items: &'a [BatchItem<'a>],
-    /// Places of the items that are not decided yet, in order.
+    /// The places of the items that are not decided yet, in order.
     waiting: Vec<usize>,
-    /// Places of the items that may or may not have been decided, because a reply was lost.
+    /// The places of the items for which a reply was lost, so that they may or may not have been
+    /// decided.
     uncertain: Vec<usize>,
     decisions: Vec<Decision>,
     /// The batches that the requests added to the stream.
     batches: Vec<NumberedBatch>,
-    /// The newest batch that the decisions depend on.
+    /// The newest batch on which the decisions depend.
     seq: i64,
 }
 
-/// Lets Redis decide a batch, and makes the decisions as durable as `[ledger] durability` promises. An
-/// item whose decision may not be answered gets [`Decision::UNAVAILABLE`]; if it is a call's hold, it
-/// will be released.
+/// Lets Redis decide a batch, and makes the decisions as durable as `[ledger] durability` promises.
+/// An item whose decision must not be answered gets [`Decision::UNAVAILABLE`]. If it is a call's
+/// hold, it will be released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
     let sent = shared.lease.sending();
     let mut work = Work::new(items, shared.holds_to_ask_for(sent));
@@ -53,7 +54,8 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
 }
 
 impl<'a> Work<'a> {
-    /// New and larger holds that are not among `holds` are not sent to Redis, and stay unavailable.
+    /// Creates the work on these items. New and larger holds of kinds that are not in `holds` are
+    /// not sent to Redis, and stay unavailable.
     fn new(items: &'a [BatchItem<'a>], holds: HoldsToAskFor) -> Self {
         let is_asked = |place: &usize| {
             let item = items[*place];
@@ -91,14 +93,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The request for the items that are waiting.
+    /// The request for the items that are not decided yet.
     fn request(&self, owner: i64) -> Request<'a> {
         let items = self.items;
         Request::new(self.waiting.iter().map(|place| items[*place]), owner)
     }
 
-    /// Stores the decisions of a reply, and records the batch in the redo log before anything is
-    /// answered. Returns what the other items need.
+    /// Stores the decisions of a reply, and records the batch in the redo log before any caller is
+    /// answered. Returns what the remaining items need.
     fn take(&mut self, reply: Reply, text: &str, scripts: &Scripts, shared: &Shared) -> Needs {
         let Reply { seq, durable, has_replica, head, decisions, needs } = reply;
         let is_relaxed = shared.settings.durability == Durability::Relaxed;
@@ -114,8 +116,8 @@ impl<'a> Work<'a> {
                      machine, or that of Redis"
                 );
             }
-            // This capture is acknowledged but changed nothing in this batch. So it took effect in an
-            // earlier batch, whose reply was lost, and no redo log has that batch.
+            // This capture is acknowledged but changed nothing in this batch. So it took effect in
+            // an earlier batch whose reply was lost, and which no redo log has.
             if is_relaxed
                 && let BatchItem::Operation(operation @ Operation::Capture { .. }) =
                     self.items[item]
@@ -127,7 +129,7 @@ impl<'a> Work<'a> {
             self.decisions[item] = decision;
         }
         self.seq = self.seq.max(seq);
-        // The batch's text, as it stands in the stream.
+        // The text of the batch, exactly as it stands in the stream.
         let batch =
             (!head.is_empty()).then(|| NumberedBatch { seq, text: format!("{head}\n{text}") });
         let logged = if is_relaxed { batch.clone() } else { None };
@@ -136,13 +138,13 @@ impl<'a> Work<'a> {
         needs
     }
 
-    /// Records that the items that are waiting may or may not have been decided.
+    /// Records that the items that are not decided yet may have been decided.
     fn doubt_the_rest(&mut self) {
         self.uncertain.append(&mut self.waiting);
     }
 
-    /// Removes from the waiting items those that cannot be decided without `needs`, and the first one,
-    /// at which the script stopped.
+    /// Removes two kinds of items from those that are not decided yet: those that cannot be decided
+    /// without `needs`, and the first one, at which the script stopped.
     fn skip_blocked(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
         let items = self.items;
@@ -154,7 +156,7 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// Makes the decisions as durable as `[ledger] durability` promises, and returns whether they may
+    /// Makes the decisions as durable as `[ledger] durability` promises. Returns whether they may
     /// be answered.
     async fn may_be_answered(&self, shared: &Shared, scripts: &Scripts, sent: Sent) -> bool {
         if !shared.lease.may_answer(sent) || !shared.redo.is_open(scripts.epoch.number) {
@@ -163,11 +165,12 @@ impl<'a> Work<'a> {
         if !self.must_be_durable(shared.settings.durability) || self.seq <= shared.redo.durable() {
             return true;
         }
-        // Where Postgres is known to be away, no caller waits for it.
+        // If Postgres is known to be unreachable, no caller waits for it.
         if shared.require_postgres().is_err() {
             return false;
         }
-        // The batches of this work may be all that Postgres lacks. If not, the stream has the others.
+        // The batches of this work may be all that Postgres lacks. If not, the other ones are in
+        // the stream.
         let written = match sync::write_batches(shared, scripts, &self.batches).await {
             Ok(true) if self.seq <= shared.redo.durable() => Ok(()),
             Ok(_) => sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await,
@@ -179,8 +182,8 @@ impl<'a> Work<'a> {
         written.is_ok() && shared.lease.may_answer(sent)
     }
 
-    /// Whether the decisions must be in Postgres before they are answered. In `strict` this is true of
-    /// all of them. In `relaxed` it is true of those about API holds, which outlive every gateway and
+    /// Whether the decisions must be in Postgres before they are answered. In `strict` all of them
+    /// must. In `relaxed` those about API holds must, because these holds outlive every gateway and
     /// are captured by their ids alone.
     fn must_be_durable(&self, durability: Durability) -> bool {
         let mut acknowledged = self
@@ -192,7 +195,7 @@ impl<'a> Work<'a> {
             .any(|(item, _)| durability == Durability::Strict || item.origin() == Some(Origin::Api))
     }
 
-    /// Takes all decisions back: none of them may be answered.
+    /// Withdraws all decisions: none of them may be answered.
     fn withdraw(&mut self) {
         for (place, decision) in self.decisions.iter_mut().enumerate() {
             if decision.verdict == Verdict::Held {
@@ -202,7 +205,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Releases of the calls' holds that Redis may have granted although their callers get 503.
+    /// Releases of calls' holds that Redis may have granted although their callers get 503.
     fn releases(&self) -> Vec<Operation> {
         let release = |place: &usize| match self.items[*place] {
             BatchItem::Operation(Operation::Hold(NewHold {
@@ -221,10 +224,10 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Nothing was decided: the epoch has ended, or Redis was not asked since it is known to be away.
+/// Nothing was decided, because the epoch has ended or because Redis is known to be unreachable.
 struct NothingDecided;
 
-/// Sends one request. Returns `None` where there is no reply; the batch may have been decided
+/// Sends one request. Returns `None` if there is no reply. The batch may have been decided
 /// nevertheless.
 async fn ask(
     shared: &Shared,

@@ -9,12 +9,11 @@ use crate::store::sqlite::connection;
 use crate::store::sqlite::file_rights;
 
 /// Copies the ledger at `path` to `copy`, which must not exist. A gateway may use the ledger
-/// meanwhile. The copy is complete, shows the ledger at one moment, and can be read by its owner
-/// alone.
+/// meanwhile. The copy is complete and shows the ledger at one moment. Only its owner can read it.
 ///
 /// # Errors
-/// Where there is no ledger at `path`, `copy` exists or its folder does not, or a file cannot be
-/// read or written.
+/// Fails if there is no ledger at `path`, if `copy` exists or its folder does not, or if a file
+/// cannot be read or written.
 pub async fn backup(path: &Path, copy: &Path) -> Result<(), LedgerError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -36,7 +35,7 @@ pub async fn backup(path: &Path, copy: &Path) -> Result<(), LedgerError> {
     if tokio::fs::try_exists(&partial).await.map_err(failed(&partial))? {
         tokio::fs::remove_file(&partial).await.map_err(failed(&partial))?;
     }
-    // SQLite writes into an empty file that exists, so the copy keeps these rights.
+    // SQLite writes into an existing empty file, so the copy keeps these rights.
     file_rights::make(&partial).map_err(failed(&partial))?;
     let mut connection =
         SqliteConnection::connect_with(&connection::options(path).read_only(true)).await?;

@@ -1,4 +1,4 @@
-//! Comparing the balances and holds in memory with those in the file.
+//! Compares the balances and holds in memory with those in the file.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! JSON arrays of rows, written without serde: this runs for every call.
+//! JSON arrays of rows, written without serde because this runs for every call.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ impl Rows {
         self.0.len()
     }
 
-    /// True where there is no row.
+    /// True if there is no row.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,13 +1,14 @@
 //! The embedded ledger: balances in memory, one writer, and SQLite for the data that must last.
 //!
-//! A batch is decided in memory first. In `strict` its outcomes count once SQLite has committed it with
-//! `synchronous=FULL`; if the commit fails, memory is rolled back and the operations are refused as
-//! unavailable. The operations of calls (hold, renew, capture, release) are committed as one row of the log
-//! of batches (`batch_log.rs`), and their own rows follow within [`FLUSH_EVERY`].
+//! A batch is first decided in memory. In `strict` its outcomes count once SQLite has committed it
+//! with `synchronous=FULL`. If the commit fails, memory is rolled back, and the operations are
+//! refused as unavailable. The operations of calls (hold, renew, capture, release) are committed as
+//! one row of the log of batches (`batch_log.rs`), and their own rows follow within
+//! [`FLUSH_EVERY`].
 //!
-//! In `relaxed` the operations of calls are answered at once and written within [`FLUSH_EVERY`]; if a commit
-//! fails, they stay in memory until one succeeds, and no new hold is granted meanwhile. In both modes,
-//! grants, keys and everything else are on disk before they are answered.
+//! In `relaxed` the operations of calls are answered at once and written within [`FLUSH_EVERY`]. If
+//! a commit fails, they stay in memory until one succeeds, and no new hold is granted until then.
+//! In both modes, grants, keys and all other operations are on disk before they are answered.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -36,40 +37,40 @@ use crate::store::sqlite::write::Log;
 use crate::store::sqlite::written::Written;
 use crate::store::sqlite::{compare, file_rights, load};
 
-/// How long an answered operation of a call may wait to be written in `relaxed`: half of the
-/// promised time, so that the commit itself fits into the other half.
+/// How long an answered operation of a call may wait in `relaxed` until it is written. It is half
+/// of the promised time; the other half is for the commit.
 const FLUSH_EVERY: Duration = Duration::from_millis(25);
 
-/// How many entries and ended holds wait in `strict` at most before their rows are written. A larger
-/// commit would hold up the calls that come in meanwhile.
+/// In `strict`, the rows of entries and ended holds are written at the latest when this many wait.
+/// A larger commit would delay the calls that arrive meanwhile.
 const FLUSH_AT: usize = 256;
 
 /// How often expired holds are looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
-/// How long closing the file waits for reads that are under way.
+/// How long closing the file waits for running reads.
 const READS_END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The embedded ledger. A file has one of these, which is its only writer.
+/// The embedded ledger. For each file there is only one, which is the file's only writer.
 #[derive(Debug)]
 pub struct SqliteLedger {
     durability: Durability,
     after_crash: AfterCrash,
     state: State,
     disk: Disk,
-    /// The changes of answered operations whose rows are not written yet. In `strict` all of them are in
-    /// the log.
+    /// The changes of answered operations whose rows are not written yet. In `strict` the log has
+    /// all of them.
     unwritten: Changes,
     clock: Clock,
     metrics: Metrics,
-    /// The moment since which `unwritten` has not been empty.
+    /// The time since which `unwritten` has not been empty.
     unwritten_since: Option<Instant>,
     purge: Purge,
-    /// Tells readers which batches' rows they can read.
+    /// Tells readers up to which batch the rows can be read.
     written: Written,
-    /// The reader of the same file, which is closed before the writer.
+    /// The reader of the same file. It is closed before the writer.
     reader: SqliteReader,
-    /// The lock, held as long as the ledger, so that a file has one writer.
+    /// The lock. It is held as long as the ledger, so that the file has one writer.
     _lock: LedgerLock,
 }
 
@@ -88,11 +89,11 @@ impl SqliteLedger {
         Self::open_as(&config, metrics).await
     }
 
-    /// Opens the ledger of `config`, or makes it, under a lock that is held until the ledger is
-    /// dropped. The holds of calls that a crash left are ended as `after_crash` says.
+    /// Opens or makes the ledger of `config`, under a lock that is held until the ledger is
+    /// dropped. If a crash left holds of calls, they are ended as `after_crash` says.
     ///
     /// # Errors
-    /// Where another process has the ledger, or its file cannot be read or written.
+    /// Fails if another process has the ledger, or its file cannot be read or written.
     pub async fn open_as(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
         let lock = LedgerLock::take(&config.path)?;
         file_rights::secure(&config.path);
@@ -137,7 +138,8 @@ impl SqliteLedger {
         })
     }
 
-    /// A reader of the same file. It sees only committed changes, and works until the ledger is closed.
+    /// A reader of the same file. It sees only committed changes, and works until the ledger is
+    /// closed.
     pub fn reader(&self) -> SqliteReader {
         self.reader.clone()
     }
@@ -148,7 +150,7 @@ impl SqliteLedger {
         let outcomes = batch
             .iter()
             .map(|operation| match operation {
-                // Credits that are set aside now could not be written soon.
+                // If these credits were set aside now, that could not be written soon.
                 operation if operation.takes_credits() && self.disk.is_failing() => {
                     Outcome::Refused(Refusal::Unavailable)
                 }
@@ -163,7 +165,7 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides operations of calls that count once their batch is in the log.
+    /// Decides operations of calls, which count once their batch is in the log.
     async fn apply_by_log(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let now = self.now();
         let mut changes = Changes::default();
@@ -184,8 +186,9 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides operations that count once they are on disk, in runs between those on the whole
-    /// file. Stops at the first failure, since `known` assumes that the runs before are written.
+    /// Decides operations that count once they are on disk. Operations on the whole file separate
+    /// them into runs. Stops at the first failure, because `known` assumes that the earlier runs
+    /// are written.
     async fn apply_on_disk(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         if self.flush().await {
@@ -205,7 +208,7 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides a run of operations and commits it; `None` where the commit failed.
+    /// Decides a run of operations and commits it; `None` if the commit failed.
     async fn apply_run(&mut self, run: &[Operation], known: &mut Known) -> Option<Vec<Outcome>> {
         let now = self.now();
         let mut changes = Changes::default();
@@ -257,26 +260,27 @@ impl SqliteLedger {
         self.clock.now(self.disk.commits.saturating_add(1))
     }
 
-    /// Records the age of the oldest operation that is answered and not on disk; always 0 in `strict`.
+    /// Records the age of the oldest operation that is answered but not on disk. In `strict` it is
+    /// always 0.
     fn record_lag(&self) {
         let since = self.unwritten_since.filter(|_| self.durability == Durability::Relaxed);
         let lag = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         self.metrics.ledger_sync_lag_seconds.set(lag);
     }
 
-    /// True in `strict` where the rows that wait are many.
+    /// In `strict`, whether many rows wait to be written.
     fn has_much_unwritten(&self) -> bool {
         self.durability == Durability::Strict
             && self.unwritten.entries.len() + self.unwritten.ended.len() >= FLUSH_AT
     }
 
-    /// Notes that every answered change is written.
+    /// Records that every answered change is written.
     fn forget_unwritten(&mut self) {
         self.unwritten_since = None;
         self.written.count_all_written();
     }
 
-    /// Commits the unwritten changes. True where none are left.
+    /// Commits the unwritten changes. Returns true if none are left.
     async fn flush(&mut self) -> bool {
         if self.unwritten.is_empty() {
             return true;
@@ -294,7 +298,8 @@ impl SqliteLedger {
         written
     }
 
-    /// Finds out whether the commit in doubt was written. False while the file cannot be read.
+    /// Finds out whether the commit in doubt was written. Returns false while the file cannot be
+    /// read.
     async fn resolve_doubt(&mut self) -> bool {
         if !self.disk.in_doubt {
             return true;
@@ -313,12 +318,13 @@ impl SqliteLedger {
         !self.disk.in_doubt
     }
 
-    /// Updates memory where the file has one commit more than memory counted.
+    /// Updates memory, if the file has one commit more than memory has counted.
     async fn catch_up(&mut self) -> Result<(), LedgerError> {
-        // In `strict` every answered operation is in the file, as rows or in the log.
+        // In `strict` every answered operation is in the file, either as rows or in the log.
         if self.unwritten.is_empty() || self.durability == Durability::Strict {
-            // Memory was rolled back and the callers were refused, but the file may have the commit. So
-            // memory is loaded from the file again; a caller that repeats its operation finds the entry.
+            // Memory was rolled back and the callers were refused, but the file may have the
+            // commit. So memory is loaded from the file again. A caller that repeats its operation
+            // finds the entry.
             let now = self.now();
             let connection = self.disk.writer.get().await?;
             batch_log::replay(connection).await?;
@@ -339,12 +345,12 @@ impl SqliteLedger {
         Ok(())
     }
 
-    /// Reads what the file has of ids that memory does not know; `None` where it cannot be read.
+    /// Reads the file's rows for ids that memory does not know; `None` if the file cannot be read.
     async fn look_up(&mut self, wanted: &Lookups) -> Option<Known> {
         if wanted.is_empty() {
             return Some(Known::default());
         }
-        // Answered operations may concern these ids, so they are written first.
+        // Answered operations may concern these ids, so their rows are written first.
         if !self.flush().await {
             return None;
         }
@@ -363,9 +369,9 @@ impl SqliteLedger {
     }
 }
 
-/// True for operations that are answered before they are written: those of calls, in `relaxed`. A
-/// hold made through the API waits for the disk, since it outlives a crash and is captured by its
-/// id alone: if it were lost, a debit would be lost much later.
+/// Whether the operation is answered before it is written: in `relaxed`, operations of calls are. A
+/// hold made through the API waits for the disk, because it outlives a crash and is captured by its
+/// id alone. If the hold were lost, that capture would fail much later.
 fn is_answered_from_memory(durability: Durability, operation: &Operation) -> bool {
     durability == Durability::Relaxed
         && match operation {
@@ -374,8 +380,8 @@ fn is_answered_from_memory(durability: Durability, operation: &Operation) -> boo
         }
 }
 
-/// True for operations that `strict` commits to the log: where their holds are in memory, they touch nothing
-/// but calls' holds, entries and balances.
+/// Whether `strict` commits the operation to the log. If their holds are in memory, these
+/// operations change nothing but calls' holds, entries and balances.
 fn is_logged(operation: &Operation) -> bool {
     match operation {
         Operation::Balance { .. } => true,
@@ -384,7 +390,7 @@ fn is_logged(operation: &Operation) -> bool {
     }
 }
 
-/// True for operations on the whole file, which run between batches.
+/// Whether the operation concerns the whole file. Such operations run between batches.
 fn is_on_whole_file(operation: &Operation) -> bool {
     matches!(operation, Operation::Audit | Operation::Fold { .. })
 }
@@ -403,7 +409,7 @@ impl Backend for SqliteLedger {
         let Some(mut known) = self.look_up(&wanted).await else {
             return vec![unavailable; batch.len()];
         };
-        // A batch is one commit, so all of it waits for the disk if one operation has to.
+        // A batch is one commit. So all of it waits for the disk if one of its operations must.
         let durability = self.durability;
         let mut outcomes = if batch.iter().all(|o| is_answered_from_memory(durability, o)) {
             self.apply_in_memory(batch, &mut known)
@@ -416,7 +422,7 @@ impl Backend for SqliteLedger {
             self.apply_on_disk(batch, &mut known).await
         };
         outcomes.resize(batch.len(), unavailable);
-        // In `strict` the rows are written in a tick, after the batch was answered.
+        // In `strict` the rows are written by a tick, after the batch was answered.
         if durability == Durability::Relaxed
             && self.unwritten_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY)
         {
@@ -432,7 +438,7 @@ impl Backend for SqliteLedger {
         }
         let now = self.now();
         self.state.forget_early_releases(now.ledger_ms);
-        // An empty commit probes a failing disk, so that the first call after the failure succeeds.
+        // An empty commit tests a failing disk, so that the first call after the failure succeeds.
         if self.disk.is_failing() && self.unwritten.is_empty() {
             self.disk.commit(&self.state, &Changes::default(), now, Log::Stays).await;
         }
@@ -475,7 +481,7 @@ impl Backend for SqliteLedger {
         if !self.resolve_doubt().await || !self.flush().await {
             return false;
         }
-        // The last connection to close deletes the WAL, which a reader's connection cannot.
+        // The last connection to close deletes the WAL, and a reader's connection cannot do that.
         if tokio::time::timeout(READS_END_WITHIN, self.reader.close()).await.is_err() {
             tracing::warn!(
                 "the ledger was closed while reads were under way; its WAL stays beside it"

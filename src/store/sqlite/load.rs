@@ -1,4 +1,4 @@
-//! Reads the state of the ledger from its file, and the further rows that decisions need.
+//! Reads the state of the ledger from its file, and further rows that decisions need.
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -52,7 +52,7 @@ pub(crate) async fn state(
 
 fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx::Error> {
     let expires_at: i64 = row.try_get("expires_at")?;
-    // After the clock was set back, a hold lives no longer than its whole lifetime.
+    // If the clock was set back, a hold still lives no longer than its whole lifetime.
     let ttl_ms: Option<i64> = row.try_get("ttl_ms")?;
     let left_ms = expires_at.saturating_sub(now.wall_ms).min(ttl_ms.unwrap_or(i64::MAX));
     let hold = LiveHold {
@@ -87,9 +87,9 @@ pub(crate) async fn known(
         }
     }
     if !wanted.refunds.is_empty() {
-        // A partial refund's id is the full refund's id, a space, and its own id. `!` follows the space
-        // in ASCII, so the range from the full refund's id with a space to the same id with a `!` has
-        // all of them.
+        // A partial refund's id is the full refund's id, a space, and an id of its own. In ASCII,
+        // `!` follows the space. So the ids between the full refund's id with a space and the same
+        // id with a `!` are those of all partial refunds.
         let holds = json(wanted.refunds.iter().map(HoldId::as_str));
         let rows = sqlx::query(
             "SELECT account, seq, operation, kind, amount, balance_after, route, reason, created_at \
@@ -139,7 +139,7 @@ pub(crate) async fn known(
     Ok(known)
 }
 
-/// The events, payments and customers of [`known`].
+/// Reads the events, payments and customers for [`known`].
 async fn known_of_payments(
     connection: &mut SqliteConnection,
     wanted: &Lookups,

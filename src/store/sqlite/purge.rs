@@ -1,4 +1,4 @@
-//! Deleting calls' ended holds and calls that were cut off, after the time for which they are
+//! Deletes the ended holds of calls, and calls that were cut off, once they need no longer be
 //! remembered.
 
 use std::time::{Duration, Instant};
@@ -9,20 +9,20 @@ use crate::ledger::retention;
 use crate::ledger::rules::state::Now;
 use crate::store::sqlite::connection::Writer;
 
-/// How many ended holds are deleted at a time. No call is decided meanwhile.
+/// How many ended holds are deleted at once. No call is decided during that time.
 const SLICE: u32 = 2000;
 
 /// How often ended holds are looked for.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// When old endings were last deleted.
+/// The time at which old endings were last deleted.
 #[derive(Debug, Default)]
 pub(crate) struct Purge {
     last: Option<Instant>,
 }
 
 impl Purge {
-    /// Deletes a slice of old endings with each call, until none is left; then again after
+    /// Deletes a slice of old endings with each call until none is left, and begins again after
     /// [`EVERY`].
     pub async fn run_if_due(&mut self, writer: &mut Writer, now: Now) {
         if self.last.is_some_and(|last| last.elapsed() <= EVERY) {
@@ -38,8 +38,8 @@ impl Purge {
     }
 }
 
-/// Deletes a slice of calls' holds that ended long ago, and the old lines of the list of calls that
-/// were cut off. True where more such holds may be left.
+/// Deletes a slice of calls' holds that ended long ago, and the old entries of the list of calls
+/// that were cut off. Returns true if more such holds may be left.
 async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx::Error> {
     let before = now.wall_ms.saturating_sub(retention::ENDED_CALLS.as_millis() as i64);
     let crashed_before = now.wall_ms.saturating_sub(retention::CRASHED_CALLS.as_millis() as i64);
@@ -47,8 +47,8 @@ async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx
     if let Err(error) = crashed.execute(&mut *connection).await {
         tracing::warn!(%error, "old lines of the list of calls that were cut off could not be deleted");
     }
-    // A hold's row in `call_holds` can outlast the hold. As long as the row is there, the record of the
-    // hold's end must stay, since it shows that the hold is not live.
+    // A hold's row in `call_holds` can outlast the hold. While that row exists, the record of the
+    // hold's end must stay, because it shows that the hold is not live.
     let purged = sqlx::query(
         "DELETE FROM ended_holds WHERE id IN (SELECT id FROM ended_holds \
          WHERE origin = 'call' AND ended_at < ?1 AND id NOT IN \

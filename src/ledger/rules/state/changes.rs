@@ -20,7 +20,8 @@ pub(crate) struct Changes {
     pub holds_added: HashMap<HoldId, LiveHold>,
     /// Holds of the API that are live on disk and have ended.
     pub holds_gone: Vec<HoldId>,
-    /// Calls' holds that have ended or were listed anew, with the commit that writes each of them.
+    /// Holds of calls that have ended, or whose row was replaced; each with the commit that writes
+    /// the row.
     pub calls_gone: Vec<(HoldId, i64)>,
     /// New deadlines of the API's holds, in milliseconds of the ledger's clock.
     pub holds_renewed: HashMap<HoldId, u64>,
@@ -42,15 +43,15 @@ pub(crate) struct Changes {
     pub payments_gone: HashSet<Arc<str>>,
     /// New customers at Stripe.
     pub customers: Vec<StripeCustomer>,
-    /// Disputes, with the account that each freezes from now on; `None` where a freeze is lifted.
+    /// Disputes, with the account that each freezes from now on; `None` if a freeze is lifted.
     pub freezes: HashMap<Arc<str>, Option<AccountId>>,
-    /// Calls that were cut off, also those that their gateway ended after all.
+    /// Calls that were cut off, including those that their gateway ended after all.
     pub crashed: HashMap<HoldId, CrashedCall>,
     /// The steps that undo the changes, oldest first.
     pub(crate) undo: Vec<Undo>,
 }
 
-/// A step that undoes a change: the value in memory that the change replaced.
+/// A step that undoes a change: the value in memory before it.
 #[derive(Debug)]
 pub(crate) enum Undo {
     /// An account before its change; `None` for a new one.
@@ -64,7 +65,7 @@ pub(crate) enum Undo {
 }
 
 impl Changes {
-    /// True where there is nothing to write.
+    /// True if there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.holds_added.is_empty()
             && self.holds_gone.is_empty()
@@ -83,8 +84,8 @@ impl Changes {
             && self.crashed.is_empty()
     }
 
-    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries and balances. A
-    /// hold that ends before it was written leaves no row.
+    /// Adds the changes of a later batch. That batch has only calls, which change nothing but
+    /// holds, entries and balances. A hold that ends before it was written leaves no row.
     pub fn add_calls(&mut self, later: Self) {
         for (hold, commit) in later.calls_gone {
             if self.holds_added.remove(&hold).is_none() {
@@ -97,8 +98,8 @@ impl Changes {
         self.touched.extend(later.touched);
     }
 
-    /// Makes the changes so far final in memory. Their callers have been answered, so they are not
-    /// undone even if the disk refuses them.
+    /// Makes the changes so far final in memory. Their callers have got their outcomes, so the
+    /// changes are not undone even if the disk refuses them.
     pub fn forget_undo(&mut self) {
         self.undo.clear();
     }

@@ -11,7 +11,7 @@ use crate::ledger::rules::state::known_keys::KnownKeys;
 use crate::ledger::rules::state::known_payments::KnownPayments;
 use crate::ledger::rules::state::rows::EndedHold;
 
-/// The stored rows behind the ids that a batch names and memory does not have. Each decision adds the
+/// The stored rows behind those ids in a batch that memory does not have. Each decision adds the
 /// rows that it makes, so that an id that occurs twice in a batch takes effect once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {

@@ -30,8 +30,8 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// The lookups that `batch` needs. The id of a new call was generated for it, and a live hold is in
-    /// memory, so a batch of ordinary calls needs none.
+    /// The lookups that `batch` needs. A batch of ordinary calls needs none, because the id of a
+    /// new call was generated for it, and a live hold is in memory.
     pub fn of(batch: &[Operation], state: &State) -> Self {
         let mut wanted = Self::default();
         batch.iter().for_each(|operation| wanted.add(operation, state));
@@ -111,7 +111,7 @@ impl Lookups {
         }
     }
 
-    /// True where memory alone can decide the batch, as it usually can.
+    /// Whether memory alone is enough to decide the batch. Usually it is.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
             && self.refunds.is_empty()

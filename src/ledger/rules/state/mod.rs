@@ -1,4 +1,5 @@
-//! The state that the rules decide on: memory, the stored rows that a batch names, and the changes of a batch.
+//! The state that the rules decide on: the accounts and holds in memory, the stored rows that a
+//! batch names, and the changes of a batch.
 
 mod changes;
 mod known;

@@ -13,7 +13,7 @@
 //! | `stripe_events`, `payments`, `payment_names`, `stripe_customers`, `freezes` | the same |
 //! | `ledger` | `ledger.id`, by which Stripe's events find their ledger; `imported_commits` |
 //!
-//! Each row is passed on as a JSON object, which one database makes and the other reads.
+//! Each row is passed on as a JSON object, which SQLite writes and Postgres reads.
 
 /// A table that is moved.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "folded entries",
         read: "SELECT json_object('operation', operation, 'account', account, 'seq', seq, \
             'kind', kind, 'amount', amount) FROM folded_operations",
-        // The embedded ledger does not keep the time of a folded operation.
+        // The embedded ledger does not store the time of a folded operation.
         write: "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
             SELECT operation, account, seq, kind, amount, 0 FROM json_to_recordset($1::json) \
             AS n (operation text, account text, seq int8, kind text, amount int8)",
@@ -65,8 +65,8 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "live holds",
         read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
             'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
-        // The same as at a start of the embedded ledger: after a clock was set back, a hold lives no
-        // longer than its whole lifetime.
+        // As when the embedded ledger starts: if a clock was set back, a hold lives no longer than
+        // its whole lifetime.
         write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
             SELECT id, account, amount, route, 'api', 0, 'live', \
             least(expires_at, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + ttl_ms) \
@@ -137,7 +137,7 @@ mod tests {
     use crate::store::sqlite::ledger::SqliteLedger;
     use sqlx::{Connection as _, Row as _, SqliteConnection};
 
-    /// The tables that are not moved, and why.
+    /// The tables that are not moved, each with the reason.
     const NOT_MOVED: [(&str, &str); 4] = [
         ("batch_log", "emptied when the file is opened"),
         ("call_holds", "released when the file is opened"),
@@ -145,7 +145,7 @@ mod tests {
         ("ledger", "read separately"),
     ];
 
-    /// Fails where a migration adds a table or a column that this list leaves out.
+    /// Fails if a migration adds a table or a column that this list lacks.
     #[tokio::test]
     async fn every_column_of_the_embedded_ledger_is_moved() {
         let folder = tempfile::tempdir().unwrap();

@@ -53,7 +53,7 @@ pub(crate) enum Fate {
     Unknown,
 }
 
-/// Reads accounts from one snapshot; an id that occurs twice in `ids` gives one account.
+/// Reads accounts from one snapshot. An id that occurs twice in `ids` gives one account.
 pub(crate) async fn cold_accounts(
     store: &Store,
     ids: &[AccountId],
@@ -86,7 +86,7 @@ pub(crate) async fn cold_accounts(
         frozen: false,
         holds: Vec::new(),
     };
-    // The map removes duplicates: a second account with the same id would have no balance and no holds.
+    // The map removes duplicates. A second row for the same id would have no balance and no holds.
     let mut cold: BTreeMap<_, _> = ids.iter().map(|id| (id, none(id))).collect();
     for row in &accounts {
         let id = row.account("id")?;
@@ -129,7 +129,7 @@ pub(crate) async fn fates(store: &Store, ids: &[HoldId]) -> Result<Vec<Fate>, Le
         .await
 }
 
-/// Reads the states of those ids that Postgres knows.
+/// Reads the states of the holds that Postgres has.
 async fn read_fates(
     store: &Store,
     ids: &[HoldId],
@@ -163,7 +163,7 @@ async fn read_fates(
                 Fate::Ended { account, amount, origin, ending: row.parsed("state", Ending::parse)? }
             }
         };
-        // A late capture takes precedence over the ending before it: it was pushed first, so it is
+        // A late capture takes precedence over the ending before it. It was pushed first, so it is
         // found first.
         fates.push((id, fate));
     }

@@ -1,9 +1,8 @@
-//! The database of the cluster ledger: it decides grants, refunds and keys, and stores everything.
+//! The database of the cluster ledger. It decides grants, refunds and keys, and stores everything.
 //!
 //! [`Store`] is the pool; its documentation lists the functions of this folder. Postgres may stand
-//! behind PgBouncer in transaction mode, so nothing outlives a transaction here: every statement
-//! runs inside one, no statement is prepared under a name, and every table is named with its
-//! schema.
+//! behind PgBouncer in transaction mode, so everything happens inside transactions: no session
+//! state is used, no statement is prepared under a name, and every table is named with its schema.
 
 mod batches;
 mod compare;

@@ -1,5 +1,5 @@
-//! Owed charges: captures that Redis could not decide before their gateway stopped. A recovery
-//! writes them.
+//! Owed charges: captures that Redis could not decide before their gateway stopped. The next
+//! recovery writes them.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::store::cluster::postgres::store::Store;
 use crate::store::cluster::usage_text;
 use crate::store::sql::rows::Column as _;
 
-/// Stores these charges, and sets off a recovery that writes them. Operations other than captures of a
-/// known account are ignored.
+/// Stores these charges, and begins a recovery that writes them. Operations other than captures of
+/// a known account are ignored.
 pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(), LedgerError> {
     let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for charge in charges {
@@ -92,8 +92,8 @@ pub(crate) async fn read_owed(
     rows.iter().map(charge).collect()
 }
 
-/// Sets off a recovery where owed charges are left. A gateway of an earlier version does not know owed
-/// charges, so its recoveries leave them unwritten.
+/// Begins a recovery if owed charges are left. A gateway of an earlier version does not know owed
+/// charges, so a recovery that it leads does not write them.
 pub(crate) async fn recover_if_owed(store: &Store) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -110,8 +110,8 @@ pub(crate) async fn recover_if_owed(store: &Store) -> Result<(), LedgerError> {
         .await
 }
 
-/// Writes the owed charges and deletes them; returns how many. If they cannot be written, they are
-/// marked as set aside, so that the recovery goes on.
+/// Writes the owed charges and deletes them. Returns how many it wrote. If they cannot be written,
+/// they are marked as set aside, so that the recovery can go on.
 pub(crate) async fn charge_owed(
     store: &Store,
     at_ms: i64,

@@ -1,4 +1,4 @@
-//! The state of Postgres that a plan of a recovery is made from, read without changing anything.
+//! Reads the state of Postgres for a plan of a recovery, and changes nothing.
 
 use sqlx::Executor as _;
 
@@ -17,12 +17,12 @@ pub(crate) struct Snapshot {
     pub gateways: Vec<Gateway>,
     /// The batches of this epoch that gateways have handed over.
     pub redo: Vec<NumberedBatch>,
-    /// Charges that gateways left when they stopped, not written yet.
+    /// Charges that gateways left when they stopped, and that are not written yet.
     pub owed: Vec<Decided>,
     pub live_holds: u64,
     /// The sum of the live holds, in micro-credits.
     pub held: i64,
-    /// How many deliveries Redis has not applied.
+    /// How many deliveries Redis has not applied yet.
     pub deliveries: u64,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gateway {
     pub name: String,
-    /// How long the lease still lasts, in milliseconds; below zero, how long ago it ended.
+    /// How long the lease still lasts, in milliseconds. Below zero: how long ago it ended.
     pub lease_ms: i64,
     /// The newest epoch whose batches the gateway has handed over.
     pub checked_in: i64,

@@ -17,25 +17,25 @@ use crate::store::cluster::postgres::transaction::Transaction;
 /// How long one transaction may take before the database counts as unreachable.
 pub(crate) const LIMIT: Duration = Duration::from_millis(1500);
 
-/// How long after that limit Postgres ends a statement that still runs.
+/// Postgres ends a statement that is still running this long after that limit.
 const END_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a transaction may stay idle before Postgres ends it.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often Postgres is asked whether it answers, while other work goes on.
+/// How often, during long work, Postgres is asked on another connection whether it still answers.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// After so many silences in a row it does not.
+/// After this many questions without an answer in a row, Postgres counts as unreachable.
 const SILENCES: usize = 2;
 
-/// The longest work on one connection, as of a recovery.
+/// The longest work on one connection, such as a recovery.
 const LONG_LIMIT: Duration = Duration::from_secs(120);
 
 /// Connections of one gateway: for batches, the syncer, the lease, and a few readers.
 const CONNECTIONS: u32 = 8;
 
-/// A pool of connections, and the schema that the ledger has to itself.
+/// A pool of connections to the ledger's own schema.
 ///
 /// The store itself only runs transactions. The ledger's own work is functions over it, by file:
 ///
@@ -63,7 +63,7 @@ pub(crate) struct Store {
     /// False from a failure until a transaction succeeds again, so that a batch does not wait for a
     /// database that is known to be unreachable.
     up: Arc<AtomicBool>,
-    /// The newest transaction began, and was not done in time.
+    /// Whether the newest transaction began but did not finish in time.
     was_slow: Arc<AtomicBool>,
 }
 
@@ -73,7 +73,7 @@ impl Store {
     pub fn new(url: &Secret, schema: &str) -> Result<Self, LedgerError> {
         let options = PgConnectOptions::from_str(url.expose())?
             .statement_cache_capacity(0)
-            // PgBouncer refuses connections that set it, and the ledger reads no floats.
+            // PgBouncer refuses connections that set this option, and the ledger reads no floats.
             .extra_float_digits(None)
             .application_name("farebox")
             .disable_statement_logging();
@@ -96,13 +96,13 @@ impl Store {
         &self.schema
     }
 
-    /// A statement with the schema in place of `{s}`. The name was checked with the config: small
-    /// letters, digits and `_`.
+    /// A statement with the schema in place of `{s}`. The name of the schema was checked with the
+    /// config: it has only lower-case letters, digits and `_`.
     pub fn sql(&self, text: &str) -> AssertSqlSafe<String> {
         AssertSqlSafe(text.replace("{s}", &self.schema))
     }
 
-    /// A query with the schema in place of `{s}`, never prepared under a name.
+    /// A query with the schema in place of `{s}`, which is never prepared under a name.
     pub fn query<'q>(&self, text: &str) -> Query<'q, Postgres, PgArguments> {
         sqlx::query(self.sql(text)).persistent(false)
     }
@@ -134,7 +134,7 @@ impl Store {
                     Ok(done)
                 };
                 let left = limit.saturating_sub(started.elapsed());
-                // In a box, so that the futures of all callers stay small.
+                // The future is boxed, so that the futures of all callers stay small.
                 match tokio::time::timeout(left, Box::pin(run)).await {
                     Ok(result) => result.map_err(LedgerError::of_a_transaction),
                     Err(_) => Err(self.give_up(&mut transaction)),
@@ -146,8 +146,9 @@ impl Store {
         result
     }
 
-    /// Records whether the database is reachable. One transaction that began and took too long does not say that it is
-    /// not: it may have waited for a row that somebody locks. A second one in a row does.
+    /// Records whether the database is reachable. One transaction that began but took too long does
+    /// not mean that it is unreachable: it may have waited for a locked row. A second one in a row
+    /// does.
     fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
         let is_slow = has_begun && matches!(error, Some(LedgerError::Slow { .. }));
         let was_slow = self.was_slow.swap(is_slow, Ordering::Relaxed);
@@ -162,10 +163,11 @@ impl Store {
         }
     }
 
-    /// Begins a transaction that Postgres itself ends: after `idle` without a statement, so that a
-    /// gateway which is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
-    /// locks; and when a statement takes longer than `statement` (zero: no limit), since the
-    /// gateway no longer waits for it. Each later use of it needs a limit of its own.
+    /// Begins a transaction that Postgres itself ends after `idle` without a statement. So a
+    /// gateway that is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
+    /// locks. Postgres also ends it when a statement takes longer than `statement` (zero: no
+    /// limit), because the gateway no longer waits for it. Each later use of the transaction needs
+    /// a limit of its own.
     pub async fn begin(
         &self,
         idle: Duration,
@@ -177,8 +179,8 @@ impl Store {
             error => error.into(),
         })?;
         let mut transaction = Transaction::on(connection);
-        // PgBouncer accepts a connection even where it has none to Postgres and leaves `BEGIN`
-        // waiting, so this has the short limit, however long the transaction may take.
+        // PgBouncer accepts a connection and leaves `BEGIN` waiting even if it has no connection to
+        // Postgres. So this step has the short limit, however long the transaction may take.
         let left = LIMIT.saturating_sub(started.elapsed());
         match tokio::time::timeout(left, transaction.begin(idle, statement)).await {
             Ok(begun) => begun.map(|()| transaction),
@@ -186,9 +188,9 @@ impl Store {
         }
     }
 
-    /// Closes a connection on which Postgres did not answer in time, and the idle ones with it: where
-    /// the network lost that one without a word, it lost these as well, and each would cost a caller
-    /// [`LIMIT`].
+    /// Closes a connection on which Postgres did not answer in time, and all idle connections. If
+    /// the network lost the one without notice, it lost the others as well, and each of them would
+    /// cost a caller [`LIMIT`].
     fn give_up(&self, transaction: &mut Transaction) -> LedgerError {
         transaction.discard();
         while let Some(connection) = self.pool.try_acquire() {
@@ -197,8 +199,8 @@ impl Store {
         LedgerError::Slow { what: "Postgres" }
     }
 
-    /// Waits for work on a connection of its own, which may take long, for as long as Postgres answers on others, and
-    /// at most [`LONG_LIMIT`].
+    /// Waits for work on a connection of its own, which may take long. The wait goes on for as long
+    /// as Postgres answers on other connections, and at most [`LONG_LIMIT`].
     pub async fn while_it_answers<T>(
         &self,
         work: impl Future<Output = Result<T, LedgerError>>,
@@ -228,8 +230,8 @@ impl Store {
     }
 }
 
-/// True for an error that a concurrent transaction caused, so that a second attempt may succeed: a
-/// unique key, a serialization failure, or a deadlock.
+/// Whether another transaction caused the error (a unique key, a serialization failure, or a
+/// deadlock), so that a second attempt may succeed.
 pub(crate) fn is_race(error: &LedgerError) -> bool {
     let LedgerError::Database(failure) = error else { return false };
     matches!(failure.code(), Some("23505" | "40001" | "40P01"))

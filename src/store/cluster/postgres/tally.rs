@@ -1,4 +1,4 @@
-//! The net effect of some batches, before it is written.
+//! The net effect of some batches, calculated before it is written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,16 +36,17 @@ pub(crate) struct HoldRow {
     ended_ms: Option<i64>,
 }
 
-/// The net effect of some batches. A hold that was both made and captured in them leaves no row.
+/// The net effect of some batches. A hold that was both made and captured within them leaves no
+/// row.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub captures: Vec<Capture>,
     pub holds: HashMap<HoldId, HoldRow>,
-    /// Captured holds that earlier batches made, so that their rows may be in the database.
+    /// Captured holds that were made by earlier batches, so that their rows may be in the database.
     pub captured: Vec<String>,
-    /// New amounts of holds that earlier batches made, in micro-credits.
+    /// New amounts of holds that were made by earlier batches, in micro-credits.
     pub extended: HashMap<String, i64>,
-    /// New deadlines of holds that earlier batches made, in milliseconds by Redis's clock.
+    /// New deadlines of holds that were made by earlier batches, in milliseconds on Redis's clock.
     pub renewed: HashMap<String, i64>,
 }
 
@@ -84,7 +85,7 @@ impl Tally {
                 Decided::Captured { id, account, amount, late, route, usage, .. } => {
                     let (operation, amount) = (OperationId::capture(&id), -amount.signed());
                     self.captures.push(Capture { operation, account, amount, route, usage, at_ms });
-                    // A late charge keeps the row, which records how its hold ended.
+                    // A late charge leaves the row, which records how its hold ended.
                     if !late && self.holds.remove(&id).is_none() {
                         self.captured.push(id.as_str().to_owned());
                     }
@@ -109,7 +110,7 @@ impl Tally {
     }
 }
 
-/// Holds, column by column, as `UNNEST` takes them.
+/// Holds as columns, which `UNNEST` turns into rows.
 #[derive(Debug, Default)]
 pub(crate) struct HoldColumns {
     pub ids: Vec<String>,

@@ -1,4 +1,4 @@
-//! The values in Redis: accounts, live holds and ended holds. `layout.lua` describes each.
+//! The values in Redis: accounts, live holds and ended holds. `layout.lua` describes their form.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::store::cluster::batch_log::{escape, letter_of, unescape};
 /// The record of an id that Postgres does not know.
 pub(crate) const UNKNOWN_HOLD: &str = "N";
 
-/// An account as Redis has it. Credits are micro-credits.
+/// An account in Redis. Credits are micro-credits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HotAccount {
     pub balance: i64,
@@ -41,7 +41,7 @@ impl HotAccount {
     }
 }
 
-/// A live hold as Redis has it: its amount in micro-credits, and its account.
+/// A live hold in Redis: its amount in micro-credits, and its account.
 pub(crate) type HotHold = (i64, String);
 
 /// Reads the record of a live hold; `None` for a tombstone and for anything else.
@@ -57,7 +57,7 @@ pub(crate) fn route_of(record: &str) -> Arc<str> {
     record.splitn(6, ' ').nth(5).map_or_else(|| "".into(), unescape)
 }
 
-/// The record of a live hold without its deadline.
+/// The record of a live hold, without its deadline.
 pub(crate) fn live_record(
     amount: Credits,
     origin: Origin,
@@ -69,8 +69,8 @@ pub(crate) fn live_record(
     format!("{amount:016} {origin} {account} {owner} {route}")
 }
 
-/// The record of a hold that was captured. The scripts do not read the origin, so it is always written
-/// as `c`.
+/// The record of a hold that was captured. The scripts do not read the origin in it, so it is
+/// always written as `c`.
 pub(crate) fn captured_record(account: &AccountId, amount: Credits) -> String {
     format!("{:016} {} {account}", amount.micros(), letter_of(Origin::Call))
 }

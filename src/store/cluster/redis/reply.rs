@@ -13,12 +13,12 @@ use crate::store::cluster::redis::request::{Kind, Request};
 /// The decision of `decide.lua` about one operation. `slow_path.lua` lists the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The id of a new call is older than a day.
+    /// The id of a new call is more than a day old.
     Unavailable,
     Held,
     Renewed,
     Captured,
-    /// Captured, though the hold had ended.
+    /// The hold was captured although it had ended.
     Late,
     Released,
     Balance,
@@ -30,16 +30,16 @@ pub(crate) enum Verdict {
     Ended,
     /// There is no such hold.
     Unknown,
-    /// The capture is above the hold.
+    /// The capture is larger than the hold.
     Above,
     Zero,
-    /// A balance would leave the range of numbers.
+    /// A balance would be out of range.
     Range,
     Frozen,
     /// The unsynced cap of the account is reached.
     Capped,
     Expired,
-    /// The balance of an account, which is frozen.
+    /// The balance of a frozen account.
     FrozenBalance,
 }
 
@@ -70,7 +70,7 @@ impl Verdict {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// True where something took effect, now or earlier.
+    /// Whether the operation has taken effect, now or earlier.
     pub fn acknowledges(self) -> bool {
         matches!(
             self,
@@ -92,7 +92,7 @@ pub(crate) struct Decision {
     first: i64,
     /// Usually the amount on hold, in micro-credits.
     second: i64,
-    /// The end of an API hold, where the operation ended one.
+    /// The end of an API hold, if the operation ended one.
     end: Option<HoldEnd>,
 }
 
@@ -142,10 +142,10 @@ impl Decision {
             Verdict::Zero => refused(Refusal::Zero),
             Verdict::Range => refused(Refusal::OutOfRange),
             Verdict::Frozen => refused(Refusal::Frozen),
-            // The hold of a call that was cut off. The script does not read the account's balance for
-            // this.
+            // The hold of a call that was cut off. The script does not read the account's balance
+            // for it.
             Verdict::Expired => Some(Outcome::Released { after: Balance::default(), end }),
-            // The cap is our own limit and not the account's: it is never answered with 402.
+            // The cap is Farebox's own limit and not the account's, so it never leads to a 402.
             Verdict::Unavailable | Verdict::Capped => None,
         }
     }
@@ -184,15 +184,15 @@ pub(crate) struct Reply {
     pub durable: i64,
     /// Whether another Redis could take the place of this one.
     pub has_replica: bool,
-    /// The text in front of the operations in the stream; empty where nothing changed.
+    /// The text in front of the operations in the stream; empty if nothing changed.
     pub head: String,
-    /// The decisions about the first operations of the batch; the others could not be decided yet.
+    /// The decisions about the first operations of the batch. The others could not be decided yet.
     pub decisions: Vec<Decision>,
     pub needs: Needs,
 }
 
 impl Reply {
-    /// Reads the reply to a request; `None` for a value that none of Farebox's scripts returns.
+    /// Reads the reply to a request; `None` for a value that no script of Farebox returns.
     pub fn parse(value: Value, request: &Request<'_>) -> Option<Self> {
         type Usual = (i64, i64, i64, String, Vec<i64>);
         type Rest = (usize, Vec<i64>, Vec<String>, Vec<String>);
@@ -223,7 +223,7 @@ impl Reply {
 pub(crate) enum Changes<'a> {
     None,
     All,
-    /// By their outcome codes.
+    /// One outcome code for each operation.
     ByCode(&'a [u8]),
 }
 
@@ -247,9 +247,9 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// The decisions about the first `decided` operations. The script lists a decision only where an
-/// operation is not a usual one, or did not take effect exactly as requested. All others follow from
-/// the balances before the batch.
+/// The decisions about the first `decided` operations. The script lists a decision only if the
+/// operation is not a usual one, or did not take effect exactly as requested. The others follow
+/// from the balances before the batch.
 fn decisions(
     request: &Request<'_>,
     decided: usize,

@@ -13,8 +13,8 @@ use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::usage_text;
 use crate::usage::UsageRecord;
 
-/// The longest lifetime of a hold that is sent to Redis: a hundred years. The script can still add it
-/// to the current time.
+/// The longest lifetime of a hold that is sent to Redis: a hundred years. The script can add it to
+/// the current time without loss.
 const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
 
 /// One item of a batch for Redis.
@@ -24,23 +24,23 @@ pub(crate) enum BatchItem<'a> {
     /// Ends a hold whose time is up.
     Expire {
         hold: &'a HoldId,
-        /// True where the hold is to end even before its deadline.
+        /// Whether the hold ends even if its deadline has not passed.
         in_any_case: bool,
     },
 }
 
-/// How an item is described.
+/// The form in which an item is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A call's hold on these terms.
     Hold(usize),
     /// A call's capture on these terms.
     Capture(usize),
-    /// Any other operation, described by this line.
+    /// Another operation, which this line describes.
     Line(usize),
 }
 
-/// The amount, account and route that several holds and captures of calls share.
+/// The amount, account and route that several calls' holds and captures share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
     /// The amount, in micro-credits.
@@ -49,8 +49,8 @@ pub(crate) struct Terms {
     pub account: usize,
 }
 
-/// The operations of a batch, in the form that `decide.lua` reads. The head of that file describes each
-/// member.
+/// The operations of a batch, in the form that `decide.lua` reads. The head of that file describes
+/// the members.
 #[derive(Debug, Default)]
 pub(crate) struct Request<'a> {
     ids: Vec<&'a str>,
@@ -59,9 +59,9 @@ pub(crate) struct Request<'a> {
     texts: Vec<String>,
     pub accounts: Vec<&'a str>,
     lines: Vec<String>,
-    /// What metered calls used, each with the place of its capture.
+    /// The usage of metered calls, each with the place of its capture.
     usages: Vec<(usize, &'a UsageRecord)>,
-    /// The time at which the oldest of the ids of calls' holds was made, in milliseconds since 1970.
+    /// The time at which the oldest id among the calls' holds was made, in milliseconds since 1970.
     oldest_ms: u64,
     owner: i64,
 }
@@ -99,12 +99,12 @@ impl<'a> BatchItem<'a> {
         }
     }
 
-    /// True where the item sets credits aside.
+    /// True if the item sets credits aside.
     pub fn takes_credits(self) -> bool {
         matches!(self, Self::Operation(operation) if operation.takes_credits())
     }
 
-    /// What a metered call used, where the item charges one.
+    /// The usage of a metered call, if the item charges one.
     fn usage(self) -> Option<&'a UsageRecord> {
         match self {
             Self::Operation(Operation::Capture { usage, .. }) => usage.as_deref(),
@@ -112,7 +112,7 @@ impl<'a> BatchItem<'a> {
         }
     }
 
-    /// Who made the hold, as far as the item says.
+    /// The party that made the hold, if the item tells.
     pub fn origin(self) -> Option<Origin> {
         match self {
             Self::Operation(operation) => operation.origin(),
@@ -122,12 +122,13 @@ impl<'a> BatchItem<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// A request for these items, in their order; `owner` is the incarnation of this gateway.
+    /// Creates a request for these items, in their order. `owner` is the incarnation of this
+    /// gateway.
     pub fn new(items: impl Iterator<Item = BatchItem<'a>> + Clone, owner: i64) -> Self {
         let mut request = Self { owner, oldest_ms: u64::MAX, ..Self::default() };
         let mut ids = HashSet::default();
-        // If two items have the same id, all items are described by lines: the script then decides each
-        // on the state that the one before it left.
+        // If two items have the same id, all items are described by lines. The script then decides
+        // each item on the state that the items before it left.
         let are_apart = items.clone().filter_map(BatchItem::hold).all(|id| ids.insert(id));
         let mut known = HashMap::default();
         for item in items {
@@ -148,7 +149,7 @@ impl<'a> Request<'a> {
         self.kinds.len()
     }
 
-    /// Adds a call's hold or capture; false for any other operation.
+    /// Adds a call's hold or capture. Returns false for any other operation.
     fn push_usual(
         &mut self,
         operation: &'a Operation,
@@ -231,8 +232,8 @@ impl<'a> Request<'a> {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
-            // An abandoned call's hold expires at once, because this gateway may be gone before it could
-            // try again to end the hold. `GET /admin/crashed` lists the holds that expired.
+            // The hold of a call that was cut off expires at once, because this gateway may be gone
+            // before it could try again. `GET /admin/crashed` lists the holds that expired.
             Operation::Abandon { hold, .. } => {
                 self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");
             }
@@ -262,8 +263,8 @@ impl<'a> Request<'a> {
         self.ids.push(id.map_or("", HoldId::as_str));
     }
 
-    /// `ARGV[1]` of the script. `durable` is the newest batch that Postgres is known to have; `cap` is the unsynced
-    /// cap in micro-credits, 0 for none.
+    /// `ARGV[1]` of the script. `durable` is the newest batch that is known to be in Postgres.
+    /// `cap` is the unsynced cap in micro-credits, 0 for none.
     pub fn packed(&self, scripts: &Scripts, durable: i64, cap: u64) -> Vec<u8> {
         let count = i64::try_from(self.terms.len()).unwrap_or(i64::MAX);
         let one_based = |n: usize| i64::try_from(n).map_or(i64::MAX, |n| n.saturating_add(1));
@@ -294,9 +295,9 @@ impl<'a> Request<'a> {
         pack.finish()
     }
 
-    /// `ARGV[2]` of the script, which becomes a part of the stream: how many terms there are, the terms,
-    /// then for each item a letter with the place of its terms (`-` for an item that a line describes),
-    /// its id, and what a metered call used.
+    /// `ARGV[2]` of the script, which becomes a part of the stream: the number of terms, the terms,
+    /// and a line for each item. Such a line has a letter with the place of the item's terms (`-`
+    /// for an item that a line describes), the item's id, and the usage of a metered call.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.
@@ -321,13 +322,13 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The kind of a line, and the account in it.
+/// The kind of a line, and the account that is named in it.
 fn named(account: Option<&AccountId>, with: char, without: char) -> (char, &str) {
     account.map_or((without, "-"), |account| (with, account.as_str()))
 }
 
-/// The time when a call's id was made, in milliseconds since 1970; 0 for an id that is not a UUID of
-/// version 7.
+/// The time at which a call's id was made, in milliseconds since 1970; 0 for an id that is not a
+/// UUID of version 7.
 fn made_ms(id: &HoldId) -> u64 {
     let Ok(uuid) = uuid::Uuid::try_parse(id.as_str()) else { return 0 };
     match uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7) {

@@ -18,7 +18,7 @@ const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 /// a batch.
 pub(crate) const LAYOUT: i32 = 3;
 
-/// The one shard that there is. Its number is in every key.
+/// The number of the only shard. Every key contains it.
 pub(crate) const SHARD: i32 = 0;
 
 /// The line of `decide.lua` that `slow_path.lua` replaces.
@@ -31,29 +31,30 @@ pub(crate) struct Script {
     pub sha: String,
 }
 
-/// The scripts and keys of one epoch of one shard.
+/// The scripts and the keys of one epoch of a shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Scripts {
     pub epoch: Epoch,
-    /// Decides batches.
+    /// The script that decides batches.
     pub decide: Script,
-    /// Runs the commands beside the batches.
+    /// The script with the other commands.
     pub maintain: Script,
-    /// The prefix of the keys that end with the epoch.
+    /// The prefix of the keys that belong to the epoch.
     pub prefix: String,
     /// The keys `meta` and `out`.
     pub keys: [String; 2],
 }
 
-/// The hash tag of a shard, with a colon. All keys of a shard begin with it, so that they share a slot.
+/// The hash tag of a shard, followed by a colon. All keys of a shard begin with it, so that they
+/// are in one slot.
 pub(crate) fn tag(shard: i32) -> String {
     format!("{{s{shard:02}}}:")
 }
 
 impl Scripts {
-    /// Joins the Lua files. `layout.lua` and one of the two bodies become a function, which is called
-    /// with a table of this epoch's names. Each file takes its argument from `...`, so each can be
-    /// checked alone.
+    /// Joins the Lua files. `layout.lua` and one of the two scripts become a function, which is
+    /// called with a table of this epoch's names. Each file takes its argument from `...`, so that
+    /// each can be checked alone.
     pub fn new(shard: i32, epoch: Epoch) -> Self {
         let tag = tag(shard);
         let number = epoch.number;
@@ -85,7 +86,8 @@ impl Scripts {
         }
     }
 
-    /// An id of the stream that is before all batches of this epoch, and after those of earlier epochs.
+    /// An id of the stream that is smaller than those of this epoch's batches, and greater than
+    /// those of earlier epochs.
     pub fn first_id(&self) -> String {
         format!("{}-0", self.epoch.number)
     }
@@ -111,8 +113,8 @@ mod tests {
         assert_eq!(two.account_key("alice"), "{s00}:2:a:alice");
     }
 
-    /// If this fails, the scripts have changed. If a version has been released with the scripts as they
-    /// were, raise `LAYOUT`. In any case write the beginnings of the new digests here.
+    /// If this test fails, the scripts have changed. If their old text was released, raise
+    /// `LAYOUT`. In any case, write the beginnings of the new digests here.
     #[test]
     fn a_layout_is_one_text_of_the_scripts() {
         let scripts = Scripts::new(0, Epoch { number: 1, nonce: "n".into() });

@@ -228,7 +228,7 @@ impl Client {
         Call { client, gateway, request_id, began, ended: Instant::now(), end }
     }
 
-    /// What the next call is to use, where it is priced by that.
+    /// The usage of the next call, where the call is priced by usage.
     fn metered_call(&mut self) -> Option<Used> {
         let streams = match self.random.below(4) {
             0 | 1 => return None,

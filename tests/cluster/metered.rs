@@ -35,7 +35,7 @@ max_output_tokens = 2000
 hold_output_tokens = 100
 "#;
 
-/// What a token of input costs, in micro-credits; and one of output.
+/// The price of a token of input, in micro-credits; and that of one of output.
 const INPUT: i64 = 250;
 const OUTPUT: i64 = 1000;
 
@@ -43,7 +43,7 @@ const OUTPUT: i64 = 1000;
 const BODY_BYTES: usize = 400;
 const INPUT_TOKENS: u64 = BODY_BYTES as u64 / 2;
 
-/// What an answer is to be like.
+/// The usage that an answer is to report, and the text that a stream is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
     pub prompt: u64,
@@ -122,11 +122,11 @@ pub fn estimate(text_bytes: u64) -> i64 {
 /// The end of a stream for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamEnd {
-    /// Its last event came.
+    /// The stream's last event came.
     Whole,
     /// An error event came in the middle, after so many bytes of text.
     CutShort { text_bytes: u64, why: String },
-    /// It ended without either.
+    /// The stream ended without either.
     Broken,
 }
 

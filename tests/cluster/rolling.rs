@@ -12,7 +12,7 @@ in_both_modes!(
 
 async fn a_rolling_restart_under_load_fails_no_call_that_was_accepted(durability: Durability) {
     let mut cluster = Cluster::start(durability, 3).await;
-    let shape = Shape { delay_ms: 100, fresh_connections: true, ..Shape::default() };
+    let shape = Shape { delay_ms: 100, fresh_connections: true, metered: true, ..Shape::default() };
     let load = cluster.load_of(&shape);
     load.serves_within(BACK_WITHIN).await;
     let began = Instant::now();

@@ -295,7 +295,7 @@ async fn images_and_documents_of_many_tokens_are_charged_by_their_usage() {
     assert_eq!(balance(&gateway).await, "99.94");
 }
 
-/// Whatever reaches the upstream was read and is charged by its usage; everything else is refused.
+/// A request that reaches the upstream was read, and is charged by its usage. All others are refused.
 #[tokio::test]
 async fn no_method_or_framing_hides_what_is_asked_for() {
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;

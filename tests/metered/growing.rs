@@ -152,7 +152,7 @@ async fn streams_that_run_side_by_side_never_outrun_their_balance() {
 /// The model may write 8 000 tokens, and these clients name no limit: each needs what a stream holds at first, and not
 /// what it could use at the most.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_can_pay_for_an_answer_is_not_refused_for_the_longest_that_it_could_be() {
+async fn an_account_that_can_pay_for_an_answer_is_not_refused_for_the_longest_one() {
     let permits = Arc::new(Semaphore::new(0));
     let mut reply = Reply::begin_events(&[chat_chunk("Q")]).then(Step::Wait(permits.clone()));
     let usage = chat_usage_chunk(&chat_usage(200, 10));

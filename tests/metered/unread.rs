@@ -40,7 +40,7 @@ async fn an_answer_that_cannot_be_decoded_costs_what_was_held_at_least() {
         [("application/json", &whole, &asked), ("text/event-stream", &events, &streamed)]
     {
         for encoding in ["deflate", "gzip, br", "zlib", "gzip", "br", "zstd"] {
-            // None of these bytes is in any of the encodings.
+            // These bytes are in none of the encodings.
             let answer = encoded(kind, encoding, b"Z".repeat(text.len()).as_slice());
             assert_eq!(left(answer, asked).await, "99.45", "{kind} {encoding}");
         }
@@ -112,13 +112,13 @@ async fn no_upstream_is_asked_for_a_part_or_for_what_is_new() {
 #[tokio::test]
 async fn an_answer_in_a_form_that_is_not_known_costs_its_bytes() {
     let asked = body(&json!({ "max_tokens": 500 }));
-    for kind in ["application/xml", "application/msgpack", "application/octet-stream", "text/csv"] {
+    for kind in ["application/xml", "application/msgpack", "application/x-protobuf", "text/csv"] {
         let answer = Reply::whole(200, &format!("content-type: {kind}\r\n"), "y".repeat(240));
         // 200 tokens of input, and 120 of output.
         assert_eq!(left(answer, &asked).await, "99.83", "{kind}");
     }
     // A file is no text: its bytes say nothing about tokens.
-    for kind in ["audio/mpeg", "image/png", "video/mp4"] {
+    for kind in ["audio/mpeg", "image/png", "video/mp4", "application/octet-stream"] {
         let answer = Reply::whole(200, &format!("content-type: {kind}\r\n"), "y".repeat(240));
         assert_eq!(left(answer, &asked).await, "99.95", "{kind}");
     }
@@ -155,7 +155,7 @@ async fn members_of_gzip_that_follow_each_other_are_all_read() {
     assert_eq!(left(encoded("application/json", "gzip", &members), &asked).await, "99.85");
 }
 
-/// Whatever a client asks for with a HEAD, its answer tells no usage.
+/// The answer to a HEAD tells no usage.
 #[tokio::test]
 async fn a_head_request_costs_what_was_held() {
     let ai = Ai::answering(Reply(vec![Step::Raw(

@@ -47,7 +47,7 @@ fn config(ai: &Ai, durability: &str, after_crash: &str) -> String {
     config_on_ports(ai.address, TABLES).replace("[ledger]", &ledger)
 }
 
-/// What a call is to be like, told to the upstream in a header.
+/// The answer that a call is to have. A header tells it to the upstream.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     client: usize,
@@ -81,7 +81,7 @@ impl Plan {
         }
     }
 
-    /// What it costs by its usage, in micro-credits.
+    /// The cost of the call by its usage, in micro-credits.
     fn cost(self) -> i64 {
         250 * self.prompt as i64 + 1000 * self.completion as i64
     }

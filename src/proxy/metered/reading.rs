@@ -20,7 +20,7 @@ pub(super) enum Form {
     Events,
     /// Anything else, such as XML; each byte of it counts as delivered text.
     Text,
-    /// Audio, an image or a film.
+    /// Audio, an image, a film or another file. Its length tells nothing about tokens.
     Media,
 }
 
@@ -43,7 +43,8 @@ impl Form {
             kind if kind.ends_with("+json") => Self::Json,
             kind if kind.starts_with("text/") && asks_for_stream => Self::Events,
             kind => {
-                let is_media = ["audio/", "image/", "video/"].iter().any(|of| kind.starts_with(of));
+                let media = ["audio/", "image/", "video/", "application/octet-stream"];
+                let is_media = media.iter().any(|of| kind.starts_with(of));
                 if is_media { Self::Media } else { Self::Text }
             }
         }
@@ -152,7 +153,7 @@ impl Json {
         if self.copying.is_at_end() || usage.usage.is_some() && !has_failed {
             return usage;
         }
-        // What was delivered of the part that could be read is all that is known.
+        // The text of the part that could be read is all that is known.
         let read = usage.delivered_text_bytes;
         let delivered_text_bytes = read.saturating_add(self.copying.unread());
         AnswerUsage { delivered_text_bytes, is_unread: true, ..AnswerUsage::default() }
@@ -314,7 +315,7 @@ mod tests {
             (Some("audio/mpeg"), true, Form::Media),
             (Some("Image/PNG"), false, Form::Media),
             (Some("application/xml"), false, Form::Text),
-            (Some("application/octet-stream"), true, Form::Text),
+            (Some("application/octet-stream"), true, Form::Media),
             (None, true, Form::Events),
             (None, false, Form::Json),
         ] {

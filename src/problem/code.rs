@@ -57,7 +57,7 @@ impl Code {
     }
 
     /// The `type` that OpenAI's API gives to errors of this kind.
-    pub(super) const fn openai_type(self) -> &'static str {
+    pub(crate) const fn openai_type(self) -> &'static str {
         match self {
             Self::Unauthenticated => "authentication_error",
             Self::Forbidden | Self::AccountFrozen => "permission_error",
@@ -81,7 +81,7 @@ impl Code {
     }
 
     /// The name that Anthropic's API has for an error of this kind.
-    pub(super) const fn anthropic_type(self) -> &'static str {
+    pub(crate) const fn anthropic_type(self) -> &'static str {
         match self {
             Self::Unauthenticated => "authentication_error",
             Self::Forbidden | Self::AccountFrozen => "permission_error",

@@ -167,12 +167,27 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Sets the framing of a request whose whole body lies in memory, and declares the body as JSON:
-/// the price was read from it as JSON, so no upstream may parse it as anything else. The answer is
-/// requested without compression, because its usage is read from it.
+/// With these a client asks for a part of an answer, for a difference, or for nothing where it has the answer already
+/// (RFC 9110, 13.1 and 14.2; RFC 3229). The usage would not be in such an answer.
+const ASKING_FOR_LESS: [HeaderName; 7] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    HeaderName::from_static("a-im"),
+];
+
+/// Frames a request whose whole body lies in memory, and declares it as the JSON that its price was read
+/// from: no other parser is to read it as something else. The answer is asked for whole and unencoded, since its
+/// usage is read.
 pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Result<()> {
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&header::CONTENT_ENCODING);
+    for name in &ASKING_FOR_LESS {
+        head.remove_header(name);
+    }
     head.insert_header(CONTENT_LENGTH, body_bytes)?;
     let is_json = |value: &HeaderValue| {
         value.as_bytes().eq_ignore_ascii_case(JSON.as_bytes())

@@ -22,7 +22,7 @@ use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
 use crate::price::metered::{
     ModelConfig, Rates, RatesConfig, check_metered_routes, check_models, check_rates,
-    warn_of_metered, warn_of_models, warn_of_rates,
+    warn_of_metered, warn_of_models, warn_of_rates, warn_of_unit_prices,
 };
 use crate::price::{
     KEYS_BESIDE_PRICE, PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns,
@@ -314,6 +314,8 @@ impl Draft {
         if used(Sections::ROUTES | Sections::MODELS) {
             let (routes, models) = (&self.routes.items, &self.models.items);
             found.extend(self.routes.in_file_order(warn_of_metered(routes, models)));
+            let losses = warn_of_unit_prices(routes, &self.packs.items, &rates);
+            found.extend(self.routes.in_file_order(losses));
             found.extend(warn_of_models(models, &self.packs.items, &rates));
             let written = self.rates.iter();
             found.extend(written.flat_map(|rates| warn_of_rates(rates, routes, models, today())));

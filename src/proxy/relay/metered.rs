@@ -1,6 +1,6 @@
 //! The answer of a metered call on its way to the client.
 
-use http::header;
+use http::{Method, StatusCode, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
@@ -24,12 +24,14 @@ impl Relay<'_> {
         headers::one_framing(&mut head)?;
         state.answer = if is_whole { Answer::Ended } else { Answer::Body(length) };
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
+        let is_partial =
+            head.status == StatusCode::PARTIAL_CONTENT || self.call.method == Method::HEAD;
         let mut is_read = state.left.is_none();
         if let Some(repeatable) = &mut self.call.repeatable {
             repeatable.record_head(&head, !is_whole, is_charged);
             is_read |= repeatable.can_be_kept();
         }
-        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_read);
+        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_partial, is_read);
         let Some(mut head) = begun else { return Ok(()) };
         if is_whole {
             settle::answer_ended(self.call, self.about, self.figures);
@@ -91,7 +93,7 @@ impl Relay<'_> {
                 }
                 self.deliver(part, is_last, state)
             }
-            Fed::IsKept if is_last => self.end_kept(state),
+            Fed::IsKept if is_last => self.end_kept(state).map(drop),
             Fed::IsKept => Ok(()),
             Fed::Overflows(head) => {
                 self.record_outbox(&head, state);
@@ -151,27 +153,26 @@ impl Relay<'_> {
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
         let mut pieces = Vec::new();
         metered.end_answer(&mut pieces);
-        self.end_kept(state)?;
-        if !self.call.is_whole {
-            settle::answer_ended(self.call, self.about, self.figures);
-            self.deliver_pieces(&pieces, state)?;
-            return self.deliver(&[], true, state);
+        if self.end_kept(state)? {
+            return Ok(());
         }
-        Ok(())
+        settle::answer_ended(self.call, self.about, self.figures);
+        self.deliver_pieces(&pieces, state)?;
+        self.deliver(&[], true, state)
     }
 
-    /// Ends an answer that was kept: the call is charged, and the answer is passed on with its cost
-    /// in the head.
-    fn end_kept(&mut self, state: &mut State) -> Result<()> {
-        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
-        let Some(mut head) = metered.take_kept() else { return Ok(()) };
+    /// An answer that was kept is whole: it is charged, and goes on with what it cost. False where none was kept.
+    fn end_kept(&mut self, state: &mut State) -> Result<bool> {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(false) };
+        let Some(mut head) = metered.take_kept() else { return Ok(false) };
         let length = metered.kept_bytes();
         self.record_outbox(&head, state);
         settle::answer_ended(self.call, self.about, self.figures);
         head.remove_header(&header::TRANSFER_ENCODING);
         head.insert_header(header::CONTENT_LENGTH, length)?;
         let told = self.told();
-        self.write_metered_head(head, told, false, state)
+        self.write_metered_head(head, told, false, state)?;
+        Ok(true)
     }
 
     /// Ends a stream whose hold is used up, because the account can pay no more.

@@ -77,7 +77,7 @@ async fn held(ledger: &Ledger, claim: Claim) -> Hold {
 /// What a call hears whose claim another call has.
 async fn claimed(ledger: &Ledger, claim: Claim) -> Claimed {
     match ask(ledger, claim).await {
-        Ok(HeldOrClaimed::Claimed(claimed)) => claimed,
+        Ok(HeldOrClaimed::Claimed(claimed, _)) => claimed,
         other => panic!("{other:?}"),
     }
 }

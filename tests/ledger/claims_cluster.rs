@@ -60,7 +60,7 @@ async fn ask(ledger: &Running, claim: Claim) -> Result<HeldOrClaimed, Refusal> {
 async fn held(ledger: &Running, claim: Claim) -> Hold {
     match ask(ledger, claim).await.unwrap() {
         HeldOrClaimed::Held(hold) => hold,
-        HeldOrClaimed::Claimed(claimed) => panic!("{claimed:?}"),
+        HeldOrClaimed::Claimed(claimed, _) => panic!("{claimed:?}"),
     }
 }
 
@@ -70,7 +70,7 @@ async fn stands(ledger: &Running, claim: Claim) -> Option<ClaimState> {
     eventually("the ledger decides", async || {
         match ask(ledger, claim).await {
             Ok(HeldOrClaimed::Held(hold)) => hold.release(),
-            Ok(HeldOrClaimed::Claimed(claimed)) => state = Some(claimed.state),
+            Ok(HeldOrClaimed::Claimed(claimed, _)) => state = Some(claimed.state),
             Err(Refusal::Unavailable) => return false,
             Err(refusal) => panic!("{refusal:?}"),
         }
@@ -125,7 +125,7 @@ async fn gateways_that_get_a_key_at_once_let_one_call_through(fixture: TestLedge
         for asked in futures_util::future::join_all(all).await {
             match asked.unwrap() {
                 HeldOrClaimed::Held(hold) => through.push(hold),
-                HeldOrClaimed::Claimed(Claimed { hold, state }) => {
+                HeldOrClaimed::Claimed(Claimed { hold, state }, _) => {
                     assert_eq!(state, ClaimState::Running);
                     heard.push(hold);
                 }

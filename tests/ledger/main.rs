@@ -9,6 +9,8 @@ mod servers;
 
 mod answers;
 mod claims;
+mod claims_cluster;
+mod claims_in_postgres;
 mod cluster;
 mod contract;
 mod crash;

@@ -222,7 +222,10 @@ pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
                 stored.holds.remove(id.as_str());
             }
         }
-        Decided::Renewed { .. } => {}
+        Decided::Renewed { .. }
+        | Decided::Marked { .. }
+        | Decided::Left(_)
+        | Decided::Retried { .. } => {}
     }
 }
 

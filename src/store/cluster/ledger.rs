@@ -22,6 +22,7 @@ use crate::ledger::config::LedgerConfig;
 use crate::ledger::operation::{Operation, Outcome, Refusal};
 use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
+use crate::store::cluster::answers::ClusterAnswers;
 use crate::store::cluster::api_ends;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
@@ -75,8 +76,6 @@ pub struct ClusterLedger {
 enum DecidedIn {
     Redis,
     Postgres,
-    /// Refused as unavailable: the cluster ledger has no claims yet.
-    Nowhere,
     /// By itself, never together with other operations.
     Alone,
 }
@@ -163,6 +162,16 @@ impl ClusterLedger {
         ClusterReader { shared: self.shared.clone(), lists: self.lists.clone() }
     }
 
+    /// Opens the answers that the ledger keeps for retries, in Postgres; those of all gateways together take at most
+    /// `max_total` bytes.
+    ///
+    /// # Errors
+    /// Where Postgres cannot be reached.
+    pub async fn answers(&self, max_total: u64) -> Result<ClusterAnswers, LedgerError> {
+        let gateway = self.shared.settings.incarnation;
+        ClusterAnswers::open(self.shared.store.clone(), gateway, max_total).await
+    }
+
     /// Removes from Redis the accounts that have been idle for at least `idle`. Returns how many it
     /// removed.
     ///
@@ -203,10 +212,6 @@ impl Backend for ClusterLedger {
                 match (DecidedIn::of(&some[0]), some) {
                     (DecidedIn::Redis, some) => {
                         outcomes.extend(decide_in_redis(&self.shared, some).await);
-                    }
-                    (DecidedIn::Nowhere, some) => {
-                        let refused = some.iter().map(|_| Outcome::Refused(Refusal::Unavailable));
-                        outcomes.extend(refused);
                     }
                     (_, [Operation::Audit]) => outcomes.push(audit(&self.shared).await),
                     (_, some) => {
@@ -263,13 +268,14 @@ impl Backend for ClusterLedger {
 impl DecidedIn {
     fn of(operation: &Operation) -> Self {
         match operation {
-            _ if operation.has_claim() => Self::Nowhere,
             Operation::Hold(_)
             | Operation::Extend { .. }
             | Operation::Renew { .. }
             | Operation::Capture { .. }
             | Operation::Release { .. }
             | Operation::Abandon { .. }
+            | Operation::MarkClaim { .. }
+            | Operation::Leave { .. }
             | Operation::Balance { .. } => Self::Redis,
             Operation::Open { .. }
             | Operation::Post(_)
@@ -284,7 +290,6 @@ impl DecidedIn {
             | Operation::RecordCustomer { .. }
             | Operation::Thaw { .. } => Self::Postgres,
             Operation::Audit | Operation::Fold { .. } => Self::Alone,
-            Operation::MarkClaim { .. } | Operation::Leave { .. } => Self::Nowhere,
         }
     }
 

@@ -91,7 +91,8 @@ async fn lead(
     let number = epoch.max(seen).saturating_add(1);
     let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
     let scripts = Scripts::new(SHARD, next);
-    shared.redis.begin_epoch(&scripts).await?;
+    let cold_until = recovery.cold_until().await?;
+    shared.redis.begin_epoch(&scripts, cold_until).await?;
     let back_off = recovery.open(scripts.epoch.number, &scripts.epoch.nonce, candidate).await?;
     if let Err(error) = shared.redis.drop_earlier(&scripts).await {
         tracing::debug!(%error, "the stream of the ended epoch is trimmed with the next batches");

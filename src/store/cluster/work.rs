@@ -2,6 +2,7 @@
 
 use fred::types::Value;
 
+use crate::ledger::claim::Claim;
 use crate::ledger::config::Durability;
 use crate::ledger::operation::{NewHold, Operation, Origin};
 use crate::store::cluster::lease::Sent;
@@ -151,7 +152,10 @@ impl<'a> Work<'a> {
         self.waiting.retain(|place| {
             let item = items[*place];
             let is_blocked = item.account().is_some_and(|account| needs.accounts.contains(account))
-                || item.hold().is_some_and(|hold| needs.holds.contains(hold));
+                || item.hold().is_some_and(|hold| needs.holds.contains(hold))
+                || item
+                    .claim()
+                    .is_some_and(|id| needs.claims.contains(&id) || needs.left.contains(&id));
             Some(*place) != first && !is_blocked
         });
     }
@@ -212,12 +216,16 @@ impl<'a> Work<'a> {
                 id,
                 account,
                 origin: Origin::Call,
+                claim,
                 ..
             })) => Some(Operation::Release {
                 hold: id.clone(),
                 account: Some(account.clone()),
                 origin: Origin::Call,
-                claim: None,
+                claim: match claim {
+                    Some(Claim::Key { id, .. }) => Some(*id),
+                    Some(Claim::Retry { .. }) | None => None,
+                },
             }),
             _ => None,
         };

@@ -48,6 +48,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         9 => "0009_purchases.sql",
         10 => "0010_usage.sql",
         11 => "0011_identities.sql",
+        12 => "0012_claims.sql",
     }
 });
 

@@ -12,6 +12,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::postgres::claims::write_claims;
 use crate::store::cluster::postgres::entries::{
     EntryColumns, insert_entries, lock_accounts, write_accounts,
 };
@@ -122,7 +123,11 @@ async fn write_tally(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     write_captures(store, &tally.captures, on).await?;
-    write_holds(store, tally, on).await
+    write_holds(store, tally, on).await?;
+    match &tally.claims {
+        Some(claims) => write_claims(store, claims, tally.at_ms, on).await,
+        None => Ok(()),
+    }
 }
 
 /// Removes from the tally the charges that already have an entry. Redis has charged them twice, so

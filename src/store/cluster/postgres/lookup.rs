@@ -9,6 +9,8 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
+use crate::store::cluster::claim_text::KeyClaim;
+use crate::store::cluster::postgres::claims::optional_digest;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
@@ -32,6 +34,7 @@ pub(crate) struct RestoredHold {
     pub owner: i64,
     pub expires_ms: i64,
     pub route: String,
+    pub claim: Option<KeyClaim>,
 }
 
 /// The state of a hold, found by its id.
@@ -69,8 +72,9 @@ pub(crate) async fn cold_accounts(
                 .await?;
             let holds = store
                 .query(
-                    "SELECT id, account, amount, origin, owner, expires_at, route \
-                     FROM {s}.holds WHERE account = ANY($1) AND state = 'live'",
+                    "SELECT h.id, account, amount, origin, owner, expires_at, route, c.id AS claim, mark, until \
+                     FROM {s}.holds h LEFT JOIN {s}.claims c ON c.hold = h.id AND NOT c.charged \
+                     WHERE account = ANY($1) AND state = 'live'",
                 )
                 .bind(names)
                 .fetch_all(&mut *on)
@@ -107,6 +111,14 @@ pub(crate) async fn cold_accounts(
                 owner: row.int("owner")?,
                 expires_ms: row.int("expires_at")?,
                 route: row.text("route")?.to_owned(),
+                claim: match optional_digest(row, "claim")? {
+                    Some(id) => Some(KeyClaim {
+                        id,
+                        mark: optional_digest(row, "mark")?,
+                        until_ms: row.int("until")?,
+                    }),
+                    None => None,
+                },
             });
         }
     }

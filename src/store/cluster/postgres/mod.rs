@@ -4,7 +4,9 @@
 //! behind PgBouncer in transaction mode, so everything happens inside transactions: no session
 //! state is used, no statement is prepared under a name, and every table is named with its schema.
 
+mod answers;
 mod batches;
+mod claims;
 mod compare;
 mod entries;
 mod fold;
@@ -28,7 +30,14 @@ mod store;
 mod tally;
 mod transaction;
 
+pub(crate) use answers::{
+    NewAnswer, forget_answer, keep_answers, make_answer_partitions, purge_answers, read_answer,
+    secret,
+};
 pub(crate) use batches::{Written, write_batches};
+pub(crate) use claims::{
+    ChargedClaim, ColdUntil, charged_claims, charged_claims_after, left_calls, purge_claims,
+};
 pub(crate) use compare::{StoredAccount, stored_accounts};
 pub(crate) use fold::fold;
 pub(crate) use grants::{Delivery, decide, deliveries, remove_deliveries};

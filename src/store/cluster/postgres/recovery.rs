@@ -12,6 +12,7 @@ use sqlx::Row as _;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::postgres::batches::write_contents;
+use crate::store::cluster::postgres::claims::{self, ColdUntil};
 use crate::store::cluster::postgres::leases::{LayoutUsers, REACHING, count_layout_users, lease};
 use crate::store::cluster::postgres::owed;
 use crate::store::cluster::postgres::shard::{Checkpoint, NumberedBatch, SHARD, read_checkpoint};
@@ -252,7 +253,12 @@ impl Recovery {
         owed::charge_owed(&self.store, at_ms, self.transaction.connection()?).await
     }
 
-    /// Opens the epoch with this number, which is the next one or a later one, and commits.
+    /// Until when the next epoch has to ask Postgres for claims.
+    pub async fn cold_until(&mut self) -> Result<ColdUntil, LedgerError> {
+        claims::cold_until(&self.store, self.transaction.connection()?).await
+    }
+
+    /// Opens the epoch with this number, the next one or a later one, and commits.
     pub async fn open(
         mut self,
         number: i64,

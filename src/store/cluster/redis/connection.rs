@@ -20,7 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config::Secret;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::HoldId;
-use crate::store::cluster::postgres::NumberedBatch;
+use crate::store::cluster::postgres::{ColdUntil, NumberedBatch};
 use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::line::Line;
 use crate::store::cluster::redis::script::{Script, Scripts};
@@ -244,9 +244,13 @@ impl Redis {
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], ("epoch", "closed"))).await?)
     }
 
-    /// Begins an epoch in Redis. The batches of the epoch before stay in the stream until Postgres
-    /// has opened this one, because the next attempt needs them if that fails.
-    pub async fn begin_epoch(&self, scripts: &Scripts) -> Result<(), LedgerError> {
+    /// Begins an epoch in Redis. The batches of the epoch before stay in the stream until Postgres has opened this
+    /// one: if that fails, the next attempt needs them.
+    pub async fn begin_epoch(
+        &self,
+        scripts: &Scripts,
+        cold_until: ColdUntil,
+    ) -> Result<(), LedgerError> {
         for script in [&scripts.decide, &scripts.maintain] {
             let sha: String =
                 self.side.run(self.side.client().script_load(script.text.clone())).await?;
@@ -266,6 +270,8 @@ impl Redis {
             ("reign", self.info().await?.replication_id),
             ("seq", "0".into()),
             ("durable", "0".into()),
+            ("claims", cold_until.claims_ms.to_string()),
+            ("left", cold_until.left_ms.to_string()),
         ];
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], meta.to_vec())).await?)
     }

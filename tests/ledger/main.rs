@@ -11,6 +11,7 @@ mod answers;
 mod append;
 mod claims;
 mod claims_cluster;
+mod claims_in_postgres;
 mod cluster;
 mod contract;
 mod crash;

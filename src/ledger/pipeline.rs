@@ -1,7 +1,7 @@
-//! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch,
-//! and replies to all callers. Then it takes what was queued during that time. A lone request does not
-//! wait; under load the batches grow by themselves. Where the backend can, a batch is decided while the one before
-//! becomes durable.
+//! Natural batching. One task takes all operations in the queue, lets the backend decide them as
+//! one batch, and replies to all callers. Then it takes the operations that were queued during that
+//! time. A lone request does not wait, and under load the batches grow by themselves. A backend may
+//! decide a batch while the one before becomes durable.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ const MAX_BATCH: usize = 1024;
 /// More would make the batches smaller and the commits more, and no call faster.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// How many times the pipeline yields to the runtime for more operations before it decides a batch. Each time
-/// the runtime runs every task that is ready.
+/// How many times the pipeline lets other tasks run, so that they queue more operations, before it
+/// decides a batch. Each time, the runtime runs every task that is ready.
 const MAX_ROUNDS: usize = 16;
 
 /// How long these rounds may take in total. With thousands of ready tasks, many rounds would delay
@@ -105,10 +105,10 @@ struct Worker<B> {
     committing: JoinSet<Vec<Operation>>,
 }
 
-/// A batch with those who wait for its outcomes.
+/// A batch and the callers who wait for its outcomes.
 struct Batch {
     operations: Arc<Vec<Operation>>,
-    /// One for each operation; none for an end of a hold whose caller waits for nothing.
+    /// A channel for each operation whose caller waits. No caller waits for the end of a call's hold.
     replies: Vec<Option<oneshot::Sender<Outcome>>>,
 }
 
@@ -120,7 +120,7 @@ impl Batch {
         for ((operation, outcome), reply) in self.operations.iter().zip(outcomes).zip(self.replies)
         {
             match (reply, outcome) {
-                // The caller may be gone. Its guard has then queued the operation that undoes this one.
+                // If the caller is gone, its guard has queued the operation that undoes this one.
                 (Some(reply), outcome) => drop(reply.send(outcome)),
                 (None, Outcome::Refused(Refusal::Unavailable)) => unsettled.push(operation.clone()),
                 (None, outcome) => {

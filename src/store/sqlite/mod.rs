@@ -6,6 +6,7 @@ mod call_holds;
 mod compare;
 mod connection;
 mod disk;
+mod entry_rows;
 pub(crate) mod export;
 pub(crate) mod file_rights;
 mod fold;

@@ -41,6 +41,12 @@ pub trait Backend: Send + 'static {
     /// The time from now until the next [`Backend::tick`] is due.
     fn tick_after(&self) -> Duration;
 
+    /// How long the ends of calls' holds may wait for an operation whose caller waits, so that one commit
+    /// writes both. Zero where waiting saves nothing.
+    fn ends_wait(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Stores the ends of holds in `unsettled`, which this gateway could not have decided, for the
     /// gateway that serves the ledger next. Removes those that it stored from `unsettled`. A backend
     /// that cannot do this leaves them there. Called only before [`Backend::close`].

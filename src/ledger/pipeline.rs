@@ -80,6 +80,23 @@ async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec
     }
 }
 
+/// Waits for an operation whose caller waits, for at most `limit`, where there are only ends of calls' holds. A
+/// commit of these alone would keep the next call waiting.
+async fn wait_for_caller(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    inbox: &mut Vec<Message>,
+    limit: Duration,
+) {
+    let until = Instant::now() + limit;
+    while inbox.len() < MAX_BATCH && inbox.iter().all(Message::is_end) {
+        let room = MAX_BATCH - inbox.len();
+        match tokio::time::timeout_at(until, messages.recv_many(inbox, room)).await {
+            Ok(1..) => gather(messages, inbox).await,
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
 /// True where a call was cut off before its hold was granted, so that there is no hold to end.
 fn is_void(operation: &Operation, refusal: Refusal) -> bool {
     matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
@@ -105,6 +122,10 @@ impl<B: Backend> Worker<B> {
                 biased;
                 taken = messages.recv_many(&mut inbox, MAX_BATCH) => {
                     gather(&mut messages, &mut inbox).await;
+                    let limit = self.backend.ends_wait();
+                    if !limit.is_zero() {
+                        wait_for_caller(&mut messages, &mut inbox, limit).await;
+                    }
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
                     if stopping {
                         messages.close();

@@ -1,7 +1,8 @@
 //! One connection to Redis, and whether commands on it are answered.
 //!
-//! fred keeps a command until it has a connection again, and sends it then, however long ago its caller gave up. So a
-//! command is only handed to fred while the connection stands and the newest command on it was answered.
+//! fred keeps a command until it has a connection again and then sends it, however long ago the
+//! caller gave up. So a command is handed to fred only while the connection stands and the newest
+//! command on it was answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +15,16 @@ use fred::types::config::Options;
 use fred::types::{ConnectHandle, InfoKind};
 use tokio::task::JoinSet;
 
-/// How long a reply is waited for. The command may still be executed after that.
+/// How long a caller waits for a reply. The command may still be executed after that.
 const COMMAND_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often a line whose commands are not answered is tried.
+/// How often a silent line is tried.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// The least time between two attempts to open the connection anew.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
-/// A connection. Cheap to clone.
+/// A connection to Redis, which is cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Line {
     client: WithOptions<Client>,
@@ -32,17 +33,17 @@ pub(crate) struct Line {
     _tasks: Arc<JoinSet<()>>,
 }
 
-/// What is known of the line beside fred's own state.
+/// The state of the line that fred does not know.
 #[derive(Debug, Default)]
 struct State {
-    /// The newest command was not answered, or the server is a replica.
+    /// Whether the newest command was not answered, or the server is a replica.
     is_silent: AtomicBool,
-    /// It is a replica.
+    /// Whether the server is a replica.
     is_demoted: AtomicBool,
 }
 
 impl Line {
-    /// Begins to connect, and keeps trying.
+    /// Begins to connect, and goes on trying.
     pub fn new(client: Client) -> Self {
         let options = Options {
             max_attempts: Some(1),
@@ -57,36 +58,37 @@ impl Line {
         Self { client: client.with_options(&options), state, _tasks: Arc::new(tasks) }
     }
 
-    /// The client, for commands that [`Line::run`] is given.
+    /// The client. Commands for [`Line::run`] are made with it.
     pub fn client(&self) -> &WithOptions<Client> {
         &self.client
     }
 
-    /// Waits until the connection stands.
+    /// Waits until the connection is open.
     pub async fn wait_for_connect(&self) -> Result<(), Error> {
         self.client.wait_for_connect().await
     }
 
-    /// True while commands are answered, as far as is known.
+    /// Whether commands are answered, as far as is known.
     pub fn is_up(&self) -> bool {
         self.client.is_connected() && !self.state.is_silent.load(Ordering::Relaxed)
     }
 
-    /// True where the server was a replica when it was asked last.
+    /// Whether the server was a replica when it was last asked.
     pub fn is_demoted(&self) -> bool {
         self.state.is_demoted.load(Ordering::Relaxed)
     }
 
-    /// Notes that the server is a replica.
+    /// Records that the server is a replica.
     pub fn note_demoted(&self) {
         self.state.is_demoted.store(true, Ordering::Relaxed);
         self.state.is_silent.store(true, Ordering::Relaxed);
     }
 
-    /// Runs a command within [`COMMAND_LIMIT`]. fred's own limit does not run while it looks for a connection.
+    /// Runs a command within [`COMMAND_LIMIT`]. fred's own limit does not count the time in which
+    /// it looks for a connection.
     ///
     /// # Errors
-    /// At once where the line is not up: then the command was not sent.
+    /// Fails at once if the line is down. The command was not sent then.
     pub async fn run<T>(
         &self,
         command: impl Future<Output = Result<T, Error>>,
@@ -112,19 +114,19 @@ impl Line {
     }
 }
 
-/// True where there was no reply, because it took too long or the connection broke.
+/// Whether there was no reply because it took too long or the connection broke.
 fn is_of_the_connection(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Timeout | ErrorKind::IO | ErrorKind::Canceled)
 }
 
-/// True where a command that writes was sent to a replica.
+/// Whether a command that writes was sent to a replica.
 fn is_of_a_replica(error: &Error) -> bool {
     error.details().starts_with("READONLY")
 }
 
-/// Asks a silent line for the server's role until a master answers. A connection that stays silent is opened anew, since
-/// the network may have lost it without a word; and so is one to a replica, since the address may lead to the master by
-/// now.
+/// Asks a silent line for the server's role until a master answers. A connection that stays silent
+/// is opened anew, because the network may have lost it without notice. A connection to a replica
+/// is opened anew, because the address may lead to the master by now.
 async fn try_while_silent(client: Client, state: Arc<State>) {
     let mut reconnected: Option<Instant> = None;
     loop {
@@ -159,7 +161,7 @@ async fn try_while_silent(client: Client, state: Arc<State>) {
     }
 }
 
-/// fred's own task. It would outlive its client, so it is aborted on drop.
+/// fred's own task. It is aborted on drop, because it would outlive its client.
 struct Connecting(ConnectHandle);
 
 impl Drop for Connecting {
@@ -178,7 +180,8 @@ async fn stay_connected(client: Client) {
             _ = &mut connecting.0 => return,
             Ok((error, _)) = errors.recv() => {
                 let error = error.to_string();
-                // With a wrong password, say, every attempt fails with the same error: it is logged once.
+                // Every attempt may fail with the same error, for example because of a wrong
+                // password. It is logged once.
                 if error != logged {
                     tracing::warn!(error, "a connection to Redis fails");
                     logged = error;

@@ -88,6 +88,23 @@ async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec
     }
 }
 
+/// Waits for an operation whose caller waits, for at most `limit`, where there are only ends of calls' holds. A
+/// commit of these alone would keep the next call waiting.
+async fn wait_for_caller(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    inbox: &mut Vec<Message>,
+    limit: Duration,
+) {
+    let until = Instant::now() + limit;
+    while inbox.len() < MAX_BATCH && inbox.iter().all(Message::is_end) {
+        let room = MAX_BATCH - inbox.len();
+        match tokio::time::timeout_at(until, messages.recv_many(inbox, room)).await {
+            Ok(1..) => gather(messages, inbox).await,
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
 /// Whether the operation ends the hold of a call that was cut off before the hold was granted.
 /// There is then no hold to end.
 fn is_void(operation: &Operation, refusal: Refusal) -> bool {
@@ -152,6 +169,10 @@ impl<B: Backend> Worker<B> {
                 Some(left) = self.committing.join_next() => self.note_committed(left),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
                     gather(&mut messages, &mut inbox).await;
+                    let limit = self.backend.ends_wait();
+                    if !limit.is_zero() {
+                        wait_for_caller(&mut messages, &mut inbox, limit).await;
+                    }
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
                     if stopping {
                         messages.close();

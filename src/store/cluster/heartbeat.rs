@@ -138,6 +138,15 @@ async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, Le
         // Redis is away. A loss waits for it; otherwise the first batch tells what is there.
         Err(_) => return Ok(!is_lost && !shared.redis.is_demoted()),
     };
+    match redis_look::reaches_one(shared, &here).await {
+        Ok(true) => {}
+        Ok(false) => {
+            // The data that the one connection missed, the other may have.
+            shared.epoch.forget_loss();
+            return Ok(false);
+        }
+        Err(_) => return Ok(!is_lost && !shared.redis.is_demoted()),
+    }
     let is_home = checkpoint.redis.is_empty() || checkpoint.redis == *here;
     if is_home && !is_lost {
         return Ok(true);

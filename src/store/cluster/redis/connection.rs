@@ -102,7 +102,8 @@ impl Redis {
                 .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_EVERY_MS))
                 .build()
         };
-        Ok(Self { hot: Line::new(build()?), side: Line::new(build()?), has_sentinel })
+        let [hot, side] = Line::pair([build()?, build()?]);
+        Ok(Self { hot, side, has_sentinel })
     }
 
     /// False while a command would not be answered: there is no connection, or the newest command was not answered, or
@@ -119,8 +120,12 @@ impl Redis {
     /// Notes that the server is a replica, which decides nothing: both lines are opened anew, since the address may
     /// lead to the master by now.
     pub fn note_demoted(&self) {
-        self.hot.note_demoted();
         self.side.note_demoted();
+    }
+
+    /// Opens both lines anew, since they lead to two servers.
+    pub fn reopen(&self) {
+        self.side.reopen();
     }
 
     /// Waits until both clients are connected.
@@ -278,22 +283,17 @@ impl Redis {
 
     /// Reads INFO.
     pub async fn info(&self) -> Result<Info, LedgerError> {
-        self.read_info(&[InfoKind::Server, InfoKind::Memory, InfoKind::Replication]).await
+        read_info(&self.side, &[InfoKind::Server, InfoKind::Memory, InfoKind::Replication]).await
     }
 
     /// Reads those parts of INFO that say which server it is.
     pub async fn who(&self) -> Result<Info, LedgerError> {
-        self.read_info(&[InfoKind::Server, InfoKind::Replication]).await
+        read_info(&self.side, &[InfoKind::Server, InfoKind::Replication]).await
     }
 
-    async fn read_info(&self, sections: &[InfoKind]) -> Result<Info, LedgerError> {
-        let mut info = Info::default();
-        for section in sections {
-            let text: String =
-                self.side.run(self.side.client().info(Some(section.clone()))).await?;
-            info.read(&text);
-        }
-        Ok(info)
+    /// The same, through the connection of the batches.
+    pub async fn hot_who(&self) -> Result<Info, LedgerError> {
+        read_info(&self.hot, &[InfoKind::Server, InfoKind::Replication]).await
     }
 
     /// Redis's clock, in milliseconds since 1970.
@@ -331,6 +331,15 @@ fn config_of(url: &Secret, ca: Option<&Path>) -> Result<Config, LedgerError> {
     let mut config = Config::from_url(&plain)?;
     config.tls = Some(TlsConnector::from(tls).into());
     Ok(config)
+}
+
+async fn read_info(line: &Line, sections: &[InfoKind]) -> Result<Info, LedgerError> {
+    let mut info = Info::default();
+    for section in sections {
+        let text: String = line.run(line.client().info(Some(section.clone()))).await?;
+        info.read(&text);
+    }
+    Ok(info)
 }
 
 async fn evaluate(
